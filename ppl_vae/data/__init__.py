@@ -1,0 +1,13 @@
+"""Data: where they come from, how they are split, and what the model sees of them.
+
+:func:`load_data` reads a named set, a file, a folder of images or an array into a :class:`Data`: a :class:`Split` each
+of raw train, valid and test values in their smallest dtype, a :class:`Transform` from these to what the model sees, wherever
+they lie, and the :class:`~ppl_vae.types.DataSpec` from which models are built.
+"""
+
+from ppl_vae.data.load import load_data
+from ppl_vae.data.source import DataSource
+from ppl_vae.data.split import Data, Split
+from ppl_vae.data.transform import Transform
+
+__all__ = ["Data", "DataSource", "Split", "Transform", "load_data"]

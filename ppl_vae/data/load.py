@@ -1,0 +1,103 @@
+"""The one way in: from a name, a path, an array or a declaration to :class:`Data`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ppl_vae.data.arrays import Raw, as_array
+from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
+from ppl_vae.data.prepare import prepare
+from ppl_vae.data.readers import READERS, read_path
+from ppl_vae.data.source import DataSource
+from ppl_vae.data.split import Data
+
+__all__ = ["load_data"]
+
+LABELLED = (".csv", ".npz", ".parquet")
+
+
+def load_data(
+    source: str | Path | np.ndarray | Tensor | DataSource | Data = "digits", *, y: Any = None, **options: Any
+) -> Data:
+    """Load data and split them into train, valid and test.
+
+    Args:
+        source: name of a set, path of a file or a folder of images, array ``(N, *event)``, or a declaration.
+        y: labels ``(N,)``, integers or strings, where the source brings none; not part of the declaration.
+        options: fields of :class:`DataSource`, such as ``binarize="dynamic"``.
+
+    Returns:
+        the data on the CPU; ``Data`` given as the source come back as they are.
+
+    Raises:
+        ValueError: an unknown name or option, a file that is missing or damaged, values that are missing, infinite or not
+            what the options ask for, too few rows.
+
+    Example:
+        >>> data = load_data("digits")
+        >>> data
+        Data(digits: 1258 train, 180 valid, 359 test; unit_interval (1, 8, 8))
+        >>> data.train.x.dtype, next(data.train.batches(100)).dtype
+        (torch.uint8, torch.float32)
+    """
+    if isinstance(source, Data):
+        if options or y is not None:
+            raise ValueError(
+                "expected Data without options, they are loaded already: give their .source with the options instead"
+            )
+        return source
+    if isinstance(source, DataSource):
+        declared = dataclasses.replace(source, **_checked(options))
+        return prepare(declared, _labelled(_read(declared), y))
+    if isinstance(source, (str, Path)):
+        declared = DataSource(source=str(source), **_checked(options))
+        return prepare(declared, _labelled(_read(declared), y))
+    declared = DataSource(source="array", **_checked(options))
+    _refuse_unused(declared, suffix="")
+    return prepare(declared, _labelled(Raw(as_array(source, "data")), y))
+
+
+def _read(source: DataSource) -> Raw:
+    path = Path(source.source).expanduser()
+    _refuse_unused(source, path.suffix.lower())
+    if source.name == "digits":
+        return read_digits()
+    if source.name == "array":
+        raise ValueError(
+            "expected the array itself, got a declaration of data given in memory: call load_data(array, ...) again"
+        )
+    if source.name in SETS:
+        return read_torchvision(source)
+    if not path.exists() and path.name == source.source and path.suffix.lower() not in READERS:
+        raise unknown_name(source.source)
+    return read_path(path, source)
+
+
+def _labelled(raw: Raw, y: Any) -> Raw:
+    if y is None:
+        return raw
+    if raw.test_x is not None:
+        raise ValueError("expected no y for a source that has its own test set and labels, got some: leave y out")
+    return raw._replace(y=as_array(y, "labels"), classes=None)
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(DataSource)]
+    for name in options:
+        if name not in names:
+            raise ValueError(f"expected options among {', '.join(names)}, got {name!r}")
+    return options
+
+
+def _refuse_unused(source: DataSource, suffix: str) -> None:
+    if source.label is not None and suffix not in LABELLED:
+        raise ValueError(
+            f"expected label for {', '.join(LABELLED)} files only, got it for {source.source}: leave it out, or give y"
+        )
+    if source.key is not None and suffix != ".npz":
+        raise ValueError(f"expected key for .npz files only, got it for {source.source}: leave it out")

@@ -1,0 +1,100 @@
+"""The declaration of a data set: everything that is needed to load the same rows, split and noise again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from ppl_vae.declaration import Declaration, require
+from ppl_vae.types import KINDS, Kind
+
+__all__ = ["Binarize", "DataSource", "Scale", "choice"]
+
+Binarize = Literal["auto", "none", "static", "dynamic"]
+Scale = Literal["auto", "none", "unit", "standardize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource(Declaration):
+    """Where the data come from, how they are split, and what the model sees of them.
+
+    Args:
+        source: ``digits`` (8 x 8 digits, always available), a torchvision set (``mnist``, ``fashion-mnist``, ``kmnist``,
+            ``emnist``, ``qmnist``, ``usps``, ``semeion``, ``cifar10``, ``cifar100``, ``svhn``, ``stl10``; case, ``-`` and ``_``
+            do not matter), the path of an ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, or a folder of images, whose
+            subfolders, if any, are the classes. ``array`` stands for data given in memory, which cannot be loaded again.
+        binarize: turn values p in [0, 1] into draws of Bernoulli(p): ``static`` once and for all, ``dynamic`` anew at every
+            visit of a training datum (validation and test data are drawn once), ``none`` not at all. ``auto`` is ``dynamic``
+            for ``digits`` if the model takes binary data but not [0, 1], else ``none``.
+        scale: ``unit`` maps onto [0, 1]: by the number of levels where values are levels (uint8), else per feature by the
+            smallest and largest value of all rows, so that no split leaves the interval; values in [0, 1] already stay.
+            ``standardize`` gives each feature mean 0 and standard deviation 1 on the training rows; a constant feature keeps
+            its scale. ``none`` leaves values alone. ``auto`` is ``unit`` for images (uint8, not flat) unless ``kind`` says
+            they are counts or categories, else ``none``.
+        dequantize: add uniform noise in [0, 1) to integer values, so that a density can describe them; fresh at every visit
+            of a training datum, drawn once for validation and test data. Not together with ``binarize``.
+        kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count`` or
+            ``categorical``; by default found out from the values.
+        label: column (csv, parquet) or array (npz, by default ``y`` if there is one) of the class labels.
+        key: array of an npz file that holds the data; by default ``x``, or the only one besides the labels.
+        missing: what to do about missing entries (NaN, empty cells): ``error``, or ``ignore`` to hand them to a model that
+            supports them.
+        valid: fraction of the rows held out for validation; of the training rows where the source has its own test set.
+        test: fraction of the rows held out for testing where the source has no test set of its own; unused otherwise.
+        seed: of the split and of the noise of validation and test data.
+        root: folder of the torchvision sets; by default ``$PPL_VAE_DATA``, else ``~/.cache/ppl_vae``.
+        download: whether a missing torchvision set may be downloaded.
+
+    Raises:
+        ValueError: a value outside its choices, ``dequantize`` with ``binarize``, fractions that leave nothing to train on.
+
+    Example:
+        >>> DataSource(source="mnist", binarize="dynamic").valid
+        0.1
+    """
+
+    source: str = "digits"
+    binarize: Binarize = "auto"
+    scale: Scale = "auto"
+    dequantize: bool = False
+    kind: Kind | None = None
+    label: str | None = None
+    key: str | None = None
+    missing: Literal["error", "ignore"] = "error"
+    valid: float = 0.1
+    test: float = 0.2
+    seed: int = 0
+    root: str | None = None
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.source, str) and self.source != "", "source: a name or a path", self.source)
+        choice("binarize", self.binarize, get_args(Binarize))
+        choice("scale", self.scale, get_args(Scale))
+        choice("kind", self.kind, (None, *KINDS))
+        choice("missing", self.missing, ("error", "ignore"))
+        require(0 <= self.valid < 1, "valid: a fraction in [0, 1)", self.valid)
+        require(0 <= self.test < 1, "test: a fraction in [0, 1)", self.test)
+        require(self.valid + self.test < 1, "valid + test below 1, to leave rows to train on", self.valid + self.test)
+        require(isinstance(self.seed, int) and self.seed >= 0, "seed: an integer >= 0", self.seed)
+        if self.dequantize:
+            require(
+                self.binarize in ("auto", "none"), "binarize='none' with dequantize (each adds its own noise)", self.binarize
+            )
+
+    @property
+    def name(self) -> str:
+        """The source in the spelling that names of sets are compared in: lower case, without ``-`` and ``_``."""
+        return self.source.lower().replace("-", "").replace("_", "")
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the torchvision sets."""
+        return Path(self.root or os.environ.get("PPL_VAE_DATA") or "~/.cache/ppl_vae").expanduser()
+
+
+def choice(field: str, value: object, valid: tuple[object, ...]) -> None:
+    """Raise ``ValueError`` if ``value`` is none of the valid ones."""
+    require(value in valid, f"{field}: one of {', '.join(map(str, valid))}", value)

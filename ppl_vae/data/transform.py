@@ -1,0 +1,127 @@
+"""What the model sees of a raw datum: noise, shift and scale, a Bernoulli draw."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+__all__ = ["CHUNK", "Transform"]
+
+CHUNK = 4096
+"""Rows handled at once where a whole split is converted: bounds the memory, and fixes the order in which noise is drawn."""
+
+
+class Transform(nn.Module):
+    r"""From raw values to what the model sees, on the device of the data.
+
+    .. math:: x = \frac{x_\text{raw} + u - \text{loc}}{\text{scale}}, \quad u \sim \mathrm{Uniform}[0, 1)
+        \text{ if dequantized, else } 0
+
+    and then :math:`x \sim \mathrm{Bernoulli}(x)` if binarized. A density of what the model sees becomes one of the raw data by
+    adding :attr:`log_jacobian`. If integers were dequantized it bounds their log-probability,
+    :math:`\log p(x_\text{raw}) \ge E_u \log p(x) + \text{log\_jacobian}`: Theis, van den Oord, Bethge 2016, "A note on the
+    evaluation of generative models".
+
+    Args:
+        event_shape: shape of one datum.
+        loc: in the units of the source, scalar or ``(*event)``.
+        scale: positive, in the units of the source, scalar or ``(*event)``.
+        dequantize: whether uniform noise is added.
+        binarize: whether the scaled value is the probability of a one.
+
+    Raises:
+        ValueError: a scale that is not positive, or a loc or scale of another shape.
+
+    Example:
+        >>> transform = Transform((2,), scale=255.0)
+        >>> transform(torch.tensor([[0, 255]], dtype=torch.uint8))
+        tensor([[0., 1.]])
+        >>> round(transform.log_jacobian, 4)
+        -11.0825
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        loc: Tensor | float = 0.0,
+        scale: Tensor | float = 1.0,
+        *,
+        dequantize: bool = False,
+        binarize: bool = False,
+    ) -> None:
+        super().__init__()
+        self.event_shape = tuple(event_shape)
+        self.dequantize = dequantize
+        self.binarize = binarize
+        self.register_buffer("loc", self._buffer("loc", loc))
+        self.register_buffer("scale", self._buffer("scale", scale))
+        if not bool((self.scale > 0).all()):
+            raise ValueError(f"expected scale > 0, got {float(self.scale.min())}: give a constant feature the scale 1")
+
+    @property
+    def noisy(self) -> bool:
+        """Whether two calls on the same datum differ."""
+        return self.dequantize or self.binarize
+
+    @property
+    def log_jacobian(self) -> float:
+        """``log |dx / dx_raw|`` of one datum in nats, ``-sum(log scale)`` over its elements; 0 for binarized data."""
+        if self.binarize:
+            return 0.0
+        return -float(self.scale.double().log().expand(self.event_shape).sum())
+
+    def forward(self, raw: Tensor, generator: Generator | None = None) -> Tensor:
+        """What the model sees of raw data ``(..., *event)``: float32, or the dtype of ``loc`` if this module was cast.
+
+        Args:
+            raw: data in the units of the source, ``(..., *event)``.
+            generator: source of the noise, on the device of ``raw``; by default torch's global one.
+        """
+        x = raw.to(self.loc.dtype)
+        if self.dequantize:
+            x = _dequantized(x, generator)
+        x = self.affine(x)
+        return (_uniform(x, generator) < x).to(x.dtype) if self.binarize else x
+
+    def affine(self, raw: Tensor) -> Tensor:
+        """The shift and scale alone, without noise."""
+        return (raw.to(self.loc.dtype) - self.loc) / self.scale
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Back in the units of the source, ``x * scale + loc``; binarized data have no way back and stay {0, 1}."""
+        return x if self.binarize else x * self.scale + self.loc
+
+    def freeze(self, raw: Tensor, generator: Generator) -> tuple[Tensor, Transform]:
+        """Draw the noise of these data once: the data with the noise in them, and the transform that is left to do.
+
+        Binarized data are kept as uint8. Both transforms show the model data of one distribution, with one log_jacobian.
+        """
+        if not self.noisy:
+            return raw, self
+        if self.binarize:
+            draws = [self(rows, generator).to(torch.uint8) for rows in raw.split(CHUNK)]
+            return torch.cat(draws), Transform(self.event_shape).to(self.loc)
+        noisy = [_dequantized(rows.to(self.loc.dtype), generator) for rows in raw.split(CHUNK)]
+        return torch.cat(noisy), Transform(self.event_shape, self.loc, self.scale).to(self.loc)
+
+    def extra_repr(self) -> str:
+        """The flags, for ``repr``."""
+        return f"event_shape={self.event_shape}, dequantize={self.dequantize}, binarize={self.binarize}"
+
+    def _buffer(self, name: str, value: Tensor | float) -> Tensor:
+        tensor = torch.as_tensor(value, dtype=torch.float32).detach().clone()
+        if tensor.shape not in (torch.Size(), torch.Size(self.event_shape)):
+            raise ValueError(f"expected {name} of shape () or {self.event_shape}, got {tuple(tensor.shape)}")
+        return tensor
+
+
+def _uniform(like: Tensor, generator: Generator | None) -> Tensor:
+    return torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def _dequantized(x: Tensor, generator: Generator | None) -> Tensor:
+    # 255 + u rounds up to 256 for the largest u of float32, which would put a value on the open end of [0, 1).
+    return torch.minimum(x + _uniform(x, generator), torch.nextafter(x + 1, x))

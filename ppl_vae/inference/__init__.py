@@ -1,0 +1,8 @@
+"""Methods: how a pair is fitted."""
+
+from ppl_vae.inference.fit import Fit, build, fit
+from ppl_vae.inference.method import Method
+from ppl_vae.inference.objectives import ELBO, Objective
+from ppl_vae.inference.svi import SVI
+
+__all__ = ["ELBO", "SVI", "Fit", "Method", "Objective", "build", "fit"]

@@ -1,0 +1,262 @@
+"""`fit`: a declared model, data and a method in; a fitted object out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.distributions import Distribution
+from torch import Tensor
+
+from ppl_vae.data import Data, DataSource, Split, Transform, load_data
+from ppl_vae.data.split import seeded as noise
+from ppl_vae.evaluate import evaluate, evaluating
+from ppl_vae.guides import AmortizedNormal, Guide
+from ppl_vae.inference.method import Method, Row
+from ppl_vae.inference.progress import Progress, progress_bar
+from ppl_vae.inference.svi import SVI
+from ppl_vae.models import Model
+from ppl_vae.pair import Pair, seeded
+from ppl_vae.types import DataSpec
+
+__all__ = ["Fit", "build", "choose_device", "fit"]
+
+ROWS_AT_ONCE = 1000
+
+
+def fit(
+    model: Model | Callable,
+    data: Data | DataSource | str | np.ndarray | Tensor = "digits",
+    *,
+    guide: Guide | Callable | None = None,
+    method: Method | None = None,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+) -> Fit:
+    """Fit a model to data.
+
+    Args:
+        model: a declared model, or a plain Pyro program called with a batch ``x (B, *event)``.
+        data: what :func:`~ppl_vae.load_data` takes or gave.
+        guide: a declared guide (``AmortizedNormal()`` by default), or a plain Pyro program if the model is one.
+        method: how; ``SVI()`` by default.
+        device: where; ``auto`` takes CUDA or MPS where it works, else the CPU.
+        progress: called with each row of the history; by default a progress bar if standard error is a terminal.
+
+    Returns:
+        The fitted pair with everything that is known about it.
+
+    Raises:
+        ValueError: data outside the model's support, a guide that does not go with the model, an unknown device.
+
+    Example:
+        >>> fitted = fit(VAE(latent_dim=2), "digits", method=SVI(epochs=1))
+        >>> fitted.decode(torch.zeros(5, 2)).shape
+        torch.Size([5, 1, 8, 8])
+    """
+    method = method or SVI()
+    data = load_data(data)
+    if isinstance(model, Model):
+        data = data.resolve(model.accepts)
+    data = data.to(choose_device(device))
+    if len(data.train) == 0:
+        raise ValueError("expected at least one training datum, got none")
+    guide = guide or AmortizedNormal()
+    with seeded(method.seed, data.train.x.device):
+        pair = build(model, guide, data.spec).to(data.train.x.device)
+        pair.plates(next(iter(data.train.batches(min(2, len(data.train))))))
+        with progress_bar(method, progress) as report:
+            history = method.run(pair, data, report)
+    return Fit(
+        pair=pair,
+        model=model,
+        guide=guide,
+        method=method,
+        data=data.source,
+        spec=data.spec,
+        transform=data.train.transform,
+        history=history,
+    )
+
+
+def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
+    """A declared model and guide, or two plain Pyro programs, as a pair.
+
+    Raises:
+        ValueError: data outside the model's support, or a declared half with a plain one.
+    """
+    if isinstance(model, Model) and isinstance(guide, Guide):
+        model.check(spec)
+        program = model.build(spec)
+        return Pair(program, guide.build(program, spec))
+    if isinstance(model, Model) or isinstance(guide, Guide):
+        raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
+    return Pair(model, guide, mean_field=False)
+
+
+def choose_device(name: str | torch.device = "auto") -> torch.device:
+    """The device of that name, or with ``auto`` the fastest that works here.
+
+    Raises:
+        ValueError: no such device.
+    """
+    if name != "auto":
+        try:
+            return torch.zeros(1, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"the device {str(name)!r} does not work here: {str(error).splitlines()[0]}") from None
+    candidates = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    for candidate in candidates:
+        try:
+            return torch.ones(1, device=candidate).exp().device
+        except RuntimeError:
+            continue
+    return torch.device("cpu")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A fitted pair. Tensors that go in and come out are what the model sees, after the data's transform.
+
+    Attributes:
+        pair: the fitted model and guide.
+        model, guide, method, data: the declarations (or plain programs) that it came from.
+        spec: what the data look like.
+        transform: from the source's data to what the model sees.
+        history: a row per iteration.
+    """
+
+    pair: Pair
+    model: Model | Callable
+    guide: Guide | Callable
+    method: Method
+    data: DataSource
+    spec: DataSpec
+    transform: Transform
+    history: list[Row]
+
+    def __str__(self) -> str:
+        last = self.history[-1] if self.history else {}
+        elbo = last.get("valid_elbo", last.get("elbo"))
+        score = "" if elbo is None else f"; ELBO {elbo:.2f} nats per datum after {len(self.history)} iterations"
+        return f"{self.model}; {self.guide}{score}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pair lives."""
+        return next(self.pair.parameters()).device
+
+    def rows(self, source: DataSource, split: str) -> Split:
+        """One split, or ``all`` rows in their order, of the fit's own data or of others, under the fitted transform.
+
+        The noise of the transform (binarization, dequantization) is drawn once, by the source's seed.
+        """
+        names: tuple[Any, ...] = (split,)
+        if split == "all":
+            source, names = dataclasses.replace(source, valid=0.0, test=0.0), ("train", "test")
+        data = load_data(source)
+        parts = [data.part(name, self.transform).fixed(noise(source.seed, 1)) for name in names]
+        parts = [part for part in parts if len(part)] or parts[:1]
+        labels = [part.y for part in parts if part.y is not None]
+        return Split(torch.cat([part.x for part in parts]), torch.cat(labels) if labels else None, parts[0].transform)
+
+    def seen(self, x: Tensor | Split) -> Tensor:
+        """What the model sees of a split, ``(B, *event)`` on the pair's device; a tensor is that already."""
+        return self._split(x).transformed()
+
+    def posterior(self, x: Tensor | Split) -> Distribution:
+        """q(z | x) of all data at once, x ``(B, *event)``."""
+        with evaluating(self.pair):
+            return self._declared(self.pair.guide, "posterior")(self.seen(x))
+
+    def encode(self, x: Tensor | Split, *, samples: int | None = None, seed: int = 0) -> Tensor:
+        """Posterior means ``(B, *latent)``, or with ``samples`` draws ``(samples, B, *latent)``."""
+        posterior = self._declared(self.pair.guide, "posterior")
+        with evaluating(self.pair), seeded(seed, self.device):
+            parts = [posterior(part) for part in self.seen(x).split(ROWS_AT_ONCE)]
+            if samples is None:
+                return torch.cat([part.mean for part in parts])
+            return torch.cat([part.sample((samples,)) for part in parts], dim=1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Means of p(x | z), ``(..., *event)``, for z ``(..., *latent)``."""
+        decode = self._declared(self.pair.model, "decode")
+        latent_shape = self._declared(self.pair.model, "latent_shape")
+        if tuple(z.shape[-len(latent_shape) :]) != latent_shape:
+            raise ValueError(f"expected latent codes of shape (..., {', '.join(map(str, latent_shape))}), got {tuple(z.shape)}")
+        with evaluating(self.pair):
+            return decode(z.to(self.device)).mean
+
+    def reconstruct(self, x: Tensor | Split) -> Tensor:
+        """Means of p(x | z) at the posterior mean of z, ``(B, *event)``."""
+        return torch.cat([self.decode(self.encode(part)) for part in self.seen(x).split(ROWS_AT_ONCE)])
+
+    def sample(self, n: int, *, draws: bool = False, seed: int = 0) -> Tensor:
+        """N new data ``(n, *event)``: z from the declared prior, then means of p(x | z), or draws from it."""
+        decode = self._declared(self.pair.model, "decode")
+        if n < 1:
+            raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
+        prior = self._declared(self.pair.model, "prior")
+        with evaluating(self.pair), seeded(seed, self.device):
+            likelihood = decode(prior().sample((n,)))
+            return likelihood.sample() if draws else likelihood.mean
+
+    def evaluate(self, data: Data | Split | Tensor, *, samples: int = 1, seed: int = 0) -> dict[str, Any]:
+        """How good the fit is on a split (or on the test split of a ``Data``); see :func:`ppl_vae.evaluate`.
+
+        Dequantized data also get ``bits_per_dim``.
+        """
+        numbers = evaluate(self.pair, self._split(data), samples=samples, seed=seed)
+        if self.transform.dequantize:
+            bound = numbers.get("log_likelihood", numbers["elbo"])
+            numbers["bits_per_dim"] = -bound / (math.log(2) * math.prod(self.spec.event_shape))
+        return numbers
+
+    def _declared(self, program: torch.nn.Module, name: str) -> Any:
+        part = getattr(program, name, None)
+        if part is None:
+            raise ValueError(
+                f"this fit is of a plain Pyro program, which has no `{name}`: use evaluate, or fit.pair with "
+                "pyro.infer.Predictive, or declare the model"
+            )
+        return part
+
+    def _split(self, data: Data | Split | Tensor) -> Split:
+        """The data as a split on the pair's device, checked against what the pair was built for."""
+        if isinstance(data, Tensor):
+            data = Split(data, None, Transform(self.spec.event_shape))
+        else:
+            data = self._binarized(data.test if isinstance(data, Data) else data)
+        expected = self.spec.event_shape
+        if tuple(data.x.shape[1:]) != expected:
+            raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {tuple(data.x.shape)}")
+        data = data.to(self.device)
+        _check_values(data, self.spec)
+        return data
+
+    def _binarized(self, split: Split) -> Split:
+        """A split whose binarization was left to the model (``binarize="auto"``), drawn once as the fit's own were."""
+        ours, theirs = self.transform, split.transform
+        same = torch.equal(ours.loc.cpu(), theirs.loc.cpu()) and torch.equal(ours.scale.cpu(), theirs.scale.cpu())
+        if not same or not ours.binarize or theirs.binarize:
+            return split
+        return Split(split.x, split.y, ours).fixed(noise(self.data.seed, 3))
+
+
+def _check_values(split: Split, spec: DataSpec) -> None:
+    """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
+    x = split.transform.affine(split.x)
+    if not spec.missing and not bool(x.isfinite().all()):
+        raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
+    ranges = {"binary": (0, 1), "unit_interval": (0, 1), "count": (0, math.inf), "categorical": (0, (spec.levels or 1) - 1)}
+    low, high = ranges.get(spec.kind, (-math.inf, math.inf))
+    whole = spec.kind in ("binary", "count", "categorical") and not split.transform.binarize
+    if bool((x < low).any()) or bool((x > high).any()) or (whole and not bool((x == x.floor()).all())):
+        raise ValueError(
+            f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
+            "give data like those it was fitted to, or a tensor that went through fit.transform"
+        )

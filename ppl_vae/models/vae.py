@@ -1,0 +1,108 @@
+"""The variational autoencoder's generative story (Kingma and Welling 2014; Rezende, Mohamed and Wierstra 2014).
+
+for n in 1..N:
+z_n ~ p(z)                      prior
+x_n ~ p(x | h = decoder(z_n))   likelihood
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pyro
+import pyro.distributions as dist
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.declaration import require
+from ppl_vae.likelihoods import Bernoulli, Likelihood
+from ppl_vae.models.base import Model
+from ppl_vae.nn import MLP, Network
+from ppl_vae.pair import data_plate
+from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.types import DataSpec, Kind
+
+__all__ = ["VAE", "LatentModel"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VAE(Model):
+    """Variational autoencoder: prior x decoder x likelihood.
+
+    Args:
+        latent_dim: K, dimensions of the latent variable z.
+        prior: p(z).
+        likelihood: p(x | h), where h = decoder(z).
+        decoder: the network from z to the likelihood's features.
+
+    Raises:
+        ValueError: a latent dimension below one.
+
+    Example:
+        >>> print(VAE(latent_dim=2))
+        z ~ Normal(0, I_2); x | z ~ Bernoulli(logits = MLP(z))
+    """
+
+    latent_dim: int = 8
+    prior: Prior = StandardNormal()
+    likelihood: Likelihood = Bernoulli()
+    decoder: Network = MLP()
+
+    def __post_init__(self) -> None:
+        require(self.latent_dim >= 1, "a latent_dim of at least 1", self.latent_dim)
+
+    @property
+    def accepts(self) -> frozenset[Kind]:
+        """The kinds of data that the likelihood is a density of."""
+        return self.likelihood.accepts
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` with the remedy if the data do not lie in the likelihood's support."""
+        self.likelihood.check(spec)
+
+    def build(self, spec: DataSpec) -> LatentModel:
+        """The Pyro program for data of this shape and number."""
+        shape = (self.latent_dim,)
+        return LatentModel(
+            size=spec.size,
+            latent_shape=shape,
+            prior=self.prior.build(shape),
+            decoder=self.decoder.build(shape, (self.likelihood.features, *spec.event_shape)),
+            likelihood=self.likelihood.build(spec.event_shape),
+        )
+
+    def story(self) -> str:
+        """The sites from top to bottom, as mathematics."""
+        return f"z ~ {self.prior.story((self.latent_dim,))}; x | z ~ {self.likelihood.story(self.decoder.story('z'))}"
+
+
+class LatentModel(PyroModule):
+    """The program of every model with one latent variable per datum.
+
+    Args:
+        size: N, the number of training data.
+        latent_shape: event shape of z.
+        prior: module whose call returns p(z).
+        decoder: module from z ``(..., *latent_shape)`` to features ``(..., P, *event)``.
+        likelihood: module from features to p(x | h).
+    """
+
+    def __init__(
+        self, *, size: int, latent_shape: tuple[int, ...], prior: nn.Module, decoder: nn.Module, likelihood: nn.Module
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.latent_shape = latent_shape
+        self.prior = prior
+        self.decoder = decoder
+        self.likelihood = likelihood
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The story, with the batch x ``(B, *event)`` observed."""
+        with data_plate(self.size, x):
+            z = pyro.sample("z", self.prior())
+            return pyro.sample("x", self.decode(z), obs=x)
+
+    def decode(self, z: Tensor) -> dist.Distribution:
+        """p(x | z) for z ``(..., *latent_shape)``."""
+        return self.likelihood(self.decoder(z))

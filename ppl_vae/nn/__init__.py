@@ -1,0 +1,7 @@
+"""Networks: declarations of functions from one shape to another."""
+
+from ppl_vae.nn.base import Network
+from ppl_vae.nn.linear import Linear
+from ppl_vae.nn.mlp import MLP
+
+__all__ = ["MLP", "Linear", "Network"]

@@ -1,0 +1,7 @@
+"""Priors p(z), one family a file."""
+
+from ppl_vae.priors.base import Prior
+from ppl_vae.priors.gaussian_mixture import GaussianMixture
+from ppl_vae.priors.standard_normal import StandardNormal
+
+__all__ = ["GaussianMixture", "Prior", "StandardNormal"]

@@ -1,0 +1,217 @@
+"""Run folders: what a fit leaves on disk, and the way back. Text, safetensors and pictures; nothing that executes.
+
+=====================  ============================================================
+``config.yaml``        the whole declaration; ``ppl-vae fit --config`` runs it again
+``data.json``          what the data look like, so the pair is rebuilt without them
+``model.safetensors``  parameters of model and guide, constants of the transform
+``history.jsonl``      a line per iteration
+``metrics.json``       ELBO, reconstruction and KL of each split
+``environment.json``   versions, device, threads
+``*.png``              the pictures
+=====================  ============================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from matplotlib.figure import Figure
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ppl_vae import plots
+from ppl_vae.data import Data, DataSource, Transform
+from ppl_vae.declaration import Declaration
+from ppl_vae.evaluate.metrics import UNIT
+from ppl_vae.guides import Guide
+from ppl_vae.inference import Fit, Method, build
+from ppl_vae.inference.fit import choose_device
+from ppl_vae.models import Model
+from ppl_vae.types import DataSpec
+
+__all__ = ["check_free", "load_run", "measure", "save_run"]
+
+PARTS: dict[str, type[Declaration]] = {"model": Model, "guide": Guide, "method": Method, "data": DataSource}
+AFFINE = ("loc", "scale")
+NOISE = ("dequantize", "binarize")
+PICTURED = 2000  # data in the scatter of codes; more only cover each other
+
+
+def save_run(
+    fit: Fit, data: Data, path: str | Path, *, metrics: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> Path:
+    """Write a fit into a new run folder; it appears whole or not at all.
+
+    Args:
+        fit: what :func:`ppl_vae.fit` returned, of a declared model.
+        data: the data it was fitted to, for the pictures and the metrics.
+        path: the folder.
+        metrics: what :func:`measure` gave, if it was called already.
+        overwrite: replace a run that is there.
+
+    Raises:
+        ValueError: the folder is taken, or the fit is of plain Pyro programs, which no YAML can name.
+    """
+    path = check_free(path, overwrite=overwrite)
+    if not isinstance(fit.model, Model):
+        raise ValueError("a fit of plain Pyro programs has no declaration to save: keep fit.pair.state_dict() yourself")
+    data = data.resolve(fit.model.accepts).to(fit.device)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        (partial / "config.yaml").write_text(config(fit), encoding="utf-8")
+        _write_json(partial / "data.json", _described(fit))
+        save_file(_state(fit), partial / "model.safetensors")
+        with (partial / "history.jsonl").open("w", encoding="utf-8") as history:
+            history.writelines(json.dumps(row) + "\n" for row in fit.history)
+        _write_json(partial / "metrics.json", metrics or measure(fit, data))
+        _write_json(partial / "environment.json", _environment(fit.device))
+        for name, figure in _pictures(fit, data):
+            plots.save(figure, partial / f"{name}.png")
+        if path.exists():
+            shutil.rmtree(path)
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return path
+
+
+def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch.device = "auto") -> Fit:
+    """The fit that a run folder holds. Nothing in the folder is executed.
+
+    Args:
+        path: the folder.
+        trust: modules, besides ppl_vae, whose classes the declaration may name.
+        device: where the pair goes.
+
+    Raises:
+        ValueError: no run there, a damaged file, or a class from a module that is not trusted.
+    """
+    path = Path(path)
+    if not (path / "config.yaml").is_file():
+        raise ValueError(f"there is no run in {path}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
+    parts = _read(path / "config.yaml", yaml.safe_load)
+    try:
+        declared: dict[str, Any] = {name: base.from_dict(parts[name], trust=trust) for name, base in PARTS.items()}
+        described = _read(path / "data.json", json.loads)
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described["spec"].items()}
+        spec = DataSpec(**fields)
+        state = load_file(path / "model.safetensors")
+        affine = {name: state.pop(f"transform.{name}") for name in AFFINE}
+        transform = Transform(spec.event_shape, **affine, **{name: described["transform"][name] for name in NOISE})
+    except (KeyError, TypeError, OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is not a whole run: {type(error).__name__} {' '.join(str(error).split())}") from None
+    fit = Fit(
+        pair=build(declared["model"], declared["guide"], spec),
+        spec=spec,
+        transform=transform,
+        history=[json.loads(line) for line in _read(path / "history.jsonl", str.splitlines)],
+        **declared,
+    )
+    try:
+        fit.pair.load_state_dict({name.removeprefix("pair."): value for name, value in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{path / 'model.safetensors'} does not fit the declaration: {' '.join(str(error).split())}") from None
+    device = choose_device(device)
+    fit.pair.to(device)
+    fit.transform.to(device)
+    return fit
+
+
+def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
+    """What ``metrics.json`` holds: each held-out split's numbers, their unit, and what the fit cost."""
+    splits = {name: split for name, split in (("valid", data.valid), ("test", data.test)) if len(split)}
+    return {
+        **{name: fit.evaluate(split, samples=samples) for name, split in splits.items()},
+        "unit": UNIT,
+        "iterations": len(fit.history),
+        "seconds": sum(row["seconds"] for row in fit.history),
+    }
+
+
+def check_free(path: str | Path, *, overwrite: bool) -> Path:
+    """The path, if a run may be written there.
+
+    Raises:
+        ValueError: something is there that may not be replaced.
+    """
+    path = Path(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return path
+    if not (path / "config.yaml").is_file():
+        raise ValueError(f"{path} exists and is not a run: choose another folder")
+    if not overwrite:
+        raise ValueError(f"{path} already holds a run: choose another folder, or overwrite it (--overwrite)")
+    return path
+
+
+def config(fit: Fit) -> str:
+    """The whole declaration of a fit as YAML."""
+    return yaml.safe_dump({name: getattr(fit, name).to_dict() for name in PARTS}, sort_keys=False)
+
+
+def _described(fit: Fit) -> dict[str, Any]:
+    return {"spec": dataclasses.asdict(fit.spec), "transform": {name: getattr(fit.transform, name) for name in NOISE}}
+
+
+def _state(fit: Fit) -> dict[str, Tensor]:
+    modules = nn.ModuleDict({"pair": fit.pair, "transform": fit.transform})
+    return {name: value.contiguous() for name, value in modules.state_dict().items()}
+
+
+def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
+    kind = fit.spec.kind
+    shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
+    x = fit.seen(shown[:32])
+    yield "data", plots.grid(x, kind=kind, title="data")
+    yield "reconstructions", plots.comparison(x, fit.reconstruct(x), kind=kind)
+    yield "samples", plots.grid(fit.sample(64), kind=kind, title="samples from the prior")
+    yield "learning_curve", plots.learning_curve(fit.history)
+    codes = shown[:PICTURED]
+    latent = fit.encode(codes).flatten(1)
+    if latent.shape[1] >= 2:
+        yield "latent", plots.latent_scatter(latent, codes.y, fit.spec.classes)
+    if latent.shape[1] == 2:
+        yield "manifold", plots.manifold(fit.decode(plots.quantile_grid(20)), kind=kind)
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    packages = ("ppl_vae", "torch", "pyro-ppl", "numpy", "safetensors", "jsonargparse")
+    return {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _read(path: Path, parse: Any) -> Any:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

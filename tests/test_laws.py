@@ -1,0 +1,261 @@
+"""One table, many laws: every entry of the catalogue keeps the contract of its kind."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+import yaml
+from pyro import poutine
+from torch.distributions import Distribution, constraints
+
+import ppl_vae as pv
+from ppl_vae.evaluate import elbo_terms
+from ppl_vae.pair import local_params
+from tests.table import (
+    DECLARATIONS,
+    EVENT,
+    GUIDES,
+    LATENT,
+    LIKELIHOODS,
+    MODELS,
+    NETWORKS,
+    OBJECTIVES,
+    PRIORS,
+    ROWS,
+    built,
+    kind_for,
+    rows,
+    vae,
+)
+
+
+def cases(table: dict) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("entry", table.values(), ids=table.keys())
+
+
+PAIRS = {f"{m}--{g}": (model, guide) for m, model in MODELS.items() for g, guide in GUIDES.items()}
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    name = request.config.getoption("--device")
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    return torch.device(name)
+
+
+@pytest.fixture
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return getattr(torch, request.config.getoption("--dtype"))
+
+
+def traces(pair: pv.Pair, x: torch.Tensor) -> tuple[poutine.Trace, poutine.Trace]:
+    with local_params():
+        guide = poutine.trace(pair.guide).get_trace(x)
+        model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(x)
+    guide.compute_log_prob()
+    model.compute_log_prob()
+    return model, guide
+
+
+# --- declarations ---------------------------------------------------------------------------------------------------------
+
+
+@cases(DECLARATIONS)
+def test_a_declaration_survives_yaml(entry: pv.Declaration) -> None:
+    text = entry.to_yaml()
+    assert type(entry).from_yaml(text) == entry
+    assert yaml.safe_load(text) == entry.to_dict()
+
+
+@cases(DECLARATIONS)
+def test_repr_is_the_constructor_call(entry: pv.Declaration) -> None:
+    assert eval(repr(entry), {name: getattr(pv, name) for name in pv.__all__}) == entry
+
+
+@cases(DECLARATIONS)
+def test_a_declaration_is_immutable_and_hashable(entry: pv.Declaration) -> None:
+    assert hash(entry) == hash(type(entry).from_yaml(entry.to_yaml()))
+    with pytest.raises(AttributeError):
+        entry.anything = 1  # type: ignore[attr-defined]
+
+
+@cases(DECLARATIONS)
+def test_every_field_is_documented(entry: pv.Declaration) -> None:
+    documented = "\n".join(cls.__doc__ or "" for cls in type(entry).__mro__)
+    for name in entry.__dataclass_fields__:
+        assert f"{name}:" in documented, f"{type(entry).__name__}.{name} has no line in the docstring"
+
+
+# --- components -----------------------------------------------------------------------------------------------------------
+
+
+@cases(PRIORS)
+def test_a_prior_is_a_density_on_the_latent_shape(entry: pv.Prior, device: torch.device, dtype: torch.dtype) -> None:
+    prior = entry.build((LATENT,)).to(device, dtype)()
+    assert isinstance(prior, Distribution)
+    assert prior.event_shape == (LATENT,)
+    assert prior.batch_shape == ()
+    z = prior.sample((5,))
+    assert z.dtype == dtype
+    assert prior.log_prob(z).isfinite().all()
+
+
+@cases(PRIORS)
+def test_a_prior_integrates_to_one_in_one_dimension(entry: pv.Prior) -> None:
+    prior = entry.build((1,)).double()()
+    grid = torch.linspace(-30, 30, 60001, dtype=torch.float64)
+    torch.testing.assert_close(torch.trapezoid(prior.log_prob(grid[:, None]).exp(), grid).item(), 1.0, atol=1e-6, rtol=0)
+
+
+@cases(LIKELIHOODS)
+def test_a_likelihood_is_a_density_on_the_event_shape(entry: pv.Likelihood, device: torch.device, dtype: torch.dtype) -> None:
+    features = torch.randn(5, entry.features, *EVENT, device=device, dtype=dtype)
+    likelihood = entry.build(EVENT).to(device, dtype)(features)
+    assert likelihood.event_shape == EVENT
+    assert likelihood.batch_shape == (5,)
+    draw = likelihood.sample()
+    assert draw.shape == likelihood.mean.shape == (5, *EVENT)
+    assert likelihood.log_prob(draw).isfinite().all()
+
+
+@cases(LIKELIHOODS)
+def test_a_likelihood_sums_or_integrates_to_one(entry: pv.Likelihood) -> None:
+    likelihood = entry.build((1,)).double()(torch.full((entry.features, 1), 0.3, dtype=torch.float64))
+    if likelihood.support.is_discrete:
+        support = torch.arange(2, dtype=torch.float64)[:, None]
+        total = likelihood.log_prob(support).exp().sum()
+    else:
+        grid = torch.linspace(-30, 30, 60001, dtype=torch.float64)
+        total = torch.trapezoid(likelihood.log_prob(grid[:, None]).exp(), grid)
+    torch.testing.assert_close(total.item(), 1.0, atol=1e-6, rtol=0)
+
+
+@cases(LIKELIHOODS)
+def test_draws_have_the_likelihoods_mean(entry: pv.Likelihood) -> None:
+    torch.manual_seed(0)
+    likelihood = entry.build((2,))(torch.randn(entry.features, 2))
+    draws = likelihood.sample((20000,))
+    error = (draws.mean(0) - likelihood.mean).abs() / (draws.std(0) / 20000**0.5)
+    assert error.max() < 4
+
+
+@cases(LIKELIHOODS)
+def test_data_outside_the_support_are_refused_with_the_remedy(entry: pv.Likelihood) -> None:
+    refused = {"binary", "unit_interval", "real", "count", "categorical"} - entry.accepts
+    assert refused
+    for kind in refused:
+        with pytest.raises(ValueError, match=f"{type(entry).__name__} is a likelihood of .* these data are {kind}"):
+            entry.check(pv.DataSpec(event_shape=EVENT, kind=kind, size=1))
+
+
+@cases(NETWORKS)
+def test_a_network_maps_shape_to_shape(entry: pv.Network) -> None:
+    network = entry.build(EVENT, (2, 3))
+    assert network(torch.zeros(6, 5, *EVENT)).shape == (6, 5, 2, 3)
+    assert network(torch.zeros(EVENT)).shape == (2, 3)
+
+
+# --- pairs ----------------------------------------------------------------------------------------------------------------
+
+
+@cases(PAIRS)
+def test_sites_plates_and_shapes_of_model_and_guide_agree(entry: tuple, device: torch.device, dtype: torch.dtype) -> None:
+    pair = built(*entry).to(device, dtype)
+    x = rows(kind_for(entry[0]), dtype=dtype).to(device)
+    model, guide = traces(pair, x)
+    assert set(model.stochastic_nodes) == set(guide.stochastic_nodes)
+    for trace in (model, guide):
+        frames = {frame for site in trace.nodes.values() for frame in site.get("cond_indep_stack", ())}
+        assert [(frame.name, frame.size, frame.full_size) for frame in frames] == [("data", ROWS, 10 * ROWS)]
+    assert model.nodes["z"]["fn"].event_shape == guide.nodes["z"]["fn"].event_shape == (LATENT,)
+    for trace in (model, guide):
+        for name in (*trace.stochastic_nodes, *trace.observation_nodes):
+            if name != "data":
+                assert trace.nodes[name]["log_prob"].shape == (ROWS,)
+                assert trace.nodes[name]["log_prob"].isfinite().all()
+                assert trace.nodes[name]["scale"] == 10
+
+
+@cases(PAIRS)
+def test_every_parameter_gets_a_gradient(entry: tuple) -> None:
+    pair = built(*entry)
+    loss, _ = pv.ELBO(particles=5).build(pair)(rows(kind_for(entry[0])))
+    loss.backward()
+    without = [name for name, parameter in pair.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert without == []
+
+
+@cases(PAIRS)
+def test_a_pair_survives_its_state_dict(entry: tuple) -> None:
+    pair, other = built(*entry), built(*entry, seed=1)
+    other.load_state_dict(pair.state_dict())
+    x = rows(kind_for(entry[0]))
+    values = []
+    for each in (pair, other):
+        torch.manual_seed(0)
+        values.append(elbo_terms(each, (x,), samples=2).elbo)
+    torch.testing.assert_close(*values, rtol=0, atol=0)
+
+
+@cases(PAIRS)
+def test_evaluating_changes_nothing(entry: tuple) -> None:
+    pair = built(*entry).train()
+    data = pv.load_data(rows(kind_for(entry[0])).numpy(), valid=0.0, test=0.5)
+    before = {name: value.clone() for name, value in pair.state_dict().items()}
+    state = torch.get_rng_state()
+    first = pv.evaluate(pair, data.test, samples=3)
+    assert pv.evaluate(pair, data.test, samples=3) == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert pair.training
+    assert all(torch.equal(value, before[name]) for name, value in pair.state_dict().items())
+    assert all(parameter.grad is None for parameter in pair.parameters())
+
+
+@cases(MODELS)
+def test_the_loss_falls_on_the_models_own_samples(entry: pv.Model) -> None:
+    source = built(entry, seed=5)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        x = source.model.decode(2 * source.model.prior().sample((200,))).sample()
+    method = pv.SVI(epochs=15, learning_rate=1e-2, batch_size=50)
+    guide = GUIDES["AmortizedNormal-diagonal"]
+    fitted = pv.fit(entry, pv.load_data(x.numpy(), valid=0.2, test=0.0), guide=guide, method=method)
+    assert fitted.history[-1]["objective"] > fitted.history[0]["objective"]
+    assert all(row["kl"] > -1e-3 for row in fitted.history)
+
+
+@cases(OBJECTIVES)
+def test_an_objective_estimates_the_bound_that_evaluate_reports(entry: pv.Objective) -> None:
+    pair = built(vae(prior=pv.GaussianMixture(components=3)))
+    x = rows("binary")
+    objective = entry.build(pair)
+    torch.manual_seed(0)
+    with local_params(), torch.no_grad():
+        losses, reconstructions = torch.tensor([objective(x) for _ in range(300)]).T
+        terms = elbo_terms(pair, (x,), samples=2000)
+    for values, expected in ((-losses, terms.elbo.mean()), (reconstructions, terms.reconstruction.mean())):
+        assert (values.mean() - expected).abs() < 4 * values.std() / 300**0.5
+
+
+def test_the_whole_pair_follows_to_another_precision() -> None:
+    pair = built(vae(prior=pv.GaussianMixture())).double()
+    assert elbo_terms(pair, (rows("binary", dtype=torch.float64),)).elbo.dtype == torch.float64
+
+
+def test_samples_come_from_the_declared_prior() -> None:
+    method = pv.SVI(epochs=1)
+    fitted = pv.fit(vae(prior=pv.GaussianMixture(components=2)), rows("binary").numpy(), method=method)
+    with torch.no_grad():
+        fitted.pair.model.prior.loc.fill_(50.0)
+    torch.manual_seed(0)
+    far = fitted.decode(torch.full((1, LATENT), 50.0))
+    assert (fitted.sample(3) - far).abs().max() < 0.2
+    assert set(fitted.sample(3, draws=True).unique().tolist()) <= {0.0, 1.0}
+
+
+def test_a_component_is_a_function_of_its_support() -> None:
+    assert pv.Bernoulli().build((2,))(torch.zeros(1, 2)).support.base_constraint == constraints.boolean
+    with pyro.validation_enabled(), pytest.raises(ValueError, match="support"):
+        pv.Bernoulli().build((2,))(torch.zeros(1, 2)).log_prob(torch.tensor([0.5, 0.5]))
