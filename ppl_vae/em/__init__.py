@@ -1,0 +1,60 @@
+"""Expectation maximization: pure E- and M-steps on tensors, and one driver that knows no model.
+
+==============================================  ======================================================================
+module                                          what it does
+==============================================  ======================================================================
+:mod:`~ppl_vae.em.driver`                       :func:`run` any step, check monotonicity, accelerate with :class:`Squarem`
+:mod:`~ppl_vae.em.moments`                      mean and covariance of data of any size
+:mod:`~ppl_vae.em.linear_gaussian`              factor analysis and PPCA: E-step, M-step, log-likelihood
+:mod:`~ppl_vae.em.profile`                      their starts, closed forms and the accelerated step
+:mod:`~ppl_vae.em.posterior`                    their exact posterior and marginal, under any Gaussian prior
+:mod:`~ppl_vae.em.rotations`                    varimax, canonical loadings, principal angle
+:mod:`~ppl_vae.em.missing`                      factor analysis and PPCA with missing entries
+:mod:`~ppl_vae.em.covariances`                  full, tied, diagonal, spherical
+:mod:`~ppl_vae.em.mixture`                      Gaussian mixtures: E-step, M-step, log-density, responsibilities
+:mod:`~ppl_vae.em.mixture_start`                k-means++ and random starts
+:mod:`~ppl_vae.em.mixture_missing`              the E-step of mixtures with missing entries
+==============================================  ======================================================================
+
+Fitting is always the same three lines::
+
+    m = moments.moments(x)
+    step = partial(profile.profile_step, moments=m, isotropic=False, floor=linear_gaussian.noise_floor(m))
+    result = run(step, profile.initial(m, latent_dim=20))
+"""
+
+from ppl_vae.em import (
+    covariances,
+    driver,
+    linear_gaussian,
+    missing,
+    mixture,
+    mixture_missing,
+    mixture_start,
+    moments,
+    posterior,
+    profile,
+    rotations,
+)
+from ppl_vae.em.driver import EMResult, Iteration, Squarem, best_of, run
+from ppl_vae.em.problem import Problem
+
+__all__ = [
+    "EMResult",
+    "Iteration",
+    "Problem",
+    "Squarem",
+    "best_of",
+    "covariances",
+    "driver",
+    "linear_gaussian",
+    "missing",
+    "mixture",
+    "mixture_missing",
+    "mixture_start",
+    "moments",
+    "posterior",
+    "profile",
+    "rotations",
+    "run",
+]
