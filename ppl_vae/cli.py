@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ppl_vae import plots, runs
 from ppl_vae.data import DataSource, Split, load_data
-from ppl_vae.declaration import Declaration, enable_families, family_members
+from ppl_vae.declaration import Declaration, enable_families, family_members, parse
 from ppl_vae.guides import AmortizedNormal, Guide
 from ppl_vae.inference import SVI, Fit, Method, fit
 from ppl_vae.inference.progress import quiet as say_nothing
@@ -33,6 +34,10 @@ __all__ = ["main"]
 # Short spellings. A YAML file after --data is a whole declaration, anything else is its source.
 ALIASES = {"--data": "--data.source", "--data-root": "--data.root", "--seed": "--method.seed"}
 YAML_SUFFIXES = (".yaml", ".yml")
+UNREADABLE = (
+    r'Parser key "(?P<part>\w+)": Config file loop detected: (?P<file>.+) -> ',
+    r"Parser key \"(?P<part>\w+)\": Unable to load config '(?P<file>.+)' - ",
+)
 SPLITS = ("train", "valid", "test", "all")
 
 
@@ -343,6 +348,12 @@ def _refuse(message: str, *, code: int) -> int:
 
 def _explain(message: str) -> str:
     """A parser's message in the words of a declaration: an unknown name lists the valid ones."""
+    message = " ".join(message.split())
+    if message.startswith("Unexpected config"):
+        return f"expected a YAML file of {', '.join(runs.PARTS)} after --config, as a run's config.yaml is"
+    for pattern in UNREADABLE:
+        if found := re.search(pattern, message):
+            message = _reason(found["part"], found["file"]) or message
     unknown = re.search(r"Expected a dot import path string: (\S+)", message)
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     if not unknown or not keys:
@@ -350,6 +361,15 @@ def _explain(message: str) -> str:
     option = keys[-1].rpartition(".")[2]
     names = sorted({cls.__name__ for base in _bases(option) for cls in family_members(base)})
     return f"unknown {option} {unknown[1]!r}: choose from {', '.join(names)}, or give the import path of your own class"
+
+
+def _reason(part: str, file: str) -> str | None:
+    """Why a YAML file declares no such part, which the parser keeps to itself."""
+    try:
+        parse(runs.PARTS[part], yaml.safe_load(Path(file).read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return f"{file}: {' '.join(str(error).split())}"
+    return None
 
 
 def _bases(option: str) -> Iterator[type[Declaration]]:

@@ -11,20 +11,38 @@ any other can stand, a user's own included.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import typing
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 import yaml
 
-__all__ = ["Declaration", "enable_families", "family_members", "refuse_untrusted", "require"]
+__all__ = ["Declaration", "enable_families", "family_members", "parse", "refuse_untrusted", "require"]
+
+D = typing.TypeVar("D", bound="Declaration")
+
+# Types of fields whose text is never taken for the name of a class.
+PLAIN = (bool, int, float, str, bytes, Path, NoneType, tuple, list, ...)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Declaration:
     """Base of every declaration."""
+
+    def __new__(cls, **fields: Any) -> Self:
+        """Refuse ``None`` and members of other families before ``__init__`` and ``__post_init__`` meet them."""
+        types = _field_types(cls)
+        for name, value in fields.items():
+            hint = types.get(name, Any)
+            family = isinstance(hint, type) and issubclass(hint, Declaration)
+            refused = not isinstance(value, hint) if family else value is None and not _may_be_none(hint)
+            require(not refused, f"{name}: {getattr(hint, '__name__', hint)}", value)
+        return super().__new__(cls)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only: ``{"class_path": ..., "init_args": {...}}`` for a family member, else just the fields."""
@@ -46,16 +64,8 @@ class Declaration:
         Raises:
             ValueError: an unknown class or argument, a value of the wrong type, a class from an untrusted module.
         """
-        from jsonargparse import ArgumentError, ArgumentParser
-
-        refuse_untrusted(config, trust)
-        enable_families()
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_argument("--it", type=cls)
-        try:
-            return parser.instantiate(parser.parse_object({"it": config})).it
-        except ArgumentError as error:
-            raise ValueError(f"not a declaration of {cls.__name__}: {' '.join(str(error).split())}") from None
+        refuse_untrusted(config, cls, trust)
+        return parse(cls, config)
 
     @classmethod
     def from_yaml(cls, source: str | Path, *, trust: Iterable[str] = ()) -> Self:
@@ -66,6 +76,25 @@ class Declaration:
         except yaml.YAMLError as error:
             raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
         return cls.from_dict(config, trust=trust)
+
+
+def parse(cls: type[D], config: Any) -> D:
+    """A declaration from plain values whose classes were found trustworthy.
+
+    Raises:
+        ValueError: an unknown class or argument, or a value of the wrong type.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    require(isinstance(config, (str, Mapping)), f"a {cls.__name__}, by its class name or its fields", config)
+    enable_families()
+    name = cls.__name__.lower()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{name}", type=cls)
+    try:
+        return parser.instantiate(parser.parse_object({name: config}))[name]
+    except ArgumentError as error:
+        raise ValueError(f"not a declaration of {cls.__name__}: {' '.join(str(error).split())}") from None
 
 
 def require(condition: bool, expected: str, got: object) -> None:
@@ -89,25 +118,70 @@ def enable_families() -> None:
     set_parsing_settings(subclasses_enabled=[cls for cls in Declaration.__subclasses__() if inspect.isabstract(cls)])
 
 
-def refuse_untrusted(config: Any, trust: Iterable[str]) -> None:
-    """Raise ``ValueError`` if a plain config names a class outside ppl_vae, the trusted modules and ``__main__``."""
-    trusted = {"ppl_vae", "__main__", *trust}
-    for path in _class_paths(config):
-        module = path.rpartition(".")[0]
-        if module and not any(module == name or module.startswith(name + ".") for name in trusted):
-            raise ValueError(f"the class {path!r} is not part of ppl_vae: if you trust its code, name its module in `trust`")
+def refuse_untrusted(config: Any, cls: type[Declaration], trust: Iterable[str] = ()) -> None:
+    """Raise ``ValueError`` if a plain config of ``cls`` names a class outside ppl_vae, the trusted modules and ``__main__``."""
+    _refuse(config, cls, {"ppl_vae", "__main__", *trust})
 
 
-def _class_paths(config: Any) -> Iterator[str]:
-    if isinstance(config, Mapping):
-        if isinstance(config.get("class_path"), str):
-            yield config["class_path"]
-        config = list(config.values())
-    elif isinstance(config, str) and config.replace(".", "").isidentifier():
-        yield config
-    if isinstance(config, list):
+def _refuse(config: Any, hint: Any, trusted: Collection[str]) -> None:
+    """Walk a config along the declared types: text names a class only where one may stand."""
+    if isinstance(config, str):
+        if _may_hold_class(hint):
+            _trusted_class(config, hint, trusted)
+    elif isinstance(config, Mapping):
+        cls = _trusted_class(config["class_path"], hint, trusted) if "class_path" in config else hint
+        types = _field_types(cls)
+        for name, value in config.items():
+            if name in ("init_args", "dict_kwargs"):
+                require(isinstance(value, Mapping), f"{name} that are names and values", value)
+                for argument, inner in value.items():
+                    _refuse(inner, types.get(argument, Any), trusted)
+            elif name != "class_path":
+                _refuse(value, types.get(name, Any), trusted)
+    elif isinstance(config, (list, tuple)):
         for item in config:
-            yield from _class_paths(item)
+            _refuse(item, hint if typing.get_args(hint) else Any, trusted)
+
+
+def _trusted_class(name: Any, hint: Any, trusted: Collection[str]) -> Any:
+    """The class of that name or import path; ``Any`` if there is none. Only trusted modules are imported."""
+    require(isinstance(name, str) and name.replace(".", "").isidentifier(), "the name of a class", name)
+    module = name.rpartition(".")[0]
+    if module and not any(module == prefix or module.startswith(prefix + ".") for prefix in trusted):
+        raise ValueError(f"the class {name!r} is not part of ppl_vae: if you trust its code, name its module in `trust`")
+    if module:
+        try:
+            cls = getattr(importlib.import_module(module), name.rpartition(".")[2], None)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"the class {name!r} cannot be imported: {error}") from None
+        require(isinstance(cls, type) and issubclass(cls, Declaration), "the import path of a declaration's class", name)
+        return cls
+    members = {cls.__name__: cls for cls in family_members(Declaration)}
+    if isinstance(hint, type) and issubclass(hint, Declaration):
+        valid = sorted(key for key, cls in members.items() if issubclass(cls, hint))
+        if name not in valid:
+            raise ValueError(
+                f"unknown {hint.__name__} {name!r}: choose from {', '.join(valid)}, or give the import path of your own class"
+            )
+    return members.get(name, Any)
+
+
+def _field_types(cls: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls) if isinstance(cls, type) and issubclass(cls, Declaration) else {}
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _may_be_none(hint: Any) -> bool:
+    return hint in (Any, None, NoneType) or any(map(_may_be_none, typing.get_args(hint)))
+
+
+def _may_hold_class(hint: Any) -> bool:
+    if typing.get_origin(hint) is typing.Literal:
+        return False
+    arguments = typing.get_args(hint)
+    return any(_may_hold_class(argument) for argument in arguments) if arguments else hint not in PLAIN
 
 
 def _in_family(cls: type) -> bool:

@@ -22,12 +22,14 @@ class Plates(NamedTuple):
     """Where the data stand among a program's plates.
 
     ``nesting`` is the number of plate dimensions, ``data_dim`` (negative) the one that indexes the data, and ``size`` the
-    number of data that the programs' log-probabilities are scaled to.
+    number of data that the programs' log-probabilities are scaled to. ``enumerated`` tells whether the guide has a discrete
+    latent variable that Pyro is to sum over.
     """
 
     nesting: int
     data_dim: int
     size: int
+    enumerated: bool
 
 
 class Pair(nn.Module):
@@ -41,26 +43,34 @@ class Pair(nn.Module):
     Plain Pyro functions are welcome: their ``pyro.param`` become parameters of this module, in no global store.
     """
 
+    model: Any
+    guide: Any
+
     def __init__(self, model: Callable, guide: Callable, *, mean_field: bool = True) -> None:
         super().__init__()
         self.model = _as_module(model)
         self.guide = _as_module(guide)
         self.mean_field = mean_field
-        self._plates: Plates | None = None
+        self._plates: dict[int, Plates] = {}  # by the size of a batch: a plate may be as large as its batch
 
     def plates(self, *batch: Tensor) -> Plates:
-        """Run both programs once and find their plates; creates parameters that the programs make on their first run.
+        """Run both programs once for a batch of this size and find their plates.
+
+        The first run creates the parameters that the programs make when they are first called.
 
         Raises:
             ValueError: no plate over the data around the observed site, or sites of model and guide that do not match.
         """
-        if self._plates is None:
-            with local_params(), torch.no_grad(), pyro.validation_enabled(), seeded(0, batch[0].device):
+        size = len(batch[0])
+        if size not in self._plates:
+            # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
+            first = not self._plates
+            with local_params(), torch.no_grad(), pyro.validation_enabled(first), seeded(0, batch[0].device):
                 guide = poutine.trace(self.guide).get_trace(*batch)
                 model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*batch)
             _check_sites(model, guide)
-            self._plates = _find_plates(model, len(batch[0]))
-        return self._plates
+            self._plates[size] = _find_plates(model, guide, size)
+        return self._plates[size]
 
 
 def data_plate(size: int, x: Tensor) -> pyro.plate:
@@ -78,7 +88,13 @@ def local_params() -> Any:
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Torch's random numbers from ``seed`` inside, and as if nothing had been drawn afterwards."""
+    """Torch's random numbers from ``seed`` inside, and as if nothing had been drawn afterwards.
+
+    Raises:
+        ValueError: a seed that is negative or too large for torch.
+    """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"expected a seed of 0 to 2^63 - 1, got {seed}")
     device = torch.device(device)
     devices = [] if device.type == "cpu" else [device.index or 0]
     with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):
@@ -144,12 +160,18 @@ def _check_sites(model: poutine.Trace, guide: poutine.Trace) -> None:
         )
 
 
-def _find_plates(model: poutine.Trace, batch: int) -> Plates:
+def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int) -> Plates:
     nesting = max((-frame.dim for site in model.nodes.values() for frame in site.get("cond_indep_stack", ())), default=0)
-    for name in model.observation_nodes:
-        for frame in model.nodes[name]["cond_indep_stack"]:
-            if frame.size == batch:
-                return Plates(nesting, frame.dim, frame.full_size)
+    frames = {
+        frame for name in model.observation_nodes for frame in model.nodes[name]["cond_indep_stack"] if frame.size == batch
+    }
+    found = [frame for frame in frames if frame.name == "data"] or list(frames)
+    if len(found) == 1:
+        enumerated = any(guide.nodes[name]["infer"].get("enumerate") == "parallel" for name in guide.stochastic_nodes)
+        return Plates(nesting, found[0].dim, found[0].full_size, enumerated)
+    if found:
+        names = ", ".join(sorted(repr(frame.name) for frame in found))
+        raise ValueError(f"the plates {names} all have the batch's size {batch}: call the one over the data 'data'")
     raise ValueError(
         f"no observed site stands in a pyro.plate over the {batch} data of the batch: write the observation inside "
         "`with pyro.plate('data', N, subsample=x)` so that the ELBO can be given per datum"

@@ -38,6 +38,7 @@ from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
 from ppl_vae.inference import Fit, Method, build
 from ppl_vae.inference.fit import choose_device
+from ppl_vae.inference.method import Row
 from ppl_vae.models import Model
 from ppl_vae.types import DataSpec
 
@@ -46,6 +47,7 @@ __all__ = ["check_free", "load_run", "measure", "save_run"]
 PARTS: dict[str, type[Declaration]] = {"model": Model, "guide": Guide, "method": Method, "data": DataSource}
 AFFINE = ("loc", "scale")
 NOISE = ("dequantize", "binarize")
+SIGNATURE = ("config.yaml", "data.json", "model.safetensors")  # what tells a run from another folder
 PICTURED = 2000  # data in the scatter of codes; more only cover each other
 
 
@@ -103,27 +105,22 @@ def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch
     if not (path / "config.yaml").is_file():
         raise ValueError(f"there is no run in {path}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
     parts = _read(path / "config.yaml", yaml.safe_load)
+    described = _read(path / "data.json", json.loads)
+    history = _read(path / "history.jsonl", _history)
     try:
         declared: dict[str, Any] = {name: base.from_dict(parts[name], trust=trust) for name, base in PARTS.items()}
-        described = _read(path / "data.json", json.loads)
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described["spec"].items()}
         spec = DataSpec(**fields)
         state = load_file(path / "model.safetensors")
         affine = {name: state.pop(f"transform.{name}") for name in AFFINE}
         transform = Transform(spec.event_shape, **affine, **{name: described["transform"][name] for name in NOISE})
-    except (KeyError, TypeError, OSError, SafetensorError) as error:
+        pair = build(declared["model"], declared["guide"], spec)
+        pair.load_state_dict({name.removeprefix("pair."): value for name, value in state.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except (AttributeError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{path} is not a whole run: {type(error).__name__} {' '.join(str(error).split())}") from None
-    fit = Fit(
-        pair=build(declared["model"], declared["guide"], spec),
-        spec=spec,
-        transform=transform,
-        history=[json.loads(line) for line in _read(path / "history.jsonl", str.splitlines)],
-        **declared,
-    )
-    try:
-        fit.pair.load_state_dict({name.removeprefix("pair."): value for name, value in state.items()})
-    except RuntimeError as error:
-        raise ValueError(f"{path / 'model.safetensors'} does not fit the declaration: {' '.join(str(error).split())}") from None
+    fit = Fit(pair=pair, spec=spec, transform=transform, history=history, **declared)
     device = choose_device(device)
     fit.pair.to(device)
     fit.transform.to(device)
@@ -137,7 +134,7 @@ def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
         **{name: fit.evaluate(split, samples=samples) for name, split in splits.items()},
         "unit": UNIT,
         "iterations": len(fit.history),
-        "seconds": sum(row["seconds"] for row in fit.history),
+        "seconds": fit.history[-1]["seconds"],
     }
 
 
@@ -148,9 +145,12 @@ def check_free(path: str | Path, *, overwrite: bool) -> Path:
         ValueError: something is there that may not be replaced.
     """
     path = Path(path)
+    in_the_way = next((parent for parent in path.absolute().parents if parent.is_file()), None)
+    if in_the_way is not None:
+        raise ValueError(f"{path} cannot be a folder, because {in_the_way} is a file: choose another folder")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return path
-    if not (path / "config.yaml").is_file():
+    if not all((path / name).is_file() for name in SIGNATURE):
         raise ValueError(f"{path} exists and is not a run: choose another folder")
     if not overwrite:
         raise ValueError(f"{path} already holds a run: choose another folder, or overwrite it (--overwrite)")
@@ -174,7 +174,7 @@ def _state(fit: Fit) -> dict[str, Tensor]:
 def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
     kind = fit.spec.kind
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
-    x = fit.seen(shown[:32])
+    x = fit.seen(shown[:40])
     yield "data", plots.grid(x, kind=kind, title="data")
     yield "reconstructions", plots.comparison(x, fit.reconstruct(x), kind=kind)
     yield "samples", plots.grid(fit.sample(64), kind=kind, title="samples from the prior")
@@ -204,6 +204,13 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _history(text: str) -> list[Row]:
+    rows = [json.loads(line) for line in text.splitlines()]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("expected a line for each iteration, with its numbers by name")
+    return rows
 
 
 def _read(path: Path, parse: Any) -> Any:

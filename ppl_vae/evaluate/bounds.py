@@ -7,6 +7,7 @@ The middle one is the importance-weighted bound of Burda, Grosse and Salakhutdin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,8 @@ __all__ = ["elbo_terms", "log_weights"]
 def elbo_terms(pair: Pair, batch: tuple[Tensor, ...], *, samples: int = 1) -> Terms:
     """ELBO, reconstruction and KL of each datum, means over samples of the latent variables.
 
-    The KL of a latent site is analytic where the pair is mean field and a closed form exists, else sampled.
+    The KL of a latent site is analytic where the pair is mean field and a closed form exists, else sampled. Of a model that
+    knows its posterior everything is in closed form: ELBO = log p(x) - KL(q(z | x) || p(z | x)).
 
     Args:
         pair: model and guide.
@@ -35,6 +37,9 @@ def elbo_terms(pair: Pair, batch: tuple[Tensor, ...], *, samples: int = 1) -> Te
     Returns:
         Tensors of shape ``(B,)`` in nats, without the plate's N / B scaling.
     """
+    if hasattr(pair.model, "log_prob") and hasattr(pair.guide, "posterior"):
+        with contextlib.suppress(NotImplementedError):
+            return _exact_terms(pair, batch[0])
     plates, model, guide = _traces(pair, batch, samples)
     zero = torch.zeros(samples, len(batch[0]), dtype=batch[0].dtype, device=batch[0].device)
     reconstruction = sum((_per_datum(model.nodes[name], "log_prob", plates) for name in model.observation_nodes), zero)
@@ -48,6 +53,15 @@ def log_weights(pair: Pair, batch: tuple[Tensor, ...], *, samples: int) -> Tenso
     zero = torch.zeros(samples, len(batch[0]), dtype=batch[0].dtype, device=batch[0].device)
     joint = sum((_per_datum(site, "log_prob", plates) for site in _sample_sites(model)), zero)
     return joint - sum((_per_datum(site, "log_prob", plates) for site in _sample_sites(guide)), zero)
+
+
+def _exact_terms(pair: Pair, x: Tensor) -> Terms:
+    """No sampling; raises ``NotImplementedError`` where torch has no KL between the guide's family and the posterior's."""
+    q = pair.guide.posterior(x)
+    gap = 0.0 if getattr(pair.guide, "exact", False) else kl_divergence(q, pair.model.posterior(x))
+    elbo = pair.model.log_prob(x) - gap
+    kl = kl_divergence(q, pair.model.prior().expand(q.batch_shape))
+    return Terms(elbo, elbo + kl, kl)
 
 
 def _traces(pair: Pair, batch: tuple[Tensor, ...], samples: int) -> tuple[Plates, poutine.Trace, poutine.Trace]:

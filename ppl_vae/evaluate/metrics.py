@@ -28,16 +28,17 @@ def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0) -> di
     Args:
         pair: model and guide.
         split: the data, on the pair's device.
-        samples: S, samples of the latent variables per datum. With more than one, ``log_likelihood`` is the
-            importance-weighted bound with S samples (Burda et al. 2016); it never lies below the ELBO in expectation.
+        samples: S, samples of the latent variables per datum.
         seed: of the samples.
 
     Returns:
-        ``elbo``, ``elbo_se`` (its standard error over the data), ``reconstruction``, ``kl``, ``n``; with ``samples > 1`` also
-        ``log_likelihood``, ``log_likelihood_se`` and ``samples``.
+        ``elbo``, ``elbo_se`` (its standard error over the data), ``reconstruction``, ``kl``, ``n``. Where the model knows
+        log p(x) exactly also ``log_likelihood``, ``log_likelihood_se`` and ``gap = log_likelihood - elbo``; elsewhere these
+        with ``samples > 1`` only, as the importance-weighted bound of Burda et al. (2016).
 
     Raises:
         ValueError: an empty split, or fewer than one sample.
+        FloatingPointError: the ELBO is not finite.
     """
     if len(split) == 0:
         raise ValueError("expected at least one datum to evaluate, got an empty split")
@@ -46,7 +47,12 @@ def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0) -> di
     rows = max(1, min(1000, ELEMENTS_AT_ONCE // (samples * math.prod(split.x.shape[1:]))))
     with evaluating(pair), seeded(seed, split.x.device):
         columns = [_bounds(pair, x, samples) for x in split.batches(rows)]
-    elbo, reconstruction, kl, log_likelihood = (torch.cat(parts).double() for parts in zip(*columns, strict=True))
+    elbo, reconstruction, kl, *log_likelihood = (torch.cat(parts).double() for parts in zip(*columns, strict=True))
+    if not bool(elbo.isfinite().all()):
+        raise FloatingPointError(
+            f"the ELBO of {int((~elbo.isfinite()).sum())} of {len(split)} data is not finite: if the fit diverged, lower the "
+            "learning rate, clip the gradients (clip_norm), or standardize the data"
+        )
     constant = split.transform.log_jacobian
     numbers: dict[str, float | int] = {
         "elbo": elbo.mean().item() + constant,
@@ -55,9 +61,11 @@ def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0) -> di
         "kl": kl.mean().item(),
         "n": len(split),
     }
+    for values in log_likelihood:
+        numbers["log_likelihood"] = values.mean().item() + constant
+        numbers["log_likelihood_se"] = _standard_error(values)
+        numbers["gap"] = numbers["log_likelihood"] - numbers["elbo"]
     if samples > 1:
-        numbers["log_likelihood"] = log_likelihood.mean().item() + constant
-        numbers["log_likelihood_se"] = _standard_error(log_likelihood)
         numbers["samples"] = samples
     return numbers
 
@@ -76,9 +84,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _bounds(pair: Pair, x: Tensor, samples: int) -> tuple[Tensor, ...]:
+    """ELBO, reconstruction and KL of each datum, and log p(x) where it is known or bounded more tightly."""
     terms = elbo_terms(pair, (x,), samples=samples)
+    if hasattr(pair.model, "log_prob"):
+        return (*terms, pair.model.log_prob(x))
     if samples == 1:
-        return (*terms, terms.elbo)
+        return tuple(terms)
     log_w = log_weights(pair, (x,), samples=samples)
     return (*terms, log_w.logsumexp(0) - math.log(samples))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.declaration import require
-from ppl_vae.guides.base import Guide
+from ppl_vae.guides.base import Guide, check_latent
 from ppl_vae.nn import MLP, Network
 from ppl_vae.pair import data_plate
 from ppl_vae.types import DataSpec
@@ -45,14 +45,21 @@ class AmortizedNormal(Guide):
         q(z | x) = Normal(mu(x), L(x) L(x)^T), (mu, L)(x) = MLP(x)
     """
 
+    latent: ClassVar[Literal["continuous", "discrete", "any"]] = "continuous"
+
     encoder: Network = MLP()
     covariance: Literal["diagonal", "full"] = "diagonal"
 
     def __post_init__(self) -> None:
         require(self.covariance in COVARIANCES, f"a covariance of {' or '.join(COVARIANCES)}", self.covariance)
 
-    def build(self, model: nn.Module, spec: DataSpec) -> nn.Module:
-        """The Pyro program for the latent variable of ``model``."""
+    def build(self, model: Any, spec: DataSpec) -> nn.Module:
+        """The Pyro program for the latent variable of ``model``.
+
+        Raises:
+            ValueError: the model's latent variable is discrete.
+        """
+        check_latent(self, model)
         return COVARIANCES[self.covariance](model.latent_shape, self.encoder, spec)
 
     def story(self) -> str:

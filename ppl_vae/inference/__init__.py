@@ -1,8 +1,9 @@
 """Methods: how a pair is fitted."""
 
+from ppl_vae.inference.em import EM, ClosedForm
 from ppl_vae.inference.fit import Fit, build, fit
 from ppl_vae.inference.method import Method
 from ppl_vae.inference.objectives import ELBO, Objective
 from ppl_vae.inference.svi import SVI
 
-__all__ = ["ELBO", "SVI", "Fit", "Method", "Objective", "build", "fit"]
+__all__ = ["ELBO", "EM", "SVI", "ClosedForm", "Fit", "Method", "Objective", "build", "fit"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from pyro.distributions import Distribution
 from torch import Tensor
@@ -15,7 +17,7 @@ from torch import Tensor
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate import evaluate, evaluating
-from ppl_vae.guides import AmortizedNormal, Guide
+from ppl_vae.guides import AmortizedLinear, AmortizedNormal, ExactPosterior, Guide
 from ppl_vae.inference.method import Method, Row
 from ppl_vae.inference.progress import Progress, progress_bar
 from ppl_vae.inference.svi import SVI
@@ -42,7 +44,7 @@ def fit(
     Args:
         model: a declared model, or a plain Pyro program called with a batch ``x (B, *event)``.
         data: what :func:`~ppl_vae.load_data` takes or gave.
-        guide: a declared guide (``AmortizedNormal()`` by default), or a plain Pyro program if the model is one.
+        guide: a declared guide (by default :func:`default_guide`), or a plain Pyro program if the model is one.
         method: how; ``SVI()`` by default.
         device: where; ``auto`` takes CUDA or MPS where it works, else the CPU.
         progress: called with each row of the history; by default a progress bar if standard error is a terminal.
@@ -65,11 +67,12 @@ def fit(
     data = data.to(choose_device(device))
     if len(data.train) == 0:
         raise ValueError("expected at least one training datum, got none")
-    guide = guide or AmortizedNormal()
+    guide = guide or default_guide(model, method)
     with seeded(method.seed, data.train.x.device):
         pair = build(model, guide, data.spec).to(data.train.x.device)
-        pair.plates(next(iter(data.train.batches(min(2, len(data.train))))))
-        with progress_bar(method, progress) as report:
+        # Pyro has checked the pair once; from here on what is not finite shows in the numbers.
+        with pyro.validation_enabled(False), warnings.catch_warnings(), progress_bar(method, progress) as report:
+            warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
             history = method.run(pair, data, report)
     return Fit(
         pair=pair,
@@ -92,10 +95,20 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
     if isinstance(model, Model) and isinstance(guide, Guide):
         model.check(spec)
         program = model.build(spec)
-        return Pair(program, guide.build(program, spec))
+        proposal = guide.build(program, spec)
+        # A sampled KL makes the ELBO of the exact posterior log p(x) for every sample; an analytic one does not.
+        return Pair(program, proposal, mean_field=not getattr(proposal, "exact", False))
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
     return Pair(model, guide, mean_field=False)
+
+
+def default_guide(model: Model | Callable, method: Method) -> Guide:
+    """The guide that a method gives a model if none is declared: as rich as the posterior is known to be, no richer."""
+    family = getattr(model, "posterior_family", "unknown")
+    if method.posterior_guide == "exact" or family == "discrete":
+        return ExactPosterior()
+    return AmortizedLinear() if family == "linear" else AmortizedNormal()
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -176,6 +189,8 @@ class Fit:
     def encode(self, x: Tensor | Split, *, samples: int | None = None, seed: int = 0) -> Tensor:
         """Posterior means ``(B, *latent)``, or with ``samples`` draws ``(samples, B, *latent)``."""
         posterior = self._declared(self.pair.guide, "posterior")
+        if samples is not None and samples < 1:
+            raise ValueError(f"expected at least 1 sample, got {samples}")
         with evaluating(self.pair), seeded(seed, self.device):
             parts = [posterior(part) for part in self.seen(x).split(ROWS_AT_ONCE)]
             if samples is None:
@@ -189,7 +204,7 @@ class Fit:
         if tuple(z.shape[-len(latent_shape) :]) != latent_shape:
             raise ValueError(f"expected latent codes of shape (..., {', '.join(map(str, latent_shape))}), got {tuple(z.shape)}")
         with evaluating(self.pair):
-            return decode(z.to(self.device)).mean
+            return decode(z.to(self.device)).mean.reshape(*z.shape[: -len(latent_shape)], *self.spec.event_shape)
 
     def reconstruct(self, x: Tensor | Split) -> Tensor:
         """Means of p(x | z) at the posterior mean of z, ``(B, *event)``."""
@@ -203,14 +218,16 @@ class Fit:
         prior = self._declared(self.pair.model, "prior")
         with evaluating(self.pair), seeded(seed, self.device):
             likelihood = decode(prior().sample((n,)))
-            return likelihood.sample() if draws else likelihood.mean
+            return (likelihood.sample() if draws else likelihood.mean).reshape(n, *self.spec.event_shape)
 
     def evaluate(self, data: Data | Split | Tensor, *, samples: int = 1, seed: int = 0) -> dict[str, Any]:
         """How good the fit is on a split (or on the test split of a ``Data``); see :func:`ppl_vae.evaluate`.
 
         Dequantized data also get ``bits_per_dim``.
         """
-        numbers = evaluate(self.pair, self._split(data), samples=samples, seed=seed)
+        split = self._split(data)
+        with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
+            numbers = evaluate(self.pair, split, samples=samples, seed=seed)
         if self.transform.dequantize:
             bound = numbers.get("log_likelihood", numbers["elbo"])
             numbers["bits_per_dim"] = -bound / (math.log(2) * math.prod(self.spec.event_shape))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration
 from ppl_vae.pair import Pair
 
-__all__ = ["Method", "Report", "Row"]
+__all__ = ["Method", "Remark", "Report", "Row", "Stopwatch"]
 
 Row = dict[str, Any]
 Report = Callable[[Row], None]
@@ -19,7 +20,13 @@ Report = Callable[[Row], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method(Declaration, abc.ABC):
-    """How a pair is fitted. Every method has a ``seed`` and writes what it finds into the pair's modules."""
+    """How a pair is fitted. Every method has a ``seed`` and writes what it finds into the pair's modules.
+
+    Class attributes:
+        posterior_guide: ``exact`` if the method works with the exact posterior only, ``any`` if it fits guides too.
+    """
+
+    posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
 
     seed: int = 0
 
@@ -32,8 +39,38 @@ class Method(Declaration, abc.ABC):
     def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
         """Fit the pair to ``data.train``, both on one device, and return the history, a row an iteration.
 
+        A row has ``epoch``, ``objective``, ``elbo`` and ``seconds``: those worked since the fit began, so they never fall, and
+        without what ``report`` took (see :class:`Stopwatch`); the last row's are those of the whole fit.
+
         Args:
             pair: model and guide; their parameters are changed in place.
             data: the splits; ``data.valid`` is used where a method needs held-out data.
             report: called with each row as soon as it is known.
         """
+
+
+class Remark(UserWarning):
+    """What a method has to tell of a result that it nevertheless returns, such as a component that died."""
+
+
+class Stopwatch:
+    """Seconds that a method has worked since it began; it stands still while a row is reported.
+
+    Args:
+        report: what rows are passed on to.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds worked so far."""
+        return time.perf_counter() - self._began
+
+    def report(self, row: Row) -> None:
+        """Pass a row on, off the clock."""
+        stopped = time.perf_counter()
+        self._report(row)
+        self._began += time.perf_counter() - stopped

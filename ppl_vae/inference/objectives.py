@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+import torch
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration, require
@@ -59,13 +60,20 @@ class PyroELBO(nn.Module):
     def __init__(self, pair: Pair, elbo: type[AnalyticELBO | SampledELBO], particles: int) -> None:
         super().__init__()
         self.pair = pair
-        self.elbo = elbo(num_particles=particles, vectorize_particles=particles > 1)
+        self.kind: type[AnalyticELBO | SampledELBO | EnumeratedELBO] = elbo
+        self.particles = particles
+        self.elbo: AnalyticELBO | SampledELBO | EnumeratedELBO | None = None
 
     def forward(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and reconstruction of a batch."""
-        size = self.pair.plates(*batch).size
+        plates = self.pair.plates(*batch)
+        if self.elbo is None:
+            kind = EnumeratedELBO if plates.enumerated else self.kind
+            self.elbo = kind(
+                num_particles=self.particles, vectorize_particles=self.particles > 1, max_plate_nesting=plates.nesting
+            )
         loss = self.elbo.differentiable_loss(self.pair.model, self.pair.guide, *batch)
-        return loss / size, self.elbo.reconstruction / size
+        return loss / plates.size, self.elbo.reconstruction / plates.size
 
 
 class _Recording:
@@ -84,6 +92,12 @@ class _Recording:
 
 class AnalyticELBO(_Recording, TraceMeanField_ELBO):
     """Pyro's ELBO with the closed-form KL of each latent site where there is one."""
+
+
+class EnumeratedELBO(TraceEnum_ELBO):
+    """Pyro's ELBO with every discrete latent variable of the guide summed out; its two halves are not told apart."""
+
+    reconstruction = torch.tensor(torch.nan)
 
 
 class SampledELBO(_Recording, Trace_ELBO):

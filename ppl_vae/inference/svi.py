@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,12 +15,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR,
 from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import evaluate
-from ppl_vae.inference.method import Method, Report, Row
+from ppl_vae.inference.em import Rows
+from ppl_vae.inference.method import Method, Report, Row, Stopwatch
 from ppl_vae.inference.objectives import ELBO, Objective
+from ppl_vae.inference.threads import cpu_threads
 from ppl_vae.pair import Pair, local_params
 
 __all__ = ["SVI"]
 
+LEARNING_RATE = 2e-3
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -39,7 +41,7 @@ class SVI(Method):
         optimizer: the gradient method.
         epochs: passes over the training data.
         batch_size: B, data per step; the last batch of an epoch may be smaller, none is dropped.
-        learning_rate: of the first epoch.
+        learning_rate: of the first epoch; by default the model's own, 2e-3 for networks.
         schedule: how the learning rate falls with the epochs: not at all; along a half ``cosine`` towards zero; or
             ``exponential`` to a hundredth.
         clip_norm: gradients of a larger norm (in nats per datum) are scaled down to it.
@@ -54,7 +56,7 @@ class SVI(Method):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     epochs: int = 100
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     clip_norm: float | None = None
     patience: int | None = None
@@ -63,7 +65,8 @@ class SVI(Method):
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "at least 1 epoch", self.epochs)
         require(self.batch_size >= 1, "a batch_size of at least 1", self.batch_size)
-        require(0 < self.learning_rate < math.inf, "a positive learning_rate", self.learning_rate)
+        rate = self.learning_rate
+        require(rate is None or 0 < rate < math.inf, "a positive learning_rate", rate)
         require(self.optimizer in OPTIMIZERS, f"an optimizer of {', '.join(OPTIMIZERS)}", self.optimizer)
         schedules = ("constant", "cosine", "exponential")
         require(self.schedule in schedules, f"a schedule of {', '.join(schedules)}", self.schedule)
@@ -87,16 +90,27 @@ class SVI(Method):
         """
         if len(data.valid) == 0 and (self.patience or self.restore_best):
             raise ValueError("patience and restore_best need validation data: give load_data a `valid` fraction above 0")
+        if data.spec.missing:
+            raise ValueError(
+                "SVI needs complete data: fill missing entries or drop those rows, or fit by EM, which sums them out"
+            )
+        clock = Stopwatch(report)
+        pair.plates(next(data.train.batches(min(2, len(data.train)))))
+        if hasattr(pair.model, "initialize"):
+            pair.model.initialize(Rows(data.train), torch.Generator(data.train.x.device).manual_seed(self.seed))
+        if hasattr(pair.guide, "initialize"):
+            pair.guide.initialize(Rows(data.train), pair.model)
         training = _Training(self, pair, data)
         history: list[Row] = []
         best = _Best()
-        for epoch in range(1, self.epochs + 1):
-            history.append({"epoch": epoch, **training.epoch()})
-            report(history[-1])
-            if "valid_elbo" in history[-1]:
-                best.see(history[-1], pair if self.restore_best else None)
-                if self.patience is not None and epoch - best.epoch >= self.patience:
-                    break
+        with cpu_threads(self.batch_size * sum(parameter.numel() for parameter in training.parameters)):
+            for epoch in range(1, self.epochs + 1):
+                history.append({"epoch": epoch, **training.epoch(), "seconds": clock.seconds})
+                clock.report(history[-1])
+                if "valid_elbo" in history[-1]:
+                    best.see(history[-1], pair if self.restore_best else None)
+                    if self.patience is not None and epoch - best.epoch >= self.patience:
+                        break
         if best.state is not None:
             pair.load_state_dict(best.state)
         return history
@@ -113,7 +127,9 @@ class _Training:
         self.parameters = [parameter for parameter in pair.parameters() if parameter.requires_grad]
         self.objective = method.objective.build(pair)
         self.optimizer = OPTIMIZERS[method.optimizer](
-            self.parameters, lr=method.learning_rate, fused=device.type in ("cpu", "cuda")
+            self.parameters,
+            lr=method.learning_rate or getattr(pair.model, "learning_rate", LEARNING_RATE),
+            fused=device.type in ("cpu", "cuda"),
         )
         self.scheduler = _scheduler(method, self.optimizer)
         self.generator = torch.Generator(device).manual_seed(method.seed)
@@ -121,7 +137,6 @@ class _Training:
 
     def epoch(self) -> Row:
         """One pass over the training data, then the validation ELBO."""
-        start = time.perf_counter()
         self.pair.train()
         totals = torch.zeros(2, device=self.data.train.x.device)
         learning_rate = self.scheduler.get_last_lr()[0]
@@ -138,13 +153,13 @@ class _Training:
         row = {
             "objective": objective + constant,
             "elbo": objective + constant,
-            "reconstruction": reconstruction + constant,
-            "kl": reconstruction - objective,
         }
+        if math.isfinite(reconstruction):
+            row |= {"reconstruction": reconstruction + constant, "kl": reconstruction - objective}
         if len(self.data.valid):
             valid = evaluate(self.pair, self.data.valid)
             row |= {f"valid_{name}": valid[name] for name in ("elbo", "reconstruction", "kl")}
-        return {**row, "learning_rate": learning_rate, "seconds": time.perf_counter() - start}
+        return {**row, "learning_rate": learning_rate}
 
     def _step(self, x: Tensor) -> Tensor:
         """One gradient step; the objective and the reconstruction of the batch, ``(2,)``, still on the device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -15,7 +16,14 @@ __all__ = ["Model"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model(Declaration, abc.ABC):
-    """p(x, z), a generative story. ``print`` tells it in mathematics."""
+    """p(x, z), a generative story. ``print`` tells it in mathematics.
+
+    Class attributes:
+        posterior_family: what is known of p(z | x): ``unknown``, ``linear`` (normal with a mean linear in x) or ``discrete``;
+            methods choose their default guide by it.
+    """
+
+    posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "unknown"
 
     @property
     @abc.abstractmethod

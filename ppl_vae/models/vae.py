@@ -8,6 +8,7 @@ x_n ~ p(x | h = decoder(z_n))   likelihood
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -59,6 +60,10 @@ class VAE(Model):
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the data do not lie in the likelihood's support."""
         self.likelihood.check(spec)
+        if spec.missing:
+            raise ValueError(
+                "VAE's encoder cannot see missing entries: fill them or drop those rows, or use FactorAnalysis or GMM"
+            )
 
     def build(self, spec: DataSpec) -> LatentModel:
         """The Pyro program for data of this shape and number."""
@@ -86,6 +91,12 @@ class LatentModel(PyroModule):
         decoder: module from z ``(..., *latent_shape)`` to features ``(..., P, *event)``.
         likelihood: module from features to p(x | h).
     """
+
+    latent = "continuous"
+
+    prior: Any
+    decoder: Any
+    likelihood: Any
 
     def __init__(
         self, *, size: int, latent_shape: tuple[int, ...], prior: nn.Module, decoder: nn.Module, likelihood: nn.Module

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_vae.priors.base import Prior
+from ppl_vae.priors.normal import NormalModule
 
 __all__ = ["StandardNormal"]
 
@@ -25,24 +25,8 @@ class StandardNormal(Prior):
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """A module whose call returns the distribution on ``shape``."""
-        return StandardNormalModule(shape)
+        return NormalModule(torch.zeros(shape), torch.ones(shape))
 
     def story(self, shape: tuple[int, ...]) -> str:
         """The density as text."""
         return f"Normal(0, I_{math.prod(shape)})"
-
-
-class StandardNormalModule(nn.Module):
-    """Its constants are buffers, so they follow ``.to(device)``."""
-
-    loc: Tensor
-    scale: Tensor
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.register_buffer("loc", torch.zeros(shape), persistent=False)
-        self.register_buffer("scale", torch.ones(shape), persistent=False)
-
-    def forward(self) -> dist.Distribution:
-        """p(z)."""
-        return dist.Normal(self.loc, self.scale).to_event(self.loc.dim())

@@ -1,0 +1,74 @@
+"""The exact posterior as a guide, for models that know it.
+
+    q(z | x) = prod_n p(z_n | x_n)
+
+With it the ELBO is log p(x), for every sample: what is left to learn is the model alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.guides.base import Guide
+from ppl_vae.pair import data_plate
+from ppl_vae.types import DataSpec
+
+__all__ = ["ExactPosterior"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExactPosterior(Guide):
+    """q(z | x) = p(z | x), in closed form: linear-Gaussian models and mixtures have it.
+
+    Example:
+        >>> print(ExactPosterior())
+        q(z | x) = p(z | x)
+    """
+
+    def build(self, model: Any, spec: DataSpec) -> nn.Module:
+        """The Pyro program for the latent variable of ``model``; it has no parameters of its own.
+
+        Raises:
+            ValueError: the model does not know its posterior.
+        """
+        if not hasattr(model, "posterior"):
+            raise ValueError("this model has no exact posterior: use an amortized guide such as AmortizedNormal")
+        return ExactGuide(model)
+
+    def story(self) -> str:
+        """The factorization, as mathematics."""
+        return "q(z | x) = p(z | x)"
+
+
+class ExactGuide(PyroModule):
+    """Asks the model for its posterior; the model stays the only owner of the parameters."""
+
+    exact = True
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.size = model.size
+        self._model = (model,)  # in a tuple, so that its parameters are not listed twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Draw the latent variable of each datum of the batch x ``(B, *event)``."""
+        q = self.posterior(x)
+        with data_plate(self.size, x):
+            if isinstance(q, torch.distributions.OneHotCategorical):
+                return pyro.sample("k", dist.Categorical(logits=q.logits), infer={"enumerate": "parallel"})
+            return pyro.sample("z", q)
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """p(z | x) for x ``(B, *event)``.
+
+        No gradient flows through it: by Fisher's identity the gradient of E_q[log p(x, z)] at q = p(z | x) is that of log p(x).
+        """
+        with torch.no_grad():
+            return self._model[0].posterior(x)

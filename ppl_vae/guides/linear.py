@@ -1,0 +1,132 @@
+"""The linear guide, the family that holds the exact posterior of every linear-Gaussian model.
+
+    q(z | x) = prod_n Normal(z_n; A x_n + b, Sigma)
+
+with one covariance Sigma for all data, diagonal or full.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.declaration import require
+from ppl_vae.em import moments
+from ppl_vae.guides.base import Guide, check_latent
+from ppl_vae.pair import data_plate
+from ppl_vae.types import DataSpec
+
+__all__ = ["AmortizedLinear"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AmortizedLinear(Guide):
+    """q(z | x) = Normal(A x + b, Sigma): for factor analysis the exact family if Sigma is full.
+
+    Lucas et al. (2019). A diagonal Sigma is exact only where the loadings' columns are orthogonal in the noise's metric: for PPCA
+    some rotation makes them so.
+
+    Args:
+        covariance: ``diagonal`` or ``full``.
+
+    Raises:
+        ValueError: an unknown covariance.
+
+    Example:
+        >>> print(AmortizedLinear())
+        q(z | x) = Normal(A x + b, L L^T)
+    """
+
+    latent: ClassVar[Literal["continuous", "discrete", "any"]] = "continuous"
+
+    covariance: Literal["diagonal", "full"] = "full"
+
+    def __post_init__(self) -> None:
+        require(self.covariance in ("diagonal", "full"), "a covariance of diagonal or full", self.covariance)
+
+    def build(self, model: Any, spec: DataSpec) -> nn.Module:
+        """The Pyro program for the latent variable of ``model``.
+
+        Raises:
+            ValueError: the model's latent variable is discrete.
+        """
+        check_latent(self, model)
+        kind = LinearGuide if self.covariance == "full" else DiagonalLinearGuide
+        return kind(model.latent_shape[0], math.prod(spec.event_shape), spec.size)
+
+    def story(self) -> str:
+        """The factorization, as mathematics."""
+        spread = "L L^T" if self.covariance == "full" else "diag(sigma^2)"
+        return f"q(z | x) = Normal(A x + b, {spread})"
+
+
+class LinearGuide(PyroModule):
+    """Full covariance: A ``weight (K, D)`` acts on x in the buffers' units, ``raw (K, K)`` is L, its diagonal as logarithms."""
+
+    center: Tensor
+    unit: Tensor
+
+    def __init__(self, latent_dim: int, columns: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("center", torch.zeros(columns))
+        self.register_buffer("unit", torch.ones(columns))
+        self.weight = nn.Parameter(torch.randn(latent_dim, columns) / columns**0.5)
+        self.bias = nn.Parameter(torch.zeros(latent_dim))
+        self.raw = nn.Parameter(self._raw(torch.eye(latent_dim)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Draw z for each datum of the batch x ``(B, *event)``."""
+        q = self.posterior(x)
+        with data_plate(self.size, x):
+            return pyro.sample("z", q)
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """q(z | x) for x ``(B, *event)``."""
+        y = (x.flatten(1) - self.center) / self.unit
+        return dist.MultivariateNormal(y @ self.weight.T + self.bias, scale_tril=self.scale_tril)
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """L ``(K, K)``."""
+        return self.raw.tril(-1) + self.raw.diagonal().exp().diag_embed()
+
+    @torch.no_grad()
+    def initialize(self, rows: Any, model: Any) -> None:
+        """Start at the model's own posterior where it knows it and the family holds it; else leave the random start.
+
+        The posterior is affine in x, so its values at the mean and one unit away from it in each column are enough.
+        """
+        if not hasattr(model, "posterior"):
+            return
+        seen = moments.moments(rows)
+        spread = seen.covariance.diagonal().sqrt()
+        self.center.copy_(seen.mean)
+        self.unit.copy_(torch.where(spread > 0, spread, 1.0))
+        exact = model.posterior(torch.cat([self.center[None], self.center + self.unit.diag()]))
+        self.bias.copy_(exact.mean[0])
+        self.weight.copy_((exact.mean[1:] - exact.mean[0]).T)
+        self.raw.copy_(self._raw(exact.scale_tril[0]))
+
+    def _raw(self, scale_tril: Tensor) -> Tensor:
+        return scale_tril.tril(-1) + scale_tril.diagonal().log().diag_embed()
+
+
+class DiagonalLinearGuide(LinearGuide):
+    """Diagonal covariance: ``raw (K,)`` is the logarithm of the scales."""
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """q(z | x) for x ``(B, *event)``."""
+        y = (x.flatten(1) - self.center) / self.unit
+        return dist.Normal(y @ self.weight.T + self.bias, self.raw.exp()).to_event(1)
+
+    def _raw(self, scale_tril: Tensor) -> Tensor:
+        # The best diagonal fit to a normal has the inverse of its precisions' diagonal as variances.
+        return -0.5 * torch.cholesky_inverse(scale_tril).diagonal().log()

@@ -1,0 +1,211 @@
+"""The Gaussian mixture model.
+
+    for n in 1..N:
+        k_n ~ Categorical(pi)
+        x_n ~ Normal(mu_k, Sigma_k)   given k = k_n
+
+Dempster, Laird and Rubin (1977). In SVI Pyro enumerates k, so no gradient is ever sampled through it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.declaration import require
+from ppl_vae.em import Problem, covariances, mixture, mixture_missing, mixture_start
+from ppl_vae.models.base import Model
+from ppl_vae.pair import data_plate
+from ppl_vae.types import DataSpec, Kind
+
+__all__ = ["GMM", "MixtureModel"]
+
+MIN_DIAGONAL = 1e-6  # keeps a Cholesky factor invertible when its log underflows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GMM(Model):
+    """Gaussian mixture: k ~ Categorical(pi), x | k ~ Normal(mu_k, Sigma_k).
+
+    Args:
+        components: C, the number of Gaussians.
+        covariance: ``full``, one matrix ``tied`` by all components, ``diagonal`` or ``spherical``.
+        floor: least standard deviation of a component in any direction that EM allows, in the units of what the model sees; a
+            component on a single point would have an infinite density otherwise.
+
+    Raises:
+        ValueError: fewer than one component, an unknown covariance, a floor that is not positive.
+
+    Example:
+        >>> print(GMM(components=3))
+        k ~ Categorical(pi_1..pi_3); x | k ~ Normal(mu_k, Sigma_k)
+    """
+
+    posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "discrete"
+
+    components: int = 10
+    covariance: Literal["full", "tied", "diagonal", "spherical"] = "full"
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.components >= 1, "at least 1 component", self.components)
+        kinds = ("full", "tied", "diagonal", "spherical")
+        require(self.covariance in kinds, f"a covariance of {', '.join(kinds)}", self.covariance)
+        require(0 < self.floor < math.inf, "a positive floor", self.floor)
+
+    @property
+    def accepts(self) -> frozenset[Kind]:
+        """The kinds of data that lie on the real line."""
+        return frozenset({"binary", "unit_interval", "real", "count"})
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` if the data are not numbers."""
+        if spec.kind not in self.accepts:
+            raise ValueError(f"GMM is a model of numbers, but these data are {spec.kind}")
+
+    def build(self, spec: DataSpec) -> MixtureModel:
+        """The Pyro program for data of this shape and number."""
+        program = IncompleteMixtureModel if spec.missing else MixtureModel
+        return program(size=spec.size, columns=math.prod(spec.event_shape), declared=self)
+
+    def story(self) -> str:
+        """The sites from top to bottom, as mathematics."""
+        spread = {"full": "Sigma_k", "tied": "Sigma", "diagonal": "diag(sigma_k^2)", "spherical": "sigma_k^2 I"}[
+            self.covariance
+        ]
+        return f"k ~ Categorical(pi_1..pi_{self.components}); x | k ~ Normal(mu_k, {spread})"
+
+
+class MixtureModel(PyroModule):
+    """The program, and what is exact about it. An event of several axes is modelled as one vector of D elements.
+
+    Parameters ``logits (C,)``, ``loc (C, D)`` and ``raw``, a Cholesky factor with the logarithm of its diagonal:
+    ``(C, D, D)`` full, ``(D, D)`` tied, ``(C, D)`` diagonal, ``(C, 1)`` spherical.
+    """
+
+    latent = "discrete"
+    learning_rate = 1e-2
+    random_start = True
+
+    logits: Tensor
+    loc: Tensor
+    raw: Tensor
+
+    def __init__(self, *, size: int, columns: int, declared: GMM) -> None:
+        super().__init__()
+        C, D = declared.components, columns
+        self.size = size
+        self.floor = declared.floor
+        self.structure = covariances.covariance(declared.covariance)
+        self.matrix = declared.covariance in ("full", "tied")
+        self.latent_shape = (C,)
+        shape = {"full": (C, D, D), "tied": (D, D), "diagonal": (C, D), "spherical": (C, 1)}[declared.covariance]
+        self.spread_shape = (C,) if declared.covariance == "spherical" else shape
+        self.logits = nn.Parameter(torch.zeros(C))
+        self.loc = nn.Parameter(torch.randn(C, D))
+        self.raw = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The story, with the batch x ``(B, *event)`` observed."""
+        loc, scale_tril = self.loc, self.scale_tril
+        with data_plate(self.size, x):
+            k = pyro.sample("k", dist.Categorical(logits=self.logits))
+            component = dist.MultivariateNormal(loc[k], scale_tril=scale_tril[k], validate_args=False)
+            return pyro.sample("x", component, obs=x.flatten(1))
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """Cholesky factors of the covariances, ``(C, D, D)``."""
+        C, D = self.loc.shape
+        if self.matrix:
+            diagonal = self.raw.diagonal(dim1=-2, dim2=-1).exp() + MIN_DIAGONAL
+            return (self.raw.tril(-1) + diagonal.diag_embed()).expand(C, D, D)
+        return (self.raw.exp() + MIN_DIAGONAL).expand(C, D).diag_embed()
+
+    @property
+    def parameters_em(self) -> mixture.Parameters:
+        """Weights ``(C,)``, means ``(C, D)`` and covariances in the shape of their structure, in float64."""
+        weights, locs = self.logits.double().softmax(0), self.loc.double()
+        if self.matrix:
+            L = self.scale_tril.double()
+            spread = L @ L.mT if self.raw.dim() == 3 else L[0] @ L[0].mT
+        else:
+            spread = (self.raw.double().exp() + MIN_DIAGONAL).square()
+        return mixture.Parameters(weights, locs, spread.reshape(self.spread_shape))
+
+    def prior(self) -> dist.Distribution:
+        """p(k), one-hot, whose mean is pi."""
+        return dist.OneHotCategorical(logits=self.logits)
+
+    def decode(self, z: Tensor) -> dist.Distribution:
+        """p(x | k) for one-hot z ``(..., C)``; responsibilities give the mean and covariance averaged by them."""
+        covariance = torch.einsum("...c,cij->...ij", z, self.scale_tril @ self.scale_tril.mT)
+        return dist.MultivariateNormal(z @ self.loc, covariance_matrix=covariance)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log p(x) of each datum in nats, ``(B,)``, x ``(B, *event)``; computed in float64."""
+        return mixture.log_prob(self.parameters_em, x.flatten(1), self.structure)
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """The exact p(k | x) of each datum, one-hot, whose mean is the responsibilities."""
+        joint = mixture.component_log_prob(self.parameters_em, x.flatten(1), self.structure)
+        return dist.OneHotCategorical(logits=joint.to(x.dtype))
+
+    def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
+        """What EM iterates for rows ``(N, D)`` or batches of them, from a k-means++ start drawn by the generator."""
+        return self._problem(
+            rows, partial(mixture.em_step, data=rows, covariance=self.structure, floor=self.floor**2), generator
+        )
+
+    def initialize(self, rows: Any, generator: torch.Generator) -> None:
+        """Start where EM starts, so that methods differ only in how they go on."""
+        self.assign(self.em(rows, generator=generator).start)
+
+    @torch.no_grad()
+    def assign(self, parameters: mixture.Parameters) -> None:
+        """Write weights, means and covariances into the module."""
+        weights, locs, spread = parameters
+        self.logits.copy_(weights.log())
+        self.loc.copy_(locs)
+        if self.matrix:
+            L = torch.linalg.cholesky(spread)
+            log_diagonal = (L.diagonal(dim1=-2, dim2=-1) - MIN_DIAGONAL).log()
+            self.raw.copy_(L.tril(-1) + log_diagonal.diag_embed())
+        else:
+            self.raw.copy_((spread.sqrt() - MIN_DIAGONAL).log().reshape(self.raw.shape))
+
+    def _problem(self, rows: Any, step: Any, generator: torch.Generator | None) -> Problem:
+        generator = generator or torch.Generator(self.loc.device).manual_seed(0)
+        return Problem(
+            step=step,
+            start=mixture_start.initial(rows, len(self.logits), self.structure, generator=generator, floor=self.floor**2),
+            acceleration=None,
+            assign=self.assign,
+            remark=partial(mixture.dead_message, rows=self.size, covariance=self.structure, floor=self.floor**2),
+        )
+
+
+class IncompleteMixtureModel(MixtureModel):
+    """The same model of data with missing entries (NaN), which are integrated out exactly."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log p of the observed entries of each datum in nats, ``(B,)``."""
+        return mixture_missing.log_prob(self.parameters_em, x.flatten(1).double(), self.structure)
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """The exact p(k | observed entries) of each datum, one-hot."""
+        found = mixture_missing.responsibilities(self.parameters_em, x.flatten(1).double(), self.structure)
+        return dist.OneHotCategorical(probs=found.to(x.dtype))
+
+    def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
+        """What EM iterates for rows ``(N, D)`` with NaN where missing, or batches of them."""
+        step = partial(mixture_missing.em_step, data=rows, covariance=self.structure, floor=self.floor**2)
+        return self._problem(rows, step, generator)

@@ -1,0 +1,288 @@
+"""Factor analysis and probabilistic PCA: the linear VAE, whose every quantity has a closed form.
+
+    for n in 1..N:
+        z_n ~ Normal(mu0, Sigma0)             Normal(0, I) by default
+        x_n ~ Normal(W z_n + mu, diag(psi))   psi_1 = ... = psi_D in PPCA
+
+Rubin and Thayer (1982); Tipping and Bishop (1999); as a VAE with a linear decoder: Lucas et al. (2019).
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.declaration import require
+from ppl_vae.em import Problem, Squarem, linear_gaussian, missing, moments, posterior, profile, rotations
+from ppl_vae.em.driver import Step
+from ppl_vae.likelihoods import Gaussian
+from ppl_vae.models.base import Model
+from ppl_vae.models.vae import LatentModel
+from ppl_vae.nn.base import Flattened
+from ppl_vae.priors import Normal, Prior, StandardNormal
+from ppl_vae.types import DataSpec, Kind
+
+__all__ = ["PPCA", "FactorAnalysis", "LinearGaussianModel"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _LinearGaussian(Model, abc.ABC):
+    """What factor analysis and PPCA share."""
+
+    posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "linear"
+
+    latent_dim: int = 8
+    prior: Prior = StandardNormal()
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.latent_dim >= 1, "a latent_dim of at least 1", self.latent_dim)
+        require(isinstance(self.prior, (StandardNormal, Normal)), "a normal prior (StandardNormal, Normal)", self.prior)
+        require(0 < self.floor < math.inf, "a positive floor", self.floor)
+
+    @property
+    @abc.abstractmethod
+    def isotropic(self) -> bool:
+        """Whether one noise scale serves all elements."""
+
+    @property
+    def likelihood(self) -> Gaussian:
+        """p(x | z) of the same program's VAE form."""
+        return Gaussian(scale="shared" if self.isotropic else "per_feature", value=max(0.5, 2 * self.floor), floor=self.floor)
+
+    @property
+    def accepts(self) -> frozenset[Kind]:
+        """The kinds of data that lie on the real line."""
+        return self.likelihood.accepts
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` if the data are not numbers, or fewer than the factors."""
+        self.likelihood.check(spec)
+        limit = math.prod(spec.event_shape) - self.isotropic
+        if self.latent_dim > limit:
+            raise ValueError(f"expected at most {limit} factors for data of shape {spec.event_shape}, got {self.latent_dim}")
+
+    def build(self, spec: DataSpec) -> LinearGaussianModel:
+        """The Pyro program for data of this shape and number."""
+        shape = (self.latent_dim,)
+        program = IncompleteLinearGaussianModel if spec.missing else LinearGaussianModel
+        return program(
+            size=spec.size,
+            latent_shape=shape,
+            prior=self.prior.build(shape),
+            decoder=Flattened(Loadings(self.latent_dim, math.prod(spec.event_shape)), shape, (1, *spec.event_shape)),
+            likelihood=self.likelihood.build(spec.event_shape),
+        )
+
+    def story(self) -> str:
+        """The sites from top to bottom, as mathematics."""
+        noise = "sigma^2 I" if self.isotropic else "diag(psi)"
+        return f"z ~ {self.prior.story((self.latent_dim,))}; x | z ~ Normal(W z + mu, {noise})"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FactorAnalysis(_LinearGaussian):
+    """Factor analysis: x = W z + mu + eps, eps ~ Normal(0, diag(psi)).
+
+    Args:
+        latent_dim: K, the number of factors.
+        prior: p(z), normal; another one than N(0, I) gives the same p(x) in other coordinates.
+        floor: least noise scale of an element, in the units of what the model sees. A constant column, or one that the factors
+            explain entirely (a Heywood case), stands on it: without it the likelihood has no upper bound.
+        noise: ``diagonal``, or ``isotropic``, which is PPCA.
+
+    Raises:
+        ValueError: fewer than one factor, a prior that is not normal, a floor that is not positive.
+
+    Example:
+        >>> print(FactorAnalysis(latent_dim=3))
+        z ~ Normal(0, I_3); x | z ~ Normal(W z + mu, diag(psi))
+    """
+
+    noise: Literal["diagonal", "isotropic"] = "diagonal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.noise in ("diagonal", "isotropic"), "a noise that is diagonal or isotropic", self.noise)
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether one noise scale serves all elements."""
+        return self.noise == "isotropic"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PPCA(_LinearGaussian):
+    """Probabilistic principal component analysis: x = W z + mu + eps, eps ~ Normal(0, sigma^2 I).
+
+    Args:
+        latent_dim: K, the number of components.
+        prior: p(z), normal; another one than N(0, I) gives the same p(x) in other coordinates.
+        floor: least noise scale sigma, in the units of what the model sees.
+
+    Raises:
+        ValueError: fewer than one component, a prior that is not normal, a floor that is not positive.
+    """
+
+    @property
+    def isotropic(self) -> bool:
+        """One noise scale serves all elements."""
+        return True
+
+
+class Loadings(nn.Module):
+    """The affine map z -> unit * (weight z + bias); gradients see every column in its own unit.
+
+    Parameters ``weight (D, K)`` and ``bias (D,)``; the buffer ``unit (D,)`` is the columns' standard deviation once data are seen.
+    """
+
+    unit: Tensor
+
+    def __init__(self, latent_dim: int, columns: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(columns, latent_dim) / latent_dim**0.5)
+        self.bias = nn.Parameter(torch.zeros(columns))
+        self.register_buffer("unit", torch.ones(columns))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map z ``(..., K)`` to ``(..., D)``."""
+        return self.unit * torch.nn.functional.linear(z, self.weight, self.bias)
+
+
+class LinearGaussianModel(LatentModel):
+    """The program of a VAE with a linear decoder, and what is exact about it."""
+
+    learning_rate = 2e-2  # parameters are in the columns' own units, so larger steps than a network's are safe
+
+    @property
+    def parameters_em(self) -> linear_gaussian.Parameters:
+        """Mu ``(D,)``, W ``(D, K)`` and the noise variances psi ``(D,)``, in float64."""
+        linear = self.decoder.layers
+        unit = linear.unit.double()
+        loc, W = unit * linear.bias, unit[:, None] * linear.weight
+        return linear_gaussian.Parameters(loc, W, self.likelihood.scale.double().flatten().square().expand_as(loc))
+
+    @property
+    def prior_em(self) -> posterior.Prior:
+        """The moments of p(z), in float64."""
+        p = self.prior()
+        return posterior.Prior(p.mean.double(), p.variance.double().diag())
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether one noise scale serves all elements."""
+        return self.likelihood.log_scale.dim() == 0
+
+    @property
+    def loadings(self) -> Tensor:
+        """W ``(D, K)``, which the likelihood fixes only up to a rotation."""
+        linear = self.decoder.layers
+        return (linear.unit[:, None] * linear.weight).detach()
+
+    def rotated_loadings(self, rotation: Literal["canonical", "varimax"] = "canonical") -> Tensor:
+        """Loadings ``(D, K)`` that all fits to one solution share: ``canonical`` (orthogonal, sorted by length) or ``varimax``.
+
+        The canonical form diagonalizes W^T psi^-1 W; for PPCA its columns are the principal axes.
+        """
+        require(rotation in ("canonical", "varimax"), "a rotation that is canonical or varimax", rotation)
+        with torch.no_grad():
+            _, W, noise = posterior.fold_prior(self.parameters_em, self.prior_em)
+            canonical = rotations.canonical(W, None if self.isotropic else noise)
+            return rotations.varimax(canonical) if rotation == "varimax" else canonical
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log p(x) of each datum in nats, ``(B,)``, x ``(B, *event)``; computed in float64."""
+        return posterior.log_prob(self.parameters_em, x.flatten(1).double(), self.prior_em)
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """The exact p(z | x) of each datum, x ``(B, *event)``; computed in float64."""
+        found = posterior.posterior(self.parameters_em, x.flatten(1).double(), self.prior_em)
+        scale_tril = torch.linalg.cholesky(found.covariance).to(x.dtype)
+        return dist.MultivariateNormal(found.mean.to(x.dtype), scale_tril=scale_tril)
+
+    def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
+        """What EM iterates for rows ``(N, D)`` or batches of them; from a random start if there is a generator."""
+        seen = moments.moments(rows)
+        floor = self._floor(seen)
+        plain = partial(linear_gaussian.em_step, moments=seen, isotropic=self.isotropic, floor=floor)
+        fast = partial(profile.profile_step, moments=seen, isotropic=self.isotropic, floor=floor)
+        scheme = Squarem(profile.to_vector, partial(profile.from_vector, moments=seen, floor=floor))
+        start = profile.initial(seen, self.latent_shape[0], floor=floor, generator=generator)
+        return self._problem(fast if accelerate else plain, start, scheme if accelerate else None, floor)
+
+    def closed_form(self, rows: Any) -> linear_gaussian.Parameters:
+        """The maximum-likelihood PPCA of rows ``(N, D)``.
+
+        Raises:
+            ValueError: the noise is diagonal.
+        """
+        if not self.isotropic:
+            raise ValueError("factor analysis with diagonal noise has no closed form, only PPCA has: use EM or SVI")
+        seen = moments.moments(rows)
+        return profile.closed_form(seen, self.latent_shape[0], floor=self._floor(seen))
+
+    def initialize(self, rows: Any, generator: torch.Generator) -> None:
+        """Start where EM starts, so that methods differ only in how they go on; measure columns in their own units."""
+        spread = moments.moments(rows).covariance.diagonal().sqrt()
+        self.decoder.layers.unit.copy_(torch.where(spread > 0, spread, self.likelihood.floor))
+        self.assign(self.em(rows).start)
+
+    @torch.no_grad()
+    def assign(self, parameters: linear_gaussian.Parameters) -> None:
+        """Write parameters of the form with a standard normal prior into the modules, whatever their prior is."""
+        loc, W, noise = parameters
+        linear, likelihood, prior = self.decoder.layers, self.likelihood, self.prior_em
+        W = W / prior.covariance.diagonal().sqrt()
+        linear.weight.copy_(W / linear.unit[:, None])
+        linear.bias.copy_((loc - W @ prior.loc) / linear.unit)
+        scale = noise.mean().sqrt() if self.isotropic else noise.sqrt().reshape(likelihood.log_scale.shape)
+        # On the floor itself log(scale - floor) is minus infinity; a millionth above it nobody can tell.
+        likelihood.log_scale.copy_((scale - likelihood.floor).clamp_min(1e-6 * likelihood.floor).log())
+
+    def _problem(self, step: Step, start: linear_gaussian.Parameters, scheme: Squarem | None, floor: Tensor) -> Problem:
+        if self.isotropic:
+            start = start._replace(noise=start.noise.mean().expand_as(start.noise).clone())
+            scheme = None  # one noise variance converges in a few steps
+        return Problem(step, start, scheme, self.assign, partial(linear_gaussian.floor_message, floor=floor))
+
+    def _floor(self, seen: moments.Moments) -> Tensor:
+        return linear_gaussian.noise_floor(seen).clamp_min(self.likelihood.floor**2)
+
+
+class IncompleteLinearGaussianModel(LinearGaussianModel):
+    """The same model of data with missing entries (NaN), which are integrated out exactly."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log p of the observed entries of each datum in nats, ``(B,)``."""
+        return missing.log_prob(posterior.fold_prior(self.parameters_em, self.prior_em), x.flatten(1).double())
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """The exact posterior given the observed entries of each datum."""
+        prior = self.prior_em
+        mean, covariance = missing.posterior(posterior.fold_prior(self.parameters_em, prior), x.flatten(1).double())
+        scale = prior.covariance.diagonal().sqrt()
+        scale_tril = torch.linalg.cholesky(covariance * torch.outer(scale, scale))
+        return dist.MultivariateNormal((prior.loc + mean * scale).to(x.dtype), scale_tril=scale_tril.to(x.dtype))
+
+    def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
+        """What EM iterates for rows ``(N, D)`` with NaN where missing, or batches of them."""
+        floor = self._floor(missing.observed_moments(rows))
+        step = partial(missing.em_step, data=rows, isotropic=self.isotropic, floor=floor)
+        scheme = Squarem(missing.to_vector, partial(missing.from_vector, floor=floor))
+        start = missing.initial(rows, self.latent_shape[0], floor=floor, generator=generator)
+        return self._problem(step, start, scheme if accelerate else None, floor)
+
+    def closed_form(self, rows: Any) -> linear_gaussian.Parameters:
+        """Missing entries leave no closed form.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("with missing entries PPCA has no closed form: use EM")
