@@ -1,0 +1,147 @@
+"""What a reader copies works: the examples, the Python of the pages, and their command lines."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppl_vae import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Arguments that make an example tiny, and a word of what it prints.
+EXAMPLES: dict[str, tuple[list[str], str]] = {
+    "own_prior.py": (["--epochs", "1"], "Laplace(0, b)^8"),
+    "plain_pyro_pair.py": (["--epochs", "1"], "store: 0 parameters"),
+    "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
+    "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
+}
+
+# One process for all of them: importing torch costs more than any of the scripts, and a class that a script defines would
+# stand among the library's own for every later test of this process.
+RUNNER = """
+import contextlib, io, json, os, runpy, sys, traceback, warnings
+from ppl_vae import cli
+
+def attempt(function, *arguments):
+    printed, error = io.StringIO(), ""
+    with contextlib.redirect_stdout(printed):
+        try:
+            function(*arguments)
+        except BaseException:
+            error = traceback.format_exc()
+    return [printed.getvalue(), error]
+
+def run(path, *arguments):
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
+
+def understand(*words):
+    options = cli._parser().parse_args(cli._expand(list(words)))
+    assert options.verb == words[0]
+
+job = json.load(sys.stdin)
+warnings.simplefilter("error")
+results = {name: attempt(run, *words) for name, words in job["scripts"].items()}
+os.chdir(job["root"])
+results |= {name: attempt(understand, *words) for name, words in job["commands"].items()}
+json.dump(results, sys.stdout)
+"""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def script(page: Path) -> str:
+    """The page's Python blocks as one script, an epoch a fit."""
+    future = "from __future__ import annotations\n"
+    code = "\n".join(blocks(page, "python")).replace(future, "")
+    return future + re.sub(r"epochs=\d+", "epochs=1", code)
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """What stands after ``ppl-vae`` in the page's shell blocks."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(command) for line in lines for command in line.split("&&")]
+    return [words[words.index("ppl-vae") + 1 :] for words in commands if "ppl-vae" in words]
+
+
+def parsed(words: list[str], config: Path) -> list[str]:
+    """The words without what ends the parsing early, and with a configuration file that exists."""
+    words = [word for word in words if word != "--print_config"]
+    return [str(config) if before == "--config" else word for before, word in zip(["", *words], words, strict=False)]
+
+
+WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
+COMMANDS = {f"{page.stem}-{i}-{words[0]}": words for page in PAGES for i, words in enumerate(command_lines(page))}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    folder = tmp_path_factory.mktemp("examples")
+    scripts = {name: [str(ROOT / "examples" / name), *arguments] for name, (arguments, _) in EXAMPLES.items()}
+    for page in WITH_PYTHON:
+        path = folder / f"page_{page.stem}.py"  # numbers.py would hide a module of Python
+        path.write_text(script(page), encoding="utf-8")
+        scripts[page.name] = [str(path)]
+    config = folder / "run" / "config.yaml"  # of the run that vae_digits.py leaves
+    commands = {name: parsed(words, config) for name, words in COMMANDS.items()}
+    job = json.dumps({"scripts": scripts, "commands": commands, "root": str(ROOT)})
+    child = subprocess.run([sys.executable, "-c", RUNNER], input=job, cwd=folder, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout)
+
+
+def test_the_table_names_every_example() -> None:
+    assert sorted(EXAMPLES) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(name: str, results: dict[str, list[str]]) -> None:
+    printed, error = results[name]
+    assert error == ""
+    assert EXAMPLES[name][1] in printed
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_short(name: str) -> None:
+    assert len((ROOT / "examples" / name).read_text(encoding="utf-8").splitlines()) <= 80
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page: Path, results: dict[str, list[str]]) -> None:
+    assert results[page.name][1] == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_line_of_a_page_is_understood(name: str, results: dict[str, list[str]]) -> None:
+    assert results[name][1] == "", shlex.join(COMMANDS[name])
+
+
+def test_the_readme_shows_the_verbs() -> None:
+    assert {words[0] for words in command_lines(ROOT / "README.md")} == set(cli.VERBS)
+
+
+def test_the_readme_has_the_test_command_where_the_checks_look_for_it() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^<!-- test command -->\n```bash\n(.*)\n```$", text, flags=re.MULTILINE)
+    assert len(found) == 1
+    assert "pytest" in found[0]
+
+
+def test_every_picture_and_link_of_the_pages_is_there() -> None:
+    missing = []
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        targets = re.findall(r"\]\(([^)#\s]+)|src=\"([^\"]+)\"", text)
+        paths = [first or second for first, second in targets if not (first or second).startswith("http")]
+        missing += [f"{page.name}: {path}" for path in paths if not (page.parent / path).exists()]
+    assert missing == []

@@ -1,0 +1,297 @@
+"""`fit` and the fitted object."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import ppl_vae as pv
+from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, vae
+
+GUIDE = GUIDES["AmortizedNormal-diagonal"]
+COLUMNS = ["epoch", "objective", "elbo", "reconstruction", "kl", "learning_rate", "seconds"]
+VALID = ["valid_elbo", "valid_reconstruction", "valid_kl"]
+N = 40
+
+
+def fitted(model: Any = None, data: Any = None, **method: Any) -> pv.Fit:
+    data = rows("binary", N) if data is None else data
+    return pv.fit(model or vae(), data, guide=GUIDE, method=pv.SVI(**{"epochs": 1, "batch_size": 16, **method}))
+
+
+@pytest.fixture(scope="module")
+def fit() -> pv.Fit:
+    return fitted()
+
+
+def scores(history: list[dict]) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+# --- training -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_seed_decides_every_number() -> None:
+    first, again, other = (fitted(seed=seed, epochs=2) for seed in (3, 3, 4))
+    assert scores(first.history) == scores(again.history)
+    assert all(torch.equal(a, b) for a, b in zip(first.pair.parameters(), again.pair.parameters(), strict=True))
+    assert torch.equal(first.sample(3, draws=True), again.sample(3, draws=True))
+    assert first.history[-1]["elbo"] != other.history[-1]["elbo"]
+    state = torch.get_rng_state()
+    fitted()
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**30])
+def test_a_seed_that_torch_does_not_take_is_refused(seed: int, fit: pv.Fit) -> None:
+    for attempt in (
+        lambda: fitted(seed=seed),
+        lambda: fit.sample(1, seed=seed),
+        lambda: fit.evaluate(rows("binary"), seed=seed),
+    ):
+        with pytest.raises(ValueError, match=r"expected a seed of 0 to 2\^63 - 1"):
+            attempt()
+
+
+def test_history_has_a_row_an_epoch_with_its_columns() -> None:
+    seen: list[dict] = []
+    method = pv.SVI(epochs=3, batch_size=16)
+    data = pv.load_data(rows("binary", N), valid=0.2)
+    found = pv.fit(vae(), data, guide=GUIDE, method=method, progress=seen.append)
+    assert seen == found.history
+    assert [row["epoch"] for row in seen] == [1, 2, 3]
+    for row in seen:
+        assert sorted(row) == sorted(COLUMNS + VALID)
+        assert row["elbo"] == pytest.approx(row["reconstruction"] - row["kl"], abs=1e-4)
+        assert row["valid_elbo"] == pytest.approx(row["valid_reconstruction"] - row["valid_kl"], abs=1e-4)
+        assert row["seconds"] > 0
+    assert found.history[-1]["valid_elbo"] == found.evaluate(data.valid)["elbo"]
+    without = pv.fit(vae(), pv.load_data(rows("binary", N), valid=0.0), guide=GUIDE, method=method)
+    assert sorted(without.history[0]) == sorted(COLUMNS)
+    assert f"ELBO {found.history[-1]['valid_elbo']:.2f} nats per datum after 3 iterations" in str(found)
+
+
+def test_early_stopping_waits_for_as_many_epochs_as_it_says() -> None:
+    history = fitted(epochs=200, patience=2, learning_rate=0.3, schedule="constant").history
+    values = [row["valid_elbo"] for row in history]
+    best = values.index(max(values))
+    assert len(history) == best + 1 + 2 < 200
+    worse = [max(values[: i + 1]) for i in range(len(values))]
+    assert all(any(worse[i] > worse[i - 2] for i in (j,)) for j in range(2, len(values) - 1))
+
+
+def test_the_best_epoch_is_restored() -> None:
+    data = pv.load_data(rows("binary", N), valid=0.2)
+    method = pv.SVI(epochs=40, batch_size=16, learning_rate=0.3, schedule="constant")
+    last = pv.fit(vae(), data, guide=GUIDE, method=method)
+    best = pv.fit(vae(), data, guide=GUIDE, method=dataclasses.replace(method, restore_best=True))
+    values = [row["valid_elbo"] for row in last.history]
+    assert scores(best.history) == scores(last.history)
+    assert max(values) > values[-1]
+    assert last.evaluate(data.valid)["elbo"] == values[-1]
+    assert best.evaluate(data.valid)["elbo"] == max(values)
+
+
+@pytest.mark.parametrize("option", [{"patience": 1}, {"restore_best": True}])
+def test_early_stopping_needs_validation_data(option: dict) -> None:
+    with pytest.raises(ValueError, match="need validation data: give load_data a `valid` fraction above 0"):
+        fitted(data=pv.load_data(rows("binary"), valid=0.0), **option)
+
+
+CLIMBS = {
+    **{name: {"optimizer": name} for name in ("adam", "adamw", "sgd")},
+    **{name: {"schedule": name} for name in ("constant", "cosine", "exponential")},
+    "clipped": {"clip_norm": 0.5},
+    "clipped sgd": {"clip_norm": 0.5, "optimizer": "sgd", "learning_rate": 1e-1},
+    "sampled": {"objective": pv.ELBO(kl="sampled", particles=2)},
+}
+
+
+@pytest.mark.parametrize("options", CLIMBS.values(), ids=CLIMBS)
+def test_every_way_to_climb_climbs(options: dict) -> None:
+    history = fitted(**{"epochs": 12, "learning_rate": 2e-2, **options}).history
+    assert history[-1]["objective"] > history[0]["objective"] + 0.05
+
+
+def test_the_learning_rate_follows_its_schedule() -> None:
+    rates = {
+        name: [row["learning_rate"] for row in fitted(epochs=4, schedule=name, learning_rate=1e-3).history]
+        for name in ("constant", "cosine", "exponential")
+    }
+    assert rates["constant"] == [1e-3] * 4
+    assert rates["cosine"] == pytest.approx([1e-3 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
+    assert rates["exponential"] == pytest.approx([1e-3 * 0.01 ** (k / 4) for k in range(4)])
+
+
+def test_clipping_bounds_the_step() -> None:
+    data = pv.load_data(rows("binary", N), valid=0.0, test=0.0)
+    norms = {}
+    for clip in (None, 1e-3):
+        start, end = (
+            fitted(
+                data=data, epochs=epochs, optimizer="sgd", schedule="constant", learning_rate=rate, batch_size=N, clip_norm=clip
+            )
+            for epochs, rate in ((1, 1e-12), (1, 1.0))
+        )
+        pairs = zip(start.pair.parameters(), end.pair.parameters(), strict=True)
+        norms[clip] = math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
+    assert norms[1e-3] == pytest.approx(1e-3, rel=1e-2)
+    assert norms[None] > 1e-2
+
+
+def test_the_smaller_last_batch_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ppl_vae.inference.svi import _Training
+
+    sizes: list[int] = []
+    step = _Training._step
+    monkeypatch.setattr(_Training, "_step", lambda self, x: (sizes.append(len(x)), step(self, x))[1])
+    fitted(data=pv.load_data(rows("binary", N), valid=0.0, test=0.0), batch_size=16, epochs=2)
+    assert sizes == [16, 16, 8] * 2
+    sizes.clear()
+    fitted(data=pv.load_data(rows("binary", N), valid=0.0, test=0.0), batch_size=1000)
+    assert sizes == [N]
+
+
+@pytest.mark.parametrize("valid", [0.0, 0.2])
+@pytest.mark.parametrize("batch_size", [4, 1000])
+def test_a_fit_that_diverges_says_so(valid: float, batch_size: int) -> None:
+    data = pv.load_data(rows("real", N), valid=valid)
+    with pytest.raises(FloatingPointError, match=r"lower the learning rate.*, clip the gradients") as caught:
+        fitted(vae(likelihood=pv.Gaussian()), data, learning_rate=1e30, optimizer="sgd", batch_size=batch_size).evaluate(data)
+    assert "\n" not in str(caught.value)
+
+
+# --- data -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [np.asarray, torch.as_tensor, lambda x: pv.load_data(x), lambda x: x.double()])
+def test_data_come_in_every_form(source) -> None:
+    found = fitted(data=source(rows("binary", N)))
+    assert found.spec.event_shape == EVENT
+    assert found.spec.size == 28
+
+
+def test_what_is_left_to_the_model_is_settled_by_it() -> None:
+    data = pv.load_data("digits")
+    assert data.source.binarize == "auto"
+    subset = dataclasses.replace(data, train=data.train[:N], valid=data.valid[:N], test=data.test[:N])
+    binary = fitted(data=subset)
+    assert (binary.data.binarize, binary.spec.kind, binary.transform.binarize) == ("dynamic", "binary", True)
+    gray = fitted(vae(likelihood=pv.Gaussian()), subset)
+    assert (gray.data.binarize, gray.spec.kind) == ("none", "unit_interval")
+    for each in (binary, gray):
+        assert each.evaluate(subset) == each.evaluate(subset.test) == each.evaluate(subset.resolve(each.model.accepts))
+    assert set(binary.seen(subset.test).unique().tolist()) == {0.0, 1.0}
+    assert binary.seen(subset.train).shape == (N, 1, 8, 8)
+
+
+REFUSED = {
+    "gray": ({}, rows("unit_interval"), "Bernoulli is a likelihood of binary data, but these data are unit_interval: binarize"),
+    "real": ({}, rows("real"), "Bernoulli is a likelihood of binary data, but these data are real"),
+    "NaN": ({}, rows("binary").masked_fill(rows("binary") == 1, math.nan), "NaN"),
+    "device": ({"device": "nope"}, rows("binary"), "the device 'nope' does not work here"),
+    "guide": ({"guide": lambda x: None}, rows("binary"), "a declared model goes with a declared guide"),
+}
+
+
+@pytest.mark.parametrize(("options", "data", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_fitted_is_refused(options: dict, data: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        pv.fit(vae(), data, **{"guide": GUIDE, "method": pv.SVI(epochs=1), **options})
+    assert "\n" not in str(caught.value)
+
+
+# --- the fitted object ----------------------------------------------------------------------------------------------------
+
+
+def test_shapes_of_what_comes_out(fit: pv.Fit) -> None:
+    x = rows("binary", 5)
+    posterior = fit.posterior(x)
+    assert (posterior.batch_shape, posterior.event_shape) == ((5,), (LATENT,))
+    z = fit.encode(x)
+    assert z.shape == (5, LATENT)
+    torch.testing.assert_close(z, posterior.mean)
+    draws = fit.encode(x, samples=7)
+    assert draws.shape == (7, 5, LATENT)
+    assert torch.equal(draws, fit.encode(x, samples=7))
+    assert not torch.equal(draws, fit.encode(x, samples=7, seed=1))
+    for shape in ((5,), (), (2, 3)):
+        assert fit.decode(torch.zeros(*shape, LATENT)).shape == (*shape, *EVENT)
+    torch.testing.assert_close(fit.reconstruct(x), fit.decode(z))
+    assert fit.sample(6).shape == fit.sample(6, draws=True).shape == (6, *EVENT)
+    assert set(fit.sample(6, draws=True).unique().tolist()) <= {0.0, 1.0}
+    assert not any(out.requires_grad for out in (z, draws, fit.decode(z), fit.sample(2), posterior.mean))
+
+
+def test_codes_of_many_rows_are_those_of_the_parts(fit: pv.Fit) -> None:
+    x = rows("binary", 2500)
+    parts = torch.cat([fit.encode(part) for part in x.split(700)])
+    torch.testing.assert_close(fit.encode(x), parts)
+    assert fit.reconstruct(x).shape == x.shape
+
+
+def test_a_split_and_its_tensor_are_the_same_data(fit: pv.Fit) -> None:
+    data = pv.load_data(rows("binary", N))
+    x = data.test.transformed()
+    assert fit.evaluate(data) == fit.evaluate(data.test) == fit.evaluate(x)
+    assert torch.equal(fit.encode(data.test), fit.encode(x))
+    numbers = fit.evaluate(x)
+    assert sorted(numbers) == ["elbo", "elbo_se", "kl", "n", "reconstruction"]
+    assert numbers["n"] == len(x)
+
+
+def test_the_importance_weighted_bound_lies_above_the_elbo(fit: pv.Fit) -> None:
+    numbers = fit.evaluate(rows("binary", N), samples=50)
+    assert numbers["log_likelihood"] >= numbers["elbo"]
+    assert numbers["samples"] == 50
+
+
+@pytest.mark.parametrize("scale", ["unit", "standardize", "none"])
+def test_dequantized_data_give_bits_per_dim_in_the_units_of_the_source(scale: str) -> None:
+    counts = rows("count", N).to(torch.uint8)
+    found = fitted(vae(likelihood=pv.Gaussian(scale="per_feature")), pv.load_data(counts, dequantize=True, scale=scale))
+    data = pv.load_data(counts, dequantize=True, scale=scale)
+    numbers, tight = found.evaluate(data), found.evaluate(data, samples=20)
+    D = math.prod(EVENT)
+    assert numbers["bits_per_dim"] == pytest.approx(-numbers["elbo"] / D / math.log(2))
+    assert tight["bits_per_dim"] == pytest.approx(-tight["log_likelihood"] / D / math.log(2))
+    assert numbers["bits_per_dim"] >= tight["bits_per_dim"] > 0
+    assert "bits_per_dim" not in fitted(vae(likelihood=pv.Gaussian()), rows("real")).evaluate(rows("real"))
+
+
+BAD_INPUT = {
+    "shape": (lambda fit: fit.encode(torch.zeros(2, 3, 4)), r"expected data of shape \(n, 1, 3, 4\), got \(2, 3, 4\)"),
+    "one datum": (lambda fit: fit.encode(torch.zeros(EVENT)), r"expected data of shape \(n, 1, 3, 4\), got \(1, 3, 4\)"),
+    "shape, evaluate": (lambda fit: fit.evaluate(torch.zeros(5, 12)), r"expected data of shape \(n, 1, 3, 4\), got \(5, 12\)"),
+    "shape, split": (lambda fit: fit.evaluate(pv.load_data(torch.zeros(9, 2))), r"expected data of shape"),
+    "latent": (lambda fit: fit.decode(torch.zeros(5, 2)), r"expected latent codes of shape \(..., 3\), got \(5, 2\)"),
+    "latent scalar": (lambda fit: fit.decode(torch.zeros(())), r"expected latent codes of shape"),
+    "no draws": (lambda fit: fit.sample(0), "at least 1 datum, got n = 0"),
+    "no codes": (lambda fit: fit.encode(rows("binary"), samples=0), "at least 1 sample, got 0"),
+    "no samples": (lambda fit: fit.evaluate(rows("binary"), samples=0), "at least 1 sample, got 0"),
+    "no data": (lambda fit: fit.evaluate(rows("binary")[:0]), "at least one datum"),
+    "NaN": (lambda fit: fit.evaluate(torch.full((2, *EVENT), math.nan)), "expected finite values, got NaN or infinity"),
+    "infinite": (lambda fit: fit.encode(torch.full((2, *EVENT), math.inf)), "expected finite values, got NaN or infinity"),
+    "gray": (lambda fit: fit.evaluate(rows("unit_interval")), r"expected binary values as the model sees them, in \[0, 1\]"),
+    "bytes": (lambda fit: fit.reconstruct(torch.full((2, *EVENT), 255, dtype=torch.uint8)), "expected binary values"),
+    "negative": (lambda fit: fit.posterior(torch.full((2, *EVENT), -1.0)), "expected binary values"),
+}
+
+
+@pytest.mark.parametrize(("attempt", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_refused(fit: pv.Fit, attempt, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        attempt(fit)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_rest_of_the_defaults() -> None:
+    found = pv.fit(vae(decoder=TINY), rows("binary", ROWS), method=pv.SVI(epochs=1))
+    assert found.guide == pv.AmortizedNormal()
+    assert found.device.type in ("cpu", "cuda", "mps")
