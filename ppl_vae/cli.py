@@ -1,4 +1,4 @@
-"""The command line: ``ppl-vae fit | evaluate | sample | encode | list``.
+"""The command line: ``ppl-vae fit | compare | evaluate | sample | encode | list``.
 
 Options are the fields of the declarations themselves: ``--model.prior GaussianMixture --model.prior.components 50`` is
 ``VAE(prior=GaussianMixture(components=50))``.
@@ -6,6 +6,7 @@ Options are the fields of the declarations themselves: ``--model.prior GaussianM
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -13,6 +14,7 @@ import os
 import re
 import sys
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,15 +26,20 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ppl_vae import plots, runs
 from ppl_vae.data import DataSource, Split, load_data
 from ppl_vae.declaration import Declaration, enable_families, family_members, parse
-from ppl_vae.guides import AmortizedNormal, Guide
-from ppl_vae.inference import SVI, Fit, Method, fit
+from ppl_vae.guides import Guide
+from ppl_vae.inference import SVI, Fit, Method, compare, fit
+from ppl_vae.inference.fit import default_guide
+from ppl_vae.inference.method import Remark
 from ppl_vae.inference.progress import quiet as say_nothing
-from ppl_vae.models import VAE, Model
+from ppl_vae.models import VAE, FactorAnalysis, Model
 
 __all__ = ["main"]
 
 # Short spellings. A YAML file after --data is a whole declaration, anything else is its source.
-ALIASES = {"--data": "--data.source", "--data-root": "--data.root", "--seed": "--method.seed"}
+ALIASES = {
+    "fit": {"--data": "--data.source", "--data-root": "--data.root", "--seed": "--method.seed"},
+    "compare": {"--data": "--data.source", "--data-root": "--data.root"},
+}
 YAML_SUFFIXES = (".yaml", ".yml")
 UNREADABLE = (
     r'Parser key "(?P<part>\w+)": Config file loop detected: (?P<file>.+) -> ',
@@ -49,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parser = _parser()
         options = parser.instantiate(parser.parse_args(_expand(arguments)))
-        VERBS[options.verb](**{name: value for name, value in vars(options[options.verb]).items() if name != "config"})
+        chosen = {name: value for name, value in vars(options[options.verb]).items() if name != "config"}
+        with _notes(quiet=chosen.get("quiet", False)):
+            VERBS[options.verb](**chosen)
     except (ArgumentError, ValueError, OSError) as error:
         return _refuse(_explain(str(error)), code=2)
     except FloatingPointError as error:
@@ -62,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def fit_verb(
     *,
     model: Model,
-    guide: Guide,
+    guide: Guide | None,
     method: Method,
     data: DataSource,
     out: str | None,
@@ -84,6 +93,34 @@ def fit_verb(
         print(f"{fitted.model}\n{fitted.guide}")
         _print_table({name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)}, metrics["unit"])
         print(f"{metrics['iterations']} iterations in {metrics['seconds']:.1f} s on {fitted.device}")
+    if folder is not None and not quiet:
+        print(f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    return None
+
+
+def compare_verb(
+    *,
+    model: Model,
+    methods: list[Method],
+    guides: list[Guide] | None,
+    data: DataSource,
+    seeds: int,
+    out: str | None,
+    device: str,
+    overwrite: bool,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """Fit one declared model by several methods: a table and a picture of what each reaches, and how fast."""
+    folder = None if out is None else runs.check_free(out, overwrite=overwrite, kind="comparison")
+    progress = say_nothing if quiet or json else None
+    found = compare(model, load_data(data), methods=methods, guides=guides, seeds=seeds, device=device, progress=progress)
+    if folder is not None:
+        runs.save_comparison(found, folder, overwrite=overwrite)
+    if json:
+        return _print_json(found.to_dict())
+    if not quiet:
+        print(f"{model}\n{runs.UNIT}; s: seconds{'; ±: standard deviation over seeds' if seeds > 1 else ''}\n{found}")
     if folder is not None and not quiet:
         print(f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     return None
@@ -159,9 +196,12 @@ def list_verb(*, name: str | None, json: bool) -> None:
         if name not in found:
             raise ValueError(f"unknown declaration {name!r}: choose from {', '.join(sorted(found))}")
         declaration = found[name]()
+        story = str(declaration)
+        if isinstance(declaration, Model):
+            story += f"\n{default_guide(declaration, SVI())}"
         if json:
-            return _print_json({"story": str(declaration), **declaration.to_dict()})
-        print(f"{_summary(found[name])}\n\n{declaration}\n\n{declaration.to_yaml()}", end="")
+            return _print_json({"story": story, **declaration.to_dict()})
+        print(f"{_summary(found[name])}\n\n{story}\n\n{declaration.to_yaml()}", end="")
         return None
     catalogue = {family: {cls.__name__: _summary(cls) for cls in members} for family, members in _catalogue().items()}
     if json:
@@ -173,6 +213,7 @@ def list_verb(*, name: str | None, json: bool) -> None:
 
 VERBS: dict[str, Callable[..., None]] = {
     "fit": fit_verb,
+    "compare": compare_verb,
     "evaluate": evaluate_verb,
     "sample": sample_verb,
     "encode": encode_verb,
@@ -194,9 +235,9 @@ def _parser() -> ArgumentParser:
 
 def _fit_options(parser: ArgumentParser) -> None:
     parser.add_argument("--config", action="config", help="a run's config.yaml: run it again, with options after it on top")
-    parts: dict[str, tuple[type[Declaration], Declaration, str]] = {
+    parts: dict[str, tuple[Any, Declaration | None, str]] = {
         "model": (Model, VAE(), "the model: a class name, an import path or a YAML file"),
-        "guide": (Guide, AmortizedNormal(), "the approximate posterior, likewise"),
+        "guide": (Guide | None, None, "the approximate posterior, likewise; by default what suits model and method"),
         "method": (Method, SVI(), "how to fit, likewise"),
         "data": (DataSource, DataSource(), "a source (see --data.source) or a YAML file"),
     }
@@ -204,6 +245,22 @@ def _fit_options(parser: ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=base, default=default, sub_configs=True, help=what)
     parser.add_argument("--out", type=str | None, help="the run folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in that folder")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps, or auto")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _compare_options(parser: ArgumentParser) -> None:
+    what = "the model: a class name, an import path or a YAML file"
+    parser.add_argument("--model", type=Model, default=FactorAnalysis(), sub_configs=True, help=what)
+    what = "how to fit: [EM,SVI], or with fields [EM,{class_path: SVI, init_args: {epochs: 20}}]"
+    parser.add_argument("--methods", type=list[Method], default=["EM", "SVI"], help=what)
+    what = "approximate posteriors for the methods that fit them, likewise; by default what suits model and method"
+    parser.add_argument("--guides", type=list[Guide] | None, default=None, help=what)
+    what = "a source (see --data.source) or a YAML file"
+    parser.add_argument("--data", type=DataSource, default=DataSource(), sub_configs=True, help=what)
+    parser.add_argument("--seeds", type=int, default=1, help="fits of each row; above 1 the table gives mean and spread")
+    parser.add_argument("--out", type=str | None, help="the folder to write: comparison.json, .md and .png")
+    parser.add_argument("--overwrite", action="store_true", help="replace the comparison in that folder")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps, or auto")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
@@ -247,6 +304,7 @@ def _data_options(parser: ArgumentParser, *, default: str) -> None:
 
 _OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "fit": _fit_options,
+    "compare": _compare_options,
     "evaluate": _evaluate_options,
     "sample": _sample_options,
     "encode": _encode_options,
@@ -255,20 +313,21 @@ _OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
 
 
 def _expand(arguments: list[str]) -> list[str]:
-    """The fit verb's short spellings written out; they come last, where `--method SVI` no longer resets them."""
-    if not arguments or arguments[0] != "fit":
+    """A verb's short spellings written out; they come last, where `--method SVI` no longer resets them."""
+    if not arguments or arguments[0] not in ALIASES:
         return arguments
+    aliases = ALIASES[arguments[0]]
     plain: list[str] = []
     expanded: list[str] = []
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
-        if name not in ALIASES:
+        if name not in aliases:
             plain.append(word)
             continue
         value = value if equals else next(words, "")
         whole = name == "--data" and value.endswith(YAML_SUFFIXES)
-        (plain if whole else expanded).append(f"{name if whole else ALIASES[name]}={value}")
+        (plain if whole else expanded).append(f"{name if whole else aliases[name]}={value}")
     return plain + expanded
 
 
@@ -341,6 +400,25 @@ def _done(content: dict[str, Any], *, as_json: bool) -> None:
         print(", ".join(f"{name}: {value}" for name, value in content.items()))
 
 
+@contextlib.contextmanager
+def _notes(*, quiet: bool) -> Iterator[None]:
+    """What a fit remarks on is one line on standard error, said once."""
+    said = set()
+    others: Callable[..., None] = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, Remark):
+            others(message, category, *where, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            print(f"ppl-vae: note: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore" if quiet else "always", category=Remark)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def _refuse(message: str, *, code: int) -> int:
     print(f"ppl-vae: error: {' '.join(message.split())}", file=sys.stderr)
     return code
@@ -354,6 +432,11 @@ def _explain(message: str) -> str:
     for pattern in UNREADABLE:
         if found := re.search(pattern, message):
             message = _reason(found["part"], found["file"]) or message
+    nested = re.search(r"Parser key \"(\w+)\": .* is abstract .*NestedArg\(key='(\w+)'", message)
+    if nested:
+        option = f"--{nested[1]}.{nested[2]}"
+        choices = ", ".join(sorted(cls.__name__ for cls in family_members(runs.PARTS[nested[1]])))
+        return f"{option} is a field of a {nested[1]}: name its class before it, --{nested[1]} with one of {choices}"
     unknown = re.search(r"Expected a dot import path string: (\S+)", message)
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     if not unknown or not keys:
@@ -380,5 +463,5 @@ def _bases(option: str) -> Iterator[type[Declaration]]:
             for field in dataclasses.fields(cls):
                 if field.name == option:
                     yield from (family for name, family in families.items() if name in str(field.type))
-    if option.capitalize() in families:
-        yield families[option.capitalize()]
+    if (family := option.removesuffix("s").capitalize()) in families:  # --method as well as --methods
+        yield families[family]

@@ -151,6 +151,8 @@ def _as_module(program: Callable) -> nn.Module:
 
 def _check_sites(model: poutine.Trace, guide: poutine.Trace) -> None:
     latent, proposed = set(model.stochastic_nodes), set(guide.stochastic_nodes)
+    # Pyro's automatic guides draw in unconstrained coordinates under names of their own.
+    proposed -= {name for name in proposed if guide.nodes[name]["infer"].get("is_auxiliary")}
     plates = {frame.name for site in model.nodes.values() for frame in site.get("cond_indep_stack", ())}
     unmatched = sorted((latent - plates) ^ (proposed - plates))
     if unmatched:

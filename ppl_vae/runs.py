@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -22,7 +23,7 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -36,18 +37,21 @@ from ppl_vae.data import Data, DataSource, Transform
 from ppl_vae.declaration import Declaration
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
-from ppl_vae.inference import Fit, Method, build
-from ppl_vae.inference.fit import choose_device
+from ppl_vae.inference import Comparison, Fit, Method, build
+from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Row
 from ppl_vae.models import Model
 from ppl_vae.types import DataSpec
 
-__all__ = ["check_free", "load_run", "measure", "save_run"]
+__all__ = ["check_free", "load_run", "measure", "save_comparison", "save_run"]
 
 PARTS: dict[str, type[Declaration]] = {"model": Model, "guide": Guide, "method": Method, "data": DataSource}
 AFFINE = ("loc", "scale")
 NOISE = ("dequantize", "binarize")
-SIGNATURE = ("config.yaml", "data.json", "model.safetensors")  # what tells a run from another folder
+SIGNATURES = {  # the files that tell a folder of ours from another
+    "run": ("config.yaml", "data.json", "model.safetensors"),
+    "comparison": ("comparison.json", "comparison.md", "comparison.png"),
+}
 PICTURED = 2000  # data in the scatter of codes; more only cover each other
 
 
@@ -70,9 +74,7 @@ def save_run(
     if not isinstance(fit.model, Model):
         raise ValueError("a fit of plain Pyro programs has no declaration to save: keep fit.pair.state_dict() yourself")
     data = data.resolve(fit.model.accepts).to(fit.device)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with _whole(path) as partial:
         (partial / "config.yaml").write_text(config(fit), encoding="utf-8")
         _write_json(partial / "data.json", _described(fit))
         save_file(_state(fit), partial / "model.safetensors")
@@ -82,11 +84,31 @@ def save_run(
         _write_json(partial / "environment.json", _environment(fit.device))
         for name, figure in _pictures(fit, data):
             plots.save(figure, partial / f"{name}.png")
-        if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return path
+
+
+def save_comparison(comparison: Comparison, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write ``comparison.json``, ``comparison.md`` and ``comparison.png`` into a new folder; it appears whole or not at all.
+
+    The JSON file holds besides the table the declared model and data and every way up (``climbs``).
+
+    Args:
+        comparison: what :func:`ppl_vae.compare` returned.
+        path: the folder.
+        overwrite: replace a comparison that is there.
+
+    Raises:
+        ValueError: the folder is taken.
+    """
+    path = check_free(path, overwrite=overwrite, kind="comparison")
+    model, source = comparison.model, comparison.data.source
+    told = model.to_dict() if isinstance(model, Model) else str(model)
+    with _whole(path) as partial:
+        content = {**comparison.to_dict(), "model": told, "data": source.to_dict(), "climbs": comparison.climbs}
+        _write_json(partial / "comparison.json", content)
+        title = f"{model}\n\n{len(comparison.data.train)} data of `{source.source}`; {UNIT}; times in seconds.\n\n"
+        (partial / "comparison.md").write_text(f"{title}{comparison.to_markdown()}\n", encoding="utf-8")
+        plots.save(plots.compare(comparison), partial / "comparison.png")
     return path
 
 
@@ -138,8 +160,8 @@ def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
     }
 
 
-def check_free(path: str | Path, *, overwrite: bool) -> Path:
-    """The path, if a run may be written there.
+def check_free(path: str | Path, *, overwrite: bool, kind: Literal["run", "comparison"] = "run") -> Path:
+    """The path, if a folder of that kind may be written there.
 
     Raises:
         ValueError: something is there that may not be replaced.
@@ -150,16 +172,30 @@ def check_free(path: str | Path, *, overwrite: bool) -> Path:
         raise ValueError(f"{path} cannot be a folder, because {in_the_way} is a file: choose another folder")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return path
-    if not all((path / name).is_file() for name in SIGNATURE):
-        raise ValueError(f"{path} exists and is not a run: choose another folder")
+    if not all((path / name).is_file() for name in SIGNATURES[kind]):
+        raise ValueError(f"{path} exists and is not a {kind}: choose another folder")
     if not overwrite:
-        raise ValueError(f"{path} already holds a run: choose another folder, or overwrite it (--overwrite)")
+        raise ValueError(f"{path} already holds a {kind}: choose another folder, or overwrite it (--overwrite)")
     return path
 
 
 def config(fit: Fit) -> str:
     """The whole declaration of a fit as YAML."""
     return yaml.safe_dump({name: getattr(fit, name).to_dict() for name in PARTS}, sort_keys=False)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of ``path`` in the end, or vanishes if something goes wrong."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _described(fit: Fit) -> dict[str, Any]:

@@ -21,6 +21,7 @@ TINY = pv.MLP(hidden=(7,))
 PRIORS: dict[str, pv.Prior] = {
     "StandardNormal": pv.StandardNormal(),
     "GaussianMixture": pv.GaussianMixture(components=4),
+    "Normal": pv.Normal(loc=0.5, scale=2.0),
 }
 
 LIKELIHOODS: dict[str, pv.Likelihood] = {
@@ -42,6 +43,10 @@ NETWORKS: dict[str, pv.Network] = {
 GUIDES: dict[str, pv.Guide] = {
     "AmortizedNormal-diagonal": pv.AmortizedNormal(encoder=TINY),
     "AmortizedNormal-full": pv.AmortizedNormal(encoder=TINY, covariance="full"),
+    "AmortizedLinear-diagonal": pv.AmortizedLinear(covariance="diagonal"),
+    "AmortizedLinear-full": pv.AmortizedLinear(),
+    "AmortizedCategorical": pv.AmortizedCategorical(encoder=TINY),
+    "ExactPosterior": pv.ExactPosterior(),
 }
 
 OBJECTIVES: dict[str, pv.Objective] = {
@@ -54,6 +59,9 @@ OBJECTIVES: dict[str, pv.Objective] = {
 METHODS: dict[str, pv.Method] = {
     "SVI": pv.SVI(),
     "SVI-other": pv.SVI(optimizer="sgd", schedule="exponential", clip_norm=1.0, patience=2, restore_best=True, seed=3),
+    "EM": pv.EM(),
+    "EM-other": pv.EM(max_iterations=7, tolerance=1e-3, n_init=2, acceleration="none", seed=3),
+    "ClosedForm": pv.ClosedForm(),
 }
 
 
@@ -66,7 +74,17 @@ MODELS: dict[str, pv.Model] = {
     **{f"VAE-{name}": vae(prior=prior) for name, prior in PRIORS.items()},
     **{f"VAE-{name}": vae(likelihood=likelihood) for name, likelihood in LIKELIHOODS.items()},
     **{f"VAE-{name}": vae(decoder=network) for name, network in NETWORKS.items()},
+    "FactorAnalysis": pv.FactorAnalysis(latent_dim=LATENT),
+    "FactorAnalysis-isotropic": pv.FactorAnalysis(latent_dim=LATENT, noise="isotropic"),
+    "FactorAnalysis-Normal": pv.FactorAnalysis(latent_dim=LATENT, prior=pv.Normal(loc=(0.5, -1.0, 2.0), scale=(1.0, 2.0, 0.5))),
+    "PPCA": pv.PPCA(latent_dim=LATENT),
+    **{
+        f"GMM-{covariance}": pv.GMM(components=LATENT, covariance=covariance)
+        for covariance in ("full", "tied", "diagonal", "spherical")
+    },
 }
+
+EXACT = {name: model for name, model in MODELS.items() if model.posterior_family != "unknown"}
 
 DECLARATIONS: dict[str, pv.Declaration] = {
     **PRIORS,
@@ -78,6 +96,27 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     **MODELS,
     "DataSource": pv.DataSource(source="mnist", binarize="dynamic", valid=0.05),
 }
+
+
+def fits(model: pv.Model, guide: pv.Guide) -> bool:
+    """Whether the guide is one of the model's posterior; :func:`ppl_vae.build` refuses every other pair."""
+    bayesian = isinstance(guide, pv.BayesianGuide)
+    if bayesian != bool(model.parameter_priors):
+        return False
+    guide = guide.latents if isinstance(guide, pv.BayesianGuide) else guide
+    if isinstance(guide, pv.ExactPosterior):
+        return model.posterior_family != "unknown"
+    return isinstance(guide, pv.AmortizedCategorical) == (model.posterior_family == "discrete")
+
+
+def latent_site(model: pv.Model) -> tuple[str, tuple[int, ...]]:
+    """Name and event shape of the model's latent site."""
+    return ("k", ()) if model.posterior_family == "discrete" else ("z", (LATENT,))
+
+
+def guide_for(model: pv.Model) -> pv.Guide:
+    """An amortized guide of the model's latent variable."""
+    return GUIDES["AmortizedCategorical" if model.posterior_family == "discrete" else "AmortizedNormal-diagonal"]
 
 
 def rows(kind: Kind, n: int = ROWS, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -106,4 +145,4 @@ def spec_for(model: pv.Model, *, size: int = 10 * ROWS) -> pv.DataSpec:
 def built(model: pv.Model, guide: pv.Guide | None = None, *, seed: int = SEED) -> pv.Pair:
     """A pair with reproducible parameters."""
     torch.manual_seed(seed)
-    return pv.build(model, guide or GUIDES["AmortizedNormal-diagonal"], spec_for(model))
+    return pv.build(model, guide or guide_for(model), spec_for(model))

@@ -15,11 +15,13 @@ import yaml
 
 import ppl_vae as pv
 from ppl_vae import cli
+from ppl_vae.declaration import family_members
 from tests.table import rows
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--method.epochs", "1", "--model.latent_dim", "2", "--model.decoder.hidden", "[5]", "--guide.encoder.hidden", "[5]"]
-VERBS = ("fit", "evaluate", "sample", "encode", "list")
+SMALL_MODEL = ["--model.latent_dim", "2", "--model.decoder.hidden", "[5]"]
+SMALL = ["--method.epochs", "1", *SMALL_MODEL, "--guide", "AmortizedNormal", "--guide.encoder.hidden", "[5]"]
+VERBS = ("fit", "compare", "evaluate", "sample", "encode", "list")
 N = 40
 
 OWN = """
@@ -124,7 +126,7 @@ def test_a_session_by_real_processes(folder: Path) -> None:
 
     refused = process("fit", "--model.prior", "Nope", "--out", "never")
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
-    assert "unknown prior 'Nope': choose from GaussianMixture" in refused.stderr
+    assert "unknown prior 'Nope': choose from " in refused.stderr
     assert not (folder / "never").exists()
 
 
@@ -228,7 +230,7 @@ def test_encode_writes_means_draws_and_labels(say: Callable) -> None:
 FIT = ["fit", *SMALL, "--out", "never", "--data", "binary.npz"]
 REFUSED: dict[str, tuple[list[str], str]] = {
     # the list of the issue
-    "unknown prior": ([*FIT, "--model.prior", "Nope"], "unknown prior 'Nope': choose from GaussianMixture"),
+    "unknown prior": ([*FIT, "--model.prior", "Nope"], "unknown prior 'Nope': choose from "),
     "gray under Bernoulli": ([*FIT, "--data", "gray.npy"], "binarize the data (binarize='dynamic'), or use a likelihood on"),
     "NaN": ([*FIT, "--data", "nan.npy"], "nan.npy: expected complete data, got NaN in 1 entries of 1 rows, first in row 3"),
     "wrong shape": (["evaluate", "run", "--data", "other.npy"], "expected data of shape (n, 1, 3, 4), got (40, 1, 2, 4)"),
@@ -248,7 +250,8 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "unknown likelihood": ([*FIT, "--model.likelihood", "Nope"], "unknown likelihood 'Nope': choose from Bernoulli, Gaussian"),
     "unknown decoder": ([*FIT, "--model.decoder", "Nope"], "unknown decoder 'Nope': choose from Linear, MLP"),
     "unknown encoder": ([*FIT, "--guide.encoder", "Nope"], "unknown encoder 'Nope': choose from Linear, MLP"),
-    "another family": ([*FIT, "--model.prior", "MLP"], "unknown prior 'MLP': choose from GaussianMixture"),
+    "field of no guide": (["fit", "--guide.encoder", "MLP"], "--guide.encoder is a field of a guide: name its class before it"),
+    "another family": ([*FIT, "--model.prior", "MLP"], "unknown prior 'MLP': choose from "),
     "no module": ([*FIT, "--model.prior", "nomodule.Thing"], "No module named 'nomodule'"),
     "no declaration": ([*FIT, "--model.prior", "mine.pv"], "mine.pv"),
     "unknown set": ([*FIT, "--data", "mnits"], "did you mean 'mnist'"),
@@ -273,7 +276,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "missing YAML": ([*FIT, "--model", "nope.yaml"], "nope.yaml"),
     "broken YAML": ([*FIT, "--model", "broken.yaml"], "broken.yaml"),
     "empty YAML": ([*FIT, "--model", "empty.yaml"], "empty.yaml: expected a Model, by its class name or its fields, got None"),
-    "unknown in YAML": ([*FIT, "--model", "prior.yaml"], "unknown prior 'Nope': choose from GaussianMixture"),
+    "unknown in YAML": ([*FIT, "--model", "prior.yaml"], "unknown prior 'Nope': choose from "),
     "text in YAML": ([*FIT, "--model", "dim.yaml"], "Expected a <class 'int'>. Got value: x"),
     "family in YAML": ([*FIT, "--model", "guide.yaml"], "unknown model 'AmortizedNormal': choose from"),
     "missing data YAML": ([*FIT, "--data", "nope.yaml"], "nope.yaml"),
@@ -318,6 +321,12 @@ def refused(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture) -
     return err
 
 
+def test_an_unknown_name_lists_every_valid_one(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    line = refused([*FIT, "--model.prior", "Nope"], folder, capsys)
+    assert {"GaussianMixture", "StandardNormal"} <= {cls.__name__ for cls in family_members(pv.Prior)}
+    assert all(cls.__name__ in line for cls in family_members(pv.Prior))
+
+
 @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED)
 def test_bad_input_is_one_line_and_exit_code_2(
     arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture
@@ -332,6 +341,7 @@ def test_a_fit_that_diverges_is_one_line_and_exit_code_1(folder: Path, capsys: p
 
 OPTIONS = {
     "fit": ("--model", "--guide", "--method", "--data", "--config", "--out", "--overwrite", "--device", "--quiet", "--json"),
+    "compare": ("--model", "--methods", "--guides", "--data", "--seeds", "--out", "--overwrite", "--device", "--json"),
     "evaluate": ("run", "--data", "--split", "--samples", "--seed", "--device", "--trust", "--json"),
     "sample": ("run", "--n", "--out", "--draws", "--seed", "--device", "--trust", "--json"),
     "encode": ("run", "--data", "--split", "--samples", "--out", "--seed", "--device", "--trust", "--json"),

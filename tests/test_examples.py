@@ -18,8 +18,11 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 # Arguments that make an example tiny, and a word of what it prints.
 EXAMPLES: dict[str, tuple[list[str], str]] = {
+    "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
+    "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
     "own_prior.py": (["--epochs", "1"], "Laplace(0, b)^8"),
     "plain_pyro_pair.py": (["--epochs", "1"], "store: 0 parameters"),
+    "ppca_linear_vae.py": (["--epochs", "2", "--variances", "6"], "scikit-learn PCA.score"),
     "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
 }

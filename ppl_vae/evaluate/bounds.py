@@ -37,7 +37,8 @@ def elbo_terms(pair: Pair, batch: tuple[Tensor, ...], *, samples: int = 1) -> Te
     Returns:
         Tensors of shape ``(B,)`` in nats, without the plate's N / B scaling.
     """
-    if hasattr(pair.model, "log_prob") and hasattr(pair.guide, "posterior"):
+    point_estimates = not getattr(pair.model, "parameter_sites", ())  # a parameter's KL has no closed form
+    if point_estimates and hasattr(pair.model, "log_prob") and hasattr(pair.guide, "posterior"):
         with contextlib.suppress(NotImplementedError):
             return _exact_terms(pair, batch[0])
     plates, model, guide = _traces(pair, batch, samples)

@@ -39,7 +39,10 @@ class ExactPosterior(Guide):
             ValueError: the model does not know its posterior.
         """
         if not hasattr(model, "posterior"):
-            raise ValueError("this model has no exact posterior: use an amortized guide such as AmortizedNormal")
+            raise ValueError(
+                "this model has no exact posterior, which methods such as EM need: use SVI with an amortized guide such as "
+                "AmortizedNormal"
+            )
         return ExactGuide(model)
 
     def story(self) -> str:

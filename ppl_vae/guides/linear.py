@@ -30,8 +30,8 @@ __all__ = ["AmortizedLinear"]
 class AmortizedLinear(Guide):
     """q(z | x) = Normal(A x + b, Sigma): for factor analysis the exact family if Sigma is full.
 
-    Lucas et al. (2019). A diagonal Sigma is exact only where the loadings' columns are orthogonal in the noise's metric: for PPCA
-    some rotation makes them so.
+    Lucas et al. (2019). A diagonal Sigma is exact only where the loadings' columns are orthogonal in the noise's metric: for
+    PPCA some rotation makes them so.
 
     Args:
         covariance: ``diagonal`` or ``full``.

@@ -49,6 +49,7 @@ class EM(Method):
     acceleration: Literal["squarem", "none"] = "squarem"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.max_iterations >= 1, "at least 1 iteration", self.max_iterations)
         require(0 <= self.tolerance < math.inf, "a tolerance of at least 0", self.tolerance)
         require(self.n_init >= 1, "an n_init of at least 1", self.n_init)

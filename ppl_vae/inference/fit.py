@@ -17,7 +17,8 @@ from torch import Tensor
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate import evaluate, evaluating
-from ppl_vae.guides import AmortizedLinear, AmortizedNormal, ExactPosterior, Guide
+from ppl_vae.guides import AmortizedLinear, AmortizedNormal, BayesianGuide, ExactPosterior, Guide
+from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Method, Row
 from ppl_vae.inference.progress import Progress, progress_bar
 from ppl_vae.inference.svi import SVI
@@ -25,7 +26,7 @@ from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
 from ppl_vae.types import DataSpec
 
-__all__ = ["Fit", "build", "choose_device", "fit"]
+__all__ = ["Fit", "build", "default_guide", "fit", "watched"]
 
 ROWS_AT_ONCE = 1000
 
@@ -60,7 +61,20 @@ def fit(
         >>> fitted.decode(torch.zeros(5, 2)).shape
         torch.Size([5, 1, 8, 8])
     """
-    method = method or SVI()
+    return watched(model, data, guide=guide, method=method or SVI(), device=device, progress=progress)
+
+
+def watched(
+    model: Model | Callable,
+    data: Data | DataSource | str | np.ndarray | Tensor,
+    *,
+    guide: Guide | Callable | None,
+    method: Method,
+    device: str | torch.device,
+    progress: Progress | None,
+    watch: Callable[[Pair, Row], Any] = lambda pair, row: None,
+) -> Fit:
+    """:func:`fit` with ``watch`` looking at the pair as it is after each row of the history; it must draw no random numbers."""
     data = load_data(data)
     if isinstance(model, Model):
         data = data.resolve(model.accepts)
@@ -70,10 +84,15 @@ def fit(
     guide = guide or default_guide(model, method)
     with seeded(method.seed, data.train.x.device):
         pair = build(model, guide, data.spec).to(data.train.x.device)
+
+        def tell(row: Row) -> None:
+            watch(pair, row)
+            report(row)
+
         # Pyro has checked the pair once; from here on what is not finite shows in the numbers.
         with pyro.validation_enabled(False), warnings.catch_warnings(), progress_bar(method, progress) as report:
             warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
-            history = method.run(pair, data, report)
+            history = method.run(pair, data, tell)
     return Fit(
         pair=pair,
         model=model,
@@ -90,14 +109,19 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
     """A declared model and guide, or two plain Pyro programs, as a pair.
 
     Raises:
-        ValueError: data outside the model's support, or a declared half with a plain one.
+        ValueError: data outside the model's support, a declared half with a plain one, or a guide that leaves out parameters.
     """
     if isinstance(model, Model) and isinstance(guide, Guide):
         model.check(spec)
+        if model.parameter_priors and not isinstance(guide, BayesianGuide):
+            raise ValueError(
+                f"the parameters {', '.join(model.parameter_priors)} of this model carry priors, which {guide!r} leaves out: "
+                f"use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS; EM and closed forms fit the model without priors"
+            )
         program = model.build(spec)
         proposal = guide.build(program, spec)
         # A sampled KL makes the ELBO of the exact posterior log p(x) for every sample; an analytic one does not.
-        return Pair(program, proposal, mean_field=not getattr(proposal, "exact", False))
+        return Pair(program, proposal, mean_field=getattr(proposal, "mean_field", not getattr(proposal, "exact", False)))
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
     return Pair(model, guide, mean_field=False)
@@ -106,29 +130,11 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
 def default_guide(model: Model | Callable, method: Method) -> Guide:
     """The guide that a method gives a model if none is declared: as rich as the posterior is known to be, no richer."""
     family = getattr(model, "posterior_family", "unknown")
+    if getattr(model, "parameter_priors", ()) and method.posterior_guide == "any":
+        return BayesianGuide()
     if method.posterior_guide == "exact" or family == "discrete":
         return ExactPosterior()
     return AmortizedLinear() if family == "linear" else AmortizedNormal()
-
-
-def choose_device(name: str | torch.device = "auto") -> torch.device:
-    """The device of that name, or with ``auto`` the fastest that works here.
-
-    Raises:
-        ValueError: no such device.
-    """
-    if name != "auto":
-        try:
-            return torch.zeros(1, device=name).device
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"the device {str(name)!r} does not work here: {str(error).splitlines()[0]}") from None
-    candidates = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
-    for candidate in candidates:
-        try:
-            return torch.ones(1, device=candidate).exp().device
-        except RuntimeError:
-            continue
-    return torch.device("cpu")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from ppl_vae.data import Data
-from ppl_vae.declaration import Declaration
+from ppl_vae.declaration import Declaration, require
 from ppl_vae.pair import Pair
 
 __all__ = ["Method", "Remark", "Report", "Row", "Stopwatch"]
@@ -29,6 +29,9 @@ class Method(Declaration, abc.ABC):
     posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, "a seed of 0 to 2^63 - 1", self.seed)
 
     @property
     @abc.abstractmethod

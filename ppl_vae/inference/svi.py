@@ -16,9 +16,9 @@ from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import evaluate
 from ppl_vae.inference.em import Rows
+from ppl_vae.inference.machine import cpu_threads
 from ppl_vae.inference.method import Method, Report, Row, Stopwatch
 from ppl_vae.inference.objectives import ELBO, Objective
-from ppl_vae.inference.threads import cpu_threads
 from ppl_vae.pair import Pair, local_params
 
 __all__ = ["SVI"]
@@ -63,6 +63,7 @@ class SVI(Method):
     restore_best: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.epochs >= 1, "at least 1 epoch", self.epochs)
         require(self.batch_size >= 1, "a batch_size of at least 1", self.batch_size)
         rate = self.learning_rate
@@ -106,6 +107,7 @@ class SVI(Method):
         with cpu_threads(self.batch_size * sum(parameter.numel() for parameter in training.parameters)):
             for epoch in range(1, self.epochs + 1):
                 history.append({"epoch": epoch, **training.epoch(), "seconds": clock.seconds})
+                _settle(pair)
                 clock.report(history[-1])
                 if "valid_elbo" in history[-1]:
                     best.see(history[-1], pair if self.restore_best else None)
@@ -113,6 +115,7 @@ class SVI(Method):
                         break
         if best.state is not None:
             pair.load_state_dict(best.state)
+            _settle(pair)
         return history
 
 
@@ -188,6 +191,12 @@ class _Best:
         if row["valid_elbo"] > self.elbo:
             self.elbo, self.epoch = row["valid_elbo"], row["epoch"]
             self.state = {name: value.clone() for name, value in pair.state_dict().items()} if pair else None
+
+
+def _settle(pair: Pair) -> None:
+    """Let a guide over parameters write its point estimates into the model."""
+    if hasattr(pair.guide, "settle"):
+        pair.guide.settle()
 
 
 def _scheduler(method: SVI, optimizer: torch.optim.Optimizer) -> LRScheduler:

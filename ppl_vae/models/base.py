@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from torch import nn
 
 from ppl_vae.declaration import Declaration
+from ppl_vae.priors import Prior
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["Model"]
@@ -24,6 +26,11 @@ class Model(Declaration, abc.ABC):
     """
 
     posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "unknown"
+
+    @property
+    def parameter_priors(self) -> Mapping[str, Prior]:
+        """The priors of parameters that have one; the others are point estimates."""
+        return {}
 
     @property
     @abc.abstractmethod

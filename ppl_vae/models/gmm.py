@@ -4,13 +4,15 @@
         k_n ~ Categorical(pi)
         x_n ~ Normal(mu_k, Sigma_k)   given k = k_n
 
-Dempster, Laird and Rubin (1977). In SVI Pyro enumerates k, so no gradient is ever sampled through it.
+Dempster, Laird and Rubin (1977). In SVI Pyro enumerates k, so no gradient is ever sampled through it. With
+priors on pi, mu or Sigma the program is the one of :mod:`ppl_vae.models.bayesian`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +25,9 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.em import Problem, covariances, mixture, mixture_missing, mixture_start
 from ppl_vae.models.base import Model
+from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.pair import data_plate
+from ppl_vae.priors import Prior
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["GMM", "MixtureModel"]
@@ -40,9 +44,14 @@ class GMM(Model):
         covariance: ``full``, one matrix ``tied`` by all components, ``diagonal`` or ``spherical``.
         floor: least standard deviation of a component in any direction that EM allows, in the units of what the model sees; a
             component on a single point would have an infinite density otherwise.
+        weights: prior of pi, by default none: a point estimate. Priors are in the units of what the model sees.
+        locs: prior of each element of the means mu_k, likewise.
+        scales: prior of the standard deviations of a ``diagonal`` or ``spherical`` covariance, likewise.
+        covariances: prior of each matrix of a ``full`` or ``tied`` covariance, likewise.
 
     Raises:
-        ValueError: fewer than one component, an unknown covariance, a floor that is not positive.
+        ValueError: fewer than one component, an unknown covariance, a floor that is not positive, a prior of a parameter that
+            the model has not or that cannot lie in its support.
 
     Example:
         >>> print(GMM(components=3))
@@ -54,12 +63,26 @@ class GMM(Model):
     components: int = 10
     covariance: Literal["full", "tied", "diagonal", "spherical"] = "full"
     floor: float = 1e-3
+    weights: Prior | None = None
+    locs: Prior | None = None
+    scales: Prior | None = None
+    covariances: Prior | None = None
 
     def __post_init__(self) -> None:
         require(self.components >= 1, "at least 1 component", self.components)
         kinds = ("full", "tied", "diagonal", "spherical")
         require(self.covariance in kinds, f"a covariance of {', '.join(kinds)}", self.covariance)
         require(0 < self.floor < math.inf, "a positive floor", self.floor)
+        absent = "scales" if self.covariance in ("full", "tied") else "covariances"
+        here = f"no prior of {absent} for a covariance that is {self.covariance}"
+        require(getattr(self, absent) is None, here, getattr(self, absent))
+        check_priors(BayesianMixtureModel.supports, self.parameter_priors)
+
+    @property
+    def parameter_priors(self) -> Mapping[str, Prior]:
+        """The priors of parameters that have one."""
+        priors = {"weights": self.weights, "locs": self.locs, "scales": self.scales, "covariances": self.covariances}
+        return {name: prior for name, prior in priors.items() if prior is not None}
 
     @property
     def accepts(self) -> frozenset[Kind]:
@@ -70,9 +93,19 @@ class GMM(Model):
         """Raise ``ValueError`` if the data are not numbers."""
         if spec.kind not in self.accepts:
             raise ValueError(f"GMM is a model of numbers, but these data are {spec.kind}")
+        check_complete(spec, self.parameter_priors)
 
-    def build(self, spec: DataSpec) -> MixtureModel:
+    def build(self, spec: DataSpec) -> Any:
         """The Pyro program for data of this shape and number."""
+        if self.parameter_priors:
+            return BayesianMixtureModel(
+                size=spec.size,
+                columns=math.prod(spec.event_shape),
+                components=self.components,
+                structure=self.covariance,
+                floor=self.floor,
+                priors=self.parameter_priors,
+            )
         program = IncompleteMixtureModel if spec.missing else MixtureModel
         return program(size=spec.size, columns=math.prod(spec.event_shape), declared=self)
 
@@ -81,7 +114,9 @@ class GMM(Model):
         spread = {"full": "Sigma_k", "tied": "Sigma", "diagonal": "diag(sigma_k^2)", "spherical": "sigma_k^2 I"}[
             self.covariance
         ]
-        return f"k ~ Categorical(pi_1..pi_{self.components}); x | k ~ Normal(mu_k, {spread})"
+        symbols = {"weights": "pi", "locs": "mu_k", "scales": "sigma_k", "covariances": spread}
+        parameters = "".join(f"{symbols[name]} ~ {p.story(())}; " for name, p in self.parameter_priors.items())
+        return f"{parameters}k ~ Categorical(pi_1..pi_{self.components}); x | k ~ Normal(mu_k, {spread})"
 
 
 class MixtureModel(PyroModule):
@@ -141,6 +176,23 @@ class MixtureModel(PyroModule):
             spread = (self.raw.double().exp() + MIN_DIAGONAL).square()
         return mixture.Parameters(weights, locs, spread.reshape(self.spread_shape))
 
+    @property
+    def gaussians(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pi ``(C,)``, mu ``(C, D)`` and the whole matrices Sigma ``(C, D, D)``, for pictures and comparisons."""
+        with torch.no_grad():
+            L = self.scale_tril.double()
+            return self.logits.double().softmax(0), self.loc.double(), L @ L.mT
+
+    def distance(self, other: MixtureModel) -> float:
+        """Root mean square distance of the means, each matched with one of the other's, in units of what the model sees.
+
+        The matching is the one with the least sum of squared distances (Kuhn 1955), so the order of components is free.
+        """
+        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # comes with scikit-learn
+
+        squared = torch.cdist(self.gaussians[1], other.gaussians[1].to(self.loc.device)).square().cpu().numpy()
+        return math.sqrt(squared[linear_sum_assignment(squared)].mean())
+
     def prior(self) -> dist.Distribution:
         """p(k), one-hot, whose mean is pi."""
         return dist.OneHotCategorical(logits=self.logits)
@@ -150,10 +202,12 @@ class MixtureModel(PyroModule):
         covariance = torch.einsum("...c,cij->...ij", z, self.scale_tril @ self.scale_tril.mT)
         return dist.MultivariateNormal(z @ self.loc, covariance_matrix=covariance)
 
+    @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
-        """Exact log p(x) of each datum in nats, ``(B,)``, x ``(B, *event)``; computed in float64."""
+        """Exact log p(x) of each datum in nats, ``(B,)``, x ``(B, *event)``; in float64, without gradients."""
         return mixture.log_prob(self.parameters_em, x.flatten(1), self.structure)
 
+    @torch.no_grad()
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The exact p(k | x) of each datum, one-hot, whose mean is the responsibilities."""
         joint = mixture.component_log_prob(self.parameters_em, x.flatten(1), self.structure)
@@ -196,10 +250,12 @@ class MixtureModel(PyroModule):
 class IncompleteMixtureModel(MixtureModel):
     """The same model of data with missing entries (NaN), which are integrated out exactly."""
 
+    @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p of the observed entries of each datum in nats, ``(B,)``."""
         return mixture_missing.log_prob(self.parameters_em, x.flatten(1).double(), self.structure)
 
+    @torch.no_grad()
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The exact p(k | observed entries) of each datum, one-hot."""
         found = mixture_missing.responsibilities(self.parameters_em, x.flatten(1).double(), self.structure)

@@ -4,7 +4,8 @@
         z_n ~ Normal(mu0, Sigma0)             Normal(0, I) by default
         x_n ~ Normal(W z_n + mu, diag(psi))   psi_1 = ... = psi_D in PPCA
 
-Rubin and Thayer (1982); Tipping and Bishop (1999); as a VAE with a linear decoder: Lucas et al. (2019).
+Rubin and Thayer (1982); Tipping and Bishop (1999); as a VAE with a linear decoder: Lucas et al. (2019). With priors on W, mu
+or psi the program is the one of :mod:`ppl_vae.models.bayesian`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +26,7 @@ from ppl_vae.em import Problem, Squarem, linear_gaussian, missing, moments, post
 from ppl_vae.em.driver import Step
 from ppl_vae.likelihoods import Gaussian
 from ppl_vae.models.base import Model
+from ppl_vae.models.bayesian import BayesianFactorModel, check_complete, check_priors
 from ppl_vae.models.vae import LatentModel
 from ppl_vae.nn.base import Flattened
 from ppl_vae.priors import Normal, Prior, StandardNormal
@@ -97,9 +100,13 @@ class FactorAnalysis(_LinearGaussian):
         floor: least noise scale of an element, in the units of what the model sees. A constant column, or one that the factors
             explain entirely (a Heywood case), stands on it: without it the likelihood has no upper bound.
         noise: ``diagonal``, or ``isotropic``, which is PPCA.
+        weights: prior of each element of W, by default none: a point estimate. Priors are in the units of what the model sees.
+        loc: prior of mu, likewise.
+        scale: prior of the noise scales psi^(1/2), likewise.
 
     Raises:
-        ValueError: fewer than one factor, a prior that is not normal, a floor that is not positive.
+        ValueError: fewer than one factor, a prior that is not normal, a floor that is not positive, a prior of a parameter that
+            cannot lie in its support.
 
     Example:
         >>> print(FactorAnalysis(latent_dim=3))
@@ -107,10 +114,45 @@ class FactorAnalysis(_LinearGaussian):
     """
 
     noise: Literal["diagonal", "isotropic"] = "diagonal"
+    weights: Prior | None = None
+    loc: Prior | None = None
+    scale: Prior | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.noise in ("diagonal", "isotropic"), "a noise that is diagonal or isotropic", self.noise)
+        check_priors(BayesianFactorModel.supports, self.parameter_priors)
+        standard = self.prior == StandardNormal() or not self.parameter_priors
+        require(standard, "StandardNormal() as p(z) of a model whose parameters have priors", self.prior)
+
+    @property
+    def parameter_priors(self) -> Mapping[str, Prior]:
+        """The priors of parameters that have one."""
+        priors = {"weights": self.weights, "loc": self.loc, "scale": self.scale}
+        return {name: prior for name, prior in priors.items() if prior is not None}
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` if the data are not numbers, fewer than the factors, or incomplete for a Bayesian treatment."""
+        super().check(spec)
+        check_complete(spec, self.parameter_priors)
+
+    def build(self, spec: DataSpec) -> Any:
+        """The Pyro program for data of this shape and number."""
+        if not self.parameter_priors:
+            return super().build(spec)
+        return BayesianFactorModel(
+            size=spec.size,
+            columns=math.prod(spec.event_shape),
+            latent_dim=self.latent_dim,
+            isotropic=self.isotropic,
+            floor=self.floor,
+            priors=self.parameter_priors,
+        )
+
+    def story(self) -> str:
+        """The sites from top to bottom, as mathematics."""
+        symbols = {"weights": "W", "loc": "mu", "scale": "sigma" if self.isotropic else "psi^(1/2)"}
+        return "".join(f"{symbols[name]} ~ {p.story(())}; " for name, p in self.parameter_priors.items()) + super().story()
 
     @property
     def isotropic(self) -> bool:
@@ -140,7 +182,8 @@ class PPCA(_LinearGaussian):
 class Loadings(nn.Module):
     """The affine map z -> unit * (weight z + bias); gradients see every column in its own unit.
 
-    Parameters ``weight (D, K)`` and ``bias (D,)``; the buffer ``unit (D,)`` is the columns' standard deviation once data are seen.
+    Parameters ``weight (D, K)`` and ``bias (D,)``; the buffer ``unit (D,)`` is the columns' standard deviation once data are
+    seen.
     """
 
     unit: Tensor
@@ -196,6 +239,10 @@ class LinearGaussianModel(LatentModel):
             _, W, noise = posterior.fold_prior(self.parameters_em, self.prior_em)
             canonical = rotations.canonical(W, None if self.isotropic else noise)
             return rotations.varimax(canonical) if rotation == "varimax" else canonical
+
+    def distance(self, other: LinearGaussianModel) -> float:
+        """Largest principal angle between the two loadings' column spaces in radians, whatever their rotations."""
+        return rotations.principal_angle(self.loadings.double(), other.loadings.double()).item()
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum in nats, ``(B,)``, x ``(B, *event)``; computed in float64."""

@@ -51,6 +51,7 @@ class VAE(Model):
 
     def __post_init__(self) -> None:
         require(self.latent_dim >= 1, "a latent_dim of at least 1", self.latent_dim)
+        require(self.prior.support == "real", "a prior on the real numbers", self.prior)
 
     @property
     def accepts(self) -> frozenset[Kind]:

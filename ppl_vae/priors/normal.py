@@ -47,6 +47,8 @@ class Normal(Prior):
 
     def story(self, shape: tuple[int, ...]) -> str:
         """The density as text."""
+        if not shape:
+            return f"Normal({_text(self.loc)}, {_text(self.scale)}^2)"
         return f"Normal({_text(self.loc)}, diag({_text(self.scale)}^2)), K = {math.prod(shape)}"
 
 

@@ -29,4 +29,4 @@ class StandardNormal(Prior):
 
     def story(self, shape: tuple[int, ...]) -> str:
         """The density as text."""
-        return f"Normal(0, I_{math.prod(shape)})"
+        return f"Normal(0, I_{math.prod(shape)})" if shape else "Normal(0, I)"

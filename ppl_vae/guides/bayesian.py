@@ -1,0 +1,173 @@
+"""Guides over parameters as well as latent variables.
+
+    q(theta, z | x) = q(theta) prod_n q(z_n | x_n, theta)
+
+q(theta) is one of Pyro's automatic guides in unconstrained coordinates (Kucukelbir et al. 2017), q(z | x, theta) any guide over
+the latent variables: with the exact posterior only q(theta) is approximate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide.initialization import init_to_value
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.declaration import require
+from ppl_vae.guides.base import Guide
+from ppl_vae.guides.exact import ExactPosterior
+from ppl_vae.pair import local_params
+from ppl_vae.types import DataSpec
+
+__all__ = ["BayesianGuide", "ParameterGuide"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BayesianGuide(Guide):
+    """q(theta, z | x) = q(theta) q(z | x, theta), for models whose parameters carry priors.
+
+    Args:
+        parameters: q(theta): ``map`` (a point, by ``AutoDelta``: the objective is then log p(x, theta) / N instead of a bound),
+            ``mean_field`` (independent normals, ``AutoNormal``) or ``full_rank`` (one normal, ``AutoMultivariateNormal``), all
+            but the point in unconstrained coordinates.
+        latents: q(z | x, theta); an amortized guide does not look at theta.
+
+    Raises:
+        ValueError: unknown parameters.
+
+    Example:
+        >>> print(BayesianGuide(parameters="full_rank"))
+        q(theta) = Normal(m, L L^T) on unconstrained theta; q(z | x, theta) = p(z | x, theta)
+    """
+
+    parameters: Literal["map", "mean_field", "full_rank"] = "mean_field"
+    latents: Guide = ExactPosterior()
+
+    def __post_init__(self) -> None:
+        require(self.parameters in PARAMETERS, f"parameters of {', '.join(PARAMETERS)}", self.parameters)
+        require(not isinstance(self.latents, BayesianGuide), "a guide over latent variables", self.latents)
+
+    def build(self, model: Any, spec: DataSpec) -> nn.Module:
+        """The Pyro program for parameters and latent variables of ``model``.
+
+        Raises:
+            ValueError: no parameter of the model carries a prior.
+        """
+        if not getattr(model, "parameter_sites", ()):
+            raise ValueError(
+                "no parameter of this model carries a prior, so a guide over parameters has nothing to do: use "
+                f"{self.latents!r}, or declare priors such as FactorAnalysis(weights=Normal()) or GMM(weights=Dirichlet())"
+            )
+        return PARAMETERS[self.parameters](model, self.latents.build(model, spec))
+
+    def story(self) -> str:
+        """The factorization, as mathematics."""
+        density = {
+            "map": "delta(theta - m)",
+            "mean_field": "Normal(m, diag(s^2)) on unconstrained theta",
+            "full_rank": "Normal(m, L L^T) on unconstrained theta",
+        }[self.parameters]
+        latents = "p(z | x, theta)" if self.latents == ExactPosterior() else self.latents.story().partition(" = ")[2]
+        return f"q(theta) = {density}; q(z | x, theta) = {latents}"
+
+
+class ParameterGuide(PyroModule):
+    """One of Pyro's automatic guides over the parameters, then the guide over the latent variables given their draw.
+
+    ``theta`` holds the former's parameters. Its subclasses place q(theta): at a mean and a covariance's Cholesky factor in the
+    model's unconstrained coordinates.
+    """
+
+    mean_field = False  # Pyro's KL of a transformed site leaves out the Jacobian
+    auto: Callable[..., AutoGuide]
+    theta: Any
+    latents: Any
+
+    def __init__(self, model: Any, latents: nn.Module) -> None:
+        super().__init__()
+        self._model = (model,)  # in a tuple, so that its parameters are not listed twice
+        # Pyro sees the parameters' sites alone, so that q(theta) is made here, before there are data.
+        self.theta = self.auto(model.draw, init_loc_fn=init_to_value(values=model.values))
+        with torch.no_grad(), local_params():
+            self.theta._setup_prototype()
+        self.latents = latents
+
+    def forward(self, x: Tensor) -> Any:
+        """Draw the parameters, then the latent variables of the batch x ``(B, *event)``."""
+        with self._model[0].given(self.theta()):
+            return self.latents(x)
+
+    def posterior(self, x: Tensor) -> Any:
+        """q(z | x) at the point estimates of the parameters."""
+        return self.latents.posterior(x)
+
+    @property
+    def exact_latents(self) -> bool:
+        """Whether q(z | x, theta) is p(z | x, theta)."""
+        return getattr(self.latents, "exact", False)
+
+    def settle(self) -> None:
+        """Write q(theta)'s medians, or its point, into the model as point estimates; fits do it, your own loops should."""
+        with torch.no_grad(), local_params():
+            self._model[0].assign(self.theta.median())
+
+    @torch.no_grad()
+    def initialize(self, rows: Any, model: Any) -> None:
+        """Start at the model's point estimates, as wide as a posterior given N data is."""
+        coordinates = model.coordinates()
+        mean = coordinates.pack(model.values)
+        self.place(mean, model.size**-0.5 * torch.eye(coordinates.size, dtype=mean.dtype, device=mean.device))
+        if hasattr(self.latents, "initialize"):
+            self.latents.initialize(rows, model)
+
+    def place(self, mean: Tensor, scale_tril: Tensor) -> None:
+        """Make q(theta) as near as the family can to the normal with this mean ``(P,)`` and factor ``(P, P)``."""
+        raise NotImplementedError
+
+
+class PointGuide(ParameterGuide):
+    """q(theta) = delta(theta - m)."""
+
+    auto = AutoDelta
+
+    @torch.no_grad()
+    def place(self, mean: Tensor, scale_tril: Tensor) -> None:
+        """Take the mean."""
+        for name, value in self._model[0].coordinates().unpack(mean).items():
+            setattr(self.theta, name, value)
+
+
+class MeanFieldGuide(ParameterGuide):
+    """Independent normals; their means and scales are ``theta.locs`` and ``theta.scales``."""
+
+    auto = AutoNormal
+
+    @torch.no_grad()
+    def place(self, mean: Tensor, scale_tril: Tensor) -> None:
+        """Take the mean and the marginal scales."""
+        coordinates = self._model[0].coordinates()
+        scales = coordinates.split(scale_tril.square().sum(-1).sqrt())
+        for name, loc in coordinates.split(mean).items():
+            setattr(self.theta.locs, name, loc)
+            setattr(self.theta.scales, name, scales[name])
+
+
+class FullRankGuide(ParameterGuide):
+    """One normal: mean ``theta.loc`` and factor ``theta.scale * theta.scale_tril``, the latter's diagonal one."""
+
+    auto = AutoMultivariateNormal
+
+    @torch.no_grad()
+    def place(self, mean: Tensor, scale_tril: Tensor) -> None:
+        """Take both."""
+        self.theta.loc.copy_(mean)
+        self.theta.scale = scale_tril.diagonal()
+        self.theta.scale_tril = scale_tril / scale_tril.diagonal().unsqueeze(-1)
+
+
+PARAMETERS: dict[str, type[ParameterGuide]] = {"map": PointGuide, "mean_field": MeanFieldGuide, "full_rank": FullRankGuide}

@@ -1,0 +1,70 @@
+"""The Dirichlet prior of mixture weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.declaration import require
+from ppl_vae.priors.base import Prior, Support
+
+__all__ = ["Dirichlet"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dirichlet(Prior):
+    """p(pi) proportional to prod_c pi_c^(a_c - 1) on the simplex; 1 is uniform, below 1 empties components.
+
+    Sparse mixtures by a small concentration: Rousseau and Mengersen (2011).
+
+    Args:
+        concentration: a, one for all components or one each.
+
+    Raises:
+        ValueError: a concentration that is not positive; on building, a number of values that is not the number of components.
+
+    Example:
+        >>> Dirichlet(concentration=(1.0, 3.0)).build((2,))().mean
+        tensor([0.2500, 0.7500])
+    """
+
+    support: ClassVar[Support] = "simplex"
+
+    concentration: float | tuple[float, ...] = 1.0
+
+    def __post_init__(self) -> None:
+        several = isinstance(self.concentration, (tuple, list))
+        values = tuple(self.concentration) if isinstance(self.concentration, (tuple, list)) else (self.concentration,)
+        require(bool(values) and all(0 < a < math.inf for a in values), "positive concentrations", self.concentration)
+        object.__setattr__(self, "concentration", values if several else self.concentration)
+
+    def build(self, shape: tuple[int, ...]) -> nn.Module:
+        """A module whose call returns the distribution on ``shape``, the last axis summing to one."""
+        a = torch.as_tensor(self.concentration, dtype=torch.get_default_dtype())
+        if a.dim() and len(a) != shape[-1]:
+            raise ValueError(f"expected one concentration or {shape[-1]}, one for each component, got {len(a)}")
+        return DirichletModule(a.expand(shape).clone())
+
+    def story(self, shape: tuple[int, ...]) -> str:
+        """The density as text."""
+        a = self.concentration
+        return f"Dirichlet({', '.join(f'{v:g}' for v in a) if isinstance(a, tuple) else f'{a:g}'})"
+
+
+class DirichletModule(nn.Module):
+    """Its concentration is a buffer, so it follows ``.to(device)``."""
+
+    concentration: Tensor
+
+    def __init__(self, concentration: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("concentration", concentration, persistent=False)
+
+    def forward(self) -> dist.Distribution:
+        """p(pi)."""
+        return dist.Dirichlet(self.concentration).to_event(self.concentration.dim() - 1)
