@@ -51,6 +51,7 @@ class Pair(nn.Module):
         self.model = _as_module(model)
         self.guide = _as_module(guide)
         self.mean_field = mean_field
+        self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
         self._plates: dict[int, Plates] = {}  # by the size of a batch: a plate may be as large as its batch
 
     def plates(self, *batch: Tensor) -> Plates:

@@ -287,3 +287,25 @@ def test_a_file_gives_the_same_fit_as_memory(x: np.ndarray, data: pv.Data, model
     mapped, held = (em.run(p.step, p.start, max_iterations=15, acceleration=p.acceleration) for p in problems)
     assert mapped.history[-1].log_likelihood == pytest.approx(held.history[-1].log_likelihood, abs=1e-10)
     assert mapped.history[-1].log_likelihood == pytest.approx(memory.history[-1]["log_likelihood"], abs=1e-3)
+
+
+@pytest.mark.parametrize("model", [pv.FactorAnalysis(latent_dim=2), pv.PPCA(latent_dim=2), pv.GMM(components=3)], ids=str)
+def test_a_warm_start_goes_on_where_the_earlier_fit_stopped(model: pv.Model) -> None:
+    x = np.random.default_rng(0).normal(size=(200, 5)) @ np.random.default_rng(1).normal(size=(5, 5))
+    data = pv.load_data(x.astype(np.float32), valid=0.0, test=0.0)
+    short = pv.fit(model, data, method=pv.EM(max_iterations=5, acceleration="none"))
+    going_on = pv.fit(model, data, method=pv.EM(), warm_start=short)
+    log_likelihood = short.evaluate(data.train)["log_likelihood"]
+    assert going_on.history[0]["log_likelihood"] == pytest.approx(log_likelihood, abs=1e-5)
+    assert going_on.history[-1]["log_likelihood"] > log_likelihood
+    done = pv.fit(model, data, method=pv.EM(), warm_start=going_on)
+    assert len(done.history) <= len(going_on.history)
+    by_gradients = pv.fit(model, data, method=pv.SVI(epochs=1, learning_rate=1e-6), warm_start=done)
+    assert by_gradients.evaluate(data.train)["log_likelihood"] == pytest.approx(done.history[-1]["log_likelihood"], abs=1e-3)
+
+
+def test_a_warm_start_from_another_model_is_refused() -> None:
+    data = pv.load_data(np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32))
+    fitted = pv.fit(pv.PPCA(latent_dim=1), data, method=pv.EM())
+    with pytest.raises(ValueError, match="a warm start needs an earlier fit of the same model"):
+        pv.fit(pv.PPCA(latent_dim=2), data, method=pv.EM(), warm_start=fitted)

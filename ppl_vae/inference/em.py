@@ -34,7 +34,8 @@ class EM(Method):
         seed: of random starts.
         max_iterations: the most steps of each start.
         tolerance: converged when the log-likelihood's relative change per step falls below it.
-        n_init: number of starts; the best one is kept. A linear-Gaussian model's first start is fixed, the others are random.
+        n_init: number of starts; the best one is kept. The first is the warm start if there is one; a linear-Gaussian model's
+            first start is fixed, the others are random.
         acceleration: ``squarem`` where the model has a safeguarded scheme (factor analysis), or ``none``.
 
     Raises:
@@ -78,6 +79,8 @@ class EM(Method):
         for start in range(self.n_init):
             fixed = start == 0 and not getattr(pair.model, "random_start", False)
             problem = problem_of(rows, generator=None if fixed else generator, accelerate=self.acceleration == "squarem")
+            if start == 0 and "model" in pair.warm:
+                problem = problem._replace(start=pair.model.em_state())
             results.append((problem, *self._iterate(problem, constant, clock)))
         problem, state, history = max(results, key=lambda result: result[2][-1]["log_likelihood"])
         problem.assign(state)

@@ -37,6 +37,7 @@ def fit(
     *,
     guide: Guide | Callable | None = None,
     method: Method | None = None,
+    warm_start: Fit | None = None,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
 ) -> Fit:
@@ -47,6 +48,8 @@ def fit(
         data: what :func:`~ppl_vae.load_data` takes or gave.
         guide: a declared guide (by default :func:`default_guide`), or a plain Pyro program if the model is one.
         method: how; ``SVI()`` by default.
+        warm_start: an earlier fit of the same model, by any method, whose parameters are the start; the guide's too if it is
+            declared alike.
         device: where; ``auto`` takes CUDA or MPS where it works, else the CPU.
         progress: called with each row of the history; by default a progress bar if standard error is a terminal.
 
@@ -54,14 +57,16 @@ def fit(
         The fitted pair with everything that is known about it.
 
     Raises:
-        ValueError: data outside the model's support, a guide that does not go with the model, an unknown device.
+        ValueError: data outside the model's support, a guide that does not go with the model, a warm start from another model,
+            an unknown device.
 
     Example:
         >>> fitted = fit(VAE(latent_dim=2), "digits", method=SVI(epochs=1))
         >>> fitted.decode(torch.zeros(5, 2)).shape
         torch.Size([5, 1, 8, 8])
     """
-    return watched(model, data, guide=guide, method=method or SVI(), device=device, progress=progress)
+    method = method or SVI()
+    return watched(model, data, guide=guide, method=method, warm_start=warm_start, device=device, progress=progress)
 
 
 def watched(
@@ -72,6 +77,7 @@ def watched(
     method: Method,
     device: str | torch.device,
     progress: Progress | None,
+    warm_start: Fit | None = None,
     watch: Callable[[Pair, Row], Any] = lambda pair, row: None,
 ) -> Fit:
     """:func:`fit` with ``watch`` looking at the pair as it is after each row of the history; it must draw no random numbers."""
@@ -84,6 +90,8 @@ def watched(
     guide = guide or default_guide(model, method)
     with seeded(method.seed, data.train.x.device):
         pair = build(model, guide, data.spec).to(data.train.x.device)
+        if warm_start is not None:
+            _take_over(pair, warm_start, guide)
 
         def tell(row: Row) -> None:
             watch(pair, row)
@@ -125,6 +133,19 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
     return Pair(model, guide, mean_field=False)
+
+
+def _take_over(pair: Pair, start: Fit, guide: Guide | Callable) -> None:
+    """Copy the parameters of an earlier fit, the guide's only if it is declared alike."""
+    try:
+        pair.model.load_state_dict(start.pair.model.state_dict())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"a warm start needs an earlier fit of the same model to data of the same shape: {reason}") from None
+    pair.warm.add("model")
+    if guide == start.guide:
+        pair.guide.load_state_dict(start.pair.guide.state_dict())
+        pair.warm.add("guide")
 
 
 def default_guide(model: Model | Callable, method: Method) -> Guide:

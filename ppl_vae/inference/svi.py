@@ -97,9 +97,9 @@ class SVI(Method):
             )
         clock = Stopwatch(report)
         pair.plates(next(data.train.batches(min(2, len(data.train)))))
-        if hasattr(pair.model, "initialize"):
+        if hasattr(pair.model, "initialize") and "model" not in pair.warm:
             pair.model.initialize(Rows(data.train), torch.Generator(data.train.x.device).manual_seed(self.seed))
-        if hasattr(pair.guide, "initialize"):
+        if hasattr(pair.guide, "initialize") and "guide" not in pair.warm:
             pair.guide.initialize(Rows(data.train), pair.model)
         training = _Training(self, pair, data)
         history: list[Row] = []

@@ -224,6 +224,11 @@ class MixtureModel(PyroModule):
         self.assign(self.em(rows, generator=generator).start)
 
     @torch.no_grad()
+    def em_state(self) -> mixture.Parameters:
+        """The present parameters, which EM iterates and :meth:`assign` takes."""
+        return self.parameters_em
+
+    @torch.no_grad()
     def assign(self, parameters: mixture.Parameters) -> None:
         """Write weights, means and covariances into the module."""
         weights, locs, spread = parameters

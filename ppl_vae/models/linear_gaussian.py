@@ -282,6 +282,11 @@ class LinearGaussianModel(LatentModel):
         self.assign(self.em(rows).start)
 
     @torch.no_grad()
+    def em_state(self) -> linear_gaussian.Parameters:
+        """The present parameters in the form with a standard normal prior, which EM iterates and :meth:`assign` takes."""
+        return posterior.fold_prior(self.parameters_em, self.prior_em)
+
+    @torch.no_grad()
     def assign(self, parameters: linear_gaussian.Parameters) -> None:
         """Write parameters of the form with a standard normal prior into the modules, whatever their prior is."""
         loc, W, noise = parameters

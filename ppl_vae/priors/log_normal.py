@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior, Support
+from ppl_vae.priors.normal import NormalModule
 
 __all__ = ["LogNormal"]
 
@@ -50,16 +51,8 @@ class LogNormal(Prior):
         return f"LogNormal({self.loc:g}, {self.scale:g}^2)"
 
 
-class LogNormalModule(nn.Module):
-    """Its moments are buffers, so they follow ``.to(device)``."""
-
-    loc: Tensor
-    scale: Tensor
-
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("loc", loc, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
+class LogNormalModule(NormalModule):
+    """``loc`` and ``scale`` are those of log s."""
 
     def forward(self) -> dist.Distribution:
         """p(s)."""
