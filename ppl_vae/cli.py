@@ -93,8 +93,7 @@ def fit_verb(
         print(f"{fitted.model}\n{fitted.guide}")
         _print_table({name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)}, metrics["unit"])
         print(f"{metrics['iterations']} iterations in {metrics['seconds']:.1f} s on {fitted.device}")
-    if folder is not None and not quiet:
-        print(f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+        _say_saved(folder)
     return None
 
 
@@ -121,8 +120,7 @@ def compare_verb(
         return _print_json(found.to_dict())
     if not quiet:
         print(f"{model}\n{runs.UNIT}; s: seconds{'; ±: standard deviation over seeds' if seeds > 1 else ''}\n{found}")
-    if folder is not None and not quiet:
-        print(f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+        _say_saved(folder)
     return None
 
 
@@ -391,6 +389,11 @@ def _print_table(splits: dict[str, dict[str, Any]], unit: str) -> None:
     for split, numbers in splits.items():
         table.add_row(split, *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in numbers.values()))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _say_saved(folder: Path | None) -> None:
+    if folder is not None:
+        print(f"saved in {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 def _done(content: dict[str, Any], *, as_json: bool) -> None:

@@ -92,15 +92,7 @@ def watched(
         pair = build(model, guide, data.spec).to(data.train.x.device)
         if warm_start is not None:
             _take_over(pair, warm_start, guide)
-
-        def tell(row: Row) -> None:
-            watch(pair, row)
-            report(row)
-
-        # Pyro has checked the pair once; from here on what is not finite shows in the numbers.
-        with pyro.validation_enabled(False), warnings.catch_warnings(), progress_bar(method, progress) as report:
-            warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
-            history = method.run(pair, data, tell)
+        history = _run(method, pair, data, progress, watch)
     return Fit(
         pair=pair,
         model=model,
@@ -111,6 +103,18 @@ def watched(
         transform=data.train.transform,
         history=history,
     )
+
+
+def _run(method: Method, pair: Pair, data: Data, progress: Progress | None, watch: Callable[[Pair, Row], Any]) -> list[Row]:
+    """The method's history, each row watched and then reported; Pyro checks no more than the method itself asks for."""
+    with pyro.validation_enabled(False), warnings.catch_warnings(), progress_bar(method, progress) as report:
+        warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # what is not finite shows in the numbers
+
+        def tell(row: Row) -> None:
+            watch(pair, row)
+            report(row)
+
+        return method.run(pair, data, tell)
 
 
 def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
