@@ -205,7 +205,7 @@ def compare(comparison: Comparison) -> Figure:
     """
     rows = comparison.rows
     mixtures = [getattr(fits[0].pair.model, "gaussians", None) for fits in comparison.fits]
-    plane = comparison.data.train.x[0].numel() == 2 and all(mixtures)
+    plane = math.prod(comparison.data.train.event_shape) == 2 and all(mixtures)
     height = max(5.0 if plane else 4.0, 1.5 + 0.8 * len(rows)) + 0.2 * math.ceil(len(rows) / 2)
     figure, axes = _figure(16 if plane else 11, height, columns=3 if plane else 2)
     colours = [mpl.colormaps["tab10"](i % 10) for i in range(len(rows))]

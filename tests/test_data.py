@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import os
+import threading
 import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +16,12 @@ import pytest
 import torch
 from torch import Generator
 from torch.distributions import Independent, Normal
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from ppl_vae.cli import main
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
+from ppl_vae.data.stream import Stream
+from ppl_vae.runs import load_run
 
 rng = np.random.default_rng(0)
 IMAGES = rng.integers(0, 256, (40, 4, 5), dtype=np.uint8)
@@ -385,6 +392,316 @@ def save_images(
             Image.fromarray(IMAGES[index, :, :width]).convert(mode).save(folder / name / f"{index}.png")
 
 
+# --- streams
+
+
+def shards(folder: Path, values: np.ndarray, pieces: int = 3) -> Path:
+    folder.mkdir()
+    for index, part in enumerate(np.array_split(values, pieces)):
+        np.save(folder / f"{index}.npy", part)
+    return folder
+
+
+@pytest.fixture
+def little(monkeypatch):
+    """One MiB of a declared stream is 600 bytes, and 100 bytes of a file are converted at once."""
+    monkeypatch.setattr("ppl_vae.data.stream.MIB", 600)
+    monkeypatch.setattr("ppl_vae.data.stream.PIECE", 100)
+
+
+GAPS = np.where(REALS > 4, np.nan, REALS)
+STREAMS = {
+    **KINDS,
+    "colour images": (rng.integers(0, 256, (40, 8, 6, 3), dtype=np.uint8), {}, "unit_interval"),
+    "images, binarized": (IMAGES, {"binarize": "dynamic"}, "binary"),
+    "missing": (GAPS, {"missing": "ignore", "scale": "unit"}, "unit_interval"),
+    "missing, standardized": (GAPS, {"missing": "ignore", "scale": "standardize"}, "real"),
+}
+STREAMS = {name: entry for name, entry in STREAMS.items() if isinstance(entry[0], np.ndarray)}
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["held-out in memory", "held-out streamed"])
+@pytest.mark.parametrize(("values", "options", "kind"), STREAMS.values(), ids=STREAMS)
+def test_streamed_data_are_the_data(tmp_path, request, values, options, kind, large):
+    source = shards(tmp_path / "shards", values)
+    options = {**options, "seed": 3, "y": np.arange(40) % 2}
+    held = load_data(source, **options)
+    if large and not held.train.transform.noisy:
+        request.getfixturevalue("little")
+    data = load_data(source, stream=1, **options)
+    assert data.spec == held.spec
+    assert data.spec.kind == kind
+    for name in ("train", "valid", "test"):
+        mine, theirs = getattr(data, name), getattr(held, name)
+        assert repr(mine).removesuffix(", streamed)").removesuffix(")") == repr(theirs).removesuffix(")")
+        assert torch.equal(mine.y, theirs.y)
+        torch.testing.assert_close(torch.cat(list(mine.chunks())), theirs.x, rtol=0, atol=0, equal_nan=True)
+        for ours, other in zip(mine.transform.buffers(), theirs.transform.buffers(), strict=True):
+            torch.testing.assert_close(ours, other, rtol=1e-6, atol=0)
+    assert "streamed" in repr(data.train)
+
+
+def test_one_file_streams_as_a_folder_does(tmp_path):
+    np.save(tmp_path / "a.npy", np.asfortranarray(REALS))
+    declared = DataSource(source=str(tmp_path / "a.npy"), stream=1)
+    assert DataSource.from_yaml(declared.to_yaml()) == declared
+    assert same(load_data(declared).train, load_data(shards(tmp_path / "shards", REALS), stream=2).train)
+    assert same(load_data(declared).train, load_data(REALS).train)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000, 5000])
+def test_blocks_visit_each_row_once(tmp_path, little, size):
+    source = shards(tmp_path / "shards", np.arange(1003))
+    for split in (load_data(source, **WHOLE).train, load_data(source, stream=1, **WHOLE).train):
+        passes = [list(split.blocks(size, generator=seeded(seed))) for seed in (0, 0, 1)]
+        first, again, other = (torch.cat([raw[order] for raw, order in blocks]).flatten() for blocks in passes)
+        assert first.tolist() != sorted(first.tolist()) == list(range(1003))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+        for blocks in passes:
+            assert all(len(raw) == len(order) and order.dtype == torch.int64 for raw, order in blocks)
+            assert all(len(raw) % size == 0 for raw, _ in blocks[:-1])
+            assert all(len(raw) <= max(150, size) for raw, _ in blocks) or split.raw is split.x
+        with pytest.raises(ValueError, match="batch_size >= 1"):
+            split.blocks(0, generator=seeded())
+    assert len(passes[0]) == math.ceil(1003 / (max(1, 150 // size) * size))
+    assert [len(raw) for raw, _ in load_data(source, valid=0.0, test=0.3).train.blocks(7, generator=seeded())] == [702]
+
+
+def test_blocks_of_a_stream_are_mixed(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.arange(50_000, dtype=np.int32))
+    monkeypatch.setattr("ppl_vae.data.stream.MIB", 4 * 5000)
+    split, generator = load_data(tmp_path / "a.npy", stream=1, **WHOLE).train, seeded()
+    first, second = (list(split.blocks(100, generator=generator)) for _ in range(2))
+    assert len(first) == 10
+    for raw, order in first + second:
+        # 256 runs from all over the file: the mean of so many has a standard deviation of 50 000 / sqrt(12 x 256) = 902.
+        assert abs(raw.double().mean() - 25_000) < 5 * 902
+        batches = raw[order].double().view(-1, 100).mean(dim=1)
+        assert batches.std() > 0.8 * raw.double().std() / 10
+    met = [set(raw.flatten().tolist()) for raw, _ in first + second]
+    # Rows that shared a block are together again no more often than by chance, 1 in 10.
+    assert max(len(one & other) for one in met[:10] for other in met[10:]) < 0.25 * 5000
+
+
+@pytest.mark.parametrize("size", [1, 10, 64, 1000])
+def test_batches_of_a_stream_are_those_of_memory(tmp_path, little, size):
+    source = shards(tmp_path / "shards", np.arange(503) / 7)
+    held, data = load_data(source, **WHOLE).train, load_data(source, stream=1, **WHOLE).train
+    for mine, theirs in zip(data.batches(size), held.batches(size), strict=True):
+        assert torch.equal(mine, theirs)
+    shuffled = [torch.cat(list(data.batches(size, generator=seeded()))) for _ in range(2)]
+    assert torch.equal(*shuffled)
+    assert not torch.equal(shuffled[0], held.x)
+    assert torch.equal(shuffled[0].sort(dim=0).values, held.x)
+    assert data.to(dtype=torch.float64)[:3].transformed().dtype == torch.float64
+
+
+def test_noise_on_streamed_training_rows_is_fresh(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES)
+    data, held = (load_data(tmp_path / "a.npy", binarize="dynamic", stream=stream) for stream in (1, None))
+    first, second = (torch.cat(list(data.train.batches(10))) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert same(data.test, held.test)
+    settled = load_data(tmp_path / "a.npy", stream=1).resolve({"binary"})
+    assert settled.source.stream == 1
+
+
+def test_rows_of_a_stream_are_chosen_before_they_are_read(tmp_path, little):
+    source = shards(tmp_path / "shards", REALS.repeat(3, axis=0))
+    data, held = load_data(source, stream=1, y=np.arange(120)), load_data(source, y=np.arange(120))
+    with pytest.raises(ValueError, match=r"at most 50 rows .* got 84: take fewer, .* larger stream="):
+        data.train.transformed()
+    for rows in (5, -1, slice(2, 30), slice(None, None, 7), torch.tensor([3, 1, 3]), held.train.y > 60):
+        assert same(data.train[rows], held.train[rows])
+        assert torch.equal(data.train[rows].y, held.train[rows].y)
+    fitted = load_data(REALS, scale="standardize").train.transform
+    seen = data.part("train", fitted)
+    assert torch.equal(torch.cat(list(seen.batches(8))), held.part("train", fitted).transformed())
+    assert data.part("train", fitted)[:40].fixed(seeded()).event_shape == (3,)
+    assert list(data.train[:0].batches(5)) == list(data.train[:0].blocks(5, generator=seeded())) == []
+    assert next(data.train.batches(5)).device == data.train.device == torch.device("cpu")
+
+
+class Largest(TorchDispatchMode):
+    """Takes note of the largest tensor that an operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.size = max(self.size, tensor.untyped_storage().nbytes())
+        return result
+
+
+class Counted(np.memmap):
+    """A mapped file that takes note of how many bytes were asked of it at once."""
+
+    most = 0
+
+    def __getitem__(self, rows):
+        taken = super().__getitem__(rows)
+        Counted.most = max(Counted.most, taken.nbytes)
+        return taken
+
+
+def test_streams_keep_to_their_memory(tmp_path, monkeypatch):
+    path, mib, open_memmap = tmp_path / "a.npy", 2**20, np.lib.format.open_memmap
+    written = open_memmap(path, mode="w+", dtype=np.uint8, shape=(5000, 8192))
+    written[::700] = 9
+    del written
+    monkeypatch.setattr("ppl_vae.data.stream.PIECE", mib // 8)
+    monkeypatch.setattr("numpy.lib.format.open_memmap", lambda path, mode: open_memmap(path, mode=mode).view(Counted))
+    with Largest() as largest:
+        data = load_data(path, stream=1, scale="standardize")
+        for split in (data.train, data.valid, data.test):
+            seen = sum(len(order) for _, order in split.blocks(64, generator=seeded()))
+            assert seen == sum(len(x) for x in split.batches(8)) == len(split)
+    assert path.stat().st_size > 39 * mib
+    assert len(list(data.train.blocks(64, generator=seeded()))) == math.ceil(3500 / 128)
+    # A block is a MiB, and so are the moments' doubles of a piece.
+    assert largest.size == mib
+    assert Counted.most == mib // 8
+
+
+def reading_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ppl_vae-read")]
+
+
+def test_the_next_block_is_read_while_one_is_in_use(tmp_path, little, monkeypatch):
+    read, fill = [threading.Event() for _ in range(20)], Stream._filled
+    done = iter(read)
+
+    def filled(self: Stream, *arguments: torch.Tensor) -> torch.Tensor:
+        result = fill(self, *arguments)
+        next(done).set()
+        return result
+
+    split = load_data(shards(tmp_path / "shards", np.arange(1500)), stream=1, **WHOLE).train
+    monkeypatch.setattr(Stream, "_filled", filled)
+    blocks = split.blocks(10, generator=seeded())
+    next(blocks)
+    assert read[1].wait(timeout=60)
+    assert not read[2].is_set()
+    assert len(reading_threads()) == 1
+    blocks.close()
+    assert reading_threads() == []
+    for batch in split.batches(10):
+        assert len(batch) == 10
+        break
+    del batch
+    assert reading_threads() == []
+
+
+def test_errors_of_reading_reach_whoever_iterates(tmp_path, little, monkeypatch):
+    split = load_data(shards(tmp_path / "shards", np.arange(1500)), stream=1, **WHOLE).train
+    taken, calls = Stream._taken, itertools.count()
+
+    def failing(self: Stream, rows: np.ndarray) -> np.ndarray:
+        if next(calls) > 50:
+            raise OSError("the disk is gone")
+        return taken(self, rows)
+
+    monkeypatch.setattr(Stream, "_taken", failing)
+    blocks = split.blocks(10, generator=seeded())
+    assert len(next(blocks)[1]) == 150
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(blocks)
+    assert reading_threads() == []
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_bad_values_of_a_stream_name_their_rows(tmp_path, little, bad):
+    values = REALS.copy()
+    values[17, 1] = bad
+    source = shards(tmp_path / "shards", values)
+    with pytest.raises(ValueError, match=r"shards, rows 1[4-7] to (1[7-9]|2\d): expected") as caught:
+        load_data(source, stream=1, **WHOLE)
+    assert type(caught.value) is ValueError
+    assert len(load_data(source, missing="ignore", stream=1, **WHOLE).train) == 40 if np.isnan(bad) else True
+
+
+BAD_STREAMS = {
+    "csv": ("digits", {"stream": 1}, ".npy files and folders of them only"),
+    "array": (REALS, {"stream": 1}, ".npy files and folders of them only"),
+    "no such file": ("data/none.npy", {"stream": 1}, "does not exist"),
+}
+
+
+@pytest.mark.parametrize(("source", "options", "message"), BAD_STREAMS.values(), ids=BAD_STREAMS)
+def test_what_cannot_be_streamed_is_refused(source, options, message):
+    refuse(source, options, message)
+
+
+BAD_SHARDS = {
+    "shapes": ([REALS, REALS[:, :2]], {}, "one shape of a row"),
+    "dtypes": ([REALS, REALS.astype(np.float32)], {}, "of float32 (3,): convert"),
+    "pickled": ([np.array([{}], dtype=object)], {}, "pickled objects"),
+    "scalar": ([np.array(1.0)], {}, "got an array of shape ()"),
+    "no rows": ([REALS[:0]], {}, "at least one row"),
+    "no columns": ([REALS[:, :0]], {}, "at least one value"),
+    "text": ([np.array(["a", "b"])], {}, "<U1"),
+    "complex": ([REALS.astype(complex)], {}, "complex128"),
+    "big integers": ([np.full(40, 2**40)], {}, "int32"),
+    "nothing there": ([REALS * np.nan], {"missing": "ignore"}, "NaN in 120 entries"),
+    "labels": ([REALS], {"y": [1, 2]}, "one label for each of 40 rows"),
+    "fractions": ([REALS], {"dequantize": True}, "got fractions"),
+    "too few rows": ([REALS[:2]], {}, "at least 3 rows"),
+}
+
+
+@pytest.mark.parametrize("stream", [None, 1], ids=["in memory", "streamed"])
+@pytest.mark.parametrize(("arrays", "options", "message"), BAD_SHARDS.values(), ids=BAD_SHARDS)
+def test_bad_shards(tmp_path, arrays, options, message, stream):
+    for index, array in enumerate(arrays):
+        np.save(tmp_path / f"{index}.npy", array)
+    refuse(tmp_path, {"stream": stream, **options}, message)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00v\x00{'descr'", b"cut"], ids=str)
+def test_damaged_shards(tmp_path, content):
+    np.save(tmp_path / "a.npy", REALS)
+    (tmp_path / "b.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-9] if content == b"cut" else content)
+    refuse(tmp_path, {"stream": 1}, "b.npy: expected a readable .npy file")
+
+
+@pytest.mark.parametrize("options", [{"binarize": "dynamic"}, {"dequantize": True}, {"binarize": "static"}], ids=str)
+def test_noise_that_is_drawn_once_needs_rows_in_memory(tmp_path, little, options):
+    np.save(tmp_path / "a.npy", IMAGES.repeat(8, axis=0))
+    with pytest.raises(ValueError, match="larger stream="):
+        load_data(tmp_path / "a.npy", stream=1, **options)
+
+
+@pytest.mark.parametrize("method", ["SVI --method.epochs 2", "EM"])
+def test_the_command_line_fits_streamed_data(tmp_path, capsys, method):
+    source = shards(tmp_path / "shards", rng.normal(size=(300, 4)))
+    fitted = f"fit --model FactorAnalysis --model.latent_dim 1 --method {method} --data {source} --device cpu --json"
+    elbos = []
+    for stream in ("", " --data.stream 1"):
+        main((fitted + stream).split())
+        elbos.append(json.loads(capsys.readouterr().out)["test"]["elbo"])
+    assert elbos[1] == pytest.approx(elbos[0], rel=1e-5)
+
+
+def test_what_does_not_fit_is_fitted_and_evaluated_block_by_block(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ppl_vae.data.stream.MIB", 1000)
+    source, run = shards(tmp_path / "shards", rng.normal(size=(900, 4))), tmp_path / "run"
+    model = "--model FactorAnalysis --model.latent_dim 1"
+    main(f"fit {model} --method.epochs 2 --data {source} --data.stream 1 --device cpu --out {run} --json".split())
+    fitted = json.loads(capsys.readouterr().out)
+    assert fitted["test"]["n"] == 180
+    for data in (f"--data {source} --split test", "--split train"):
+        main(f"evaluate {run} {data} --device cpu --json".split())
+        assert math.isfinite(json.loads(capsys.readouterr().out)[data.split()[-1]]["elbo"])
+    held = load_data(source, scale="none")
+    elbo = load_run(run).evaluate(held.test)["elbo"]
+    assert fitted["test"]["elbo"] == pytest.approx(elbo, rel=1e-5)
+
+
 # --- torchvision sets
 
 
@@ -549,6 +866,7 @@ def refuse(source: object, options: dict, message: str) -> None:
         {"test": math.nan},
         {"valid": 0.5, "test": 0.5},
         {"seed": -1},
+        {"stream": 0},
         {"dequantize": True, "binarize": "static"},
     ],
     ids=str,

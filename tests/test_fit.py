@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import ppl_vae as pv
+from ppl_vae.inference.step import Step
 from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, vae
 
 GUIDE = GUIDES["AmortizedNormal-diagonal"]
@@ -146,11 +147,9 @@ def test_clipping_bounds_the_step() -> None:
 
 
 def test_the_smaller_last_batch_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ppl_vae.inference.svi import _Training
-
     sizes: list[int] = []
-    step = _Training._step
-    monkeypatch.setattr(_Training, "_step", lambda self, x: (sizes.append(len(x)), step(self, x))[1])
+    step = Step.__call__
+    monkeypatch.setattr(Step, "__call__", lambda self, raw: (sizes.append(len(raw)), step(self, raw))[1])
     fitted(data=pv.load_data(rows("binary", N), valid=0.0, test=0.0), batch_size=16, epochs=2)
     assert sizes == [16, 16, 8] * 2
     sizes.clear()

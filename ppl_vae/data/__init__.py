@@ -2,7 +2,7 @@
 
 :func:`load_data` reads a named set, a file, a folder of images or an array into a :class:`Data`: a :class:`Split` each
 of raw train, valid and test values in their smallest dtype, a :class:`Transform` from these to what the model sees, wherever
-they lie, and the :class:`~ppl_vae.types.DataSpec` from which models are built.
+they lie, and the :class:`~ppl_vae.types.DataSpec` from which models are built. Files that are larger than memory are streamed.
 """
 
 from ppl_vae.data.load import load_data

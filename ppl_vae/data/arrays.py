@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Raw", "as_array", "as_labels", "as_tensor", "unreadable"]
+if TYPE_CHECKING:
+    from ppl_vae.data.stream import Stream
+
+__all__ = ["Raw", "arranged", "as_array", "as_labels", "as_tensor", "smallest", "unreadable"]
 
 
 class Raw(NamedTuple):
     """What a reader gives: arrays as they came.
 
-    ``x`` is ``(N, *event)``, ``y`` is ``(N,)`` or ``None``. ``levels`` is the number of values an image can take where that is
-    not 256. A source with its own test set gives ``test_x``, ``test_y``, and the names of the ``classes`` that labels point to.
+    ``x`` is ``(N, *event)``, or a stream of it. ``y`` is ``(N,)`` or ``None``. ``levels`` is the number of values an image can
+    take where that is not 256. A source with its own test set gives ``test_x``, ``test_y``, and the names of the ``classes``
+    that labels point to.
     """
 
-    x: np.ndarray
+    x: np.ndarray | Stream
     y: np.ndarray | None = None
     classes: tuple[str, ...] | None = None
     levels: int | None = None
@@ -62,10 +66,25 @@ def as_tensor(x: np.ndarray, name: str, *, missing: bool = False) -> Tensor:
         raise ValueError(f"{name}: expected at least one row of at least one value, got an array of shape {x.shape}")
     if x.dtype.kind == "f":
         _refuse_infinite(x, name)
-        if not missing or np.isnan(x).all():
+        if not missing:
             _refuse_missing(x, name)
-    tensor = torch.from_numpy(np.require(_smallest(x, name), requirements=["C", "W"]))
+    small = smallest(x)
+    _refuse_overflow(x, small, name)
+    return arranged(small)
+
+
+def arranged(x: np.ndarray) -> Tensor:
+    """Rows of the smallest dtype as a tensor ``(N, *event)``, images with their channels first."""
+    tensor = torch.from_numpy(np.require(x, requirements=["C", "W"]))
     return _channels_first(tensor[:, None] if tensor.ndim == 1 else tensor)
+
+
+def smallest(x: np.ndarray) -> np.ndarray:
+    """Numbers as uint8 (booleans and bytes), int32 or float32, whether they fit or not."""
+    if x.dtype.kind == "b" or x.dtype == np.uint8:
+        return x.astype(np.uint8, copy=False)
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
 
 
 def as_labels(y: np.ndarray, rows: int, name: str, classes: tuple[str, ...] | None = None) -> tuple[Tensor, tuple[str, ...]]:
@@ -94,7 +113,7 @@ def as_labels(y: np.ndarray, rows: int, name: str, classes: tuple[str, ...] | No
 
 def unreadable(path: Path, error: Exception) -> ValueError:
     """The error for a file that its format's library gave up on."""
-    if "pickle" in str(error):
+    if "pickle" in str(error) or "Python objects" in str(error):
         return ValueError(
             f"{path}: expected an array of numbers, got pickled objects, which are not loaded: save it as numbers"
         )
@@ -102,19 +121,15 @@ def unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path}: expected a readable {path.suffix} file, got a damaged one ({reason}): make or fetch it again")
 
 
-def _smallest(x: np.ndarray, name: str) -> np.ndarray:
-    if x.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            small = x.astype(np.float32)
-        if np.isinf(small).any():
-            raise ValueError(f"{name}: expected values that fit float32, got {np.nanmax(np.abs(x)):.3g}: rescale them")
-        return small
-    if x.dtype.kind == "b" or x.dtype == np.uint8:
-        return x.astype(np.uint8, copy=False)
-    low, high = int(x.min()), int(x.max())
-    if low < -(2**31) or high >= 2**31:
-        raise ValueError(f"{name}: expected integers that fit int32, got {low}..{high}: subtract an offset or convert to float")
-    return x.astype(np.int32)
+def _refuse_overflow(x: np.ndarray, small: np.ndarray, name: str) -> None:
+    if small.dtype == np.float32 and np.isinf(small).any():
+        raise ValueError(f"{name}: expected values that fit float32, got {np.nanmax(np.abs(x)):.3g}: rescale them")
+    if small.dtype == np.int32:
+        low, high = int(x.min()), int(x.max())
+        if low < -(2**31) or high >= 2**31:
+            raise ValueError(
+                f"{name}: expected integers that fit int32, got {low}..{high}: subtract an offset or convert to float"
+            )
 
 
 def _channels_first(x: Tensor) -> Tensor:

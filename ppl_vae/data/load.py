@@ -64,7 +64,7 @@ def load_data(
 
 def _read(source: DataSource) -> Raw:
     path = Path(source.source).expanduser()
-    _refuse_unused(source, path.suffix.lower())
+    _refuse_unused(source, ".npy" if any(path.glob("*.npy")) else path.suffix.lower())
     if source.name == "digits":
         return read_digits()
     if source.name == "array":
@@ -101,3 +101,8 @@ def _refuse_unused(source: DataSource, suffix: str) -> None:
         )
     if source.key is not None and suffix != ".npz":
         raise ValueError(f"expected key for .npz files only, got it for {source.source}: leave it out")
+    if source.stream is not None and suffix != ".npy":
+        raise ValueError(
+            f"expected stream for .npy files and folders of them only, got it for {source.source}: leave it out, or save the "
+            "rows as .npy files"
+        )

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.arrays import Raw, as_labels, as_tensor
-from ppl_vae.data.scaling import Scaled, extremes, scaled
+from ppl_vae.data.scaling import Scaled, scaled
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Data, Split, binarized, seeded
+from ppl_vae.data.stream import Stream
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["prepare"]
@@ -34,7 +35,7 @@ REMEDIES: dict[Kind, str] = {
 class Table(NamedTuple):
     """Rows of train, valid and test, each ``(N, *event)``, their labels where there are any, and the names of the classes."""
 
-    parts: list[Tensor]
+    parts: list[Tensor | Stream]
     labels: list[Tensor | None]
     classes: tuple[str, ...]
 
@@ -53,8 +54,8 @@ def prepare(source: DataSource, raw: Raw) -> Data:
         kind=kind,
         size=len(view.parts[0]),
         classes=table.classes,
-        levels=int(extremes(view.parts)[1].max()) + 1 if kind == "categorical" else None,
-        missing=any(part.is_floating_point() and bool(part.isnan().any()) for part in view.parts),
+        levels=int(view.found.high.max()) + 1 if kind == "categorical" else None,
+        missing=view.found.missing,
     )
     train, valid, test = _splits(source, view, table.labels)
     data = Data(source=source, spec=spec, train=train, valid=valid, test=test)
@@ -62,10 +63,10 @@ def prepare(source: DataSource, raw: Raw) -> Data:
 
 
 def _table(source: DataSource, raw: Raw) -> Table:
-    x = as_tensor(raw.x, source.source, missing=source.missing == "ignore")
+    x = raw.x if isinstance(raw.x, Stream) else as_tensor(raw.x, source.source, missing=source.missing == "ignore")
     y, classes = (None, ()) if raw.y is None else as_labels(raw.y, len(x), source.source, raw.classes)
     indices = _rows(source, len(x), has_test=raw.test_x is not None)
-    parts: list[Tensor] = [x[index] for index in indices]
+    parts: list[Tensor | Stream] = [x[index] for index in indices]
     labels: list[Tensor | None] = [None if y is None else y[index] for index in indices]
     if raw.test_x is not None:
         parts[2] = as_tensor(raw.test_x, source.source, missing=source.missing == "ignore")
@@ -102,5 +103,11 @@ def _kind(source: DataSource, found: Kind) -> Kind:
 
 
 def _splits(source: DataSource, view: Scaled, labels: list[Tensor | None]) -> list[Split]:
-    train, *held_out = (Split(x, y, view.transform) for x, y in zip(view.parts, labels, strict=True))
+    """The splits of the parts; held-out rows that fit are held in memory."""
+    parts = [view.parts[0], *map(_gathered, view.parts[1:])]
+    train, *held_out = (Split(x, y, view.transform) for x, y in zip(parts, labels, strict=True))
     return [train, *(split.fixed(seeded(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
+
+
+def _gathered(part: Tensor | Stream) -> Tensor | Stream:
+    return part.tensor() if isinstance(part, Stream) and part.fits() else part

@@ -11,21 +11,22 @@ import numpy as np
 from ppl_vae.data.arrays import Raw, unreadable
 from ppl_vae.data.images import read_folder
 from ppl_vae.data.source import DataSource
+from ppl_vae.data.stream import Stream
 from ppl_vae.data.tables import read_csv, read_parquet
 
 __all__ = ["READERS", "read_path"]
 
 
 def read_path(path: Path, source: DataSource) -> Raw:
-    """Read a file by its suffix, or a folder of images.
+    """Read a file by its suffix, or a folder of ``.npy`` files or images.
 
     Raises:
         ValueError: nothing there, an unknown suffix, or contents that the reader cannot make out.
     """
     if path.is_dir():
-        return read_folder(path)
+        return read_npy(path, source) if any(path.glob("*.npy")) else read_folder(path)
     if not path.is_file():
-        raise ValueError(f"expected a file or a folder of images, got {str(path)!r}, which does not exist: check the path")
+        raise ValueError(f"expected a file or a folder, got {str(path)!r}, which does not exist: check the path")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(
@@ -37,12 +38,21 @@ def read_path(path: Path, source: DataSource) -> Raw:
 
 
 def read_npy(path: Path, source: DataSource) -> Raw:
-    """One array."""
-    with path.open("rb") as file:
-        array = _load(path, file)
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: expected one array, got an archive: rename it to .npz")
-    return Raw(array)
+    """One array, or those of a folder, one after the other in the order of their names; mapped if they are to be streamed."""
+    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    arrays = [_array(file, mapped=source.stream is not None) for file in files]
+    first = arrays[0]
+    for file, array in zip(files, arrays, strict=True):
+        if array.ndim == 0:
+            raise ValueError(f"{file}: expected at least one row of at least one value, got an array of shape ()")
+        if (array.dtype, array.shape[1:]) != (first.dtype, first.shape[1:]):
+            raise ValueError(
+                f"expected files of one dtype and one shape of a row, got {files[0]} of {first.dtype} {first.shape[1:]} and "
+                f"{file} of {array.dtype} {array.shape[1:]}: convert them to one"
+            )
+    if source.stream is not None:
+        return Raw(Stream(arrays, source.source, mib=source.stream, missing=source.missing == "ignore"))
+    return Raw(first if len(arrays) == 1 else np.concatenate(arrays))
 
 
 def read_npz(path: Path, source: DataSource) -> Raw:
@@ -69,6 +79,19 @@ READERS: dict[str, Callable[[Path, DataSource], Raw]] = {
     ".csv": read_csv,
     ".parquet": read_parquet,
 }
+
+
+def _array(path: Path, *, mapped: bool) -> np.ndarray:
+    try:
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:
+        raise unreadable(path, error) from None
+    with path.open("rb") as file:
+        array = _load(path, file)
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: expected one array, got an archive: rename it to .npz")
+    return array
 
 
 def _load(path: Path, file: BinaryIO) -> Any:

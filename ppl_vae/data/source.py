@@ -23,8 +23,9 @@ class DataSource(Declaration):
     Args:
         source: ``digits`` (8 x 8 digits, always available), a torchvision set (``mnist``, ``fashion-mnist``, ``kmnist``,
             ``emnist``, ``qmnist``, ``usps``, ``semeion``, ``cifar10``, ``cifar100``, ``svhn``, ``stl10``; case, ``-`` and ``_``
-            do not matter), the path of an ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, or a folder of images, whose
-            subfolders, if any, are the classes. ``array`` stands for data given in memory, which cannot be loaded again.
+            do not matter), the path of an ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, a folder of ``.npy`` files, which
+            follow one another in the order of their names, or a folder of images, whose subfolders, if any, are the classes.
+            ``array`` stands for data given in memory, which cannot be loaded again.
         binarize: turn values p in [0, 1] into draws of Bernoulli(p): ``static`` once and for all, ``dynamic`` anew at every
             visit of a training datum (validation and test data are drawn once), ``none`` not at all. ``auto`` is ``dynamic``
             for ``digits`` if the model takes binary data but not [0, 1], else ``none``.
@@ -43,6 +44,10 @@ class DataSource(Declaration):
             supports them.
         valid: fraction of the rows held out for validation; of the training rows where the source has its own test set.
         test: fraction of the rows held out for testing where the source has no test set of its own; unused otherwise.
+        stream: MiB of rows to load at once, such as 256, where ``.npy`` files are larger than memory; by default all rows are
+            held. The values and the splits are the same. Two such blocks are in memory at a time, one in use and one being
+            read, and 8 bytes for every row. Validation and test rows are held where they fit in one block each, and must if
+            noise is to be drawn for them (``binarize``, ``dequantize``).
         seed: of the split and of the noise of validation and test data.
         root: folder of the torchvision sets; by default ``$PPL_VAE_DATA``, else ``~/.cache/ppl_vae``.
         download: whether a missing torchvision set may be downloaded.
@@ -65,6 +70,7 @@ class DataSource(Declaration):
     missing: Literal["error", "ignore"] = "error"
     valid: float = 0.1
     test: float = 0.2
+    stream: int | None = None
     seed: int = 0
     root: str | None = None
     download: bool = False
@@ -78,6 +84,8 @@ class DataSource(Declaration):
         require(0 <= self.valid < 1, "valid: a fraction in [0, 1)", self.valid)
         require(0 <= self.test < 1, "test: a fraction in [0, 1)", self.test)
         require(self.valid + self.test < 1, "valid + test below 1, to leave rows to train on", self.valid + self.test)
+        if self.stream is not None:
+            require(isinstance(self.stream, int) and self.stream >= 1, "stream: a whole number of MiB >= 1", self.stream)
         require(isinstance(self.seed, int) and self.seed >= 0, "seed: an integer >= 0", self.seed)
         if self.dequantize:
             require(

@@ -1,4 +1,4 @@
-"""Data in memory: three splits of raw values on one device, and the batches that the model sees."""
+"""Data: three splits of raw values, on one device or streamed to it, and the batches that the model sees."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ppl_vae.data.blocks import in_order, shuffled
 from ppl_vae.data.source import DataSource, choice
-from ppl_vae.data.transform import Transform
+from ppl_vae.data.stream import Stream
+from ppl_vae.data.transform import CHUNK, Transform
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["Data", "Split", "binarized", "seeded"]
@@ -22,35 +24,52 @@ class Split:
     """Rows of raw data, their labels, and the transform that shows them to the model.
 
     Args:
-        x: raw data ``(N, *event)`` in their smallest dtype: uint8, int32 or float32.
+        x: raw data ``(N, *event)`` in their smallest dtype, uint8, int32 or float32; or a stream of them.
         y: class of each row, an index into ``DataSpec.classes``, ``(N,)`` int64; ``None`` without labels.
         transform: from raw values to what the model sees.
     """
 
-    def __init__(self, x: Tensor, y: Tensor | None, transform: Transform) -> None:
-        self.x = x
+    def __init__(self, x: Tensor | Stream, y: Tensor | None, transform: Transform) -> None:
+        self.raw = x
         self.y = y
         self.transform = transform
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.raw)
 
     def __repr__(self) -> str:
         labels = "unlabelled" if self.y is None else "labelled"
-        return f"Split({len(self)} x {tuple(self.x.shape[1:])}, {str(self.x.dtype).removeprefix('torch.')}, {labels})"
+        streamed = ", streamed" if isinstance(self.raw, Stream) else ""
+        dtype = str(self.raw.dtype).removeprefix("torch.")
+        return f"Split({len(self)} x {self.event_shape}, {dtype}, {labels}{streamed})"
 
     def __getitem__(self, rows: int | slice | Tensor) -> Split:
         """The chosen rows: an index (kept as a split of one row), a slice, or a tensor of indices or booleans."""
         if isinstance(rows, int):
             rows = torch.arange(len(self))[rows][None]
         if isinstance(rows, Tensor):
-            rows = rows.to(self.x.device)
-        return Split(self.x[rows], None if self.y is None else self.y[rows], self.transform)
+            rows = rows.to(self.device)
+        return Split(self.raw[rows], None if self.y is None else self.y[rows], self.transform)
+
+    @property
+    def x(self) -> Tensor:
+        """All raw data ``(N, *event)`` on the device; a stream loads them, and raises ``ValueError`` if they do not fit."""
+        return self.raw.tensor() if isinstance(self.raw, Stream) else self.raw
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data lie, or arrive."""
+        return self.raw.device
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one datum."""
+        return tuple(self.raw.shape[1:])
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Split:
         """This split on another device, its model's view in another floating dtype; self stays as it is."""
         y = None if self.y is None else self.y.to(device=device)
-        return Split(self.x.to(device=device), y, copy.deepcopy(self.transform).to(device=device, dtype=dtype))
+        return Split(self.raw.to(device=device), y, copy.deepcopy(self.transform).to(device=device, dtype=dtype))
 
     def batches(self, batch_size: int, *, generator: Generator | None = None) -> Iterator[Tensor]:
         """What the model sees, batch by batch, the smaller last one included.
@@ -66,30 +85,71 @@ class Split:
         Raises:
             ValueError: a batch size below 1, or a generator of another device.
         """
-        if batch_size < 1:
-            raise ValueError(f"expected batch_size >= 1, got {batch_size}")
-        if generator is not None and generator.device.type != self.x.device.type:
-            raise ValueError(f"expected a generator on the data's device {self.x.device}, got one on {generator.device}")
+        self._check(batch_size, generator)
         return self._batches(batch_size, generator)
 
+    def blocks(self, batch_size: int, *, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over the split in random order: raw rows on the device, and the order in which to visit them.
+
+        Batches are slices of the order, ``transform(raw[order[i : i + batch_size]])``; the transform is left to the caller, who
+        may fuse it with what follows. Data in memory are one block, and all their orders are equally probable. Streamed data
+        come in blocks of the declared size; see :func:`~ppl_vae.data.blocks.shuffled` for how they are shuffled.
+
+        Args:
+            batch_size: rows in a batch; every block but the last holds a multiple of it.
+            generator: shuffles the rows; on the device of the data.
+
+        Yields:
+            raw rows ``(C, *event)`` and their order ``(C,)`` int64, both on the device.
+
+        Raises:
+            ValueError: a batch size below 1, or a generator of another device.
+        """
+        self._check(batch_size, generator)
+        return shuffled(self.raw, batch_size, generator)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """All raw rows in their order, a bounded number ``(C, *event)`` at a time."""
+        return iter(self.raw.split(CHUNK) if len(self) else ())
+
     def transformed(self, generator: Generator | None = None) -> Tensor:
-        """What the model sees of the whole split at once, ``(N, *event)``; made for plots and closed forms."""
+        """What the model sees of the whole split at once, ``(N, *event)``; made for plots and closed forms.
+
+        Raises:
+            ValueError: streamed data that do not fit.
+        """
         return self.transform(self.x, generator)
 
+    def under(self, transform: Transform) -> Split:
+        """The same rows, shown to the model by another transform."""
+        return Split(self.raw, self.y, transform)
+
     def fixed(self, generator: Generator) -> Split:
-        """The same rows, with the transform's noise drawn once from a CPU generator and kept in ``x``."""
+        """The same rows, with the transform's noise drawn once from a CPU generator and kept in ``x``.
+
+        Raises:
+            ValueError: noise for streamed data that do not fit.
+        """
         if not self.transform.noisy:
             return self
         home = self.to("cpu")
         x, transform = home.transform.freeze(home.x, generator)
-        return Split(x, home.y, transform).to(self.x.device)
+        return Split(x, home.y, transform).to(self.device)
+
+    def _check(self, batch_size: int, generator: Generator | None) -> None:
+        if batch_size < 1:
+            raise ValueError(f"expected batch_size >= 1, got {batch_size}")
+        if generator is not None and generator.device.type != self.device.type:
+            raise ValueError(f"expected a generator on the data's device {self.device}, got one on {generator.device}")
 
     def _batches(self, batch_size: int, generator: Generator | None) -> Iterator[Tensor]:
-        device = self.x.device
-        order = None if generator is None else torch.randperm(len(self), generator=generator, device=device)
-        for start in range(0, len(self), batch_size):
-            rows = slice(start, start + batch_size)
-            yield self.transform(self.x[rows if order is None else order[rows]], generator)
+        if generator is None:
+            for rows in in_order(self.raw, batch_size):
+                yield self.transform(rows)
+        else:
+            for block, order in shuffled(self.raw, batch_size, generator):
+                for rows in order.split(batch_size):
+                    yield self.transform(block[rows], generator)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -142,9 +202,8 @@ class Data:
                 f"expected data of shape {transform.event_shape}, as the transform is for, got {self.spec.event_shape}"
             )
         loc, scale = transform.loc, transform.scale
-        return Split(split.x, split.y, Transform(self.spec.event_shape, loc, scale, dequantize=split.transform.dequantize)).to(
-            split.x.device, split.transform.loc.dtype
-        )
+        shown = Transform(self.spec.event_shape, loc, scale, dequantize=split.transform.dequantize)
+        return split.under(shown).to(split.device, split.transform.loc.dtype)
 
     def _should_binarize(self, accepts: Collection[Kind]) -> bool:
         plain = self.spec.kind == "unit_interval" and self.source.kind is None and not self.source.dequantize
@@ -160,7 +219,7 @@ def binarized(data: Data, how: Literal["none", "static", "dynamic"]) -> Data:
     if how == "none" or data.spec.kind == "binary":
         return dataclasses.replace(data, source=source)
     _refuse_binarization(data, how)
-    train, valid, test = (Split(s.x, s.y, _binarizing(s.transform)) for s in (data.train, data.valid, data.test))
+    train, valid, test = (split.under(_binarizing(split.transform)) for split in (data.train, data.valid, data.test))
     return Data(
         source=source,
         spec=dataclasses.replace(data.spec, kind="binary"),

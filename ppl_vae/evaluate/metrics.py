@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.capture import Compile
 from ppl_vae.data import Split
-from ppl_vae.evaluate.bounds import elbo_terms, log_weights
+from ppl_vae.evaluate.batches import bounds_of_batches
 from ppl_vae.pair import Pair, seeded
 
 __all__ = ["UNIT", "evaluate", "evaluating"]
@@ -19,7 +20,7 @@ UNIT = "nats per datum"
 ELEMENTS_AT_ONCE = 2**24  # of the largest tensor: 64 MiB in float32
 
 
-def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0) -> dict[str, float | int]:
+def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0, compile: Compile = "auto") -> dict[str, float | int]:
     """ELBO, reconstruction and KL of a split, in nats per datum of the source's own data.
 
     The log-determinant of the data's transform (scaling, dequantization) is part of ``elbo`` and ``reconstruction``.
@@ -30,6 +31,7 @@ def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0) -> di
         split: the data, on the pair's device.
         samples: S, samples of the latent variables per datum.
         seed: of the samples.
+        compile: whether the work on a batch is recorded and compiled: where that pays (``auto``), always, or never.
 
     Returns:
         ``elbo``, ``elbo_se`` (its standard error over the data), ``reconstruction``, ``kl``, ``n``. Where the model knows
@@ -44,9 +46,11 @@ def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0) -> di
         raise ValueError("expected at least one datum to evaluate, got an empty split")
     if samples < 1:
         raise ValueError(f"expected at least 1 sample, got {samples}")
-    rows = max(1, min(1000, ELEMENTS_AT_ONCE // (samples * math.prod(split.x.shape[1:]))))
-    with evaluating(pair), seeded(seed, split.x.device):
-        columns = [_bounds(pair, x, samples) for x in split.batches(rows)]
+    rows = max(1, min(1000, ELEMENTS_AT_ONCE // (samples * math.prod(split.event_shape))))
+    with evaluating(pair), seeded(seed, split.device):
+        columns = bounds_of_batches(
+            pair, split.batches(rows), samples, compile=compile, elements=samples * len(split) * math.prod(split.event_shape)
+        )
     elbo, reconstruction, kl, *log_likelihood = (torch.cat(parts).double() for parts in zip(*columns, strict=True))
     if not bool(elbo.isfinite().all()):
         raise FloatingPointError(
@@ -81,17 +85,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, mode in modes.items():
             child.training = mode
-
-
-def _bounds(pair: Pair, x: Tensor, samples: int) -> tuple[Tensor, ...]:
-    """ELBO, reconstruction and KL of each datum, and log p(x) where it is known or bounded more tightly."""
-    terms = elbo_terms(pair, (x,), samples=samples)
-    if hasattr(pair.model, "log_prob"):
-        return (*terms, pair.model.log_prob(x))
-    if samples == 1:
-        return tuple(terms)
-    log_w = log_weights(pair, (x,), samples=samples)
-    return (*terms, log_w.logsumexp(0) - math.log(samples))
 
 
 def _standard_error(values: Tensor) -> float:

@@ -186,13 +186,13 @@ def _run(model: Model | Callable, data: Data, guide: Guide | Callable, method: M
             row = {**row, "log_likelihood": _log_likelihood(pair, data.train)}
         climb.append((row["seconds"], row["log_likelihood" if "log_likelihood" in row else "elbo"]))
 
-    fit = watched(model, data, guide=guide, method=method, device=data.train.x.device, progress=progress, watch=watch)
+    fit = watched(model, data, guide=guide, method=method, device=data.train.device, progress=progress, watch=watch)
     return _Run(fit, climb, _numbers(fit, data))
 
 
 def _log_likelihood(pair: Pair, split: Split) -> float:
     """Mean of the exact log p(x); any noise of the data is not drawn from the fit's own random numbers."""
-    with evaluating(pair), seeded(0, split.x.device):
+    with evaluating(pair), seeded(0, split.device):
         total = sum(pair.model.log_prob(x).double().sum().item() for x in split.batches(ROWS_AT_ONCE))
     return total / len(split) + split.transform.log_jacobian
 

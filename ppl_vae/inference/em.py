@@ -73,7 +73,7 @@ class EM(Method):
         problem_of = _offered(self, pair, "em")
         clock = Stopwatch(report)
         rows = Rows(data.train)
-        generator = torch.Generator(data.train.x.device).manual_seed(self.seed)
+        generator = torch.Generator(data.train.device).manual_seed(self.seed)
         constant = data.train.transform.log_jacobian
         results = []
         for start in range(self.n_init):

@@ -88,8 +88,8 @@ def watched(
     if len(data.train) == 0:
         raise ValueError("expected at least one training datum, got none")
     guide = guide or default_guide(model, method)
-    with seeded(method.seed, data.train.x.device):
-        pair = build(model, guide, data.spec).to(data.train.x.device)
+    with seeded(method.seed, data.train.device):
+        pair = build(model, guide, data.spec).to(data.train.device)
         if warm_start is not None:
             _take_over(pair, warm_start, guide)
         history = _run(method, pair, data, progress, watch)
@@ -205,6 +205,8 @@ class Fit:
         data = load_data(source)
         parts = [data.part(name, self.transform).fixed(noise(source.seed, 1)) for name in names]
         parts = [part for part in parts if len(part)] or parts[:1]
+        if len(parts) == 1:
+            return parts[0]
         labels = [part.y for part in parts if part.y is not None]
         return Split(torch.cat([part.x for part in parts]), torch.cat(labels) if labels else None, parts[0].transform)
 
@@ -223,7 +225,7 @@ class Fit:
         if samples is not None and samples < 1:
             raise ValueError(f"expected at least 1 sample, got {samples}")
         with evaluating(self.pair), seeded(seed, self.device):
-            parts = [posterior(part) for part in self.seen(x).split(ROWS_AT_ONCE)]
+            parts = [posterior(part) for part in self._split(x).batches(ROWS_AT_ONCE)]
             if samples is None:
                 return torch.cat([part.mean for part in parts])
             return torch.cat([part.sample((samples,)) for part in parts], dim=1)
@@ -279,11 +281,12 @@ class Fit:
             data = Split(data, None, Transform(self.spec.event_shape))
         else:
             data = self._binarized(data.test if isinstance(data, Data) else data)
-        expected = self.spec.event_shape
-        if tuple(data.x.shape[1:]) != expected:
-            raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {tuple(data.x.shape)}")
+        expected, found = self.spec.event_shape, (len(data), *data.event_shape)
+        if found[1:] != expected:
+            raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {found}")
         data = data.to(self.device)
-        _check_values(data, self.spec)
+        for raw in data.chunks():
+            _check_values(data.transform, raw, self.spec)
         return data
 
     def _binarized(self, split: Split) -> Split:
@@ -292,17 +295,17 @@ class Fit:
         same = torch.equal(ours.loc.cpu(), theirs.loc.cpu()) and torch.equal(ours.scale.cpu(), theirs.scale.cpu())
         if not same or not ours.binarize or theirs.binarize:
             return split
-        return Split(split.x, split.y, ours).fixed(noise(self.data.seed, 3))
+        return split.under(ours).fixed(noise(self.data.seed, 3))
 
 
-def _check_values(split: Split, spec: DataSpec) -> None:
+def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
-    x = split.transform.affine(split.x)
+    x = transform.affine(raw)
     if not spec.missing and not bool(x.isfinite().all()):
         raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
     ranges = {"binary": (0, 1), "unit_interval": (0, 1), "count": (0, math.inf), "categorical": (0, (spec.levels or 1) - 1)}
     low, high = ranges.get(spec.kind, (-math.inf, math.inf))
-    whole = spec.kind in ("binary", "count", "categorical") and not split.transform.binarize
+    whole = spec.kind in ("binary", "count", "categorical") and not transform.binarize
     if bool((x < low).any()) or bool((x > high).any()) or (whole and not bool((x == x.floor()).all())):
         raise ValueError(
             f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "

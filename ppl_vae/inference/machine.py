@@ -1,13 +1,20 @@
-"""Where a fit runs: the device, and on a CPU the threads."""
+"""Where and how a fit computes: the device, the threads of a CPU, the precision of networks."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
-__all__ = ["choose_device", "cpu_threads"]
+__all__ = ["Precision", "arithmetic", "choose_device", "cpu_threads"]
+
+Precision = Literal["32", "bf16", "tf32"]
 
 # Multiplications in one step below which a second thread costs more in waiting than it saves: about a millisecond's worth.
 WORTH_SHARING = 2**24
@@ -46,3 +53,42 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         except RuntimeError:
             continue
     return torch.device("cpu")
+
+
+@contextlib.contextmanager
+def arithmetic(precision: Precision) -> Iterator[None]:
+    """What the layers of networks compute with; everything else, log-probabilities and KL too, stays in the data's precision.
+
+    With ``bf16`` linear and convolutional layers multiply bfloat16 numbers and give float32; with ``tf32`` the products of
+    float32 matrices may be rounded to TensorFloat-32 where the hardware has it.
+    """
+    if precision == "bf16":
+        with _Bfloat16Layers():
+            yield
+    elif precision == "tf32":
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+    else:
+        yield
+
+
+class _Bfloat16Layers(TorchFunctionMode):
+    """Layers on float32 tensors take bfloat16 operands and return float32, forwards and backwards."""
+
+    LAYERS = frozenset(
+        {
+            *(functional.linear, functional.conv1d, functional.conv2d, functional.conv3d),
+            *(functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d),
+        }
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in self.LAYERS or args[0].dtype != torch.float32:
+            return func(*args, **kwargs)
+        args, kwargs = tree_map_only(Tensor, Tensor.bfloat16, (args, kwargs))
+        return func(*args, **kwargs).float()

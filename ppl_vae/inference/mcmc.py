@@ -79,7 +79,7 @@ class NUTS(Method):
         clock = Stopwatch(report)
         rows = Rows(data.train)
         self._check(pair)
-        pair.model.initialize(rows, torch.Generator(data.train.x.device).manual_seed(self.seed))
+        pair.model.initialize(rows, torch.Generator(data.train.device).manual_seed(self.seed))
         posterior = _Posterior(pair.model, rows, data.train.transform.log_jacobian)
         record = _Record(posterior, clock)
         with cpu_threads(posterior.size * posterior.coordinates.size):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer.traceenum_elbo import _compute_dice_elbo
 from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration, require
@@ -81,6 +82,7 @@ class _Recording:
 
     num_particles: int
     reconstruction: Any
+    _differentiable_loss_particle: Any
 
     def _get_traces(self, model: nn.Module, guide: nn.Module, args: tuple, kwargs: dict) -> Iterator[tuple]:
         self.reconstruction = 0.0
@@ -88,6 +90,11 @@ class _Recording:
             observed = sum(model_trace.nodes[name]["log_prob_sum"].detach() for name in model_trace.observation_nodes)
             self.reconstruction = self.reconstruction + observed / self.num_particles
             yield model_trace, guide_trace
+
+    def differentiable_loss(self, model: nn.Module, guide: nn.Module, *args: Tensor) -> Tensor:
+        """As Pyro's own, without reading numbers to log them or to look for NaN."""
+        losses = [self._differentiable_loss_particle(*traces) for traces in self._get_traces(model, guide, args, {})]
+        return sum(surrogate + (loss - surrogate).detach() for loss, surrogate in losses) / self.num_particles
 
 
 class AnalyticELBO(_Recording, TraceMeanField_ELBO):
@@ -97,7 +104,13 @@ class AnalyticELBO(_Recording, TraceMeanField_ELBO):
 class EnumeratedELBO(TraceEnum_ELBO):
     """Pyro's ELBO with every discrete latent variable of the guide summed out; its two halves are not told apart."""
 
-    reconstruction = torch.tensor(torch.nan)
+    reconstruction: Any
+
+    def differentiable_loss(self, model: nn.Module, guide: nn.Module, *args: Tensor) -> Tensor:
+        """As Pyro's own, without looking for NaN."""
+        elbo = sum(_compute_dice_elbo(*traces) for traces in self._get_traces(model, guide, args, {})) / self.num_particles
+        self.reconstruction = torch.full_like(elbo.detach(), torch.nan)
+        return -elbo
 
 
 class SampledELBO(_Recording, Trace_ELBO):

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Literal
 
-import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, LRScheduler
 
+from ppl_vae.capture import Compile
 from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import evaluate
 from ppl_vae.inference.em import Rows
-from ppl_vae.inference.machine import cpu_threads
+from ppl_vae.inference.machine import Precision, cpu_threads
 from ppl_vae.inference.method import Method, Report, Row, Stopwatch
 from ppl_vae.inference.objectives import ELBO, Objective
-from ppl_vae.pair import Pair, local_params
+from ppl_vae.inference.optimizers import OPTIMIZERS
+from ppl_vae.inference.step import Step
+from ppl_vae.pair import Pair
 
 __all__ = ["SVI"]
 
 LEARNING_RATE = 2e-3
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,9 +43,14 @@ class SVI(Method):
         clip_norm: gradients of a larger norm (in nats per datum) are scaled down to it.
         patience: stop after so many epochs without a better validation ELBO.
         restore_best: end with the parameters of the epoch with the best validation ELBO.
+        compile: whether steps are recorded and compiled: never (``False``), always (``True``, an error where it cannot be
+            done), or where it pays (``auto``: recorded for fits of 300 steps or more, compiled for 5000 or more). Compiled
+            steps are kept on disk for the next fit, in ``$PPL_VAE_CACHE`` or ``~/.cache/ppl_vae/compiled``.
+        precision: of the networks' layers: float32 as the data are, ``bf16`` operands, or ``tf32`` products. Log-probabilities
+            and KL are computed and summed in float32.
 
     Raises:
-        ValueError: a number out of range, or an unknown optimizer or schedule.
+        ValueError: a number out of range, or an unknown optimizer, schedule or precision.
     """
 
     objective: Objective = ELBO()
@@ -61,6 +62,8 @@ class SVI(Method):
     clip_norm: float | None = None
     patience: int | None = None
     restore_best: bool = False
+    compile: Compile = "auto"
+    precision: Precision = "32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,6 +75,8 @@ class SVI(Method):
         schedules = ("constant", "cosine", "exponential")
         require(self.schedule in schedules, f"a schedule of {', '.join(schedules)}", self.schedule)
         require(self.clip_norm is None or self.clip_norm > 0, "a positive clip_norm", self.clip_norm)
+        require(self.compile in ("auto", True, False), "a compile that is auto, true or false", self.compile)
+        require(self.precision in ("32", "bf16", "tf32"), "a precision of 32, bf16 or tf32", self.precision)
         require(self.patience is None or self.patience >= 1, "a patience of at least 1 epoch", self.patience)
 
     @property
@@ -96,15 +101,15 @@ class SVI(Method):
                 "SVI needs complete data: fill missing entries or drop those rows, or fit by EM, which sums them out"
             )
         clock = Stopwatch(report)
-        pair.plates(next(data.train.batches(min(2, len(data.train)))))
+        pair.plates(next(data.train[:2].batches(2)))
         if hasattr(pair.model, "initialize") and "model" not in pair.warm:
-            pair.model.initialize(Rows(data.train), torch.Generator(data.train.x.device).manual_seed(self.seed))
+            pair.model.initialize(Rows(data.train), torch.Generator(data.train.device).manual_seed(self.seed))
         if hasattr(pair.guide, "initialize") and "guide" not in pair.warm:
             pair.guide.initialize(Rows(data.train), pair.model)
         training = _Training(self, pair, data)
         history: list[Row] = []
         best = _Best()
-        with cpu_threads(self.batch_size * sum(parameter.numel() for parameter in training.parameters)):
+        with cpu_threads(self.batch_size * sum(parameter.numel() for parameter in training.optimizer.parameters)):
             for epoch in range(1, self.epochs + 1):
                 history.append({"epoch": epoch, **training.epoch(), "seconds": clock.seconds})
                 _settle(pair)
@@ -126,28 +131,34 @@ class _Training:
         self.method = method
         self.pair = pair
         self.data = data
-        device = data.train.x.device
-        self.parameters = [parameter for parameter in pair.parameters() if parameter.requires_grad]
-        self.objective = method.objective.build(pair)
+        objective = method.objective.build(pair)
         self.optimizer = OPTIMIZERS[method.optimizer](
-            self.parameters,
-            lr=method.learning_rate or getattr(pair.model, "learning_rate", LEARNING_RATE),
-            fused=device.type in ("cpu", "cuda"),
+            (parameter for parameter in objective.parameters() if parameter.requires_grad),
+            method.learning_rate or float(getattr(pair.model, "learning_rate", LEARNING_RATE)),
         )
-        self.scheduler = _scheduler(method, self.optimizer)
-        self.generator = torch.Generator(device).manual_seed(method.seed)
-        self.validate = True
+        self.step = Step(
+            objective,
+            data.train.transform,
+            self.optimizer,
+            clip_norm=method.clip_norm,
+            precision=method.precision,
+            compile=method.compile,
+            ahead=method.epochs * (len(data.train) // method.batch_size),
+        )
+        self.scheduler = _scheduler(method, self.optimizer.torch)
+        self.generator = torch.Generator(self.optimizer.device).manual_seed(method.seed)
 
     def epoch(self) -> Row:
         """One pass over the training data, then the validation ELBO."""
         self.pair.train()
-        totals = torch.zeros(2, device=self.data.train.x.device)
+        self.step.totals.zero_()
         learning_rate = self.scheduler.get_last_lr()[0]
-        for x in self.data.train.batches(self.method.batch_size, generator=self.generator):
-            totals += len(x) * self._step(x)
+        for raw, order in self.data.train.blocks(self.method.batch_size, generator=self.generator):
+            for rows in order.split(self.method.batch_size):
+                self.step(raw[rows])
         self.scheduler.step()
         constant = self.data.train.transform.log_jacobian
-        objective, reconstruction = (totals / len(self.data.train)).tolist()
+        objective, reconstruction = (self.step.totals / len(self.data.train)).tolist()
         if not math.isfinite(objective):
             raise FloatingPointError(
                 f"the objective became {objective}: lower the learning rate (it is {learning_rate:g}), clip the gradients "
@@ -163,19 +174,6 @@ class _Training:
             valid = evaluate(self.pair, self.data.valid)
             row |= {f"valid_{name}": valid[name] for name in ("elbo", "reconstruction", "kl")}
         return {**row, "learning_rate": learning_rate}
-
-    def _step(self, x: Tensor) -> Tensor:
-        """One gradient step; the objective and the reconstruction of the batch, ``(2,)``, still on the device."""
-        self.optimizer.zero_grad(set_to_none=True)
-        # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
-        with local_params(), pyro.validation_enabled(self.validate):
-            loss, reconstruction = self.objective(x)
-            loss.backward()
-        self.validate = False
-        if self.method.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.method.clip_norm)
-        self.optimizer.step()
-        return torch.stack([-loss.detach(), reconstruction])
 
 
 class _Best:

@@ -1,0 +1,43 @@
+"""Ours: a declared VAE through ``pv.fit``, an epoch being a row of the fit's history."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import ppl_vae as pv
+from benchmarks.peers.task import LEARNING_RATE, Report, Size, Task, rows
+from benchmarks.peers.torch_network import count
+
+__all__ = ["parameters", "train"]
+
+
+def declared(size: Size) -> tuple[pv.VAE, pv.AmortizedNormal]:
+    """Model and guide."""
+    network = pv.MLP(hidden=(size.hidden,))
+    return pv.VAE(latent_dim=size.latent, decoder=network), pv.AmortizedNormal(encoder=network)
+
+
+def loaded(x: Any) -> pv.Data:
+    """The rows as they are, all of them to train on."""
+    return pv.load_data(x, scale="none", valid=0.0, test=0.0)
+
+
+def parameters(size: Size) -> int:
+    """Numbers that are trained."""
+    few = dataclasses.replace(size, rows=2)
+    return count(pv.build(*declared(size), loaded(rows(few)).spec))
+
+
+def train(task: Task, report: Report, **options: Any) -> None:
+    """One fit; the next epoch begins when ``report`` returns."""
+    model, guide = declared(task.size)
+    method = pv.SVI(epochs=task.epochs, batch_size=task.size.batch, learning_rate=LEARNING_RATE, schedule="constant", **options)
+    before = 0.0
+
+    def progress(row: dict[str, Any]) -> None:
+        nonlocal before
+        seconds, before = row["seconds"] - before, row["seconds"]
+        report(seconds, -row["elbo"])
+
+    pv.fit(model, loaded(task.x), guide=guide, method=method, device=task.device, progress=progress)

@@ -1,0 +1,92 @@
+"""What every side is given: a row of the size table, its data, and how long to train."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+__all__ = ["LEARNING_RATE", "MIN_SCALE", "SIZES", "Report", "Size", "Task", "layers", "rows", "run_epochs"]
+
+LEARNING_RATE = 1e-3
+MIN_SCALE = 1e-6
+"""Added to softplus, as our guide does."""
+
+Report = Callable[[float, float], None]
+"""Seconds of the epoch that just ended and its mean loss in nats per datum; off the clock."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A row of the table: a VAE of one hidden layer a side, and the data it sees.
+
+    Args:
+        name: of the row.
+        data: D, binary values in a datum.
+        hidden: H, width of both hidden layers.
+        latent: K, dimensions of z.
+        batch: B, data in a step.
+        rows: N, data in an epoch, a multiple of B.
+        threads: CPU threads of every side; ``None`` is what each library takes by itself.
+        epochs: of every side in a round, of which the median counts.
+    """
+
+    name: str
+    data: int
+    hidden: int
+    latent: int
+    batch: int
+    rows: int
+    threads: int | None = None
+    epochs: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        return self.rows // self.batch
+
+    def __str__(self) -> str:
+        return f"{self.data}-{self.hidden}-{self.latent}, batch {self.batch}, {self.rows} rows"
+
+
+SIZES = {
+    size.name: size
+    for size in (
+        Size("toy", data=64, hidden=32, latent=8, batch=64, rows=64 * 128, threads=1, epochs=3),
+        Size("mnist", data=784, hidden=400, latent=20, batch=128, rows=128 * 48),
+        Size("wide", data=784, hidden=2000, latent=50, batch=512, rows=512 * 12),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Train a VAE of this size on these rows ``x (N, D)``, uint8, for so many epochs on this device."""
+
+    size: Size
+    x: np.ndarray
+    device: str
+    epochs: int
+
+
+def rows(size: Size) -> np.ndarray:
+    """Independent Bernoulli values with a rate for each column, so that there is something to learn, ``(N, D)`` uint8."""
+    rng = np.random.default_rng(0)
+    return (rng.random((size.rows, size.data), dtype=np.float32) < rng.random(size.data)).astype(np.uint8)
+
+
+def layers(size: Size) -> tuple[tuple[int, int], ...]:
+    """Inputs and outputs of each affine map, from x to the logits of x."""
+    encoder = ((size.data, size.hidden), (size.hidden, 2 * size.latent))
+    decoder = ((size.latent, size.hidden), (size.hidden, size.data))
+    return encoder + decoder
+
+
+def run_epochs(task: Task, report: Report, epoch: Callable[[], float]) -> None:
+    """Time ``epoch``, which returns its mean loss as a number, so that a device has come to rest."""
+    for _ in range(task.epochs):
+        began = time.perf_counter()
+        nats = epoch()
+        report(time.perf_counter() - began, nats)

@@ -1,0 +1,57 @@
+"""Hand-written PyTorch with a DataLoader: eager with ``torch.optim.Adam``, or compiled with the fused Adam.
+
+The sum of the losses stays on the device and is read once an epoch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from benchmarks.peers.task import LEARNING_RATE, Report, Size, Task, run_epochs
+from benchmarks.peers.torch_network import Decoder, Encoder, count, loader
+
+__all__ = ["parameters", "train"]
+
+
+class VAE(nn.Module):
+    """A batch to its negative ELBO: one sample, closed-form KL, in nats per datum."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.encoder = Encoder(size)
+        self.decoder = Decoder(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        loc, scale = self.encoder(x)
+        z = loc + scale * torch.randn_like(scale)
+        reconstruction = binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
+        kl = (loc.square() + scale.square() - 1).sum() / 2 - scale.log().sum()
+        return (reconstruction + kl) / len(x)
+
+
+def parameters(size: Size) -> int:
+    """Numbers that are trained."""
+    return count(VAE(size))
+
+
+def train(task: Task, report: Report, *, compiled: bool = False) -> None:
+    """Train as a careful user would."""
+    torch.manual_seed(0)
+    batches = loader(task)
+    vae = VAE(task.size).to(task.device)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=LEARNING_RATE, fused=compiled or None)
+    objective = torch.compile(vae) if compiled else vae
+
+    def epoch() -> float:
+        total = torch.zeros((), device=task.device)
+        for (x,) in batches:
+            optimizer.zero_grad()
+            loss = objective(x.to(task.device, non_blocking=True))
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        return total.item() / task.size.steps
+
+    run_epochs(task, report, epoch)

@@ -1,0 +1,91 @@
+"""What scaling needs to know of all rows, found in one pass over them, a bounded number at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data.stream import Stream
+from ppl_vae.data.transform import CHUNK
+
+__all__ = ["Moments", "Summary", "summarized"]
+
+
+class Moments(NamedTuple):
+    """Number, mean and sum of squared deviations of the entries that are there, each ``(*event)`` float64."""
+
+    number: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """Of each feature, ``(*event)``; 0 where nothing is there."""
+        return self.squares / self.number.clamp(min=1)
+
+    def __or__(self, other: Moments) -> Moments:
+        """The moments of both: Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm"."""
+        number = self.number + other.number
+        share = other.number / number.clamp(min=1)
+        delta = other.mean - self.mean
+        return Moments(number, self.mean + delta * share, self.squares + other.squares + delta**2 * self.number * share)
+
+
+class Summary(NamedTuple):
+    """Facts about raw rows.
+
+    ``low`` and ``high`` are the extremes of each feature, ``(*event)`` float32, 0 where all are missing; ``present`` tells
+    whether anything is there, ``missing`` whether something is not, ``whole`` whether all are integers, ``two_valued`` whether
+    all are 0 or the top level. ``moments`` are those of the training rows, where asked for.
+    """
+
+    low: Tensor
+    high: Tensor
+    present: bool
+    missing: bool
+    whole: bool
+    two_valued: bool
+    moments: Moments
+
+
+def summarized(parts: Sequence[Tensor | Stream], *, top: int, moments: bool) -> Summary:
+    """The facts about all parts.
+
+    Args:
+        parts: raw train, valid and test data, each ``(N, *event)``.
+        top: the highest level of uint8 data.
+        moments: whether those of the training rows are wanted.
+    """
+    event = parts[0].shape[1:]
+    low, high = torch.full(event, torch.inf), torch.full(event, -torch.inf)
+    missing, whole, two_valued = False, True, True
+    total = Moments(*torch.zeros(3, *event, dtype=torch.float64))
+    for index, part in enumerate(parts):
+        for rows in part.split(CHUNK) if len(part) else ():
+            low = torch.minimum(low, _filled(rows, torch.inf).amin(dim=0).float())
+            high = torch.maximum(high, _filled(rows, -torch.inf).amax(dim=0).float())
+            missing = missing or (rows.is_floating_point() and bool(rows.isnan().any()))
+            whole = whole and _whole(rows)
+            two_valued = two_valued and bool(((rows == 0) | (rows == top)).all())
+            if moments and index == 0:
+                total = total | _moments(rows.double())
+    absent = low > high
+    low, high = low.masked_fill(absent, 0.0), high.masked_fill(absent, 0.0)
+    return Summary(low, high, not bool(absent.all()), missing, whole, two_valued, total)
+
+
+def _moments(x: Tensor) -> Moments:
+    number = (~x.isnan()).sum(dim=0).double()
+    mean = x.nansum(dim=0) / number.clamp(min=1)
+    return Moments(number, mean, ((x - mean) ** 2).nansum(dim=0))
+
+
+def _whole(x: Tensor) -> bool:
+    return not x.is_floating_point() or bool(((x == x.floor()) | x.isnan()).all())
+
+
+def _filled(x: Tensor, value: float) -> Tensor:
+    return x.nan_to_num(nan=value) if x.is_floating_point() else x

@@ -1,0 +1,128 @@
+"""Gradient methods: torch's own for eager steps, the same formulas written out for steps that are compiled as a whole."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["OPTIMIZERS", "Optimizer"]
+
+RATES_AT_ONCE = 64
+
+
+class Optimizer(abc.ABC):
+    """One of ``torch.optim``, which keeps the state and counts the steps, with its formula in the open.
+
+    Class attributes:
+        kind: torch's class.
+        kept: what torch keeps for each parameter, by its names.
+
+    Args:
+        parameters: what is updated, in place.
+        lr: the learning rate.
+
+    Attributes:
+        torch: the one of ``torch.optim``, whose learning rate a schedule may change.
+    """
+
+    kind: ClassVar[Any]
+    kept: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        self.parameters = list(parameters)
+        self.device = self.parameters[0].device
+        self.torch: Any = self.kind(self.parameters, lr=lr, fused=self.device.type in ("cpu", "cuda"))
+        self._taken = 0  # by `step` and `next_rates`
+        self._uncounted = 0  # by `next_rates` alone, of which torch does not know yet
+        self._rates: list[Tensor] = []
+        self._rates_of = math.nan
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The learning rate and torch's other settings."""
+        return self.torch.param_groups[0]
+
+    def step(self) -> None:
+        """Update the parameters by the gradients that they hold."""
+        self.settle()
+        self.torch.step()
+        self._taken += 1
+
+    def settle(self) -> None:
+        """Let torch's state count the steps that :meth:`update` took."""
+        for state in self.torch.state.values() if self._uncounted else ():
+            if "step" in state:
+                state["step"] += self._uncounted
+        self._uncounted = 0
+
+    def moments(self, parameter: nn.Parameter) -> list[Tensor]:
+        """What torch keeps for a parameter; it makes them at the first step that has a gradient for it."""
+        return [self.torch.state[parameter][name] for name in self.kept]
+
+    def next_rates(self) -> Tensor:
+        """The numbers that the next :meth:`update` needs, on the parameters' device; asking for them counts as the step."""
+        lr = self.settings["lr"]
+        if not self._rates or lr != self._rates_of:
+            rows = [self.rates(self._taken + 1 + ahead) for ahead in range(RATES_AT_ONCE)]
+            self._rates = list(torch.tensor(rows, device=self.device).flip(0).unbind())
+            self._rates_of = lr
+        self._taken += 1
+        self._uncounted += 1
+        return self._rates.pop()
+
+    @abc.abstractmethod
+    def rates(self, step: int) -> tuple[float, ...]:
+        """The numbers that :meth:`update` needs for a step, the first of which is 1."""
+
+    @abc.abstractmethod
+    def update(self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], rates: Tensor) -> None:
+        """Change a parameter and its moments in place, as torch does."""
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015)."""
+
+    kind: ClassVar[Any] = torch.optim.Adam
+    kept = ("exp_avg", "exp_avg_sq")
+
+    def rates(self, step: int) -> tuple[float, ...]:
+        """The step size and epsilon with the corrections of both moments in them, and the factor of weight decay."""
+        lr, (beta1, beta2), eps = (self.settings[name] for name in ("lr", "betas", "eps"))
+        correction = math.sqrt(1 - beta2**step)
+        return lr * correction / (1 - beta1**step), eps * correction, 1 - lr * self.settings["weight_decay"]
+
+    def update(self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], rates: Tensor) -> None:
+        """Algorithm 1 of the paper in the more efficient order of its section 2."""
+        mean, square = moments
+        beta1, beta2 = self.settings["betas"]
+        mean.lerp_(gradient, 1 - beta1)
+        square.mul_(beta2).add_(gradient.square(), alpha=1 - beta2)
+        parameter.mul_(rates[2]).sub_(rates[0] * mean / (square.sqrt() + rates[1]))
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    kind: ClassVar[Any] = torch.optim.AdamW
+
+
+class SGD(Optimizer):
+    """Plain stochastic gradient descent."""
+
+    kind = torch.optim.SGD
+
+    def rates(self, step: int) -> tuple[float, ...]:
+        """The learning rate."""
+        return (self.settings["lr"],)
+
+    def update(self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], rates: Tensor) -> None:
+        """Down the gradient."""
+        parameter.sub_(rates[0] * gradient)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}

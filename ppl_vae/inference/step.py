@@ -1,0 +1,197 @@
+"""The training step: eager, replayed from a record, or compiled as a whole.
+
+    x = transform(raw);  loss = objective(x);  gradients;  clipping;  update;  totals += (objective, reconstruction)
+
+Eager, Pyro runs the programs at every step. Recorded, the same operations are done again without Python's programs, to the same
+last bit. Compiled, the whole step is one library call; sums come in another order, and numbers agree to rounding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from itertools import compress
+from typing import Literal
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ppl_vae.capture import CaptureError, Compile, CudaGraph, capture, check_agreement
+from ppl_vae.inference.machine import Precision, arithmetic
+from ppl_vae.inference.method import Remark
+from ppl_vae.inference.optimizers import Optimizer
+from ppl_vae.pair import local_params
+
+__all__ = ["Step"]
+
+# Steps ahead from which recording (about a second) and compiling (10 to 30 seconds) pay. They are counted and not timed: a fit
+# goes the same way, and ends with the same numbers, on a busy machine.
+WORTH_RECORDING = 300
+WORTH_COMPILING = 5000
+
+
+class Step:
+    """A gradient step on a batch, called with raw rows ``(B, *event)``.
+
+    The first batch is stepped eagerly, the others of its size go the fastest way that pays. Batches of other sizes, such as an
+    epoch's last one, are stepped eagerly.
+
+    Args:
+        objective: module from what the model sees to ``(loss, reconstruction)``, in training mode.
+        transform: module from raw rows to what the model sees.
+        optimizer: updates the parameters of ``objective``.
+        clip_norm: gradients of a larger norm are scaled down to it.
+        precision: of the networks' layers.
+        compile: ``True`` compiles, ``False`` stays eager, ``auto`` records and compiles where that pays.
+        ahead: steps to be taken in all.
+
+    Attributes:
+        totals: sums over the data of objective and reconstruction, ``(2,)``, on the device; set it to zero to start again.
+        way: how full batches go: ``eager``, ``recorded`` or ``compiled``.
+    """
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        transform: nn.Module,
+        optimizer: Optimizer,
+        *,
+        clip_norm: float | None = None,
+        precision: Precision = "32",
+        compile: Compile = "auto",
+        ahead: int = 0,
+    ) -> None:
+        self.objective = objective
+        self.transform = transform
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.precision = precision
+        self.compile = compile
+        self.ahead = ahead
+        self.totals = torch.zeros(2, device=optimizer.parameters[0].device)
+        self.way: Literal["eager", "recorded", "compiled"] = "eager"
+        self._settled = compile is False
+        self._validate = True
+        self._shape = torch.Size()
+        self._fast: Callable[[Tensor], None] = self._eager
+
+    def __call__(self, raw: Tensor) -> None:
+        """Take the step; what came of it is added to ``totals``."""
+        if raw.shape == self._shape:
+            self._fast(raw)
+            return
+        self._eager(raw)
+        if not self._settled:
+            self._settled = True
+            self._settle(raw)
+
+    def forward(self, raw: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
+        """Loss and reconstruction of a batch."""
+        # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
+        with local_params(), pyro.validation_enabled(self._validate), arithmetic(self.precision):
+            loss, reconstruction = objective(self.transform(raw))
+        self._validate = False
+        return loss, reconstruction.detach()
+
+    def finish(self, loss: Tensor, reconstruction: Tensor, size: int) -> None:
+        """Clip the gradients that the parameters hold, update them, and count."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.optimizer.parameters, self.clip_norm)
+        self.optimizer.step()
+        self.totals += size * torch.stack([-loss, reconstruction])
+
+    def _eager(self, raw: Tensor) -> None:
+        self.optimizer.torch.zero_grad(set_to_none=True)
+        loss, reconstruction = self.forward(raw, self.objective)
+        loss.backward()
+        self.finish(loss.detach(), reconstruction, len(raw))
+
+    def _settle(self, raw: Tensor) -> None:
+        """Choose how batches of this shape go from here."""
+        try:
+            if self.compile is True or self.ahead >= WORTH_RECORDING:
+                recorded = _Recorded(self, raw)
+                self._shape, self._fast, self.way = raw.shape, recorded, "recorded"
+                if self.compile is True or self.ahead >= WORTH_COMPILING:
+                    self._fast, self.way = _Compiled(self, recorded, raw), "compiled"
+        except CaptureError as error:
+            if self.compile is True:
+                raise ValueError(f"this step cannot be compiled ({error}): use compile='auto' or compile=False") from None
+            warnings.warn(f"steps are {self.way}, not compiled: {error}", Remark, stacklevel=2)
+
+
+class _Recorded:
+    """Gradients from a record of the objective and its derivatives; the update by ``torch.optim``."""
+
+    def __init__(self, step: Step, raw: Tensor) -> None:
+        self.step = step
+        parameters, buffers = dict(step.objective.named_parameters()), dict(step.objective.named_buffers())
+        self.names = [*parameters, *buffers]
+        self.state = [tensor.detach() for tensor in (*parameters.values(), *buffers.values())]
+        self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        self.used: list[bool] = []
+        self.graph = capture(self.gradients, self.state, [raw])
+        check_agreement(self.gradients, self.graph, self.state, [raw])
+
+    def gradients(self, *tensors: Tensor) -> list[Tensor]:
+        """Of parameters, buffers and a batch: the gradients of the parameters in use, the loss and the reconstruction."""
+        *state, raw = tensors
+        values = dict(zip(self.names, state, strict=True))
+        values |= {name: values[name].detach().requires_grad_() for name in self.trained}
+        loss, reconstruction = self.step.forward(raw, lambda x: functional_call(self.step.objective, values, (x,)))
+        trained = [values[name] for name in self.trained]
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+        self.used = [gradient is not None for gradient in gradients]
+        laid_out = [
+            _laid_out_as(value, gradient) for value, gradient in zip(trained, gradients, strict=True) if gradient is not None
+        ]
+        return [*laid_out, loss.detach(), reconstruction]
+
+    def __call__(self, raw: Tensor) -> None:
+        *gradients, loss, reconstruction = self.graph(*self.state, raw)
+        for parameter, gradient in zip(compress(self.step.optimizer.parameters, self.used), gradients, strict=True):
+            parameter.grad = gradient
+        self.step.finish(loss, reconstruction, len(raw))
+
+
+class _Compiled:
+    """Gradients, update and totals as one library call, on CUDA as one launch."""
+
+    def __init__(self, step: Step, recorded: _Recorded, raw: Tensor) -> None:
+        self.step = step
+        self.recorded = recorded
+        optimizer = step.optimizer
+        updated = list(compress(optimizer.parameters, recorded.used))
+        moments = [moment for parameter in updated for moment in optimizer.moments(parameter)]
+        self.updated = [recorded.names.index(name) for name in compress(recorded.trained, recorded.used)]
+        self.state = [*recorded.state, *moments, step.totals]
+        inputs = [raw, torch.tensor(optimizer.rates(1), device=raw.device)]
+        program = capture(self.whole, self.state, inputs).compiled(*self.state, *inputs)
+        check_agreement(self.whole, program, self.state, inputs)
+        self.run = CudaGraph(program, self.state, inputs) if raw.is_cuda else partial(program, *self.state)
+
+    def whole(self, *tensors: Tensor) -> list[Tensor]:
+        """Of parameters, buffers, moments, totals, a batch and the optimizer's rates: change all but the last two in place."""
+        state, rest = tensors[: len(self.recorded.state)], tensors[len(self.recorded.state) :]
+        *moments, totals, raw, rates = rest
+        *gradients, loss, reconstruction = self.recorded.graph(*state, raw)
+        if self.step.clip_norm is not None:
+            norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+            scale = (self.step.clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+            gradients = [scale * gradient for gradient in gradients]
+        kept = len(self.step.optimizer.kept)
+        for place, (index, gradient) in enumerate(zip(self.updated, gradients, strict=True)):
+            self.step.optimizer.update(state[index], gradient, moments[kept * place : kept * (place + 1)], rates)
+        totals.add_(len(raw) * torch.stack([-loss, reconstruction]))
+        return [loss, *(gradient.norm() for gradient in gradients)]
+
+    def __call__(self, raw: Tensor) -> None:
+        self.run(raw, self.step.optimizer.next_rates())
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with the strides of its parameter, which fused optimizers take for granted."""
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)

@@ -1,0 +1,460 @@
+"""Recorded and compiled steps do what eager Pyro does."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+import ppl_vae as pv
+import ppl_vae.capture
+import ppl_vae.inference.step
+from ppl_vae.capture import CaptureError, CudaGraph, capture
+from ppl_vae.evaluate import log_weights
+from ppl_vae.evaluate.batches import _records
+from ppl_vae.inference.machine import arithmetic
+from ppl_vae.inference.method import Remark
+from ppl_vae.inference.optimizers import OPTIMIZERS, Optimizer
+from ppl_vae.inference.step import WORTH_RECORDING, Step
+from tests.table import SEED, TINY, vae
+
+D, K, N = 6, 2, 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Compiled graphs of these tests, none from before."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("compiled")
+        patch.setenv("PPL_VAE_CACHE", str(folder))
+        yield folder
+
+
+# --- plain Pyro programs of every sort ------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(D, 8), *layers, nn.ReLU(), nn.Linear(8, 2 * K))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        loc, log_scale = self.layers(x).chunk(2, -1)
+        return loc, log_scale.exp()
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = nn.Linear(K, D)
+
+    def forward(self, x: Tensor) -> None:
+        with pv.data_plate(N, x):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([K]).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+
+class Guide(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.encoder = Encoder(*layers)
+
+    def forward(self, x: Tensor) -> None:
+        with pv.data_plate(N, x):
+            pyro.sample("z", dist.Normal(*self.encoder(x)).to_event(1))
+
+
+class MaskedModel(Model):
+    def forward(self, x: Tensor) -> None:
+        with poutine.mask(mask=x[:, 0] > 0):
+            super().forward(x)
+
+
+class MaskedGuide(Guide):
+    def forward(self, x: Tensor) -> None:
+        with poutine.mask(mask=x[:, 0] > 0):
+            super().forward(x)
+
+
+class FlowGuide(Guide):
+    def __init__(self) -> None:
+        super().__init__()
+        self.flow = dist.transforms.affine_autoregressive(K, hidden_dims=[5])
+
+    def forward(self, x: Tensor) -> None:
+        with pv.data_plate(N, x):
+            base = dist.Normal(*self.encoder(x)).to_event(1)
+            pyro.sample("z", dist.TransformedDistribution(base, [self.flow]))
+
+
+class ScoreFunctionModel(Model):
+    """A discrete latent variable that is sampled, not summed out: its gradient is the score function's."""
+
+    def forward(self, x: Tensor) -> None:
+        with pv.data_plate(N, x):
+            z = pyro.sample("z", dist.Bernoulli(0.5 * torch.ones(K)).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+
+class ScoreFunctionGuide(Guide):
+    def forward(self, x: Tensor) -> None:
+        with pv.data_plate(N, x):
+            pyro.sample("z", dist.Bernoulli(logits=self.encoder(x)[0]).to_event(1))
+
+
+class EnumeratedModel(Model):
+    def forward(self, x: Tensor) -> None:
+        with pv.data_plate(N, x):
+            k = pyro.sample("k", dist.Categorical(torch.ones(K)))
+            pyro.sample("x", dist.Normal(self.decoder.weight.T[k], 1.0).to_event(1), obs=x)
+
+
+class EnumeratedGuide(Guide):
+    def forward(self, x: Tensor) -> None:
+        with pv.data_plate(N, x):
+            pyro.sample("k", dist.Categorical(logits=self.encoder(x)[0]), infer={"enumerate": "parallel"})
+
+
+def subsampling_model(x: Tensor) -> None:
+    weight = pyro.param("weight", torch.ones(D, K))
+    with pyro.plate("columns", D, subsample_size=3, dim=-2) as columns, pyro.plate("data", N, subsample=torch.arange(len(x))):
+        z = pyro.sample("z", dist.Normal(torch.zeros(3, len(x)), 1.0))
+        pyro.sample("x", dist.Normal(weight[columns].sum(-1, keepdim=True) * z, 1.0), obs=x.T[columns])
+
+
+def subsampling_guide(x: Tensor) -> None:
+    loc = pyro.param("loc", torch.zeros(3, 1))
+    scale = pyro.param("scale", torch.ones(3, 1), constraint=dist.constraints.positive)
+    with pyro.plate("columns", D, subsample_size=3, dim=-2), pyro.plate("data", N, subsample=torch.arange(len(x))):
+        pyro.sample("z", dist.Normal(loc.expand(3, len(x)), scale))
+
+
+class BetaELBO(nn.Module):
+    """An objective that changes from step to step by a tensor of its own."""
+
+    beta: Tensor
+
+    def __init__(self, pair: pv.Pair) -> None:
+        super().__init__()
+        self.elbo = pv.ELBO().build(pair)
+        self.register_buffer("beta", torch.tensor(0.0))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        loss, reconstruction = self.elbo(x)
+        self.beta += 0.1
+        return loss + (self.beta - 1) * (loss + reconstruction), reconstruction
+
+
+class IWAE(nn.Module):
+    """The importance-weighted bound from log weights."""
+
+    def __init__(self, pair: pv.Pair) -> None:
+        super().__init__()
+        self.pair = pair
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_w = log_weights(self.pair, (x,), samples=5)
+        return -(log_w.logsumexp(0) - torch.tensor(5.0).log()).mean(), log_w.mean().detach()
+
+
+ELBO = pv.ELBO()
+Build = Callable[[], tuple[pv.Pair, nn.Module]]
+
+
+def plain(model: Callable, guide: Callable, objective: Callable[[pv.Pair], nn.Module] = ELBO.build) -> Build:
+    def build() -> tuple[pv.Pair, nn.Module]:
+        torch.manual_seed(SEED)
+        made = [part() if isinstance(part, type) else part for part in (model, guide)]
+        pair = pv.Pair(*made, mean_field=False)
+        pair.plates(torch.randn(8, D))
+        return pair, objective(pair)
+
+    return build
+
+
+class NormGuide(Guide):
+    def __init__(self) -> None:
+        super().__init__(nn.BatchNorm1d(8))
+
+
+class DropoutGuide(Guide):
+    def __init__(self) -> None:
+        super().__init__(nn.Dropout(0.5))
+
+
+PROGRAMS: dict[str, Build] = {
+    "plain": plain(Model, Guide),
+    "batch-norm": plain(Model, NormGuide),
+    "dropout": plain(Model, DropoutGuide),
+    "mask": plain(MaskedModel, MaskedGuide),
+    "flow": plain(Model, FlowGuide),
+    "score-function": plain(ScoreFunctionModel, ScoreFunctionGuide),
+    "enumeration": plain(EnumeratedModel, EnumeratedGuide),
+    "subsampled-plate": plain(subsampling_model, subsampling_guide),
+    "particles": plain(Model, Guide, pv.ELBO(particles=3).build),
+    "beta": plain(Model, Guide, BetaELBO),
+    "iwae": plain(Model, Guide, IWAE),
+}
+
+
+def trained(build: Build, way: str, *, steps: int = 6, optimizer: str = "adam", clip_norm: float | None = None) -> dict:
+    """Parameters, buffers and totals after some steps, whose way is checked."""
+    pair, objective = build()
+    pair.train()
+    chosen: Optimizer = OPTIMIZERS[optimizer]((p for p in objective.parameters() if p.requires_grad), 1e-2)
+    options: dict[str, Any] = {
+        "eager": {"compile": False},
+        "recorded": {"compile": "auto", "ahead": WORTH_RECORDING},
+        "compiled": {"compile": True},
+    }[way]
+    step = Step(objective, pv.Transform((D,)), chosen, clip_norm=clip_norm, **options)
+    x = torch.randn(N, D, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(2)
+    for start, _ in itertools.product((0, 8, 16), range(steps // 3)):
+        step(x[start : start + 8])
+    step(x[:5])  # as an epoch's last batch
+    assert step.way == way
+    chosen.settle()
+    counted = {f"step{i}": state["step"] for i, state in enumerate(chosen.torch.state.values()) if "step" in state}
+    return {**{name: value.clone() for name, value in objective.state_dict().items()}, "totals": step.totals, **counted}
+
+
+@pytest.mark.parametrize("build", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_a_recorded_step_is_the_eager_step(build: Build) -> None:
+    eager, recorded = trained(build, "eager"), trained(build, "recorded")
+    assert eager.keys() == recorded.keys()
+    for name, value in eager.items():
+        # Pyro's own loss of a score-function guide is summed in Python's floats, its gradient is not.
+        torch.testing.assert_close(recorded[name], value, rtol=1e-6 * (name == "totals"), atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("name", "optimizer"), [("batch-norm", "sgd"), ("enumeration", "adam")])
+def test_a_compiled_step_is_the_eager_step(name: str, optimizer: str) -> None:
+    eager, compiled = (trained(PROGRAMS[name], way, clip_norm=0.5, optimizer=optimizer) for way in ("eager", "compiled"))
+    for key, value in eager.items():
+        torch.testing.assert_close(compiled[key], value, rtol=2e-4, atol=2e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_formulas_are_those_of_torch(name: str) -> None:
+    torch.manual_seed(0)
+    start = torch.randn(5, 3, dtype=torch.float64)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizers = [OPTIMIZERS[name]([parameter], 0.1) for parameter in (ours, theirs)]
+    moments = [torch.zeros_like(start) for _ in optimizers[0].kept]
+    for count in range(1, 21):
+        for optimizer in optimizers:
+            optimizer.torch.param_groups[0]["lr"] = 0.1 / count
+        gradient = torch.randn_like(start)
+        rates = torch.tensor(optimizers[0].rates(count), dtype=torch.float64)
+        with torch.no_grad():
+            optimizers[0].update(ours, gradient, moments, rates)
+        theirs.grad = gradient
+        optimizers[1].step()
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_the_rates_follow_the_schedule() -> None:
+    optimizer = OPTIMIZERS["adam"]([nn.Parameter(torch.zeros(1))], 0.1)
+    for count in range(1, 200):
+        optimizer.torch.param_groups[0]["lr"] = 0.1 if count < 70 else 0.05
+        torch.testing.assert_close(optimizer.next_rates(), torch.tensor(optimizer.rates(count)))
+
+
+# --- what a record is ------------------------------------------------------------------------------------------------------
+
+
+def test_recording_changes_nothing_and_the_record_draws_anew() -> None:
+    state, offset = torch.ones(3), torch.zeros(3)
+
+    def function(state: Tensor, x: Tensor) -> list[Tensor]:
+        state.add_(x)
+        return [state + offset + torch.randn(3)]
+
+    before = torch.get_rng_state()
+    graph = capture(function, [state], [torch.ones(3)])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(state, torch.ones(3))
+    torch.manual_seed(0)
+    first, second = graph(state, torch.ones(3)), graph(state, torch.ones(3))
+    torch.manual_seed(0)
+    torch.testing.assert_close(first[0], 2 + torch.randn(3), rtol=0, atol=0)
+    torch.testing.assert_close(second[0], 3 + torch.randn(3), rtol=0, atol=0)
+    offset.fill_(10.0)  # a tensor that the function knows from elsewhere is read anew
+    torch.manual_seed(0)
+    third = graph(state, torch.ones(3))
+    torch.manual_seed(0)
+    torch.testing.assert_close(third[0], 14 + torch.randn(3), rtol=0, atol=0)
+
+
+def test_what_cannot_be_recorded_is_named_with_its_site_and_line() -> None:
+    def model(x: Tensor) -> None:
+        with pv.data_plate(N, x):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([K]).to_event(1))
+            if z.mean() > 0:
+                z = -z
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(x.shape), 1.0).to_event(1), obs=x)
+
+    data = pv.load_data(np.random.default_rng(0).normal(size=(640, D)).astype(np.float32), valid=0.0, test=0.0)
+    guide = Guide()
+    with pytest.warns(Remark, match=r"^steps are eager.*after the site 'z', test_capture.py:\d+ `if z.mean\(\) > 0:`"):
+        fitted = pv.fit(model, data, guide=guide, method=pv.SVI(epochs=30))
+    assert len(fitted.history) == 30
+    with pytest.raises(ValueError, match=r"cannot be compiled .*use compile='auto' or compile=False"):
+        pv.fit(model, data, guide=guide, method=pv.SVI(epochs=1, compile=True))
+
+
+def test_a_program_that_differs_from_call_to_call_stays_eager() -> None:
+    generator = np.random.default_rng(0)
+
+    class Jittery(Model):
+        def forward(self, x: Tensor) -> None:
+            super().forward(x + float(generator.normal()))
+
+    data = pv.load_data(np.random.default_rng(0).normal(size=(640, D)).astype(np.float32), valid=0.0, test=0.0)
+    with pytest.warns(Remark, match="steps are eager, not compiled: its record does not repeat it"):
+        pv.fit(Jittery(), data, guide=Guide(), method=pv.SVI(epochs=30))
+
+
+def test_without_a_compiler_steps_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
+        raise CaptureError("no C++ compiler")
+
+    monkeypatch.setattr(ppl_vae.capture, "_compile", fail)
+    monkeypatch.setattr(ppl_vae.inference.step, "WORTH_COMPILING", 20)
+    monkeypatch.setattr(ppl_vae.inference.step, "WORTH_RECORDING", 10)
+    data = pv.load_data("digits")
+    with pytest.warns(Remark, match=r"^steps are recorded, not compiled: no C\+\+ compiler"):
+        fitted = pv.fit(vae(), data, method=pv.SVI(epochs=2))
+    eager = pv.fit(vae(), data, method=pv.SVI(epochs=2, compile=False))
+    assert all(torch.equal(a, b) for a, b in zip(fitted.pair.parameters(), eager.pair.parameters(), strict=True))
+
+
+# --- fits and evaluations --------------------------------------------------------------------------------------------------
+
+
+def test_a_compiled_fit_is_the_eager_fit_and_the_second_one_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pv.load_data("digits")
+    eager = pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=False))
+    fits = [pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=True))]
+    monkeypatch.setattr(ppl_vae.capture, "_compile", lambda *args: pytest.fail("compiled again"))
+    fits.append(pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=True)))
+    for fitted in fits:
+        for ours, theirs in zip(fitted.history, eager.history, strict=True):
+            for name in ("objective", "reconstruction", "kl", "valid_elbo"):
+                assert ours[name] == pytest.approx(theirs[name], abs=2e-3)
+
+
+def test_recording_gives_the_fit_to_the_last_bit() -> None:
+    data = pv.load_data("digits")
+    rows = [
+        [{name: row[name] for name in row if name != "seconds"} for row in pv.fit(vae(), data, method=method).history]
+        for method in (pv.SVI(epochs=16, compile="auto"), pv.SVI(epochs=16, compile=False))
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("samples", [1, 7])
+def test_a_recorded_evaluation_follows_the_parameters(samples: int) -> None:
+    data = pv.load_data("digits", binarize="dynamic")
+    pair = pv.fit(vae(), data, method=pv.SVI(epochs=1)).pair
+    for _ in range(3):
+        for _ in range(6):
+            recorded = pv.evaluate(pair, data.test, samples=samples)
+        assert all(_records[pair].programs.values())
+        assert recorded == pv.evaluate(pair, data.test, samples=samples, compile=False)
+        with torch.no_grad():
+            for parameter in pair.parameters():
+                parameter.mul_(1.1)
+
+
+def test_a_compiled_evaluation_gives_the_same_numbers() -> None:
+    data = pv.load_data("digits", binarize="dynamic")
+    fitted = pv.fit(vae(), data, method=pv.SVI(epochs=1))
+    eager, compiled = (pv.evaluate(fitted.pair, data.test, samples=20, compile=how) for how in (False, True))
+    for name, value in eager.items():
+        assert compiled[name] == pytest.approx(value, abs=1e-4)
+
+
+def test_what_was_recorded_does_not_keep_a_pair_alive() -> None:
+    data = pv.load_data("digits", binarize="dynamic")
+    fitted = pv.fit(vae(), data, method=pv.SVI(epochs=16))
+    for _ in range(6):
+        fitted.evaluate(data)
+    assert copy.deepcopy(fitted.pair).state_dict().keys() == fitted.pair.state_dict().keys()
+    pair = weakref.ref(fitted.pair)
+    del fitted
+    gc.collect()
+    assert pair() is None
+
+
+# --- precision -------------------------------------------------------------------------------------------------------------
+
+
+def test_layers_in_bfloat16_leave_log_probabilities_in_float32() -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(40, 30), torch.randn(20, 40)
+    exact = linear(x)
+    with arithmetic("bf16"):
+        rounded = linear(x)
+        assert dist.Normal(rounded, 1.0).log_prob(torch.zeros(30)).dtype == torch.float32
+        assert torch.equal(linear.double()(x.double()), linear(x.double()))
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).abs().max() < 0.02
+    assert torch.equal(linear.float()(x), exact)
+
+
+def test_bfloat16_hardly_moves_the_elbo() -> None:
+    data = pv.load_data("digits")
+    fits = [pv.fit(pv.VAE(decoder=TINY), data, method=pv.SVI(epochs=10, precision=p)) for p in ("32", "bf16", "tf32")]
+    exact, bf16, tf32 = (fitted.evaluate(data)["elbo"] for fitted in fits)
+    assert fits[0].history != fits[1].history
+    assert bf16 == pytest.approx(exact, abs=0.3)
+    assert tf32 == pytest.approx(exact, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compile": "always"}, "a compile that is auto, true or false"),
+        ({"precision": "16"}, "a precision of 32, bf16 or tf32"),
+    ],
+)
+def test_unknown_choices_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pv.SVI(**options)
+
+
+# --- CUDA ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("build", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_a_replayed_cuda_graph_is_the_eager_step(build: Build) -> None:
+    with torch.device("cuda"):
+        eager, compiled = trained(build, "eager"), trained(build, "compiled")
+    for name, value in eager.items():
+        torch.testing.assert_close(compiled[name], value, rtol=2e-3, atol=2e-4, equal_nan=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_cuda_graph_draws_anew_at_every_replay() -> None:
+    state = [torch.zeros(1000, device="cuda")]
+    graph = CudaGraph(lambda state, x: [state.add_(x + torch.randn_like(state))], state, [torch.ones(1000, device="cuda")])
+    assert not state[0].any()
+    first = graph(torch.ones(1000, device="cuda"))[0].clone()
+    second = graph(torch.ones(1000, device="cuda"))[0].clone()
+    assert not torch.equal(second - first, first)
+    assert second.mean().item() == pytest.approx(2.0, abs=0.3)
