@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
-from itertools import compress
+from itertools import compress, islice
 from typing import Literal
 
 import pyro
@@ -34,13 +34,13 @@ WORTH_COMPILING = 5000
 
 
 class Step:
-    """A gradient step on a batch, called with raw rows ``(B, *event)``.
+    """A gradient step on a batch: raw rows ``(B, *event)`` and what else the programs take, such as labels ``(B,)``.
 
     The first batch is stepped eagerly, the others of its size go the fastest way that pays. Batches of other sizes, such as an
     epoch's last one, are stepped eagerly.
 
     Args:
-        objective: module from what the model sees to ``(loss, reconstruction)``, in training mode.
+        objective: module from what the programs take to ``(loss, reconstruction)``, in training mode.
         transform: module from raw rows to what the model sees.
         optimizer: updates the parameters of ``objective``.
         clip_norm: gradients of a larger norm are scaled down to it.
@@ -76,23 +76,23 @@ class Step:
         self._settled = compile is False
         self._validate = True
         self._shape = torch.Size()
-        self._fast: Callable[[Tensor], None] = self._eager
+        self._fast: Callable[..., None] = self._eager
 
-    def __call__(self, raw: Tensor) -> None:
+    def __call__(self, *batch: Tensor) -> None:
         """Take the step; what came of it is added to ``totals``."""
-        if raw.shape == self._shape:
-            self._fast(raw)
+        if batch[0].shape == self._shape:
+            self._fast(*batch)
             return
-        self._eager(raw)
+        self._eager(*batch)
         if not self._settled:
             self._settled = True
-            self._settle(raw)
+            self._settle(*batch)
 
-    def forward(self, raw: Tensor, objective: Callable) -> tuple[Tensor, Tensor]:
+    def forward(self, objective: Callable, raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and reconstruction of a batch."""
         # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
         with local_params(), pyro.validation_enabled(self._validate), arithmetic(self.precision):
-            loss, reconstruction = objective(self.transform(raw))
+            loss, reconstruction = objective(self.transform(raw), *others)
         self._validate = False
         return loss, reconstruction.detach()
 
@@ -103,20 +103,20 @@ class Step:
         self.optimizer.step()
         self.totals += size * torch.stack([-loss, reconstruction])
 
-    def _eager(self, raw: Tensor) -> None:
+    def _eager(self, *batch: Tensor) -> None:
         self.optimizer.torch.zero_grad(set_to_none=True)
-        loss, reconstruction = self.forward(raw, self.objective)
+        loss, reconstruction = self.forward(self.objective, *batch)
         loss.backward()
-        self.finish(loss.detach(), reconstruction, len(raw))
+        self.finish(loss.detach(), reconstruction, len(batch[0]))
 
-    def _settle(self, raw: Tensor) -> None:
+    def _settle(self, *batch: Tensor) -> None:
         """Choose how batches of this shape go from here."""
         try:
             if self.compile is True or self.ahead >= WORTH_RECORDING:
-                recorded = _Recorded(self, raw)
-                self._shape, self._fast, self.way = raw.shape, recorded, "recorded"
+                recorded = _Recorded(self, batch)
+                self._shape, self._fast, self.way = batch[0].shape, recorded, "recorded"
                 if self.compile is True or self.ahead >= WORTH_COMPILING:
-                    self._fast, self.way = _Compiled(self, recorded, raw), "compiled"
+                    self._fast, self.way = _Compiled(self, recorded, batch), "compiled"
         except CaptureError as error:
             if self.compile is True:
                 raise ValueError(f"this step cannot be compiled ({error}): use compile='auto' or compile=False") from None
@@ -126,22 +126,22 @@ class Step:
 class _Recorded:
     """Gradients from a record of the objective and its derivatives; the update by ``torch.optim``."""
 
-    def __init__(self, step: Step, raw: Tensor) -> None:
+    def __init__(self, step: Step, batch: tuple[Tensor, ...]) -> None:
         self.step = step
         parameters, buffers = dict(step.objective.named_parameters()), dict(step.objective.named_buffers())
         self.names = [*parameters, *buffers]
         self.state = [tensor.detach() for tensor in (*parameters.values(), *buffers.values())]
         self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
         self.used: list[bool] = []
-        self.graph = capture(self.gradients, self.state, [raw])
-        check_agreement(self.gradients, self.graph, self.state, [raw])
+        self.graph = capture(self.gradients, self.state, batch)
+        check_agreement(self.gradients, self.graph, self.state, batch)
 
     def gradients(self, *tensors: Tensor) -> list[Tensor]:
         """Of parameters, buffers and a batch: the gradients of the parameters in use, the loss and the reconstruction."""
-        *state, raw = tensors
+        state, batch = tensors[: len(self.names)], tensors[len(self.names) :]
         values = dict(zip(self.names, state, strict=True))
         values |= {name: values[name].detach().requires_grad_() for name in self.trained}
-        loss, reconstruction = self.step.forward(raw, lambda x: functional_call(self.step.objective, values, (x,)))
+        loss, reconstruction = self.step.forward(partial(self._with, values), *batch)
         trained = [values[name] for name in self.trained]
         gradients = torch.autograd.grad(loss, trained, allow_unused=True)
         self.used = [gradient is not None for gradient in gradients]
@@ -150,17 +150,20 @@ class _Recorded:
         ]
         return [*laid_out, loss.detach(), reconstruction]
 
-    def __call__(self, raw: Tensor) -> None:
-        *gradients, loss, reconstruction = self.graph(*self.state, raw)
+    def _with(self, values: dict[str, Tensor], *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return functional_call(self.step.objective, values, inputs)
+
+    def __call__(self, *batch: Tensor) -> None:
+        *gradients, loss, reconstruction = self.graph(*self.state, *batch)
         for parameter, gradient in zip(compress(self.step.optimizer.parameters, self.used), gradients, strict=True):
             parameter.grad = gradient
-        self.step.finish(loss, reconstruction, len(raw))
+        self.step.finish(loss, reconstruction, len(batch[0]))
 
 
 class _Compiled:
     """Gradients, update and totals as one library call, on CUDA as one launch."""
 
-    def __init__(self, step: Step, recorded: _Recorded, raw: Tensor) -> None:
+    def __init__(self, step: Step, recorded: _Recorded, batch: tuple[Tensor, ...]) -> None:
         self.step = step
         self.recorded = recorded
         optimizer = step.optimizer
@@ -168,16 +171,18 @@ class _Compiled:
         moments = [moment for parameter in updated for moment in optimizer.moments(parameter)]
         self.updated = [recorded.names.index(name) for name in compress(recorded.trained, recorded.used)]
         self.state = [*recorded.state, *moments, step.totals]
-        inputs = [raw, torch.tensor(optimizer.rates(1), device=raw.device)]
+        self.moments = len(moments)
+        inputs = [*batch, torch.tensor(optimizer.rates(1), device=step.totals.device)]
         program = capture(self.whole, self.state, inputs).compiled(*self.state, *inputs)
         check_agreement(self.whole, program, self.state, inputs)
-        self.run = CudaGraph(program, self.state, inputs) if raw.is_cuda else partial(program, *self.state)
+        self.run = CudaGraph(program, self.state, inputs) if step.totals.is_cuda else partial(program, *self.state)
 
     def whole(self, *tensors: Tensor) -> list[Tensor]:
         """Of parameters, buffers, moments, totals, a batch and the optimizer's rates: change all but the last two in place."""
-        state, rest = tensors[: len(self.recorded.state)], tensors[len(self.recorded.state) :]
-        *moments, totals, raw, rates = rest
-        *gradients, loss, reconstruction = self.recorded.graph(*state, raw)
+        tail = iter(tensors)
+        state, moments = list(islice(tail, len(self.recorded.state))), list(islice(tail, self.moments))
+        totals, *batch, rates = tail
+        *gradients, loss, reconstruction = self.recorded.graph(*state, *batch)
         if self.step.clip_norm is not None:
             norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
             scale = (self.step.clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
@@ -185,11 +190,11 @@ class _Compiled:
         kept = len(self.step.optimizer.kept)
         for place, (index, gradient) in enumerate(zip(self.updated, gradients, strict=True)):
             self.step.optimizer.update(state[index], gradient, moments[kept * place : kept * (place + 1)], rates)
-        totals.add_(len(raw) * torch.stack([-loss, reconstruction]))
+        totals.add_(len(batch[0]) * torch.stack([-loss, reconstruction]))
         return [loss, *(gradient.norm() for gradient in gradients)]
 
-    def __call__(self, raw: Tensor) -> None:
-        self.run(raw, self.step.optimizer.next_rates())
+    def __call__(self, *batch: Tensor) -> None:
+        self.run(*batch, self.step.optimizer.next_rates())
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:

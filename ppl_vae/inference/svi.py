@@ -96,7 +96,7 @@ class SVI(Method):
         """
         if len(data.valid) == 0 and (self.patience or self.restore_best):
             raise ValueError("patience and restore_best need validation data: give load_data a `valid` fraction above 0")
-        if data.spec.missing:
+        if data.spec.missing and not getattr(getattr(pair.model, "likelihood", None), "missing", False):
             raise ValueError(
                 "SVI needs complete data: fill missing entries or drop those rows, or fit by EM, which sums them out"
             )
@@ -104,6 +104,8 @@ class SVI(Method):
         pair.plates(next(data.train[:2].batches(2)))
         if hasattr(pair.model, "initialize") and "model" not in pair.warm:
             pair.model.initialize(Rows(data.train), torch.Generator(data.train.device).manual_seed(self.seed))
+        if hasattr(getattr(pair.model, "prior", None), "initialize") and "model" not in pair.warm:
+            pair.model.prior.initialize(data.train)
         if hasattr(pair.guide, "initialize") and "guide" not in pair.warm:
             pair.guide.initialize(Rows(data.train), pair.model)
         training = _Training(self, pair, data)
