@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 
@@ -9,6 +11,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Where and in which precision the laws are tested."""
     parser.addoption("--device", default="cpu", help="where the laws are tested: cpu, cuda")
     parser.addoption("--dtype", default="float32", help="in which precision: float32, float64")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Beside other workers a test computes on one core, as do the programs that it starts."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ppl_vae.types import Kind
 EVENT = (1, 3, 4)
 LATENT = 3
 ROWS = 24
+LEVELS = 6
 SEED = 0
 
 TINY = pv.MLP(hidden=(7,))
@@ -22,6 +24,29 @@ PRIORS: dict[str, pv.Prior] = {
     "StandardNormal": pv.StandardNormal(),
     "GaussianMixture": pv.GaussianMixture(components=4),
     "Normal": pv.Normal(loc=0.5, scale=2.0),
+    "Normal-learned": pv.Normal(loc=0.5, scale=2.0, learned=True),
+    "MultivariateNormal": pv.MultivariateNormal(loc=-1.0, covariance=2.0),
+    "MultivariateNormal-learned": pv.MultivariateNormal(loc=1.0, covariance=0.5, learned=True),
+    "LaplacePrior": pv.LaplacePrior(scale=0.5),
+    "Logistic": pv.Logistic(loc=0.5, scale=0.7),
+    "StudentTPrior": pv.StudentTPrior(df=3.0, scale=1.5),
+    "GaussianGrid": pv.GaussianGrid(points=3),
+    "VampPrior": pv.VampPrior(components=4),
+    "VampPrior-learned": pv.VampPrior(components=4, start="noise", weights="learned"),
+    "ExemplarPrior": pv.ExemplarPrior(components=4),
+    "CouplingFlow": pv.CouplingFlow(layers=2, hidden=(7,)),
+    "AutoregressiveFlow": pv.AutoregressiveFlow(layers=2, hidden=(7, 5)),
+    "SplineFlow": pv.SplineFlow(layers=2, hidden=(7,), bins=4, bound=3.0),
+    "LogNormal": pv.LogNormal(loc=0.5, scale=0.5),
+    "HalfNormal": pv.HalfNormal(scale=2.0),
+    "Uniform": pv.Uniform(low=-1.0, high=2.0),
+    "Dirichlet": pv.Dirichlet(concentration=2.0),
+    "LogisticNormal": pv.LogisticNormal(scale=1.5),
+    "ProjectedNormal": pv.ProjectedNormal(),
+    "ProjectedNormal-concentrated": pv.ProjectedNormal(loc=1.5),
+    "OneHotCategorical": pv.OneHotCategorical(),
+    "OneHotCategorical-learned": pv.OneHotCategorical(learned=True),
+    "FactorizedCategorical": pv.FactorizedCategorical(groups=3, learned=True),
 }
 
 LIKELIHOODS: dict[str, pv.Likelihood] = {
@@ -30,7 +55,32 @@ LIKELIHOODS: dict[str, pv.Likelihood] = {
     "Gaussian-shared": pv.Gaussian(scale="shared"),
     "Gaussian-per_feature": pv.Gaussian(scale="per_feature"),
     "Gaussian-amortized": pv.Gaussian(scale="amortized"),
+    "LowRankGaussian": pv.LowRankGaussian(rank=2),
+    "LowRankGaussian-amortized": pv.LowRankGaussian(rank=2, covariance="amortized"),
+    "Laplace": pv.Laplace(),
+    "Laplace-amortized": pv.Laplace(scale="amortized"),
+    "StudentT": pv.StudentT(scale="per_feature"),
+    "StudentT-learned": pv.StudentT(scale="amortized", df=3.0, learned=True),
+    "ContinuousBernoulli": pv.ContinuousBernoulli(),
+    "Beta": pv.Beta(margin=0.0),
+    "LogitNormal": pv.LogitNormal(margin=0.0),
+    "LogitNormal-amortized": pv.LogitNormal(scale="amortized", margin=0.0),
+    "Categorical": pv.Categorical(levels=LEVELS),
+    "DiscretizedLogistic": pv.DiscretizedLogistic(levels=LEVELS),
+    "DiscretizedLogisticMixture": pv.DiscretizedLogisticMixture(levels=LEVELS, components=3),
+    "Binomial": pv.Binomial(total=10),
+    "Poisson": pv.Poisson(),
+    "NegativeBinomial": pv.NegativeBinomial(),
+    "NegativeBinomial-amortized": pv.NegativeBinomial(dispersion="amortized"),
+    "ZeroInflated-Poisson": pv.ZeroInflated(),
+    "ZeroInflated-NegativeBinomial": pv.ZeroInflated(likelihood=pv.NegativeBinomial(dispersion="shared")),
+    "Masked-Gaussian": pv.Masked(likelihood=pv.Gaussian(scale="amortized")),
+    "Masked-Beta": pv.Masked(likelihood=pv.Beta(margin=0.0)),
+    "Masked-ZeroInflated": pv.Masked(likelihood=pv.ZeroInflated()),
+    "MixedTable": pv.MixedTable(groups=(pv.ColumnGroup(columns=(1,), likelihood=pv.Bernoulli()), pv.ColumnGroup())),
 }
+
+PRIOR_SPEC = pv.DataSpec(event_shape=EVENT, kind="binary", size=10 * ROWS)
 
 NETWORKS: dict[str, pv.Network] = {
     "Linear": pv.Linear(),
@@ -40,13 +90,39 @@ NETWORKS: dict[str, pv.Network] = {
     "MLP-none": pv.MLP(hidden=()),
 }
 
+
+def tiny_flow(**changes: Any) -> pv.AmortizedFlow:
+    """A small flow with the named parts replaced."""
+    flow = pv.AmortizedFlow(base=pv.AmortizedNormal(encoder=TINY), encoder=TINY, hidden=(7,), context=5)
+    return dataclasses.replace(flow, **changes)
+
+
 GUIDES: dict[str, pv.Guide] = {
     "AmortizedNormal-diagonal": pv.AmortizedNormal(encoder=TINY),
     "AmortizedNormal-full": pv.AmortizedNormal(encoder=TINY, covariance="full"),
     "AmortizedLinear-diagonal": pv.AmortizedLinear(covariance="diagonal"),
     "AmortizedLinear-full": pv.AmortizedLinear(),
+    "AmortizedNormal-low_rank": pv.AmortizedNormal(encoder=TINY, covariance="low_rank"),
+    "AmortizedMixture": pv.AmortizedMixture(encoder=TINY, components=3),
+    "AmortizedFlow-iaf": tiny_flow(),
+    "AmortizedFlow-coupling": tiny_flow(transform="coupling", base=pv.AmortizedMixture(encoder=TINY, components=2)),
+    "AmortizedFlow-spline": tiny_flow(transform="spline", layers=1, base=pv.AmortizedLinear()),
+    "AmortizedDelta": pv.AmortizedDelta(encoder=TINY),
+    "SemiAmortized": pv.SemiAmortized(base=pv.AmortizedNormal(encoder=TINY), steps=2),
+    "SemiAmortized-stopped": pv.SemiAmortized(
+        base=pv.AmortizedNormal(encoder=TINY, covariance="full"), steps=2, differentiate=False
+    ),
+    "AmortizedGumbel": pv.AmortizedGumbel(encoder=TINY),
+    "AmortizedProjectedNormal": pv.AmortizedProjectedNormal(encoder=TINY),
     "AmortizedCategorical": pv.AmortizedCategorical(encoder=TINY),
     "ExactPosterior": pv.ExactPosterior(),
+}
+
+# The latent variables of guides that are not made for every continuous one.
+SERVED: dict[type[pv.Guide], set[str]] = {
+    pv.AmortizedCategorical: {"component", "one_hot"},
+    pv.AmortizedGumbel: {"one_hot", "simplex"},
+    pv.AmortizedProjectedNormal: {"sphere"},
 }
 
 OBJECTIVES: dict[str, pv.Objective] = {
@@ -71,7 +147,10 @@ def vae(**changes: Any) -> pv.VAE:
 
 
 MODELS: dict[str, pv.Model] = {
-    **{f"VAE-{name}": vae(prior=prior) for name, prior in PRIORS.items()},
+    **{
+        f"VAE-{name}": vae(prior=prior, latent_dim=2 * LATENT if isinstance(prior, pv.FactorizedCategorical) else LATENT)
+        for name, prior in PRIORS.items()
+    },
     **{f"VAE-{name}": vae(likelihood=likelihood) for name, likelihood in LIKELIHOODS.items()},
     **{f"VAE-{name}": vae(decoder=network) for name, network in NETWORKS.items()},
     "FactorAnalysis": pv.FactorAnalysis(latent_dim=LATENT),
@@ -94,6 +173,7 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     **OBJECTIVES,
     **METHODS,
     **MODELS,
+    "ColumnGroup": pv.ColumnGroup(columns=(0, 2), likelihood=pv.Categorical(levels=3)),
     "DataSource": pv.DataSource(source="mnist", binarize="dynamic", valid=0.05),
 }
 
@@ -106,17 +186,29 @@ def fits(model: pv.Model, guide: pv.Guide) -> bool:
     guide = guide.latents if isinstance(guide, pv.BayesianGuide) else guide
     if isinstance(guide, pv.ExactPosterior):
         return model.posterior_family != "unknown"
-    return isinstance(guide, pv.AmortizedCategorical) == (model.posterior_family == "discrete")
+    made_of_posteriors = isinstance(getattr(model, "prior", None), (pv.VampPrior, pv.ExemplarPrior))
+    if made_of_posteriors and isinstance(guide, (pv.AmortizedDelta, pv.SemiAmortized)):
+        return False
+    return latent_kind(model) in SERVED.get(type(guide), {"continuous", "simplex"})
+
+
+def latent_kind(model: pv.Model) -> str:
+    """What the model's latent variable is, as far as guides tell apart."""
+    if model.posterior_family == "discrete":
+        return "component"
+    support = getattr(model, "prior", pv.StandardNormal()).support
+    return support if support in ("simplex", "sphere", "one_hot") else "continuous"
 
 
 def latent_site(model: pv.Model) -> tuple[str, tuple[int, ...]]:
     """Name and event shape of the model's latent site."""
-    return ("k", ()) if model.posterior_family == "discrete" else ("z", (LATENT,))
+    return ("k", ()) if model.posterior_family == "discrete" else ("z", (getattr(model, "latent_dim", LATENT),))
 
 
 def guide_for(model: pv.Model) -> pv.Guide:
     """An amortized guide of the model's latent variable."""
-    return GUIDES["AmortizedCategorical" if model.posterior_family == "discrete" else "AmortizedNormal-diagonal"]
+    special = {"component": "AmortizedCategorical", "one_hot": "AmortizedGumbel", "sphere": "AmortizedProjectedNormal"}
+    return GUIDES[special.get(latent_kind(model), "AmortizedNormal-diagonal")]
 
 
 def rows(kind: Kind, n: int = ROWS, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -128,18 +220,42 @@ def rows(kind: Kind, n: int = ROWS, *, dtype: torch.dtype = torch.float32) -> Te
         "unit_interval": uniform,
         "real": torch.randn(n, *EVENT, generator=generator, dtype=dtype),
         "count": (10 * uniform).floor(),
+        "categorical": (LEVELS * uniform).floor(),
     }
     return draws[kind]
 
 
 def kind_for(model: pv.Model) -> Kind:
     """A kind of data that the model is a density of, the most particular one first."""
-    return "real" if "real" in model.accepts else "binary"
+    if isinstance(getattr(model, "likelihood", None), pv.MixedTable):
+        return "binary"  # zeros and ones lie in the support of every column
+    kinds: tuple[Kind, ...] = ("real", "binary", "unit_interval", "count", "categorical")
+    return next(kind for kind in kinds if kind in model.accepts)
+
+
+def built_prior(
+    prior: pv.Prior,
+    shape: tuple[int, ...] = (LATENT,),
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> torch.nn.Module:
+    """A prior's module with reproducible parameters that do not stand at their start, met with a guide if it needs one."""
+    torch.manual_seed(SEED)
+    module = prior.build(shape)
+    if hasattr(module, "attach"):
+        guide = pv.AmortizedNormal(encoder=pv.Linear()).build(SimpleNamespace(latent_shape=shape), PRIOR_SPEC)
+        module.attach(guide.to(device, dtype).posterior, PRIOR_SPEC)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return module.to(device, dtype)
 
 
 def spec_for(model: pv.Model, *, size: int = 10 * ROWS) -> pv.DataSpec:
     """What the table's data look like to a model, as a batch of a larger set."""
-    return pv.DataSpec(event_shape=EVENT, kind=kind_for(model), size=size)
+    kind = kind_for(model)
+    return pv.DataSpec(event_shape=EVENT, kind=kind, size=size, levels=LEVELS if kind == "categorical" else None)
 
 
 def built(model: pv.Model, guide: pv.Guide | None = None, *, seed: int = SEED) -> pv.Pair:

@@ -172,12 +172,12 @@ def test_what_cannot_be_is_refused_with_the_remedy(factors: pv.Data) -> None:
     spec = pv.DataSpec(event_shape=(3,), kind="real", size=10, missing=True)
     partly = pv.FactorAnalysis(latent_dim=1, loc=pv.Normal())
     refusals: dict[str, Any] = {
-        "weights: expected a simplex prior .Dirichlet.": lambda: pv.GMM(weights=pv.Normal()),
+        "weights: expected a simplex prior .Dirichlet, LogisticNormal.": lambda: pv.GMM(weights=pv.Normal()),
         "scale: expected a positive prior .HalfNormal, LogNormal.": lambda: pv.FactorAnalysis(scale=pv.Normal()),
         "no prior of scales for a covariance that is full": lambda: pv.GMM(scales=pv.HalfNormal()),
         "no prior of covariances for .* diagonal": lambda: pv.GMM(covariance="diagonal", covariances=pv.InverseWishart()),
         "StandardNormal": lambda: pv.FactorAnalysis(prior=pv.Normal(scale=2.0), loc=pv.Normal()),
-        "a prior on the real numbers": lambda: pv.VAE(prior=pv.HalfNormal()),
+        "a prior of vectors": lambda: pv.VAE(prior=pv.InverseWishart()),
         "positive concentrations": lambda: pv.Dirichlet(concentration=()),
         "an excess above -1": lambda: pv.InverseWishart(excess=-1.0),
         "parameters of map, mean_field, full_rank": lambda: pv.BayesianGuide(parameters="diagonal"),  # type: ignore[arg-type]

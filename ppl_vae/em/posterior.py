@@ -79,11 +79,10 @@ def _precision_cholesky(loadings: Tensor, noise: Tensor) -> Tensor:
 
 
 def _cholesky(prior: Prior) -> Tensor:
-    cholesky, info = torch.linalg.cholesky_ex(prior.covariance)
-    if info.any():
+    try:
+        return torch.linalg.cholesky(prior.covariance)
+    except torch.linalg.LinAlgError:
         raise ValueError(
             f"the prior's covariance of shape {tuple(prior.covariance.shape)} is not positive definite: it is asymmetric, or "
-            "one "
-            "direction has no variance; add to its diagonal, or drop that latent dimension"
-        )
-    return cholesky
+            "one direction has no variance; add to its diagonal, or drop that latent dimension"
+        ) from None

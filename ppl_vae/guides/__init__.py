@@ -3,8 +3,27 @@
 from ppl_vae.guides.base import Guide
 from ppl_vae.guides.bayesian import BayesianGuide
 from ppl_vae.guides.categorical import AmortizedCategorical
+from ppl_vae.guides.delta import AmortizedDelta
 from ppl_vae.guides.exact import ExactPosterior
+from ppl_vae.guides.flow import AmortizedFlow
+from ppl_vae.guides.gumbel import AmortizedGumbel
 from ppl_vae.guides.linear import AmortizedLinear
+from ppl_vae.guides.mixture import AmortizedMixture
 from ppl_vae.guides.normal import AmortizedNormal
+from ppl_vae.guides.projected_normal import AmortizedProjectedNormal
+from ppl_vae.guides.semi_amortized import SemiAmortized
 
-__all__ = ["AmortizedCategorical", "AmortizedLinear", "AmortizedNormal", "BayesianGuide", "ExactPosterior", "Guide"]
+__all__ = [
+    "AmortizedCategorical",
+    "AmortizedDelta",
+    "AmortizedFlow",
+    "AmortizedGumbel",
+    "AmortizedLinear",
+    "AmortizedMixture",
+    "AmortizedNormal",
+    "AmortizedProjectedNormal",
+    "BayesianGuide",
+    "ExactPosterior",
+    "Guide",
+    "SemiAmortized",
+]

@@ -6,12 +6,26 @@ import abc
 import dataclasses
 from typing import Any, ClassVar, Literal
 
+from pyro.distributions import constraints
 from torch import nn
 
 from ppl_vae.declaration import Declaration
+from ppl_vae.guides.coordinates import innermost, support
 from ppl_vae.types import DataSpec
 
-__all__ = ["Guide", "check_latent"]
+__all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent"]
+
+Latent = Literal["continuous", "simplex", "sphere", "one_hot", "component"]
+
+CONTINUOUS: frozenset[Latent] = frozenset({"continuous", "simplex"})  # what has real coordinates
+
+REMEDIES: dict[Latent, str] = {
+    "continuous": "AmortizedNormal or AmortizedLinear",
+    "simplex": "AmortizedNormal or AmortizedGumbel",
+    "sphere": "AmortizedProjectedNormal",
+    "one_hot": "AmortizedGumbel or AmortizedCategorical",
+    "component": "ExactPosterior or AmortizedCategorical",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,14 +33,20 @@ class Guide(Declaration, abc.ABC):
     """q(z | x), an approximate posterior. ``print`` tells its factorization.
 
     Class attributes:
-        latent: the latent variables that it is a density of: ``continuous``, ``discrete`` or ``any``.
+        serves: the kinds of latent variable that it is a density of, any if there are none: ``continuous`` (numbers, also
+            positive or bounded ones), vectors on a ``simplex`` or a ``sphere``, ``one_hot`` vectors, or the ``component`` of a
+            mixture.
     """
 
-    latent: ClassVar[Literal["continuous", "discrete", "any"]] = "any"
+    serves: ClassVar[frozenset[Latent]] = frozenset()
 
     @abc.abstractmethod
     def build(self, model: Any, spec: DataSpec) -> nn.Module:
-        """The Pyro program that goes with a built model; its ``posterior(x)`` serves guide, encoder and reports alike."""
+        """The Pyro program that goes with a built model; its ``posterior(x)`` serves guide, encoder and reports alike.
+
+        A program says of itself by attributes what is not the rule: ``exact``, that its density is p(z | x); ``point``, that it
+        is a point without a density; ``mean_field``, whether the closed-form KL of its sites may be used.
+        """
 
     @abc.abstractmethod
     def story(self) -> str:
@@ -37,15 +57,28 @@ class Guide(Declaration, abc.ABC):
 
 
 def check_latent(guide: Guide, model: Any) -> None:
-    """Raise ``ValueError`` with the remedy if a built model's latent variable is of another kind than the guide's.
+    """Raise ``ValueError`` with the remedy if a built model's latent variable is of no kind that the guide is a density of.
 
-    A model says of what kind it is by its attribute ``latent``; one that says nothing is taken at its word.
+    A model without a ``prior`` is taken at its word.
     """
-    ours, theirs = guide.latent, getattr(model, "latent", guide.latent)
-    if ours in ("any", theirs):
+    kind = _kind(model)
+    if kind is None or not guide.serves or kind in guide.serves:
         return
-    remedies = {"discrete": "ExactPosterior or AmortizedCategorical", "continuous": "AmortizedNormal or AmortizedLinear"}
+    ours = " or ".join(sorted(guide.serves))
     raise ValueError(
-        f"{type(guide).__name__} is a guide of a {ours} latent variable, but this model's latent variable is {theirs}: "
-        f"use {remedies[theirs]}"
+        f"{type(guide).__name__} is a guide of a {ours} latent variable, but this model's latent variable is {kind}: "
+        f"use {REMEDIES[kind]}"
     )
+
+
+def _kind(model: Any) -> Latent | None:
+    prior = getattr(model, "prior", None)
+    if prior is None:
+        return None
+    if not isinstance(prior, nn.Module):
+        return "component"  # a mixture gives p(k) by a method, what stands on a latent space has a module
+    constraint = innermost(support(model))
+    if constraint.is_discrete:
+        return "one_hot"
+    special: dict[Any, Latent] = {constraints.simplex: "simplex", constraints.sphere: "sphere"}
+    return special.get(constraint, "continuous")

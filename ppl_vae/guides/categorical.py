@@ -1,4 +1,4 @@
-"""The amortized categorical guide of mixtures.
+"""The amortized categorical guide, of a mixture's component and of one-hot codes.
 
     q(k | x) = prod_n Categorical(k_n; r(x_n))
 
@@ -8,24 +8,31 @@ Pyro enumerates k, so its ELBO is exact in k and no gradient is sampled through 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+import math
+from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.guides.base import Guide, check_latent
+from ppl_vae.guides.base import Guide, Latent, check_latent
+from ppl_vae.guides.coordinates import innermost, support
 from ppl_vae.nn import MLP, Network
 from ppl_vae.pair import data_plate
+from ppl_vae.priors.factorized_categorical import GroupedOneHot
 from ppl_vae.types import DataSpec
 
-__all__ = ["AmortizedCategorical"]
+__all__ = ["AmortizedCategorical", "OneHotCodes"]
+
+MOST = 1024  # values of a latent variable that is summed over
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AmortizedCategorical(Guide):
     """q(k | x) = Categorical(r(x)), the responsibilities given by an encoder network.
+
+    Every value is decoded in each step: where they are many, :class:`~ppl_vae.AmortizedGumbel` draws one instead.
 
     Args:
         encoder: the network from x to their logits.
@@ -35,18 +42,23 @@ class AmortizedCategorical(Guide):
         q(k | x) = Categorical(logits = MLP(x))
     """
 
-    latent: ClassVar[Literal["continuous", "discrete", "any"]] = "discrete"
+    serves: ClassVar[frozenset[Latent]] = frozenset({"one_hot", "component"})
 
     encoder: Network = MLP()
 
     def build(self, model: Any, spec: DataSpec) -> nn.Module:
-        """The Pyro program for the component of ``model``.
+        """The Pyro program for the component or the code of ``model``.
 
         Raises:
-            ValueError: the model's latent variable is continuous.
+            ValueError: the model's latent variable is continuous, or has too many values to sum over.
         """
         check_latent(self, model)
-        return CategoricalGuide(model.latent_shape, self.encoder, spec)
+        if not isinstance(getattr(model, "prior", None), nn.Module):
+            return CategoricalGuide(model.latent_shape, self.encoder, spec)
+        codes = OneHotCodes(model)
+        if codes.values > MOST:
+            raise ValueError(f"a latent variable of {codes.values:.3g} values is too large to sum over: use AmortizedGumbel")
+        return OneHotGuide(codes, self.encoder, spec)
 
     def story(self) -> str:
         """The factorization, as mathematics."""
@@ -70,3 +82,46 @@ class CategoricalGuide(PyroModule):
     def posterior(self, x: Tensor) -> dist.Distribution:
         """q(k | x), one-hot, whose mean is the responsibilities."""
         return dist.OneHotCategorical(logits=self.encoder(x))
+
+
+class OneHotGuide(PyroModule):
+    """The encoder gives logits of the codes."""
+
+    def __init__(self, codes: OneHotCodes, encoder: Network, spec: DataSpec) -> None:
+        super().__init__()
+        self.size = spec.size
+        self.codes = codes
+        self.encoder = encoder.build(spec.event_shape, codes.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Draw the code of each datum of the batch x ``(B, *event)``."""
+        q = self.posterior(x)
+        with data_plate(self.size, x):
+            return pyro.sample("z", q, infer={"enumerate": "parallel"})
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """q(z | x), whose mean is the codes' probabilities."""
+        return self.codes(self.encoder(x), single=dist.OneHotCategorical, several=GroupedOneHot)
+
+
+class OneHotCodes:
+    """The layout of a built model's one-hot latent variable.
+
+    Attributes:
+        shape: of the codes' logits, ``(*leading, [G,] K)``.
+        values: how many values the latent variable has, K^(number of codes).
+    """
+
+    def __init__(self, model: Any) -> None:
+        shape = tuple(model.latent_shape)
+        self.leading = len(shape) - 1
+        groups = getattr(innermost(support(model)), "groups", None)
+        self.grouped = groups is not None
+        self.shape = (*shape[:-1], groups, shape[-1] // groups) if groups else shape
+        codes = math.prod(self.shape[:-1])
+        self.values = math.inf if self.leading else float(self.shape[-1]) ** codes
+
+    def __call__(self, logits: Tensor, *, single: Any, several: Any) -> dist.Distribution:
+        """The distribution of the latent variable, of the prior's family: with a single code at each place or several."""
+        codes = (several if self.grouped else single)(logits=logits)
+        return codes.to_event(self.leading)

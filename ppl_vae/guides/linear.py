@@ -11,16 +11,14 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal
 
-import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.em import moments
-from ppl_vae.guides.base import Guide, check_latent
-from ppl_vae.pair import data_plate
+from ppl_vae.guides.amortized import RealGuide
+from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedLinear"]
@@ -44,7 +42,7 @@ class AmortizedLinear(Guide):
         q(z | x) = Normal(A x + b, L L^T)
     """
 
-    latent: ClassVar[Literal["continuous", "discrete", "any"]] = "continuous"
+    serves: ClassVar[frozenset[Latent]] = CONTINUOUS
 
     covariance: Literal["diagonal", "full"] = "full"
 
@@ -59,7 +57,7 @@ class AmortizedLinear(Guide):
         """
         check_latent(self, model)
         kind = LinearGuide if self.covariance == "full" else DiagonalLinearGuide
-        return kind(model.latent_shape[0], math.prod(spec.event_shape), spec.size)
+        return kind(model, spec)
 
     def story(self) -> str:
         """The factorization, as mathematics."""
@@ -67,29 +65,23 @@ class AmortizedLinear(Guide):
         return f"q(z | x) = Normal(A x + b, {spread})"
 
 
-class LinearGuide(PyroModule):
+class LinearGuide(RealGuide):
     """Full covariance: A ``weight (K, D)`` acts on x in the buffers' units, ``raw (K, K)`` is L, its diagonal as logarithms."""
 
     center: Tensor
     unit: Tensor
 
-    def __init__(self, latent_dim: int, columns: int, size: int) -> None:
-        super().__init__()
-        self.size = size
+    def __init__(self, model: Any, spec: DataSpec) -> None:
+        super().__init__(model, spec)
+        latent_dim, columns = math.prod(self.coordinates.shape), math.prod(spec.event_shape)
         self.register_buffer("center", torch.zeros(columns))
         self.register_buffer("unit", torch.ones(columns))
         self.weight = nn.Parameter(torch.randn(latent_dim, columns) / columns**0.5)
         self.bias = nn.Parameter(torch.zeros(latent_dim))
         self.raw = nn.Parameter(self._raw(torch.eye(latent_dim)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Draw z for each datum of the batch x ``(B, *event)``."""
-        q = self.posterior(x)
-        with data_plate(self.size, x):
-            return pyro.sample("z", q)
-
-    def posterior(self, x: Tensor) -> dist.Distribution:
-        """q(z | x) for x ``(B, *event)``."""
+    def unconstrained(self, x: Tensor) -> dist.Distribution:
+        """The density of the coordinates of z for x ``(B, *event)``."""
         y = (x.flatten(1) - self.center) / self.unit
         return dist.MultivariateNormal(y @ self.weight.T + self.bias, scale_tril=self.scale_tril)
 
@@ -122,8 +114,8 @@ class LinearGuide(PyroModule):
 class DiagonalLinearGuide(LinearGuide):
     """Diagonal covariance: ``raw (K,)`` is the logarithm of the scales."""
 
-    def posterior(self, x: Tensor) -> dist.Distribution:
-        """q(z | x) for x ``(B, *event)``."""
+    def unconstrained(self, x: Tensor) -> dist.Distribution:
+        """The density of the coordinates of z for x ``(B, *event)``."""
         y = (x.flatten(1) - self.center) / self.unit
         return dist.Normal(y @ self.weight.T + self.bias, self.raw.exp()).to_event(1)
 

@@ -132,8 +132,9 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
             )
         program = model.build(spec)
         proposal = guide.build(program, spec)
-        if hasattr(getattr(program, "prior", None), "attach"):  # a prior made of posteriors
-            program.prior.attach(proposal.posterior, spec)
+        prior: Any = getattr(program, "prior", None)
+        if hasattr(prior, "attach"):  # a prior made of posteriors
+            prior.attach(proposal.posterior, spec)
         # A sampled KL makes the ELBO of the exact posterior log p(x) for every sample; an analytic one does not.
         return Pair(program, proposal, mean_field=getattr(proposal, "mean_field", not getattr(proposal, "exact", False)))
     if isinstance(model, Model) or isinstance(guide, Guide):

@@ -6,12 +6,24 @@ import abc
 import dataclasses
 from typing import ClassVar
 
-from torch import nn
+import pyro.distributions as dist
+from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration, family_members
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["Likelihood"]
+__all__ = ["Likelihood", "elements"]
+
+REDECLARED: dict[tuple[Kind, Kind], str] = {
+    ("unit_interval", "binary"): "binarize the data (binarize='dynamic')",
+    ("unit_interval", "categorical"): "load images as levels (kind='categorical')",
+    ("unit_interval", "count"): "load images as counts (kind='count')",
+    ("binary", "categorical"): "declare them as categories (kind='categorical')",
+    ("binary", "count"): "declare them as counts (kind='count')",
+    ("count", "categorical"): "declare them as categories (kind='categorical')",
+    ("categorical", "count"): "declare them as counts (kind='count')",
+}
+"""How data of the first kind can be loaded as data of the second."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,18 +32,33 @@ class Likelihood(Declaration, abc.ABC):
 
     Class attributes:
         accepts: the kinds of data that lie in the support.
+        factorizes: whether the elements of a datum are independent given h, so that each has a log-probability of its own.
+        discrete: whether it gives probabilities of whole numbers; a density otherwise.
+        filler: a value inside the support, which stands where a missing entry stood before it is masked out.
     """
 
     accepts: ClassVar[frozenset[Kind]]
+    factorizes: ClassVar[bool] = True
+    discrete: ClassVar[bool] = False
+    filler: ClassVar[float] = 0.0
 
     @property
     @abc.abstractmethod
     def features(self) -> int:
         """P, how many decoder features each element of a datum needs."""
 
+    @property
+    def missing(self) -> bool:
+        """Whether entries may be missing (NaN)."""
+        return False
+
     @abc.abstractmethod
     def build(self, event_shape: tuple[int, ...]) -> nn.Module:
-        """A module that maps features ``(..., P, *event_shape)`` to a distribution with that event shape."""
+        """A module that maps features ``(..., P, *event_shape)`` to a distribution with that event shape.
+
+        If the likelihood factorizes it is an ``Independent`` over exactly the event's dimensions. The module of one that leaves
+        out missing entries has the attribute ``missing``.
+        """
 
     @abc.abstractmethod
     def story(self, features: str) -> str:
@@ -41,12 +68,36 @@ class Likelihood(Declaration, abc.ABC):
         """Raise ``ValueError`` with the remedy if data of this kind do not lie in the support."""
         if spec.kind in self.accepts:
             return
-        others = [cls.__name__ for cls in family_members(Likelihood) if spec.kind in getattr(cls, "accepts", ())]
-        remedies = (
-            ["binarize the data (binarize='dynamic')"] if spec.kind == "unit_interval" and "binary" in self.accepts else []
-        )
+        remedies = [remedy for kinds, remedy in REDECLARED.items() if kinds[0] == spec.kind and kinds[1] in self.accepts]
+        others = [cls.__name__ for cls in family_members(Likelihood) if spec.kind in _class_accepts(cls)]
         remedies += [f"use a likelihood on {spec.kind} data ({', '.join(others)})"] if others else []
         raise ValueError(
             f"{type(self).__name__} is a likelihood of {' or '.join(sorted(self.accepts))} data, but these data are "
             f"{spec.kind}: {', or '.join(remedies)}"
         )
+
+    def check_values(self, x: Tensor) -> None:
+        """Raise ``ValueError`` if data x ``(n, *event)``, as the model sees them, leave the support.
+
+        The kind of the data cannot tell everything: how large a count is, or what stands in a column of a table.
+        """
+        event_shape = tuple(x.shape[1:])
+        support = self.build(event_shape).to(x)(x.new_zeros(self.features, *event_shape)).support
+        outside = ~support.check(x)
+        if bool(outside.any()):
+            raise ValueError(
+                f"{type(self).__name__}: expected every value in the support {support}, got {int(outside.sum())} of {len(x)} "
+                f"rows with values outside it, the first of them row {int(outside.nonzero()[0])}: correct those rows, or use "
+                "another likelihood"
+            )
+
+
+def elements(distribution: dist.Distribution, event_dim: int) -> dist.Distribution:
+    """The distributions of the elements of a datum, where these are independent: every event dimension a batch dimension."""
+    return distribution.base_dist if event_dim else distribution
+
+
+def _class_accepts(cls: type) -> frozenset[Kind]:
+    """The kinds that every instance of a likelihood accepts; none for a wrapper, which accepts what its inner one does."""
+    accepts = getattr(cls, "accepts", None)
+    return accepts if isinstance(accepts, frozenset) else frozenset()

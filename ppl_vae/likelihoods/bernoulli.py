@@ -26,6 +26,7 @@ class Bernoulli(Likelihood):
     """
 
     accepts: ClassVar[frozenset[Kind]] = frozenset({"binary"})
+    discrete: ClassVar[bool] = True
 
     @property
     def features(self) -> int:

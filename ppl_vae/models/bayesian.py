@@ -24,6 +24,7 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints, transform_to
 
+from ppl_vae.declaration import family_members
 from ppl_vae.em import covariances, linear_gaussian, mixture, mixture_start, moments, profile
 from ppl_vae.em import posterior as exact
 from ppl_vae.pair import data_plate
@@ -48,7 +49,9 @@ def check_priors(supports: Mapping[str, Support], priors: Mapping[str, Prior]) -
     """Raise ``ValueError`` if a prior has its mass where its parameter has none."""
     for name, prior in priors.items():
         if prior.support != supports[name]:
-            valid = sorted(cls.__name__ for cls in Prior.__subclasses__() if cls.support == supports[name])
+            valid = sorted(
+                cls.__name__ for cls in family_members(Prior) if issubclass(cls, Prior) and cls.support == supports[name]
+            )
             raise ValueError(f"{name}: expected a {supports[name]} prior ({', '.join(valid)}), got {prior!r}")
 
 

@@ -47,7 +47,8 @@ class _LinearGaussian(Model, abc.ABC):
 
     def __post_init__(self) -> None:
         require(self.latent_dim >= 1, "a latent_dim of at least 1", self.latent_dim)
-        require(isinstance(self.prior, (StandardNormal, Normal)), "a normal prior (StandardNormal, Normal)", self.prior)
+        given = isinstance(self.prior, (StandardNormal, Normal)) and not getattr(self.prior, "learned", False)
+        require(given, "a normal prior with given moments (StandardNormal, Normal), for W and mu fit any others", self.prior)
         require(0 < self.floor < math.inf, "a positive floor", self.floor)
 
     @property

@@ -51,7 +51,7 @@ class VAE(Model):
 
     def __post_init__(self) -> None:
         require(self.latent_dim >= 1, "a latent_dim of at least 1", self.latent_dim)
-        require(self.prior.support == "real", "a prior on the real numbers", self.prior)
+        require(self.prior.support != "covariance", "a prior of vectors", self.prior)
 
     @property
     def accepts(self) -> frozenset[Kind]:
@@ -61,9 +61,10 @@ class VAE(Model):
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the data do not lie in the likelihood's support."""
         self.likelihood.check(spec)
-        if spec.missing:
+        if spec.missing and not self.likelihood.missing:
             raise ValueError(
-                "VAE's encoder cannot see missing entries: fill them or drop those rows, or use FactorAnalysis or GMM"
+                f"{type(self.likelihood).__name__} is a likelihood of complete data, but entries of these are missing: declare "
+                "Masked(likelihood=...), fill them or drop those rows, or use FactorAnalysis or GMM"
             )
 
     def build(self, spec: DataSpec) -> LatentModel:

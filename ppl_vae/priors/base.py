@@ -12,7 +12,7 @@ from ppl_vae.declaration import Declaration
 
 __all__ = ["Prior", "Support"]
 
-Support = Literal["real", "positive", "simplex", "covariance"]
+Support = Literal["real", "positive", "interval", "simplex", "sphere", "one_hot", "covariance"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,21 @@ class Prior(Declaration, abc.ABC):
     """p(z), the distribution of a latent variable, or of a parameter, before any data are seen.
 
     Class attributes:
-        support: where it has its mass: on ``real`` numbers, ``positive`` ones, a ``simplex`` or ``covariance`` matrices.
+        support: where it has its mass.
+
+    ============== ==================================================================
+    ``real``       all numbers
+    ``positive``   numbers above zero
+    ``interval``   numbers between two bounds
+    ``simplex``    vectors of positive entries that sum to one, along the last axis
+    ``sphere``     vectors of length one, along the last axis
+    ``one_hot``    vectors of zeros and a single one, or several of them side by side
+    ``covariance`` symmetric positive definite matrices
+    ============== ==================================================================
+
+    The constraint ``prior.build(shape)().support`` tells the same with the bounds. A built prior that also needs the guide, or
+    data, offers :meth:`~ppl_vae.priors.posteriors.PosteriorMixture.attach`, which :func:`ppl_vae.build` calls, and
+    :meth:`~ppl_vae.priors.posteriors.PosteriorMixture.initialize`, which :func:`ppl_vae.fit` calls.
     """
 
     support: ClassVar[Support] = "real"

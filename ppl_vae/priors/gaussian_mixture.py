@@ -10,6 +10,7 @@ from torch import nn
 
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior
+from ppl_vae.priors.mixture import Mixture
 
 __all__ = ["GaussianMixture"]
 
@@ -61,4 +62,4 @@ class GaussianMixtureModule(nn.Module):
     def forward(self) -> dist.Distribution:
         """p(z)."""
         components = dist.Normal(self.loc, self.log_scale.exp()).to_event(self.loc.dim() - 1)
-        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
+        return Mixture(dist.Categorical(logits=self.logits), components)

@@ -1,55 +1,55 @@
-"""The normal prior with given moments."""
+"""The normal prior with independent dimensions, its moments given or learned."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
-from ppl_vae.declaration import require
-from ppl_vae.priors.base import Prior
+from ppl_vae.priors.values import LocationScale, as_text, expanded
 
 __all__ = ["Normal"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Normal(Prior):
-    """p(z) = Normal(z; loc, diag(scale^2)), neither of them learned.
+class Normal(LocationScale):
+    """p(z) = Normal(z; loc, diag(scale^2)), the moments given, or learned from there.
 
     Args:
         loc: mean, one for all dimensions or one each.
-        scale: standard deviation, one for all dimensions or one each.
+        scale: standard deviation, likewise.
+        learned: whether both are parameters of each dimension, which start at these values.
 
     Raises:
-        ValueError: a scale that is not positive; on building, a number of values that is not the number of dimensions.
+        ValueError: a loc that is not finite, a scale that is not positive; on building, a number of values that is not the
+            number of dimensions.
 
     Example:
         >>> Normal(loc=(0.0, 1.0), scale=2.0).build((2,))().mean
         tensor([0., 1.])
     """
 
-    loc: float | tuple[float, ...] = 0.0
-    scale: float | tuple[float, ...] = 1.0
+    learned: bool = False
 
-    def __post_init__(self) -> None:
-        scales = self.scale if isinstance(self.scale, (tuple, list)) else (self.scale,)
-        require(all(0 < scale < math.inf for scale in scales), "positive scales", self.scale)
-        for name in ("loc", "scale"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
+    def family(self, loc: Tensor, scale: Tensor) -> Any:
+        """Normal(loc, scale^2)."""
+        return dist.Normal(loc, scale)
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """A module whose call returns the distribution on ``shape``."""
-        return NormalModule(_moment("loc", self.loc, shape), _moment("scale", self.scale, shape))
+        module = LearnedNormalModule if self.learned else NormalModule
+        return module(expanded("loc", self.loc, shape), expanded("scale", self.scale, shape))
 
     def story(self, shape: tuple[int, ...]) -> str:
         """The density as text."""
+        if self.learned:
+            return "Normal(mu0, diag(sigma0^2)), learned"
         if not shape:
-            return f"Normal({_text(self.loc)}, {_text(self.scale)}^2)"
-        return f"Normal({_text(self.loc)}, diag({_text(self.scale)}^2)), K = {math.prod(shape)}"
+            return f"Normal({as_text(self.loc)}, {as_text(self.scale)}^2)"
+        return f"Normal({as_text(self.loc)}, diag({as_text(self.scale)}^2)), K = {math.prod(shape)}"
 
 
 class NormalModule(nn.Module):
@@ -68,11 +68,14 @@ class NormalModule(nn.Module):
         return dist.Normal(self.loc, self.scale).to_event(self.loc.dim())
 
 
-def _moment(name: str, value: float | tuple[float, ...], shape: tuple[int, ...]) -> Tensor:
-    if isinstance(value, tuple) and len(value) != math.prod(shape):
-        raise ValueError(f"expected one {name} or {math.prod(shape)}, one for each latent dimension, got {len(value)}")
-    return torch.as_tensor(value, dtype=torch.get_default_dtype()).expand(math.prod(shape)).reshape(shape).clone()
+class LearnedNormalModule(nn.Module):
+    """Parameters ``loc`` and ``log_scale``, both of the latent shape."""
 
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(loc)
+        self.log_scale = nn.Parameter(scale.log())
 
-def _text(value: float | tuple[float, ...]) -> str:
-    return f"({', '.join(f'{v:g}' for v in value)})" if isinstance(value, tuple) else f"{value:g}"
+    def forward(self) -> dist.Distribution:
+        """p(z)."""
+        return dist.Normal(self.loc, self.log_scale.exp()).to_event(self.loc.dim())

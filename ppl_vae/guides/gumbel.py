@@ -1,0 +1,165 @@
+"""Guides of one-hot codes by Gumbel noise (Jang, Gu and Poole 2017; Maddison, Mnih and Teh 2017).
+
+k = argmax_k (l_k(x) + g_k),                z = e_k                             a draw of Categorical(logits = l(x))
+s = softmax((l(x) + g) / temperature)                                           its relaxation, on the simplex
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
+from torch.distributions.transforms import ExpTransform
+
+from ppl_vae.declaration import require
+from ppl_vae.guides.amortized import LatentGuide
+from ppl_vae.guides.base import Guide, Latent, check_latent
+from ppl_vae.guides.categorical import OneHotCodes
+from ppl_vae.guides.coordinates import Pushforward, innermost, standard_points, support
+from ppl_vae.nn import MLP, Network
+from ppl_vae.priors.factorized_categorical import GroupedOneHot
+from ppl_vae.types import DataSpec
+
+__all__ = ["AmortizedGumbel"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AmortizedGumbel(Guide):
+    """q(z | x) by Gumbel noise on an encoder network's logits.
+
+    With a prior of one-hot codes, draws are one-hot and q is categorical, with a closed-form KL: the objective is the ELBO of
+    the discrete model itself, estimated without bias. Only its gradient is approximate, that of the relaxation s taken straight
+    through the argmax; a lower temperature has less bias and more noise. Use the analytic KL with it: a sampled one loses the
+    gradient through p(z).
+
+    With a prior on the simplex, draws are s itself and q is its exact density: gradients are unbiased too.
+
+    Args:
+        temperature: of the relaxation.
+        encoder: the network from x to the logits.
+
+    Raises:
+        ValueError: a temperature that is not positive.
+
+    Example:
+        >>> print(AmortizedGumbel(temperature=0.5))
+        q(z | x) = Gumbel-softmax of temperature 0.5, logits = MLP(x)
+    """
+
+    serves: ClassVar[frozenset[Latent]] = frozenset({"one_hot", "simplex"})
+
+    temperature: float = 0.5
+    encoder: Network = MLP()
+
+    def __post_init__(self) -> None:
+        require(0 < self.temperature < math.inf, "a positive temperature", self.temperature)
+
+    def build(self, model: Any, spec: DataSpec) -> nn.Module:
+        """The Pyro program for the code of ``model``.
+
+        Raises:
+            ValueError: the model's latent variable is neither one-hot nor on a simplex.
+        """
+        check_latent(self, model)
+        program = StraightThroughGuide if innermost(support(model)).is_discrete else RelaxedGuide
+        return program(model, self, spec)
+
+    def story(self) -> str:
+        """The factorization, as mathematics."""
+        return f"q(z | x) = Gumbel-softmax of temperature {self.temperature:g}, logits = {self.encoder.story('x')}"
+
+
+class StraightThroughGuide(LatentGuide):
+    """The encoder gives the codes' logits."""
+
+    encoder: Any
+
+    def __init__(self, model: Any, declared: AmortizedGumbel, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.codes = OneHotCodes(model)
+        self.single = partial(StraightThrough, declared.temperature)
+        self.several = partial(StraightThroughGroups, declared.temperature)
+        self.encoder = declared.encoder.build(spec.event_shape, self.codes.shape)
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """q(z | x), whose mean is the codes' probabilities."""
+        return self.codes(self.encoder(x), single=self.single, several=self.several)
+
+
+class RelaxedGuide(LatentGuide):
+    """The encoder gives logits of the simplex' corners, along the last axis."""
+
+    encoder: Any
+
+    def __init__(self, model: Any, declared: AmortizedGumbel, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.temperature = declared.temperature
+        self.leading = len(model.latent_shape) - 1
+        self.encoder = declared.encoder.build(spec.event_shape, tuple(model.latent_shape))
+
+    def posterior(self, x: Tensor) -> dist.Distribution:
+        """q(z | x), on the simplex."""
+        logits = self.encoder(x)
+        log_s = LogConcrete(logits.new_tensor(self.temperature), logits=logits)
+        s = Pushforward(log_s, [ExpTransform(cache_size=1)])
+        return s.to_event(self.leading)
+
+
+class StraightThrough(dist.OneHotCategorical):
+    """One-hot draws with the gradient of their Gumbel-softmax relaxation."""
+
+    has_rsample = True
+
+    def __init__(self, temperature: float, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.temperature = temperature
+        super().__init__(logits=logits, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> StraightThrough:
+        """The same distribution over a larger batch."""
+        return StraightThrough(self.temperature, self.logits.expand(*batch_shape, -1), validate_args=False)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """One-hot values, with the gradient of s."""
+        logits = self.logits.expand(self._extended_shape(sample_shape))
+        noisy = logits - torch.empty_like(logits).exponential_().log()
+        soft = (noisy / self.temperature).softmax(-1)
+        hard = torch.zeros_like(soft).scatter(-1, noisy.argmax(-1, keepdim=True), 1.0)
+        return hard + (soft - soft.detach())
+
+
+class StraightThroughGroups(GroupedOneHot):
+    """Codes side by side, each drawn straight through."""
+
+    has_rsample = True
+
+    def __init__(self, temperature: float, logits: Tensor, validate_args: bool | None = None) -> None:
+        super().__init__(logits, validate_args=validate_args)
+        self.codes = StraightThrough(temperature, logits, validate_args=validate_args).to_event(1)
+        self.temperature = temperature
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> StraightThroughGroups:
+        """The same distribution over a larger batch."""
+        logits = self.logits.expand(*batch_shape, self.groups, self.values)
+        return StraightThroughGroups(self.temperature, logits, validate_args=False)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws ``(*sample_shape, ..., G K)``."""
+        return self.codes.rsample(torch.Size(sample_shape)).flatten(-2)
+
+
+class LogConcrete(ExpRelaxedCategorical):
+    """Torch's density of log s, with fixed points for the mean of s."""
+
+    def points(self, count: int) -> tuple[Tensor, Tensor]:
+        """Fixed points ``(S, *batch, K)`` and their weights ``(S, *batch)``."""
+        e = standard_points(self.event_shape[0], count).to(self.logits)
+        gumbel = -(-torch.special.log_ndtr(e)).log()
+        gumbel = gumbel.reshape(len(e), *(1 for _ in self.batch_shape), -1)
+        log_s = ((self.logits + gumbel) / self.temperature).log_softmax(-1)
+        return log_s, self.logits.new_full((len(e), *self.batch_shape), 1 / len(e))

@@ -1,0 +1,77 @@
+"""The binomial likelihood."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from ppl_vae.declaration import require
+from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.types import DataSpec, Kind
+
+__all__ = ["Binomial"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Binomial(Likelihood):
+    """p(x | h) = prod_d (total choose x_d) sigmoid(h_d)^x_d (1 - sigmoid(h_d))^(total - x_d), for x in {0, ..., total}^D.
+
+    For numbers of successes, or gray levels taken for the sum of ``total`` equal bits.
+
+    Args:
+        total: the number of trials behind each element.
+
+    Raises:
+        ValueError: a total below 1.
+
+    Example:
+        >>> Binomial(total=16).build((2,))(torch.zeros(1, 2)).mean
+        tensor([8., 8.])
+    """
+
+    accepts: ClassVar[frozenset[Kind]] = frozenset({"count", "categorical"})
+    discrete: ClassVar[bool] = True
+
+    total: int = 255
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.total, int) and self.total >= 1, "a total of at least 1", self.total)
+
+    @property
+    def features(self) -> int:
+        """One logit per element."""
+        return 1
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` if the data are of another kind, or known to have values above the total."""
+        super().check(spec)
+        if spec.levels is not None and spec.levels > self.total + 1:
+            raise ValueError(
+                f"expected values of at most the total {self.total}, got values up to {spec.levels - 1}: "
+                f"use Binomial(total={spec.levels - 1})"
+            )
+
+    def build(self, event_shape: tuple[int, ...]) -> nn.Module:
+        """A module from logits ``(..., 1, *event_shape)`` to the distribution."""
+        return BinomialModule(len(event_shape), self.total)
+
+    def story(self, features: str) -> str:
+        """The density as text."""
+        return f"Binomial({self.total}, logits = {features})"
+
+
+class BinomialModule(nn.Module):
+    """Logits to the distribution of a datum."""
+
+    def __init__(self, event_dim: int, total: int) -> None:
+        super().__init__()
+        self.event_dim = event_dim
+        self.total = total
+
+    def forward(self, features: Tensor) -> dist.Distribution:
+        """p(x | h) for features h ``(..., P, *event)``."""
+        logits = features.squeeze(-1 - self.event_dim)
+        return dist.Binomial(logits.new_full((), self.total), logits=logits).to_event(self.event_dim)

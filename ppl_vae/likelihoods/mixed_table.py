@@ -1,0 +1,219 @@
+"""The likelihood of tables whose columns are of different kinds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from ppl_vae.declaration import Declaration, require
+from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.gaussian import Gaussian
+from ppl_vae.types import DataSpec, Kind
+
+__all__ = ["ColumnConstraint", "ColumnDistribution", "ColumnGroup", "MixedTable"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColumnGroup(Declaration):
+    """Columns of one kind and their likelihood.
+
+    Args:
+        columns: numbers of the columns, from 0; none for all that no other group names.
+        likelihood: of these columns.
+
+    Raises:
+        ValueError: a column that is negative or named twice.
+
+    Example:
+        >>> ColumnGroup(columns=(0, 3), likelihood=Bernoulli()).columns
+        (0, 3)
+    """
+
+    columns: tuple[int, ...] = ()
+    likelihood: Likelihood = Gaussian()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns))
+        whole = all(isinstance(column, int) and column >= 0 for column in self.columns)
+        require(whole and len(set(self.columns)) == len(self.columns), "different columns, from 0", self.columns)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixedTable(Likelihood):
+    """p(x | h) = prod_g p_g(x_g | h_g), a product over groups of columns, each with a likelihood of its own.
+
+    Nazabal et al. 2020, "Handling incomplete heterogeneous data using VAEs". A categorical column holds its code 0, ...,
+    levels - 1. The kind of the data is that of the whole table, mostly ``real``; what stands in each column is checked value by
+    value. The decoder gives every column as many features as the largest group needs; a group uses the first of them.
+
+    Args:
+        groups: the columns and their likelihoods; together they take every column once.
+
+    Raises:
+        ValueError: no group, a column in two groups, or two groups for all other columns; on checking, columns that
+            the data do not have or that no group takes.
+
+    Example:
+        >>> table = MixedTable(groups=(ColumnGroup(columns=(0,), likelihood=Poisson()), ColumnGroup()))
+        >>> table.build((3,))(torch.zeros(1, 3)).mean
+        tensor([1., 0., 0.])
+    """
+
+    accepts: ClassVar[frozenset[Kind]] = frozenset({"real", "unit_interval", "count", "binary"})
+    factorizes: ClassVar[bool] = False
+
+    groups: tuple[ColumnGroup, ...] = (ColumnGroup(),)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", tuple(self.groups))
+        named = [column for group in self.groups for column in group.columns]
+        require(len(self.groups) >= 1, "at least one group of columns", self.groups)
+        require(len(set(named)) == len(named), "every column in one group", named)
+        require(sum(not group.columns for group in self.groups) <= 1, "one group at most for all other columns", self.groups)
+
+    @property
+    def features(self) -> int:
+        """As many as the largest group needs."""
+        return max(group.likelihood.features for group in self.groups)
+
+    @property
+    def missing(self) -> bool:
+        """Whether entries of some columns may be missing."""
+        return any(group.likelihood.missing for group in self.groups)
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` if the data are categorical as a whole, or the groups do not take every column once."""
+        super().check(spec)
+        self._columns(math.prod(spec.event_shape))
+
+    def build(self, event_shape: tuple[int, ...]) -> nn.Module:
+        """A module from features ``(..., P, *event_shape)`` to the distribution; columns are those of the flattened datum.
+
+        Raises:
+            ValueError: groups that do not take every column once.
+        """
+        return MixedTableModule(event_shape, self.groups, self._columns(math.prod(event_shape)))
+
+    def story(self, features: str) -> str:
+        """The density as text."""
+        return " x ".join(f"{group.likelihood.story(features)}[{_text(group.columns)}]" for group in self.groups)
+
+    def _columns(self, size: int) -> list[tuple[int, ...]]:
+        """The columns of each group in a table of so many."""
+        named = {column for group in self.groups for column in group.columns}
+        others = tuple(column for column in range(size) if column not in named)
+        columns = [group.columns or others for group in self.groups]
+        taken = sorted(column for group in columns for column in group)
+        if taken != list(range(size)) or not all(columns):
+            raise ValueError(
+                f"expected groups that take the columns 0 to {size - 1} once, got {' and '.join(map(str, columns))}: "
+                "change the groups' columns, or leave those of one group empty to give it all others"
+            )
+        return columns
+
+
+class MixedTableModule(nn.Module):
+    """Features of all columns to the distribution of a row."""
+
+    order: Tensor
+
+    def __init__(self, event_shape: tuple[int, ...], groups: tuple[ColumnGroup, ...], columns: list[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.event_shape = torch.Size(event_shape)
+        self.sizes = [len(group) for group in columns]
+        self.features = [group.likelihood.features for group in groups]
+        self.missing = any(group.likelihood.missing for group in groups)
+        self.likelihoods = nn.ModuleList(
+            group.likelihood.build((size,)) for group, size in zip(groups, self.sizes, strict=True)
+        )
+        self.register_buffer("order", torch.tensor([column for group in columns for column in group]), persistent=False)
+
+    def forward(self, features: Tensor) -> dist.Distribution:
+        """p(x | h) for features h ``(..., P, *event)``."""
+        grouped = features.flatten(-len(self.event_shape)).index_select(-1, self.order).split(self.sizes, dim=-1)
+        parts = [
+            likelihood(part.narrow(-2, 0, needed))
+            for likelihood, part, needed in zip(self.likelihoods, grouped, self.features, strict=True)
+        ]
+        return ColumnDistribution(parts, self.order, self.event_shape)
+
+
+class ColumnDistribution(dist.TorchDistribution):
+    """Independent distributions of groups of columns, which together are a row.
+
+    Args:
+        parts: the distribution of each group, event shape ``(columns of the group,)``.
+        order: the columns of the first group, then of the second, ...
+        event_shape: shape of the row.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self, parts: list[dist.Distribution], order: Tensor, event_shape: torch.Size, validate_args: bool | None = None
+    ) -> None:
+        self.parts = parts
+        self.order = order
+        super().__init__(parts[0].batch_shape, event_shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Every group in its own support."""
+        sizes = [part.event_shape[0] for part in self.parts]
+        return ColumnConstraint([part.support for part in self.parts], sizes, self.order, len(self.event_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of each column."""
+        return self._row([part.mean for part in self.parts])
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ColumnDistribution:
+        """The same distribution with a larger batch shape."""
+        parts = [part.expand(torch.Size(batch_shape)) for part in self.parts]
+        return ColumnDistribution(parts, self.order, self.event_shape, validate_args=self._validate_args)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The sum of the groups' log-probabilities."""
+        if self._validate_args:
+            self._validate_sample(value)
+        sizes = [part.event_shape[0] for part in self.parts]
+        columns = value.flatten(-len(self.event_shape)).index_select(-1, self.order).split(sizes, dim=-1)
+        return torch.stack([part.log_prob(x) for part, x in zip(self.parts, columns, strict=True)]).sum(0)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Rows, each group drawn by itself."""
+        return self._row([part.sample(torch.Size(sample_shape)) for part in self.parts])
+
+    def _row(self, columns: list[Tensor]) -> Tensor:
+        """The groups' columns in the order of the table."""
+        return torch.cat(columns, dim=-1).index_select(-1, self.order.argsort()).unflatten(-1, self.event_shape)
+
+
+class ColumnConstraint(constraints.Constraint):
+    """Every group of columns satisfies its own constraint."""
+
+    def __init__(self, supports: list[constraints.Constraint], sizes: list[int], order: Tensor, event_dim: int) -> None:
+        self.supports = supports
+        self.sizes = sizes
+        self.order = order
+        self.event_dim = event_dim
+        self.is_discrete = all(support.is_discrete for support in supports)
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each row is in the support."""
+        columns = value.flatten(-self.event_dim).index_select(-1, self.order).split(self.sizes, dim=-1)
+        return torch.stack([support.check(x) for support, x in zip(self.supports, columns, strict=True)]).all(0)
+
+    def __repr__(self) -> str:
+        return f"columns in {', '.join(map(str, self.supports))}"
+
+
+def _text(columns: tuple[int, ...]) -> str:
+    return ", ".join(map(str, columns)) or "others"

@@ -1,0 +1,54 @@
+"""The Poisson likelihood."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.types import Kind
+
+__all__ = ["Poisson"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Poisson(Likelihood):
+    """p(x | h) = prod_d rate_d^x_d exp(-rate_d) / x_d!, rate = exp(h), for counts x in {0, 1, 2, ...}^D.
+
+    Its variance is its mean: counts that vary more want ``NegativeBinomial``.
+
+    Example:
+        >>> Poisson().build((3,))(torch.zeros(1, 3)).mean
+        tensor([1., 1., 1.])
+    """
+
+    accepts: ClassVar[frozenset[Kind]] = frozenset({"count"})
+    discrete: ClassVar[bool] = True
+
+    @property
+    def features(self) -> int:
+        """One log-rate per element."""
+        return 1
+
+    def build(self, event_shape: tuple[int, ...]) -> nn.Module:
+        """A module from log-rates ``(..., 1, *event_shape)`` to the distribution."""
+        return PoissonModule(len(event_shape))
+
+    def story(self, features: str) -> str:
+        """The density as text."""
+        return f"Poisson(exp {features})"
+
+
+class PoissonModule(nn.Module):
+    """Log-rates to the distribution of a datum."""
+
+    def __init__(self, event_dim: int) -> None:
+        super().__init__()
+        self.event_dim = event_dim
+
+    def forward(self, features: Tensor) -> dist.Distribution:
+        """p(x | h) for features h ``(..., P, *event)``."""
+        return dist.Poisson(features.squeeze(-1 - self.event_dim).exp()).to_event(self.event_dim)

@@ -1,0 +1,109 @@
+"""Priors that mix the guide's own posteriors: what they share, and how they meet the guide and the data.
+
+    build(shape)                    the module, before there is a guide; it tells its support and nothing else
+    attach(posterior, spec)         the guide's q(z | x) and what the data look like; parameters and buffers of the data's shape
+    initialize(rows)                started from training data; without it they stay noise
+
+A saved state is loaded after ``attach``, instead of ``initialize``.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from ppl_vae.types import DataSpec, Kind
+
+__all__ = ["PosteriorMixture", "Rows", "noise", "value_range"]
+
+RANGES: dict[Kind, tuple[float, float]] = {"binary": (0.0, 1.0), "unit_interval": (0.0, 1.0), "count": (0.0, math.inf)}
+
+
+class Rows(Protocol):
+    """Rows of data that can be picked and shown as the model sees them; :class:`ppl_vae.Split` is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor, /) -> Self: ...
+
+    def transformed(self) -> Tensor:
+        """What the model sees, ``(N, *event)``."""
+
+
+class PosteriorMixture(nn.Module, abc.ABC):
+    """A prior made of q(z | x_c) at ``count`` inputs x_c.
+
+    The guide's posterior is kept out of the module's own children: its parameters belong to the guide alone.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        self._guide: tuple[Callable[[Tensor], Any], ...] = ()
+
+    def attach(self, posterior: Callable[[Tensor], Any], spec: DataSpec) -> None:
+        """Meet the guide and the shape of the data, before parameters are counted or loaded; again to meet another guide.
+
+        Args:
+            posterior: from x ``(C, *event)`` to the distribution q(z | x) of batch shape ``(C,)``.
+            spec: what the data look like.
+        """
+        if not self._guide:
+            self.create(spec)
+        self._guide = (posterior,)
+
+    def forward(self) -> Any:
+        """p(z).
+
+        Raises:
+            ValueError: there is no guide yet.
+        """
+        if not self._guide:
+            raise ValueError(
+                "this prior mixes the guide's posteriors and has not met a guide: build model and guide together by "
+                "ppl_vae.build, or call prior.attach(guide.posterior, spec)"
+            )
+        return self.mixture(*self._guide)
+
+    @property
+    def support(self) -> Any:
+        """All of the real space; guides are built by it before there is a p(z)."""
+        return constraints.independent(constraints.real, len(self.shape))
+
+    @abc.abstractmethod
+    def create(self, spec: DataSpec) -> None:
+        """Make what has the data's shape, filled with noise."""
+
+    @abc.abstractmethod
+    def initialize(self, rows: Rows) -> None:
+        """Start from training data, drawn with torch's global generator."""
+
+    @abc.abstractmethod
+    def mixture(self, posterior: Callable[[Tensor], Any]) -> Any:
+        """p(z), given q(z | x)."""
+
+    @staticmethod
+    def pick(rows: Rows, count: int, like: Tensor) -> Tensor:
+        """Random rows as the model sees them, ``(count, *event)``; each row once before any comes twice."""
+        order = torch.randperm(len(rows))[torch.arange(count) % len(rows)]
+        return rows[order].transformed().to(like)
+
+
+def value_range(spec: DataSpec) -> tuple[float, float]:
+    """The least and the largest value that such data can have."""
+    return (0.0, float((spec.levels or 2) - 1)) if spec.kind == "categorical" else RANGES.get(spec.kind, (-math.inf, math.inf))
+
+
+def noise(shape: tuple[int, ...], spec: DataSpec, like: Tensor) -> Tensor:
+    """Values in the data's range: uniform if it is bounded, exponential from one bound, else standard normal."""
+    low, high = value_range(spec)
+    draws = like.new_empty(shape)
+    if math.isfinite(high):
+        return draws.uniform_(low, high)
+    return draws.exponential_() if math.isfinite(low) else draws.normal_()
