@@ -243,8 +243,12 @@ def _compile(module: fx.GraphModule, inputs: tuple[Tensor, ...], file: Path) -> 
 def _place(error: Exception) -> str:
     """The line of the user's own program in which an error arose, outside the libraries."""
     libraries = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("torch", "pyro", "ppl_vae"))
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno} `{frames[-1].line}`: " if frames else ""
+    standard = str(Path(os.__file__).parent)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        own = not frame.filename.startswith((*libraries, "<"))
+        if own and ("site-packages" in frame.filename or not frame.filename.startswith(standard)):
+            return f"{Path(frame.filename).name}:{frame.lineno} `{frame.line}`: "
+    return ""
 
 
 def _first_line(error: Exception) -> str:
