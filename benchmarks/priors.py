@@ -1,8 +1,8 @@
 """Priors of one VAE on MNIST: what swapping p(z) changes, everything else being equal.
 
 Dynamically binarized MNIST, encoder 784-300-300-2x40, decoder 40-300-300-784, Adam, one seed; the ELBO and the
-importance-weighted bound of Burda et al. (2016) on the 10,000 test digits, binarized once. The comparison is that of Tomczak and
-Welling (2018), who train for up to 2,000 epochs with early stopping.
+importance-weighted bound of Burda et al. (2016) on the 10,000 test digits, binarized once. The comparison is that of Tomczak
+and Welling (2018), who train for up to 2,000 epochs with early stopping.
 
     PPL_VAE_DATA=path/to/data python -m benchmarks.priors --epochs 20
 """
