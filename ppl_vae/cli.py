@@ -16,6 +16,7 @@ import sys
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ppl_vae.inference import SVI, Fit, Method, compare, fit
 from ppl_vae.inference.fit import default_guide
 from ppl_vae.inference.method import Remark
 from ppl_vae.inference.progress import quiet as say_nothing
-from ppl_vae.models import VAE, FactorAnalysis, Model
+from ppl_vae.models import Model
 
 __all__ = ["main"]
 
@@ -40,6 +41,8 @@ ALIASES = {
     "fit": {"--data": "--data.source", "--data-root": "--data.root", "--seed": "--method.seed"},
     "compare": {"--data": "--data.source", "--data-root": "--data.root"},
 }
+# Given as words: the fields of a parser's own default would stay when another class is named that has them too.
+MODELS = {"fit": "VAE", "compare": "FactorAnalysis"}
 YAML_SUFFIXES = (".yaml", ".yml")
 UNREADABLE = (
     r'Parser key "(?P<part>\w+)": Config file loop detected: (?P<file>.+) -> ',
@@ -146,11 +149,29 @@ def evaluate_verb(
     return _print_table(numbers, runs.UNIT)
 
 
-def sample_verb(*, run: str, n: int, out: str, draws: bool, seed: int, device: str, trust: list[str], json: bool) -> None:
-    """Draw new data from the declared prior through the decoder: a picture (.png) or an array (.npy)."""
+def sample_verb(
+    *,
+    run: str,
+    n: int,
+    out: str,
+    y: str | None,
+    draws: bool,
+    seed: int,
+    device: str,
+    trust: list[str],
+    json: bool,
+) -> None:
+    """Draw new data from the declared prior through the decoder: a picture (.png) or an array (.npy).
+
+    A model conditioned on labels draws its classes in turn, or one; one that completes data completes the first test data.
+    """
     write = _writer(out, ".png", ".npy")
     fitted = runs.load_run(run, trust=trust, device=device)
-    x = fitted.sample(n, draws=draws, seed=seed).cpu()
+    given = None
+    if getattr(fitted.pair.model, "known_entries", None) is not None:
+        given = fitted.rows(fitted.data, "test")[:n]
+        n = min(n, len(given))
+    x = fitted.sample(n, x=given, y=y, draws=draws, seed=seed).cpu()
     write(
         {
             ".png": lambda path: plots.save(plots.grid(x, kind=fitted.spec.kind, title=f"samples from {run}"), path),
@@ -234,7 +255,7 @@ def _parser() -> ArgumentParser:
 def _fit_options(parser: ArgumentParser) -> None:
     parser.add_argument("--config", action="config", help="a run's config.yaml: run it again, with options after it on top")
     parts: dict[str, tuple[Any, Declaration | None, str]] = {
-        "model": (Model, VAE(), "the model: a class name, an import path or a YAML file"),
+        "model": (Model, None, "the model: a class name, an import path or a YAML file; by default VAE"),
         "guide": (Guide | None, None, "the approximate posterior, likewise; by default what suits model and method"),
         "method": (Method, SVI(), "how to fit, likewise"),
         "data": (DataSource, DataSource(), "a source (see --data.source) or a YAML file"),
@@ -248,8 +269,8 @@ def _fit_options(parser: ArgumentParser) -> None:
 
 
 def _compare_options(parser: ArgumentParser) -> None:
-    what = "the model: a class name, an import path or a YAML file"
-    parser.add_argument("--model", type=Model, default=FactorAnalysis(), sub_configs=True, help=what)
+    what = "the model: a class name, an import path or a YAML file; by default FactorAnalysis"
+    parser.add_argument("--model", type=Model, default=None, sub_configs=True, help=what)
     what = "how to fit: [EM,SVI], or with fields [EM,{class_path: SVI, init_args: {epochs: 20}}]"
     parser.add_argument("--methods", type=list[Method], default=["EM", "SVI"], help=what)
     what = "approximate posteriors for the methods that fit them, likewise; by default what suits model and method"
@@ -273,6 +294,7 @@ def _sample_options(parser: ArgumentParser) -> None:
     _run_options(parser)
     parser.add_argument("--n", type=int, default=64, help="how many data")
     parser.add_argument("--out", type=str, required=True, help="a .png picture or a .npy array")
+    parser.add_argument("--y", type=str | None, help="a class, by its name, of a model conditioned on labels")
     parser.add_argument("--draws", action="store_true", help="draw from p(x | z) instead of taking its mean")
 
 
@@ -311,22 +333,23 @@ _OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
 
 
 def _expand(arguments: list[str]) -> list[str]:
-    """A verb's short spellings written out; they come last, where `--method SVI` no longer resets them."""
+    """A verb's short spellings written out; they come last, where `--method SVI` no longer resets them, and the model first."""
     if not arguments or arguments[0] not in ALIASES:
         return arguments
-    aliases = ALIASES[arguments[0]]
-    plain: list[str] = []
-    expanded: list[str] = []
-    words = iter(arguments)
+    verb, aliases = arguments[0], ALIASES[arguments[0]]
+    parts: dict[str, list[str]] = {"--config": [], "--model": [], "": [], "short": []}
+    words = iter(arguments[1:])
     for word in words:
         name, equals, value = word.partition("=")
-        if name not in aliases:
-            plain.append(word)
+        if name not in aliases and name not in ("--config", "--model"):
+            parts[""].append(word)
             continue
-        value = value if equals else next(words, "")
-        whole = name == "--data" and value.endswith(YAML_SUFFIXES)
-        (plain if whole else expanded).append(f"{name if whole else aliases[name]}={value}")
-    return plain + expanded
+        values = [value] if equals else list(islice(words, 1))
+        whole = name == "--data" and "".join(values).endswith(YAML_SUFFIXES)
+        place = name if name in parts else "" if whole else "short"
+        parts[place].append("=".join([aliases[name], *(values or [""])] if place == "short" else [name, *values]))
+    default = [] if parts["--model"] else [f"--model={MODELS[verb]}"]
+    return [verb, *default, *chain.from_iterable(parts.values())]
 
 
 def _rows(fitted: Fit, source: str | None, root: str | None, split: str) -> tuple[str, Split]:

@@ -28,7 +28,18 @@ from torch.nn.functional import pad
 from ppl_vae.inference import Comparison
 from ppl_vae.types import KINDS, Kind
 
-__all__ = ["compare", "comparison", "grid", "latent_scatter", "learning_curve", "manifold", "quantile_grid", "save"]
+__all__ = [
+    "by_class",
+    "compare",
+    "comparison",
+    "completions",
+    "grid",
+    "latent_scatter",
+    "learning_curve",
+    "manifold",
+    "quantile_grid",
+    "save",
+]
 
 DPI = 150
 GUTTER = "lightsteelblue"  # neither black nor white, so it is told from every grey pixel
@@ -217,6 +228,50 @@ def compare(comparison: Comparison) -> Figure:
     return figure
 
 
+def by_class(x: Tensor, classes: Sequence[str], *, kind: Kind, title: str = "a row: one z; a column: one class") -> Figure:
+    """Samples of a model conditioned on classes: the class changes along a row, z along a column.
+
+    What is not an image is drawn as `grid` draws it, one row after the other.
+
+    Args:
+        x: ``(R, C, *event)``, for R latent variables and C classes.
+        classes: their names.
+        kind: set of the values, as for `grid`.
+        title: a line above the picture.
+
+    Raises:
+        ValueError: if there are not as many names as columns, or for the reasons of `grid`.
+    """
+    if x.ndim < 2 or x.shape[1] != len(classes):
+        raise ValueError(f"x: expected (rows, {len(classes)}, *event), got {tuple(x.shape)}")
+    return _table_of_images(x, [""] * len(x), classes, kind, title)
+
+
+def completions(x: Tensor, known: Tensor, samples: Tensor, *, kind: Kind) -> Figure:
+    """Data of which a part is known, and samples of the rest.
+
+    Images alternate in a column: what is known, the samples, the truth. Everything else is drawn as `grid` draws it.
+
+    Args:
+        x: ``(N, *event)``, the truth.
+        known: which entries are, ``(*event)``.
+        samples: ``(S, N, *event)``.
+        kind: set of the values, as for `grid`.
+
+    Raises:
+        ValueError: if the shapes differ, or for the reasons of `grid`.
+    """
+    if samples.shape[1:] != x.shape or known.shape != x.shape[1:]:
+        raise ValueError(
+            f"expected samples (S, *{tuple(x.shape)}) and known {tuple(x.shape[1:])}, got {tuple(samples.shape)} and "
+            f"{tuple(known.shape)}"
+        )
+    x, samples, known = x.cpu(), samples.cpu(), known.cpu()
+    rows = torch.cat([x.where(known, math.nan)[None], samples.to(x.dtype), x[None]])
+    names = ["known", *(f"sample {i + 1}" for i in range(len(samples))), "truth"]
+    return _table_of_images(rows, names, [""] * len(x), kind, "completions")
+
+
 def latent_scatter(z: Tensor, y: Tensor | None = None, classes: Sequence[str] = ()) -> Figure:
     """Codes in the plane, coloured by class; more than two dimensions are projected by PCA.
 
@@ -343,6 +398,23 @@ def _tiled(images: Tensor, columns: int, limits: tuple[float, float], kind: Kind
         figure.colorbar(image, ax=ax, label="value", extend="both")
     ax.set(xticks=[], yticks=[])
     return figure, ax
+
+
+def _table_of_images(x: Tensor, rows: Sequence[str], columns: Sequence[str], kind: Kind, title: str) -> Figure:
+    """``(R, C, *event)`` with names at the sides; a `grid` where the data are no images."""
+    flat = _values(x.flatten(0, 1), kind)
+    images = _images(flat)
+    if images is None:
+        return grid(flat, kind=kind, title=title)
+    figure, ax = _tiled(images, x.shape[1], _limits(flat, kind), kind)
+    height, width = images.shape[-2:]
+    for axis, size, names in ((ax.yaxis, height, rows), (ax.xaxis, width, columns)):
+        if any(names):
+            axis.set_ticks([(size - 1) / 2 + place * (size + 1) for place in range(len(names))], list(names))
+    ax.tick_params(length=0)
+    ax.xaxis.tick_top()
+    figure.suptitle(title)
+    return figure
 
 
 def _compare_images(data: Tensor, reconstruction: Tensor, limits: tuple[float, float], kind: Kind) -> Figure:

@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ppl_vae import plots
-from ppl_vae.data import Data, DataSource, Transform
+from ppl_vae.data import Data, DataSource, Split, Transform
 from ppl_vae.declaration import Declaration
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
@@ -52,6 +52,7 @@ SIGNATURES = {  # the files that tell a folder of ours from another
     "run": ("config.yaml", "data.json", "model.safetensors"),
     "comparison": ("comparison.json", "comparison.md", "comparison.png"),
 }
+MOST_CLASSES = 20  # in one picture
 PICTURED = 2000  # data in the scatter of codes; more only cover each other
 
 
@@ -210,17 +211,30 @@ def _state(fit: Fit) -> dict[str, Tensor]:
 def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
     kind = fit.spec.kind
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
-    x = fit.seen(shown[:40])
+    rows = shown[:40].fixed(torch.Generator().manual_seed(0))
+    x = fit.seen(rows)
     yield "data", plots.grid(x, kind=kind, title="data")
-    yield "reconstructions", plots.comparison(x, fit.reconstruct(x), kind=kind)
-    yield "samples", plots.grid(fit.sample(64), kind=kind, title="samples from the prior")
+    yield "reconstructions", plots.comparison(x, fit.reconstruct(rows), kind=kind)
+    yield _sampled(fit, rows[:10])
     yield "learning_curve", plots.learning_curve(fit.history)
     codes = shown[:PICTURED]
     latent = fit.encode(codes).flatten(1)
     if latent.shape[1] >= 2:
         yield "latent", plots.latent_scatter(latent, codes.y, fit.spec.classes)
-    if latent.shape[1] == 2:
+    if latent.shape[1] == 2 and not hasattr(fit.pair.model, "condition"):
         yield "manifold", plots.manifold(fit.decode(plots.quantile_grid(20)), kind=kind)
+
+
+def _sampled(fit: Fit, rows: Split) -> tuple[str, Figure]:
+    """New data from the prior; of each class, or completed from what is known of the rows, as the model is conditioned."""
+    kind, known = fit.spec.kind, getattr(fit.pair.model, "known_entries", None)
+    if getattr(fit.pair.model, "labelled", False):
+        classes = fit.spec.classes[:MOST_CLASSES]
+        return "samples", plots.by_class(fit.by_class(8)[:, : len(classes)], classes, kind=kind)
+    if known is not None:
+        samples = torch.stack([fit.sample(len(rows), x=rows, seed=seed) for seed in range(4)])
+        return "completions", plots.completions(fit.seen(rows), known, samples, kind=kind)
+    return "samples", plots.grid(fit.sample(64), kind=kind, title="samples from the prior")
 
 
 def _environment(device: torch.device) -> dict[str, Any]:

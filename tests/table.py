@@ -88,6 +88,14 @@ NETWORKS: dict[str, pv.Network] = {
     "MLP": TINY,
     "MLP-deep": pv.MLP(hidden=(5, 6), activation="tanh"),
     "MLP-none": pv.MLP(hidden=()),
+    "MLP-gated": pv.MLP(hidden=(7, 5), activation="gated"),
+    "MLP-residual": pv.MLP(hidden=(5, 5), activation="elu", residual=True, norm="layer"),
+    "MLP-batch": pv.MLP(hidden=(7,), activation="tanh", norm="batch"),
+    "MLP-dropout": pv.MLP(hidden=(9,), activation="tanh", dropout=0.3),
+    "Conv": pv.Conv(channels=(4, 5), activation="tanh"),
+    "Conv-residual": pv.Conv(channels=(4,), kernel=3, blocks=2, activation="gated", norm="layer"),
+    "Conv-batch": pv.Conv(channels=(4, 5), activation="silu", norm="batch"),
+    "Conv-spatial": pv.Conv(channels=(4, 5), activation="softplus", spatial=True),
 }
 
 
@@ -123,6 +131,7 @@ SERVED: dict[type[pv.Guide], set[str]] = {
     pv.AmortizedCategorical: {"component", "one_hot"},
     pv.AmortizedGumbel: {"one_hot", "simplex"},
     pv.AmortizedProjectedNormal: {"sphere"},
+    pv.AmortizedDelta: {"continuous", "simplex", "code"},
 }
 
 OBJECTIVES: dict[str, pv.Objective] = {
@@ -130,10 +139,31 @@ OBJECTIVES: dict[str, pv.Objective] = {
     "ELBO-sampled": pv.ELBO(kl="sampled"),
     "ELBO-particles": pv.ELBO(particles=3),
     "ELBO-particles-sampled": pv.ELBO(particles=3, kl="sampled"),
+    "ELBO-landing": pv.ELBO(particles=2, gradient="sticking_the_landing"),
+    "ELBO-score_function": pv.ELBO(gradient="score_function"),
+    "ELBO-baseline": pv.ELBO(particles=2, gradient="score_function", baseline="moving_average"),
+    "BetaELBO": pv.BetaELBO(beta=4.0),
+    "BetaELBO-linear": pv.BetaELBO(warm_up=pv.LinearWarmUp(epochs=4), free_bits=0.5, particles=2),
+    "BetaELBO-cyclical": pv.BetaELBO(warm_up=pv.CyclicalWarmUp(epochs=4, cycles=2), kl="sampled"),
+    "BetaELBO-capacity": pv.BetaELBO(beta=10.0, capacity=5.0, warm_up=pv.LinearWarmUp(epochs=2)),
+    "IWAE": pv.IWAE(),
+    "IWAE-doubly": pv.IWAE(gradient="doubly_reparameterized"),
+    "IWAE-landing": pv.IWAE(samples=3, gradient="sticking_the_landing"),
+    "Renyi": pv.Renyi(alpha=0.5),
+    "Renyi-doubly": pv.Renyi(alpha=-1.0, samples=3, gradient="doubly_reparameterized"),
+    "InfoVAE": pv.InfoVAE(),
+    "InfoVAE-rbf": pv.InfoVAE(kl_weight=0.5, kernel="rbf", bandwidth=2.0, particles=2, kl="sampled"),
+}
+
+WARM_UPS: dict[str, pv.WarmUp] = {
+    "NoWarmUp": pv.NoWarmUp(),
+    "LinearWarmUp": pv.LinearWarmUp(epochs=3),
+    "CyclicalWarmUp": pv.CyclicalWarmUp(epochs=4, cycles=3, rise=0.25),
 }
 
 METHODS: dict[str, pv.Method] = {
     "SVI": pv.SVI(),
+    "SVI-alternating": pv.SVI(alternate="epochs"),
     "SVI-other": pv.SVI(optimizer="sgd", schedule="exponential", clip_norm=1.0, patience=2, restore_best=True, seed=3),
     "EM": pv.EM(),
     "EM-other": pv.EM(max_iterations=7, tolerance=1e-3, n_init=2, acceleration="none", seed=3),
@@ -157,13 +187,15 @@ MODELS: dict[str, pv.Model] = {
     "FactorAnalysis-isotropic": pv.FactorAnalysis(latent_dim=LATENT, noise="isotropic"),
     "FactorAnalysis-Normal": pv.FactorAnalysis(latent_dim=LATENT, prior=pv.Normal(loc=(0.5, -1.0, 2.0), scale=(1.0, 2.0, 0.5))),
     "PPCA": pv.PPCA(latent_dim=LATENT),
+    "AutoEncoder": pv.AutoEncoder(latent_dim=LATENT, decoder=TINY),
+    "PCA": pv.PCA(latent_dim=LATENT),
     **{
         f"GMM-{covariance}": pv.GMM(components=LATENT, covariance=covariance)
         for covariance in ("full", "tied", "diagonal", "spherical")
     },
 }
 
-EXACT = {name: model for name, model in MODELS.items() if model.posterior_family != "unknown"}
+EXACT = {name: model for name, model in MODELS.items() if model.posterior_family in ("linear", "discrete")}
 
 DECLARATIONS: dict[str, pv.Declaration] = {
     **PRIORS,
@@ -171,8 +203,15 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     **NETWORKS,
     **GUIDES,
     **OBJECTIVES,
+    **WARM_UPS,
     **METHODS,
     **MODELS,
+    "CVAE": pv.CVAE(condition=pv.Quadrants(observed=2), enters=("encoder",), baseline=pv.Baseline(network=TINY, epochs=2)),
+    "CVAE-labels": pv.CVAE(prior=pv.ConditionalNormal(network=TINY)),
+    "ConditionalNormal": pv.ConditionalNormal(network=TINY),
+    "Columns": pv.Columns(columns=(2, 0)),
+    "Labels": pv.Labels(),
+    "Baseline": pv.Baseline(network=TINY, learning_rate=1e-2),
     "ColumnGroup": pv.ColumnGroup(columns=(0, 2), likelihood=pv.Categorical(levels=3)),
     "DataSource": pv.DataSource(source="mnist", binarize="dynamic", valid=0.05),
 }
@@ -185,7 +224,7 @@ def fits(model: pv.Model, guide: pv.Guide) -> bool:
         return False
     guide = guide.latents if isinstance(guide, pv.BayesianGuide) else guide
     if isinstance(guide, pv.ExactPosterior):
-        return model.posterior_family != "unknown"
+        return model.posterior_family in ("linear", "discrete", "projection")
     made_of_posteriors = isinstance(getattr(model, "prior", None), (pv.VampPrior, pv.ExemplarPrior))
     if made_of_posteriors and isinstance(guide, (pv.AmortizedDelta, pv.SemiAmortized)):
         return False
@@ -196,6 +235,8 @@ def latent_kind(model: pv.Model) -> str:
     """What the model's latent variable is, as far as guides tell apart."""
     if model.posterior_family == "discrete":
         return "component"
+    if model.posterior_family in ("point", "projection"):
+        return "code"
     support = getattr(model, "prior", pv.StandardNormal()).support
     return support if support in ("simplex", "sphere", "one_hot") else "continuous"
 
@@ -208,6 +249,7 @@ def latent_site(model: pv.Model) -> tuple[str, tuple[int, ...]]:
 def guide_for(model: pv.Model) -> pv.Guide:
     """An amortized guide of the model's latent variable."""
     special = {"component": "AmortizedCategorical", "one_hot": "AmortizedGumbel", "sphere": "AmortizedProjectedNormal"}
+    special["code"] = "AmortizedDelta"
     return GUIDES[special.get(latent_kind(model), "AmortizedNormal-diagonal")]
 
 

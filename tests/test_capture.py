@@ -151,10 +151,10 @@ class BetaELBO(nn.Module):
         self.elbo = pv.ELBO().build(pair)
         self.register_buffer("beta", torch.tensor(0.0))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        loss, reconstruction = self.elbo(x)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        loss, elbo, reconstruction = self.elbo(x)
         self.beta += 0.1
-        return loss + (self.beta - 1) * (loss + reconstruction), reconstruction
+        return loss + (self.beta - 1) * (loss + reconstruction), elbo, reconstruction
 
 
 class IWAE(nn.Module):
@@ -164,9 +164,10 @@ class IWAE(nn.Module):
         super().__init__()
         self.pair = pair
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         log_w = log_weights(self.pair, (x,), samples=5)
-        return -(log_w.logsumexp(0) - torch.tensor(5.0).log()).mean(), log_w.mean().detach()
+        elbo = log_w.mean().detach()
+        return -(log_w.logsumexp(0) - torch.tensor(5.0).log()).mean(), elbo, torch.full_like(elbo, torch.nan)
 
 
 ELBO = pv.ELBO()

@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "unknown model": ([*FIT, "--model", "Nope"], "unknown model 'Nope': choose from"),
     "unknown guide": ([*FIT, "--guide", "Nope"], "unknown guide 'Nope': choose from"),
     "unknown method": ([*FIT, "--method", "Nope"], "unknown method 'Nope': choose from"),
-    "unknown objective": ([*FIT, "--method.objective", "Nope"], "unknown objective 'Nope': choose from ELBO"),
+    "unknown objective": ([*FIT, "--method.objective", "Nope"], "unknown objective 'Nope': choose from BetaELBO"),
     "unknown likelihood": ([*FIT, "--model.likelihood", "Nope"], "unknown likelihood 'Nope': choose from Bernoulli, Beta"),
     "unknown decoder": ([*FIT, "--model.decoder", "Nope"], "unknown decoder 'Nope': choose from Linear, MLP"),
     "unknown encoder": ([*FIT, "--guide.encoder", "Nope"], "unknown encoder 'Nope': choose from Linear, MLP"),

@@ -186,14 +186,15 @@ def test_every_model_file_steps_with_every_guide_file(model: Path, guide: Path) 
     declared = pv.Model.from_yaml(model)
     torch.manual_seed(SEED)
     x = rows(kind_for(declared))
-    spec = pv.DataSpec(event_shape=tuple(x.shape[1:]), kind=kind_for(declared), size=len(x))
+    y, classes = torch.arange(len(x)) % 2, ("even", "odd")  # for models that are conditioned on labels
+    spec = pv.DataSpec(event_shape=tuple(x.shape[1:]), kind=kind_for(declared), size=len(x), classes=classes)
     if not fits(declared, pv.Guide.from_yaml(guide)):
         with pytest.raises(ValueError, match=": use ") as caught:
             pv.build(declared, pv.Guide.from_yaml(guide), spec)
         one_line(caught)
         return
     pair = pv.build(declared, pv.Guide.from_yaml(guide), spec)
-    fitted = pv.SVI(epochs=1, batch_size=len(x)).run(pair, pv.load_data(x, valid=0.0, test=0.0), lambda row: None)
+    fitted = pv.SVI(epochs=1, batch_size=len(x)).run(pair, pv.load_data(x, y=y, valid=0.0, test=0.0), lambda row: None)
     assert torch.tensor(fitted[0]["elbo"]).isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in pair.parameters() if p.requires_grad)
 

@@ -18,6 +18,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 # Arguments that make an example tiny, and a word of what it prints.
 EXAMPLES: dict[str, tuple[list[str], str]] = {
+    "autoencoder_vs_vae.py": (["--epochs", "1", "--hidden", "20"], "random codes to the nearest"),
+    "cvae_completion.py": (["--epochs", "1", "--baseline-epochs", "1", "--quadrants", "2", "--out", "completions"], "baseline"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
     "own_prior.py": (["--epochs", "1"], "Laplace(0, b)^8"),

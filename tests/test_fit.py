@@ -294,3 +294,10 @@ def test_the_rest_of_the_defaults() -> None:
     found = pv.fit(vae(decoder=TINY), rows("binary", ROWS), method=pv.SVI(epochs=1))
     assert found.guide == pv.AmortizedNormal()
     assert found.device.type in ("cpu", "cuda", "mps")
+
+
+def test_discrete_levels_have_bits_per_dim() -> None:
+    data = pv.load_data("digits", kind="categorical")
+    model = pv.VAE(latent_dim=2, likelihood=pv.DiscretizedLogistic(levels=data.spec.levels))
+    numbers = pv.fit(model, data, method=pv.SVI(epochs=1)).evaluate(data.test)
+    assert numbers["bits_per_dim"] == pytest.approx(-numbers["elbo"] / (64 * math.log(2)))

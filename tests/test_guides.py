@@ -18,9 +18,9 @@ import ppl_vae as pv
 from ppl_vae.capture import capture, check_agreement
 from ppl_vae.evaluate import elbo_terms, log_weights
 from ppl_vae.guides.coordinates import POINTS, Pushforward, standard_points
-from ppl_vae.guides.curves import Affine, RationalQuadraticSpline
-from ppl_vae.guides.masked import MaskedNetwork, MaskedTransform
 from ppl_vae.guides.mixture import PathwiseMixture
+from ppl_vae.nn.curves import Affine, RationalQuadraticSpline
+from ppl_vae.nn.masked import MaskedNetwork, MaskedTransform
 from ppl_vae.pair import local_params
 from tests.table import EVENT, GUIDES, LATENT, PRIORS, TINY, built, fits, guide_for, kind_for, rows, tiny_flow, vae
 
@@ -335,7 +335,7 @@ def test_straight_through_and_enumeration_report_one_elbo(entry: pv.Prior) -> No
     summed.load_state_dict(drawn.state_dict())
     x = data(vae(), 8)
     with torch.no_grad(), local_params():
-        loss, _ = pv.ELBO().build(summed)(x)
+        loss, *_ = pv.ELBO().build(summed)(x)
         q, p = summed.guide.posterior(x), summed.model.prior()
         z = q.enumerate_support()
         log_q = q.log_prob(z)
@@ -505,7 +505,7 @@ def test_a_recorded_step_is_the_eager_one(entry: tuple) -> None:
     def gradients(*tensors: Tensor) -> list[Tensor]:
         values = {name: value.detach().requires_grad_() for name, value in zip(names, tensors[:-1], strict=True)}
         with local_params(), pyro.validation_enabled(False):
-            loss, _ = functional_call(objective, values, (tensors[-1],))
+            loss, *_ = functional_call(objective, values, (tensors[-1],))
         return [loss.detach(), *torch.autograd.grad(loss, list(values.values()))]
 
     check_agreement(gradients, capture(gradients, state, [x]), state, [x])
@@ -551,3 +551,11 @@ def test_what_cannot_be_built_is_refused_with_the_remedy() -> None:
     for message, (model, guide) in refusals.items():
         with pytest.raises(ValueError, match=message):
             built(model, guide)
+
+
+@pytest.mark.parametrize("guide", [pv.AmortizedLinear(), GUIDES["AmortizedFlow-iaf"]], ids=["linear", "flow"])
+def test_a_guide_that_starts_from_data_takes_noisy_ones(guide: pv.Guide) -> None:
+    data = pv.load_data(rows("unit_interval").numpy(), binarize="dynamic", valid=0.0, test=0.0)
+    assert data.train.transform.noisy
+    fitted = pv.fit(pv.VAE(latent_dim=2, decoder=TINY), data, guide=guide, method=pv.SVI(epochs=1))
+    assert math.isfinite(fitted.history[-1]["elbo"])

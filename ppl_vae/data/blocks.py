@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import tee
 
 import torch
 from torch import Generator, Tensor
@@ -15,8 +16,12 @@ RUNS = 256
 """Runs of neighbouring rows that make up a block of streamed rows."""
 
 
-def shuffled(x: Tensor | Stream, batch_size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def shuffled(
+    x: Tensor | Stream, batch_size: int, generator: Generator, *, beside: Sequence[Tensor] = ()
+) -> Iterator[tuple[Tensor, ...]]:
     """Every row once: blocks of rows ``(C, *event)`` on the device, each with a random order ``(C,)`` of its rows.
+
+    Between the two stand the rows of what lies ``beside`` x, each ``(N, ...)`` in memory.
 
     A tensor is one block, and the order uniform over all permutations; so it is for streamed rows that fit in one block. Else
     they are cut into runs of neighbours, short enough that ``RUNS`` of them make a block, from a random start; each block
@@ -24,9 +29,14 @@ def shuffled(x: Tensor | Stream, batch_size: int, generator: Generator) -> Itera
     much as with a full shuffle: Xu, Qiu, Yuan et al. 2022, "In-database machine learning with CorgiPile: stochastic gradient
     descent without full data shuffle".
     """
-    blocks = _whole(x) if isinstance(x, Tensor) else x.read(_runs(len(x), _block(x, batch_size), generator))
-    for rows in blocks:
-        yield rows, torch.randperm(len(rows), generator=generator, device=rows.device)
+    if isinstance(x, Tensor):
+        blocks = ((rows, *beside) for rows in _whole(x))
+    else:
+        read, known = tee(_runs(len(x), _block(x, batch_size), generator))
+        pairs = zip(x.read(read), known, strict=True)
+        blocks = ((rows, *(other[places.to(other.device)] for other in beside)) for rows, places in pairs)
+    for block in blocks:
+        yield *block, torch.randperm(len(block[0]), generator=generator, device=block[0].device)
 
 
 def in_order(x: Tensor | Stream, batch_size: int) -> Iterator[Tensor]:

@@ -57,6 +57,25 @@ class Split:
         return self.raw.tensor() if isinstance(self.raw, Stream) else self.raw
 
     @property
+    def labels(self) -> Tensor:
+        """The class of each row ``(N,)``.
+
+        Raises:
+            ValueError: some row has none.
+        """
+        if self.y is None:
+            raise ValueError(
+                "expected labelled data, got rows without labels: name their column (label=...), give them to load_data or "
+                "to the call (y=...), or use a model without labels"
+            )
+        unlabelled = int((self.y < 0).sum())
+        if unlabelled:
+            raise ValueError(
+                f"expected a label for each of {len(self)} rows, got {unlabelled} rows without: drop or label them"
+            )
+        return self.y
+
+    @property
     def device(self) -> torch.device:
         """Where the data lie, or arrive."""
         return self.raw.device
@@ -88,7 +107,22 @@ class Split:
         self._check(batch_size, generator)
         return self._batches(batch_size, generator)
 
-    def blocks(self, batch_size: int, *, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def labelled_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the model sees in the rows' order, and their labels, batch by batch, the smaller last one included.
+
+        Args:
+            batch_size: rows in a batch.
+
+        Yields:
+            x ``(B, *event)`` and y ``(B,)``.
+
+        Raises:
+            ValueError: a batch size below 1, or rows without labels.
+        """
+        labels = self.labels
+        return zip(self.batches(batch_size), labels.split(batch_size) if len(self) else (), strict=True)
+
+    def blocks(self, batch_size: int, *, generator: Generator, labels: bool = False) -> Iterator[tuple[Tensor, ...]]:
         """One pass over the split in random order: raw rows on the device, and the order in which to visit them.
 
         Batches are slices of the order, ``transform(raw[order[i : i + batch_size]])``; the transform is left to the caller, who
@@ -98,15 +132,16 @@ class Split:
         Args:
             batch_size: rows in a batch; every block but the last holds a multiple of it.
             generator: shuffles the rows; on the device of the data.
+            labels: whether the rows' labels ``(C,)`` stand between them and their order.
 
         Yields:
             raw rows ``(C, *event)`` and their order ``(C,)`` int64, both on the device.
 
         Raises:
-            ValueError: a batch size below 1, or a generator of another device.
+            ValueError: a batch size below 1, a generator of another device, or labels wanted of rows without.
         """
         self._check(batch_size, generator)
-        return shuffled(self.raw, batch_size, generator)
+        return shuffled(self.raw, batch_size, generator, beside=(self.labels,) if labels else ())
 
     def chunks(self) -> Iterator[Tensor]:
         """All raw rows in their order, a bounded number ``(C, *event)`` at a time."""

@@ -22,13 +22,13 @@ WORTH_COMPILING = 2**31  # elements of the data, counted once for every sample
 
 
 def bounds_of_batches(
-    pair: Pair, batches: Iterable[Tensor], samples: int, *, compile: Compile, elements: int
+    pair: Pair, batches: Iterable[tuple[Tensor, ...]], samples: int, *, compile: Compile, elements: int
 ) -> list[tuple[Tensor, ...]]:
     """ELBO, reconstruction and KL of each datum, and log p(x) where it is known or bounded more tightly; by batches.
 
     Args:
         pair: model and guide, in evaluation mode.
-        batches: what the model sees, each ``(B, *event)``.
+        batches: what the programs are called with, first x ``(B, *event)``.
         samples: S, samples of the latent variables per datum.
         compile: ``False`` stays eager; ``True`` compiles; ``auto`` does what pays.
         elements: of all batches and samples together.
@@ -37,7 +37,7 @@ def bounds_of_batches(
         ValueError: it has to be compiled and cannot be.
     """
     records = _records.setdefault(pair, _Records())
-    return [tuple(records(pair, x, samples, compile, elements)) for x in batches]
+    return [tuple(records(pair, batch, samples, compile, elements)) for batch in batches]
 
 
 class _Bounds(nn.Module):
@@ -48,14 +48,14 @@ class _Bounds(nn.Module):
         self.pair = pair
         self.samples = samples
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Of x ``(B, *event)``, tensors ``(B,)``."""
-        terms = elbo_terms(self.pair, (x,), samples=self.samples)
+    def forward(self, *batch: Tensor) -> list[Tensor]:
+        """Of a batch, first x ``(B, *event)``, tensors ``(B,)``."""
+        terms = elbo_terms(self.pair, batch, samples=self.samples)
         if hasattr(self.pair.model, "log_prob"):
-            return [*terms, self.pair.model.log_prob(x)]
+            return [*terms, self.pair.model.log_prob(*batch)]
         if self.samples == 1:
             return list(terms)
-        log_w = log_weights(self.pair, (x,), samples=self.samples)
+        log_w = log_weights(self.pair, batch, samples=self.samples)
         return [*terms, log_w.logsumexp(0) - math.log(self.samples)]
 
 
@@ -66,35 +66,37 @@ class _Records:
         self.seen: Counter = Counter()
         self.programs: dict[tuple, Program | None] = {}
 
-    def __call__(self, pair: Pair, x: Tensor, samples: int, compile: Compile, elements: int) -> list[Tensor]:
+    def __call__(self, pair: Pair, batch: tuple[Tensor, ...], samples: int, compile: Compile, elements: int) -> list[Tensor]:
         state = {**dict(pair.named_parameters("pair")), **dict(pair.named_buffers("pair"))}
         long = compile is True or elements >= WORTH_COMPILING
-        key = (x.shape, x.dtype, x.device, tuple((name, tensor.dtype) for name, tensor in state.items()), samples, long)
+        inputs = tuple((part.shape, part.dtype, part.device) for part in batch)
+        key = (inputs, tuple((name, tensor.dtype) for name, tensor in state.items()), samples, long)
         self.seen[key] += 1
         if compile is False or not (long or self.seen[key] > WORTH_RECORDING):
-            return _Bounds(pair, samples)(x)
+            return _Bounds(pair, samples)(*batch)
         if key not in self.programs:
             try:
-                self.programs[key] = self._captured(pair, x, samples, state, long)
+                self.programs[key] = self._captured(pair, batch, samples, state, long)
             except CaptureError as error:
                 if compile is True:
                     raise ValueError(f"this evaluation cannot be compiled ({error}): use compile='auto' or False") from None
                 self.programs[key] = None
         program = self.programs[key]
-        return program(*(tensor.detach() for tensor in state.values()), x) if program else _Bounds(pair, samples)(x)
+        return program(*(tensor.detach() for tensor in state.values()), *batch) if program else _Bounds(pair, samples)(*batch)
 
-    def _captured(self, pair: Pair, x: Tensor, samples: int, state: dict[str, Tensor], long: bool) -> Program:
+    def _captured(self, pair: Pair, batch: tuple[Tensor, ...], samples: int, state: dict[str, Tensor], long: bool) -> Program:
         bounds = _Bounds(pair, samples)
 
         def function(*tensors: Tensor) -> list[Tensor]:
+            values = dict(zip(state, tensors[: len(state)], strict=True))
             with pyro.validation_enabled(False):  # which looks at values
-                return functional_call(bounds, dict(zip(state, tensors[:-1], strict=True)), (tensors[-1],))
+                return functional_call(bounds, values, tensors[len(state) :])
 
         tensors = [tensor.detach() for tensor in state.values()]
-        pair.plates(x)
-        graph = capture(function, tensors, [x])
-        program = graph.compiled(*tensors, x) if long else graph
-        check_agreement(function, program, tensors, [x])
+        pair.plates(*batch)
+        graph = capture(function, tensors, list(batch))
+        program = graph.compiled(*tensors, *batch) if long else graph
+        check_agreement(function, program, tensors, list(batch))
         return program
 
 

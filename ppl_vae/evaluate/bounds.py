@@ -20,7 +20,7 @@ from torch.distributions import kl_divergence
 from ppl_vae.pair import Pair, Plates, local_params
 from ppl_vae.types import Terms
 
-__all__ = ["elbo_terms", "log_weights"]
+__all__ = ["elbo_terms", "log_weights", "per_datum", "sample_sites", "site_kl", "traces"]
 
 
 def elbo_terms(pair: Pair, batch: tuple[Tensor, ...], *, samples: int = 1) -> Terms:
@@ -41,19 +41,19 @@ def elbo_terms(pair: Pair, batch: tuple[Tensor, ...], *, samples: int = 1) -> Te
     if point_estimates and hasattr(pair.model, "log_prob") and hasattr(pair.guide, "posterior"):
         with contextlib.suppress(NotImplementedError):
             return _exact_terms(pair, batch[0])
-    plates, model, guide = _traces(pair, batch, samples)
+    plates, model, guide = traces(pair, batch, samples)
     zero = torch.zeros(samples, len(batch[0]), dtype=batch[0].dtype, device=batch[0].device)
-    reconstruction = sum((_per_datum(model.nodes[name], "log_prob", plates) for name in model.observation_nodes), zero)
-    kl = sum((_site_kl(model, guide, name, plates, pair.mean_field) for name in guide.stochastic_nodes), zero)
+    reconstruction = sum((per_datum(model.nodes[name], "log_prob", plates) for name in model.observation_nodes), zero)
+    kl = sum((site_kl(model, guide, name, plates, pair.mean_field) for name in guide.stochastic_nodes), zero)
     return Terms((reconstruction - kl).mean(0), reconstruction.mean(0), kl.mean(0))
 
 
 def log_weights(pair: Pair, batch: tuple[Tensor, ...], *, samples: int) -> Tensor:
     """Log p(x, z) - log q(z | x) of each datum and sample, ``(S, B)``, z drawn from the guide."""
-    plates, model, guide = _traces(pair, batch, samples)
+    plates, model, guide = traces(pair, batch, samples)
     zero = torch.zeros(samples, len(batch[0]), dtype=batch[0].dtype, device=batch[0].device)
-    joint = sum((_per_datum(site, "log_prob", plates) for site in _sample_sites(model)), zero)
-    return joint - sum((_per_datum(site, "log_prob", plates) for site in _sample_sites(guide)), zero)
+    joint = sum((per_datum(site, "log_prob", plates) for site in sample_sites(model)), zero)
+    return joint - sum((per_datum(site, "log_prob", plates) for site in sample_sites(guide)), zero)
 
 
 def _exact_terms(pair: Pair, x: Tensor) -> Terms:
@@ -65,14 +65,14 @@ def _exact_terms(pair: Pair, x: Tensor) -> Terms:
     return Terms(elbo, elbo + kl, kl)
 
 
-def _traces(pair: Pair, batch: tuple[Tensor, ...], samples: int) -> tuple[Plates, poutine.Trace, poutine.Trace]:
+def traces(pair: Pair, batch: tuple[Tensor, ...], samples: int) -> tuple[Plates, poutine.Trace, poutine.Trace]:
     """Both programs run once with S samples in a plate left of their own."""
     plates = pair.plates(*batch)
     with local_params():
         guide = poutine.trace(_repeated(pair.guide, samples, plates)).get_trace(*batch)
         model = poutine.trace(poutine.replay(_repeated(pair.model, samples, plates), trace=guide)).get_trace(*batch)
+    guide, model = (poutine.util.prune_subsample_sites(trace) for trace in (guide, model))
     for trace in (guide, model):
-        poutine.util.prune_subsample_sites(trace)
         trace.compute_log_prob()
     return plates, model, guide
 
@@ -85,22 +85,24 @@ def _repeated(program: Callable, samples: int, plates: Plates) -> Callable:
     return run
 
 
-def _sample_sites(trace: poutine.Trace) -> list[dict[str, Any]]:
+def sample_sites(trace: poutine.Trace) -> list[dict[str, Any]]:
+    """The sites that carry log-probabilities, latent and observed."""
     return [site for site in trace.nodes.values() if site["type"] == "sample"]
 
 
-def _site_kl(model: poutine.Trace, guide: poutine.Trace, name: str, plates: Plates, mean_field: bool) -> Tensor:
+def site_kl(model: poutine.Trace, guide: poutine.Trace, name: str, plates: Plates, mean_field: bool) -> Tensor:
+    """The KL of a latent site of each sample and datum, ``(S, B)``, analytic where that is allowed and known."""
     q, p = guide.nodes[name], model.nodes.get(name)
     if mean_field and p is not None:
         try:
-            return _per_datum({**q, "kl": q["scale"] * kl_divergence(q["fn"], p["fn"])}, "kl", plates)
+            return per_datum({**q, "kl": q["scale"] * kl_divergence(q["fn"], p["fn"])}, "kl", plates)
         except NotImplementedError:
             pass
-    sampled = _per_datum(q, "log_prob", plates)
-    return sampled if p is None else sampled - _per_datum(p, "log_prob", plates)
+    sampled = per_datum(q, "log_prob", plates)
+    return sampled if p is None else sampled - per_datum(p, "log_prob", plates)
 
 
-def _per_datum(site: dict[str, Any], key: str, plates: Plates) -> Tensor:
+def per_datum(site: dict[str, Any], key: str, plates: Plates) -> Tensor:
     """A site's scaled values ``(S, *plates)`` summed to ``(S, B)``; a global site's are shared out among the N data."""
     values = site[key] / site["scale"]
     values = values.reshape((1,) * (1 + plates.nesting - values.dim()) + values.shape)

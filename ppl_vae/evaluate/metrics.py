@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.capture import Compile
-from ppl_vae.data import Split
+from ppl_vae.data import Split, Transform
 from ppl_vae.evaluate.batches import bounds_of_batches
 from ppl_vae.pair import Pair, seeded
 
-__all__ = ["UNIT", "evaluate", "evaluating"]
+__all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
 UNIT = "nats per datum"
 ELEMENTS_AT_ONCE = 2**24  # of the largest tensor: 64 MiB in float32
@@ -39,7 +39,7 @@ def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0, compi
         with ``samples > 1`` only, as the importance-weighted bound of Burda et al. (2016).
 
     Raises:
-        ValueError: an empty split, or fewer than one sample.
+        ValueError: an empty split, fewer than one sample, or a model of labelled data and rows without labels.
         FloatingPointError: the ELBO is not finite.
     """
     if len(split) == 0:
@@ -49,7 +49,11 @@ def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0, compi
     rows = max(1, min(1000, ELEMENTS_AT_ONCE // (samples * math.prod(split.event_shape))))
     with evaluating(pair), seeded(seed, split.device):
         columns = bounds_of_batches(
-            pair, split.batches(rows), samples, compile=compile, elements=samples * len(split) * math.prod(split.event_shape)
+            pair,
+            batches(pair, split, rows),
+            samples,
+            compile=compile,
+            elements=samples * len(split) * math.prod(split.event_shape),
         )
     elbo, reconstruction, kl, *log_likelihood = (torch.cat(parts).double() for parts in zip(*columns, strict=True))
     if not bool(elbo.isfinite().all()):
@@ -57,7 +61,7 @@ def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0, compi
             f"the ELBO of {int((~elbo.isfinite()).sum())} of {len(split)} data is not finite: if the fit diverged, lower the "
             "learning rate, clip the gradients (clip_norm), or standardize the data"
         )
-    constant = split.transform.log_jacobian
+    constant = log_jacobian(pair, split.transform)
     numbers: dict[str, float | int] = {
         "elbo": elbo.mean().item() + constant,
         "elbo_se": _standard_error(elbo),
@@ -72,6 +76,25 @@ def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0, compi
     if samples > 1:
         numbers["samples"] = samples
     return numbers
+
+
+def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+    """What the pair's programs are called with, in the rows' order: x ``(B, *event)``, and labels where the model takes them.
+
+    Raises:
+        ValueError: it takes labels, and rows have none.
+    """
+    labelled = getattr(pair.model, "labelled", False)
+    return split.labelled_batches(batch_size) if labelled else zip(split.batches(batch_size), strict=True)
+
+
+def log_jacobian(pair: Pair, transform: Transform) -> float:
+    """``log |dx / dx_raw|`` of what is modelled of one datum, in nats: of a part of x, if another part is its condition."""
+    known = getattr(pair.model, "known_entries", None)
+    if known is None or transform.binarize:
+        return transform.log_jacobian
+    scales = transform.scale.double().cpu().expand(transform.event_shape)
+    return -float(scales.log()[~known].sum())
 
 
 @contextlib.contextmanager

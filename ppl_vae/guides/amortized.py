@@ -12,13 +12,43 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.guides.coordinates import Coordinates
+from ppl_vae.nn import Network, inputs
+from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.pair import data_plate
 from ppl_vae.types import DataSpec
 
-__all__ = ["EncodedGuide", "LatentGuide", "RealGuide"]
+__all__ = ["EncodedGuide", "LatentGuide", "RealGuide", "encoder"]
+
+
+def encoder(network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.Module:
+    """A module from a batch, first x ``(..., *event)``, to ``(..., *out_shape)``: every guide's way to see the data.
+
+    Args:
+        network: its declaration.
+        model: the built model; one conditioned on labels offers ``beside(*batch)``, of ``beside_columns`` columns.
+        spec: what the data look like.
+        out_shape: what the network is to give for each datum.
+    """
+    if getattr(model, "labelled", False):
+        return LabelledEncoder(network, model, spec, out_shape)
+    return inputs.encoder(network, spec, out_shape)
+
+
+class LabelledEncoder(nn.Module):
+    """A network of the data and of the condition beside them."""
+
+    def __init__(self, network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.standardized = inputs.standardized(spec)
+        self.network = conditioned(network, spec.event_shape, model.beside_columns, out_shape)
+        self._model = (model,)  # in a tuple, so that its parameters are not listed twice
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """Of x ``(..., *event)`` and its labels ``(...)``."""
+        return self.network(self.standardized(batch[0]), self._model[0].beside(*batch))
 
 
 class LatentGuide(PyroModule):
@@ -28,14 +58,14 @@ class LatentGuide(PyroModule):
         super().__init__()
         self.size = spec.size
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Draw z for each datum of the batch x ``(B, *event)``."""
-        q = self.posterior(x)
-        with data_plate(self.size, x):
+    def forward(self, *batch: Tensor) -> Tensor:
+        """Draw z for each datum of the batch, first x ``(B, *event)``."""
+        q = self.posterior(*batch)
+        with data_plate(self.size, batch[0]):
             return pyro.sample("z", q)
 
-    def posterior(self, x: Tensor) -> dist.Distribution:
-        """q(z | x) for x ``(..., *event)``."""
+    def posterior(self, *batch: Tensor) -> dist.Distribution:
+        """q(z | x) for x ``(..., *event)`` and what else the model is given."""
         raise NotImplementedError
 
 
@@ -46,11 +76,11 @@ class RealGuide(LatentGuide):
         super().__init__(spec)
         self.coordinates = Coordinates(model)
 
-    def posterior(self, x: Tensor) -> dist.Distribution:
+    def posterior(self, *batch: Tensor) -> dist.Distribution:
         """q(z | x) for x ``(..., *event)``, on the support of p(z)."""
-        return self.coordinates(self.unconstrained(x))
+        return self.coordinates(self.unconstrained(*batch))
 
-    def unconstrained(self, x: Tensor) -> dist.Distribution:
+    def unconstrained(self, *batch: Tensor) -> dist.Distribution:
         """The density of the real coordinates of z, with the event shape ``coordinates.shape`` or flat."""
         raise NotImplementedError
 
@@ -67,11 +97,11 @@ class EncodedGuide(RealGuide):
         shape = self.coordinates.shape
         self.event_dim = len(shape)
         self.latent_dim = math.prod(shape)
-        self.encoder = declared.encoder.build(spec.event_shape, self.parameter_shape(shape, declared))
+        self.encoder = encoder(declared.encoder, model, spec, self.parameter_shape(shape, declared))
 
-    def unconstrained(self, x: Tensor) -> dist.Distribution:
+    def unconstrained(self, *batch: Tensor) -> dist.Distribution:
         """The density at the encoder's output."""
-        return self.density(self.encoder(x))
+        return self.density(self.encoder(*batch))
 
     def parameter_shape(self, shape: tuple[int, ...], declared: Any) -> tuple[int, ...]:
         """Shape of the parameters of the declared density of ``shape``."""

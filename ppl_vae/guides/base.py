@@ -15,7 +15,7 @@ from ppl_vae.types import DataSpec
 
 __all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent"]
 
-Latent = Literal["continuous", "simplex", "sphere", "one_hot", "component"]
+Latent = Literal["continuous", "simplex", "sphere", "one_hot", "component", "code"]
 
 CONTINUOUS: frozenset[Latent] = frozenset({"continuous", "simplex"})  # what has real coordinates
 
@@ -25,6 +25,7 @@ REMEDIES: dict[Latent, str] = {
     "sphere": "AmortizedProjectedNormal",
     "one_hot": "AmortizedGumbel or AmortizedCategorical",
     "component": "ExactPosterior or AmortizedCategorical",
+    "code": "AmortizedDelta",
 }
 
 
@@ -34,8 +35,8 @@ class Guide(Declaration, abc.ABC):
 
     Class attributes:
         serves: the kinds of latent variable that it is a density of, any if there are none: ``continuous`` (numbers, also
-            positive or bounded ones), vectors on a ``simplex`` or a ``sphere``, ``one_hot`` vectors, or the ``component`` of a
-            mixture.
+            positive or bounded ones), vectors on a ``simplex`` or a ``sphere``, ``one_hot`` vectors, the ``component`` of a
+            mixture, or the ``code`` of an autoencoder, which has no p(z).
     """
 
     serves: ClassVar[frozenset[Latent]] = frozenset()
@@ -75,6 +76,8 @@ def _kind(model: Any) -> Latent | None:
     prior = getattr(model, "prior", None)
     if prior is None:
         return None
+    if getattr(model, "latent", None) == "code":
+        return "code"
     if not isinstance(prior, nn.Module):
         return "component"  # a mixture gives p(k) by a method, what stands on a latent space has a module
     constraint = innermost(support(model))

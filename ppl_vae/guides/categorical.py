@@ -16,6 +16,7 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.guides import amortized
 from ppl_vae.guides.base import Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import innermost, support
 from ppl_vae.nn import MLP, Network
@@ -54,11 +55,11 @@ class AmortizedCategorical(Guide):
         """
         check_latent(self, model)
         if not isinstance(getattr(model, "prior", None), nn.Module):
-            return CategoricalGuide(model.latent_shape, self.encoder, spec)
+            return CategoricalGuide(model, self.encoder, spec)
         codes = OneHotCodes(model)
         if codes.values > MOST:
             raise ValueError(f"a latent variable of {codes.values:.3g} values is too large to sum over: use AmortizedGumbel")
-        return OneHotGuide(codes, self.encoder, spec)
+        return OneHotGuide(codes, amortized.encoder(self.encoder, model, spec, codes.shape), spec)
 
     def story(self) -> str:
         """The factorization, as mathematics."""
@@ -68,10 +69,10 @@ class AmortizedCategorical(Guide):
 class CategoricalGuide(PyroModule):
     """The encoder gives logits ``(..., C)``."""
 
-    def __init__(self, latent_shape: tuple[int, ...], encoder: Network, spec: DataSpec) -> None:
+    def __init__(self, model: Any, encoder: Network, spec: DataSpec) -> None:
         super().__init__()
         self.size = spec.size
-        self.encoder = encoder.build(spec.event_shape, latent_shape)
+        self.encoder = amortized.encoder(encoder, model, spec, tuple(model.latent_shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw the component of each datum of the batch x ``(B, *event)``."""
@@ -87,21 +88,21 @@ class CategoricalGuide(PyroModule):
 class OneHotGuide(PyroModule):
     """The encoder gives logits of the codes."""
 
-    def __init__(self, codes: OneHotCodes, encoder: Network, spec: DataSpec) -> None:
+    def __init__(self, codes: OneHotCodes, encoder: nn.Module, spec: DataSpec) -> None:
         super().__init__()
         self.size = spec.size
         self.codes = codes
-        self.encoder = encoder.build(spec.event_shape, codes.shape)
+        self.encoder = encoder
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Draw the code of each datum of the batch x ``(B, *event)``."""
-        q = self.posterior(x)
-        with data_plate(self.size, x):
+    def forward(self, *batch: Tensor) -> Tensor:
+        """Draw the code of each datum of the batch, first x ``(B, *event)``."""
+        q = self.posterior(*batch)
+        with data_plate(self.size, batch[0]):
             return pyro.sample("z", q, infer={"enumerate": "parallel"})
 
-    def posterior(self, x: Tensor) -> dist.Distribution:
+    def posterior(self, *batch: Tensor) -> dist.Distribution:
         """q(z | x), whose mean is the codes' probabilities."""
-        return self.codes(self.encoder(x), single=dist.OneHotCategorical, several=GroupedOneHot)
+        return self.codes(self.encoder(*batch), single=dist.OneHotCategorical, several=GroupedOneHot)
 
 
 class OneHotCodes:

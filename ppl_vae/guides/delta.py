@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from ppl_vae.guides.amortized import LatentGuide
+from ppl_vae.guides.amortized import LatentGuide, encoder
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import Coordinates
 from ppl_vae.nn import MLP, Network
@@ -35,7 +35,7 @@ class AmortizedDelta(Guide):
         q(z | x) = delta(z - mu(x)), mu(x) = MLP(x)
     """
 
-    serves: ClassVar[frozenset[Latent]] = CONTINUOUS
+    serves: ClassVar[frozenset[Latent]] = CONTINUOUS | {"code"}
 
     encoder: Network = MLP()
 
@@ -65,8 +65,8 @@ class DeltaGuide(LatentGuide):
         super().__init__(spec)
         self.coordinates = Coordinates(model)
         self.event_dim = len(model.latent_shape)
-        self.encoder = declared.encoder.build(spec.event_shape, self.coordinates.shape)
+        self.encoder = encoder(declared.encoder, model, spec, self.coordinates.shape)
 
-    def posterior(self, x: Tensor) -> dist.Distribution:
+    def posterior(self, *batch: Tensor) -> dist.Distribution:
         """The point as a distribution, without a Jacobian: MAP is in z's own coordinates."""
-        return dist.Delta(self.coordinates.constrain(self.encoder(x)), event_dim=self.event_dim)
+        return dist.Delta(self.coordinates.constrain(self.encoder(*batch)), event_dim=self.event_dim)

@@ -20,13 +20,13 @@ from torch.distributions import Transform
 from torch.distributions.transforms import ReshapeTransform
 
 from ppl_vae.declaration import require
-from ppl_vae.guides.amortized import RealGuide
+from ppl_vae.guides.amortized import RealGuide, encoder
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import Pushforward
-from ppl_vae.guides.curves import Affine, RationalQuadraticSpline
-from ppl_vae.guides.masked import MaskedNetwork, MaskedTransform
 from ppl_vae.guides.normal import AmortizedNormal
 from ppl_vae.nn import MLP, Network
+from ppl_vae.nn.curves import Affine, RationalQuadraticSpline
+from ppl_vae.nn.masked import MaskedNetwork, MaskedTransform, autoregressive, coupling
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedFlow"]
@@ -108,15 +108,15 @@ class FlowGuide(RealGuide):
         K = math.prod(self.coordinates.shape)
         levels, self.curve = TRANSFORMS[declared.transform]
         self.base = base
-        self.encoder = declared.encoder.build(spec.event_shape, (declared.context,))
+        self.encoder = encoder(declared.encoder, model, spec, (declared.context,))
         self.layers = nn.ModuleList(
             MaskedNetwork(levels(K, layer), declared.context, declared.hidden, self.curve.size)
             for layer in range(declared.layers)
         )
 
-    def unconstrained(self, x: Tensor) -> dist.Distribution:
+    def unconstrained(self, *batch: Tensor) -> dist.Distribution:
         """The density of the flattened coordinates."""
-        q, context = self.base.unconstrained(x), self.encoder(x)
+        q, context = self.base.unconstrained(*batch), self.encoder(*batch)
         maps: list[Transform] = [MaskedTransform(layer, self.curve, context) for layer in self.layers]
         if len(q.event_shape) > 1:
             maps.insert(0, ReshapeTransform(q.event_shape, torch.Size([q.event_shape.numel()]), cache_size=1))
@@ -128,19 +128,8 @@ class FlowGuide(RealGuide):
             self.base.initialize(rows, model)
 
 
-def autoregressive(columns: int, layer: int) -> Tensor:
-    """Levels 0..K - 1, turned around in every other layer."""
-    order = torch.arange(columns)
-    return order.flip(0) if layer % 2 else order
-
-
-def halves(columns: int, layer: int) -> Tensor:
-    """Levels 0 and 1 in turn, exchanged in every other layer."""
-    return (torch.arange(columns) + layer) % 2
-
-
 TRANSFORMS: dict[str, tuple[Callable[[int, int], Tensor], Any]] = {
     "iaf": (autoregressive, Affine()),
-    "coupling": (halves, Affine()),
+    "coupling": (coupling, Affine()),
     "spline": (autoregressive, RationalQuadraticSpline()),
 }

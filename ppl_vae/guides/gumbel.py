@@ -18,7 +18,7 @@ from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 from torch.distributions.transforms import ExpTransform
 
 from ppl_vae.declaration import require
-from ppl_vae.guides.amortized import LatentGuide
+from ppl_vae.guides.amortized import LatentGuide, encoder
 from ppl_vae.guides.base import Guide, Latent, check_latent
 from ppl_vae.guides.categorical import OneHotCodes
 from ppl_vae.guides.coordinates import Pushforward, innermost, standard_points, support
@@ -85,11 +85,11 @@ class StraightThroughGuide(LatentGuide):
         self.codes = OneHotCodes(model)
         self.single = partial(StraightThrough, declared.temperature)
         self.several = partial(StraightThroughGroups, declared.temperature)
-        self.encoder = declared.encoder.build(spec.event_shape, self.codes.shape)
+        self.encoder = encoder(declared.encoder, model, spec, self.codes.shape)
 
-    def posterior(self, x: Tensor) -> dist.Distribution:
+    def posterior(self, *batch: Tensor) -> dist.Distribution:
         """q(z | x), whose mean is the codes' probabilities."""
-        return self.codes(self.encoder(x), single=self.single, several=self.several)
+        return self.codes(self.encoder(*batch), single=self.single, several=self.several)
 
 
 class RelaxedGuide(LatentGuide):
@@ -101,11 +101,11 @@ class RelaxedGuide(LatentGuide):
         super().__init__(spec)
         self.temperature = declared.temperature
         self.leading = len(model.latent_shape) - 1
-        self.encoder = declared.encoder.build(spec.event_shape, tuple(model.latent_shape))
+        self.encoder = encoder(declared.encoder, model, spec, tuple(model.latent_shape))
 
-    def posterior(self, x: Tensor) -> dist.Distribution:
+    def posterior(self, *batch: Tensor) -> dist.Distribution:
         """q(z | x), on the simplex."""
-        logits = self.encoder(x)
+        logits = self.encoder(*batch)
         log_s = LogConcrete(logits.new_tensor(self.temperature), logits=logits)
         s = Pushforward(log_s, [ExpTransform(cache_size=1)])
         return s.to_event(self.leading)

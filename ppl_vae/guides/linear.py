@@ -73,17 +73,25 @@ class LinearGuide(RealGuide):
 
     def __init__(self, model: Any, spec: DataSpec) -> None:
         super().__init__(model, spec)
-        latent_dim, columns = math.prod(self.coordinates.shape), math.prod(spec.event_shape)
+        labelled = getattr(model, "labelled", False)
+        self._labelled = (model,) if labelled else ()  # in a tuple, so that its parameters are not listed twice
+        latent_dim = math.prod(self.coordinates.shape)
+        columns = math.prod(spec.event_shape) + (model.beside_columns if labelled else 0)
         self.register_buffer("center", torch.zeros(columns))
         self.register_buffer("unit", torch.ones(columns))
         self.weight = nn.Parameter(torch.randn(latent_dim, columns) / columns**0.5)
         self.bias = nn.Parameter(torch.zeros(latent_dim))
         self.raw = nn.Parameter(self._raw(torch.eye(latent_dim)))
 
-    def unconstrained(self, x: Tensor) -> dist.Distribution:
-        """The density of the coordinates of z for x ``(B, *event)``."""
-        y = (x.flatten(1) - self.center) / self.unit
+    def unconstrained(self, *batch: Tensor) -> dist.Distribution:
+        """The density of the coordinates of z for x ``(B, *event)`` and what else the model is given."""
+        y = self.rows(*batch)
         return dist.MultivariateNormal(y @ self.weight.T + self.bias, scale_tril=self.scale_tril)
+
+    def rows(self, *batch: Tensor) -> Tensor:
+        """X and, where the model shows one, its condition, as rows ``(B, D)`` in the buffers' units."""
+        parts = [batch[0].flatten(1), *(model.beside(*batch) for model in self._labelled)]
+        return (torch.cat(parts, dim=1) - self.center) / self.unit
 
     @property
     def scale_tril(self) -> Tensor:
@@ -114,9 +122,9 @@ class LinearGuide(RealGuide):
 class DiagonalLinearGuide(LinearGuide):
     """Diagonal covariance: ``raw (K,)`` is the logarithm of the scales."""
 
-    def unconstrained(self, x: Tensor) -> dist.Distribution:
-        """The density of the coordinates of z for x ``(B, *event)``."""
-        y = (x.flatten(1) - self.center) / self.unit
+    def unconstrained(self, *batch: Tensor) -> dist.Distribution:
+        """The density of the coordinates of z for x ``(B, *event)`` and what else the model is given."""
+        y = self.rows(*batch)
         return dist.Normal(y @ self.weight.T + self.bias, self.raw.exp()).to_event(1)
 
     def _raw(self, scale_tril: Tensor) -> Tensor:

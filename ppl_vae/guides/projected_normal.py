@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from ppl_vae.guides.amortized import LatentGuide
+from ppl_vae.guides.amortized import LatentGuide, encoder
 from ppl_vae.guides.base import Guide, Latent, check_latent
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors.projected_normal import ProjectedNormalDistribution
@@ -62,8 +62,8 @@ class ProjectedNormalGuide(LatentGuide):
         super().__init__(spec)
         shape = tuple(model.latent_shape)
         self.leading = len(shape) - 1
-        self.encoder = declared.encoder.build(spec.event_shape, shape)
+        self.encoder = encoder(declared.encoder, model, spec, shape)
 
-    def posterior(self, x: Tensor) -> dist.Distribution:
+    def posterior(self, *batch: Tensor) -> dist.Distribution:
         """q(z | x), on the sphere."""
-        return ProjectedNormalDistribution(self.encoder(x)).to_event(self.leading)
+        return ProjectedNormalDistribution(self.encoder(*batch)).to_event(self.leading)

@@ -96,36 +96,37 @@ class SemiAmortizedGuide(RealGuide):
         self.data_dim = len(spec.event_shape)
         self._model = (model,)  # in a tuple, so that its parameters are not listed twice
 
-    def unconstrained(self, x: Tensor) -> dist.Distribution:
+    def unconstrained(self, *batch: Tensor) -> dist.Distribution:
         """The base's density at lambda_T."""
-        start = self.base.encoder(x)
+        start = self.base.encoder(*batch)
         if self.declared.differentiate and torch.is_grad_enabled():
-            return self.base.density(self._climb(x, start, through=True))
-        found = self._climb(x, start, through=False)
+            return self.base.density(self._climb(batch, start, through=True))
+        found = self._climb(batch, start, through=False)
         return self.base.density(start + (found - start).detach())
 
-    def local_elbo(self, x: Tensor, parameters: Tensor) -> Tensor:
+    def local_elbo(self, batch: tuple[Tensor, ...], parameters: Tensor) -> Tensor:
         """The ELBO of each datum at the fixed points of q, ``(...)``, for lambda ``(..., *parameters)``."""
         model = self._model[0]
+        known = model.known(*batch)
         q = self.coordinates(self.base.density(parameters))
         z, weights = points(q, self.declared.samples)
-        prior, likelihood = model.prior(), model.decode(z)
-        observed = x.reshape(*q.batch_shape, *likelihood.event_shape)
+        prior, likelihood = model.prior_given(*known), model.decode(z, *known)
+        observed = batch[0].reshape(*q.batch_shape, *likelihood.event_shape)
         reconstruction = (weights * likelihood.log_prob(observed)).sum(0)
         try:
             return reconstruction - kl_divergence(q, prior.expand(q.batch_shape))
         except NotImplementedError:
             return reconstruction - (weights * (q.log_prob(z) - prior.log_prob(z))).sum(0)
 
-    def _climb(self, x: Tensor, parameters: Tensor, *, through: bool) -> Tensor:
+    def _climb(self, batch: tuple[Tensor, ...], parameters: Tensor, *, through: bool) -> Tensor:
         """Lambda_T from lambda_0, with the graph of the steps or without."""
         for _ in range(self.declared.steps):
             if not through or not parameters.requires_grad:
                 parameters = parameters.detach().requires_grad_()
             with torch.enable_grad():
-                elbo = self.local_elbo(x, parameters).sum()
+                elbo = self.local_elbo(batch, parameters).sum()
                 (gradient,) = torch.autograd.grad(elbo, parameters, create_graph=through)
-            parameters = parameters + self.declared.learning_rate * self._clipped(gradient, x.dim() - self.data_dim)
+            parameters = parameters + self.declared.learning_rate * self._clipped(gradient, batch[0].dim() - self.data_dim)
         return parameters
 
     def _clipped(self, gradient: Tensor, batch_dim: int) -> Tensor:

@@ -109,7 +109,7 @@ class EM(Method):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClosedForm(Method):
-    """The maximum-likelihood solution by formula, for models that have one: PPCA (Tipping and Bishop 1999).
+    """The maximum-likelihood solution by formula, for models that have one: PPCA (Tipping and Bishop 1999), PCA.
 
     Args:
         seed: unused; nothing is random.
@@ -132,7 +132,10 @@ class ClosedForm(Method):
         solve = _offered(self, pair, "closed_form")
         pair.model.assign(solve(Rows(data.train)))
         seconds = clock.seconds
-        row = {**_row(1, evaluate(pair, data.train)["log_likelihood"], clock), "seconds": seconds}
+        numbers = evaluate(pair, data.train)
+        row = {**_row(1, numbers.get("log_likelihood", numbers["elbo"]), clock), "seconds": seconds}
+        if "log_likelihood" not in numbers:  # PCA has no density
+            del row["log_likelihood"]
         clock.report(row)
         return [row]
 
@@ -141,14 +144,14 @@ class Rows:
     """A split as matrices ``(B, D)`` in the order of the data, walked anew at every pass; never held whole."""
 
     def __init__(self, split: Split) -> None:
-        if split.transform.noisy:
+        self.split = split
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.split.transform.noisy:
             raise ValueError(
                 "EM and closed forms need data that stay the same at every pass: binarize statically (binarize='static') or "
                 "leave the values as they are (binarize='none', no dequantization)"
             )
-        self.split = split
-
-    def __iter__(self) -> Iterator[Tensor]:
         return (x.flatten(1) for x in self.split.batches(ROWS_AT_ONCE))
 
 

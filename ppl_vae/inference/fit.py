@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.data.split import seeded as noise
-from ppl_vae.evaluate import evaluate, evaluating
-from ppl_vae.guides import AmortizedLinear, AmortizedNormal, BayesianGuide, ExactPosterior, Guide
+from ppl_vae.evaluate import batches, evaluate, evaluating
+from ppl_vae.guides import AmortizedDelta, AmortizedLinear, AmortizedNormal, BayesianGuide, ExactPosterior, Guide
 from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Method, Row
 from ppl_vae.inference.progress import Progress, progress_bar
@@ -27,6 +27,9 @@ from ppl_vae.pair import Pair, seeded
 from ppl_vae.types import DataSpec
 
 __all__ = ["Fit", "build", "default_guide", "fit", "watched"]
+
+Classes = int | str | Sequence[int] | Sequence[str] | np.ndarray | Tensor
+"""A class, or several: numbers or names."""
 
 ROWS_AT_ONCE = 1000
 
@@ -57,8 +60,8 @@ def fit(
         The fitted pair with everything that is known about it.
 
     Raises:
-        ValueError: data outside the model's support, a guide that does not go with the model, a warm start from another model,
-            an unknown device.
+        ValueError: data outside the model's support or without the labels it is conditioned on, a guide that does not go with
+            the model, a warm start from another model, an unknown device.
 
     Example:
         >>> fitted = fit(VAE(latent_dim=2), "digits", method=SVI(epochs=1))
@@ -90,9 +93,15 @@ def watched(
     guide = guide or default_guide(model, method)
     with seeded(method.seed, data.train.device):
         pair = build(model, guide, data.spec).to(data.train.device)
+        _check_data(model, pair, data)
         if warm_start is not None:
             _take_over(pair, warm_start, guide)
+        if hasattr(pair.model, "prepare") and "model" not in pair.warm:
+            pair.model.prepare(data.train, torch.Generator(data.train.device).manual_seed(method.seed))
         history = _run(method, pair, data, progress, watch)
+        if hasattr(pair.model, "fit_codes"):
+            with evaluating(pair):
+                pair.model.fit_codes(pair.guide.posterior(x).mean for x in data.train.batches(ROWS_AT_ONCE))
     return Fit(
         pair=pair,
         model=model,
@@ -103,6 +112,16 @@ def watched(
         transform=data.train.transform,
         history=history,
     )
+
+
+def _check_data(model: Model | Callable, pair: Pair, data: Data) -> None:
+    """Raise ``ValueError`` if rows to fit to or to stop by lack labels that are needed, or lie outside the model's support."""
+    for split in (data.train, data.valid):
+        if getattr(pair.model, "labelled", False) and len(split):
+            split.labels  # noqa: B018
+        if isinstance(model, Model) and not split.transform.binarize:  # whose draws are zeros and ones
+            for raw in split.chunks():
+                model.check_values(split.transform(raw, torch.Generator(split.device).manual_seed(0)))
 
 
 def _run(method: Method, pair: Pair, data: Data, progress: Progress | None, watch: Callable[[Pair, Row], Any]) -> list[Row]:
@@ -160,8 +179,10 @@ def default_guide(model: Model | Callable, method: Method) -> Guide:
     family = getattr(model, "posterior_family", "unknown")
     if getattr(model, "parameter_priors", ()) and method.posterior_guide == "any":
         return BayesianGuide()
-    if method.posterior_guide == "exact" or family == "discrete":
+    if method.posterior_guide == "exact" or family in ("discrete", "projection"):
         return ExactPosterior()
+    if family == "point":
+        return AmortizedDelta()
     return AmortizedLinear() if family == "linear" else AmortizedNormal()
 
 
@@ -217,56 +238,114 @@ class Fit:
         """What the model sees of a split, ``(B, *event)`` on the pair's device; a tensor is that already."""
         return self._split(x).transformed()
 
-    def posterior(self, x: Tensor | Split) -> Distribution:
-        """q(z | x) of all data at once, x ``(B, *event)``."""
+    def posterior(self, x: Tensor | Split, *, y: Classes | None = None) -> Distribution:
+        """q(z | x) of all data at once, x ``(B, *event)``; ``y`` as for :meth:`evaluate`."""
+        split = self._split(x, y)
         with evaluating(self.pair):
-            return self._declared(self.pair.guide, "posterior")(self.seen(x))
+            (batch,) = batches(self.pair, split, max(1, len(split)))
+            return self._declared(self.pair.guide, "posterior")(*batch)
 
-    def encode(self, x: Tensor | Split, *, samples: int | None = None, seed: int = 0) -> Tensor:
-        """Posterior means ``(B, *latent)``, or with ``samples`` draws ``(samples, B, *latent)``."""
+    def encode(self, x: Tensor | Split, *, y: Classes | None = None, samples: int | None = None, seed: int = 0) -> Tensor:
+        """Posterior means ``(B, *latent)``, or with ``samples`` draws ``(samples, B, *latent)``.
+
+        ``y`` as for :meth:`evaluate`.
+        """
         posterior = self._declared(self.pair.guide, "posterior")
         if samples is not None and samples < 1:
             raise ValueError(f"expected at least 1 sample, got {samples}")
         with evaluating(self.pair), seeded(seed, self.device):
-            parts = [posterior(part) for part in self._split(x).batches(ROWS_AT_ONCE)]
+            parts = [posterior(*batch) for batch in batches(self.pair, self._split(x, y), ROWS_AT_ONCE)]
             if samples is None:
                 return torch.cat([part.mean for part in parts])
             return torch.cat([part.sample((samples,)) for part in parts], dim=1)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Means of p(x | z), ``(..., *event)``, for z ``(..., *latent)``."""
-        decode = self._declared(self.pair.model, "decode")
+    def decode(self, z: Tensor, *, x: Tensor | Split | None = None, y: Classes | None = None) -> Tensor:
+        """Means of p(x | z), ``(..., *event)``, for z ``(..., *latent)``.
+
+        Of a conditional model p(x | z, y), for labels ``y`` or rows ``x`` of which a part is known, whose shapes broadcast with
+        those of z.
+        """
         latent_shape = self._declared(self.pair.model, "latent_shape")
         if tuple(z.shape[-len(latent_shape) :]) != latent_shape:
             raise ValueError(f"expected latent codes of shape (..., {', '.join(map(str, latent_shape))}), got {tuple(z.shape)}")
         with evaluating(self.pair):
-            return decode(z.to(self.device)).mean.reshape(*z.shape[: -len(latent_shape)], *self.spec.event_shape)
+            return self._means(z.to(self.device), *self._known(x, y))
 
-    def reconstruct(self, x: Tensor | Split) -> Tensor:
-        """Means of p(x | z) at the posterior mean of z, ``(B, *event)``."""
-        return torch.cat([self.decode(self.encode(part)) for part in self.seen(x).split(ROWS_AT_ONCE)])
+    def reconstruct(self, x: Tensor | Split, *, y: Classes | None = None) -> Tensor:
+        """Means of p(x | z) at the posterior mean of z, ``(B, *event)``; ``y`` as for :meth:`evaluate`."""
+        posterior, model = self._declared(self.pair.guide, "posterior"), self.pair.model
+        with evaluating(self.pair):
+            seen = batches(self.pair, self._split(x, y), ROWS_AT_ONCE)
+            known = getattr(model, "known", lambda *batch: ())
+            return torch.cat([self._means(posterior(*batch).mean, *known(*batch)) for batch in seen])
 
-    def sample(self, n: int, *, draws: bool = False, seed: int = 0) -> Tensor:
-        """N new data ``(n, *event)``: z from the declared prior, then means of p(x | z), or draws from it."""
-        decode = self._declared(self.pair.model, "decode")
+    def sample(
+        self,
+        n: int,
+        *,
+        x: Tensor | Split | None = None,
+        y: Classes | None = None,
+        draws: bool = False,
+        seed: int = 0,
+    ) -> Tensor:
+        """N new data ``(n, *event)``: z from the declared prior, then means of p(x | z), or draws from it.
+
+        Where there is no prior, as in ``AutoEncoder``, z comes from a normal fitted to the training data's codes.
+
+        Args:
+            n: how many.
+            x: data of which a part is known, one or ``n``, if the model is conditioned on it: the rest is sampled.
+            y: classes, if the model is conditioned on labels: a number or name for all, or one for each; by default the
+                classes in turn. With the same seed, the same noise of z meets other classes.
+            draws: draws from p(x | z) instead of its means.
+            seed: of all of them.
+
+        Raises:
+            ValueError: fewer than one datum, or not the condition that the model needs.
+        """
+        decode, prior = (self._declared(self.pair.model, name) for name in ("decode", "prior"))
         if n < 1:
             raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
-        prior = self._declared(self.pair.model, "prior")
+        if y is None and x is None and getattr(self.pair.model, "labelled", False):
+            y = torch.arange(n) % len(self.spec.classes)
         with evaluating(self.pair), seeded(seed, self.device):
-            likelihood = decode(prior().sample((n,)))
+            known = self._known(x, y)
+            if known and len(known[0]) not in (1, n):
+                raise ValueError(f"expected one condition or {n}, got {len(known[0])}")
+            z = self.pair.model.prior_given(*known).expand((n,)).sample() if known else prior().sample((n,))
+            likelihood = decode(z, *known)
             return (likelihood.sample() if draws else likelihood.mean).reshape(n, *self.spec.event_shape)
 
-    def evaluate(self, data: Data | Split | Tensor, *, samples: int = 1, seed: int = 0) -> dict[str, Any]:
+    def by_class(self, n: int, *, seed: int = 0) -> Tensor:
+        """Means of p(x | z, y) for each class and n draws of z, ``(n, classes, *event)``, of a model conditioned on labels.
+
+        A row has one draw of the noise of z; where p(z | y) depends on y, it is shifted and scaled to each class.
+        """
+        return torch.stack([self.sample(n, y=place, seed=seed) for place in range(len(self.spec.classes))], dim=1)
+
+    def evaluate(
+        self, data: Data | Split | Tensor, *, y: Classes | None = None, samples: int = 1, seed: int = 0
+    ) -> dict[str, Any]:
         """How good the fit is on a split (or on the test split of a ``Data``); see :func:`ppl_vae.evaluate`.
 
-        Dequantized data also get ``bits_per_dim``.
+        A model that is conditioned on labels takes those of the split, or ``y``: class numbers or names ``(B,)``. Of data of
+        which a part is its condition, the rest is scored.
+
+        Dequantized data and data of discrete levels also get ``bits_per_dim``. Of a model without p(z), such as
+        ``AutoEncoder``, there is no bound on log p(x) to report, only ``reconstruction``, its standard error
+        ``reconstruction_se`` and ``n``.
         """
-        split = self._split(data)
+        split = self._split(data, y)
         with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
             numbers = evaluate(self.pair, split, samples=samples, seed=seed)
-        if self.transform.dequantize:
+        if hasattr(self.pair.model, "fit_codes"):
+            kept = {"reconstruction": "reconstruction", "elbo_se": "reconstruction_se", "n": "n"}
+            return {told: numbers[name] for name, told in kept.items()}
+        if self.transform.dequantize or self.spec.kind == "categorical":
             bound = numbers.get("log_likelihood", numbers["elbo"])
-            numbers["bits_per_dim"] = -bound / (math.log(2) * math.prod(self.spec.event_shape))
+            known = getattr(self.pair.model, "known_entries", None)
+            dimensions = math.prod(self.spec.event_shape) - (0 if known is None else int(known.sum()))
+            numbers["bits_per_dim"] = -bound / (math.log(2) * dimensions)
         return numbers
 
     def _declared(self, program: torch.nn.Module, name: str) -> Any:
@@ -278,7 +357,50 @@ class Fit:
             )
         return part
 
-    def _split(self, data: Data | Split | Tensor) -> Split:
+    def _means(self, z: Tensor, *known: Tensor) -> Tensor:
+        """Means of p(x | z), ``(..., *event)``, given what is known."""
+        mean = self._declared(self.pair.model, "decode")(z, *known).mean
+        leading = torch.broadcast_shapes(z.shape[: -len(self.pair.model.latent_shape)], *(part.shape[:-1] for part in known))
+        return mean.reshape(*leading, *self.spec.event_shape)
+
+    def _known(self, x: Tensor | Split | None, y: Classes | None) -> tuple[Tensor, ...]:
+        """What p(z) and p(x | z) are conditioned on; nothing of most models.
+
+        Raises:
+            ValueError: labels or data that the model is not conditioned on, or none where it is.
+        """
+        labelled = getattr(self.pair.model, "labelled", False)
+        completes = hasattr(self.pair.model, "condition") and not labelled
+        if (y is not None) != labelled or (x is not None) != completes:
+            needs = "labels: give y and no x" if labelled else "a part of the data: give x and no y" if completes else "nothing"
+            raise ValueError(f"this model is conditioned on {needs}{'' if labelled or completes else ': leave x and y out'}")
+        if y is not None:
+            return self.pair.model.known(self.classes(y))
+        return self.pair.model.known(self.seen(x)) if x is not None else ()
+
+    def classes(self, y: Classes) -> Tensor:
+        """Class numbers ``(...)`` on the pair's device; one class becomes ``(1,)``.
+
+        Args:
+            y: numbers or names of classes.
+
+        Raises:
+            ValueError: an unknown class.
+        """
+        names = self.spec.classes
+        given = [y] if isinstance(y, (str, int)) else y
+        if not isinstance(given, (Tensor, np.ndarray)):
+            given = [names.index(one) if isinstance(one, str) and one in names else one for one in given]
+        try:
+            numbers = torch.as_tensor(given)
+        except (TypeError, ValueError):
+            numbers = torch.tensor([-1])
+        whole = not numbers.is_floating_point() and numbers.dtype != torch.bool
+        if not whole or bool(((numbers < 0) | (numbers >= len(names))).any()):
+            raise ValueError(f"expected classes of {', '.join(names)}, or their numbers from 0, got {y}")
+        return numbers.to(self.device, torch.int64)
+
+    def _split(self, data: Data | Split | Tensor, y: Classes | None = None) -> Split:
         """The data as a split on the pair's device, checked against what the pair was built for."""
         if isinstance(data, Tensor):
             data = Split(data, None, Transform(self.spec.event_shape))
@@ -288,6 +410,10 @@ class Fit:
         if found[1:] != expected:
             raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {found}")
         data = data.to(self.device)
+        if y is not None:
+            data = Split(data.raw, self.classes(y), data.transform)
+            if data.labels.shape != (len(data),):
+                raise ValueError(f"expected one class for each of {len(data)} rows, got {tuple(data.labels.shape)}")
         for raw in data.chunks():
             _check_values(data.transform, raw, self.spec)
         return data

@@ -1,6 +1,6 @@
 """The training step: eager, replayed from a record, or compiled as a whole.
 
-    x = transform(raw);  loss = objective(x);  gradients;  clipping;  update;  totals += (objective, reconstruction)
+    x = transform(raw);  loss = objective(x);  gradients;  clipping;  update;  totals += (objective, elbo, reconstruction)
 
 Eager, Pyro runs the programs at every step. Recorded, the same operations are done again without Python's programs, to the same
 last bit. Compiled, the whole step is one library call; sums come in another order, and numbers agree to rounding.
@@ -22,6 +22,7 @@ from torch.func import functional_call
 from ppl_vae.capture import CaptureError, Compile, CudaGraph, capture, check_agreement
 from ppl_vae.inference.machine import Precision, arithmetic
 from ppl_vae.inference.method import Remark
+from ppl_vae.inference.objectives import Estimate
 from ppl_vae.inference.optimizers import Optimizer
 from ppl_vae.pair import local_params
 
@@ -40,16 +41,17 @@ class Step:
     epoch's last one, are stepped eagerly.
 
     Args:
-        objective: module from what the programs take to ``(loss, reconstruction)``, in training mode.
+        objective: module from what the programs take to an :class:`~ppl_vae.inference.objectives.Estimate`, in training mode.
         transform: module from raw rows to what the model sees.
-        optimizer: updates the parameters of ``objective``.
+        optimizer: updates parameters of ``objective``; the others stay as they are.
         clip_norm: gradients of a larger norm are scaled down to it.
         precision: of the networks' layers.
         compile: ``True`` compiles, ``False`` stays eager, ``auto`` records and compiles where that pays.
         ahead: steps to be taken in all.
 
     Attributes:
-        totals: sums over the data of objective and reconstruction, ``(2,)``, on the device; set it to zero to start again.
+        totals: sums over the data of objective, ELBO and reconstruction, ``(3,)``, on the device; set it to zero to start
+            again.
         way: how full batches go: ``eager``, ``recorded`` or ``compiled``.
     """
 
@@ -71,7 +73,7 @@ class Step:
         self.precision = precision
         self.compile = compile
         self.ahead = ahead
-        self.totals = torch.zeros(2, device=optimizer.parameters[0].device)
+        self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
         self._settled = compile is False
         self._validate = True
@@ -89,25 +91,25 @@ class Step:
             self._settle(*batch)
 
     def forward(self, objective: Callable, raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and reconstruction of a batch."""
+        """The loss of a batch, and its objective, ELBO and reconstruction ``(3,)``."""
         # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
         with local_params(), pyro.validation_enabled(self._validate), arithmetic(self.precision):
-            loss, reconstruction = objective(self.transform(raw), *others)
+            loss, elbo, reconstruction = objective(self.transform(raw), *others)
         self._validate = False
-        return loss, reconstruction.detach()
+        return loss, torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
 
-    def finish(self, loss: Tensor, reconstruction: Tensor, size: int) -> None:
+    def finish(self, numbers: Tensor, size: int) -> None:
         """Clip the gradients that the parameters hold, update them, and count."""
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, self.clip_norm)
         self.optimizer.step()
-        self.totals += size * torch.stack([-loss, reconstruction])
+        self.totals += size * numbers
 
     def _eager(self, *batch: Tensor) -> None:
         self.optimizer.torch.zero_grad(set_to_none=True)
-        loss, reconstruction = self.forward(self.objective, *batch)
-        loss.backward()
-        self.finish(loss.detach(), reconstruction, len(batch[0]))
+        loss, numbers = self.forward(self.objective, *batch)
+        loss.backward(inputs=self.optimizer.parameters)
+        self.finish(numbers, len(batch[0]))
 
     def _settle(self, *batch: Tensor) -> None:
         """Choose how batches of this shape go from here."""
@@ -131,33 +133,34 @@ class _Recorded:
         parameters, buffers = dict(step.objective.named_parameters()), dict(step.objective.named_buffers())
         self.names = [*parameters, *buffers]
         self.state = [tensor.detach() for tensor in (*parameters.values(), *buffers.values())]
-        self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        updated = {id(parameter) for parameter in step.optimizer.parameters}
+        self.trained = [name for name, parameter in parameters.items() if id(parameter) in updated]
         self.used: list[bool] = []
         self.graph = capture(self.gradients, self.state, batch)
         check_agreement(self.gradients, self.graph, self.state, batch)
 
     def gradients(self, *tensors: Tensor) -> list[Tensor]:
-        """Of parameters, buffers and a batch: the gradients of the parameters in use, the loss and the reconstruction."""
+        """Of parameters, buffers and a batch: the gradients of those in use, then objective, ELBO and reconstruction."""
         state, batch = tensors[: len(self.names)], tensors[len(self.names) :]
         values = dict(zip(self.names, state, strict=True))
         values |= {name: values[name].detach().requires_grad_() for name in self.trained}
-        loss, reconstruction = self.step.forward(partial(self._with, values), *batch)
+        loss, numbers = self.step.forward(partial(self._with, values), *batch)
         trained = [values[name] for name in self.trained]
         gradients = torch.autograd.grad(loss, trained, allow_unused=True)
         self.used = [gradient is not None for gradient in gradients]
         laid_out = [
             _laid_out_as(value, gradient) for value, gradient in zip(trained, gradients, strict=True) if gradient is not None
         ]
-        return [*laid_out, loss.detach(), reconstruction]
+        return [*laid_out, numbers]
 
-    def _with(self, values: dict[str, Tensor], *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _with(self, values: dict[str, Tensor], *inputs: Tensor) -> Estimate:
         return functional_call(self.step.objective, values, inputs)
 
     def __call__(self, *batch: Tensor) -> None:
-        *gradients, loss, reconstruction = self.graph(*self.state, *batch)
+        *gradients, numbers = self.graph(*self.state, *batch)
         for parameter, gradient in zip(compress(self.step.optimizer.parameters, self.used), gradients, strict=True):
             parameter.grad = gradient
-        self.step.finish(loss, reconstruction, len(batch[0]))
+        self.step.finish(numbers, len(batch[0]))
 
 
 class _Compiled:
@@ -182,7 +185,7 @@ class _Compiled:
         tail = iter(tensors)
         state, moments = list(islice(tail, len(self.recorded.state))), list(islice(tail, self.moments))
         totals, *batch, rates = tail
-        *gradients, loss, reconstruction = self.recorded.graph(*state, *batch)
+        *gradients, numbers = self.recorded.graph(*state, *batch)
         if self.step.clip_norm is not None:
             norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
             scale = (self.step.clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
@@ -190,8 +193,8 @@ class _Compiled:
         kept = len(self.step.optimizer.kept)
         for place, (index, gradient) in enumerate(zip(self.updated, gradients, strict=True)):
             self.step.optimizer.update(state[index], gradient, moments[kept * place : kept * (place + 1)], rates)
-        totals.add_(len(batch[0]) * torch.stack([-loss, reconstruction]))
-        return [loss, *(gradient.norm() for gradient in gradients)]
+        totals.add_(len(batch[0]) * numbers)
+        return [numbers, *(gradient.norm() for gradient in gradients)]
 
     def __call__(self, *batch: Tensor) -> None:
         self.run(*batch, self.step.optimizer.next_rates())

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import warnings
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LambdaLR, LRScheduler
 
 from ppl_vae.capture import Compile
 from ppl_vae.data import Data
 from ppl_vae.declaration import require
-from ppl_vae.evaluate import evaluate
+from ppl_vae.evaluate import batches, evaluate, log_jacobian
 from ppl_vae.inference.em import Rows
 from ppl_vae.inference.machine import Precision, cpu_threads
-from ppl_vae.inference.method import Method, Report, Row, Stopwatch
+from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
 from ppl_vae.inference.objectives import ELBO, Objective
-from ppl_vae.inference.optimizers import OPTIMIZERS
+from ppl_vae.inference.optimizers import OPTIMIZERS, Optimizer
 from ppl_vae.inference.step import Step
 from ppl_vae.pair import Pair
 
@@ -41,6 +44,9 @@ class SVI(Method):
         schedule: how the learning rate falls with the epochs: not at all; along a half ``cosine`` towards zero; or
             ``exponential`` to a hundredth.
         clip_norm: gradients of a larger norm (in nats per datum) are scaled down to it.
+        alternate: the schedule of the EM view: an E-step on the guide's parameters phi, then an M-step on the model's theta, by
+            turns from step to step (``steps``) or from epoch to epoch (``epochs``), each with its own optimizer; by default
+            both at once.
         patience: stop after so many epochs without a better validation ELBO.
         restore_best: end with the parameters of the epoch with the best validation ELBO.
         compile: whether steps are recorded and compiled: never (``False``), always (``True``, an error where it cannot be
@@ -60,6 +66,7 @@ class SVI(Method):
     learning_rate: float | None = None
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     clip_norm: float | None = None
+    alternate: Literal["steps", "epochs"] | None = None
     patience: int | None = None
     restore_best: bool = False
     compile: Compile = "auto"
@@ -75,6 +82,8 @@ class SVI(Method):
         schedules = ("constant", "cosine", "exponential")
         require(self.schedule in schedules, f"a schedule of {', '.join(schedules)}", self.schedule)
         require(self.clip_norm is None or self.clip_norm > 0, "a positive clip_norm", self.clip_norm)
+        require(self.alternate in (None, "steps", "epochs"), "to alternate steps or epochs", self.alternate)
+        require(self.alternate != "epochs" or self.epochs >= 2, "at least 2 epochs to alternate", self.epochs)
         require(self.compile in ("auto", True, False), "a compile that is auto, true or false", self.compile)
         require(self.precision in ("32", "bf16", "tf32"), "a precision of 32, bf16 or tf32", self.precision)
         require(self.patience is None or self.patience >= 1, "a patience of at least 1 epoch", self.patience)
@@ -88,10 +97,12 @@ class SVI(Method):
         """Fit the pair; a row of history per epoch.
 
         The columns, in nats per datum: ``objective``, ``elbo``, ``reconstruction`` and ``kl`` are means over the epoch's
-        training steps, ``valid_elbo``, ``valid_reconstruction`` and ``valid_kl`` those of the validation split after it.
+        training steps, the first what was climbed, the others the true ELBO and its halves whatever was climbed;
+        ``valid_elbo``, ``valid_reconstruction`` and ``valid_kl`` are those of the validation split after it.
 
         Raises:
-            ValueError: early stopping or the best epoch asked for without validation data.
+            ValueError: early stopping or the best epoch asked for without validation data, an objective that is not defined for
+                the pair, or nothing to alternate.
             FloatingPointError: the objective is no longer finite.
         """
         if len(data.valid) == 0 and (self.patience or self.restore_best):
@@ -100,8 +111,15 @@ class SVI(Method):
             raise ValueError(
                 "SVI needs complete data: fill missing entries or drop those rows, or fit by EM, which sums them out"
             )
+        if self.objective.ramp > self.epochs:
+            warnings.warn(
+                f"the warm-up of {self.objective.ramp:g} epochs does not end within the {self.epochs} epochs of the fit: "
+                "shorten it, or raise epochs",
+                Remark,
+                stacklevel=2,
+            )
         clock = Stopwatch(report)
-        pair.plates(next(data.train[:2].batches(2)))
+        pair.plates(*next(batches(pair, data.train[:2], 2)))
         if hasattr(pair.model, "initialize") and "model" not in pair.warm:
             pair.model.initialize(Rows(data.train), torch.Generator(data.train.device).manual_seed(self.seed))
         if hasattr(getattr(pair.model, "prior", None), "initialize") and "model" not in pair.warm:
@@ -111,7 +129,7 @@ class SVI(Method):
         training = _Training(self, pair, data)
         history: list[Row] = []
         best = _Best()
-        with cpu_threads(self.batch_size * sum(parameter.numel() for parameter in training.optimizer.parameters)):
+        with cpu_threads(self.batch_size * sum(parameter.numel() for parameter in training.parameters)):
             for epoch in range(1, self.epochs + 1):
                 history.append({"epoch": epoch, **training.epoch(), "seconds": clock.seconds})
                 _settle(pair)
@@ -127,55 +145,67 @@ class SVI(Method):
 
 
 class _Training:
-    """The optimizer and what goes with it, between the epochs of one fit."""
+    """The optimizers and what goes with them, between the epochs of one fit."""
 
     def __init__(self, method: SVI, pair: Pair, data: Data) -> None:
         self.method = method
         self.pair = pair
         self.data = data
-        objective = method.objective.build(pair)
-        self.optimizer = OPTIMIZERS[method.optimizer](
-            (parameter for parameter in objective.parameters() if parameter.requires_grad),
-            method.learning_rate or float(getattr(pair.model, "learning_rate", LEARNING_RATE)),
-        )
-        self.step = Step(
-            objective,
-            data.train.transform,
-            self.optimizer,
-            clip_norm=method.clip_norm,
-            precision=method.precision,
-            compile=method.compile,
-            ahead=method.epochs * (len(data.train) // method.batch_size),
-        )
-        self.scheduler = _scheduler(method, self.optimizer.torch)
-        self.generator = torch.Generator(self.optimizer.device).manual_seed(method.seed)
+        device = data.train.device
+        steps = math.ceil(len(data.train) / method.batch_size)
+        objective = method.objective.build(pair, steps).to(device)
+        self.parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        rate = method.learning_rate or float(getattr(pair.model, "learning_rate", LEARNING_RATE))
+        groups = _halves(pair) if method.alternate else [self.parameters]
+        self.optimizers: list[Optimizer] = [OPTIMIZERS[method.optimizer](group, rate) for group in groups]
+        self.steps = [
+            Step(
+                objective,
+                data.train.transform,
+                optimizer,
+                clip_norm=method.clip_norm,
+                precision=method.precision,
+                compile=method.compile,
+                ahead=method.epochs * (len(data.train) // method.batch_size) // len(groups),
+            )
+            for optimizer in self.optimizers
+        ]
+        self.turns: Iterator[Step] = itertools.cycle(self.steps)
+        self.scheduler = _scheduler(method, self.optimizers[0].torch)
+        self.generator = torch.Generator(device).manual_seed(method.seed)
 
     def epoch(self) -> Row:
         """One pass over the training data, then the validation ELBO."""
         self.pair.train()
-        self.step.totals.zero_()
         learning_rate = self.scheduler.get_last_lr()[0]
-        for raw, order in self.data.train.blocks(self.method.batch_size, generator=self.generator):
-            for rows in order.split(self.method.batch_size):
-                self.step(raw[rows])
+        objective, elbo, reconstruction = (self._pass() / len(self.data.train)).tolist()
         self.scheduler.step()
-        constant = self.data.train.transform.log_jacobian
-        objective, reconstruction = (self.step.totals / len(self.data.train)).tolist()
+        for optimizer in self.optimizers[1:]:
+            optimizer.settings["lr"] = self.optimizers[0].settings["lr"]
         if not math.isfinite(objective):
             raise FloatingPointError(
                 f"the objective became {objective}: lower the learning rate (it is {learning_rate:g}), clip the gradients "
                 "(clip_norm), or standardize the data"
             )
-        row = {
-            "objective": objective + constant,
-            "elbo": objective + constant,
-        }
+        constant = log_jacobian(self.pair, self.data.train.transform)
+        row = {"objective": objective + constant, "elbo": elbo + constant}
         if math.isfinite(reconstruction):
-            row |= {"reconstruction": reconstruction + constant, "kl": reconstruction - objective}
+            row |= {"reconstruction": reconstruction + constant, "kl": reconstruction - elbo}
         if len(self.data.valid):
             valid = evaluate(self.pair, self.data.valid)
             row |= {f"valid_{name}": valid[name] for name in ("elbo", "reconstruction", "kl")}
         return {**row, "learning_rate": learning_rate}
+
+    def _pass(self) -> Tensor:
+        """Step through the training data; sums of objective, ELBO and reconstruction, ``(3,)``."""
+        for step in self.steps:
+            step.totals.zero_()
+        turns = self.turns if self.method.alternate == "steps" else itertools.repeat(next(self.turns))
+        labels = getattr(self.pair.model, "labelled", False)
+        for *block, order in self.data.train.blocks(self.method.batch_size, generator=self.generator, labels=labels):
+            for rows in order.split(self.method.batch_size):
+                next(turns)(*(part[rows] for part in block))
+        return torch.stack([step.totals for step in self.steps]).sum(0)
 
 
 class _Best:
@@ -191,6 +221,15 @@ class _Best:
         if row["valid_elbo"] > self.elbo:
             self.elbo, self.epoch = row["valid_elbo"], row["epoch"]
             self.state = {name: value.clone() for name, value in pair.state_dict().items()} if pair else None
+
+
+def _halves(pair: Pair) -> list[list[nn.Parameter]]:
+    """The parameters of the guide, and those of the model."""
+    halves = [[p for p in half.parameters() if p.requires_grad] for half in (pair.guide, pair.model)]
+    for name, half in zip(("guide", "model"), halves, strict=True):
+        if not half:
+            raise ValueError(f"the {name} has no parameters to alternate with the other's: use alternate=None")
+    return halves
 
 
 def _settle(pair: Pair) -> None:

@@ -1,8 +1,26 @@
 """Generative stories p(x, z)."""
 
+from ppl_vae.models.autoencoder import AutoEncoder
 from ppl_vae.models.base import Model
+from ppl_vae.models.conditions import Columns, Condition, Labels, Quadrants
+from ppl_vae.models.cvae import CVAE, Baseline
 from ppl_vae.models.gmm import GMM
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
+from ppl_vae.models.pca import PCA
 from ppl_vae.models.vae import VAE
 
-__all__ = ["GMM", "PPCA", "VAE", "FactorAnalysis", "Model"]
+__all__ = [
+    "CVAE",
+    "GMM",
+    "PCA",
+    "PPCA",
+    "VAE",
+    "AutoEncoder",
+    "Baseline",
+    "Columns",
+    "Condition",
+    "FactorAnalysis",
+    "Labels",
+    "Model",
+    "Quadrants",
+]

@@ -7,13 +7,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration
 from ppl_vae.priors import Prior
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["Model"]
+__all__ = ["Model", "PosteriorFamily"]
+
+PosteriorFamily = Literal["unknown", "linear", "discrete", "point", "projection"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,10 +24,11 @@ class Model(Declaration, abc.ABC):
 
     Class attributes:
         posterior_family: what is known of p(z | x): ``unknown``, ``linear`` (normal with a mean linear in x) or ``discrete``;
-            methods choose their default guide by it.
+            or, of models without p(z), that codes are the ``point`` of an encoder or a ``projection`` that the model knows.
+            Methods choose their default guide by it.
     """
 
-    posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "unknown"
+    posterior_family: ClassVar[PosteriorFamily] = "unknown"
 
     @property
     def parameter_priors(self) -> Mapping[str, Prior]:
@@ -40,6 +43,9 @@ class Model(Declaration, abc.ABC):
     @abc.abstractmethod
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the model is no density of such data."""
+
+    def check_values(self, x: Tensor) -> None:
+        """Raise ``ValueError`` if data x ``(n, *event)``, as the model sees them, leave its support; called before a fit."""
 
     @abc.abstractmethod
     def build(self, spec: DataSpec) -> nn.Module:

@@ -23,7 +23,7 @@ from ppl_vae.pair import data_plate
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["VAE", "LatentModel"]
+__all__ = ["VAE", "LatentModel", "check_data"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,12 +60,11 @@ class VAE(Model):
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the data do not lie in the likelihood's support."""
-        self.likelihood.check(spec)
-        if spec.missing and not self.likelihood.missing:
-            raise ValueError(
-                f"{type(self.likelihood).__name__} is a likelihood of complete data, but entries of these are missing: declare "
-                "Masked(likelihood=...), fill them or drop those rows, or use FactorAnalysis or GMM"
-            )
+        check_data(self.likelihood, spec)
+
+    def check_values(self, x: Tensor) -> None:
+        """Raise ``ValueError`` if data x ``(n, *event)`` do not lie in the likelihood's support."""
+        self.likelihood.check_values(x)
 
     def build(self, spec: DataSpec) -> LatentModel:
         """The Pyro program for data of this shape and number."""
@@ -83,8 +82,21 @@ class VAE(Model):
         return f"z ~ {self.prior.story((self.latent_dim,))}; x | z ~ {self.likelihood.story(self.decoder.story('z'))}"
 
 
+def check_data(likelihood: Likelihood, spec: DataSpec) -> None:
+    """Raise ``ValueError`` with the remedy if data do not lie in a likelihood's support, or are not as complete as it needs."""
+    likelihood.check(spec)
+    if spec.missing and not likelihood.missing:
+        raise ValueError(
+            f"{type(likelihood).__name__} is a likelihood of complete data, but entries of these are missing: declare "
+            "Masked(likelihood=...), fill them or drop those rows, or use FactorAnalysis or GMM"
+        )
+
+
 class LatentModel(PyroModule):
     """The program of every model with one latent variable per datum.
+
+    Class attributes:
+        labelled: whether it is called with labels beside the data, ``(x, y)``.
 
     Args:
         size: N, the number of training data.
@@ -95,6 +107,7 @@ class LatentModel(PyroModule):
     """
 
     latent = "continuous"
+    labelled = False
 
     prior: Any
     decoder: Any
@@ -115,6 +128,14 @@ class LatentModel(PyroModule):
         with data_plate(self.size, x):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.decode(z), obs=x)
+
+    def known(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """What p(z) and p(x | z) of a batch are conditioned on: nothing."""
+        return ()
+
+    def prior_given(self) -> dist.Distribution:
+        """p(z), given what is known of a batch."""
+        return self.prior()
 
     def decode(self, z: Tensor) -> dist.Distribution:
         """p(x | z) for z ``(..., *latent_shape)``."""

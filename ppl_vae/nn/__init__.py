@@ -1,7 +1,8 @@
 """Networks: declarations of functions from one shape to another."""
 
-from ppl_vae.nn.base import Network
+from ppl_vae.nn.base import Batched, Network
+from ppl_vae.nn.conv import Conv
 from ppl_vae.nn.linear import Linear
 from ppl_vae.nn.mlp import MLP
 
-__all__ = ["MLP", "Linear", "Network"]
+__all__ = ["MLP", "Batched", "Conv", "Linear", "Network"]

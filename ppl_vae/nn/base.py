@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration
 
-__all__ = ["Flattened", "Network"]
+__all__ = ["Batched", "Flattened", "Network"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network(Declaration, abc.ABC):
-    """A function from data of one shape to data of another, with parameters to learn."""
+    """A function from data of one shape to data of another, with parameters to learn.
+
+    Any ``nn.Module`` of your own can stand wherever a network is declared: a subclass says how it is built, and its fields are
+    at once the options of the command line and the lines of a YAML file. :class:`ppl_vae.nn.Batched` spares it all batch shapes
+    but one::
+
+        @dataclasses.dataclass(frozen=True, kw_only=True)
+        class Residual(pv.Network):
+            width: int = 64
+
+            def build(self, in_shape, out_shape):
+                return Batched(MyResidualNet(in_shape, out_shape, self.width), in_shape, out_shape)
+
+    Loading a run that names it needs ``trust``, for it imports your module.
+
+    Class attributes:
+        images: whether it wants images ``(channels, height, width)``, not flattened, with what else it is told as planes.
+    """
+
+    images: ClassVar[bool] = False
 
     @abc.abstractmethod
     def build(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> nn.Module:
-        """A module that maps ``(..., *in_shape)`` to ``(..., *out_shape)``."""
+        """A module that maps ``(..., *in_shape)`` to ``(..., *out_shape)``, for any batch shape, also none."""
 
     def story(self, argument: str) -> str:
         """The network applied to ``argument``, as it stands in a model's story: ``MLP(z)``."""
@@ -37,3 +57,24 @@ class Flattened(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x ``(..., *in_shape)`` to ``(..., *out_shape)``."""
         return self.layers(x.flatten(-self.event_dim)).unflatten(-1, self.out_shape)
+
+
+class Batched(nn.Module):
+    """A network that knows one batch axis made one for any batch shape, also none.
+
+    Args:
+        layers: from ``(B, *in_shape)`` to B results with as many elements as ``out_shape``.
+        in_shape: of one datum.
+        out_shape: of one result.
+    """
+
+    def __init__(self, layers: nn.Module, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = layers
+        self.in_shape = in_shape
+        self.out_shape = out_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x ``(..., *in_shape)`` to ``(..., *out_shape)``."""
+        batch_shape = x.shape[: x.dim() - len(self.in_shape)]
+        return self.layers(x.reshape(-1, *self.in_shape)).reshape(*batch_shape, *self.out_shape)

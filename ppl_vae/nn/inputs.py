@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ppl_vae.nn.base import Network
 from ppl_vae.types import DataSpec
 
-__all__ = ["encoder"]
+__all__ = ["encoder", "standardized"]
 
 
 def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.Module:
@@ -28,6 +28,12 @@ def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.
         >>> bool(encoder(Linear(), spec, (3,))(torch.full((2,), float("nan"))).isfinite().all())
         True
     """
+    shown, built = standardized(spec), network.build(spec.event_shape, out_shape)
+    return nn.Sequential(*shown, built) if len(shown) else built
+
+
+def standardized(spec: DataSpec) -> nn.Sequential:
+    """The module from such data to what networks are shown of them; without layers where these are the data themselves."""
     layers: list[nn.Module] = []
     if spec.kind == "count":
         layers.append(LogCounts())
@@ -35,8 +41,7 @@ def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.
         layers.append(Levels(spec.levels))
     if spec.missing:
         layers.append(ZeroForMissing())
-    built = network.build(spec.event_shape, out_shape)
-    return nn.Sequential(*layers, built) if layers else built
+    return nn.Sequential(*layers)
 
 
 class LogCounts(nn.Module):

@@ -1,6 +1,7 @@
 """Priors p(z) and priors of parameters, one family a file."""
 
 from ppl_vae.priors.base import Prior
+from ppl_vae.priors.conditional import ConditionalNormal, ConditionalPrior
 from ppl_vae.priors.dirichlet import Dirichlet
 from ppl_vae.priors.exemplar import ExemplarPrior
 from ppl_vae.priors.factorized_categorical import FactorizedCategorical
@@ -24,6 +25,8 @@ from ppl_vae.priors.vamp import VampPrior
 
 __all__ = [
     "AutoregressiveFlow",
+    "ConditionalNormal",
+    "ConditionalPrior",
     "CouplingFlow",
     "Dirichlet",
     "ExemplarPrior",

@@ -1,0 +1,90 @@
+"""Pyro's ELBOs with their parts told apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer.traceenum_elbo import _compute_dice_elbo, _compute_model_factors
+from pyro.infer.util import Dice
+from pyro.poutine import Trace
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+__all__ = ["AnalyticELBO", "EnumeratedELBO", "SampledELBO", "Traces"]
+
+Traces = list[tuple[Trace, Trace]]
+"""Of model and guide; more than one only where Pyro enumerates one value after another."""
+
+
+class Parts:
+    """Mixed into one of Pyro's ELBOs: its loss and its parts from the programs' traces, summed over the data.
+
+    The parts are means over the particles.
+    """
+
+    num_particles: int
+    _get_traces: Any
+    _differentiable_loss_particle: Any
+
+    def loss_of(self, traces: Traces) -> Tensor:
+        """As Pyro's own ``differentiable_loss``, without reading numbers to log them or to look for NaN."""
+        losses = [self._differentiable_loss_particle(*pair) for pair in traces]
+        return sum(surrogate + (loss - surrogate).detach() for loss, surrogate in losses) / self.num_particles
+
+    def reconstruction(self, traces: Traces) -> Tensor:
+        """Log p(x | z) of all observed sites, detached."""
+        observed = (model.nodes[name]["log_prob_sum"].detach() for model, _ in traces for name in model.observation_nodes)
+        return sum(observed) / self.num_particles  # type: ignore[return-value]
+
+    def kl(self, traces: Traces, name: str) -> Tensor:
+        """Of a latent site, as the loss takes it."""
+        return sum(self._kl(*pair, name) for pair in traces) / self.num_particles  # type: ignore[return-value]
+
+    def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
+        sampled = guide.nodes[name]["log_prob_sum"]
+        return sampled - model.nodes[name]["log_prob_sum"] if name in model.nodes else sampled
+
+
+class SampledELBO(Parts, Trace_ELBO):
+    """Pyro's ELBO with every term sampled."""
+
+
+class AnalyticELBO(Parts, TraceMeanField_ELBO):
+    """Pyro's ELBO with the closed-form KL of each latent site where there is one."""
+
+    def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
+        q = guide.nodes[name]
+        try:
+            kl = q["scale"] * kl_divergence(q["fn"], model.nodes[name]["fn"])
+            return (kl if q["mask"] is None else torch.where(q["mask"], kl, 0.0)).sum()
+        except NotImplementedError:
+            return super()._kl(model, guide, name)
+
+
+class EnumeratedELBO(Parts, TraceEnum_ELBO):
+    """Pyro's ELBO with every discrete latent variable of the guide summed out."""
+
+    def loss_of(self, traces: Traces) -> Tensor:
+        """As Pyro's own, without looking for NaN."""
+        return -(sum(_compute_dice_elbo(*pair) for pair in traces) / self.num_particles)
+
+    @torch.no_grad()
+    def reconstruction(self, traces: Traces) -> Tensor:
+        """E_q[log p(x | z)], the sum over the discrete variables included."""
+        expected = [_expectation(*pair, [(pair[0], name) for name in pair[0].observation_nodes]) for pair in traces]
+        return sum(expected) / self.num_particles  # type: ignore[return-value]
+
+    def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
+        return _expectation(model, guide, [(guide, name)]) - _expectation(model, guide, [(model, name)])
+
+
+def _expectation(model: Trace, guide: Trace, sites: list[tuple[Trace, str]]) -> Tensor:
+    """Of the log-probabilities of some sites."""
+    _, _, ordering, _, _ = _compute_model_factors(model, guide)
+    costs: dict[Any, list[Tensor]] = {}
+    for trace, name in sites:
+        if trace.nodes.get(name) is not None:
+            costs.setdefault(ordering[name], []).append(trace.nodes[name]["packed"]["log_prob"])
+    return Dice(guide, ordering).compute_expectation(costs)

@@ -1,0 +1,92 @@
+"""The ELBO climbed by the score function of its draws.
+
+grad E_q[f(z)] = E_q[grad f(z) + (f(z) - b) grad log q(z)],  z held fixed
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.evaluate.bounds import sample_sites, site_kl
+from ppl_vae.inference.objectives.base import Estimate
+from ppl_vae.inference.objectives.draws import Draws, draw, every, not_reparameterized
+from ppl_vae.pair import Pair
+
+__all__ = ["ScoreFunctionELBO"]
+
+DECAY = 0.9
+
+
+class ScoreFunctionELBO(nn.Module):
+    """An ELBO per datum, each of which multiplies the scores of the datum's own draws.
+
+    Args:
+        pair: model and guide.
+        particles: S, samples of the latent variables per datum.
+        analytic: whether the KL of a site is in closed form where there is one.
+        every: whether all draws go by the score function, or those that are not reparameterized.
+        baseline: ``none``, or ``moving_average`` of the batches' ELBOs.
+    """
+
+    def __init__(self, pair: Pair, particles: int, *, analytic: bool, every: bool, baseline: str) -> None:
+        super().__init__()
+        self.pair = pair
+        self.particles = particles
+        self.analytic = analytic
+        self.every = every
+        self.baseline = BASELINES[baseline]()
+
+    def forward(self, *batch: Tensor) -> Estimate:
+        """Of a batch."""
+        if self.pair.plates(*batch).enumerated and not self.every:
+            raise ValueError(
+                "this guide's discrete variables are summed out, which leaves no score function for a baseline: "
+                "use baseline='none', or gradient='score_function' to sample them"
+            )
+        cut = every if self.every else not_reparameterized
+        draws = draw(self.pair, batch, self.particles, cut, purpose="the score-function gradient")
+        reconstruction = draws.reconstruction
+        elbo = reconstruction - self._kl(draws)
+        found = elbo.detach()
+        surrogate = elbo.mean()
+        if draws.leaves:
+            surrogate = surrogate + ((found - self.baseline(found.mean())) * draws.log_q_cut).mean()
+        loss = -(surrogate + (found.mean() - surrogate).detach())
+        return Estimate(loss, -loss.detach(), reconstruction.detach().mean())
+
+    def _kl(self, draws: Draws) -> Tensor:
+        names = [site["name"] for site in sample_sites(draws.guide)]
+        kl = [site_kl(draws.model, draws.guide, name, draws.plates, self.analytic) for name in names]
+        return sum(kl)  # type: ignore[return-value]
+
+
+class NoBaseline(nn.Module):
+    """Zero."""
+
+    def forward(self, elbo: Tensor) -> Tensor:
+        """Before this batch's ELBO."""
+        return torch.zeros_like(elbo)
+
+
+class MovingAverage(nn.Module):
+    """The mean of earlier ELBOs, those long ago counting less; it sees a batch in training mode after it was asked for it."""
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def forward(self, elbo: Tensor) -> Tensor:
+        """Before this batch's ELBO; zero before the first."""
+        average = self.total / self.weight.clamp_min(1 - DECAY)
+        if self.training:
+            self.total.mul_(DECAY).add_(elbo, alpha=1 - DECAY)
+            self.weight.mul_(DECAY).add_(1 - DECAY)
+        return average
+
+
+BASELINES: dict[str, type[nn.Module]] = {"none": NoBaseline, "moving_average": MovingAverage}

@@ -1,0 +1,261 @@
+"""The conditional variational autoencoder's generative story (Sohn, Lee and Yan 2015).
+
+for n in 1..N, given y_n:
+z_n ~ p(z | y_n)                             prior
+x_n ~ p(x | h = decoder(z_n, y_n))           likelihood, of what y_n does not hold of x_n
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Generator, Tensor, nn
+
+from ppl_vae.declaration import Declaration, require
+from ppl_vae.models.conditions import Condition, Labels
+from ppl_vae.models.vae import VAE, LatentModel
+from ppl_vae.nn import MLP, Network, inputs
+from ppl_vae.nn.conditioned import conditioned
+from ppl_vae.pair import data_plate
+from ppl_vae.priors import ConditionalNormal, ConditionalPrior, Prior
+from ppl_vae.types import DataSpec
+
+__all__ = ["CVAE", "Baseline", "ConditionalModel"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Baseline(Declaration):
+    """A first guess of x from y alone, the mean of p(x | h = network(y)); it is fitted before the model, and stays.
+
+    Args:
+        network: from y to the likelihood's features.
+        epochs: passes over the training data, by Adam.
+        batch_size: data per step.
+        learning_rate: of all of them.
+
+    Raises:
+        ValueError: a number out of range.
+
+    Example:
+        >>> Baseline(network=MLP(hidden=(500, 500)), epochs=10).batch_size
+        128
+    """
+
+    network: Network = MLP()
+    epochs: int = 5
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "at least 1 epoch", self.epochs)
+        require(self.batch_size >= 1, "a batch_size of at least 1", self.batch_size)
+        require(0 < self.learning_rate < math.inf, "a positive learning_rate", self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CVAE(VAE):
+    """Conditional variational autoencoder: p(x | z, y) p(z | y), q(z | x, y) (Sohn, Lee and Yan 2015).
+
+    Args:
+        condition: y: labels, or a part of x, of which then only the rest is modelled.
+        latent_dim: K, dimensions of the latent variable z.
+        prior: p(z | y), or p(z) where it does not depend on y.
+        likelihood: p(x | h), where h = decoder(z, y).
+        decoder: the network from z and y to the likelihood's features.
+        enters: what is told y besides the prior: the ``decoder``, and the guide's ``encoder``, which sees a part of x anyway.
+        baseline: a first guess of x that goes with y wherever y goes but into the encoder.
+
+    Raises:
+        ValueError: a latent dimension below one; on checking, data without the condition, or part of x as a condition of a
+            likelihood whose elements depend on each other.
+
+    Example:
+        >>> print(CVAE(latent_dim=2, prior=StandardNormal()))
+        y = class of x; z ~ Normal(0, I_2); x | z, y ~ Bernoulli(logits = MLP(z, y))
+    """
+
+    condition: Condition = Labels()
+    prior: Prior = ConditionalNormal()
+    enters: tuple[Literal["decoder", "encoder"], ...] = ("decoder", "encoder")
+    baseline: Baseline | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "enters", tuple(self.enters))
+        places = ("decoder", "encoder")
+        require(set(self.enters) <= set(places), f"enters of {', '.join(places)}", self.enters)
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` with the remedy if the data do not have the condition, or do not lie in the support."""
+        super().check(spec)
+        self.condition.check(spec)
+        if not self.condition.labelled and not self.likelihood.factorizes:
+            raise ValueError(
+                f"a part of x can be left out of likelihoods of independent elements only, not of {self.likelihood!r}: use "
+                "another likelihood, or condition on labels"
+            )
+
+    def check_values(self, x: Tensor) -> None:
+        """Raise ``ValueError`` if what is modelled of x ``(n, *event)`` does not lie in the likelihood's support."""
+        known = self.condition.known(tuple(x.shape[1:]))
+        super().check_values(x if known is None else x.masked_fill(known.to(x.device), self.likelihood.filler))
+
+    def build(self, spec: DataSpec) -> ConditionalModel:
+        """The Pyro program for data of this shape and number.
+
+        Raises:
+            ValueError: a prior made of the guide's posteriors, which labels would be part of.
+        """
+        model = ConditionalModel(self, spec)
+        if model.labelled and hasattr(model.prior, "attach"):
+            raise ValueError(
+                f"{type(self.prior).__name__} is made of posteriors q(z | x, y), which need labels of their own: use "
+                "ConditionalNormal, another prior, or VAE"
+            )
+        return model
+
+    def story(self) -> str:
+        """The sites from top to bottom, as mathematics."""
+        given = "z | y" if isinstance(self.prior, ConditionalPrior) else "z"
+        told = "z, y" if "decoder" in self.enters else "z"
+        prior = self.prior.story((self.latent_dim,))
+        features = self.decoder.story(told)
+        return f"y = {self.condition.story()}; {given} ~ {prior}; x | {told} ~ {self.likelihood.story(features)}"
+
+
+class ConditionalModel(LatentModel):
+    """The program of a model with one latent variable per datum, given y.
+
+    A batch is x ``(B, *event)``, and labels ``(B,)`` where the model is ``labelled``. What is known of it are the columns of y
+    ``(..., C)``, and what networks are told of them, the first guess included.
+    """
+
+    condition: Any
+    guess: Any
+
+    def __init__(self, declared: CVAE, spec: DataSpec) -> None:
+        shape, features = (declared.latent_dim,), (declared.likelihood.features, *spec.event_shape)
+        condition, likelihood = declared.condition.build(spec), declared.likelihood.build(spec.event_shape)
+        guess = FirstGuess(declared.baseline, condition.columns, spec, likelihood, features) if declared.baseline else NoGuess()
+        columns = condition.columns + guess.columns
+        told = columns if "decoder" in declared.enters else 0
+        prior, given = declared.prior, isinstance(declared.prior, ConditionalPrior)
+        super().__init__(
+            size=spec.size,
+            latent_shape=shape,
+            prior=prior.build_given(shape, columns) if isinstance(prior, ConditionalPrior) else prior.build(shape),
+            decoder=conditioned(declared.decoder, shape, told, features),
+            likelihood=likelihood,
+        )
+        self.condition = condition
+        self.guess = guess
+        self.labelled = declared.condition.labelled
+        self.given_prior = given
+        self.decoder_columns = told
+        self.beside_columns = condition.columns if "encoder" in declared.enters else 0
+        self.filler = declared.likelihood.filler
+        self.known_entries = declared.condition.known(spec.event_shape)
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """The story, with the batch's x observed."""
+        known = self.known(*batch)
+        with data_plate(self.size, batch[0]):
+            z = pyro.sample("z", self.prior_given(*known))
+            return pyro.sample("x", self.decode(z, *known), obs=batch[0])
+
+    def known(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """Y's columns ``(..., C)`` and what prior and decoder are told of them."""
+        c = self.condition(*batch)
+        return c, self.guess(self.condition.shown(c))
+
+    def prior_given(self, *known: Tensor) -> dist.Distribution:
+        """p(z | y)."""
+        return self.prior(known[1]) if self.given_prior else self.prior()
+
+    def decode(self, z: Tensor, *known: Tensor) -> dist.Distribution:
+        """p(x | z, y) for z ``(..., *latent_shape)`` and what is known of as many data, or of one."""
+        c, told = known
+        return self.condition.complete(self.likelihood(self.decoder(z, told[..., : self.decoder_columns])), c, self.filler)
+
+    def beside(self, *batch: Tensor) -> Tensor:
+        """What the guide's encoder is told beside x."""
+        return self.condition.shown(self.condition(*batch))[..., : self.beside_columns]
+
+    def guessed(self, *batch: Tensor) -> dist.Distribution:
+        """p(x | y) of the baseline."""
+        c = self.condition(*batch)
+        return self.condition.complete(self.guess.likelihood(self.condition.shown(c)), c, self.filler)
+
+    def prepare(self, rows: Rows, generator: Generator) -> None:
+        """Fit the baseline, if there is one, to the training data."""
+        self.guess.fit(lambda *batch: self.guessed(*batch).log_prob(batch[0]), rows, generator, labelled=self.labelled)
+
+
+class Rows(Protocol):
+    """Rows of data with their labels; :class:`ppl_vae.Split` is one."""
+
+    transform: Any
+
+    def blocks(self, batch_size: int, *, generator: Generator, labels: bool) -> Iterator[tuple[Tensor, ...]]:
+        """One pass in random order: raw rows, labels where asked for, and their order."""
+
+
+class NoGuess(nn.Identity):
+    """Nothing beside y."""
+
+    columns = 0
+
+    def fit(self, log_prob: Any, rows: Rows, generator: Generator, *, labelled: bool) -> None:
+        """There is nothing to fit."""
+
+
+class FirstGuess(nn.Module):
+    """The baseline: columns ``(..., C)`` with the mean of p(x | y) behind them, ``(..., C + D)``.
+
+    Its network takes no part in the model's own training.
+    """
+
+    def __init__(
+        self, declared: Baseline, columns: int, spec: DataSpec, likelihood: nn.Module, features: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.declared = declared
+        self.columns = math.prod(spec.event_shape)
+        self.event_dim = len(spec.event_shape)
+        self.network = declared.network.build((columns,), features).requires_grad_(False)
+        self.standardized = inputs.standardized(spec)
+        self._likelihood = (likelihood,)  # in a tuple: it is the model's
+
+    def forward(self, shown: Tensor) -> Tensor:
+        """Columns and guess side by side."""
+        guess = self.standardized(self.likelihood(shown).mean).flatten(-self.event_dim)
+        return torch.cat([shown, guess.detach()], dim=-1)
+
+    def likelihood(self, shown: Tensor) -> dist.Distribution:
+        """p(x | y) of all of x."""
+        return self._likelihood[0](self.network(shown))
+
+    def train(self, mode: bool = True) -> FirstGuess:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def fit(self, log_prob: Any, rows: Rows, generator: Generator, *, labelled: bool) -> None:
+        """Maximize the mean of ``log_prob(x[, y])`` over the network's parameters."""
+        declared = self.declared
+        self.network.requires_grad_(True)
+        optimizer = torch.optim.Adam(self.network.parameters(), declared.learning_rate)
+        for _ in range(declared.epochs):
+            for *block, order in rows.blocks(declared.batch_size, generator=generator, labels=labelled):
+                for chosen in order.split(declared.batch_size):
+                    raw, *others = (part[chosen] for part in block)
+                    loss = -log_prob(rows.transform(raw, generator), *others).mean()
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+        self.network.requires_grad_(False)
