@@ -23,7 +23,6 @@ from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
 from ppl_vae.inference.objectives import ELBO, Objective
 from ppl_vae.inference.optimizers import OPTIMIZERS, Optimizer
 from ppl_vae.inference.step import Step
-from ppl_vae.nn.cost import multiplications
 from ppl_vae.pair import Pair
 
 __all__ = ["SVI"]
@@ -120,8 +119,7 @@ class SVI(Method):
                 stacklevel=2,
             )
         clock = Stopwatch(report)
-        first = next(batches(pair, data.train[:2], 2))
-        per_datum = multiplications(pair.plates, *first) // len(first[0])
+        pair.plates(*next(batches(pair, data.train[:2], 2)))
         if hasattr(pair.model, "initialize") and "model" not in pair.warm:
             pair.model.initialize(Rows(data.train), torch.Generator(data.train.device).manual_seed(self.seed))
         if hasattr(getattr(pair.model, "prior", None), "initialize") and "model" not in pair.warm:
@@ -131,8 +129,9 @@ class SVI(Method):
         training = _Training(self, pair, data)
         history: list[Row] = []
         best = _Best()
+        weights = sum(parameter.numel() for parameter in training.parameters)
         # Layers choose bfloat16 as they are recorded; how products are rounded is asked of the device at every step.
-        with cpu_threads(self.batch_size * per_datum), arithmetic("tf32" if self.precision == "tf32" else "32"):
+        with cpu_threads(self.batch_size * weights), arithmetic("tf32" if self.precision == "tf32" else "32"):
             for epoch in range(1, self.epochs + 1):
                 history.append({"epoch": epoch, **training.epoch(), "seconds": clock.seconds})
                 _settle(pair)
