@@ -49,7 +49,7 @@ def run(path, *arguments):
     runpy.run_path(path, run_name="__main__")
 
 def understand(*words):
-    options = cli._parser().parse_args(cli._expand(list(words)))
+    options = cli._parser().parse_args(cli.expand(list(words)))
     assert options.verb == words[0]
 
 job = json.load(sys.stdin)

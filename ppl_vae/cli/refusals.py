@@ -1,0 +1,72 @@
+"""Bad input answered in one line, in the words of a declaration."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from ppl_vae import runs
+from ppl_vae.cli.catalogue import declared
+from ppl_vae.declaration import Declaration, family_members, parse
+
+__all__ = ["explain", "refuse"]
+
+UNREADABLE = (
+    r'Parser key "(?P<part>\w+)": Config file loop detected: (?P<file>.+) -> ',
+    r"Parser key \"(?P<part>\w+)\": Unable to load config '(?P<file>.+)' - ",
+)
+
+
+def refuse(message: str, *, code: int) -> int:
+    """Say why on one line of standard error; the exit code."""
+    print(f"ppl-vae: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def explain(message: str) -> str:
+    """A parser's message in the words of a declaration: an unknown name lists the valid ones."""
+    message = " ".join(message.split())
+    if message.startswith("Unexpected config"):
+        return f"expected a YAML file of {', '.join(runs.PARTS)} after --config, as a run's config.yaml is"
+    for pattern in UNREADABLE:
+        if found := re.search(pattern, message):
+            message = _reason(found["part"], found["file"]) or message
+    nested = re.search(r"Parser key \"(\w+)\": .* is abstract .*NestedArg\(key='(\w+)'", message)
+    if nested:
+        option = f"--{nested[1]}.{nested[2]}"
+        choices = ", ".join(sorted(cls.__name__ for cls in family_members(runs.PARTS[nested[1]])))
+        return f"{option} is a field of a {nested[1]}: name its class before it, --{nested[1]} with one of {choices}"
+    unknown = re.search(r"Expected a dot import path string: (\S+)", message)
+    keys = re.findall(r'Parser key "([\w.]+)"', message)
+    if not unknown or not keys:
+        return message
+    option = keys[-1].rpartition(".")[2]
+    names = sorted({cls.__name__ for base in _bases(option) for cls in family_members(base)})
+    return f"unknown {option} {unknown[1]!r}: choose from {', '.join(names)}, or give the import path of your own class"
+
+
+def _reason(part: str, file: str) -> str | None:
+    """Why a YAML file declares no such part, which the parser keeps to itself."""
+    try:
+        parse(runs.PARTS[part], yaml.safe_load(Path(file).read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return f"{file}: {' '.join(str(error).split())}"
+    return None
+
+
+def _bases(option: str) -> Iterator[type[Declaration]]:
+    """The families that a field or option of this name holds."""
+    families = {cls.__name__: cls for cls in Declaration.__subclasses__() if inspect.isabstract(cls)}
+    for members in declared().values():
+        for cls in members:
+            for field in dataclasses.fields(cls):
+                if field.name == option:
+                    yield from (family for name, family in families.items() if name in str(field.type))
+    if (family := option.removesuffix("s").capitalize()) in families:  # --method as well as --methods
+        yield families[family]
