@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms
+from ppl_vae.priors.mixture import Mixture
 from ppl_vae.priors.one_hot import GroupedOneHot
 from ppl_vae.priors.projected_normal import ProjectedNormalDistribution
 from tests.table import EVENT, PRIOR_SPEC, PRIORS, ROWS, SEED, built_prior, rows, vae
@@ -536,3 +537,20 @@ REFUSALS: dict[str, Callable[[], Any]] = {
 def test_what_cannot_be_is_refused(message: str, attempt: Callable[[], Any]) -> None:
     with pytest.raises(ValueError, match=message):
         attempt()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 10.0])
+def test_a_sum_over_normals_by_products_is_that_of_torch(scale):
+    """Centres far from zero against their scale are where multiplying out would lose digits in float32."""
+    torch.manual_seed(0)
+    loc, logits = 3 * torch.randn(7, 2, 3), torch.randn(7)
+    z = (loc[torch.arange(20) % 7] + scale * torch.randn(20, 2, 3)).requires_grad_()
+    mixture = Mixture(dist.Categorical(logits=logits), dist.Normal(loc, scale).to_event(2))
+    components = dist.Normal(loc.double(), scale).to_event(2)
+    exact = dist.MixtureSameFamily(dist.Categorical(logits=logits.double()), components)
+    shared = mixture.expand((4, 20)).log_prob(z.expand(4, 20, 2, 3))
+    reference = exact.log_prob(z.double())
+    torch.testing.assert_close(shared, reference.float().expand(4, 20), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mixture.log_prob(z), shared[0])
+    gradients = (torch.autograd.grad(log_prob.sum(), z)[0] for log_prob in (mixture.log_prob(z), reference))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4 / scale)
