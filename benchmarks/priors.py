@@ -31,7 +31,7 @@ def measure(prior: pv.Prior, data: pv.Data, *, epochs: int, samples: int, hidden
     fitted = pv.fit(model, data, guide=pv.AmortizedNormal(encoder=network), method=pv.SVI(epochs=epochs, batch_size=100))
     trained = time.perf_counter()
     numbers = fitted.evaluate(data.test, samples=samples)
-    names = ("elbo", "elbo_se", "kl", "log_likelihood", "log_likelihood_se")
+    names = ("elbo", "elbo_se", "kl", "iwae", "iwae_se")
     seconds = {"train_s": trained - began, "evaluate_s": time.perf_counter() - trained}
     return {name: numbers[name] for name in names} | seconds
 
@@ -55,7 +55,7 @@ def main() -> None:
     for name in options.priors:
         row = table[name] = measure(PRIORS[name], data, **sizes)
         if not options.json:
-            bounds = [f"{row[bound]:.2f} +- {row[bound + '_se']:.2f}" for bound in ("elbo", "log_likelihood")]
+            bounds = [f"{row[bound]:.2f} +- {row[bound + '_se']:.2f}" for bound in ("elbo", "iwae")]
             seconds = f"{row['train_s']:.0f} | {row['evaluate_s']:.0f}"
             print(f"| {name} | {bounds[0]} | {row['kl']:.2f} | {bounds[1]} | {seconds} |", flush=True)
     if options.json:

@@ -46,7 +46,7 @@ def main() -> None:
         x = fitted.seen(data.resolve(model.accepts).test)
         with torch.no_grad():
             baseline = -fitted.pair.model.guessed(x).log_prob(x).mean().item()
-        print(f"{observed:9d} {baseline:10.2f} {-numbers['elbo']:7.2f} {-numbers['log_likelihood']:8.2f}")
+        print(f"{observed:9d} {baseline:10.2f} {-numbers['elbo']:7.2f} {-numbers['iwae']:8.2f}")
         if options.out is not None:
             samples = torch.stack([fitted.sample(10, x=x[:10], seed=seed) for seed in range(4)])
             known = fitted.pair.model.known_entries

@@ -54,7 +54,7 @@ def main() -> None:
     fitted = pv.fit(partial(model, size=size), data, guide=partial(guide, size=size), method=method)
     numbers = fitted.evaluate(data, samples=200)
     print(f"ELBO                    {numbers['elbo']:9.3f} nats per datum")
-    print(f"bound with 200 samples  {numbers['log_likelihood']:9.3f}")
+    print(f"bound with 200 samples  {numbers['iwae']:9.3f}")
     print(f"bits per dimension      {numbers['bits_per_dim']:9.3f}")
     for name, parameter in fitted.pair.named_parameters():
         print(f"{name:<22}  {tuple(parameter.shape)}")

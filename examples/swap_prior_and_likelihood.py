@@ -19,7 +19,7 @@ def report(title: str, data: pv.Data, pairs: Pairs, epochs: int) -> None:
     print(f"{title:<32}  {'test ELBO':>10}  {'KL':>7}  {'100 samples':>11}")
     for name, (model, guide) in pairs.items():
         numbers = pv.fit(model, data, guide=guide, method=pv.SVI(epochs=epochs)).evaluate(data, samples=100)
-        print(f"{name:<32}  {numbers['elbo']:10.3f}  {numbers['kl']:7.3f}  {numbers['log_likelihood']:11.3f}")
+        print(f"{name:<32}  {numbers['elbo']:10.3f}  {numbers['kl']:7.3f}  {numbers['iwae']:11.3f}")
     print()
 
 

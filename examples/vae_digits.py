@@ -31,8 +31,8 @@ def main() -> None:
     print(f"{'reconstruction':>26}  {numbers['reconstruction']:9.3f}")
     print(f"{'KL':>26}  {numbers['kl']:9.3f}")
     print(f"{'ELBO':>26}  {numbers['elbo']:9.3f}  (standard error {numbers['elbo_se']:.3f})")
-    if "log_likelihood" in numbers:
-        print(f"{f'bound with {options.samples} samples':>26}  {numbers['log_likelihood']:9.3f}")
+    if "iwae" in numbers:
+        print(f"{f'bound with {options.samples} samples':>26}  {numbers['iwae']:9.3f}")
     if options.out is not None:
         print(f"\nsaved in {pv.save_run(fitted, data, options.out)}")
 

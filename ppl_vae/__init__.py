@@ -2,7 +2,7 @@
 
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.declaration import Declaration
-from ppl_vae.evaluate import evaluate
+from ppl_vae.evaluate import AIS, Gaps, evaluate
 from ppl_vae.guides import (
     AmortizedCategorical,
     AmortizedDelta,
@@ -29,11 +29,16 @@ from ppl_vae.inference import (
     CyclicalWarmUp,
     Fit,
     InfoVAE,
+    Interrupted,
+    Keeper,
     LinearWarmUp,
     Method,
+    MLflow,
+    NonFiniteError,
     NoWarmUp,
     Objective,
     Renyi,
+    TensorBoard,
     WarmUp,
     build,
     compare,
@@ -104,10 +109,13 @@ from ppl_vae.priors import (
     Uniform,
     VampPrior,
 )
-from ppl_vae.runs import load_run, save_run
+from ppl_vae.report import report
+from ppl_vae.runs import load_run, resume_run, save_run
+from ppl_vae.side_by_side import RunComparison, compare_runs, save_run_comparison
 from ppl_vae.types import DataSpec
 
 __all__ = [
+    "AIS",
     "CVAE",
     "ELBO",
     "EM",
@@ -159,13 +167,16 @@ __all__ = [
     "FactorAnalysis",
     "FactorizedCategorical",
     "Fit",
+    "Gaps",
     "Gaussian",
     "GaussianGrid",
     "GaussianMixture",
     "Guide",
     "HalfNormal",
     "InfoVAE",
+    "Interrupted",
     "InverseWishart",
+    "Keeper",
     "Labels",
     "Laplace",
     "LaplacePrior",
@@ -177,6 +188,7 @@ __all__ = [
     "LogisticNormal",
     "LogitNormal",
     "LowRankGaussian",
+    "MLflow",
     "Masked",
     "Method",
     "MixedTable",
@@ -185,6 +197,7 @@ __all__ = [
     "NegativeBinomial",
     "Network",
     "NoWarmUp",
+    "NonFiniteError",
     "Normal",
     "Objective",
     "OneHotCategorical",
@@ -194,12 +207,14 @@ __all__ = [
     "ProjectedNormal",
     "Quadrants",
     "Renyi",
+    "RunComparison",
     "SemiAmortized",
     "SplineFlow",
     "Split",
     "StandardNormal",
     "StudentT",
     "StudentTPrior",
+    "TensorBoard",
     "Transform",
     "Uniform",
     "VampPrior",
@@ -207,12 +222,16 @@ __all__ = [
     "ZeroInflated",
     "build",
     "compare",
+    "compare_runs",
     "data_plate",
     "evaluate",
     "fit",
     "load_data",
     "load_run",
+    "report",
+    "resume_run",
     "save_run",
+    "save_run_comparison",
 ]
 
 __version__ = "0.1.0"

@@ -29,11 +29,17 @@ from torch.overrides import TorchFunctionMode
 
 from ppl_vae.pair import seeded
 
-__all__ = ["CaptureError", "Compile", "CudaGraph", "Graph", "Program", "capture", "check_agreement"]
+__all__ = ["MISCOMPILED", "CaptureError", "Compile", "CudaGraph", "Graph", "Program", "capture", "check_agreement"]
 
 Compile = Literal["auto"] | bool
 Program = Callable[..., list[Tensor]]
 KEPT = 100  # compiled graphs on disk, about 2 MB each
+
+NOT_REPEATED = (
+    "its record does not repeat it, so the program differs from call to call: it may use random numbers from outside torch, or "
+    "count its calls"
+)
+MISCOMPILED = "compiled, it parts from its own record by more than rounding"
 
 
 class CaptureError(RuntimeError):
@@ -108,8 +114,17 @@ def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]
     return Graph(module, constants)
 
 
-def check_agreement(expected: Program, found: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+def check_agreement(
+    expected: Program, found: Program, state: Sequence[Tensor], inputs: Sequence[Tensor], *, reason: str = NOT_REPEATED
+) -> None:
     """Do both to copies of ``state``, from the same random numbers.
+
+    Args:
+        expected: the program.
+        found: what is to stand in its place.
+        state: tensors that they may change in place.
+        inputs: tensors that they only read.
+        reason: what to say if they part.
 
     Raises:
         CaptureError: their outputs part by more than rounding.
@@ -121,10 +136,7 @@ def check_agreement(expected: Program, found: Program, state: Sequence[Tensor], 
     scale = max(float(value.nan_to_num(0.0, 0.0, 0.0).abs().max()) for value in outputs[0] if value.numel())
     for ours, theirs in zip(*outputs, strict=True):
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
-            raise CaptureError(
-                "its record does not repeat it, so the program differs from call to call: it may use random numbers from "
-                "outside torch, or count its calls"
-            )
+            raise CaptureError(reason)
 
 
 class CudaGraph:

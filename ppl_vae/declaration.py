@@ -16,11 +16,14 @@ import inspect
 import sys
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, Self
 
 import yaml
+
+from ppl_vae.text import as_line, from_yaml, read_text
 
 __all__ = ["Declaration", "enable_families", "family_members", "parse", "refuse_untrusted", "require"]
 
@@ -35,13 +38,11 @@ class Declaration:
     """Base of every declaration."""
 
     def __new__(cls, **fields: Any) -> Self:
-        """Refuse ``None`` and members of other families before ``__init__`` and ``__post_init__`` meet them."""
+        """Refuse values of another type before ``__init__`` and ``__post_init__`` meet them."""
         types = _field_types(cls)
         for name, value in fields.items():
             hint = types.get(name, Any)
-            family = isinstance(hint, type) and issubclass(hint, Declaration)
-            refused = not isinstance(value, hint) if family else value is None and not _may_be_none(hint)
-            require(not refused, f"{name}: {getattr(hint, '__name__', hint)}", value)
+            require(_is_a(value, hint), f"{name}: {_type_name(hint)}", value)
         return super().__new__(cls)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,18 +65,20 @@ class Declaration:
         Raises:
             ValueError: an unknown class or argument, a value of the wrong type, a class from an untrusted module.
         """
-        refuse_untrusted(config, cls, trust)
+        try:
+            refuse_untrusted(config, cls, trust)
+        except RecursionError:
+            raise ValueError("expected a declaration that does not hold itself, got one that is too deep") from None
         return parse(cls, config)
 
     @classmethod
     def from_yaml(cls, source: str | Path, *, trust: Iterable[str] = ()) -> Self:
         """Rebuild a declaration from YAML text (``str``) or from a file (:class:`~pathlib.Path`)."""
-        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
         try:
-            config = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"not valid YAML: {' '.join(str(error).split())}") from None
-        return cls.from_dict(config, trust=trust)
+            return cls.from_dict(from_yaml(read_text(source) if isinstance(source, Path) else source), trust=trust)
+        except ValueError as error:
+            told = not isinstance(source, Path) or str(error).startswith(str(source))
+            raise ValueError(str(error) if told else f"{source}: {error}") from None
 
 
 def parse(cls: type[D], config: Any) -> D:
@@ -93,14 +96,16 @@ def parse(cls: type[D], config: Any) -> D:
     parser.add_argument(f"--{name}", type=cls)
     try:
         return parser.instantiate(parser.parse_object({name: config}))[name]
-    except ArgumentError as error:
-        raise ValueError(f"not a declaration of {cls.__name__}: {' '.join(str(error).split())}") from None
+    except ValueError:
+        raise
+    except (ArgumentError, AttributeError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"not a declaration of {cls.__name__}: {as_line(error, most=600)}") from None
 
 
 def require(condition: bool, expected: str, got: object) -> None:
     """Raise the ``ValueError`` of a declaration's ``__post_init__``: what was expected and what came."""
     if not condition:
-        raise ValueError(f"expected {expected}, got {got!r}")
+        raise ValueError(f"expected {expected}, got {as_line(repr(got))}")
 
 
 def family_members(base: type[Declaration]) -> Iterator[type[Declaration]]:
@@ -120,7 +125,7 @@ def enable_families() -> None:
 
 def refuse_untrusted(config: Any, cls: type[Declaration], trust: Iterable[str] = ()) -> None:
     """Raise ``ValueError`` if a plain config of ``cls`` names a class outside ppl_vae, the trusted modules and ``__main__``."""
-    _refuse(config, cls, {"ppl_vae", "__main__", *trust})
+    _refuse(config, cls, {"ppl_vae", "__main__", *([trust] if isinstance(trust, str) else trust)})
 
 
 def _refuse(config: Any, hint: Any, trusted: Collection[str]) -> None:
@@ -173,8 +178,28 @@ def _field_types(cls: Any) -> dict[str, Any]:
         return {}
 
 
-def _may_be_none(hint: Any) -> bool:
-    return hint in (Any, None, NoneType) or any(map(_may_be_none, typing.get_args(hint)))
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value is of a declared type, a list standing for a tuple and numpy's numbers for Python's.
+
+    What a ``Literal`` may be its class says best; of types that are not plain only ``None`` is told apart.
+    """
+    arguments = typing.get_args(hint)
+    origin = typing.get_origin(hint) or hint
+    if origin in (typing.Union, UnionType):
+        return any(_is_a(value, argument) for argument in arguments)
+    if origin in (bool, int, float):
+        kind = {bool: bool, int: Integral, float: Real}[origin]
+        return isinstance(value, kind) and (origin is bool or not isinstance(value, bool))
+    if origin is tuple:
+        item = arguments[0] if arguments else Any
+        return isinstance(value, (tuple, list)) and (arguments[1:] != (...,) or all(_is_a(each, item) for each in value))
+    if origin is str or (isinstance(origin, type) and issubclass(origin, Declaration)):
+        return isinstance(value, origin)
+    return value is None if hint in (None, NoneType) else hint is Any or value is not None
+
+
+def _type_name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint).replace("ppl_vae.", "")
 
 
 def _may_hold_class(hint: Any) -> bool:
@@ -198,4 +223,7 @@ def _plain(value: Any) -> Any:
         return value.to_dict()
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
-    return value
+    if isinstance(value, (bool, str)) or value is None:
+        return value
+    # numpy's numbers, which YAML does not know
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value

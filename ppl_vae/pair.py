@@ -15,6 +15,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
+from ppl_vae.shapes import traced
+
 __all__ = ["Pair", "Plates", "data_plate", "local_params", "seeded"]
 
 
@@ -54,21 +56,36 @@ class Pair(nn.Module):
         self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
         self._plates: dict[int, Plates] = {}  # by the size of a batch: a plate may be as large as its batch
 
+    @property
+    def score(self) -> str:
+        """What the mean of log p(x, z) - log q(z) is: the ``elbo``, if q is a density.
+
+        Of a point it is the ``log_joint``, and of codes without p(z) the ``reconstruction``; neither bounds log p(x). Programs
+        say so by an attribute ``score``.
+        """
+        return str(getattr(self.model, "score", None) or getattr(self.guide, "score", "elbo"))
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes of the batches that :meth:`plates` has met."""
+        return list(self._plates)
+
     def plates(self, *batch: Tensor) -> Plates:
         """Run both programs once for a batch of this size and find their plates.
 
         The first run creates the parameters that the programs make when they are first called.
 
         Raises:
-            ValueError: no plate over the data around the observed site, or sites of model and guide that do not match.
+            ValueError: no plate over the data around the observed site, sites of model and guide that do not match, a program
+                that fails, or a site whose shapes do not fit; the message names the site.
         """
         size = len(batch[0])
         if size not in self._plates:
             # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
             first = not self._plates
             with local_params(), torch.no_grad(), pyro.validation_enabled(first), seeded(0, batch[0].device):
-                guide = poutine.trace(self.guide).get_trace(*batch)
-                model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*batch)
+                guide = traced(self.guide, "guide", batch)
+                model = traced(poutine.replay(self.model, trace=guide), "model", batch)
             _check_sites(model, guide)
             self._plates[size] = _find_plates(model, guide, size)
         return self._plates[size]

@@ -1,57 +1,74 @@
 """Run folders: what a fit leaves on disk, and the way back. Text, safetensors and pictures; nothing that executes.
 
-=====================  ============================================================
-``config.yaml``        the whole declaration; ``ppl-vae fit --config`` runs it again
-``data.json``          what the data look like, so the pair is rebuilt without them
-``model.safetensors``  parameters of model and guide, constants of the transform
-``history.jsonl``      a line per iteration
-``metrics.json``       ELBO, reconstruction and KL of each split
-``environment.json``   versions, device, threads
-``*.png``              the pictures
-=====================  ============================================================
+========================  ============================================================
+``config.yaml``           the whole declaration; ``ppl-vae fit --config`` runs it again
+``data.json``             what the data look like, so the pair is rebuilt without them
+``model.safetensors``     parameters of model and guide, constants of the transform
+``history.jsonl``         a line per iteration, added as it is known
+``training.safetensors``  the state of training, from which :func:`resume_run` goes on
+``metrics.json``          ELBO, reconstruction and KL of each split
+``environment.json``      versions, device, threads
+``postmortem/``           why training did not stay finite, if it did not
+``*.png``                 the pictures
+========================  ============================================================
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import yaml
 from matplotlib.figure import Figure
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ppl_vae import plots
-from ppl_vae.data import Data, DataSource, Split, Transform
+from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.declaration import Declaration
+from ppl_vae.evaluate import evaluating
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
 from ppl_vae.inference import Comparison, Fit, Method, build
+from ppl_vae.inference.boards import Board
+from ppl_vae.inference.fit import watched
+from ppl_vae.inference.fitted import NOISE, describe, weights
+from ppl_vae.inference.keeper import STATE, Keeper, check_free
 from ppl_vae.inference.machine import choose_device
-from ppl_vae.inference.method import Row
+from ppl_vae.inference.method import Remark, Row
+from ppl_vae.inference.progress import Progress
+from ppl_vae.inference.state import read_state
+from ppl_vae.memory import allocating, free, require_memory
 from ppl_vae.models import Model
+from ppl_vae.pair import seeded
+from ppl_vae.text import MOST_TEXT, as_line, from_json, from_yaml, inside, read_text
 from ppl_vae.types import DataSpec
 
-__all__ = ["check_free", "load_run", "measure", "save_comparison", "save_run"]
+__all__ = [
+    "check_declared",
+    "check_free",
+    "check_unchanged",
+    "load_run",
+    "measure",
+    "resume_run",
+    "save_comparison",
+    "save_run",
+]
 
 PARTS: dict[str, type[Declaration]] = {"model": Model, "guide": Guide, "method": Method, "data": DataSource}
 AFFINE = ("loc", "scale")
-NOISE = ("dequantize", "binarize")
-SIGNATURES = {  # the files that tell a folder of ours from another
-    "run": ("config.yaml", "data.json", "model.safetensors"),
-    "comparison": ("comparison.json", "comparison.md", "comparison.png"),
-}
+MOST_HISTORY = 2**28  # bytes
+SLACK = 2**28  # bytes that building may take beside some times those of the weights
 MOST_CLASSES = 20  # in one picture
 PICTURED = 2000  # data in the scatter of codes; more only cover each other
 
@@ -60,6 +77,8 @@ def save_run(
     fit: Fit, data: Data, path: str | Path, *, metrics: Mapping[str, Any] | None = None, overwrite: bool = False
 ) -> Path:
     """Write a fit into a new run folder; it appears whole or not at all.
+
+    A folder that ``fit(..., out=path)`` wrote gets what it has not: pictures and metrics.
 
     Args:
         fit: what :func:`ppl_vae.fit` returned, of a declared model.
@@ -71,14 +90,17 @@ def save_run(
     Raises:
         ValueError: the folder is taken, or the fit is of plain Pyro programs, which no YAML can name.
     """
-    path = check_free(path, overwrite=overwrite)
+    path = Path(path)
+    begun = _holds(path, fit)
+    if not begun:
+        check_free(path, overwrite=overwrite)
     if not isinstance(fit.model, Model):
         raise ValueError("a fit of plain Pyro programs has no declaration to save: keep fit.pair.state_dict() yourself")
     data = data.resolve(fit.model.accepts).to(fit.device)
-    with _whole(path) as partial:
-        (partial / "config.yaml").write_text(config(fit), encoding="utf-8")
-        _write_json(partial / "data.json", _described(fit))
-        save_file(_state(fit), partial / "model.safetensors")
+    with _whole(path, add=begun) as partial:
+        for name, text in describe(fit, data).items():
+            (partial / name).write_text(text, encoding="utf-8")
+        save_file(weights(fit), partial / "model.safetensors")
         with (partial / "history.jsonl").open("w", encoding="utf-8") as history:
             history.writelines(json.dumps(row) + "\n" for row in fit.history)
         _write_json(partial / "metrics.json", metrics or measure(fit, data))
@@ -101,20 +123,34 @@ def save_comparison(comparison: Comparison, path: str | Path, *, overwrite: bool
     Raises:
         ValueError: the folder is taken.
     """
-    path = check_free(path, overwrite=overwrite, kind="comparison")
+    check_free(path, overwrite=overwrite, kind="comparison")
     model, source = comparison.model, comparison.data.source
     told = model.to_dict() if isinstance(model, Model) else str(model)
+    content = {**comparison.to_dict(), "model": told, "data": source.to_dict(), "climbs": comparison.climbs}
+    title = f"{model}\n\n{len(comparison.data.train)} data of `{source.source}`; {UNIT}; times in seconds."
+    return write_comparison(path, content, f"{title}\n\n{comparison}\n", plots.compare(comparison), overwrite=overwrite)
+
+
+def write_comparison(
+    path: str | Path, content: Mapping[str, Any], text: str, figure: Figure, *, overwrite: bool = False
+) -> Path:
+    """Write what any comparison comes to into a new folder: plain values, Markdown and a picture.
+
+    Raises:
+        ValueError: the folder is taken.
+    """
+    path = check_free(path, overwrite=overwrite, kind="comparison")
     with _whole(path) as partial:
-        content = {**comparison.to_dict(), "model": told, "data": source.to_dict(), "climbs": comparison.climbs}
         _write_json(partial / "comparison.json", content)
-        title = f"{model}\n\n{len(comparison.data.train)} data of `{source.source}`; {UNIT}; times in seconds.\n\n"
-        (partial / "comparison.md").write_text(f"{title}{comparison.to_markdown()}\n", encoding="utf-8")
-        plots.save(plots.compare(comparison), partial / "comparison.png")
+        (partial / "comparison.md").write_text(text, encoding="utf-8")
+        plots.save(figure, partial / "comparison.png")
     return path
 
 
 def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch.device = "auto") -> Fit:
-    """The fit that a run folder holds. Nothing in the folder is executed.
+    """The fit that a run folder holds. Nothing in the folder is executed, nothing outside of it is read.
+
+    What is built is bounded by the size of the weights that are there, whatever sizes the declaration names.
 
     Args:
         path: the folder.
@@ -122,32 +158,178 @@ def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch
         device: where the pair goes.
 
     Raises:
-        ValueError: no run there, a damaged file, or a class from a module that is not trusted.
+        ValueError: no run there, a damaged file, a link that leads out of the folder, a declaration larger than the weights, or
+            a class from a module that is not trusted.
     """
     path = Path(path)
-    if not (path / "config.yaml").is_file():
-        raise ValueError(f"there is no run in {path}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
-    parts = _read(path / "config.yaml", yaml.safe_load)
-    described = _read(path / "data.json", json.loads)
-    history = _read(path / "history.jsonl", _history)
+    declared = check_declared(path, trust=trust)
+    described = _read(path, "data.json", from_json)
+    begun = (path / STATE).is_file() and not (path / "model.safetensors").is_file()
+    history = _read(path, "history.jsonl", partial(_history, begun=begun), at_most=MOST_HISTORY)
+    at_most = _room(path)
     try:
-        declared: dict[str, Any] = {name: base.from_dict(parts[name], trust=trust) for name, base in PARTS.items()}
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described["spec"].items()}
-        spec = DataSpec(**fields)
-        state = load_file(path / "model.safetensors")
-        affine = {name: state.pop(f"transform.{name}") for name in AFFINE}
-        transform = Transform(spec.event_shape, **affine, **{name: described["transform"][name] for name in NOISE})
-        pair = build(declared["model"], declared["guide"], spec)
-        pair.load_state_dict({name.removeprefix("pair."): value for name, value in state.items()})
+        spec = _spec(described["spec"])
+        with allocating(at_most, str(path)):
+            state = _weights(path)
+        _refuse_complex(state)
+        affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
+        transform = Transform(spec.event_shape, **affine, **{name: _flag(described["transform"], name) for name in NOISE})
+        with allocating(at_most, f"what config.yaml declares beside {len(state)} tensors", tensors=1000 + 50 * len(state)):
+            pair = build(declared["model"], declared["guide"], spec)
+            pair.load_state_dict({name.removeprefix("pair."): value for name, value in state.items()})
+        _refuse_missing(pair)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    except (AttributeError, KeyError, TypeError, OSError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{path} is not a whole run: {type(error).__name__} {' '.join(str(error).split())}") from None
+        told = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: {as_line(told, most=600)}") from None
+    except Warning:
+        raise
+    except Exception as error:  # a stranger's declaration may fail to be built in any way
+        raise ValueError(f"{path} is not a whole run: {type(error).__name__} {as_line(error)}") from None
     fit = Fit(pair=pair, spec=spec, transform=transform, history=history, **declared)
     device = choose_device(device)
     fit.pair.to(device)
     fit.transform.to(device)
     return fit
+
+
+def resume_run(
+    path: str | Path,
+    *,
+    method: Method | None = None,
+    data: Data | DataSource | str | None = None,
+    every: float = 60.0,
+    trust: Iterable[str] = (),
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+    track: Sequence[str] = (),
+    boards: Sequence[Board] = (),
+) -> Fit:
+    """Go on with a fit from the last state that its run folder has, to the same bits as if it had never been stopped.
+
+    A run that is finished goes on too if ``method`` says that it is to be longer; its learning rate is then that of the longer
+    schedule from here on.
+
+    Args:
+        path: the folder that ``fit(..., out=path)`` or ``ppl-vae fit --out`` began.
+        method: the same method, or a longer one (more ``epochs`` or ``max_iterations``).
+        data: the same data; needed where they were given in memory.
+        every: seconds between two states that are kept.
+        trust: modules, besides ppl_vae, whose classes the declaration may name.
+        device: where; of the same kind as before.
+        progress: called with each new row of the history.
+        track: numbers that each new row gets besides, as for :func:`~ppl_vae.fit`.
+        boards: show the new rows as well.
+
+    Raises:
+        ValueError: no run there, one that another process writes, a method that cannot be resumed, a declaration that is not
+            the same, other data.
+    """
+    path = Path(path)
+    declared = check_declared(path, trust=trust)
+    method = method or declared["method"]
+    loaded = load_data(declared["data"] if data is None else data).resolve(declared["model"].accepts)
+    check_unchanged(path, {**declared, "method": method, "data": loaded.source}, trust=trust)
+    return watched(
+        declared["model"],
+        loaded,
+        guide=declared["guide"],
+        method=method,
+        device=device,
+        progress=progress,
+        keeper=Keeper(path, every=every, resume=True),
+        track=track,
+        boards=boards,
+    )
+
+
+def check_unchanged(path: str | Path, declared: Mapping[str, Declaration], *, trust: Iterable[str] = ()) -> None:
+    """Raise ``ValueError`` if a run cannot go on as these declarations say; the message shows what differs."""
+    before = check_declared(path, trust=trust)
+    kind, length = type(before["method"]).__name__, before["method"].length
+    if length is None:
+        raise ValueError(f"{path}: {kind} keeps no state to go on from: fit again with --overwrite, or to another folder")
+    old, new = (_flat({name: value.to_dict() for name, value in parts.items()}) for parts in (before, declared))
+    free = {f"method.{length}", "data.root", "data.download"}
+    differ = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name) and name not in free)
+    if differ:
+        shown = "; ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in differ)
+        raise ValueError(f"{path} goes on only as it was declared ({shown}): leave that away, or fit to another folder")
+    taken, asked = old[f"method.{length}"], new[f"method.{length}"]
+    if asked < taken:
+        raise ValueError(f"{path} was declared with {length} = {taken}, got {asked}: resume it with at least as many")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A declaration's fields by their dotted names, as the command line calls them."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = ((name, inner) for name, inner in value.items())
+    joined = {"class_path": prefix, "init_args": prefix}
+    return {key: v for name, inner in parts for key, v in _flat(inner, joined.get(name, f"{prefix}.{name}".strip("."))).items()}
+
+
+def check_declared(path: str | Path, *, trust: Iterable[str] = ()) -> dict[str, Any]:
+    """What a run folder says that was fitted.
+
+    Raises:
+        ValueError: no run there, or a class from a module that is not trusted.
+    """
+    path = Path(path)
+    if not (path / "config.yaml").is_file():
+        raise ValueError(f"there is no run in {path}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
+    parts = _read(path, "config.yaml", from_yaml)
+    try:
+        return {name: base.from_dict(parts[name], trust=trust) for name, base in PARTS.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {as_line(error, most=600)}") from None
+
+
+def _room(path: Path) -> int:
+    """Bytes that reading and building a run may take: some times those of its weights, and no more than there are."""
+    files = [inside(path, name) for name in ("model.safetensors", STATE)]
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    require_memory(max(sizes, default=0), str(path))
+    return min(free(), SLACK + 4 * sum(sizes))
+
+
+def _spec(fields: dict[str, Any]) -> DataSpec:
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return DataSpec(**plain)
+
+
+def _flag(fields: dict[str, Any], name: str) -> bool:
+    if not isinstance(fields[name], bool):
+        raise ValueError(f"expected {name} of the transform: true or false, got {as_line(fields[name])}")
+    return fields[name]
+
+
+def _refuse_complex(state: Mapping[str, Tensor]) -> None:
+    if odd := [name for name, value in state.items() if value.is_complex()]:
+        raise ValueError(f"expected weights that are real numbers, got complex ones in {odd[0]}: fit it again")
+
+
+def _refuse_missing(pair: nn.Module) -> None:
+    for name, value in pair.state_dict().items():
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise ValueError(f"expected weights that are numbers, got NaN in {name}: fit it again")
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a run, or those of its last state if it is not finished, with a remark."""
+    if (path / "model.safetensors").is_file():
+        return load_file(inside(path, "model.safetensors"))
+    if not inside(path, STATE).is_file():
+        raise ValueError("this run was broken off before a state was kept: fit it again (ppl-vae fit --resume)")
+    state = read_state(path / STATE)
+    named = {name: value for name, value in state.tensors.items() if name.startswith(("pair.", "transform."))}
+    if not named:
+        raise ValueError("this run is not finished, and its state has no weights yet: go on with ppl-vae fit --resume")
+    warnings.warn(
+        f"{path} is not finished: this is its state after {len(state.history)} iterations; ppl-vae fit --resume {path} goes on",
+        Remark,
+        stacklevel=3,
+    )
+    return named
 
 
 def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
@@ -161,51 +343,35 @@ def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
     }
 
 
-def check_free(path: str | Path, *, overwrite: bool, kind: Literal["run", "comparison"] = "run") -> Path:
-    """The path, if a folder of that kind may be written there.
-
-    Raises:
-        ValueError: something is there that may not be replaced.
-    """
-    path = Path(path)
-    in_the_way = next((parent for parent in path.absolute().parents if parent.is_file()), None)
-    if in_the_way is not None:
-        raise ValueError(f"{path} cannot be a folder, because {in_the_way} is a file: choose another folder")
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return path
-    if not all((path / name).is_file() for name in SIGNATURES[kind]):
-        raise ValueError(f"{path} exists and is not a {kind}: choose another folder")
-    if not overwrite:
-        raise ValueError(f"{path} already holds a {kind}: choose another folder, or overwrite it (--overwrite)")
-    return path
-
-
-def config(fit: Fit) -> str:
-    """The whole declaration of a fit as YAML."""
-    return yaml.safe_dump({name: getattr(fit, name).to_dict() for name in PARTS}, sort_keys=False)
+def _holds(path: Path, fit: Fit) -> bool:
+    """Whether a folder was written by this very fit as it went on."""
+    going_on = (path / STATE).is_file() or not (path / "metrics.json").is_file()  # methods that end at once keep no state
+    if not (isinstance(fit.model, Model) and going_on and (path / "model.safetensors").is_file()):
+        return False
+    same = (path / "config.yaml").read_text(encoding="utf-8") == describe(fit)["config.yaml"]
+    kept, ours = load_file(path / "model.safetensors") if same else {}, weights(fit)
+    return kept.keys() == ours.keys() and all(torch.equal(value.cpu(), kept[name]) for name, value in ours.items())
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``path`` in the end, or vanishes if something goes wrong."""
+def _whole(path: Path, *, add: bool = False) -> Iterator[Path]:
+    """A folder to fill, which takes the place of ``path`` in the end, or vanishes if something goes wrong.
+
+    With ``add`` its files come into ``path`` instead, ``metrics.json`` last: a run that has it is finished.
+    """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
         yield partial
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == "metrics.json") if add else ():
+            file.replace(path / file.name)
+        if add:
+            return
         if path.exists():
             shutil.rmtree(path)
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _described(fit: Fit) -> dict[str, Any]:
-    return {"spec": dataclasses.asdict(fit.spec), "transform": {name: getattr(fit.transform, name) for name in NOISE}}
-
-
-def _state(fit: Fit) -> dict[str, Tensor]:
-    modules = nn.ModuleDict({"pair": fit.pair, "transform": fit.transform})
-    return {name: value.contiguous() for name, value in modules.state_dict().items()}
 
 
 def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
@@ -217,12 +383,23 @@ def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
     yield "reconstructions", plots.comparison(x, fit.reconstruct(rows), kind=kind)
     yield _sampled(fit, rows[:10])
     yield "learning_curve", plots.learning_curve(fit.history)
+    if (tracked := plots.tracked(fit.history)) is not None:
+        yield "tracked", tracked
     codes = shown[:PICTURED]
     latent = fit.encode(codes).flatten(1)
     if latent.shape[1] >= 2:
         yield "latent", plots.latent_scatter(latent, codes.y, fit.spec.classes)
+    if getattr(fit.pair.model, "latent", None) == "continuous" and not hasattr(fit.pair.model, "condition"):
+        yield "aggregate", _aggregate(fit, codes)
     if latent.shape[1] == 2 and not hasattr(fit.pair.model, "condition"):
         yield "manifold", plots.manifold(fit.decode(plots.quantile_grid(20)), kind=kind)
+
+
+def _aggregate(fit: Fit, rows: Split) -> Figure:
+    """A draw from the posterior of each row, against as many from the prior."""
+    with evaluating(fit.pair), seeded(0, fit.device):
+        prior = fit.pair.model.prior().sample((PICTURED,))
+    return plots.aggregate(fit.encode(rows, samples=1)[0].flatten(1), prior.flatten(1))
 
 
 def _sampled(fit: Fit, rows: Split) -> tuple[str, Figure]:
@@ -234,7 +411,8 @@ def _sampled(fit: Fit, rows: Split) -> tuple[str, Figure]:
     if known is not None:
         samples = torch.stack([fit.sample(len(rows), x=rows, seed=seed) for seed in range(4)])
         return "completions", plots.completions(fit.seen(rows), known, samples, kind=kind)
-    return "samples", plots.grid(fit.sample(64), kind=kind, title="samples from the prior")
+    source = getattr(fit.pair.model, "drawn_from", "the prior")
+    return "samples", plots.grid(fit.sample(64), kind=kind, title=f"samples from {source}")
 
 
 def _environment(device: torch.device) -> dict[str, Any]:
@@ -256,18 +434,22 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _history(text: str) -> list[Row]:
-    rows = [json.loads(line) for line in text.splitlines()]
-    if not rows or not all(isinstance(row, dict) for row in rows):
+def _history(text: str, *, begun: bool) -> list[Row]:
+    """The rows; of a run that was only begun maybe none, and the last line may have been broken off."""
+    lines = text.splitlines()
+    rows = [from_json(line) for line in (lines[: text.count("\n")] if begun else lines)]
+    if not (rows or begun) or not all(isinstance(row, dict) for row in rows):
         raise ValueError("expected a line for each iteration, with its numbers by name")
     return rows
 
 
-def _read(path: Path, parse: Any) -> Any:
+def _read(folder: Path, name: str, parse: Callable[[str], Any], *, at_most: int = MOST_TEXT) -> Any:
+    path = inside(folder, name)
+    text = read_text(path, at_most=at_most)
     try:
-        return parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {as_line(error)}") from None
 
 
 def _write_json(path: Path, content: Any) -> None:

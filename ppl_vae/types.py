@@ -16,12 +16,13 @@ P     likelihood parameters per data element (decoder features)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-__all__ = ["KINDS", "DataSpec", "Kind", "Terms"]
+__all__ = ["KINDS", "SCORES", "DataSpec", "Kind", "Terms", "score_of"]
 
 Kind = Literal["binary", "unit_interval", "real", "count", "categorical"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -39,6 +40,9 @@ class DataSpec:
         classes: names of the classes where the data are labelled.
         levels: number of categories of categorical data.
         missing: whether entries may be missing (NaN).
+
+    Raises:
+        ValueError: a field that is not what it should be.
     """
 
     event_shape: tuple[int, ...]
@@ -47,6 +51,33 @@ class DataSpec:
     classes: tuple[str, ...] = ()
     levels: int | None = None
     missing: bool = False
+
+    def __post_init__(self) -> None:
+        sized = isinstance(self.event_shape, tuple) and all(_whole(size, 1) for size in self.event_shape)
+        named = isinstance(self.classes, tuple) and all(isinstance(name, str) for name in self.classes)
+        for name, expected, found in (
+            ("event_shape", "whole numbers of at least 1", sized),
+            ("kind", f"one of {', '.join(KINDS)}", self.kind in KINDS),
+            ("size", "a whole number", _whole(self.size, 0)),
+            ("classes", "names", named),
+            ("levels", "a whole number of at least 1, or none", self.levels is None or _whole(self.levels, 1)),
+            ("missing", "true or false", isinstance(self.missing, bool)),
+        ):
+            if not found:
+                raise ValueError(f"expected {name} of data: {expected}, got {str(getattr(self, name))[:80]!r}")
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+SCORES = {"elbo": "ELBO", "log_joint": "log p(x, z)", "reconstruction": "reconstruction: log p(x | z)"}
+"""What the mean of log p(x, z) - log q(z | x) is called: of a density, of a point, and of a code without p(z)."""
+
+
+def score_of(row: Mapping[str, Any]) -> str:
+    """The one of :data:`SCORES` that a row of numbers is about; ``elbo`` if it has none."""
+    return next((name for name in SCORES if row.get(name) is not None), "elbo")
 
 
 class Terms(NamedTuple):

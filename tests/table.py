@@ -155,6 +155,9 @@ OBJECTIVES: dict[str, pv.Objective] = {
     "InfoVAE-rbf": pv.InfoVAE(kl_weight=0.5, kernel="rbf", bandwidth=2.0, particles=2, kl="sampled"),
 }
 
+# Gradients that go through the draws and have no other way.
+REPARAMETERIZED = ("sticking_the_landing", "doubly_reparameterized")
+
 WARM_UPS: dict[str, pv.WarmUp] = {
     "NoWarmUp": pv.NoWarmUp(),
     "LinearWarmUp": pv.LinearWarmUp(epochs=3),
@@ -176,11 +179,13 @@ def vae(**changes: Any) -> pv.VAE:
     return dataclasses.replace(pv.VAE(latent_dim=LATENT, decoder=TINY), **changes)
 
 
+def vae_of(prior: pv.Prior, **changes: Any) -> pv.VAE:
+    """A small VAE with this prior, of a latent dimension that it takes."""
+    return vae(prior=prior, latent_dim=2 * LATENT if isinstance(prior, pv.FactorizedCategorical) else LATENT, **changes)
+
+
 MODELS: dict[str, pv.Model] = {
-    **{
-        f"VAE-{name}": vae(prior=prior, latent_dim=2 * LATENT if isinstance(prior, pv.FactorizedCategorical) else LATENT)
-        for name, prior in PRIORS.items()
-    },
+    **{f"VAE-{name}": vae_of(prior) for name, prior in PRIORS.items()},
     **{f"VAE-{name}": vae(likelihood=likelihood) for name, likelihood in LIKELIHOODS.items()},
     **{f"VAE-{name}": vae(decoder=network) for name, network in NETWORKS.items()},
     "FactorAnalysis": pv.FactorAnalysis(latent_dim=LATENT),
@@ -213,6 +218,8 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "Labels": pv.Labels(),
     "Baseline": pv.Baseline(network=TINY, learning_rate=1e-2),
     "ColumnGroup": pv.ColumnGroup(columns=(0, 2), likelihood=pv.Categorical(levels=3)),
+    "AIS": pv.AIS(temperatures=100, schedule="sigmoid"),
+    "Gaps": pv.Gaps(samples=4, tolerance=0.1),
     "DataSource": pv.DataSource(source="mnist", binarize="dynamic", valid=0.05),
 }
 
@@ -229,6 +236,12 @@ def fits(model: pv.Model, guide: pv.Guide) -> bool:
     if made_of_posteriors and isinstance(guide, (pv.AmortizedDelta, pv.SemiAmortized)):
         return False
     return latent_kind(model) in SERVED.get(type(guide), {"continuous", "simplex"})
+
+
+def follows(objective: pv.Objective, guide: pv.Guide) -> bool:
+    """Whether the objective can follow the guide's draws; one that must be refuses those that are not reparameterized."""
+    must = isinstance(objective, pv.InfoVAE) or getattr(objective, "gradient", "") in REPARAMETERIZED
+    return not (must and isinstance(guide, pv.AmortizedCategorical))
 
 
 def latent_kind(model: pv.Model) -> str:

@@ -164,7 +164,7 @@ def test_a_ready_declaration_fits(path: Path) -> None:
     model = declared if isinstance(declared, pv.Model) else MIXTURES["spherical"]
     guide = declared if isinstance(declared, pv.Guide) else None
     fitted = pv.fit(model, all_of(randn(60, 12)), guide=guide, method=pv.SVI(epochs=1))
-    assert math.isfinite(fitted.history[-1]["elbo"])
+    assert math.isfinite(fitted.history[-1][fitted.pair.score])
 
 
 def test_what_cannot_be_is_refused_with_the_remedy(factors: pv.Data) -> None:
@@ -214,9 +214,10 @@ def test_every_parameter_of_a_bayesian_pair_gets_a_gradient_and_survives_its_sta
         assert [n for n, p in pair.named_parameters() if p.grad is None or not p.grad.any()] == []
         other.load_state_dict(pair.state_dict())
         torch.manual_seed(0)
-        one = elbo_terms(pair, (x,), samples=2).elbo
-        torch.manual_seed(0)
-        torch.testing.assert_close(elbo_terms(other, (x,), samples=2).elbo, one, rtol=0, atol=0)
+        with torch.no_grad():
+            one = elbo_terms(pair, (x,), samples=2).elbo
+            torch.manual_seed(0)
+            torch.testing.assert_close(elbo_terms(other, (x,), samples=2).elbo, one, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

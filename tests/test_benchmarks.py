@@ -1,14 +1,18 @@
 """The benchmark of SVI runs as documented; what it measures is not judged here."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import ppl_vae as pv
 from benchmarks import svi
-from benchmarks.peers.task import SIZES
+from benchmarks.peers import ours, torch_loop
+from benchmarks.peers.task import SIZES, rows
 
 PEERS = ("ours_eager", "numpyro", "floor")
 
@@ -44,6 +48,27 @@ def test_sides_that_do_other_work_are_found_out():
         svi.check({"ours": (10, 100.0), "torch": (10, 105.0)})
     with pytest.raises(RuntimeError, match="same work"):
         svi.check({"ours": (10, 100.0), "torch": (10, float("nan"))})
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_both_sides_train_networks_of_one_size(name):
+    assert ours.parameters(SIZES[name]) == torch_loop.parameters(SIZES[name])
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_both_sides_climb_the_same_bound(samples):
+    size = dataclasses.replace(SIZES["iwae"], data=16, hidden=5, latent=2, samples=samples)
+    pair = pv.build(*ours.declared(size), ours.loaded(size, rows(size)).spec)
+    theirs = torch_loop.program(size)
+    for mine, other in ((pair.guide, theirs.encoder), (pair.model, theirs.decoder)):
+        for value, source in zip(mine.parameters(), other.parameters(), strict=True):
+            value.data.copy_(source)
+    x = torch.from_numpy(rows(size)[:8]).float()
+    objective = ours.objective(size).build(pair)
+    with torch.no_grad():
+        losses = torch.tensor([[objective(x).loss, theirs(x)] for _ in range(500)])
+    error = losses.std(0).norm() / 500**0.5
+    assert (losses.mean(0).diff().abs() < 4 * error).all()
 
 
 def test_an_epoch_is_whole_batches():

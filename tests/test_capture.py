@@ -21,10 +21,10 @@ from torch import Tensor, nn
 import ppl_vae as pv
 import ppl_vae.capture
 import ppl_vae.inference.step
-from ppl_vae.capture import CaptureError, CudaGraph, capture
+from ppl_vae.capture import CaptureError, CudaGraph, Graph, capture
 from ppl_vae.evaluate import log_weights
-from ppl_vae.evaluate.batches import _records
-from ppl_vae.inference.machine import arithmetic
+from ppl_vae.evaluate.replay import _records
+from ppl_vae.inference.machine import layers
 from ppl_vae.inference.method import Remark
 from ppl_vae.inference.optimizers import OPTIMIZERS, Optimizer
 from ppl_vae.inference.step import WORTH_RECORDING, Step
@@ -329,6 +329,15 @@ def test_a_program_that_differs_from_call_to_call_stays_eager() -> None:
         pv.fit(Jittery(), data, guide=Guide(), method=pv.SVI(epochs=30))
 
 
+def test_a_compiled_step_that_parts_from_its_record_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Graph, *inputs: Tensor) -> Callable[..., list[Tensor]]:
+        return lambda *tensors: [value + 1 for value in self(*tensors)]
+
+    monkeypatch.setattr(Graph, "compiled", wrong)
+    with pytest.raises(ValueError, match=r"cannot be compiled \(compiled, it parts from its own record"):
+        pv.fit(vae(), pv.load_data("digits"), method=pv.SVI(epochs=1, compile=True))
+
+
 def test_without_a_compiler_steps_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any) -> None:
         raise CaptureError("no C++ compiler")
@@ -408,7 +417,7 @@ def test_layers_in_bfloat16_leave_log_probabilities_in_float32() -> None:
     torch.manual_seed(0)
     linear, x = nn.Linear(40, 30), torch.randn(20, 40)
     exact = linear(x)
-    with arithmetic("bf16"):
+    with layers("bf16"):
         rounded = linear(x)
         assert dist.Normal(rounded, 1.0).log_prob(torch.zeros(30)).dtype == torch.float32
         assert torch.equal(linear.double()(x.double()), linear(x.double()))

@@ -183,7 +183,7 @@ def test_what_a_person_reads(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["fit", *SMALL, "--data", "binary.npz", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
     assert cli.main(["evaluate", "run", "--samples", "3"]) == 0
-    assert "log_likelihood" in capsys.readouterr().out
+    assert "iwae" in capsys.readouterr().out
     assert cli.main(["list", "VAE"]) == 0
     out = capsys.readouterr().out
     assert "z ~ Normal(0, I_8); x | z ~ Bernoulli(logits = MLP(z))" in out
@@ -334,13 +334,17 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in refused(arguments, folder, capsys)
 
 
-def test_a_fit_that_diverges_is_one_line_and_exit_code_1(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_fit_that_diverges_is_one_line_and_exit_code_1(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     diverge = ["--data", "real.npy", "--model.likelihood", "Gaussian", "--method.optimizer", "sgd", "--method.batch_size", "4"]
-    assert "lower the learning rate" in refused([*FIT, *diverge, "--method.learning_rate", "1e30"], folder, capsys)
+    run = tmp_path / "run"
+    line = refused([*FIT, *diverge, "--method.learning_rate", "1e30", "--out", str(run)], folder, capsys)
+    assert "lower the learning rate" in line
+    assert f"see {run / 'postmortem'}" in line
+    assert len(list((run / "postmortem").glob("*.txt"))) == 1
 
 
 OPTIONS = {
-    "fit": ("--model", "--guide", "--method", "--data", "--config", "--out", "--overwrite", "--device", "--quiet", "--json"),
+    "fit": ("--model", "--guide", "--method", "--data", "--config", "--out", "--resume", "--overwrite", "--device", "--json"),
     "compare": ("--model", "--methods", "--guides", "--data", "--seeds", "--out", "--overwrite", "--device", "--json"),
     "evaluate": ("run", "--data", "--split", "--samples", "--seed", "--device", "--trust", "--json"),
     "sample": ("run", "--n", "--out", "--draws", "--seed", "--device", "--trust", "--json"),

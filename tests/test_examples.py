@@ -19,12 +19,17 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 # Arguments that make an example tiny, and a word of what it prints.
 EXAMPLES: dict[str, tuple[list[str], str]] = {
     "autoencoder_vs_vae.py": (["--epochs", "1", "--hidden", "20"], "random codes to the nearest"),
+    "beta_sweep.py": (["--epochs", "1", "--betas", "0.5", "2"], "distortion"),
     "cvae_completion.py": (["--epochs", "1", "--baseline-epochs", "1", "--quadrants", "2", "--out", "completions"], "baseline"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
+    "guides_compared.py": (["--epochs", "1", "--samples", "5", "--guides", "diagonal", "flow (IAF)"], "flow (IAF) "),
+    "likelihoods_compared.py": (["--epochs", "1", "--likelihoods", "Beta", "categorical"], "bits per pixel"),
     "own_prior.py": (["--epochs", "1"], "Laplace(0, b)^8"),
     "plain_pyro_pair.py": (["--epochs", "1"], "store: 0 parameters"),
     "ppca_linear_vae.py": (["--epochs", "2", "--variances", "6"], "scikit-learn PCA.score"),
+    "priors_compared.py": (["--epochs", "1", "--samples", "5", "--priors", "uniform", "VampPrior of 50"], "VampPrior of 50 "),
+    "rotation_gap.py": (["--degrees", "45", "--rows", "20", "--out", "rotation.png"], "in closed form"),
     "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
 }
@@ -34,6 +39,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
 RUNNER = """
 import contextlib, io, json, os, runpy, sys, traceback, warnings
 from ppl_vae import cli
+from ppl_vae.inference.method import Remark
 
 def attempt(function, *arguments):
     printed, error = io.StringIO(), ""
@@ -49,11 +55,13 @@ def run(path, *arguments):
     runpy.run_path(path, run_name="__main__")
 
 def understand(*words):
+    cli.options._resumed = lambda arguments: []  # there is no such run here
     options = cli._parser().parse_args(cli.expand(list(words)))
     assert options.verb == words[0]
 
 job = json.load(sys.stdin)
 warnings.simplefilter("error")
+warnings.filterwarnings("ignore", category=Remark)  # on what a fit of one epoch is worth
 results = {name: attempt(run, *words) for name, words in job["scripts"].items()}
 os.chdir(job["root"])
 results |= {name: attempt(understand, *words) for name, words in job["commands"].items()}

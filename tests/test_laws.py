@@ -86,6 +86,7 @@ ALL_PAIRS = {
     if m not in ONE_GUIDE or guide == guide_for(model)
 }
 PAIRS = {name: pair for name, pair in ALL_PAIRS.items() if fits(*pair)}
+ENCODED = {name: pair for name, pair in PAIRS.items() if not isinstance(pair[1], (pv.ExactPosterior, pv.BayesianGuide))}
 MISFITS = {name: pair for name, pair in ALL_PAIRS.items() if not fits(*pair)}
 # A point is no density, and the KL of a mixture or a flow has no closed form: see test_guides.py.
 SAMPLED = (pv.AmortizedDelta, pv.AmortizedFlow, pv.AmortizedMixture)
@@ -249,6 +250,24 @@ def test_a_network_maps_shape_to_shape(entry: pv.Network) -> None:
 # --- pairs ----------------------------------------------------------------------------------------------------------------
 
 
+@cases(ENCODED)
+def test_a_guide_is_a_member_of_its_family_at_local_parameters(entry: tuple) -> None:
+    pair = built(*entry)
+    x = rows(kind_for(entry[0]))
+    draws = []
+    with torch.no_grad():
+        local = pair.guide.local(x)
+        assert all(len(parameter) == ROWS for parameter in local)
+        for q in (pair.guide.posterior(x), pair.guide.at(*local)):
+            torch.manual_seed(0)
+            draws.append(q.sample())
+            draws.append(q.log_prob(draws[-1]))
+            torch.manual_seed(0)
+            draws.append(pair.guide.draw(q, x))
+    for ours, theirs in zip(draws[:3], draws[3:], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 @cases(PAIRS)
 def test_sites_plates_and_shapes_of_model_and_guide_agree(entry: tuple, device: torch.device, dtype: torch.dtype) -> None:
     pair = built(*entry).to(device, dtype)
@@ -352,11 +371,14 @@ def test_the_loss_falls_on_the_models_own_samples(entry: pv.Model) -> None:
     data = pv.load_data(x.numpy(), kind=kind, valid=0.2, test=0.0)
     fitted = pv.fit(entry, data, guide=guide_for(entry), method=method)
     assert fitted.history[-1]["objective"] > fitted.history[0]["objective"]
-    # An enumerated bound is not told apart into its halves while it is climbed, only when it is evaluated.
-    kl = "valid_kl" if entry.posterior_family == "discrete" else "kl"
-    # A prior made of the posteriors has a sampled KL, which data as poor as these leave at zero up to its noise.
-    slack = 0.05 if hasattr(getattr(source.model, "prior", None), "attach") else 1e-3
-    assert all(row[kl] > -slack for row in fitted.history)
+    fitted.pair.eval()
+    with torch.no_grad():
+        kl = torch.stack([elbo_terms(fitted.pair, (x,)).kl.mean() for _ in range(50)]).double()
+    assert kl.mean() >= -4 * kl.std() / 50**0.5 - 1e-5  # its mean is no less than zero, a draw of it may be
+    # In closed form; an enumerated bound is told apart into its halves only when it is evaluated.
+    if kl.std() == 0 and fitted.pair.score == "elbo":
+        name = "valid_kl" if entry.posterior_family == "discrete" else "kl"
+        assert all(row[name] >= -1e-3 for row in fitted.history)
 
 
 # --- what is exact --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ HISTORY = [
     for e in range(4)
 ]
 
+TRACKED = [{**row, "valid_elbo": -100.0, "valid_iwae_50": -95.0, "valid_kl_per_dimension": [1.0, 2.0]} for row in HISTORY]
+
 # every picture of the library at a tiny size
 PICTURES = {
     "grey": lambda: plots.grid(torch.rand(5, 1, 4, 3), kind="unit_interval", title="five"),
@@ -38,6 +40,12 @@ PICTURES = {
     "many classes": lambda: plots.latent_scatter(torch.randn(30, 2), torch.arange(30)),
     "projected": lambda: plots.latent_scatter(torch.randn(9, 5)),
     "collapsed": lambda: plots.latent_scatter(torch.ones(9, 5)),
+    "aggregate": lambda: plots.aggregate(torch.randn(9, 5), torch.randn(20, 5)),
+    "aggregate of one": lambda: plots.aggregate(torch.zeros(9, 1), torch.zeros(20, 1)),
+    "tracked": lambda: plots.tracked(TRACKED),
+    "runs": lambda: plots.runs(
+        [{"run": "a", "elbo": -1.0, "elbo_se": 0.1}, {"run": "b", "iwae": -2.0}], [HISTORY, HISTORY[:1]]
+    ),
 }
 
 
@@ -222,3 +230,25 @@ def test_save_refuses_other_formats_and_leaves_nothing_of_a_failure(tmp_path, mo
     with pytest.raises(OSError, match="disk full"):
         plots.save(figure, path)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("picture.png", b"old")]
+
+
+def test_the_aggregate_posterior_shows_the_dimensions_that_vary_most():
+    codes = torch.randn(50, 6) * torch.tensor([0.1, 3.0, 1.0, 0.5, 2.0, 0.2])
+    figure = plots.aggregate(codes, torch.randn(50, 6), most=3)
+    assert [ax.get_xlabel() for ax in figure.axes] == ["$z_{2}$", "$z_{5}$", "$z_{3}$"]
+
+
+def test_tracked_numbers_have_a_panel_each():
+    figure = plots.tracked(TRACKED)
+    assert [ax.get_title() for ax in figure.axes] == ["iwae 50", "kl per dimension"]
+    assert [len(ax.lines) for ax in figure.axes] == [1, 2]
+    assert plots.tracked(HISTORY) is None
+    with pytest.raises(ValueError, match="at least one row"):
+        plots.tracked([])
+
+
+def test_codes_and_prior_must_fit():
+    with pytest.raises(ValueError, match="expected codes"):
+        plots.aggregate(torch.randn(9, 5), torch.randn(9, 4))
+    with pytest.raises(ValueError, match="finite codes"):
+        plots.aggregate(torch.full((9, 5), NAN), torch.randn(9, 5))

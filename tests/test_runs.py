@@ -18,7 +18,7 @@ from ppl_vae import plots, runs
 from tests.table import GUIDES, rows, vae
 
 DATA = pv.load_data(rows("binary", 40), y=[0, 1] * 20)
-PICTURES = {"data.png", "reconstructions.png", "samples.png", "learning_curve.png", "latent.png"}
+PICTURES = {"data.png", "reconstructions.png", "samples.png", "learning_curve.png", "latent.png", "aggregate.png"}
 TEXTS = {"config.yaml", "data.json", "model.safetensors", "history.jsonl", "metrics.json", "environment.json"}
 
 

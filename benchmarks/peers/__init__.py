@@ -24,6 +24,7 @@ class Peer:
         extra: what installs the library.
         cached: whether it keeps what it compiled for the next process.
         exact: whether its network has the size that ours has, and its loss is ours.
+        any_size: whether it has convolutions and the importance-weighted bound, too.
     """
 
     module: str
@@ -32,6 +33,7 @@ class Peer:
     extra: str = "ppl_vae"
     cached: bool = False
     exact: bool = True
+    any_size: bool = True
 
 
 PEERS = {
@@ -40,8 +42,11 @@ PEERS = {
     "ours_eager": Peer("ours", "ours, not compiled", {"compile": False}),
     "torch": Peer("torch_loop", "PyTorch + DataLoader"),
     "torch_compiled": Peer("torch_loop", "PyTorch compiled + DataLoader", {"compiled": True}, cached=True),
+    "torch_in_memory": Peer(
+        "torch_loop", "PyTorch compiled, rows in memory", {"compiled": True, "in_memory": True}, cached=True
+    ),
     "pyro": Peer("pyro_svi", "Pyro SVI + DataLoader"),
-    "pythae": Peer("pythae_trainer", "pythae", extra="ppl_vae[bench]"),
-    "numpyro": Peer("numpyro_scan", "NumPyro, lax.scan", extra="ppl_vae[bench]"),
-    "floor": Peer("floor", "matrix products + fused Adam", exact=False),
+    "pythae": Peer("pythae_trainer", "pythae", extra="ppl_vae[bench]", any_size=False),
+    "numpyro": Peer("numpyro_scan", "NumPyro, lax.scan", extra="ppl_vae[bench]", any_size=False),
+    "floor": Peer("floor", "matrix products + fused Adam", exact=False, any_size=False),
 }

@@ -1,9 +1,11 @@
-"""Ours: a declared VAE through ``pv.fit``, an epoch being a row of the fit's history."""
+"""Ours: a declared VAE through ``pv.fit``, an epoch being a row of the fit's history; as images where it is convolutional."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
+
+import numpy as np
 
 import ppl_vae as pv
 from benchmarks.peers.task import LEARNING_RATE, Report, Size, Task, rows
@@ -14,30 +16,37 @@ __all__ = ["parameters", "train"]
 
 def declared(size: Size) -> tuple[pv.VAE, pv.AmortizedNormal]:
     """Model and guide."""
-    network = pv.MLP(hidden=(size.hidden,))
+    network = pv.Conv(channels=size.channels) if size.channels else pv.MLP(hidden=(size.hidden,))
     return pv.VAE(latent_dim=size.latent, decoder=network), pv.AmortizedNormal(encoder=network)
 
 
-def loaded(x: Any) -> pv.Data:
+def objective(size: Size) -> pv.Objective:
+    """What is climbed."""
+    return pv.IWAE(samples=size.samples) if size.samples > 1 else pv.ELBO()
+
+
+def loaded(size: Size, x: np.ndarray) -> pv.Data:
     """The rows as they are, all of them to train on."""
-    return pv.load_data(x, scale="none", valid=0.0, test=0.0)
+    shape = (1, size.side, size.side) if size.channels else (size.data,)
+    return pv.load_data(x.reshape(-1, *shape), scale="none", valid=0.0, test=0.0)
 
 
 def parameters(size: Size) -> int:
     """Numbers that are trained."""
     few = dataclasses.replace(size, rows=2)
-    return count(pv.build(*declared(size), loaded(rows(few)).spec))
+    return count(pv.build(*declared(size), loaded(size, rows(few)).spec))
 
 
 def train(task: Task, report: Report, **options: Any) -> None:
     """One fit; the next epoch begins when ``report`` returns."""
     model, guide = declared(task.size)
-    method = pv.SVI(epochs=task.epochs, batch_size=task.size.batch, learning_rate=LEARNING_RATE, schedule="constant", **options)
+    options |= {"objective": objective(task.size), "batch_size": task.size.batch}
+    method = pv.SVI(epochs=task.epochs, learning_rate=LEARNING_RATE, schedule="constant", **options)
     before = 0.0
 
     def progress(row: dict[str, Any]) -> None:
         nonlocal before
         seconds, before = row["seconds"] - before, row["seconds"]
-        report(seconds, -row["elbo"])
+        report(seconds, -row["objective"])
 
-    pv.fit(model, loaded(task.x), guide=guide, method=method, device=task.device, progress=progress)
+    pv.fit(model, loaded(task.size, task.x), guide=guide, method=method, device=task.device, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import SVI, TraceMeanField_ELBO
+from pyro.infer import SVI, RenyiELBO, TraceMeanField_ELBO
 from pyro.optim import Adam
 from torch import Tensor, nn
 
@@ -48,7 +48,9 @@ def train(task: Task, report: Report) -> None:
     pyro.set_rng_seed(0)
     batches = loader(task)
     vae = VAE(task.size).to(task.device)
-    svi = SVI(vae.model, vae.guide, Adam({"lr": LEARNING_RATE}), loss=TraceMeanField_ELBO())
+    several = RenyiELBO(alpha=0, num_particles=task.size.samples, vectorize_particles=True, max_plate_nesting=1)
+    loss = several if task.size.samples > 1 else TraceMeanField_ELBO()
+    svi = SVI(vae.model, vae.guide, Adam({"lr": LEARNING_RATE}), loss=loss)
 
     def epoch() -> float:
         return sum(svi.step(x.to(task.device, non_blocking=True)) for (x,) in batches) / len(task.x)

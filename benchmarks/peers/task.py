@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -20,17 +21,19 @@ Report = Callable[[float, float], None]
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A row of the table: a VAE of one hidden layer a side, and the data it sees.
+    """A row of the table: a VAE of one hidden layer or two convolutions a side, and the data it sees.
 
     Args:
         name: of the row.
         data: D, binary values in a datum.
-        hidden: H, width of both hidden layers.
+        hidden: H, width of both hidden layers; of no meaning where there are ``channels``.
         latent: K, dimensions of z.
         batch: B, data in a step.
         rows: N, data in an epoch, a multiple of B.
         threads: CPU threads of every side; ``None`` is what each library takes by itself.
         epochs: of every side in a round, of which the median counts.
+        channels: of the encoder's convolutions (4 x 4, stride 2), the decoder being its mirror image; none is an MLP.
+        samples: S, of z for each datum; above 1 the importance-weighted bound is climbed.
     """
 
     name: str
@@ -41,6 +44,18 @@ class Size:
     rows: int
     threads: int | None = None
     epochs: int = 1
+    channels: tuple[int, ...] = ()
+    samples: int = 1
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is an MLP that climbs the ELBO, which every side has."""
+        return not self.channels and self.samples == 1
+
+    @property
+    def side(self) -> int:
+        """Height and width of the data as images."""
+        return math.isqrt(self.data)
 
     @property
     def steps(self) -> int:
@@ -48,7 +63,15 @@ class Size:
         return self.rows // self.batch
 
     def __str__(self) -> str:
-        return f"{self.data}-{self.hidden}-{self.latent}, batch {self.batch}, {self.rows} rows"
+        channels = "-".join(map(str, self.channels))
+        network = f"{self.side}x{self.side}, channels {channels}, latent {self.latent}" if channels else self.widths
+        samples = f"{self.samples} samples, " if self.samples > 1 else ""
+        return f"{network}, {samples}batch {self.batch}, {self.rows} rows"
+
+    @property
+    def widths(self) -> str:
+        """Of an MLP."""
+        return f"{self.data}-{self.hidden}-{self.latent}"
 
 
 SIZES = {
@@ -57,6 +80,8 @@ SIZES = {
         Size("toy", data=64, hidden=32, latent=8, batch=64, rows=64 * 128, threads=1, epochs=3),
         Size("mnist", data=784, hidden=400, latent=20, batch=128, rows=128 * 48),
         Size("wide", data=784, hidden=2000, latent=50, batch=512, rows=512 * 12),
+        Size("conv", data=784, hidden=0, latent=20, batch=128, rows=128 * 24, channels=(32, 64)),
+        Size("iwae", data=784, hidden=200, latent=50, batch=20, rows=20 * 64, samples=50),
     )
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from benchmarks.peers.task import MIN_SCALE, Size, Task
 
-__all__ = ["Decoder", "Encoder", "count", "loader", "mlp"]
+__all__ = ["Decoder", "Encoder", "InMemory", "convolutions", "count", "loader", "mlp"]
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -20,12 +21,29 @@ def mlp(*widths: int) -> nn.Sequential:
     return nn.Sequential(*itertools.chain(*maps))[:-1]
 
 
+def convolutions(size: Size) -> tuple[nn.Sequential, nn.Sequential]:
+    """From rows to twice the latent variables and from these to rows, halving images and doubling them."""
+    wide = (1, *size.channels)
+    small = size.side // 2 ** len(size.channels)
+    code = size.channels[-1] * small**2
+    down = [[nn.Conv2d(a, b, 4, stride=2, padding=1), nn.ReLU()] for a, b in itertools.pairwise(wide)]
+    up = [[nn.ReLU(), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)] for a, b in itertools.pairwise(wide[::-1])]
+    encoder = [
+        nn.Unflatten(-1, (1, size.side, size.side)),
+        *itertools.chain(*down),
+        nn.Flatten(),
+        nn.Linear(code, 2 * size.latent),
+    ]
+    image = nn.Unflatten(-1, (size.channels[-1], small, small))
+    return nn.Sequential(*encoder), nn.Sequential(nn.Linear(size.latent, code), image, *itertools.chain(*up), nn.Flatten())
+
+
 class Encoder(nn.Module):
     """x ``(B, D)`` to mean and standard deviation of q(z | x), ``(B, K)`` each."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        self.layers = mlp(size.data, size.hidden, 2 * size.latent)
+        self.layers = convolutions(size)[0] if size.channels else mlp(size.data, size.hidden, 2 * size.latent)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Both moments."""
@@ -34,11 +52,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The latent z ``(B, K)`` to logits of x, ``(B, D)``."""
+    """The latent z ``(..., B, K)`` to logits of x, ``(..., B, D)``; convolutions take no axis before B."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
-        self.layers = mlp(size.latent, size.hidden, size.data)
+        self.layers = convolutions(size)[1] if size.channels else mlp(size.latent, size.hidden, size.data)
 
     def forward(self, z: Tensor) -> Tensor:
         """The logits."""
@@ -55,3 +73,16 @@ def loader(task: Task) -> DataLoader:
     rows = TensorDataset(torch.from_numpy(task.x).float())
     order = RandomSampler(rows, generator=torch.Generator().manual_seed(0))
     return DataLoader(rows, task.size.batch, sampler=order, pin_memory=task.device == "cuda")
+
+
+class InMemory:
+    """The same batches from one float32 tensor on the device."""
+
+    def __init__(self, task: Task) -> None:
+        self.rows = torch.from_numpy(task.x).float().to(task.device)
+        self.batch = task.size.batch
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __iter__(self) -> Iterator[tuple[Tensor]]:
+        order = torch.randperm(len(self.rows), generator=self.generator).to(self.rows.device)
+        return ((self.rows[chosen],) for chosen in order.split(self.batch))

@@ -1,4 +1,4 @@
-"""The command line: ``ppl-vae fit | compare | evaluate | sample | encode | list``.
+"""The command line: ``ppl-vae fit | compare | evaluate | sample | encode | report | list``.
 
 Options are the fields of the declarations themselves: ``--model.prior GaussianMixture --model.prior.components 50`` is
 ``VAE(prior=GaussianMixture(components=50))``. A module here is a verb: its ``options`` and what it does, ``run``.
@@ -13,11 +13,12 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, sample
-from ppl_vae.cli.options import expand
+from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, report, sample
+from ppl_vae.cli.options import check_files, expand
 from ppl_vae.cli.output import notes
 from ppl_vae.cli.refusals import explain, refuse
 from ppl_vae.declaration import enable_families
+from ppl_vae.inference.keeper import Interrupted
 
 __all__ = ["main"]
 
@@ -27,6 +28,7 @@ VERBS: dict[str, Any] = {
     "evaluate": evaluate,
     "sample": sample,
     "encode": encode,
+    "report": report,
     "list": catalogue,
 }
 
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's own class is named by its import path from where the user stands
     try:
+        check_files(arguments)
         parser = _parser()
         options = parser.instantiate(parser.parse_args(expand(arguments)))
         chosen = {name: value for name, value in vars(options[options.verb]).items() if name != "config"}
@@ -46,8 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(explain(str(error)), code=2)
     except FloatingPointError as error:
         return refuse(str(error), code=1)
+    except Interrupted as stop:
+        return refuse(str(stop), code=stop.code)
     except KeyboardInterrupt:
-        return refuse("interrupted; nothing was saved", code=130)
+        return refuse("interrupted", code=130)
     return 0
 
 

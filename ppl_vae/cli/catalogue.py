@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser
 
 from ppl_vae.cli.output import print_json
@@ -12,28 +18,28 @@ from ppl_vae.inference import SVI
 from ppl_vae.inference.fit import default_guide
 from ppl_vae.models import Model
 
-__all__ = ["declared", "options", "run"]
+__all__ = ["declared", "options", "run", "used"]
+
+FOLDERS = ("models", "guides", "methods")
 
 
 def run(*, name: str | None, json: bool) -> None:
-    """List what can be declared, or tell the story and the fields of one declaration."""
+    """List what can be declared and the YAML files here that use it, or tell the story and the fields of one declaration."""
     if name is not None:
-        found = {cls.__name__: cls for members in declared().values() for cls in members}
-        if name not in found:
-            raise ValueError(f"unknown declaration {name!r}: choose from {', '.join(sorted(found))}")
-        declaration = found[name]()
-        story = str(declaration)
-        if isinstance(declaration, Model):
-            story += f"\n{default_guide(declaration, SVI())}"
-        if json:
-            return print_json({"story": story, **declaration.to_dict()})
-        print(f"{_summary(found[name])}\n\n{story}\n\n{declaration.to_yaml()}", end="")
-        return None
-    catalogue = {family: {cls.__name__: _summary(cls) for cls in members} for family, members in declared().items()}
+        return _tell(name, json=json)
+    files = used()
+    catalogue = {
+        family: {cls.__name__: {"summary": _summary(cls), "files": files.get(cls.__name__, [])} for cls in members}
+        for family, members in declared().items()
+    }
     if json:
         return print_json(catalogue)
-    for family, members in catalogue.items():
-        print(f"{family}:", *(f"  {name:<18} {summary}" for name, summary in members.items()), sep="\n")
+    for family, entries in catalogue.items():
+        width = max(map(len, entries))
+        print(f"{family}:")
+        for entry, told in entries.items():
+            print(f"  {entry:<{width}}  {told['summary']}")
+            print(*(f"  {'':<{width}}  {file}\n" for file in told["files"]), sep="", end="")
     return None
 
 
@@ -46,6 +52,41 @@ def declared() -> dict[str, list[type[Declaration]]]:
     """The declarations of each family, by its name."""
     families = [cls for cls in Declaration.__subclasses__() if inspect.isabstract(cls)]
     return {family.__name__: list(family_members(family)) for family in families}
+
+
+def used() -> dict[str, list[str]]:
+    """The YAML files in ``models``, ``guides`` and ``methods`` of where the user stands, by the names that stand in them."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(chain.from_iterable(Path(folder).glob("*.yaml") for folder in FOLDERS)):
+        with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):  # a folder of that name need not be ours
+            for name in sorted(set(_names(yaml.safe_load(path.read_text(encoding="utf-8"))))):
+                found.setdefault(name, []).append(path.as_posix())
+    return found
+
+
+def _names(config: Any) -> Iterator[str]:
+    """Every text of a plain config, of an import path the last part."""
+    if isinstance(config, str):
+        yield config.rpartition(".")[2]
+    elif isinstance(config, (list, Mapping)):
+        for value in config.values() if isinstance(config, Mapping) else config:
+            yield from _names(value)
+
+
+def _tell(name: str, *, json: bool) -> None:
+    """The story, the fields and the files of one declaration."""
+    found = {cls.__name__: cls for members in declared().values() for cls in members}
+    if name not in found:
+        raise ValueError(f"unknown declaration {name!r}: choose from {', '.join(sorted(found))}")
+    declaration, files = found[name](), used().get(name, [])
+    story = str(declaration)
+    if isinstance(declaration, Model):
+        story += f"\n{default_guide(declaration, SVI())}"
+    if json:
+        return print_json({"story": story, **declaration.to_dict(), "files": files})
+    print(f"{_summary(found[name])}\n\n{story}\n\n{declaration.to_yaml()}", end="")
+    print(*(f"\n{file}" for file in files), sep="", end="\n" if files else "")
+    return None
 
 
 def _summary(cls: type) -> str:

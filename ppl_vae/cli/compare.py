@@ -1,22 +1,31 @@
-"""``ppl-vae compare``: one declared model, several methods."""
+"""``ppl-vae compare``: one declared model by several methods, or saved runs side by side."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from jsonargparse import ArgumentParser
 
-from ppl_vae import runs
 from ppl_vae.cli.output import print_json, say_saved
 from ppl_vae.data import DataSource, load_data
+from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
 from ppl_vae.inference import Method, compare
+from ppl_vae.inference.keeper import check_free
 from ppl_vae.inference.progress import quiet as say_nothing
 from ppl_vae.models import Model
+from ppl_vae.runs import save_comparison
+from ppl_vae.side_by_side import RunComparison, compare_runs, save_run_comparison
 
 __all__ = ["options", "run"]
 
 
 def run(
     *,
+    runs: list[str],
+    across_data: bool,
+    samples: int | None,
+    trust: list[str],
     model: Model,
     methods: list[Method],
     guides: list[Guide] | None,
@@ -28,22 +37,45 @@ def run(
     quiet: bool,
     json: bool,
 ) -> None:
-    """Fit one declared model by several methods: a table and a picture of what each reaches, and how fast."""
-    folder = None if out is None else runs.check_free(out, overwrite=overwrite, kind="comparison")
+    """Put saved runs side by side; or fit one declared model by several methods: what each reaches, and how fast."""
+    folder = None if out is None else check_free(out, overwrite=overwrite, kind="comparison")
+    if runs:
+        table = compare_runs(runs, across_data=across_data, samples=samples, trust=trust, device=device)
+        return _tell_runs(table, folder, overwrite=overwrite, quiet=quiet, json=json)
+    if across_data or samples is not None:
+        raise ValueError("--across-data and --samples are for saved runs: name their folders, ppl-vae compare RUN1 RUN2")
     progress = say_nothing if quiet or json else None
     found = compare(model, load_data(data), methods=methods, guides=guides, seeds=seeds, device=device, progress=progress)
     if folder is not None:
-        runs.save_comparison(found, folder, overwrite=overwrite)
+        save_comparison(found, folder, overwrite=overwrite)
     if json:
         return print_json(found.to_dict())
     if not quiet:
-        print(f"{model}\n{runs.UNIT}; s: seconds{'; ±: standard deviation over seeds' if seeds > 1 else ''}\n{found}")
+        print(f"{model}\n{UNIT}; s: seconds{'; ±: standard deviation over seeds' if seeds > 1 else ''}\n{found}")
+        say_saved(folder)
+    return None
+
+
+def _tell_runs(table: RunComparison, folder: Path | None, *, overwrite: bool, quiet: bool, json: bool) -> None:
+    if folder is not None:
+        save_run_comparison(table, folder, overwrite=overwrite)
+    if json:
+        return print_json(table.to_dict())
+    if not quiet:
+        print(f"{UNIT}, {table.split} data; ±: standard error over the data; s: seconds\n{table}")
         say_saved(folder)
     return None
 
 
 def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
+    parser.add_argument("runs", type=str, nargs="*", help="run folders to put side by side; no option of a fit matters then")
+    what = "also runs of other data, splits or binarizations, whose numbers do not compare"
+    parser.add_argument("--across_data", "--across-data", action="store_true", help=what)
+    what = "evaluate the runs anew on their test data with so many samples per datum"
+    parser.add_argument("--samples", type=int | None, default=None, help=what)
+    what = "modules of yours whose classes the runs may name"
+    parser.add_argument("--trust", type=str, nargs="+", default=[], help=what)
     what = "the model: a class name, an import path or a YAML file; by default FactorAnalysis"
     parser.add_argument("--model", type=Model, default=None, sub_configs=True, help=what)
     what = "how to fit: [EM,SVI], or with fields [EM,{class_path: SVI, init_args: {epochs: 20}}]"

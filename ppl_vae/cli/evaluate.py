@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from jsonargparse import ArgumentParser
+from torch import Tensor
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
-from ppl_vae.cli.output import print_json, print_table
+from ppl_vae.cli.output import print_json
+from ppl_vae.evaluate import AIS, Gaps
 
 __all__ = ["options", "run"]
+
+FEW_LABELS = (1, 10, 100)  # per class
 
 
 def run(
@@ -18,6 +25,14 @@ def run(
     data_root: str | None,
     split: str | None,
     samples: int,
+    gaps: bool,
+    ais: bool,
+    search: Gaps,
+    annealing: AIS,
+    latents: bool,
+    sample_quality: bool,
+    probe: bool,
+    limit: int | None,
     seed: int,
     device: str,
     trust: list[str],
@@ -26,11 +41,28 @@ def run(
     """Say how good a run is on data, in nats per datum."""
     fitted = runs.load_run(run, trust=trust, device=device)
     name, rows = rows_of(fitted, data, data_root, split or ("test" if data is None else "all"))
-    numbers = {name: fitted.evaluate(rows, samples=samples, seed=seed)}
+    wanted: dict[str, Any] = {"gaps": search if gaps else False, "ais": annealing if ais else False}
+    numbers = fitted.evaluate(rows, samples=samples, **wanted, limit=limit, seed=seed)
+    rows = rows if limit is None else rows[:limit]
+    parts: dict[str, dict[str, Any]] = {}
+    if latents:
+        parts["latents"] = fitted.latents(rows, seed=seed)
+    if sample_quality:
+        parts["sample_quality"] = fitted.sample_quality(rows, seed=seed)
+    if probe:
+        train = fitted.rows(fitted.data, "train")
+        parts["probe"] = fitted.probe(train, rows, labels_per_class=_few(train.labels), seed=seed)
     if json:
-        return print_json({**numbers, "unit": runs.UNIT})
+        return print_json({name: {**numbers, **parts}, "unit": runs.UNIT})
     print(f"{fitted.model}\n{fitted.guide}")
-    return print_table(numbers, runs.UNIT)
+    for title, part in {name: numbers, **parts}.items():
+        _print_numbers(title.replace("_", " "), part, runs.UNIT)
+    return None
+
+
+def _few(labels: Tensor) -> list[int]:
+    """Numbers of labels per class that the training data have enough of."""
+    return [n for n in FEW_LABELS if n <= int(labels.bincount().min())]
 
 
 def options(parser: ArgumentParser) -> None:
@@ -38,3 +70,36 @@ def options(parser: ArgumentParser) -> None:
     run_options(parser)
     data_options(parser, default="test for the run's own data, all for others")
     parser.add_argument("--samples", type=int, default=1, help="samples per datum; above 1 gives the importance-weighted bound")
+    parser.add_argument("--gaps", action="store_true", help="log p(x) - ELBO as approximation and amortization gap")
+    parser.add_argument("--ais", action="store_true", help="annealed importance sampling, between two bounds where possible")
+    what = "what the codes hold: active units, KL by dimension, mutual information, total correlation"
+    parser.add_argument("--latents", action="store_true", help=what)
+    what = "two-sample tests of new samples and the data: MMD, a classifier, precision and recall, Fréchet distance"
+    parser.add_argument("--sample_quality", "--sample-quality", action="store_true", help=what)
+    what = "accuracy of a linear classifier of the codes, also with few labels"
+    parser.add_argument("--probe", action="store_true", help=what)
+    parser.add_argument("--limit", "--n", type=int | None, default=None, help="only the first so many data")
+    parser.add_class_arguments(Gaps, "search", help="how the best q of each datum is looked for, with --gaps")
+    parser.add_class_arguments(AIS, "annealing", help="how it is annealed, with --ais")
+
+
+def _print_numbers(split: str, numbers: dict[str, Any], unit: str) -> None:
+    """Print a line for each number, with its standard error."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{split}, {unit}", title_justify="left")
+    for column in ("", "mean", "standard error"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, value in numbers.items():
+        if isinstance(value, dict):  # why something is left out
+            print(*(f"{left_out}: {why}" for left_out, why in value.items()), sep="\n")
+        elif not name.endswith("_se"):
+            table.add_row(name, _cell(value), _cell(numbers.get(f"{name}_se", "")))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_cell, value))
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

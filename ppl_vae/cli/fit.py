@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -11,7 +12,9 @@ from ppl_vae.cli.output import print_json, print_table, say_saved
 from ppl_vae.data import DataSource, load_data
 from ppl_vae.declaration import Declaration
 from ppl_vae.guides import Guide
-from ppl_vae.inference import SVI, Method, fit
+from ppl_vae.inference import SVI, Keeper, Method, fit
+from ppl_vae.inference.boards import Board, open_board
+from ppl_vae.inference.fit import default_guide
 from ppl_vae.inference.progress import quiet as say_nothing
 from ppl_vae.models import Model
 
@@ -25,26 +28,57 @@ def run(
     method: Method,
     data: DataSource,
     out: str | None,
+    resume: str | None,
+    keep_every: float,
+    trust: list[str],
+    track: str,
+    log: str,
     device: str,
     overwrite: bool,
     quiet: bool,
     json: bool,
 ) -> None:
     """Fit a declared model to data and save the run: declaration, weights, history, metrics, pictures."""
-    folder = None if out is None else runs.check_free(out, overwrite=overwrite)
-    loaded = load_data(data)
-    fitted = fit(model, loaded, guide=guide, method=method, device=device, progress=say_nothing if quiet or json else None)
+    folder = None if resume is None and out is None else Path(resume or out or "")
+    progress = say_nothing if quiet or json else None
+    parts = {"model": model, "guide": guide, "method": method, "data": data}
+    followed: dict[str, Any] = {"track": _words(track), "boards": _boards(_words(log), folder, parts)}
+    if resume is None:
+        keeper = None if folder is None else Keeper(folder, every=keep_every, overwrite=overwrite)
+        loaded = load_data(data)
+        fitted = fit(model, loaded, guide=guide, method=method, device=device, progress=progress, out=keeper, **followed)
+    else:
+        if out is not None or overwrite:
+            raise ValueError(f"--resume goes on in {resume} itself: leave --out and --overwrite away")
+        declared = {"model": model, "guide": guide or default_guide(model, method), "method": method, "data": data}
+        runs.check_unchanged(resume, declared, trust=trust)
+        loaded = load_data(data)
+        fitted = runs.resume_run(
+            resume, method=method, data=loaded, every=keep_every, trust=trust, device=device, progress=progress, **followed
+        )
     metrics = runs.measure(fitted, loaded.resolve(model.accepts))
     if folder is not None:
-        runs.save_run(fitted, loaded, folder, metrics=metrics, overwrite=overwrite)
+        runs.save_run(fitted, loaded, folder, metrics=metrics)
     if json:
-        return print_json({**metrics, "out": out})
+        return print_json({**metrics, "out": None if folder is None else str(folder)})
     if not quiet:
         print(f"{fitted.model}\n{fitted.guide}")
         print_table({name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)}, metrics["unit"])
         print(f"{metrics['iterations']} iterations in {metrics['seconds']:.1f} s on {fitted.device}")
         say_saved(folder)
     return None
+
+
+def _words(text: str) -> list[str]:
+    """The words of a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _boards(names: list[str], folder: Path | None, parts: dict[str, Any]) -> list[Board]:
+    declared = {name: part.to_dict() for name, part in parts.items() if part is not None}
+    if names and folder is None:
+        raise ValueError("--log shows a run under its folder's name: give --out")
+    return [open_board(name, folder, declared) for name in names if folder is not None]
 
 
 def options(parser: ArgumentParser) -> None:
@@ -58,7 +92,17 @@ def options(parser: ArgumentParser) -> None:
     }
     for name, (base, default, what) in parts.items():
         parser.add_argument(f"--{name}", type=base, default=default, sub_configs=True, help=what)
-    parser.add_argument("--out", type=str | None, help="the run folder to write")
+    parser.add_argument("--out", type=str | None, help="the run folder to write, while the fit goes on")
+    what = "a run folder whose fit was stopped, or is to be longer (--method.epochs 200): go on with it"
+    parser.add_argument("--resume", type=str | None, help=what)
+    what = "seconds between two states of training that --out keeps"
+    parser.add_argument("--keep_every", "--keep-every", type=float, default=60.0, help=what)
+    what = "numbers of the validation data for each row of the history, such as active_units,mutual_information,iwae:50"
+    parser.add_argument("--track", type=str, default="", help=what)
+    what = "show the rows as they come: tensorboard (event files in the run folder; extra `track`), mlflow"
+    parser.add_argument("--log", type=str, default="", help=what)
+    what = "modules of yours whose classes the resumed run may name"
+    parser.add_argument("--trust", type=str, nargs="+", default=[], help=what)
     parser.add_argument("--overwrite", action="store_true", help="replace the run in that folder")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps, or auto")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from ppl_vae import runs
 from ppl_vae.data import DataSource, Split
 from ppl_vae.inference import Fit
+from ppl_vae.text import from_yaml, read_text
 
-__all__ = ["data_options", "expand", "rows_of", "run_options"]
+__all__ = ["check_files", "data_options", "expand", "rows_of", "run_options"]
 
 # Short spellings. A YAML file after --data is a whole declaration, anything else is its source.
 ALIASES = {
@@ -22,6 +24,21 @@ ALIASES = {
 MODELS = {"fit": "VAE", "compare": "FactorAnalysis"}
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
+
+
+def check_files(arguments: list[str]) -> None:
+    """Raise ``ValueError`` if a YAML file among the words is too large or too deep, or names a key twice.
+
+    The parser, which reads the files again, bounds nothing. What it says of files that it cannot read stays its own.
+    """
+    for word in arguments:
+        path = Path(word.rpartition("=")[2])
+        if path.suffix in YAML_SUFFIXES and path.is_file():
+            text = read_text(path)
+            try:
+                from_yaml(text)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
 
 
 def expand(arguments: list[str]) -> list[str]:
@@ -40,8 +57,20 @@ def expand(arguments: list[str]) -> list[str]:
         whole = name == "--data" and "".join(values).endswith(YAML_SUFFIXES)
         place = name if name in parts else "" if whole else "short"
         parts[place].append("=".join([aliases[name], *(values or [""])] if place == "short" else [name, *values]))
+    parts["--config"] += _resumed(parts[""])
     default = [] if parts["--model"] else [f"--model={MODELS[verb]}"]
     return [verb, *default, *chain.from_iterable(parts.values())]
+
+
+def _resumed(arguments: list[str]) -> list[str]:
+    """The declaration of a run that is to be resumed, as options to start from, once its classes were found trustworthy."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    if "--resume" not in words[:-1]:
+        return []
+    folder = words[words.index("--resume") + 1]
+    trusted = words[words.index("--trust") + 1 :] if "--trust" in words else []
+    runs.check_declared(folder, trust=takewhile(lambda word: not word.startswith("-"), trusted))
+    return ["--config", str(Path(folder) / "config.yaml")]
 
 
 def run_options(parser: ArgumentParser) -> None:

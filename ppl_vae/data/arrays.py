@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.text import as_line
+
 if TYPE_CHECKING:
     from ppl_vae.data.stream import Stream
 
@@ -45,8 +47,8 @@ def as_array(values: Any, what: str) -> np.ndarray:
             return np.ma.filled(values.astype(np.float64), np.nan)
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"expected {what} as one dense array, every row of one shape, got {type(values)}: {reason}") from None
+        told = f"got {type(values).__name__}: {as_line(error, 120)}"
+        raise ValueError(f"expected {what} as one dense array, every row of one shape, {told}") from None
 
 
 def as_tensor(x: np.ndarray, name: str, *, missing: bool = False) -> Tensor:
@@ -113,12 +115,13 @@ def as_labels(y: np.ndarray, rows: int, name: str, classes: tuple[str, ...] | No
 
 def unreadable(path: Path, error: Exception) -> ValueError:
     """The error for a file that its format's library gave up on."""
-    if "pickle" in str(error) or "Python objects" in str(error):
+    if ("allow_pickle" in str(error) and "Object arrays" in str(error)) or "Python objects" in str(error):
         return ValueError(
             f"{path}: expected an array of numbers, got pickled objects, which are not loaded: save it as numbers"
         )
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return ValueError(f"{path}: expected a readable {path.suffix} file, got a damaged one ({reason}): make or fetch it again")
+    return ValueError(
+        f"{path}: expected a readable {path.suffix} file, got a damaged one ({as_line(error, 200)}): make or fetch it again"
+    )
 
 
 def _refuse_overflow(x: np.ndarray, small: np.ndarray, name: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from ppl_vae.data.arrays import Raw, unreadable
+from ppl_vae.memory import require_memory
 
 __all__ = ["read_folder"]
 
@@ -29,6 +32,7 @@ def read_folder(path: Path) -> Raw:
                 f"expected images of one size, got {files[0]} of {sizes[0]} and {file} of {size}: resize or crop them"
             )
     mode = "L" if all(mode in GRAY for mode in modes) else "RGB"
+    require_memory(len(files) * math.prod(sizes[0]) * len(mode), str(path))
     pixels = np.empty((len(files), *sizes[0][::-1], *((3,) if mode == "RGB" else ())), np.uint8)
     for row, file in zip(pixels, files, strict=True):
         try:
@@ -53,8 +57,13 @@ def _inspect(file: Path) -> tuple[str, tuple[int, int]]:
     from PIL import Image
 
     try:
-        with file.open("rb") as stream, Image.open(stream) as image:
-            mode, size = image.mode, image.size
+        with warnings.catch_warnings(), file.open("rb") as stream:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(stream) as image:
+                mode, size = image.mode, image.size
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        most = Image.MAX_IMAGE_PIXELS
+        raise ValueError(f"{file}: expected an image of at most {most} pixels, got more: resize or crop it") from None
     except Exception as error:
         raise unreadable(file, error) from None
     if mode not in GRAY + COLOUR:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -13,8 +15,11 @@ from ppl_vae.data.images import read_folder
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.tables import read_csv, read_parquet
+from ppl_vae.memory import require_memory
 
 __all__ = ["READERS", "read_path"]
+
+NPY = b"\x93NUM"  # the first bytes of an array, as many as an archive's
 
 
 def read_path(path: Path, source: DataSource) -> Raw:
@@ -26,7 +31,8 @@ def read_path(path: Path, source: DataSource) -> Raw:
     if path.is_dir():
         return read_npy(path, source) if any(path.glob("*.npy")) else read_folder(path)
     if not path.is_file():
-        raise ValueError(f"expected a file or a folder, got {str(path)!r}, which does not exist: check the path")
+        reason = "is neither" if path.exists() else "does not exist"
+        raise ValueError(f"expected a file or a folder, got {str(path)!r}, which {reason}: check the path")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(
@@ -57,20 +63,19 @@ def read_npy(path: Path, source: DataSource) -> Raw:
 
 def read_npz(path: Path, source: DataSource) -> Raw:
     """The array ``key`` and, if there are any, its labels."""
-    with path.open("rb") as file:
-        archive = _load(path, file)
-        if isinstance(archive, np.ndarray):
-            raise ValueError(f"{path}: expected an archive of arrays, got one array: rename it to .npy")
-        names = list(archive)
-        label = source.label or ("y" if "y" in names and source.key != "y" else None)
-        key = source.key or _only(path, [name for name in names if name != label])
-        for name in filter(None, (key, label)):
-            if name not in names:
-                raise ValueError(f"{path}: expected one of the arrays {', '.join(names)}, got {name!r}")
-        try:
-            return Raw(archive[key], archive[label] if label else None)
-        except Exception as error:  # zlib, zip and numpy each have their own
-            raise unreadable(path, error) from None
+    if _opening(path) == NPY:
+        raise ValueError(f"{path}: expected an archive of arrays, got one array: rename it to .npy")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            label = source.label or ("y" if "y" in names and source.key != "y" else None)
+            key = source.key or _only(path, [name for name in names if name != label])
+            for name in filter(None, (key, label)):
+                if name not in names:
+                    raise ValueError(f"{path}: expected one of the arrays {', '.join(names)}, got {name!r}")
+            return Raw(_member(path, archive, key), _member(path, archive, label) if label else None)
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        raise unreadable(path, error) from None
 
 
 READERS: dict[str, Callable[[Path, DataSource], Raw]] = {
@@ -82,23 +87,47 @@ READERS: dict[str, Callable[[Path, DataSource], Raw]] = {
 
 
 def _array(path: Path, *, mapped: bool) -> np.ndarray:
-    try:
-        if mapped:
-            return np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:
-        raise unreadable(path, error) from None
-    with path.open("rb") as file:
-        array = _load(path, file)
-    if not isinstance(array, np.ndarray):
+    """The array of a file; its header and the size of the file agree before memory is taken for it."""
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'none'}")
+    if _opening(path) == b"PK\x03\x04":
         raise ValueError(f"{path}: expected one array, got an archive: rename it to .npz")
-    return array
-
-
-def _load(path: Path, file: BinaryIO) -> Any:
     try:
-        return np.load(file, allow_pickle=False)
+        with np.errstate(over="ignore"):  # of the product of sizes, which is then found to be wrong
+            array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # a damaged header can raise nearly anything, tokenizer errors included
         raise unreadable(path, error) from None
+    if mapped:
+        return array
+    require_memory(array.nbytes, str(path))
+    return np.array(array)
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an archive, if the size that it declares is there, and that much memory."""
+    info = archive.getinfo(f"{name}.npy")
+    require_memory(info.file_size, f"{path}, {name}")
+    try:
+        with archive.open(info) as file:
+            shape, dtype = _header(file)
+            if math.prod(shape) * dtype.itemsize != info.file_size - file.tell() and not dtype.hasobject:
+                raise ValueError(f"{name} is {info.file_size} bytes, its header says {dtype} {shape}")
+        with archive.open(info) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except Exception as error:  # zlib, zip and numpy each have their own
+        raise unreadable(path, error) from None
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _opening(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(NPY))[: len(NPY)]
 
 
 def _only(path: Path, names: list[str]) -> str:

@@ -76,7 +76,8 @@ class DataSource(Declaration):
     download: bool = False
 
     def __post_init__(self) -> None:
-        require(isinstance(self.source, str) and self.source != "", "source: a name or a path", self.source)
+        named = self.source != "" and "\0" not in self.source
+        require(named, "source: a name or a path", self.source)
         choice("binarize", self.binarize, get_args(Binarize))
         choice("scale", self.scale, get_args(Scale))
         choice("kind", self.kind, (None, *KINDS))

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppl_vae.data.arrays import Raw, unreadable
 from ppl_vae.data.source import DataSource
+from ppl_vae.memory import require_memory
 
 __all__ = ["read_csv", "read_parquet"]
 
@@ -29,6 +30,9 @@ def read_csv(path: Path, source: DataSource) -> Raw:
         ) from None
     except (csv.Error, OSError) as error:
         raise unreadable(path, error) from None
+    zero = next((number for number, row in lines if any("\0" in cell for cell in row)), None)
+    if zero is not None:
+        raise ValueError(f"{path}: expected text without zero bytes, got one in line {zero}: is it a binary file?")
     if not lines:
         raise ValueError(f"{path}: expected rows of numbers, got an empty file")
     first = lines[0][1]
@@ -48,9 +52,13 @@ def read_parquet(path: Path, source: DataSource) -> Raw:
     except ImportError:
         raise ValueError(f"{path}: reading parquet needs pyarrow: pip install 'ppl_vae[parquet]'") from None
     try:
-        table = parquet.read_table(path)
+        file = parquet.ParquetFile(path)
+        require_memory(8 * file.metadata.num_rows * file.metadata.num_columns, str(path))
+        table = file.read()
         columns = [np.asarray(column.to_numpy()) for column in table.columns]
     except Exception as error:  # pyarrow's errors have no common base but Exception
+        if type(error) is ValueError and str(error).startswith(str(path)):
+            raise
         raise unreadable(path, error) from None
     return _table(path, table.column_names, columns, source)
 

@@ -58,8 +58,10 @@ class Transform(nn.Module):
         self.binarize = binarize
         self.register_buffer("loc", self._buffer("loc", loc))
         self.register_buffer("scale", self._buffer("scale", scale))
-        if not bool((self.scale > 0).all()):
-            raise ValueError(f"expected scale > 0, got {float(self.scale.min())}: give a constant feature the scale 1")
+        if not bool((self.scale > 0).all() and self.scale.isfinite().all()):
+            raise ValueError(f"expected finite scale > 0, got {float(self.scale.min())}: give a constant feature the scale 1")
+        if not bool(self.loc.isfinite().all()):
+            raise ValueError("expected a finite loc, got NaN or infinity: leave out what is missing when it is found")
 
     @property
     def noisy(self) -> bool:

@@ -36,12 +36,13 @@ from ppl_vae.em import (
     profile,
     rotations,
 )
-from ppl_vae.em.driver import EMResult, Iteration, Squarem, best_of, run
+from ppl_vae.em.driver import EMResult, Iteration, Place, Squarem, best_of, run
 from ppl_vae.em.problem import Problem
 
 __all__ = [
     "EMResult",
     "Iteration",
+    "Place",
     "Problem",
     "Squarem",
     "best_of",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["EMResult", "Iteration", "Plain", "Scheme", "Squarem", "Step", "best_of", "run"]
+__all__ = ["EMResult", "Iteration", "Place", "Plain", "Scheme", "Squarem", "Step", "best_of", "run"]
 
 S = TypeVar("S")
 Step = Callable[[S], tuple[S, Any]]
@@ -26,6 +26,13 @@ class Iteration(NamedTuple):
     iteration: int
     log_likelihood: float
     seconds: float
+
+
+class Place(NamedTuple):
+    """Where a run stands: the steps taken, and the log-likelihood that the next one is judged by."""
+
+    steps: int = 0
+    judged: float = -math.inf
 
 
 class EMResult(NamedTuple, Generic[S]):
@@ -47,17 +54,19 @@ class EMResult(NamedTuple, Generic[S]):
 class Scheme(Protocol[S]):
     """How steps are chained: yield the accepted states with their log-likelihoods and the steps taken before each."""
 
-    def __call__(self, step: Step[S], state: S) -> Iterator[tuple[S, float, int, bool]]:
-        """Yield ``(state, log_likelihood, steps, comparable)`` for ever; convergence is judged between comparable ones only."""
+    def __call__(self, step: Step[S], state: S, steps: int = 0) -> Iterator[tuple[S, float, int, bool]]:
+        """Yield ``(state, log_likelihood, steps, comparable)`` for ever; convergence is judged between comparable ones only.
+
+        From a comparable state and the steps taken before it, the same ones follow.
+        """
         ...
 
 
 class Plain:
     """No acceleration: every step is accepted."""
 
-    def __call__(self, step: Step[S], state: S) -> Iterator[tuple[S, float, int, bool]]:
+    def __call__(self, step: Step[S], state: S, steps: int = 0) -> Iterator[tuple[S, float, int, bool]]:
         """Iterate the step."""
-        steps = 0
         while True:
             following, value = step(state)
             yield state, float(value), steps, True
@@ -79,9 +88,8 @@ class Squarem(Generic[S]):
     def __init__(self, to_vector: Callable[[S], Tensor], from_vector: Callable[[Tensor, S], S]) -> None:
         self.to_vector, self.from_vector = to_vector, from_vector
 
-    def __call__(self, step: Step[S], state: S) -> Iterator[tuple[S, float, int, bool]]:
+    def __call__(self, step: Step[S], state: S, steps: int = 0) -> Iterator[tuple[S, float, int, bool]]:
         """Iterate cycles of two steps and one attempted extrapolation."""
-        steps = 0
         following, value = step(state)
         while True:
             yield state, float(value), steps, True
@@ -115,6 +123,9 @@ def run(
     acceleration: Scheme[S] | None = None,
     on_iteration: Callable[[Iteration, S], None] | None = None,
     slack: float = 1e-9,
+    already: Sequence[Iteration] = (),
+    place: Place = Place(),  # noqa: B008
+    on_place: Callable[[S, Place], None] | None = None,
 ) -> EMResult[S]:
     """Iterate ``step`` from ``state`` until the log-likelihood's relative change is below the tolerance.
 
@@ -127,6 +138,9 @@ def run(
         acceleration: ``None`` or a :class:`Squarem`.
         on_iteration: called with every line of the history as it is made, and its state.
         slack: the relative fall that passes as rounding.
+        already: the history before ``state``, of a run that goes on.
+        place: where that run stood.
+        on_place: called with every state from which a run can go on, before its line of the history is made.
 
     Raises:
         ValueError: the log-likelihood fell or is NaN.
@@ -138,11 +152,13 @@ def run(
         (True, 11)
     """
     began = time.perf_counter()
-    history: list[Iteration] = []
-    judged = -math.inf
-    for current, value, steps, comparable in (acceleration or Plain())(step, state):
+    history = list(already)
+    judged = place.judged
+    for current, value, steps, comparable in (acceleration or Plain())(step, state, place.steps):
         if history and steps > max_iterations:
             break
+        if comparable and on_place is not None:
+            on_place(current, Place(steps, judged))
         _check(history, value, steps, slack)
         state = current
         history.append(Iteration(steps, value, time.perf_counter() - began))

@@ -1,103 +1,115 @@
-"""The bounds of one batch after another: eager at first, then replayed from a record, compiled for long evaluations."""
+"""The bounds of one batch of data after another, in memory that does not grow with the data."""
 
 from __future__ import annotations
 
 import math
-import weakref
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-import pyro
-from torch import Tensor, nn
-from torch.func import functional_call
+import torch
+from torch import Tensor
 
-from ppl_vae.capture import CaptureError, Compile, Program, capture, check_agreement
-from ppl_vae.evaluate.bounds import elbo_terms, log_weights
+from ppl_vae.capture import Compile
+from ppl_vae.data import Split
+from ppl_vae.evaluate.bounds import bounds
+from ppl_vae.evaluate.importance import FEWEST, importance_bound, pareto_k
+from ppl_vae.evaluate.replay import Replay, replay
 from ppl_vae.pair import Pair
 
-__all__ = ["bounds_of_batches"]
+__all__ = ["Layout", "bounds_of_batches", "layout", "pieces"]
 
-WORTH_RECORDING = 4  # batches of one shape; recording one costs about as much as ten eager ones
-WORTH_COMPILING = 2**31  # elements of the data, counted once for every sample
+AT_ONCE = {"cpu": 2**20}  # elements decoded together: what stays in a core's cache
+AT_ONCE_ELSEWHERE = 2**26
+MOST_ROWS = 1000
+
+
+class Layout(NamedTuple):
+    """How work is cut: ``rows`` in a batch, and of each the number of samples drawn together, ``draws``, which sum to S."""
+
+    rows: int
+    draws: tuple[int, ...]
+
+
+def layout(split: Split, samples: int) -> Layout:
+    """Cut S samples of each datum of a split into pieces of a bounded number of elements, of one size where that is possible.
+
+    Pieces of one size are recorded, or compiled, once for all.
+    """
+    draws = pieces(split, samples, rows=1)
+    most = max(1, min(MOST_ROWS, _decoded(split) // draws[0], len(split)))
+    even = (rows for rows in range(most, most // 2, -1) if len(split) % rows == 0)
+    return Layout(next(even, most), draws)
+
+
+def pieces(split: Split, samples: int, *, rows: int) -> tuple[int, ...]:
+    """How many of S samples are drawn together for a batch of so many rows; they sum to S."""
+    parts = math.ceil(samples / max(1, _decoded(split) // rows))
+    return tuple(samples // parts + (part < samples % parts) for part in range(parts))
+
+
+def _decoded(split: Split) -> int:
+    """How many data are decoded together."""
+    return max(1, AT_ONCE.get(split.device.type, AT_ONCE_ELSEWHERE) // math.prod(split.event_shape))
 
 
 def bounds_of_batches(
-    pair: Pair, batches: Iterable[tuple[Tensor, ...]], samples: int, *, compile: Compile, elements: int
-) -> list[tuple[Tensor, ...]]:
-    """ELBO, reconstruction and KL of each datum, and log p(x) where it is known or bounded more tightly; by batches.
+    pair: Pair,
+    batches: Iterable[tuple[Tensor, ...]],
+    draws: tuple[int, ...],
+    *,
+    compile: Compile,
+    elements: int,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> dict[str, Tensor]:
+    """Of each datum ELBO, reconstruction and KL; log p(x) where it is known; the importance-weighted bound of many samples.
 
     Args:
         pair: model and guide, in evaluation mode.
         batches: what the programs are called with, first x ``(B, *event)``.
-        samples: S, samples of the latent variables per datum.
+        draws: how many samples of the latent variables per datum are drawn together; their sum is S.
         compile: ``False`` stays eager; ``True`` compiles; ``auto`` does what pays.
         elements: of all batches and samples together.
+        advance: called with the number of rows that are done.
+
+    Returns:
+        Columns ``(N,)`` in float64: ``elbo``, ``reconstruction``, ``kl``; ``log_likelihood`` of models that know it; ``iwae``
+        if S is above one; ``k_hat`` if S is 25 or more.
 
     Raises:
         ValueError: it has to be compiled and cannot be.
     """
-    records = _records.setdefault(pair, _Records())
-    return [tuple(records(pair, batch, samples, compile, elements)) for batch in batches]
-
-
-class _Bounds(nn.Module):
-    """What is wanted of a batch, as a module: its parameters can be given from outside."""
-
-    def __init__(self, pair: Pair, samples: int) -> None:
-        super().__init__()
-        self.pair = pair
-        self.samples = samples
-
-    def forward(self, *batch: Tensor) -> list[Tensor]:
-        """Of a batch, first x ``(B, *event)``, tensors ``(B,)``."""
-        terms = elbo_terms(self.pair, batch, samples=self.samples)
-        if hasattr(self.pair.model, "log_prob"):
-            return [*terms, self.pair.model.log_prob(*batch)]
-        if self.samples == 1:
-            return list(terms)
-        log_w = log_weights(self.pair, batch, samples=self.samples)
-        return [*terms, log_w.logsumexp(0) - math.log(self.samples)]
-
-
-class _Records:
-    """What was recorded of one pair, good for any values of its parameters and buffers; the pair itself is not held."""
-
-    def __init__(self) -> None:
-        self.seen: Counter = Counter()
-        self.programs: dict[tuple, Program | None] = {}
-
-    def __call__(self, pair: Pair, batch: tuple[Tensor, ...], samples: int, compile: Compile, elements: int) -> list[Tensor]:
-        state = {**dict(pair.named_parameters("pair")), **dict(pair.named_buffers("pair"))}
-        long = compile is True or elements >= WORTH_COMPILING
-        inputs = tuple((part.shape, part.dtype, part.device) for part in batch)
-        key = (inputs, tuple((name, tensor.dtype) for name, tensor in state.items()), samples, long)
-        self.seen[key] += 1
-        if compile is False or not (long or self.seen[key] > WORTH_RECORDING):
-            return _Bounds(pair, samples)(*batch)
-        if key not in self.programs:
-            try:
-                self.programs[key] = self._captured(pair, batch, samples, state, long)
-            except CaptureError as error:
-                if compile is True:
-                    raise ValueError(f"this evaluation cannot be compiled ({error}): use compile='auto' or False") from None
-                self.programs[key] = None
-        program = self.programs[key]
-        return program(*(tensor.detach() for tensor in state.values()), *batch) if program else _Bounds(pair, samples)(*batch)
-
-    def _captured(self, pair: Pair, batch: tuple[Tensor, ...], samples: int, state: dict[str, Tensor], long: bool) -> Program:
-        bounds = _Bounds(pair, samples)
-
-        def function(*tensors: Tensor) -> list[Tensor]:
-            values = dict(zip(state, tensors[: len(state)], strict=True))
-            with pyro.validation_enabled(False):  # which looks at values
-                return functional_call(bounds, values, tensors[len(state) :])
-
-        tensors = [tensor.detach() for tensor in state.values()]
+    weighted = sum(draws) > 1
+    programs = {
+        count: replay(pair, ("bounds", count, weighted), _program(pair, count, weighted), elements=elements, compile=compile)
+        for count in set(draws)
+    }
+    columns: list[dict[str, Tensor]] = []
+    for batch in batches:
         pair.plates(*batch)
-        graph = capture(function, tensors, list(batch))
-        program = graph.compiled(*tensors, *batch) if long else graph
-        check_agreement(function, program, tensors, list(batch))
-        return program
+        columns.append(_bounds(pair, programs, batch, draws))
+        advance(len(batch[0]))
+    return {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
 
 
-_records: weakref.WeakKeyDictionary[Pair, _Records] = weakref.WeakKeyDictionary()
+def _program(pair: Pair, samples: int, weighted: bool) -> Callable[..., list[Tensor]]:
+    """What is wanted of a batch: the ELBO and its halves ``(B,)``, log p(x) if known, log-weights ``(S, B)`` if wanted."""
+
+    def program(*batch: Tensor) -> list[Tensor]:
+        terms, *others = bounds(pair, batch, samples=samples, weighted=weighted)
+        return [*terms, *(other for other in others if other is not None)]
+
+    return program
+
+
+def _bounds(pair: Pair, programs: dict[int, Replay], batch: tuple[Tensor, ...], draws: tuple[int, ...]) -> dict[str, Tensor]:
+    parts = [[tensor.double() for tensor in programs[count](*batch)] for count in draws]
+    names = ["elbo", "reconstruction", "kl", *(["log_likelihood"] if hasattr(pair.model, "log_prob") else [])]
+    share = torch.tensor(draws, dtype=torch.float64, device=batch[0].device) / sum(draws)
+    values = [torch.stack(of_parts).T @ share for of_parts in list(zip(*parts, strict=True))[: len(names)]]
+    column = dict(zip(names, values, strict=True))
+    if len(parts[0]) > len(names):
+        log_weights = torch.cat([part[-1] for part in parts])
+        column["iwae"] = importance_bound(log_weights)
+        if len(log_weights) >= FEWEST:
+            column["k_hat"] = pareto_k(log_weights)
+    return column

@@ -7,20 +7,33 @@ The middle one is the importance-weighted bound of Burda, Grosse and Salakhutdin
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import pyro
-import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.pair import Pair, Plates, local_params
 from ppl_vae.types import Terms
 
-__all__ = ["elbo_terms", "log_weights", "per_datum", "sample_sites", "site_kl", "traces"]
+__all__ = [
+    "At",
+    "Bounds",
+    "Traces",
+    "bounds",
+    "elbo_terms",
+    "enumerated_elbo",
+    "log_weights",
+    "per_datum",
+    "repeated",
+    "sample_sites",
+    "site_in_plate",
+    "site_kl",
+    "traces",
+]
 
 
 def elbo_terms(pair: Pair, batch: tuple[Tensor, ...], *, samples: int = 1) -> Terms:
@@ -37,47 +50,111 @@ def elbo_terms(pair: Pair, batch: tuple[Tensor, ...], *, samples: int = 1) -> Te
     Returns:
         Tensors of shape ``(B,)`` in nats, without the plate's N / B scaling.
     """
-    point_estimates = not getattr(pair.model, "parameter_sites", ())  # a parameter's KL has no closed form
-    if point_estimates and hasattr(pair.model, "log_prob") and hasattr(pair.guide, "posterior"):
-        with contextlib.suppress(NotImplementedError):
-            return _exact_terms(pair, batch[0])
-    plates, model, guide = traces(pair, batch, samples)
-    zero = torch.zeros(samples, len(batch[0]), dtype=batch[0].dtype, device=batch[0].device)
+    return bounds(pair, batch, samples=samples).terms
+
+
+def log_weights(pair: Pair, batch: tuple[Tensor, ...], *, samples: int) -> Tensor:
+    """Log p(x, z) - log q(z | x) of each datum and sample, ``(S, B)``, z drawn from the guide."""
+    return _log_weights(traces(pair, batch, samples))
+
+
+class Bounds(NamedTuple):
+    """The ELBO and its halves ``(B,)``; log p(x) ``(B,)`` of models that know it; log-weights ``(S, B)`` where asked for."""
+
+    terms: Terms
+    log_likelihood: Tensor | None
+    log_weights: Tensor | None
+
+
+def bounds(pair: Pair, batch: tuple[Tensor, ...], *, samples: int, weighted: bool = False) -> Bounds:
+    """All that is known of a batch from one run of the programs, ``weighted`` if :func:`log_weights` are wanted as well."""
+    exact = pair.model.log_prob(*batch) if hasattr(pair.model, "log_prob") else None
+    terms = None if exact is None else _closed_terms(pair, batch[0], exact)
+    if terms is not None and not weighted:
+        return Bounds(terms, exact, None)
+    ran = traces(pair, batch, samples)
+    return Bounds(_sampled_terms(pair, ran) if terms is None else terms, exact, _log_weights(ran) if weighted else None)
+
+
+def _closed_terms(pair: Pair, x: Tensor, log_prob: Tensor) -> Terms | None:
+    """Without sampling; ``None`` unless the posterior is known, and to torch its KL from the guide's family."""
+    sampled_parameters = getattr(pair.model, "parameter_sites", ())  # a parameter's KL has no closed form
+    if sampled_parameters or not hasattr(pair.guide, "posterior"):
+        return None
+    q = pair.guide.posterior(x)
+    try:
+        gap = 0.0 if getattr(pair.guide, "exact", False) else kl_divergence(q, pair.model.posterior(x))
+        kl = kl_divergence(q, pair.model.prior().expand(q.batch_shape))
+    except NotImplementedError:
+        return None
+    elbo = log_prob - gap
+    return Terms(elbo, elbo + kl, kl)
+
+
+class Traces(NamedTuple):
+    """Both programs run once, and a zero for each sample and datum, ``(S, B)``."""
+
+    plates: Plates
+    model: poutine.Trace
+    guide: poutine.Trace
+    zero: Tensor
+
+
+def _sampled_terms(pair: Pair, ran: Traces) -> Terms:
+    plates, model, guide, zero = ran
     reconstruction = sum((per_datum(model.nodes[name], "log_prob", plates) for name in model.observation_nodes), zero)
     kl = sum((site_kl(model, guide, name, plates, pair.mean_field) for name in guide.stochastic_nodes), zero)
     return Terms((reconstruction - kl).mean(0), reconstruction.mean(0), kl.mean(0))
 
 
-def log_weights(pair: Pair, batch: tuple[Tensor, ...], *, samples: int) -> Tensor:
-    """Log p(x, z) - log q(z | x) of each datum and sample, ``(S, B)``, z drawn from the guide."""
-    plates, model, guide = traces(pair, batch, samples)
-    zero = torch.zeros(samples, len(batch[0]), dtype=batch[0].dtype, device=batch[0].device)
+def _log_weights(ran: Traces) -> Tensor:
+    plates, model, guide, zero = ran
     joint = sum((per_datum(site, "log_prob", plates) for site in sample_sites(model)), zero)
     return joint - sum((per_datum(site, "log_prob", plates) for site in sample_sites(guide)), zero)
 
 
-def _exact_terms(pair: Pair, x: Tensor) -> Terms:
-    """No sampling; raises ``NotImplementedError`` where torch has no KL between the guide's family and the posterior's."""
-    q = pair.guide.posterior(x)
-    gap = 0.0 if getattr(pair.guide, "exact", False) else kl_divergence(q, pair.model.posterior(x))
-    elbo = pair.model.log_prob(x) - gap
-    kl = kl_divergence(q, pair.model.prior().expand(q.batch_shape))
-    return Terms(elbo, elbo + kl, kl)
+def enumerated_elbo(pair: Pair, batch: tuple[Tensor, ...]) -> Tensor:
+    """The ELBO of each datum ``(B,)`` of a guide with one discrete latent variable, summed over its values."""
+    plates = pair.plates(*batch)
+    with local_params():
+        trace = poutine.trace(repeated(pair.guide, 1, plates)).get_trace(*batch)
+    ((name, site),) = [(name, trace.nodes[name]) for name in trace.stochastic_nodes if site_in_plate(trace.nodes[name], plates)]
+    support = site["fn"].enumerate_support(expand=False)[:, 0]  # without the dimension of the one sample
+    values = support.expand(len(support), *site["value"].shape[1:])
+    with At({name: lambda fn: values}):
+        ran = traces(pair, batch, len(values))
+    q = per_datum(ran.guide.nodes[name], "log_prob", plates)
+    return (q.exp() * _log_weights(ran)).sum(0)
 
 
-def traces(pair: Pair, batch: tuple[Tensor, ...], samples: int) -> tuple[Plates, poutine.Trace, poutine.Trace]:
+class At(Messenger):
+    """Latent sites take the value that ``places`` gives them, by name, from their distributions."""
+
+    def __init__(self, places: Mapping[str, Callable[[Any], Tensor]]) -> None:
+        super().__init__()
+        self.places = places
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.places and not msg["is_observed"]:
+            msg["value"] = self.places[msg["name"]](msg["fn"])
+            msg["done"] = True
+
+
+def traces(pair: Pair, batch: tuple[Tensor, ...], samples: int) -> Traces:
     """Both programs run once with S samples in a plate left of their own."""
     plates = pair.plates(*batch)
     with local_params():
-        guide = poutine.trace(_repeated(pair.guide, samples, plates)).get_trace(*batch)
-        model = poutine.trace(poutine.replay(_repeated(pair.model, samples, plates), trace=guide)).get_trace(*batch)
+        guide = poutine.trace(repeated(pair.guide, samples, plates)).get_trace(*batch)
+        model = poutine.trace(poutine.replay(repeated(pair.model, samples, plates), trace=guide)).get_trace(*batch)
     guide, model = (poutine.util.prune_subsample_sites(trace) for trace in (guide, model))
     for trace in (guide, model):
         trace.compute_log_prob()
-    return plates, model, guide
+    return Traces(plates, model, guide, batch[0].new_zeros(samples, len(batch[0])))
 
 
-def _repeated(program: Callable, samples: int, plates: Plates) -> Callable:
+def repeated(program: Callable, samples: int, plates: Plates) -> Callable:
+    """The program in a plate of S samples left of its own plates."""
+
     def run(*batch: Tensor) -> Any:
         with pyro.plate("samples", samples, dim=-1 - plates.nesting):
             return program(*batch)
@@ -106,8 +183,12 @@ def per_datum(site: dict[str, Any], key: str, plates: Plates) -> Tensor:
     """A site's scaled values ``(S, *plates)`` summed to ``(S, B)``; a global site's are shared out among the N data."""
     values = site[key] / site["scale"]
     values = values.reshape((1,) * (1 + plates.nesting - values.dim()) + values.shape)
-    in_plate = any(frame.dim == plates.data_dim for frame in site["cond_indep_stack"])
     others = [dim for dim in range(-plates.nesting, 0) if dim != plates.data_dim]
     values = values.sum(others, keepdim=True) if others else values
     values = values.reshape(len(values), -1)
-    return values if in_plate else values / plates.size
+    return values if site_in_plate(site, plates) else values / plates.size
+
+
+def site_in_plate(site: dict[str, Any], plates: Plates) -> bool:
+    """Whether a site stands in the plate over the data, so that each datum has its own."""
+    return any(frame.dim == plates.data_dim for frame in site["cond_indep_stack"])

@@ -2,113 +2,161 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_vae.capture import Compile
-from ppl_vae.data import Split, Transform
-from ppl_vae.evaluate.batches import bounds_of_batches
+from ppl_vae.data import Split
+from ppl_vae.evaluate.annealing import AIS, annealed
+from ppl_vae.evaluate.bar import progress_bar
+from ppl_vae.evaluate.batches import bounds_of_batches, layout
+from ppl_vae.evaluate.gaps import Gaps, local_elbo
+from ppl_vae.evaluate.importance import UNTRUSTED
+from ppl_vae.evaluate.rows import batches, evaluating, log_jacobian
 from ppl_vae.pair import Pair, seeded
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
 UNIT = "nats per datum"
-ELEMENTS_AT_ONCE = 2**24  # of the largest tensor: 64 MiB in float32
+WITHOUT_CONSTANT = ("kl", "k_hat", "ais_acceptance")  # in whose units the data do not matter
 
 
-def evaluate(pair: Pair, split: Split, *, samples: int = 1, seed: int = 0, compile: Compile = "auto") -> dict[str, float | int]:
-    """ELBO, reconstruction and KL of a split, in nats per datum of the source's own data.
+def evaluate(
+    pair: Pair,
+    split: Split,
+    *,
+    samples: int = 1,
+    gaps: bool | Gaps = False,
+    ais: bool | AIS = False,
+    limit: int | None = None,
+    seed: int = 0,
+    compile: Compile = "auto",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """ELBO, reconstruction and KL of a split, in nats per datum of the source's own data, and tighter bounds where asked for.
 
-    The log-determinant of the data's transform (scaling, dequantization) is part of ``elbo`` and ``reconstruction``.
+    The log-determinant of the data's transform (scaling, dequantization) is part of every bound and of ``reconstruction``.
     Neither parameters, buffers nor the state of any random number generator are changed.
 
     Args:
         pair: model and guide.
         split: the data, on the pair's device.
-        samples: S, samples of the latent variables per datum.
+        samples: S, samples of the latent variables per datum; above one also for the importance-weighted bound.
+        gaps: log p(x) - ELBO as approximation and amortization gap; ``True`` for ``Gaps()``.
+        ais: annealed importance sampling; ``True`` for ``AIS()``.
+        limit: only the first so many data.
         seed: of the samples.
         compile: whether the work on a batch is recorded and compiled: where that pays (``auto``), always, or never.
+        progress: whether a bar on standard error may tell how far it is.
 
     Returns:
-        ``elbo``, ``elbo_se`` (its standard error over the data), ``reconstruction``, ``kl``, ``n``. Where the model knows
-        log p(x) exactly also ``log_likelihood``, ``log_likelihood_se`` and ``gap = log_likelihood - elbo``; elsewhere these
-        with ``samples > 1`` only, as the importance-weighted bound of Burda et al. (2016).
+        Means over the data, ``*_se`` their standard errors over the data, and how many data there were:
+
+        - ``elbo``, ``elbo_se``, ``reconstruction``, ``kl``, ``n``.
+        - ``log_likelihood``, ``log_likelihood_se`` and ``gap = log_likelihood - elbo`` where the model knows log p(x).
+        - ``iwae``, ``iwae_se``, ``samples`` with more than one sample: the bound of Burda et al. (2016). With 25 or more also
+          ``k_hat_bad``, the share of the data whose weights are not to be trusted (see
+          :func:`~ppl_vae.evaluate.importance.pareto_k`).
+        - ``ais``, ``ais_se``, ``bdmc_lower``, ``bdmc_upper``, ...: see :func:`~ppl_vae.evaluate.annealing.annealed`.
+        - ``approximation_gap``, ``amortization_gap``, ``local_elbo``, each with ``*_se``, and ``gap_reference``, the name of
+          the log p(x) that they are counted from: the exact one, else the higher of ``iwae`` and ``ais``.
+
+        Of points in place of posteriors there is no ELBO: instead of ``elbo`` and ``kl`` it is ``log_joint``, log p(x, z), and
+        without p(z) the ``reconstruction`` alone; samples are then of no use and ignored.
 
     Raises:
-        ValueError: an empty split, fewer than one sample, or a model of labelled data and rows without labels.
+        ValueError: an empty split, fewer than one sample, rows without labels for a model of labelled data, gaps without any
+            log p(x) to count from or of a guide that has none, AIS of a latent variable that is not continuous.
         FloatingPointError: the ELBO is not finite.
     """
+    split = _checked(split, samples, limit)
+    gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
+    point = pair.score != "elbo"
+    known = not point and (hasattr(pair.model, "log_prob") or samples > 1 or bool(ais))
+    if gaps and not known:
+        raise ValueError(
+            "a point in place of a posterior has no gaps: use a guide with a density"
+            if point
+            else "gaps are counted from log p(x), which this model does not know: give samples above 1, 1000 say, or ais"
+        )
+    cut = layout(split, 1 if point else samples)
+    constant = log_jacobian(pair, split.transform)
+    with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
+        columns = bounds_of_batches(
+            pair,
+            batches(pair, split, cut.rows),
+            cut.draws,
+            compile=compile,
+            elements=samples * len(split) * math.prod(split.event_shape),
+            advance=advance,
+        )
+    _check_finite(columns["elbo"])
+    numbers = _bounds(columns, pair.score, constant, samples)
+    if ais:
+        found = annealed(pair, split, ais, seed=seed, compile=compile, progress=progress)
+        columns |= found.columns
+        numbers |= _means(found.columns, constant) | {name: value + constant for name, value in found.sandwich.items()}
+    if gaps:
+        columns["local_elbo"] = local_elbo(
+            pair, split, gaps, samples=samples, seed=seed, compile=compile, progress=progress, known=columns["elbo"]
+        )
+        numbers |= _gaps(columns, constant)
+    return numbers
+
+
+def _checked(split: Split, samples: int, limit: int | None) -> Split:
     if len(split) == 0:
         raise ValueError("expected at least one datum to evaluate, got an empty split")
     if samples < 1:
         raise ValueError(f"expected at least 1 sample, got {samples}")
-    rows = max(1, min(1000, ELEMENTS_AT_ONCE // (samples * math.prod(split.event_shape))))
-    with evaluating(pair), seeded(seed, split.device):
-        columns = bounds_of_batches(
-            pair,
-            batches(pair, split, rows),
-            samples,
-            compile=compile,
-            elements=samples * len(split) * math.prod(split.event_shape),
-        )
-    elbo, reconstruction, kl, *log_likelihood = (torch.cat(parts).double() for parts in zip(*columns, strict=True))
+    if limit is not None and limit < 1:
+        raise ValueError(f"expected a limit of at least 1 datum, got {limit}")
+    return split if limit is None else split[:limit]
+
+
+def _check_finite(elbo: Tensor) -> None:
     if not bool(elbo.isfinite().all()):
         raise FloatingPointError(
-            f"the ELBO of {int((~elbo.isfinite()).sum())} of {len(split)} data is not finite: if the fit diverged, lower the "
+            f"the ELBO of {int((~elbo.isfinite()).sum())} of {len(elbo)} data is not finite: if the fit diverged, lower the "
             "learning rate, clip the gradients (clip_norm), or standardize the data"
         )
-    constant = log_jacobian(pair, split.transform)
-    numbers: dict[str, float | int] = {
-        "elbo": elbo.mean().item() + constant,
-        "elbo_se": _standard_error(elbo),
-        "reconstruction": reconstruction.mean().item() + constant,
-        "kl": kl.mean().item(),
-        "n": len(split),
-    }
-    for values in log_likelihood:
-        numbers["log_likelihood"] = values.mean().item() + constant
-        numbers["log_likelihood_se"] = _standard_error(values)
+
+
+def _bounds(columns: dict[str, Tensor], score: str, constant: float, samples: int) -> dict[str, Any]:
+    n = len(columns["elbo"])
+    likelihood = _means({name: columns[name] for name in ("log_likelihood",) if name in columns}, constant)
+    if score != "elbo":
+        named = {score: columns["elbo"], "reconstruction": columns["reconstruction"]}
+        return {**_means(named, constant, errors=(score,)), **likelihood, "n": n}
+    halves = {name: columns[name] for name in ("elbo", "reconstruction", "kl")}
+    numbers = {**_means(halves, constant, errors=("elbo",)), "n": n, **likelihood}
+    if likelihood:
         numbers["gap"] = numbers["log_likelihood"] - numbers["elbo"]
-    if samples > 1:
-        numbers["samples"] = samples
+    if "iwae" in columns:
+        numbers |= {**_means({"iwae": columns["iwae"]}, constant), "samples": samples}
+    if "k_hat" in columns:
+        numbers["k_hat_bad"] = (columns["k_hat"] > UNTRUSTED).double().mean().item()
     return numbers
 
 
-def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-    """What the pair's programs are called with, in the rows' order: x ``(B, *event)``, and labels where the model takes them.
-
-    Raises:
-        ValueError: it takes labels, and rows have none.
-    """
-    labelled = getattr(pair.model, "labelled", False)
-    return split.labelled_batches(batch_size) if labelled else zip(split.batches(batch_size), strict=True)
-
-
-def log_jacobian(pair: Pair, transform: Transform) -> float:
-    """``log |dx / dx_raw|`` of what is modelled of one datum, in nats: of a part of x, if another part is its condition."""
-    known = getattr(pair.model, "known_entries", None)
-    if known is None or transform.binarize:
-        return transform.log_jacobian
-    scales = transform.scale.double().cpu().expand(transform.event_shape)
-    return -float(scales.log()[~known].sum())
+def _gaps(columns: dict[str, Tensor], constant: float) -> dict[str, Any]:
+    """What is lost by the family of q, and what by the encoder."""
+    candidates = [name for name in ("log_likelihood", "iwae", "ais") if name in columns]
+    if candidates[0] != "log_likelihood":
+        candidates.sort(key=lambda name: -columns[name].mean().item())
+    reference = candidates[0]
+    local = columns["local_elbo"]
+    gaps = {"approximation_gap": columns[reference] - local, "amortization_gap": local - columns["elbo"]}
+    return {**_means({"local_elbo": local}, constant), **_means(gaps, 0.0), "gap_reference": reference}
 
 
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients, each as it was before afterwards."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for child, mode in modes.items():
-            child.training = mode
-
-
-def _standard_error(values: Tensor) -> float:
-    return (values.std(correction=0) / math.sqrt(len(values))).item()
+def _means(columns: dict[str, Tensor], constant: float, *, errors: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Means and, of those named or of all, their standard errors."""
+    numbers: dict[str, Any] = {}
+    for name, values in columns.items():
+        numbers[name] = values.mean().item() + (0.0 if name in WITHOUT_CONSTANT else constant)
+        if errors is None or name in errors:
+            numbers[f"{name}_se"] = (values.std(correction=0) / math.sqrt(len(values))).item()
+    return numbers

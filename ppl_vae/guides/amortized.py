@@ -52,7 +52,7 @@ class LabelledEncoder(nn.Module):
 
 
 class LatentGuide(PyroModule):
-    """A guide of one latent variable per datum, whose ``posterior`` a subclass gives."""
+    """A guide of one latent variable per datum: what of q is a datum's own, ``local``, and q given that, ``at``."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -60,17 +60,28 @@ class LatentGuide(PyroModule):
 
     def forward(self, *batch: Tensor) -> Tensor:
         """Draw z for each datum of the batch, first x ``(B, *event)``."""
-        q = self.posterior(*batch)
+        return self.draw(self.posterior(*batch), *batch)
+
+    def draw(self, q: dist.Distribution, *batch: Tensor) -> Tensor:
+        """Draw z for each datum of the batch from q ``(B, *latent)``."""
         with data_plate(self.size, batch[0]):
             return pyro.sample("z", q)
 
     def posterior(self, *batch: Tensor) -> dist.Distribution:
         """q(z | x) for x ``(..., *event)`` and what else the model is given."""
+        return self.at(*self.local(*batch))
+
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The parameters of q(z | x) that may differ from datum to datum, ``(..., *)`` each, any real numbers."""
+        raise NotImplementedError
+
+    def at(self, *local: Tensor) -> dist.Distribution:
+        """The member of the guide's family with these parameters."""
         raise NotImplementedError
 
 
 class RealGuide(LatentGuide):
-    """A guide by a density of real coordinates, ``unconstrained``, which a subclass gives."""
+    """A guide by a density of real coordinates, whose ``local`` parameters and ``density`` a subclass gives."""
 
     def __init__(self, model: Any, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -80,13 +91,21 @@ class RealGuide(LatentGuide):
         """q(z | x) for x ``(..., *event)``, on the support of p(z)."""
         return self.coordinates(self.unconstrained(*batch))
 
+    def at(self, *local: Tensor) -> dist.Distribution:
+        """The member of the guide's family with these parameters, on the support of p(z)."""
+        return self.coordinates(self.density(*local))
+
     def unconstrained(self, *batch: Tensor) -> dist.Distribution:
+        """The density of the real coordinates of z given x."""
+        return self.density(*self.local(*batch))
+
+    def density(self, *local: Tensor) -> dist.Distribution:
         """The density of the real coordinates of z, with the event shape ``coordinates.shape`` or flat."""
         raise NotImplementedError
 
 
 class EncodedGuide(RealGuide):
-    """A network's output is the parameters; a subclass gives their ``density``."""
+    """A network's output is the local parameters; a subclass gives their ``density``."""
 
     encoder: Any
     event_dim: int
@@ -99,14 +118,10 @@ class EncodedGuide(RealGuide):
         self.latent_dim = math.prod(shape)
         self.encoder = encoder(declared.encoder, model, spec, self.parameter_shape(shape, declared))
 
-    def unconstrained(self, *batch: Tensor) -> dist.Distribution:
-        """The density at the encoder's output."""
-        return self.density(self.encoder(*batch))
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The encoder's output ``(..., *parameter_shape)``."""
+        return (self.encoder(*batch),)
 
     def parameter_shape(self, shape: tuple[int, ...], declared: Any) -> tuple[int, ...]:
         """Shape of the parameters of the declared density of ``shape``."""
-        raise NotImplementedError
-
-    def density(self, parameters: Tensor) -> dist.Distribution:
-        """The density with parameters ``(..., *parameter_shape)``, any real numbers."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ from ppl_vae.declaration import Declaration
 from ppl_vae.guides.coordinates import innermost, support
 from ppl_vae.types import DataSpec
 
-__all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent"]
+__all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent", "remedy"]
 
 Latent = Literal["continuous", "simplex", "sphere", "one_hot", "component", "code"]
 
@@ -70,6 +70,11 @@ def check_latent(guide: Guide, model: Any) -> None:
         f"{type(guide).__name__} is a guide of a {ours} latent variable, but this model's latent variable is {kind}: "
         f"use {REMEDIES[kind]}"
     )
+
+
+def remedy(model: Any) -> str:
+    """The names of guides that serve a built model's latent variable."""
+    return REMEDIES[_kind(model) or "continuous"]
 
 
 def _kind(model: Any) -> Latent | None:

@@ -19,7 +19,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.guides.base import Guide
+from ppl_vae.guides.base import Guide, remedy
 from ppl_vae.guides.exact import ExactPosterior
 from ppl_vae.pair import local_params
 from ppl_vae.types import DataSpec
@@ -61,7 +61,7 @@ class BayesianGuide(Guide):
         if not getattr(model, "parameter_sites", ()):
             raise ValueError(
                 "no parameter of this model carries a prior, so a guide over parameters has nothing to do: use "
-                f"{self.latents!r}, or declare priors such as FactorAnalysis(weights=Normal()) or GMM(weights=Dirichlet())"
+                f"{remedy(model)}, or declare priors such as FactorAnalysis(weights=Normal()) or GMM(weights=Dirichlet())"
             )
         return PARAMETERS[self.parameters](model, self.latents.build(model, spec))
 
@@ -134,6 +134,7 @@ class PointGuide(ParameterGuide):
     """q(theta) = delta(theta - m)."""
 
     auto = AutoDelta
+    score = "log_joint"
 
     @torch.no_grad()
     def place(self, mean: Tensor, scale_tril: Tensor) -> None:

@@ -76,13 +76,24 @@ class CategoricalGuide(PyroModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw the component of each datum of the batch x ``(B, *event)``."""
-        logits = self.encoder(x)
+        return self.draw(self.posterior(x), x)
+
+    def draw(self, q: dist.Distribution, x: Tensor) -> Tensor:
+        """Draw the component of each datum from q, whose values are one-hot."""
         with data_plate(self.size, x):
-            return pyro.sample("k", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+            return pyro.sample("k", dist.Categorical(logits=q.logits), infer={"enumerate": "parallel"})
 
     def posterior(self, x: Tensor) -> dist.Distribution:
         """q(k | x), one-hot, whose mean is the responsibilities."""
-        return dist.OneHotCategorical(logits=self.encoder(x))
+        return self.at(*self.local(x))
+
+    def local(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.encoder(x),)
+
+    def at(self, *local: Tensor) -> dist.Distribution:
+        """One-hot components with these logits."""
+        return dist.OneHotCategorical(logits=local[0])
 
 
 class OneHotGuide(PyroModule):
@@ -96,13 +107,24 @@ class OneHotGuide(PyroModule):
 
     def forward(self, *batch: Tensor) -> Tensor:
         """Draw the code of each datum of the batch, first x ``(B, *event)``."""
-        q = self.posterior(*batch)
+        return self.draw(self.posterior(*batch), *batch)
+
+    def draw(self, q: dist.Distribution, *batch: Tensor) -> Tensor:
+        """Draw the code of each datum of the batch from q."""
         with data_plate(self.size, batch[0]):
             return pyro.sample("z", q, infer={"enumerate": "parallel"})
 
     def posterior(self, *batch: Tensor) -> dist.Distribution:
         """q(z | x), whose mean is the codes' probabilities."""
-        return self.codes(self.encoder(*batch), single=dist.OneHotCategorical, several=GroupedOneHot)
+        return self.at(*self.local(*batch))
+
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.encoder(*batch),)
+
+    def at(self, *local: Tensor) -> dist.Distribution:
+        """Codes with these logits."""
+        return self.codes(*local, single=dist.OneHotCategorical, several=GroupedOneHot)
 
 
 class OneHotCodes:

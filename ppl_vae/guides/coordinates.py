@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
 from torch.distributions.transforms import ReshapeTransform
 
-__all__ = ["Coordinates", "Pushforward", "innermost", "points", "standard_points", "support"]
+__all__ = ["Coordinates", "Pushforward", "innermost", "points", "standard_points", "support", "unmixed"]
 
 POINTS = 64  # for means that have no closed form
 
@@ -50,7 +50,7 @@ class Coordinates:
 
     def _bijection(self) -> Transform:
         # Made anew each time: bounds may be parameters, and a cache belongs to one density.
-        return biject_to(_unmixed(support(self._model))).with_cache(1)
+        return biject_to(unmixed(support(self._model))).with_cache(1)
 
 
 class Pushforward(dist.TransformedDistribution):
@@ -110,14 +110,14 @@ def support(model: Any) -> Any:
     return prior().support if stated is None else stated
 
 
-def _unmixed(constraint: Any) -> Any:
+def unmixed(constraint: Any) -> Any:
     """A mixture's support is that of its components, to which bijections are registered."""
     if isinstance(constraint, constraints.MixtureSameFamilyConstraint):
-        return _unmixed(constraint.base_constraint)
+        return unmixed(constraint.base_constraint)
     return constraint
 
 
 def innermost(constraint: Any) -> Any:
     """What a constraint asks of one element or vector, without what it is wrapped in."""
-    constraint = _unmixed(constraint)
+    constraint = unmixed(constraint)
     return innermost(constraint.base_constraint) if hasattr(constraint, "base_constraint") else constraint

@@ -25,7 +25,7 @@ class AmortizedDelta(Guide):
     """q(z | x) = delta(z - mu(x)), the point given by an encoder network.
 
     The objective is then log p(x, mu(x)), whose maximum is MAP; without KL it is the deterministic autoencoder's
-    log p(x | mu(x)). Neither is a bound on log p(x): a point has no entropy, so what is reported as ``elbo`` may lie above it.
+    log p(x | mu(x)). Neither is a bound on log p(x), for a point has no entropy, and neither is reported as one.
 
     Args:
         encoder: the network from x to the point, or to its real coordinates where the prior does not live on the real numbers.
@@ -59,6 +59,7 @@ class DeltaGuide(LatentGuide):
     """The encoder gives the point's coordinates."""
 
     point = True
+    score = "log_joint"
     encoder: Any
 
     def __init__(self, model: Any, declared: AmortizedDelta, spec: DataSpec) -> None:
@@ -67,6 +68,10 @@ class DeltaGuide(LatentGuide):
         self.event_dim = len(model.latent_shape)
         self.encoder = encoder(declared.encoder, model, spec, self.coordinates.shape)
 
-    def posterior(self, *batch: Tensor) -> dist.Distribution:
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The encoder's output."""
+        return (self.encoder(*batch),)
+
+    def at(self, *local: Tensor) -> dist.Distribution:
         """The point as a distribution, without a Jacobian: MAP is in z's own coordinates."""
-        return dist.Delta(self.coordinates.constrain(self.encoder(*batch)), event_dim=self.event_dim)
+        return dist.Delta(self.coordinates.constrain(*local), event_dim=self.event_dim)

@@ -16,7 +16,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.guides.base import Guide
+from ppl_vae.guides.base import Guide, remedy
 from ppl_vae.pair import data_plate
 from ppl_vae.types import DataSpec
 
@@ -39,10 +39,7 @@ class ExactPosterior(Guide):
             ValueError: the model does not know its posterior.
         """
         if not hasattr(model, "posterior"):
-            raise ValueError(
-                "this model has no exact posterior, which methods such as EM need: use SVI with an amortized guide such as "
-                "AmortizedNormal"
-            )
+            raise ValueError(f"this model has no exact posterior, which methods such as EM need: use SVI with {remedy(model)}")
         return ExactGuide(model)
 
     def story(self) -> str:

@@ -115,8 +115,18 @@ class FlowGuide(RealGuide):
         )
 
     def unconstrained(self, *batch: Tensor) -> dist.Distribution:
+        """The density of the flattened coordinates of z given x."""
+        return self._carried(self.base.unconstrained(*batch), self.encoder(*batch))
+
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """Those of the base, then the context h(x); the maps' networks are shared by all data."""
+        return (*self.base.local(*batch), self.encoder(*batch))
+
+    def density(self, *local: Tensor) -> dist.Distribution:
         """The density of the flattened coordinates."""
-        q, context = self.base.unconstrained(*batch), self.encoder(*batch)
+        return self._carried(self.base.density(*local[:-1]), local[-1])
+
+    def _carried(self, q: dist.Distribution, context: Tensor) -> dist.Distribution:
         maps: list[Transform] = [MaskedTransform(layer, self.curve, context) for layer in self.layers]
         if len(q.event_shape) > 1:
             maps.insert(0, ReshapeTransform(q.event_shape, torch.Size([q.event_shape.numel()]), cache_size=1))

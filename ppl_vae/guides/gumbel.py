@@ -87,9 +87,13 @@ class StraightThroughGuide(LatentGuide):
         self.several = partial(StraightThroughGroups, declared.temperature)
         self.encoder = encoder(declared.encoder, model, spec, self.codes.shape)
 
-    def posterior(self, *batch: Tensor) -> dist.Distribution:
-        """q(z | x), whose mean is the codes' probabilities."""
-        return self.codes(self.encoder(*batch), single=self.single, several=self.several)
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.encoder(*batch),)
+
+    def at(self, *local: Tensor) -> dist.Distribution:
+        """The density with these logits, whose mean is the codes' probabilities."""
+        return self.codes(*local, single=self.single, several=self.several)
 
 
 class RelaxedGuide(LatentGuide):
@@ -103,9 +107,13 @@ class RelaxedGuide(LatentGuide):
         self.leading = len(model.latent_shape) - 1
         self.encoder = encoder(declared.encoder, model, spec, tuple(model.latent_shape))
 
-    def posterior(self, *batch: Tensor) -> dist.Distribution:
-        """q(z | x), on the simplex."""
-        logits = self.encoder(*batch)
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.encoder(*batch),)
+
+    def at(self, *local: Tensor) -> dist.Distribution:
+        """The density with these logits, on the simplex."""
+        (logits,) = local
         log_s = LogConcrete(logits.new_tensor(self.temperature), logits=logits)
         s = Pushforward(log_s, [ExpTransform(cache_size=1)])
         return s.to_event(self.leading)

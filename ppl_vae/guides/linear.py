@@ -85,8 +85,17 @@ class LinearGuide(RealGuide):
 
     def unconstrained(self, *batch: Tensor) -> dist.Distribution:
         """The density of the coordinates of z for x ``(B, *event)`` and what else the model is given."""
-        y = self.rows(*batch)
-        return dist.MultivariateNormal(y @ self.weight.T + self.bias, scale_tril=self.scale_tril)
+        return self.density(self.rows(*batch) @ self.weight.T + self.bias, self.raw)
+
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """Means ``(B, K)``, and ``raw`` for each datum, which all share."""
+        loc = self.rows(*batch) @ self.weight.T + self.bias
+        return loc, self.raw.expand(*loc.shape[:-1], *self.raw.shape)
+
+    def density(self, *local: Tensor) -> dist.Distribution:
+        """A normal with these means and factors."""
+        loc, raw = local
+        return dist.MultivariateNormal(loc, scale_tril=_scale_tril(raw))
 
     def rows(self, *batch: Tensor) -> Tensor:
         """X and, where the model shows one, its condition, as rows ``(B, D)`` in the buffers' units."""
@@ -96,7 +105,7 @@ class LinearGuide(RealGuide):
     @property
     def scale_tril(self) -> Tensor:
         """L ``(K, K)``."""
-        return self.raw.tril(-1) + self.raw.diagonal().exp().diag_embed()
+        return _scale_tril(self.raw)
 
     @torch.no_grad()
     def initialize(self, rows: Any, model: Any) -> None:
@@ -122,11 +131,15 @@ class LinearGuide(RealGuide):
 class DiagonalLinearGuide(LinearGuide):
     """Diagonal covariance: ``raw (K,)`` is the logarithm of the scales."""
 
-    def unconstrained(self, *batch: Tensor) -> dist.Distribution:
-        """The density of the coordinates of z for x ``(B, *event)`` and what else the model is given."""
-        y = self.rows(*batch)
-        return dist.Normal(y @ self.weight.T + self.bias, self.raw.exp()).to_event(1)
+    def density(self, *local: Tensor) -> dist.Distribution:
+        """Independent normals with these means and logarithms of scales."""
+        loc, raw = local
+        return dist.Normal(loc, raw.exp()).to_event(1)
 
     def _raw(self, scale_tril: Tensor) -> Tensor:
         # The best diagonal fit to a normal has the inverse of its precisions' diagonal as variances.
         return -0.5 * torch.cholesky_inverse(scale_tril).diagonal().log()
+
+
+def _scale_tril(raw: Tensor) -> Tensor:
+    return raw.tril(-1) + raw.diagonal(dim1=-2, dim2=-1).exp().diag_embed()

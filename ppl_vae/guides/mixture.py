@@ -73,9 +73,9 @@ class MixtureGuide(EncodedGuide):
         """``(C, 1 + 2 K)``."""
         return (declared.components, 1 + 2 * self.latent_dim)
 
-    def density(self, parameters: Tensor) -> dist.Distribution:
+    def density(self, *local: Tensor) -> dist.Distribution:
         """The mixture of the flattened coordinates."""
-        logits, loc, raw_scale = parameters.split([1, self.latent_dim, self.latent_dim], dim=-1)
+        logits, loc, raw_scale = local[0].split([1, self.latent_dim, self.latent_dim], dim=-1)
         components = dist.Normal(loc, softplus(raw_scale) + MIN_SCALE).to_event(1)
         return PathwiseMixture(dist.Categorical(logits=logits.squeeze(-1)), components)
 

@@ -83,9 +83,9 @@ class DiagonalNormalGuide(EncodedGuide):
         """``(2, *shape)``."""
         return (2, *shape)
 
-    def density(self, parameters: Tensor) -> dist.Distribution:
+    def density(self, *local: Tensor) -> dist.Distribution:
         """Independent normals."""
-        loc, raw_scale = parameters.unbind(-1 - self.event_dim)
+        loc, raw_scale = local[0].unbind(-1 - self.event_dim)
         return dist.Normal(loc, softplus(raw_scale) + MIN_SCALE).to_event(self.event_dim)
 
 
@@ -101,9 +101,9 @@ class LowRankNormalGuide(EncodedGuide):
             raise ValueError(f"expected a rank of at most the latent dimension {K}, got {self.rank}: use covariance='full'")
         return (2 + self.rank, K)
 
-    def density(self, parameters: Tensor) -> dist.Distribution:
+    def density(self, *local: Tensor) -> dist.Distribution:
         """A normal whose covariance is diagonal up to R directions."""
-        loc, raw_scale, W = parameters.split([1, 1, self.rank], dim=-2)
+        loc, raw_scale, W = local[0].split([1, 1, self.rank], dim=-2)
         scale = softplus(raw_scale.squeeze(-2)) + MIN_SCALE
         return dist.LowRankMultivariateNormal(loc.squeeze(-2), W.mT, scale.square())
 
@@ -122,10 +122,10 @@ class FullNormalGuide(EncodedGuide):
         K = self.latent_dim
         return (K + K * (K + 1) // 2,)
 
-    def density(self, parameters: Tensor) -> dist.Distribution:
+    def density(self, *local: Tensor) -> dist.Distribution:
         """A normal with this Cholesky factor."""
         K = self.latent_dim
-        loc, triangle = parameters.split([K, len(self.entries)], dim=-1)
+        loc, triangle = local[0].split([K, len(self.entries)], dim=-1)
         square = triangle.new_zeros(*triangle.shape[:-1], K * K).index_copy(-1, self.entries, triangle).unflatten(-1, (K, K))
         diagonal = softplus(square.diagonal(dim1=-2, dim2=-1)) + MIN_SCALE
         return dist.MultivariateNormal(loc, scale_tril=square.tril(-1) + diagonal.diag_embed())

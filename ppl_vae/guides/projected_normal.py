@@ -64,6 +64,10 @@ class ProjectedNormalGuide(LatentGuide):
         self.leading = len(shape) - 1
         self.encoder = encoder(declared.encoder, model, spec, shape)
 
-    def posterior(self, *batch: Tensor) -> dist.Distribution:
-        """q(z | x), on the sphere."""
-        return ProjectedNormalDistribution(self.encoder(*batch)).to_event(self.leading)
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """Mu."""
+        return (self.encoder(*batch),)
+
+    def at(self, *local: Tensor) -> dist.Distribution:
+        """The density with this mu, on the sphere."""
+        return ProjectedNormalDistribution(*local).to_event(self.leading)

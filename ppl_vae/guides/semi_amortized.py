@@ -96,13 +96,17 @@ class SemiAmortizedGuide(RealGuide):
         self.data_dim = len(spec.event_shape)
         self._model = (model,)  # in a tuple, so that its parameters are not listed twice
 
-    def unconstrained(self, *batch: Tensor) -> dist.Distribution:
-        """The base's density at lambda_T."""
-        start = self.base.encoder(*batch)
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """Lambda_T."""
+        (start,) = self.base.local(*batch)
         if self.declared.differentiate and torch.is_grad_enabled():
-            return self.base.density(self._climb(batch, start, through=True))
+            return (self._climb(batch, start, through=True),)
         found = self._climb(batch, start, through=False)
-        return self.base.density(start + (found - start).detach())
+        return (start + (found - start).detach(),)
+
+    def density(self, *local: Tensor) -> dist.Distribution:
+        """The base's density."""
+        return self.base.density(*local)
 
     def local_elbo(self, batch: tuple[Tensor, ...], parameters: Tensor) -> Tensor:
         """The ELBO of each datum at the fixed points of q, ``(...)``, for lambda ``(..., *parameters)``."""

@@ -1,8 +1,11 @@
 """Methods: how a pair is fitted."""
 
+from ppl_vae.inference.boards import MLflow, TensorBoard
 from ppl_vae.inference.compare import Comparison, compare
 from ppl_vae.inference.em import EM, ClosedForm
-from ppl_vae.inference.fit import Fit, build, fit
+from ppl_vae.inference.fit import build, fit
+from ppl_vae.inference.fitted import Fit
+from ppl_vae.inference.keeper import Interrupted, Keeper
 from ppl_vae.inference.mcmc import NUTS
 from ppl_vae.inference.method import Method
 from ppl_vae.inference.objectives import (
@@ -17,6 +20,7 @@ from ppl_vae.inference.objectives import (
     Renyi,
     WarmUp,
 )
+from ppl_vae.inference.postmortem import NonFiniteError, Postmortem
 from ppl_vae.inference.svi import SVI
 
 __all__ = [
@@ -31,11 +35,17 @@ __all__ = [
     "CyclicalWarmUp",
     "Fit",
     "InfoVAE",
+    "Interrupted",
+    "Keeper",
     "LinearWarmUp",
+    "MLflow",
     "Method",
     "NoWarmUp",
+    "NonFiniteError",
     "Objective",
+    "Postmortem",
     "Renyi",
+    "TensorBoard",
     "WarmUp",
     "build",
     "compare",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,14 +18,15 @@ from ppl_vae.evaluate import evaluating
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
 from ppl_vae.inference.em import EM
-from ppl_vae.inference.fit import Fit, build, default_guide, watched
+from ppl_vae.inference.fit import build, default_guide, watched
+from ppl_vae.inference.fitted import Fit
 from ppl_vae.inference.machine import choose_device
-from ppl_vae.inference.method import Method, Row
+from ppl_vae.inference.method import Method, Remark, Row
 from ppl_vae.inference.progress import Progress
 from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
 
-__all__ = ["Climb", "Comparison", "compare"]
+__all__ = ["Climb", "Comparison", "compare", "short"]
 
 NEAR = 0.01  # nats per datum to the best: who is so near has arrived
 SAMPLES = 100  # per datum, for the bound that stands in where log p(x) is not known
@@ -62,7 +64,8 @@ class Comparison:
     - ``method``, ``guide``: the class and those of its fields that are not the defaults.
     - ``train_log_likelihood``, ``test_log_likelihood``: exact if ``exact``, where the model knows log p(x); elsewhere the
       importance-weighted bound with 100 samples. ``None`` without test data.
-    - ``elbo``: of the training data; ``gap``: log-likelihood - ELBO, the KL from the guide to the exact posterior.
+    - ``elbo``: of the training data; ``gap``: log-likelihood - ELBO, the KL from the guide to the exact posterior; ``None`` of
+      points in place of posteriors, such as MAP estimates.
     - ``distance`` to the solution of EM, or of the best row if EM is not compared: the largest principal angle between the
       loadings' subspaces in radians, or for mixtures the root mean square distance of matched means. ``None`` for models
       that define none.
@@ -144,11 +147,11 @@ def compare(
         data = data.resolve(model.accepts)
     data = data.to(choose_device(device))
     entries = [(method, guide) for method in methods for guide in _guides(model, method, guides)]
-    names = [(_short(method), _short(guide)) for method, guide in entries]
+    names = [(short(method), short(guide)) for method, guide in entries]
     require(len(set(names)) == len(names), "methods and guides that differ", names)
     with seeded(0):
         for _, guide in entries:
-            build(model, guide, data.spec)  # what cannot be built is refused before the first long fit
+            _check_comparable(build(model, guide, data.spec))  # what cannot be compared is refused before the first long fit
     runs = [[_run(model, data, guide, each, progress) for each in _with_seeds(method, seeds)] for method, guide in entries]
     for same_seed in zip(*runs, strict=True):
         _relate([method for method, _ in entries], same_seed)
@@ -159,6 +162,14 @@ def compare(
         climbs=[[run.climb for run in of_seeds] for of_seeds in runs],
         fits=[[run.fit for run in of_seeds] for of_seeds in runs],
     )
+
+
+def _check_comparable(pair: Pair) -> None:
+    if pair.score != "elbo" and not hasattr(pair.model, "log_prob"):
+        raise ValueError(
+            "fits are compared by log p(x), of which codes that are points without a density give no bound: use a guide with a "
+            "density and a model with a prior, such as AmortizedNormal and VAE, or evaluate each fit"
+        )
 
 
 class _Run(NamedTuple):
@@ -184,7 +195,7 @@ def _run(model: Model | Callable, data: Data, guide: Guide | Callable, method: M
     def watch(pair: Pair, row: Row) -> None:
         if "log_likelihood" not in row and hasattr(pair.model, "log_prob"):
             row = {**row, "log_likelihood": _log_likelihood(pair, data.train)}
-        climb.append((row["seconds"], row["log_likelihood" if "log_likelihood" in row else "elbo"]))
+        climb.append((row["seconds"], row["log_likelihood" if "log_likelihood" in row else pair.score]))
 
     fit = watched(model, data, guide=guide, method=method, device=data.train.device, progress=progress, watch=watch)
     return _Run(fit, climb, _numbers(fit, data))
@@ -199,15 +210,19 @@ def _log_likelihood(pair: Pair, split: Split) -> float:
 
 def _numbers(fit: Fit, data: Data) -> dict[str, Any]:
     exact = hasattr(fit.pair.model, "log_prob")
-    train, test = (
-        fit.evaluate(split, samples=1 if exact else SAMPLES) if len(split) else {} for split in (data.train, data.test)
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Remark)  # that a bound may be loose: the table marks it as one
+        train, test = (
+            fit.evaluate(split, samples=1 if exact else SAMPLES) if len(split) else {} for split in (data.train, data.test)
+        )
+    bound = "log_likelihood" if exact else "iwae"
+    elbo = train.get("elbo")  # there is none of a point, such as a MAP estimate
     return {
         "exact": exact,
-        "train_log_likelihood": train["log_likelihood"],
-        "test_log_likelihood": test.get("log_likelihood"),
-        "elbo": train["elbo"],
-        "gap": train["gap"],
+        "train_log_likelihood": train[bound],
+        "test_log_likelihood": test.get(bound),
+        "elbo": elbo,
+        "gap": None if elbo is None else train[bound] - elbo,
         "iterations": fit.history[-1]["epoch"],
         "seconds": fit.history[-1]["seconds"],
     }
@@ -226,7 +241,7 @@ def _relate(methods: Sequence[Method], runs: Sequence[_Run]) -> None:
 
 
 def _row(method: Method, guide: Guide | Callable, runs: Sequence[_Run]) -> Row:
-    row: Row = {"method": _short(method), "guide": _short(guide), "exact": runs[0].numbers["exact"]}
+    row: Row = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
     for name in FIELDS:
         values = [run.numbers[name] for run in runs]
         known = None not in values
@@ -236,12 +251,12 @@ def _row(method: Method, guide: Guide | Callable, runs: Sequence[_Run]) -> Row:
     return row
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """A declaration's class and the fields that are not its defaults; a function's name."""
     if not isinstance(value, Declaration):
         return getattr(value, "__name__", repr(value))
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if not _is_default(field, value)}
-    inner = ", ".join(f"{k}={_short(v) if isinstance(v, Declaration) else repr(v)}" for k, v in fields.items())
+    inner = ", ".join(f"{k}={short(v) if isinstance(v, Declaration) else repr(v)}" for k, v in fields.items())
     return f"{type(value).__name__}({inner})" if inner else type(value).__name__
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,12 +11,15 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ppl_vae import em
 from ppl_vae.data import Data, Split
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import evaluate
+from ppl_vae.inference.keeper import NOWHERE, Nowhere
 from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
+from ppl_vae.inference.state import State
 from ppl_vae.pair import Pair
 
 __all__ = ["EM", "ClosedForm", "Rows"]
@@ -43,6 +47,8 @@ class EM(Method):
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "exact"
+    live: ClassVar[bool] = False
+    length: ClassVar[str | None] = "max_iterations"
 
     max_iterations: int = 1000
     tolerance: float = 1e-8
@@ -61,7 +67,7 @@ class EM(Method):
         """The steps of all starts together."""
         return self.max_iterations * self.n_init
 
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report, keeper: Nowhere = NOWHERE) -> list[Row]:
         """Fit the pair's model; a row of history per accepted step of the best start.
 
         ``log_likelihood``, ``objective`` and ``elbo`` are one number, exact, in nats per datum: after the E-step the ELBO is
@@ -71,40 +77,98 @@ class EM(Method):
             ValueError: a model without EM steps, a guide with parameters of its own, or a log-likelihood that falls.
         """
         problem_of = _offered(self, pair, "em")
-        clock = Stopwatch(report)
+        clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
         rows = Rows(data.train)
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
-        constant = data.train.transform.log_jacobian
-        results = []
+        starts = _Starts(self, clock, keeper, data.train.transform.log_jacobian)
         for start in range(self.n_init):
             fixed = start == 0 and not getattr(pair.model, "random_start", False)
             problem = problem_of(rows, generator=None if fixed else generator, accelerate=self.acceleration == "squarem")
             if start == 0 and "model" in pair.warm:
                 problem = problem._replace(start=pair.model.em_state())
-            results.append((problem, *self._iterate(problem, constant, clock)))
-        problem, state, history = max(results, key=lambda result: result[2][-1]["log_likelihood"])
+            starts.iterate(problem)
+        problem, state, history = max(starts.results, key=lambda result: result[2][-1]["log_likelihood"])
         problem.assign(state)
         if remark := problem.remark(state):
             warnings.warn(remark, Remark, stacklevel=2)
         return [*history[:-1], {**history[-1], "seconds": clock.seconds}]
 
-    def _iterate(self, problem: em.Problem, constant: float, clock: Stopwatch) -> tuple[Any, list[Row]]:
-        """The state that one start leads to, and its history."""
-        history: list[Row] = []
+
+class _Starts:
+    """EM from one start after another, and what a state of it holds: the states of all starts, the last one's in progress.
+
+    Attributes:
+        results: the problem, the state and the history of each start that is over.
+    """
+
+    def __init__(self, method: EM, clock: Stopwatch, keeper: Nowhere, constant: float) -> None:
+        self.method, self.clock, self.keeper, self.constant = method, clock, keeper, constant
+        self.results: list[tuple[em.Problem, Any, list[Row]]] = []
+        facts = keeper.kept.facts if keeper.kept else {}
+        if method.n_init > 1 and facts.get("max_iterations", math.inf) < method.max_iterations:
+            raise ValueError(
+                f"EM with n_init={method.n_init} was begun with max_iterations={facts['max_iterations']}, which its earlier "
+                "starts have used up: resume it with the same, or fit to another folder"
+            )
+
+    def iterate(self, problem: em.Problem) -> None:
+        """Iterate from the next start, or go on with it."""
+        state, place, history = self._begin(problem)
+        marked: tuple[Any, em.Place, int] | None = None
 
         def tell(iteration: em.Iteration, state: Any) -> None:
-            history.append(_row(iteration.iteration, iteration.log_likelihood + constant, clock))
-            clock.report(history[-1])
+            history.append(_row(iteration.iteration, iteration.log_likelihood + self.constant, self.clock))
+            self.clock.report(history[-1])
 
-        result = em.run(
-            problem.step,
-            problem.start,
-            max_iterations=self.max_iterations,
-            tolerance=self.tolerance,
-            acceleration=problem.acceleration,
-            on_iteration=tell,
-        )
-        return result.state, history
+        def mark(state: Any, place: em.Place) -> None:
+            nonlocal marked
+            marked = (state, place, len(history))
+            if self.keeper.wants():
+                self.keeper.keep(self._state(state, place, history))
+
+        if place is not None:
+            already = [em.Iteration(row["epoch"], row["log_likelihood"] - self.constant, row["seconds"]) for row in history]
+            state = em.run(
+                problem.step,
+                state,
+                max_iterations=self.method.max_iterations,
+                tolerance=self.method.tolerance,
+                acceleration=problem.acceleration,
+                on_iteration=tell,
+                already=already,
+                place=place,
+                on_place=mark,
+            ).state
+        if marked is not None and len(self.results) + 1 == self.method.n_init:
+            at, place, rows = marked
+            self.keeper.keep(self._state(at, place, history[:rows]))
+        self.results.append((problem, state, history))
+
+    def _begin(self, problem: em.Problem) -> tuple[Any, em.Place | None, list[Row]]:
+        """Where the next start is to begin, by the kept state if that has seen it; a start that is over has no place."""
+        kept, number = self.keeper.kept, len(self.results)
+        if kept is None or number >= len(kept.facts["rows"]):
+            return problem.start, em.Place(), []
+        leaves, tree = tree_flatten(problem.start)
+        state = tree_unflatten([kept.tensors[f"{number}.{leaf}"].to(old) for leaf, old in enumerate(leaves)], tree)
+        first = sum(kept.facts["rows"][:number])
+        history = kept.history[first : first + kept.facts["rows"][number]]
+        over = number + 1 < len(kept.facts["rows"])
+        return state, None if over else em.Place(kept.facts["steps"], kept.facts["judged"]), history
+
+    def _state(self, state: Any, place: em.Place, history: list[Row]) -> State:
+        """All that it takes to go on from a place."""
+        states = [*(state for _, state, _ in self.results), state]
+        histories = [*(history for _, _, history in self.results), history]
+        leaves = {f"{number}.{leaf}": value for number, one in enumerate(states) for leaf, value in enumerate(tree_leaves(one))}
+        facts = {
+            "rows": [len(rows) for rows in histories],
+            "steps": place.steps,
+            "judged": place.judged,
+            "max_iterations": self.method.max_iterations,
+            "seconds": self.clock.seconds,
+        }
+        return State(leaves, facts, list(itertools.chain.from_iterable(histories)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,9 +197,9 @@ class ClosedForm(Method):
         pair.model.assign(solve(Rows(data.train)))
         seconds = clock.seconds
         numbers = evaluate(pair, data.train)
-        row = {**_row(1, numbers.get("log_likelihood", numbers["elbo"]), clock), "seconds": seconds}
+        row = {**_row(1, numbers.get("log_likelihood", numbers[pair.score]), clock), "seconds": seconds}
         if "log_likelihood" not in numbers:  # PCA has no density
-            del row["log_likelihood"]
+            row = {name: row[name] for name in ("epoch", "objective", "seconds")} | {pair.score: numbers[pair.score]}
         clock.report(row)
         return [row]
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["Precision", "arithmetic", "choose_device", "cpu_threads"]
+__all__ = ["Precision", "choose_device", "cpu_threads", "layers", "products"]
 
 Precision = Literal["32", "bf16", "tf32"]
 
@@ -21,15 +21,16 @@ WORTH_SHARING = 2**24
 
 
 @contextlib.contextmanager
-def cpu_threads(multiplications: int) -> Iterator[None]:
+def cpu_threads(multiplications: int, *, like: int | None = None) -> Iterator[None]:
     """One thread for a step of so few multiplications, torch's own number for more; as it was afterwards.
 
-    Threads that share a small matrix product spend their time waiting for each other, the more so on a busy machine.
+    Threads that share a small matrix product spend their time waiting for each other, the more so on a busy machine. Sums
+    hang on their number: a fit that goes on takes as many as it had (``like``).
     """
     threads = torch.get_num_threads()
     try:
-        if multiplications < WORTH_SHARING:
-            torch.set_num_threads(1)
+        if like is not None or multiplications < WORTH_SHARING:
+            torch.set_num_threads(like or 1)
         yield
     finally:
         torch.set_num_threads(threads)
@@ -55,25 +56,24 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     return torch.device("cpu")
 
 
-@contextlib.contextmanager
-def arithmetic(precision: Precision) -> Iterator[None]:
-    """What the layers of networks compute with; everything else, log-probabilities and KL too, stays in the data's precision.
+def layers(precision: Precision) -> contextlib.AbstractContextManager:
+    """What the layers of networks multiply: with ``bf16`` bfloat16 numbers, giving float32; else what they are given.
 
-    With ``bf16`` linear and convolutional layers multiply bfloat16 numbers and give float32; with ``tf32`` the products of
-    float32 matrices may be rounded to TensorFloat-32 where the hardware has it.
+    Everything else, log-probabilities and KL too, stays in the data's precision.
     """
-    if precision == "bf16":
-        with _Bfloat16Layers():
-            yield
-    elif precision == "tf32":
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-    else:
+    return _Bfloat16Layers() if precision == "bf16" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def products(precision: Precision) -> Iterator[None]:
+    """How products of float32 matrices are rounded: with ``tf32`` to TensorFloat-32 where the hardware has it."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        if precision == "tf32":
+            torch.set_float32_matmul_precision("high")
         yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class _Bfloat16Layers(TorchFunctionMode):

@@ -48,6 +48,7 @@ class NUTS(Method):
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
+    live: ClassVar[bool] = False
 
     samples: int = 500
     warmup: int = 300
@@ -68,9 +69,9 @@ class NUTS(Method):
     def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
         """Sample the parameters; a row of history per draw, ``stage`` telling warm-up from what counts.
 
-        ``log_joint`` is log p(x, theta), and ``log_likelihood`` log p(x | theta), both in nats per datum; ``objective`` and
-        ``elbo`` repeat the former, which is the ELBO of a point without its infinite entropy, as in a MAP fit. The last row
-        also has ``r_hat`` (the largest of all parameters) and ``ess`` (the smallest effective number of draws).
+        ``log_joint`` is log p(x, theta), and ``log_likelihood`` log p(x | theta), both in nats per datum; ``objective`` repeats
+        the former. The last row also has ``r_hat`` (the largest of all parameters) and ``ess`` (the smallest effective number
+        of draws).
 
         Raises:
             ValueError: parameters without a prior, too many of them, or a guide that is not over them.
@@ -196,7 +197,6 @@ class _Record:
             "chain": chain,
             "stage": "warmup" if stage.lower().startswith("warmup") else "sample",
             "objective": log_joint,
-            "elbo": log_joint,
             "log_joint": log_joint,
             "log_likelihood": log_likelihood,
             "seconds": self.clock.seconds,

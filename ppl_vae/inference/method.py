@@ -24,9 +24,14 @@ class Method(Declaration, abc.ABC):
 
     Class attributes:
         posterior_guide: ``exact`` if the method works with the exact posterior only, ``any`` if it fits guides too.
+        live: whether the pair's modules hold what a row of the history tells as soon as it is reported.
+        length: the field that says how long a fit goes on, which may be raised when it is resumed; ``None`` if it cannot be
+            resumed. ``run`` of a method with a length takes a :class:`~ppl_vae.inference.keeper.Keeper` besides.
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
+    live: ClassVar[bool] = True
+    length: ClassVar[str | None] = None
 
     seed: int = 0
 
@@ -42,8 +47,9 @@ class Method(Declaration, abc.ABC):
     def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
         """Fit the pair to ``data.train``, both on one device, and return the history, a row an iteration.
 
-        A row has ``epoch``, ``objective``, ``elbo`` and ``seconds``: those worked since the fit began, so they never fall, and
-        without what ``report`` took (see :class:`Stopwatch`); the last row's are those of the whole fit.
+        A row has ``epoch``, ``objective``, ``elbo`` (or what else the pair's ``score`` is) and ``seconds``: those worked since
+        the fit began, so they never fall, and without what ``report`` took (see :class:`Stopwatch`); the last row's are those
+        of the whole fit.
 
         Args:
             pair: model and guide; their parameters are changed in place.
@@ -61,11 +67,12 @@ class Stopwatch:
 
     Args:
         report: what rows are passed on to.
+        already: seconds worked before, of a fit that goes on.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, already: float = 0.0) -> None:
         self._report = report
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() - already
 
     @property
     def seconds(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -59,6 +59,35 @@ class Optimizer(abc.ABC):
             if "step" in state:
                 state["step"] += self._uncounted
         self._uncounted = 0
+
+    def state(self) -> dict[str, Tensor]:
+        """What torch keeps, by the place of the parameter and torch's name, the steps counted."""
+        self.settle()
+        kept = ((place, self.torch.state.get(parameter, {})) for place, parameter in enumerate(self.parameters))
+        return {f"{place}.{name}": value for place, state in kept for name, value in state.items()}
+
+    def load(self, kept: Mapping[str, Tensor], taken: int) -> None:
+        """Take over what :meth:`state` gave after so many steps, in place; what torch has made since is set to zero."""
+        self._taken, self._uncounted, self._rates = taken, 0, []
+        for place, parameter in enumerate(self.parameters):
+            own = self.torch.state[parameter] if f"{place}.step" in kept else self.torch.state.get(parameter, {})
+            for name in ("step", *self.kept):
+                value = kept.get(f"{place}.{name}")
+                if name in own:
+                    own[name].zero_() if value is None else own[name].copy_(value)
+                elif value is not None:
+                    own[name] = self._placed(name, value, parameter)
+
+    @property
+    def taken(self) -> int:
+        """Steps taken so far."""
+        return self._taken
+
+    def _placed(self, name: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
+        """A copy where and as torch would have it."""
+        if name == "step":
+            return value.to(self.device if self.settings["fused"] else "cpu", copy=True)
+        return torch.empty_like(parameter).copy_(value).detach()
 
     def moments(self, parameter: nn.Parameter) -> list[Tensor]:
         """What torch keeps for a parameter; it makes them at the first step that has a gradient for it."""

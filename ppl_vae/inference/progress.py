@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ppl_vae.inference.method import Method, Report, Row
+from ppl_vae.types import SCORES, score_of
 
 __all__ = ["Progress", "progress_bar", "quiet"]
 
@@ -19,8 +20,14 @@ def quiet(row: Row) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(method: Method, progress: Progress | None) -> Iterator[Report]:
-    """What a method reports its rows to: ``progress``, or a bar on standard error where that is a terminal."""
+def progress_bar(method: Method, progress: Progress | None, done: int = 0) -> Iterator[Report]:
+    """What a method reports its rows to: ``progress``, or a bar on standard error where that is a terminal.
+
+    Args:
+        method: how many rows there will be.
+        progress: called with each row.
+        done: rows of a fit that goes on.
+    """
     if progress is not None or not sys.stderr.isatty():
         yield progress or quiet
         return
@@ -30,7 +37,7 @@ def progress_bar(method: Method, progress: Progress | None) -> Iterator[Report]:
 
     columns = (TextColumn(type(method).__name__), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with RichProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        bar = bars.add_task("starting", total=method.iterations)
+        bar = bars.add_task("starting", total=method.iterations, completed=done)
 
         def report(row: Row) -> None:
             bars.update(bar, advance=1, description=_summary(row))
@@ -39,7 +46,9 @@ def progress_bar(method: Method, progress: Progress | None) -> Iterator[Report]:
 
 
 def _summary(row: Row) -> str:
-    held_out = "valid_" if "valid_elbo" in row else ""
+    score = score_of(row)
+    held_out = "valid_" if f"valid_{score}" in row else ""
+    label = SCORES[score].partition(":")[0]
     return "  ".join(
-        f"{name} {row[held_out + key]:.2f}" for name, key in (("ELBO", "elbo"), ("KL", "kl")) if held_out + key in row
+        f"{name} {row[held_out + key]:.2f}" for name, key in ((label, score), ("KL", "kl")) if held_out + key in row
     )

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ppl_vae.capture import CaptureError, Compile, CudaGraph, capture, check_agreement
-from ppl_vae.inference.machine import Precision, arithmetic
+from ppl_vae.capture import MISCOMPILED, CaptureError, Compile, CudaGraph, capture, check_agreement
+from ppl_vae.inference.machine import Precision, layers
 from ppl_vae.inference.method import Remark
 from ppl_vae.inference.objectives import Estimate
 from ppl_vae.inference.optimizers import Optimizer
@@ -38,16 +38,17 @@ class Step:
     """A gradient step on a batch: raw rows ``(B, *event)`` and what else the programs take, such as labels ``(B,)``.
 
     The first batch is stepped eagerly, the others of its size go the fastest way that pays. Batches of other sizes, such as an
-    epoch's last one, are stepped eagerly.
+    epoch's last one, are stepped eagerly. A fit that goes on has taken its eager first step already.
 
     Args:
         objective: module from what the programs take to an :class:`~ppl_vae.inference.objectives.Estimate`, in training mode.
         transform: module from raw rows to what the model sees.
         optimizer: updates parameters of ``objective``; the others stay as they are.
         clip_norm: gradients of a larger norm are scaled down to it.
-        precision: of the networks' layers.
+        precision: what the networks' layers multiply, decided as a step is recorded; how products are rounded is the caller's.
         compile: ``True`` compiles, ``False`` stays eager, ``auto`` records and compiles where that pays.
         ahead: steps to be taken in all.
+        go_on_at: of a fit that goes on, the rows of the batches that go the fast way from the first on.
 
     Attributes:
         totals: sums over the data of objective, ELBO and reconstruction, ``(3,)``, on the device; set it to zero to start
@@ -65,6 +66,7 @@ class Step:
         precision: Precision = "32",
         compile: Compile = "auto",
         ahead: int = 0,
+        go_on_at: int | None = None,
     ) -> None:
         self.objective = objective
         self.transform = transform
@@ -76,7 +78,8 @@ class Step:
         self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
         self._settled = compile is False
-        self._validate = True
+        self._go_on_at = None if self._settled else go_on_at
+        self._validate = go_on_at is None
         self._shape = torch.Size()
         self._fast: Callable[..., None] = self._eager
 
@@ -84,16 +87,20 @@ class Step:
         """Take the step; what came of it is added to ``totals``."""
         if batch[0].shape == self._shape:
             self._fast(*batch)
-            return
-        self._eager(*batch)
-        if not self._settled:
-            self._settled = True
+        elif self._go_on_at == len(batch[0]):
+            self._go_on_at, self._settled = None, True
             self._settle(*batch)
+            self(*batch)
+        else:
+            self._eager(*batch)
+            if not self._settled and self._go_on_at is None:
+                self._settled = True
+                self._settle(*batch)
 
     def forward(self, objective: Callable, raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and its objective, ELBO and reconstruction ``(3,)``."""
         # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
-        with local_params(), pyro.validation_enabled(self._validate), arithmetic(self.precision):
+        with local_params(), pyro.validation_enabled(self._validate), layers(self.precision):
             loss, elbo, reconstruction = objective(self.transform(raw), *others)
         self._validate = False
         return loss, torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
@@ -177,7 +184,7 @@ class _Compiled:
         self.moments = len(moments)
         inputs = [*batch, torch.tensor(optimizer.rates(1), device=step.totals.device)]
         program = capture(self.whole, self.state, inputs).compiled(*self.state, *inputs)
-        check_agreement(self.whole, program, self.state, inputs)
+        check_agreement(self.whole, program, self.state, inputs, reason=MISCOMPILED)
         self.run = CudaGraph(program, self.state, inputs) if step.totals.is_cuda else partial(program, *self.state)
 
     def whole(self, *tensors: Tensor) -> list[Tensor]:

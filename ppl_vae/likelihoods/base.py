@@ -8,11 +8,13 @@ from typing import ClassVar
 
 import pyro.distributions as dist
 from torch import Tensor, nn
+from torch.distributions import Independent
 
 from ppl_vae.declaration import Declaration, family_members
+from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["Likelihood", "elements"]
+__all__ = ["Likelihood", "central", "elements"]
 
 REDECLARED: dict[tuple[Kind, Kind], str] = {
     ("unit_interval", "binary"): "binarize the data (binarize='dynamic')",
@@ -86,15 +88,25 @@ class Likelihood(Declaration, abc.ABC):
         outside = ~support.check(x)
         if bool(outside.any()):
             raise ValueError(
-                f"{type(self).__name__}: expected every value in the support {support}, got {int(outside.sum())} of {len(x)} "
-                f"rows with values outside it, the first of them row {int(outside.nonzero()[0])}: correct those rows, or use "
-                "another likelihood"
+                f"{type(self).__name__}: expected every value in the support {as_line(support, 120)}, got "
+                f"{int(outside.sum())} of {len(x)} rows with values outside it, the first of them row "
+                f"{int(outside.nonzero()[0])}: correct those rows, or use another likelihood"
             )
 
 
 def elements(distribution: dist.Distribution, event_dim: int) -> dist.Distribution:
     """The distributions of the elements of a datum, where these are independent: every event dimension a batch dimension."""
     return distribution.base_dist if event_dim else distribution
+
+
+def central(distribution: dist.Distribution) -> Tensor:
+    """The datum that stands for p(x | h): its mean, or its ``central`` where it has one because a mean would be no datum.
+
+    Codes in no order are the case: between the first and the third category does not lie the second.
+    """
+    if hasattr(distribution, "central"):
+        return distribution.central
+    return central(distribution.base_dist) if isinstance(distribution, Independent) else distribution.mean
 
 
 def _class_accepts(cls: type) -> frozenset[Kind]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -14,9 +14,10 @@ from torch.nn.functional import softplus
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.unit_interval import Stretched, check_margin
+from ppl_vae.stable import log_dirichlet
 from ppl_vae.types import Kind
 
-__all__ = ["Beta"]
+__all__ = ["Beta", "LogBeta"]
 
 TINY = 1e-30  # a concentration that float32 rounds to zero has no density
 
@@ -82,4 +83,20 @@ class BetaModule(nn.Module):
         c = softplus(raw + self.shift)
         # 1 - sigmoid(h) would round to zero where sigmoid(-h) does not.
         a, b = ((c * torch.sigmoid(h)).clamp_min(TINY) for h in (logit, -logit))
-        return Stretched(dist.Beta(a, b), self.margin).to_event(self.event_dim)
+        return Stretched(LogBeta(a, b), self.margin).to_event(self.event_dim)
+
+
+class LogBeta(dist.Beta):
+    """Pyro's, with a log-density that keeps its digits for large concentrations."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> LogBeta:
+        """The same distribution with a larger batch shape."""
+        a, b = self.concentration1.expand(batch_shape), self.concentration0.expand(batch_shape)
+        return LogBeta(a, b, validate_args=self._validate_args)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density."""
+        if self._validate_args:
+            self._validate_sample(value)
+        log_t = torch.stack([value.log(), torch.log1p(-value)], -1)
+        return log_dirichlet(log_t, torch.stack([self.concentration1, self.concentration0], -1))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.stable import log_binomial
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["Binomial"]
+__all__ = ["Binomial", "LogitBinomial"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,4 +76,19 @@ class BinomialModule(nn.Module):
     def forward(self, features: Tensor) -> dist.Distribution:
         """p(x | h) for features h ``(..., P, *event)``."""
         logits = features.squeeze(-1 - self.event_dim)
-        return dist.Binomial(logits.new_full((), self.total), logits=logits).to_event(self.event_dim)
+        return LogitBinomial(logits.new_full((), self.total), logits=logits).to_event(self.event_dim)
+
+
+class LogitBinomial(dist.Binomial):
+    """Pyro's, with a log-probability that keeps its digits for many trials."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> LogitBinomial:
+        """The same distribution with a larger batch shape."""
+        total, logits = self.total_count.expand(batch_shape), self.logits.expand(batch_shape)
+        return LogitBinomial(total, logits=logits, validate_args=self._validate_args)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-probability of numbers of successes."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return log_binomial(value, self.total_count - value, logsigmoid(self.logits), logsigmoid(-self.logits))

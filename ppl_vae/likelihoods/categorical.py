@@ -47,7 +47,8 @@ class Categorical(Levels):
     """p(x | h) = prod_d softmax(h_d)_{x_d}, for x in {0, ..., levels - 1}^D, in no order.
 
     As the output of a model of pixels: van den Oord, Kalchbrenner and Kavukcuoglu 2016, "Pixel recurrent neural networks".
-    The mean is that of the codes, which means something where the levels have an order.
+    The mean is that of the codes, which means something where the levels have an order; reconstructions show the most probable
+    code.
 
     Args:
         levels: L, how many values an element can take; 256 for 8-bit images.
@@ -93,6 +94,11 @@ class CodeDistribution(dist.Categorical):
     def mean(self) -> Tensor:
         """The expected code."""
         return self.probs @ self._codes
+
+    @property
+    def central(self) -> Tensor:
+        """The most probable code."""
+        return self.logits.argmax(-1).to(self.logits.dtype)
 
     @property
     def variance(self) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.declaration import Declaration, require
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.base import Likelihood, central
 from ppl_vae.likelihoods.gaussian import Gaussian
 from ppl_vae.types import DataSpec, Kind
 
@@ -172,6 +172,11 @@ class ColumnDistribution(dist.TorchDistribution):
     def mean(self) -> Tensor:
         """The mean of each column."""
         return self._row([part.mean for part in self.parts])
+
+    @property
+    def central(self) -> Tensor:
+        """What stands for each column: its mean, of a categorical one the most probable code."""
+        return self._row([central(part) for part in self.parts])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> ColumnDistribution:
         """The same distribution with a larger batch shape."""

@@ -13,11 +13,10 @@ from torch.nn.functional import logsigmoid
 
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.scales import Scale, check_scale, scaled
+from ppl_vae.stable import log_binomial
 from ppl_vae.types import Kind
 
 __all__ = ["NegativeBinomial", "NegativeBinomialDistribution"]
-
-STIRLING = 50.0  # from here on three terms of Stirling's series are exact to the last digit of float64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,12 +103,8 @@ class NegativeBinomialDistribution(dist.TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         r, log_odds = self.dispersion, self.log_mean - self.dispersion.log()
-        coefficient = torch.where(
-            value + 1 > r,
-            log_gamma_ratio(value + r, value + 1, r - 1) - torch.lgamma(r),
-            log_gamma_ratio(value + r, r, value) - torch.lgamma(value + 1),
-        )
-        return coefficient + r * logsigmoid(-log_odds) + value * logsigmoid(log_odds)
+        among = log_binomial(value, r, logsigmoid(log_odds), logsigmoid(-log_odds))
+        return among - torch.log1p(value / r)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Counts: a Poisson draw at a gamma draw of the rate."""
@@ -117,20 +112,3 @@ class NegativeBinomialDistribution(dist.TorchDistribution):
             shape = self._extended_shape(torch.Size(sample_shape))
             r = self.dispersion.expand(shape)
             return torch.poisson(torch._standard_gamma(r) * (self.log_mean - self.dispersion.log()).exp())
-
-
-def log_gamma_ratio(c: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Log Gamma(c) - log Gamma(a) for c = a + b, without the difference of two large numbers where both are large.
-
-    The rounding of c costs ``b log c`` no digit because b is given too.
-    """
-    large = (a >= STIRLING) & (c >= STIRLING)
-    direct = torch.lgamma(c) - torch.lgamma(a)
-    a, c, b = torch.where(large, a, STIRLING), torch.where(large, c, STIRLING), torch.where(large, b, 0.0)
-    stirling = (a - 0.5) * torch.log1p(b / a) + b * c.log() - b + _remainder(c) - _remainder(a)
-    return torch.where(large, stirling, direct)
-
-
-def _remainder(a: Tensor) -> Tensor:
-    """Log Gamma(a) - [(a - 1/2) log a - a + log(2 pi) / 2] for large a."""
-    return (1 / 12 - (1 / 360 - 1 / (1260 * a.square())) / a.square()) / a

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.stable import log_poisson
 from ppl_vae.types import Kind
 
-__all__ = ["Poisson"]
+__all__ = ["LogPoisson", "Poisson"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,4 +52,28 @@ class PoissonModule(nn.Module):
 
     def forward(self, features: Tensor) -> dist.Distribution:
         """p(x | h) for features h ``(..., P, *event)``."""
-        return dist.Poisson(features.squeeze(-1 - self.event_dim).exp()).to_event(self.event_dim)
+        return LogPoisson(features.squeeze(-1 - self.event_dim)).to_event(self.event_dim)
+
+
+class LogPoisson(dist.Poisson):
+    """By log-rate, with a log-probability that keeps its digits for large counts.
+
+    Args:
+        log_rate: log of the expected count.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"rate": dist.constraints.nonnegative}
+
+    def __init__(self, log_rate: Tensor, validate_args: bool | None = None) -> None:
+        self.log_rate = log_rate
+        super().__init__(log_rate.exp(), validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> LogPoisson:
+        """The same distribution with a larger batch shape."""
+        return LogPoisson(self.log_rate.expand(batch_shape), validate_args=self._validate_args)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-probability of counts."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return log_poisson(value, self.log_rate)

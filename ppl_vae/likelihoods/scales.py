@@ -20,22 +20,13 @@ from ppl_vae.types import Kind
 __all__ = ["LocationScale", "Scale", "check_scale", "scaled"]
 
 Scale = Literal["fixed", "shared", "per_feature", "amortized"]
+LEAST = 1e-15  # a learned scale without a floor that runs to zero ends here, where its square still is a float32
 Family = Callable[[Tensor, Tensor], dist.Distribution]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LocationScale(Likelihood, abc.ABC):
-    """p(x | h) = prod_d f((x_d - h_d) / scale_d) / scale_d, for a density f.
-
-    Args:
-        scale: ``fixed`` at ``value``; one learned scale ``shared`` by all elements; one learned ``per_feature``; or
-            ``amortized``, given by the decoder for each datum and element.
-        value: the fixed scale, or where a learned one starts, in the units of the data the model sees.
-        floor: a learned scale stays above it: the density of a constant pixel has no upper bound otherwise.
-
-    Raises:
-        ValueError: an unknown kind of scale, a value or floor that is not positive, a learned value below the floor.
-    """
+    """p(x | h) = prod_d f((x_d - h_d) / scale_d) / scale_d, for a density f; its fields are told at ``Gaussian``."""
 
     accepts: ClassVar[frozenset[Kind]] = frozenset({"binary", "unit_interval", "real", "count"})
 
@@ -94,6 +85,7 @@ class GlobalScale(nn.Module):
         self.family = family
         self.event_dim = event_dim
         self.floor = floor if learned else 0.0
+        self.learned = learned
         log_scale = torch.full(shape, math.log(value - self.floor))
         if learned:
             self.log_scale = nn.Parameter(log_scale)
@@ -103,7 +95,8 @@ class GlobalScale(nn.Module):
     @property
     def scale(self) -> Tensor:
         """The scale, a scalar or one per element of a datum."""
-        return self.log_scale.exp() + self.floor
+        scale = self.log_scale.exp() + self.floor
+        return scale.clamp_min(LEAST) if self.learned else scale
 
     def forward(self, features: Tensor) -> dist.Distribution:
         """p(x | h) for features h ``(..., P, *event)``."""
@@ -124,4 +117,5 @@ class AmortizedScale(nn.Module):
     def forward(self, features: Tensor) -> dist.Distribution:
         """p(x | h) for features h ``(..., P, *event)``."""
         loc, raw_scale = features.unbind(-1 - self.event_dim)
-        return self.family(loc, softplus(raw_scale + self.shift) + self.floor).to_event(self.event_dim)
+        scale = (softplus(raw_scale + self.shift) + self.floor).clamp_min(LEAST)
+        return self.family(loc, scale).to_event(self.event_dim)

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_vae import stable
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.scales import Family, LocationScale
 
@@ -66,4 +67,4 @@ class StudentTFamily(nn.Module):
 
     def forward(self, loc: Tensor, scale: Tensor) -> dist.Distribution:
         """The distribution of each element."""
-        return dist.StudentT(1 + self.log_excess.exp(), loc, scale)
+        return stable.StudentT(1 + self.log_excess.exp(), loc, scale)

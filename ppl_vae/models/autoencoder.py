@@ -20,14 +20,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.declaration import require
 from ppl_vae.em import moments
 from ppl_vae.likelihoods import Bernoulli, Likelihood
-from ppl_vae.models.base import Model, PosteriorFamily
-from ppl_vae.models.vae import LatentModel, check_data
+from ppl_vae.models.base import PosteriorFamily
+from ppl_vae.models.decoded import Decoded
+from ppl_vae.models.vae import LatentModel
 from ppl_vae.nn import MLP, Network
 from ppl_vae.pair import data_plate
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import DataSpec
 
 __all__ = ["AutoEncoder", "CodeModel"]
 
@@ -35,7 +35,7 @@ JITTER = 1e-6  # of the codes' variance, for codes that fill no volume
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoEncoder(Model):
+class AutoEncoder(Decoded):
     """Deterministic autoencoder: decoder x likelihood, and the encoder of the guide, ``AmortizedDelta``.
 
     ``evaluate`` gives its ``reconstruction``, log p(x | encoder(x)), which is no bound on log p(x); ``sample`` decodes draws of
@@ -59,22 +59,6 @@ class AutoEncoder(Model):
     latent_dim: int = 8
     likelihood: Likelihood = Bernoulli()
     decoder: Network = MLP()
-
-    def __post_init__(self) -> None:
-        require(self.latent_dim >= 1, "a latent_dim of at least 1", self.latent_dim)
-
-    @property
-    def accepts(self) -> frozenset[Kind]:
-        """The kinds of data that the likelihood is a density of."""
-        return self.likelihood.accepts
-
-    def check(self, spec: DataSpec) -> None:
-        """Raise ``ValueError`` with the remedy if the data do not lie in the likelihood's support."""
-        check_data(self.likelihood, spec)
-
-    def check_values(self, x: Tensor) -> None:
-        """Raise ``ValueError`` if data x ``(n, *event)`` do not lie in the likelihood's support."""
-        self.likelihood.check_values(x)
 
     def build(self, spec: DataSpec) -> CodeModel:
         """The Pyro program for data of this shape and number."""
@@ -118,6 +102,8 @@ class CodeModel(LatentModel):
     """The program of models whose codes have no prior; ``prior`` only tells where new codes are drawn from."""
 
     latent = "code"
+    score = "reconstruction"
+    drawn_from = "a normal fitted to the codes"
 
     def __init__(self, *, size: int, latent_shape: tuple[int, ...], decoder: nn.Module, likelihood: nn.Module) -> None:
         prior = CodeDensity(*latent_shape)

@@ -32,7 +32,7 @@ from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["GMM", "MixtureModel"]
 
-MIN_DIAGONAL = 1e-6  # keeps a Cholesky factor invertible when its log underflows
+MIN_DIAGONAL = 1e-15  # keeps a Cholesky factor invertible when its log underflows, and its square a float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Bernoulli, Likelihood
-from ppl_vae.models.base import Model
+from ppl_vae.models.decoded import Decoded
 from ppl_vae.nn import MLP, Network
 from ppl_vae.pair import data_plate
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import DataSpec
 
-__all__ = ["VAE", "LatentModel", "check_data"]
+__all__ = ["VAE", "LatentModel"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VAE(Model):
+class VAE(Decoded):
     """Variational autoencoder: prior x decoder x likelihood.
 
     Args:
@@ -50,21 +50,8 @@ class VAE(Model):
     decoder: Network = MLP()
 
     def __post_init__(self) -> None:
-        require(self.latent_dim >= 1, "a latent_dim of at least 1", self.latent_dim)
+        super().__post_init__()
         require(self.prior.support != "covariance", "a prior of vectors", self.prior)
-
-    @property
-    def accepts(self) -> frozenset[Kind]:
-        """The kinds of data that the likelihood is a density of."""
-        return self.likelihood.accepts
-
-    def check(self, spec: DataSpec) -> None:
-        """Raise ``ValueError`` with the remedy if the data do not lie in the likelihood's support."""
-        check_data(self.likelihood, spec)
-
-    def check_values(self, x: Tensor) -> None:
-        """Raise ``ValueError`` if data x ``(n, *event)`` do not lie in the likelihood's support."""
-        self.likelihood.check_values(x)
 
     def build(self, spec: DataSpec) -> LatentModel:
         """The Pyro program for data of this shape and number."""
@@ -80,16 +67,6 @@ class VAE(Model):
     def story(self) -> str:
         """The sites from top to bottom, as mathematics."""
         return f"z ~ {self.prior.story((self.latent_dim,))}; x | z ~ {self.likelihood.story(self.decoder.story('z'))}"
-
-
-def check_data(likelihood: Likelihood, spec: DataSpec) -> None:
-    """Raise ``ValueError`` with the remedy if data do not lie in a likelihood's support, or are not as complete as it needs."""
-    likelihood.check(spec)
-    if spec.missing and not likelihood.missing:
-        raise ValueError(
-            f"{type(likelihood).__name__} is a likelihood of complete data, but entries of these are missing: declare "
-            "Masked(likelihood=...), fill them or drop those rows, or use FactorAnalysis or GMM"
-        )
 
 
 class LatentModel(PyroModule):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 __all__ = ["multiplications"]
 
@@ -22,6 +23,21 @@ def multiplications(function: Callable[..., Any], *inputs: Any) -> int:
         >>> multiplications(MLP(hidden=(50,)).build((10,), (3,)), torch.zeros(2, 10))
         1300
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), _Counter() as counter:
         function(*inputs)
-    return counter.get_total_flops() // 2  # each goes with an addition
+    return counter.flops // 2  # each goes with an addition
+
+
+class _Counter(TorchDispatchMode):
+    """Torch's formulas without its ``FlopCounterMode``, whose hooks on modules disturb parameters that a call creates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=found)
+        return found

@@ -6,11 +6,13 @@ holds is freed. Show one by returning it in a notebook, keep one with `save`.
 
 from ppl_vae.plots.canvas import save
 from ppl_vae.plots.data import by_class, comparison, completions, grid
-from ppl_vae.plots.history import learning_curve
-from ppl_vae.plots.latent import latent_scatter, manifold, quantile_grid
+from ppl_vae.plots.history import learning_curve, tracked
+from ppl_vae.plots.latent import aggregate, latent_scatter, manifold, quantile_grid
 from ppl_vae.plots.methods import compare
+from ppl_vae.plots.saved import runs
 
 __all__ = [
+    "aggregate",
     "by_class",
     "compare",
     "comparison",
@@ -20,5 +22,7 @@ __all__ = [
     "learning_curve",
     "manifold",
     "quantile_grid",
+    "runs",
     "save",
+    "tracked",
 ]

@@ -11,40 +11,74 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppl_vae.plots.canvas import NATS, new_figure
+from ppl_vae.types import SCORES, score_of
 
-__all__ = ["learning_curve"]
+__all__ = ["learning_curve", "tracked"]
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]]) -> Figure:
     """The objective and its two halves against the epoch, in nats per datum.
 
-    Left: training and validation ELBO, and the objective where it is not the ELBO. Right:
+    Left: training and validation ELBO, and the objective where it is not the ELBO; of points in place of posteriors, which have
+    no ELBO, log p(x, z) or the reconstruction. Right:
     reconstruction and KL, each on an axis of its own since they differ by orders of magnitude.
     Vertical limits fit the later 90 % of the epochs, so the first ones may leave the frame.
 
     Args:
-        history: a row an epoch with ``epoch`` and ``elbo``, and where known ``objective``,
-            ``reconstruction``, ``kl`` and ``valid_elbo``, ``valid_reconstruction``, ``valid_kl``,
-            each in nats per datum; None stands for absent, other keys are ignored.
+        history: a row an epoch with ``epoch`` and ``elbo``, ``log_joint`` or ``reconstruction``, and where known
+            ``objective``, ``kl`` and the same with ``valid_`` before them, each in nats per datum; None stands for absent,
+            other keys are ignored.
 
     Raises:
-        ValueError: if history is empty or a row lacks ``epoch`` or ``elbo``.
+        ValueError: if history is empty or a row lacks ``epoch`` or what is told of the others.
     """
     if not history:
         raise ValueError("history: expected at least one row, got none; fit for one epoch or more")
+    score = score_of(history[0])
     for row in history:
-        if row.get("epoch") is None or row.get("elbo") is None:
-            raise ValueError(f"history: every row needs 'epoch' and 'elbo', got the keys {sorted(row)}")
+        if row.get("epoch") is None or row.get(score) is None:
+            raise ValueError(f"history: every row needs 'epoch' and {score!r}, got the keys {sorted(row)}")
     halves = {"reconstruction": "reconstruction: E log p(x | z)", "kl": "KL of posterior from prior"}
-    present = [name for name in halves if any(row.get(name) is not None for row in history)]
+    present = [name for name in halves if name != score and any(row.get(name) is not None for row in history)]
     figure, _ = new_figure(9 if present else 5, 4, columns=0)
-    axes = figure.subplot_mosaic([["elbo", name] for name in present] or [["elbo"]])
-    objective = ("objective",) if any(_differs(row.get("objective"), row["elbo"]) for row in history) else ()
+    axes = figure.subplot_mosaic([[score, name] for name in present] or [[score]])
+    objective = ("objective",) if any(_differs(row.get("objective"), row[score]) for row in history) else ()
     for name, ax in axes.items():
-        _curves(ax, history, (name, f"valid_{name}", *(objective if name == "elbo" else ())))
-        ax.set_title({"elbo": "ELBO (higher is better)", **halves}[name])
-    axes["elbo"].legend()
+        _curves(ax, history, (name, f"valid_{name}", *(objective if name == score else ())))
+        ax.set_title({**halves, score: f"{SCORES[score]} (higher is better)"}[name])
+    axes[score].legend()
     return figure
+
+
+def tracked(history: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Everything else that the history was asked to track on the validation data, a panel a number; ``None`` if nothing was.
+
+    Args:
+        history: a row an epoch with ``epoch`` and ``valid_*``; lists are drawn as a line for each of their numbers.
+
+    Raises:
+        ValueError: if history is empty.
+    """
+    if not history:
+        raise ValueError("history: expected at least one row, got none; fit for one epoch or more")
+    names = [name for name in dict.fromkeys(name for row in history for name in row) if _is_tracked(name)]
+    if not names:
+        return None
+    columns = min(3, len(names))
+    figure, _ = new_figure(4 * columns, 3.2 * math.ceil(len(names) / columns), columns=0)
+    for place, name in enumerate(names):
+        ax = figure.add_subplot(math.ceil(len(names) / columns), columns, place + 1)
+        rows = [row for row in history if row.get(name) is not None]
+        ax.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker="." if len(rows) <= 30 else "")
+        ax.set(xlabel="epoch", title=name.removeprefix("valid_").replace("_", " "))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        ax.ticklabel_format(axis="y", useOffset=False)
+        ax.grid(alpha=0.3)
+    return figure
+
+
+def _is_tracked(name: str) -> bool:
+    return name.startswith("valid_") and name.removeprefix("valid_") not in (*SCORES, "kl")
 
 
 def _differs(objective: float | None, elbo: float) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_vae.plots.canvas import images_of, limits_of, new_figure, points_on, tiled, values_of
 from ppl_vae.types import Kind
 
-__all__ = ["latent_scatter", "manifold", "quantile_grid"]
+__all__ = ["aggregate", "latent_scatter", "manifold", "quantile_grid"]
 
 
 def manifold(decoded: Tensor, *, kind: Kind) -> Figure:
@@ -68,6 +68,40 @@ def quantile_grid(n: int) -> Tensor:
     z = (z - z.flip(0)) / 2  # exactly symmetric
     z2, z1 = torch.meshgrid(z.flip(0), z, indexing="ij")
     return torch.stack((z1, z2), dim=-1).to(torch.get_default_dtype())
+
+
+def aggregate(codes: Tensor, prior: Tensor, *, most: int = 12) -> Figure:
+    """The aggregate posterior against the prior, a panel for each dimension, those farthest from their mean first.
+
+    Where the two differ, samples from the prior decode to what the decoder has not seen.
+
+    Args:
+        codes: ``(N, K)``, a draw from the posterior of each datum.
+        prior: ``(M, K)``, draws from the prior.
+        most: dimensions shown, those whose codes vary most.
+
+    Raises:
+        ValueError: if the shapes do not fit, or entries are not finite.
+    """
+    if codes.ndim != 2 or prior.ndim != 2 or codes.shape[1] != prior.shape[1] or not min(len(codes), len(prior)):
+        raise ValueError(f"expected codes (N, K) and prior (M, K), got {tuple(codes.shape)} and {tuple(prior.shape)}")
+    q, p = (part.detach().to("cpu", torch.float64) for part in (codes, prior))
+    if not (q.isfinite().all() and p.isfinite().all()):
+        raise ValueError("codes: expected finite codes, got NaN or infinity; look at the learning curve for divergence")
+    shown = q.var(0, correction=0).argsort(descending=True)[:most].tolist()
+    columns = min(4, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure, _ = new_figure(3.2 * columns + 0.6, 2.4 * rows + 0.9, columns=0)
+    for place, k in enumerate(shown):
+        ax = figure.add_subplot(rows, columns, place + 1)
+        edges = torch.histogram(torch.cat([q[:, k], p[:, k]]), bins=40).bin_edges.tolist()
+        ax.hist(p[:, k].numpy(), bins=edges, density=True, color="tab:gray", alpha=0.45, label="prior")
+        ax.hist(
+            q[:, k].numpy(), bins=edges, density=True, histtype="step", color="tab:blue", lw=1.6, label="aggregate posterior"
+        )
+        ax.set(xlabel=f"$z_{{{k + 1}}}$", yticks=[])
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
 
 
 def latent_scatter(z: Tensor, y: Tensor | None = None, classes: Sequence[str] = ()) -> Figure:

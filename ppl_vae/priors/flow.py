@@ -45,9 +45,9 @@ class Flow(Prior, abc.ABC):
         require(widths, "hidden widths of at least 1, one at least", self.hidden)
 
     @property
-    @abc.abstractmethod
     def curve(self) -> Any:
-        """The increasing function of one dimension whose parameters the networks give."""
+        """The increasing function of one dimension whose parameters the networks give: a shift and a scale."""
+        return Affine()
 
     @staticmethod
     @abc.abstractmethod
@@ -84,11 +84,6 @@ class CouplingFlow(Flow):
 
     levels = staticmethod(coupling)
 
-    @property
-    def curve(self) -> Any:
-        """A shift and a scale."""
-        return Affine()
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoregressiveFlow(Flow):
@@ -109,11 +104,6 @@ class AutoregressiveFlow(Flow):
     """
 
     levels = staticmethod(autoregressive)
-
-    @property
-    def curve(self) -> Any:
-        """A shift and a scale."""
-        return Affine()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-import pyro.distributions as dist
 from torch import Tensor
 
+from ppl_vae import stable
 from ppl_vae.declaration import require
 from ppl_vae.priors.values import LocationScale, as_text
 
@@ -43,7 +43,7 @@ class StudentTPrior(LocationScale):
 
     def family(self, loc: Tensor, scale: Tensor) -> Any:
         """StudentT(df, loc, scale)."""
-        return dist.StudentT(loc.new_tensor(self.df), loc, scale)
+        return stable.StudentT(loc.new_tensor(self.df), loc, scale)
 
     def story(self, shape: tuple[int, ...]) -> str:
         """The density as text."""

@@ -73,7 +73,7 @@ def draw(pair: Pair, batch: tuple[Tensor, ...], samples: int, cut: Callable[[Any
     """
     pair.plates(*batch)  # runs the programs too if the batch is the first of its size
     with _Cut(cut) as cuts:
-        plates, model, guide = traces(pair, batch, samples)
+        plates, model, guide, _ = traces(pair, batch, samples)
     shared = [site["name"] for site in sample_sites(guide) if not in_data_plate(site, plates)]
     if shared:
         raise ValueError(

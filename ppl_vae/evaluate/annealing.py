@@ -1,0 +1,111 @@
+r"""Annealed importance sampling: from the prior to the posterior in many small steps (Neal 2001; Wu et al. 2017).
+
+    p_t(u) ~ p(u) p(x | u)^b_t,   0 = b_0 < ... < b_T = 1
+    u_0 ~ p(u),   u_t ~ HMC step that leaves p_t invariant,   log w = sum_t (b_t - b_(t-1)) log p(x | u_(t-1))
+
+E[w] = p(x), so log of the mean of w bounds log p(x) from below. The same chain backwards, from a draw of p(u | x), bounds it
+from above: bidirectional Monte Carlo (Grosse, Ghahramani and Adams 2015; Grosse, Ancha and Roy 2016).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl_vae.capture import Compile
+from ppl_vae.data import Split
+from ppl_vae.evaluate.bar import Advance, progress_bar
+from ppl_vae.evaluate.batches import layout
+from ppl_vae.evaluate.chains import Chains, Work
+from ppl_vae.evaluate.importance import importance_bound
+from ppl_vae.evaluate.rows import batches, evaluating
+from ppl_vae.evaluate.schedule import AIS
+from ppl_vae.evaluate.unconstrained import Latents
+from ppl_vae.pair import Pair, seeded
+
+__all__ = ["AIS", "Annealed", "annealed"]
+
+NOISE = 3.0  # standard errors of the chains' noise by which the ends of a sandwich are moved outwards
+
+
+class Annealed(NamedTuple):
+    """``columns`` ``(N,)`` in float64, by name, and the ends of the sandwich."""
+
+    columns: dict[str, Tensor]
+    sandwich: dict[str, float]
+
+
+def annealed(
+    pair: Pair, split: Split, ais: AIS, *, seed: int = 0, compile: Compile = "auto", progress: bool = False
+) -> Annealed:
+    """Bounds on log p(x) that ask the model alone: annealed importance sampling, and the sandwich of bidirectional Monte Carlo.
+
+    The sandwich needs a draw of p(z | x). Where the model knows its posterior it is of the split itself. Else it is of data
+    simulated from the model, each with the z that it came from, and so about the mean of log p(x) under the model: that its
+    ends are near each other says that ``ais`` is near log p(x) of such data. Both ends hold up to the noise of the chains, and
+    are moved outwards by three standard errors of it.
+
+    Args:
+        pair: model and guide.
+        split: the data, on the pair's device.
+        ais: how it is annealed.
+        seed: of the chains and of the simulated data.
+        compile: as of :func:`~ppl_vae.evaluate`.
+        progress: whether a bar on standard error may tell how far it is.
+
+    Returns:
+        Columns ``ais``, the lower bound, and ``ais_acceptance``, the share of trajectories accepted; and the sandwich's ends
+        ``bdmc_lower`` and ``bdmc_upper``. They lack the constant of the data's transform.
+
+    Raises:
+        ValueError: a latent variable that is discrete, has no real coordinates, or is shared by all data.
+    """
+    exact = hasattr(pair.model, "log_prob") and hasattr(pair.model, "posterior")
+    backward = ais.simulated > 0 and exact
+    simulated = 0 if exact else min(ais.simulated, len(split))
+    count = ais.temperatures * ((1 + backward) * len(split) + 2 * simulated)
+    work = Work(pair, ais, ais.chains * ais.leapfrog * count * math.prod(split.event_shape), compile)
+    rows = layout(split, ais.chains).rows
+    parts: list[dict[str, Tensor]] = []
+    with evaluating(pair), seeded(seed, split.device), progress_bar("annealing", count, shown=progress) as advance:
+        for batch in batches(pair, split, rows):
+            parts.append(_of_batch(work, batch, advance, backward=backward))
+        sandwiched = parts if backward else []
+        for batch in batches(pair, split[:simulated], min(rows, simulated)) if simulated else ():
+            sandwiched.append(_of_simulated(work, batch, advance))
+    columns = {name: torch.cat([part[name] for part in parts], -1) for name in ("log_weights", "ais_acceptance")}
+    columns["ais"] = importance_bound(columns.pop("log_weights"))
+    return Annealed(columns, _sandwich(sandwiched) if sandwiched else {})
+
+
+def _of_batch(work: Work, batch: tuple[Tensor, ...], advance: Advance, *, backward: bool) -> dict[str, Tensor]:
+    """Log-weights ``(S, B)`` of a batch, those backwards from the exact posterior if wanted, and acceptances ``(B,)``."""
+    chains = Chains(work, batch, advance)
+    found = {"log_weights": chains.forward(), "ais_acceptance": chains.acceptance}
+    if backward:
+        z = work.pair.model.posterior(batch[0]).sample((work.ais.chains,))
+        found["backward"] = chains.backward(chains.latents.single(z))
+    return found
+
+
+def _of_simulated(work: Work, batch: tuple[Tensor, ...], advance: Advance) -> dict[str, Tensor]:
+    """Log-weights ``(S, B)`` forwards and backwards of data simulated in a batch's place."""
+    data, u = Latents(work.pair, batch, 1).simulated(batch)
+    chains = Chains(work, data, advance)
+    return {"log_weights": chains.forward(), "backward": chains.backward(u.expand(work.ais.chains, -1, -1))}
+
+
+def _sandwich(parts: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Both ends as means over the data, moved outwards by the noise of the chains."""
+    ends = []
+    for name, sign in (("log_weights", 1), ("backward", -1)):
+        log_weights = sign * torch.cat([part[name] for part in parts], -1)
+        bound = importance_bound(log_weights)
+        # The variance of the log of a mean of weights, to first order.
+        variance = (log_weights - bound).exp().var(0, correction=0) / len(log_weights)
+        noise = NOISE * variance.sum().sqrt() / len(bound)
+        ends.append(sign * (bound.mean() - noise).item())
+    return {"bdmc_lower": ends[0], "bdmc_upper": ends[1]}

@@ -1,0 +1,215 @@
+"""Why an ELBO is loose: the family of q, or the encoder (Cremer, Li and Duvenaud 2018).
+
+    log p(x) - L[q] = (log p(x) - L[q*]) + (L[q*] - L[q])
+                    = approximation gap   + amortization gap
+
+L[q] is the ELBO of the guide's q(z | x), and q* the best member of its family for x alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.capture import Compile
+from ppl_vae.data import Split
+from ppl_vae.declaration import Declaration, require
+from ppl_vae.evaluate.bar import progress_bar
+from ppl_vae.evaluate.batches import layout, pieces
+from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
+from ppl_vae.evaluate.replay import Replay, replay
+from ppl_vae.evaluate.rows import apart, batches, evaluating
+from ppl_vae.pair import Pair, Plates, seeded
+
+__all__ = ["Gaps", "local_elbo"]
+
+CUTS = 3  # of the learning rate, after the last of which the search ends
+CUT = 1 / 3
+FEWEST_DRAWS = 100  # for the ELBO of what was found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gaps(Declaration):
+    """How the best q of a guide's family is looked for, for each datum: Adam on what the encoder gives, from there.
+
+    The learning rate is cut to a third when the mean ELBO over a window of steps is not above the best window before by more
+    than the tolerance. The search ends with the third cut, or after ``max_steps``; q* has the mean of the parameters over the
+    last window. What the guide's networks share between data, such as the maps of a flow, stays as it is.
+
+    Args:
+        samples: S of a step's gradient, where the ELBO has no closed form.
+        learning_rate: of the first steps.
+        window: steps.
+        tolerance: in nats per datum.
+        max_steps: the most steps for one batch of data.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    samples: int = 16
+    learning_rate: float = 0.03
+    window: int = 50
+    tolerance: float = 0.01
+    max_steps: int = 2000
+
+    def __post_init__(self) -> None:
+        require(self.samples >= 1, "at least 1 sample", self.samples)
+        require(0 < self.learning_rate < math.inf, "a positive learning_rate", self.learning_rate)
+        require(self.window >= 1, "a window of at least 1 step", self.window)
+        require(self.tolerance >= 0, "a tolerance of at least 0", self.tolerance)
+        require(self.max_steps >= self.window, "max_steps of at least one window", self.max_steps)
+
+
+def local_elbo(
+    pair: Pair,
+    split: Split,
+    gaps: Gaps,
+    *,
+    known: Tensor,
+    samples: int = 1,
+    seed: int = 0,
+    compile: Compile = "auto",
+    progress: bool = False,
+) -> Tensor:
+    """L[q*] of each datum ``(N,)`` in float64: the ELBO of the best q of the guide's family.
+
+    Args:
+        pair: model and guide; the guide offers ``local``, ``at`` and ``draw``.
+        split: the data, on the pair's device.
+        gaps: how it is looked for.
+        known: L[q], which it is where q is exact.
+        samples: S of the ELBO of what was found, 100 at least, where it has no closed form.
+        seed: of the samples.
+        compile: as of :func:`~ppl_vae.evaluate`.
+        progress: whether a bar on standard error may tell how far it is.
+
+    Raises:
+        ValueError: a guide without local parameters.
+    """
+    if getattr(pair.guide, "exact", False):
+        return known
+    if not hasattr(pair.guide, "local"):
+        raise ValueError(
+            "the best q for each datum is looked for among a guide's `local` parameters, which this one does not tell: use a "
+            "declared guide over latent variables, such as AmortizedNormal"
+        )
+    rows = layout(split, gaps.samples).rows
+    draws = pieces(split, max(samples, FEWEST_DRAWS), rows=rows)
+    size = len(split) * math.prod(split.event_shape)
+    climb = _Climb(pair, gaps, elements=size * gaps.samples * gaps.max_steps, compile=compile)
+    measures = {count: _measure(pair, count, elements=size * sum(draws), compile=compile) for count in set(draws)}
+    found: list[Tensor] = []
+    with (
+        evaluating(pair),
+        seeded(seed, split.device),
+        progress_bar("local q", len(split), shown=progress) as advance,
+    ):
+        for batch in batches(pair, split, rows):
+            pair.plates(*batch)
+            best = climb(batch)
+            parts = [count * measures[count](*batch, *best)[0].double() for count in draws]
+            found.append(torch.stack(parts).sum(0) / sum(draws))
+            advance(len(batch[0]))
+    return torch.cat(found)
+
+
+class _Climb:
+    """Gradient ascent of the local parameters of one batch after another."""
+
+    def __init__(self, pair: Pair, gaps: Gaps, *, elements: int, compile: Compile) -> None:
+        self.pair = pair
+        self.gaps = gaps
+        self.step: Replay = replay(pair, ("climb", gaps.samples), self._gradients, elements=elements, compile=compile)
+
+    def __call__(self, batch: tuple[Tensor, ...]) -> list[Tensor]:
+        """The local parameters of q* ``(B, *)``."""
+        gaps = self.gaps
+        local = [parameter.detach().clone() for parameter in self.pair.guide.local(*batch)]
+        optimizer = torch.optim.Adam(local, gaps.learning_rate)
+        before, cuts = -math.inf, 0
+        for _ in range(gaps.max_steps // gaps.window):
+            elbo, mean = self._window(optimizer, local, batch)
+            if elbo <= before + gaps.tolerance:
+                cuts += 1
+                optimizer.param_groups[0]["lr"] *= CUT
+            if cuts == CUTS:
+                break
+            before = max(before, elbo)
+        return mean
+
+    def _window(
+        self, optimizer: torch.optim.Optimizer, local: list[Tensor], batch: tuple[Tensor, ...]
+    ) -> tuple[float, list[Tensor]]:
+        """Mean ELBO and mean parameters of a window of steps."""
+        window = self.gaps.window
+        total, sums = local[0].new_zeros(()), [torch.zeros_like(parameter) for parameter in local]
+        for _ in range(window):
+            elbo, *gradients = self.step(*batch, *local)
+            for parameter, gradient in zip(local, gradients, strict=True):
+                parameter.grad = -gradient
+            optimizer.step()
+            total = total + elbo.mean()
+            for of_parameter, parameter in zip(sums, local, strict=True):
+                of_parameter += parameter
+        return float(total) / window, [of_parameter / window for of_parameter in sums]
+
+    def _gradients(self, *tensors: Tensor) -> list[Tensor]:
+        """Of a batch and local parameters: the ELBO of each datum, and its gradients."""
+        batch, given = apart(self.pair, tensors)
+        local = [tensor.detach().requires_grad_() for tensor in given]
+        with torch.enable_grad():
+            elbo = _elbo(self.pair, batch, local, self.gaps.samples)
+            gradients = torch.autograd.grad(elbo.sum(), local)
+        return [elbo.detach(), *gradients]
+
+
+def _measure(pair: Pair, samples: int, *, elements: int, compile: Compile) -> Replay:
+    """Of a batch and local parameters: the ELBO of each datum."""
+
+    def measure(*tensors: Tensor) -> list[Tensor]:
+        return [_elbo(pair, *apart(pair, tensors), samples)]
+
+    return replay(pair, ("local elbo", samples), measure, elements=elements, compile=compile)
+
+
+def _elbo(pair: Pair, batch: tuple[Tensor, ...], local: Any, samples: int) -> Tensor:
+    """The ELBO of each datum ``(B,)`` at local parameters."""
+    there: Any = _LocalPair(pair, local)
+    if not hasattr(pair.model, "log_prob") and pair.plates(*batch).enumerated:
+        return enumerated_elbo(there, batch)
+    return bounds(there, batch, samples=samples).terms.elbo
+
+
+class _LocalPair:
+    """A pair whose guide is the member of its family at given parameters, whatever the data."""
+
+    def __init__(self, pair: Pair, local: Any) -> None:
+        self.pair = pair
+        self.model = pair.model
+        self.mean_field = pair.mean_field
+        self.guide = _LocalGuide(pair.guide, local)
+
+    def plates(self, *batch: Tensor) -> Plates:
+        """Those of the pair."""
+        return self.pair.plates(*batch)
+
+
+class _LocalGuide:
+    """A guide without its encoder."""
+
+    def __init__(self, guide: Any, local: Any) -> None:
+        self.guide = guide
+        self.local = local
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        """Draw the latent variable of each datum."""
+        return self.guide.draw(self.posterior(*batch), *batch)
+
+    def posterior(self, *batch: Tensor) -> Any:
+        """Q at the parameters."""
+        return self.guide.at(*self.local)

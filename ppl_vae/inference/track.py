@@ -1,0 +1,96 @@
+"""Numbers that a history gets on request, an epoch at a time: of the validation split, after the epoch, off the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data import Data, Split
+from ppl_vae.evaluate import batches, evaluate, evaluating
+from ppl_vae.evaluate.latents import latents
+from ppl_vae.evaluate.probes import probe
+from ppl_vae.inference.method import Method, Row
+from ppl_vae.pair import Pair, seeded
+
+__all__ = ["TRACKED", "Track", "tracking"]
+
+Track = Callable[[Pair], Row]
+"""Columns to add to a row of the history, from the pair as it is."""
+
+LATENTS = ("active_units", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl", "kl_per_dimension")
+LATENT_ROWS = 1000
+PROBE_ROWS = 5000
+ROWS_AT_ONCE = 1000
+
+
+def tracking(names: Sequence[str], method: Method, data: Data) -> Track:
+    """What computes the named columns, ``valid_*``, after each epoch.
+
+    Args:
+        names: such as ``active_units``, ``mutual_information`` or ``iwae:50``, the importance-weighted bound of 50 samples.
+        method: the fit's.
+        data: the fit's, on the pair's device.
+
+    Raises:
+        ValueError: an unknown name, no validation data, or a method whose modules hold the result at its end only.
+    """
+    if not names:
+        return lambda pair: {}
+    if not method.live:
+        raise ValueError(
+            f"{type(method).__name__} writes into the modules when it is done, so there is nothing to track before: use SVI, "
+            "or evaluate the fit"
+        )
+    if len(data.valid) < 2:
+        raise ValueError("track needs validation data: give load_data a `valid` fraction above 0")
+    parts = [_part(name) for name in names]
+    wanted = [name for name in LATENTS if name in names]
+
+    def track(pair: Pair) -> Row:
+        row = _latent_columns(pair, data.valid, wanted) if wanted else {}
+        for column, measure, argument in parts:
+            row |= {} if measure is None else {f"valid_{column}": measure(pair, data, argument)}
+        return row
+
+    return track
+
+
+def _part(name: str) -> tuple[str, Callable[[Pair, Data, int], Any] | None, int]:
+    """A column's name, what measures it (``None`` for those of the latent variables), and its argument."""
+    kind, colon, argument = name.partition(":")
+    known = kind in TRACKED and bool(colon) == (kind in WITH_NUMBER)
+    if not known or (colon and not (argument.isdecimal() and int(argument) >= 1)):
+        valid = [f"{one}:NUMBER" if one in WITH_NUMBER else one for one in TRACKED]
+        raise ValueError(f"unknown number to track {name!r}: choose from {', '.join(valid)}")
+    return name.replace(":", "_"), TRACKED[kind], int(argument or 0)
+
+
+def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Row:
+    found = latents(pair, valid, rows=LATENT_ROWS)
+    for name in wanted:
+        if name not in found:
+            notes = found.get("notes", {})
+            raise ValueError(f"{name} cannot be tracked: {notes.get(name, '; '.join(notes.values()))}")
+    return {f"valid_{name}": found[name] for name in wanted}
+
+
+def _iwae(pair: Pair, data: Data, samples: int) -> float:
+    numbers = evaluate(pair, data.valid, samples=samples)
+    return numbers["iwae"] if samples > 1 else numbers["elbo"]
+
+
+def _probe(pair: Pair, data: Data, argument: int) -> float:
+    return probe(_codes(pair, data.train[:PROBE_ROWS]), _codes(pair, data.valid))["accuracy"]
+
+
+def _codes(pair: Pair, split: Split) -> tuple[Tensor, Tensor]:
+    with evaluating(pair), seeded(0, split.device):
+        means = [pair.guide.posterior(*batch).mean.flatten(1) for batch in batches(pair, split, ROWS_AT_ONCE)]
+    return torch.cat(means), split.labels
+
+
+TRACKED: Mapping[str, Callable[[Pair, Data, int], Any] | None] = {**dict.fromkeys(LATENTS), "iwae": _iwae, "probe": _probe}
+WITH_NUMBER = ("iwae",)

@@ -1,0 +1,280 @@
+"""The training of one fit: epochs of gradient steps, and all that a state of it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data import Data
+from ppl_vae.evaluate import batches, evaluate, evaluating, log_jacobian
+from ppl_vae.inference.guard import Guard
+from ppl_vae.inference.keeper import Nowhere
+from ppl_vae.inference.machine import cpu_threads, products
+from ppl_vae.inference.method import Row, Stopwatch
+from ppl_vae.inference.optimizers import OPTIMIZERS, Optimizer
+from ppl_vae.inference.state import State, put_random, random_state
+from ppl_vae.inference.step import Step
+from ppl_vae.nn.cost import multiplications
+from ppl_vae.pair import Pair, local_params, seeded
+
+if TYPE_CHECKING:
+    from ppl_vae.inference.svi import SVI
+
+__all__ = ["SCHEDULES", "Training"]
+
+LEARNING_RATE = 2e-3
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda part: 1.0,
+    "cosine": lambda part: (1 + math.cos(math.pi * part)) / 2,
+    "exponential": lambda part: 0.01**part,
+}
+"""The factor of the learning rate when so large a part of the epochs is over."""
+
+
+class Training:
+    """Optimizers, the order of the data, the memory of the best: what there is between the steps of one fit.
+
+    Args:
+        method: how.
+        pair: model and guide, their start found.
+        data: the splits.
+        clock: seconds worked, and where rows are told.
+        keeper: has the state to go on from, if there is one, and keeps others.
+
+    Attributes:
+        epoch: epochs done.
+        taken: steps of the epoch in progress, those skipped included.
+        skipped: rows of that epoch whose steps were not taken.
+        turn: whose turn it is to be optimized.
+        damping: what the learning rate is multiplied by after it was found too large.
+    """
+
+    def __init__(self, method: SVI, pair: Pair, data: Data, clock: Stopwatch, keeper: Nowhere) -> None:
+        self.method, self.pair, self.data, self.clock, self.keeper = method, pair, data, clock, keeper
+        kept = keeper.kept
+        device = data.train.device
+        per_epoch = math.ceil(len(data.train) / method.batch_size)
+        self.objective = method.objective.build(pair, per_epoch).to(device)
+        self.modules = nn.ModuleDict({"pair": pair, "transform": data.train.transform, "objective": self.objective})
+        self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        self.rate = method.learning_rate or float(getattr(pair.model, "learning_rate", LEARNING_RATE))
+        groups = _halves(pair) if method.alternate else [self.parameters]
+        self.optimizers: list[Optimizer] = [OPTIMIZERS[method.optimizer](group, self.rate) for group in groups]
+        # What was recorded or compiled for a fit stays so when the fit goes on, for more epochs too.
+        self.planned: int = kept.facts["planned"] if kept else method.epochs
+        steps = kept.facts["steps"] if kept else [0] * len(groups)
+        self.steps = [self._step(optimizer, begun=number > 0) for optimizer, number in zip(self.optimizers, steps, strict=True)]
+        self.generator = torch.Generator(device).manual_seed(method.seed)
+        self.order = self.generator.get_state()
+        self.best = _Best()
+        self.history: list[Row] = []
+        self.epoch = self.taken = self.skipped = self.turn = 0
+        self.damping = 1.0
+        self.threads: int | None = None
+        self.guard = Guard(self, method.on_nonfinite, keeper.folder)
+        if kept:
+            self._visit(kept.facts["sizes"])
+            self.load(kept)
+
+    def run(self) -> list[Row]:
+        """Train to the end; the history."""
+        begun = self.epoch, self.taken
+        with cpu_threads(self._cost(), like=self.threads), products(self.method.precision):
+            self.threads = torch.get_num_threads()
+            while not self.done:
+                self._epoch()
+                if not self.done and self.keeper.wants():
+                    self.keeper.keep(self.state())
+            if (self.epoch, self.taken) != begun:
+                self.keeper.keep(self.state())
+        if self.best.state is not None:
+            self.pair.load_state_dict(self.best.state)
+            _settle(self.pair)
+        return self.history
+
+    def _cost(self) -> int:
+        """The multiplications of a step, forwards."""
+        size = self.method.batch_size
+        with evaluating(self.objective), local_params(), seeded(0, self.data.train.device):
+            batch = next(batches(self.pair, self.data.train[:size], size))
+            self.pair.plates(*batch)  # the first batch of a size runs both programs once more
+            return multiplications(self.objective, *batch)
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are over, or so many without a better one that the rest is not worth while."""
+        patience = self.method.patience
+        return self.epoch >= self.method.epochs or (patience is not None and self.epoch - self.best.epoch >= patience > 0)
+
+    def step(self, block: list[Tensor], rows: Tensor) -> None:
+        """Take the step on some rows of a block."""
+        self.steps[self.turn % len(self.steps)](*(part[rows] for part in block))
+        self._count()
+
+    def skip(self, rows: Tensor) -> None:
+        """Leave a step out."""
+        self.skipped += len(rows)
+        self._count()
+
+    def set_rate(self) -> float:
+        """Give every optimizer the learning rate of the epoch in progress."""
+        rate = self.damping * self.rate * SCHEDULES[self.method.schedule](self.epoch / self.method.epochs)
+        for optimizer in self.optimizers:
+            optimizer.settings["lr"] = rate
+        return rate
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What steps change, by name: the tensors themselves."""
+        named = self.modules.state_dict(keep_vars=True)
+        once = {id(tensor): name for name, tensor in reversed(named.items())}
+        found = {name: tensor for name, tensor in named.items() if once[id(tensor)] == name}
+        for place, (step, optimizer) in enumerate(zip(self.steps, self.optimizers, strict=True)):
+            found[f"totals.{place}"] = step.totals
+            found |= {f"optimizer.{place}.{name}": value for name, value in optimizer.state().items()}
+        return found
+
+    def facts(self) -> dict:
+        """Where training is, in plain values."""
+        return {
+            **{name: getattr(self, name) for name in ("planned", "epoch", "taken", "skipped", "turn", "damping", "threads")},
+            "steps": [optimizer.taken for optimizer in self.optimizers],
+            "best": [self.best.elbo, self.best.epoch],
+            "sizes": self.pair.sizes,
+            "seconds": self.clock.seconds,
+        }
+
+    def state(self) -> State:
+        """All that it takes to go on to the same bits."""
+        best = {f"best.{name}": value for name, value in (self.best.state or {}).items()}
+        tensors = {**self.tensors(), **random_state(self.data.train.device), "order": self.order, **best}
+        return State(tensors, self.facts(), self.history)
+
+    @torch.no_grad()
+    def load(self, state: State) -> None:
+        """Be where a state was taken; one without an ``order`` was taken in this very epoch."""
+        tensors, facts = state.tensors, state.facts
+        named = self.modules.state_dict(keep_vars=True)
+        for name, tensor in named.items():
+            if name in tensors:
+                tensor.copy_(tensors[name])
+        for place, (step, optimizer) in enumerate(zip(self.steps, self.optimizers, strict=True)):
+            step.totals.copy_(tensors[f"totals.{place}"])
+            prefix = f"optimizer.{place}."
+            moments = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            optimizer.load(moments, facts["steps"][place])
+        put_random(tensors, self.data.train.device)
+        self.epoch, self.taken, self.skipped, self.turn = (facts[name] for name in ("epoch", "taken", "skipped", "turn"))
+        if "order" in tensors:
+            self.generator.set_state(tensors["order"])
+            self.order, self.damping, self.threads = tensors["order"], facts["damping"], facts["threads"]
+            elbo, epoch = facts["best"]
+            self.best.load(elbo, epoch, tensors, self.data.train.device)
+            self.history = list(state.history)
+
+    def _visit(self, sizes: list[int]) -> None:
+        """Meet batches of the sizes that were met before: at the first of each both programs run once more."""
+        self.pair.train()
+        for size in sizes:
+            if size <= len(self.data.train):
+                self.pair.plates(*next(batches(self.pair, self.data.train[:size], size)))
+
+    def _step(self, optimizer: Optimizer, *, begun: bool) -> Step:
+        method, rows = self.method, len(self.data.train)
+        return Step(
+            self.objective,
+            self.data.train.transform,
+            optimizer,
+            clip_norm=method.clip_norm,
+            precision=method.precision,
+            compile=method.compile,
+            ahead=self.planned * (rows // method.batch_size) // len(self.optimizers),
+            go_on_at=min(method.batch_size, rows) if begun else None,
+        )
+
+    def _epoch(self) -> None:
+        """The rest of a pass over the training data, then the validation ELBO, and the row of both."""
+        self.pair.train()
+        learning_rate = self.set_rate()
+        objective, elbo, reconstruction = (self._pass() / max(1, len(self.data.train) - self.skipped)).tolist()
+        constant = log_jacobian(self.pair, self.data.train.transform)
+        score = self.pair.score
+        row: Row = {"epoch": self.epoch + 1, "objective": objective + constant, score: elbo + constant}
+        if math.isfinite(reconstruction):
+            row |= {"reconstruction": reconstruction + constant} | ({"kl": reconstruction - elbo} if score == "elbo" else {})
+        if len(self.data.valid):
+            valid = evaluate(self.pair, self.data.valid)
+            row |= {f"valid_{name}": valid[name] for name in (score, "reconstruction", "kl") if name in valid}
+        self.epoch, self.taken, self.skipped = self.epoch + 1, 0, 0
+        self.turn += self.method.alternate == "epochs"
+        self.order = self.generator.get_state()
+        self.history.append({**row, "learning_rate": learning_rate, "seconds": self.clock.seconds})
+        _settle(self.pair)
+        self.clock.report(self.history[-1])
+        if f"valid_{score}" in row:
+            self.best.see(row[f"valid_{score}"], self.epoch, self.pair if self.method.restore_best else None)
+
+    def _pass(self) -> Tensor:
+        """Step through the rest of the training data; sums of objective, ELBO and reconstruction, ``(3,)``."""
+        if not self.taken:
+            for step in self.steps:
+                step.totals.zero_()
+        self.guard.begin()
+        for block, rows in islice(self._batches(), self.taken, None):
+            self.guard.step(block, rows)
+            if self.keeper.wants():
+                self.guard.look()
+                self.keeper.keep(self.state())
+        self.guard.look()
+        return torch.stack([step.totals for step in self.steps]).sum(0)
+
+    def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Blocks of the data, and which of their rows are a batch."""
+        labels = getattr(self.pair.model, "labelled", False)
+        for *block, order in self.data.train.blocks(self.method.batch_size, generator=self.generator, labels=labels):
+            for rows in order.split(self.method.batch_size):
+                yield block, rows
+
+    def _count(self) -> None:
+        self.taken += 1
+        self.turn += self.method.alternate == "steps"
+
+
+class _Best:
+    """The best validation ELBO so far, its epoch and, where asked for, its parameters."""
+
+    def __init__(self) -> None:
+        self.elbo = -math.inf
+        self.epoch = 0
+        self.state: dict[str, Tensor] | None = None
+
+    def see(self, elbo: float, epoch: int, pair: Pair | None) -> None:
+        """Take note of an epoch; keep the parameters of ``pair`` if it is the best."""
+        if elbo > self.elbo:
+            self.elbo, self.epoch = elbo, epoch
+            self.state = {name: value.clone() for name, value in pair.state_dict().items()} if pair else None
+
+    def load(self, elbo: float, epoch: int, tensors: dict[str, Tensor], device: torch.device) -> None:
+        """Take over a state's memory."""
+        found = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+        self.elbo, self.epoch = elbo, epoch
+        self.state = {name: value.to(device) for name, value in found.items()} or None
+
+
+def _halves(pair: Pair) -> list[list[nn.Parameter]]:
+    """The parameters of the guide, and those of the model."""
+    halves = [[p for p in half.parameters() if p.requires_grad] for half in (pair.guide, pair.model)]
+    for name, half in zip(("guide", "model"), halves, strict=True):
+        if not half:
+            raise ValueError(f"the {name} has no parameters to alternate with the other's: use alternate=None")
+    return halves
+
+
+def _settle(pair: Pair) -> None:
+    """Let a guide over parameters write its point estimates into the model."""
+    if hasattr(pair.guide, "settle"):
+        pair.guide.settle()

@@ -1,0 +1,245 @@
+"""A run folder as one HTML page: nothing on it is fetched from elsewhere, and nothing on it runs."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppl_vae.declaration import Declaration
+from ppl_vae.inference.compare import short
+from ppl_vae.report.markup import Markup, joined, table, tag
+from ppl_vae.report.mathml import formula, lines
+from ppl_vae.report.style import STYLE
+from ppl_vae.report.words import METRICS, PICTURES, number, with_error
+from ppl_vae.runs import PARTS
+from ppl_vae.text import MIB, as_line, from_json, from_yaml, read_text
+from ppl_vae.types import score_of
+
+__all__ = ["report"]
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a browser refuses every request
+PNG = b"\x89PNG\r\n\x1a\n"
+MOST_TEXT = 64 * MIB
+MOST_EPOCHS = 40  # in the table of the history
+
+
+def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[str] = ()) -> Path:
+    """Write a page about a run: its declaration as mathematics, numbers, curves, pictures, and how to run it again.
+
+    The page is one file. It makes no request, runs no script, and shows text from the run as text, so that a stranger's run
+    is safe to look at. Nothing is computed: it tells what the folder holds.
+
+    Args:
+        run: the run folder.
+        out: the page; by default ``report.html`` in the folder.
+        trust: modules, besides ppl_vae, whose classes may be imported to tell the story of what they declare.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        ValueError: no run there, a file that cannot be read, or a page that would not end in ``.html``.
+    """
+    run = Path(run)
+    out = run / "report.html" if out is None else Path(out)
+    if out.suffix not in (".html", ".htm"):
+        raise ValueError(f"expected a page that ends in .html, got {str(out)!r}")
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"there is no run in {run}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
+    text = _page(run, trust)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return out
+
+
+def _page(run: Path, trust: Iterable[str]) -> str:
+    declared = _read(run / "config.yaml", from_yaml, {})
+    metrics = _read(run / "metrics.json", from_json, {})
+    history = _read(run / "history.jsonl", _rows, [])
+    environment = _read(run / "environment.json", from_json, {})
+    title = run.resolve().name
+    head = [
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="generator", content="ppl_vae"),
+        tag("title", title),
+        tag("style", Markup(STYLE)),
+    ]
+    sections = {
+        "Model": _model(declared, tuple(trust)),
+        "Numbers": _numbers(metrics),
+        "Training": _training(run, history),
+        "Pictures": _pictures(run, (name for name in _names(run) if name not in CURVES)),
+        "Run it again": _again(run, declared),
+        "Environment": _environment(environment),
+    }
+    shown = [tag("section", tag("h2", name), *content) for name, content in sections.items() if content]
+    body = [
+        tag("header", tag("h1", title), tag("p", _lead(declared), class_="lead"), _facts(metrics)),
+        tag("main", *shown),
+        tag("footer", "Written by ppl_vae. Log-probabilities are in nats per datum, constants kept."),
+    ]
+    return f"<!DOCTYPE html>\n{tag('html', tag('head', *head), tag('body', *body), lang='en')}\n"
+
+
+def _lead(declared: Mapping[str, Any]) -> str:
+    """What was fitted to what, by their names alone."""
+    model, guide, method = (_class_name(declared.get(name)) for name in ("model", "guide", "method"))
+    data = declared.get("data")
+    source = data.get("source", "data") if isinstance(data, Mapping) else "data"
+    return f"{model} with {guide}, fitted to {source} by {method}"
+
+
+def _class_name(part: Any) -> str:
+    path = part.get("class_path", "?") if isinstance(part, Mapping) else part
+    return str(path).rpartition(".")[2]
+
+
+def _facts(metrics: Mapping[str, Any]) -> Markup:
+    """The most telling numbers, large."""
+    name, numbers = next(
+        ((split, metrics[split]) for split in ("test", "valid") if isinstance(metrics.get(split), dict)), ("", {})
+    )
+    wanted = ("log_likelihood", "iwae", "elbo", "log_joint", "reconstruction", "kl", "active_units", "bits_per_dim")
+    tiles = [(f"{name} {METRICS[one][0]}", with_error(numbers, one)) for one in wanted if one in numbers]
+    tiles += [(label, number(metrics[one]) + unit) for one, label, unit in COSTS if one in metrics]
+    return tag("dl", *(tag("div", tag("dt", label), tag("dd", *_parted(value))) for label, value in tiles), class_="facts")
+
+
+COSTS = (("iterations", "iterations", ""), ("seconds", "time", " s"))
+
+
+def _parted(value: str) -> Iterator[str]:
+    """A number, and what follows the plus-minus in small letters."""
+    main, plus_minus, error = value.partition(" ± ")
+    yield main
+    if plus_minus:
+        yield tag("small", f" ± {error}")
+
+
+def _model(declared: Mapping[str, Any], trust: Sequence[str]) -> list[Markup]:
+    """The stories of model and guide as mathematics, and the method."""
+    found = []
+    for name, label in (("model", "Generative model"), ("guide", "Approximate posterior"), ("method", "Method")):
+        if name in declared:
+            found.append(tag("div", tag("p", label), *_told(name, declared[name], trust), class_="story"))
+    return found
+
+
+def _told(name: str, part: Any, trust: Sequence[str]) -> list[Markup]:
+    try:
+        declaration: Declaration = PARTS[name].from_dict(part, trust=trust)
+        story = getattr(declaration, "story", None)
+        if story is None:
+            return [tag("code", short(declaration))]
+        return [formula(line) for line in lines(story())]
+    except ValueError:
+        return [tag("span", f"{_class_name(part)}: a class that is not trusted here; its fields are below", class_="note")]
+
+
+def _numbers(metrics: Mapping[str, Any]) -> list[Markup]:
+    splits = {split: numbers for split, numbers in metrics.items() if isinstance(numbers, dict)}
+    names = list(dict.fromkeys(name for numbers in splits.values() for name in numbers if not name.endswith("_se")))
+    names = [name for name in names if any(not isinstance(n.get(name), (list, dict)) for n in splits.values() if name in n)]
+    if not names:
+        return []
+    labels = [METRICS.get(name, (name, ""))[0] for name in names]
+    rows = ([label, *(with_error(n, name) for n in splits.values())] for label, name in zip(labels, names, strict=True))
+    unit = f"In {metrics.get('unit', 'nats per datum')}; ± is the standard error over the data."
+    words = [(METRICS[name]) for name in names if name in METRICS]
+    meaning = tag("dl", *(joined((tag("dt", label), tag("dd", what))) for label, what in words), class_="words")
+    return [table(unit, ["", *splits], rows), tag("details", tag("summary", "What the numbers mean"), meaning)]
+
+
+def _training(run: Path, history: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    if not history:
+        return []
+    names = [name for name in dict.fromkeys(name for row in history for name in row) if name != "epoch"]
+    names = [name for name in names if not any(isinstance(row.get(name), list) for row in history)]
+    step = -(-len(history) // MOST_EPOCHS)
+    chosen = [*history[::step], *([history[-1]] if (len(history) - 1) % step else [])]
+    rows = ([number(row.get("epoch")), *(number(row.get(name)) for name in names)] for row in chosen)
+    shown = f"{len(chosen)} of {len(history)} rows of the history" if step > 1 else f"All {len(history)} rows of the history"
+    whole = tag("details", tag("summary", shown), table(f"{shown}, in nats per datum", ["epoch", *names], rows))
+    return [*_pictures(run, (name for name in CURVES if name in _names(run)), history), whole]
+
+
+CURVES = ("learning_curve", "tracked")
+WIDE = (*CURVES, "aggregate")
+
+
+def _pictures(run: Path, names: Iterable[str], history: Sequence[Mapping[str, Any]] = ()) -> list[Markup]:
+    figures = []
+    for name in names:
+        caption = PICTURES.get(name, name.replace("_", " "))
+        encoded = base64.b64encode((run / f"{name}.png").read_bytes()).decode("ascii")
+        image = tag("img", src=f"data:image/png;base64,{encoded}", alt=f"{caption}{_course(history)}")
+        figures.append(tag("figure", image, tag("figcaption", caption), class_="wide" if name in WIDE else None))
+    return [tag("div", *figures, class_="pictures")] if figures else []
+
+
+def _course(history: Sequence[Mapping[str, Any]]) -> str:
+    """What a curve shows, for those who do not see it."""
+    if not history:
+        return ""
+    score = score_of(history[-1])
+    name = f"valid_{score}" if f"valid_{score}" in history[-1] else score
+    first, last = (number(row.get(name)) for row in (history[0], history[-1]))
+    return f" The {name.replace('_', ' ')} goes from {first} to {last} nats per datum in {len(history)} epochs."
+
+
+def _names(run: Path) -> list[str]:
+    """Pictures of the run, those that every run has first; nothing that is no PNG file."""
+    found = {path.stem for path in run.glob("*.png") if path.is_file() and not path.is_symlink() and _is_png(path)}
+    return [*(name for name in PICTURES if name in found), *sorted(found - PICTURES.keys())]
+
+
+def _is_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(PNG)) == PNG
+
+
+def _again(run: Path, declared: Mapping[str, Any]) -> list[Markup]:
+    command = f"ppl-vae fit --config config.yaml --out {shlex.quote(run.resolve().name)}"
+    text = yaml.safe_dump(dict(declared), sort_keys=False)
+    return [
+        tag("p", "With the declaration below in ", tag("code", "config.yaml"), ":"),
+        tag("pre", tag("code", command)),
+        tag("details", tag("summary", "config.yaml"), tag("pre", tag("code", text))),
+    ]
+
+
+def _environment(environment: Mapping[str, Any]) -> list[Markup]:
+    flat = {**environment, **environment["versions"]} if isinstance(environment.get("versions"), dict) else environment
+    rows = [[name, str(value)] for name, value in flat.items() if not isinstance(value, (dict, list)) and value is not None]
+    return [table("Where it was fitted", ["", ""], rows)] if rows else []
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    rows = [from_json(line) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("expected a line for each iteration, with its numbers by name")
+    return rows
+
+
+def _read(path: Path, parse: Callable[[str], Any], default: Any) -> Any:
+    """A file's content, or ``default`` where there is none yet."""
+    try:
+        found = parse(read_text(path, at_most=MOST_TEXT)) if path.exists() else default
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {as_line(error)}") from None
+    if not isinstance(found, type(default)):
+        raise ValueError(f"{path} cannot be read: expected {'lines' if isinstance(default, list) else 'names and values'}")
+    return found

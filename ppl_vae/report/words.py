@@ -1,0 +1,70 @@
+"""What numbers and pictures are called on the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["METRICS", "PICTURES", "number", "with_error"]
+
+METRICS = {
+    "elbo": ("ELBO", "A lower bound on log p(x): reconstruction - KL. Higher is better."),
+    "log_likelihood": ("log-likelihood", "log p(x) itself, which this model knows."),
+    "iwae": ("importance-weighted bound", "A lower bound on log p(x), tighter with more samples (Burda et al. 2016)."),
+    "ais": ("annealed importance sampling", "A lower bound on log p(x) from a path of distributions (Neal 2001)."),
+    "bdmc_lower": ("lower end of the sandwich", "Bidirectional Monte Carlo (Grosse et al. 2016): log p(x) lies above it."),
+    "bdmc_upper": ("upper end of the sandwich", "Bidirectional Monte Carlo (Grosse et al. 2016): log p(x) lies below it."),
+    "k_hat_bad": ("untrustworthy weights", "The share of data whose importance weights have a Pareto k-hat above 0.7."),
+    "log_joint": ("log p(x, z)", "At the point that stands in place of a posterior; no bound on log p(x)."),
+    "local_elbo": ("ELBO of the best q", "Of the best q of the guide's family for each datum."),
+    "reconstruction": ("reconstruction", "E_q[log p(x | z)], summed over the elements of a datum."),
+    "kl": ("KL", "KL(q(z | x) || p(z)), what the code of a datum costs."),
+    "gap": ("gap", "log-likelihood - ELBO."),
+    "approximation_gap": ("approximation gap", "What the best q of the guide's family for each datum still lacks."),
+    "amortization_gap": ("amortization gap", "What is lost since one network gives every q."),
+    "bits_per_dim": ("bits per dimension", "The bound in bits per element of a datum. Lower is better."),
+    "active_units": ("active units", "Latent dimensions whose posterior mean varies with the data by more than 0.01."),
+    "mutual_information": ("mutual information", "How much a code tells of which datum it belongs to."),
+    "marginal_kl": ("marginal KL", "KL(q(z) || p(z)), from the aggregate posterior to the prior."),
+    "total_correlation": ("total correlation", "How far the dimensions of the aggregate posterior are from independent."),
+    "dimension_wise_kl": ("dimension-wise KL", "How far each dimension's aggregate posterior is from the prior, summed."),
+    "n": ("data", "How many data the numbers are means over."),
+    "samples": ("samples", "Draws of the latent variables per datum."),
+}
+"""A label and its meaning."""
+
+PICTURES = {
+    "learning_curve": "Objective, ELBO, reconstruction and KL against the epoch.",
+    "tracked": "Numbers tracked on the validation data, against the epoch.",
+    "data": "Data.",
+    "reconstructions": "Data and their reconstructions.",
+    "samples": "Samples from the model.",
+    "completions": "Data of which a part is known, and samples of the rest.",
+    "latent": "Posterior means of the latent variables, coloured by class where there are classes.",
+    "aggregate": "The aggregate posterior against the prior, a panel for each dimension.",
+    "manifold": "Images decoded from a grid of the latent plane.",
+}
+"""The pictures of a run, in the order of the page."""
+
+
+def number(value: Any) -> str:
+    """Four digits after the point where they tell something, whole numbers whole."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if not math.isfinite(value):
+        return str(value)
+    if isinstance(value, int) or value == int(value):
+        return f"{int(value)}" if abs(value) < 1e15 else f"{value:.4g}"
+    return f"{value:.4g}" if abs(value) < 0.01 else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def with_error(numbers: Mapping[str, Any], name: str) -> str:
+    """A number and its standard error, if it has one, to as many digits."""
+    value, error = number(numbers.get(name)), numbers.get(f"{name}_se")
+    if not isinstance(error, (int, float)):
+        return value
+    rounded = f"{error:.{len(value.partition('.')[2])}f}"
+    return f"{value} ± {rounded if float(rounded) else number(error)}"

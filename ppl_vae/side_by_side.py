@@ -1,0 +1,225 @@
+"""Saved runs in one table: any models, guides and methods, as long as they were scored on the same data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ppl_vae import plots
+from ppl_vae.data import DataSource
+from ppl_vae.declaration import Declaration
+from ppl_vae.evaluate.metrics import UNIT
+from ppl_vae.inference.compare import short
+from ppl_vae.inference.method import Row
+from ppl_vae.runs import PARTS, load_run, write_comparison
+from ppl_vae.text import MIB, as_line, from_json, from_yaml, read_text
+
+__all__ = ["RunComparison", "compare_runs", "save_run_comparison"]
+
+DISCRETE = ("binary", "count", "categorical")
+MOST_TEXT = 64 * MIB
+COLUMNS = {  # in this order, as many of them as are known of some run
+    "elbo": "ELBO",
+    "log_joint": "log p(x, z)",
+    "iwae": "iwae",
+    "log_likelihood": "log-lik.",
+    "reconstruction": "reconstruction",
+    "kl": "KL",
+    "active_units": "active units",
+    "bits_per_dim": "bits/dim",
+    "samples": "samples",
+    "iterations": "iterations",
+    "seconds": "s",
+}
+WORDS = ("run", "model", "guide", "method", "data")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RunComparison:
+    """What :func:`compare_runs` found; ``print`` shows the table.
+
+    Attributes:
+        rows: a dictionary per run: ``run``, ``model``, ``guide``, ``method``, its numbers on the split, each with its standard
+            error ``*_se`` where there is one, ``iterations`` and ``seconds``; ``data`` where the runs are not of the same.
+        histories: of each run the rows of its history.
+        split: which split the numbers are of.
+    """
+
+    rows: list[Row]
+    histories: list[list[Row]]
+    split: str
+
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The unit, the split and the rows, as plain values."""
+        return {"unit": UNIT, "split": self.split, "rows": self.rows}
+
+    def to_markdown(self) -> str:
+        """The rows as a Markdown table whose columns are also aligned as text; ± is the standard error over the data."""
+        names = [name for name in (*WORDS, *COLUMNS) if any(row.get(name) is not None for row in self.rows)]
+        table = [[COLUMNS.get(name, name) for name in names], *([_cell(row, name) for name in names] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        left = [name in WORDS for name in names]
+        rule = [f"{'-' * (width - 1)}{'-' if word else ':'}" for width, word in zip(widths, left, strict=True)]
+        lines = [
+            [cell.ljust(width) if word else cell.rjust(width) for cell, width, word in zip(row, widths, left, strict=True)]
+            for row in table
+        ]
+        return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def compare_runs(
+    runs: Sequence[str | Path],
+    *,
+    across_data: bool = False,
+    samples: int | None = None,
+    trust: Iterable[str] = (),
+    device: str = "auto",
+) -> RunComparison:
+    """Put saved runs side by side, in nats per datum of the source's own data.
+
+    The numbers are those that the runs were saved with; with ``samples`` they are computed anew, alike for all.
+
+    Args:
+        runs: the folders, at least two.
+        across_data: also runs of other data, splits or binarizations, whose numbers do not compare; the table says so.
+        samples: evaluate each run on its test data with so many samples per datum.
+        trust: modules, besides ppl_vae, whose classes the declarations may name.
+        device: where they are evaluated.
+
+    Raises:
+        ValueError: fewer than two runs, a folder that is no finished run, runs without numbers of a split that all have, or
+            runs of different data: which, and in what they differ.
+    """
+    folders = [Path(run) for run in runs]
+    if len({folder.resolve() for folder in folders}) < 2 or len(set(folders)) < len(folders):
+        raise ValueError(f"expected at least two runs, each once, got {', '.join(map(str, runs)) or 'none'}")
+    found = [_Run(folder, tuple(trust)) for folder in folders]
+    differing = _differences(found)
+    if differing and not across_data:
+        raise ValueError(
+            f"{_told(found, differing[0])}, so their numbers do not compare: pass across_data (--across-data) to see them side "
+            "by side all the same"
+        )
+    split = "test" if samples is not None else _common_split(found)
+    rows = [run.row(split, samples, tuple(trust), device) for run in found]
+    if differing:
+        rows = [
+            {**row, "data": ", ".join(str(run.shown[name]) for name in differing)} for row, run in zip(rows, found, strict=True)
+        ]
+    return RunComparison(rows=rows, histories=[run.history for run in found], split=split)
+
+
+def save_run_comparison(comparison: RunComparison, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write ``comparison.json``, ``comparison.md`` and ``comparison.png`` into a new folder.
+
+    Args:
+        comparison: what :func:`compare_runs` returned.
+        path: the folder.
+        overwrite: replace a comparison that is there.
+
+    Raises:
+        ValueError: the folder is taken.
+    """
+    text = f"{UNIT}, {comparison.split} data; ±: standard error over the data; s: seconds.\n\n{comparison}\n"
+    figure = plots.runs(comparison.rows, comparison.histories)
+    return write_comparison(path, comparison.to_dict(), text, figure, overwrite=overwrite)
+
+
+class _Run:
+    """What a folder says of its run; ``shown`` is what must be the same for numbers to compare."""
+
+    def __init__(self, folder: Path, trust: tuple[str, ...]) -> None:
+        self.folder = folder
+        config = _read(folder / "config.yaml", from_yaml)
+        described = _read(folder / "data.json", from_json)
+        self.metrics = _read(folder / "metrics.json", from_json)
+        self.history = _read(folder / "history.jsonl", lambda text: [from_json(line) for line in text.splitlines()])
+        try:
+            self.declared: dict[str, Declaration] = {
+                name: base.from_dict(config[name], trust=trust) for name, base in PARTS.items()
+            }
+            self.shown = _shown(self.declared["data"], described)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder} is not a whole run: {type(error).__name__} {as_line(error)}") from None
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from None
+
+    def row(self, split: str, samples: int | None, trust: tuple[str, ...], device: str) -> Row:
+        """The run's row of the table."""
+        numbers = self.metrics.get(split, {})
+        if samples is not None:
+            fit = load_run(self.folder, trust=trust, device=device)
+            numbers = fit.evaluate(fit.rows(fit.data, split), samples=samples)
+        parts = {name: short(self.declared[name]) for name in ("model", "guide", "method")}
+        return {
+            "run": str(self.folder),
+            **parts,
+            **{name: value for name, value in numbers.items() if not isinstance(value, (list, dict))},
+            "iterations": self.metrics.get("iterations", len(self.history)),
+            "seconds": self.metrics.get("seconds"),
+        }
+
+
+def _shown(source: Any, described: Mapping[str, Any]) -> dict[str, Any]:
+    """What the numbers of a run are about, by the words of a data declaration.
+
+    A density of values and a probability of levels are different things, whatever scale they are seen on.
+    """
+    assert isinstance(source, DataSource)
+    spec, transform = described["spec"], described["transform"]
+    discrete = transform["dequantize"] or spec["kind"] in DISCRETE
+    binarized = "none" if source.binarize == "auto" else source.binarize
+    return {
+        "source": source.name if source.source != "array" else "array",
+        "key": source.key,
+        "shape": tuple(spec["event_shape"]),
+        "size": spec["size"],
+        "missing": source.missing,
+        "valid": source.valid,
+        "test": source.test,
+        "seed": source.seed,
+        "binarize": binarized,
+        "kind": "probabilities of levels" if discrete else "densities",
+        "content": described.get("fingerprint", "unknown" if source.source == "array" else "named"),
+    }
+
+
+def _differences(runs: Sequence[_Run]) -> list[str]:
+    """Names of what differs. Arrays without a fingerprint cannot be told apart, so they are taken to."""
+    names = [name for name in runs[0].shown if len({run.shown[name] for run in runs}) > 1]
+    unknown = [run for run in runs if run.shown["content"] == "unknown"]
+    return [*names, "content"] if unknown and "content" not in names else names
+
+
+def _told(runs: Sequence[_Run], name: str) -> str:
+    first = runs[0]
+    other = next((run for run in runs if run.shown[name] != first.shown[name]), runs[1])
+    if name == "content":
+        return f"{first.folder} and {other.folder} may be of different data: what they were fitted to differs, or is not known"
+    return f"the runs differ in {name}: {first.folder} has {first.shown[name]}, {other.folder} has {other.shown[name]}"
+
+
+def _common_split(runs: Sequence[_Run]) -> str:
+    for split in ("test", "valid"):
+        if all(isinstance(run.metrics.get(split), dict) for run in runs):
+            return split
+    raise ValueError("expected runs with numbers of the same split, test or valid: evaluate them anew with samples")
+
+
+def _cell(row: Row, name: str) -> str:
+    value, error = row.get(name), row.get(f"{name}_se")
+    if value is None or isinstance(value, (str, int)):
+        return "-" if value is None else str(value)
+    return f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+
+def _read(path: Path, parse: Any) -> Any:
+    try:
+        return parse(read_text(path, at_most=MOST_TEXT))
+    except ValueError as error:
+        raise ValueError(f"{path.parent} is not a finished run: {as_line(error)}") from None

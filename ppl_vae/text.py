@@ -1,0 +1,135 @@
+"""Plain values from text that a stranger may have written: of bounded size and depth, every key once, nothing executed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["as_line", "from_json", "from_yaml", "inside", "read_text"]
+
+MIB = 2**20
+MOST_TEXT = MIB
+MOST_VALUES = 20_000
+DEEPEST = 100
+
+
+def read_text(path: Path, *, at_most: int = MOST_TEXT) -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: no file, or none that can be read; more bytes than that; another encoding than UTF-8.
+    """
+    if not path.is_file():  # a pipe would be waited for, a device read for ever
+        raise ValueError(f"{path} cannot be read: expected a file, got {'a folder' if path.is_dir() else 'none'}")
+    try:
+        if (size := path.stat().st_size) > at_most:
+            raise ValueError(f"{path}: expected text of at most {at_most / MIB:g} MiB, got {size / MIB:.1f} MiB")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(f"{path} cannot be read: expected UTF-8 text, got the byte {byte:#x}: save it as UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {as_line(error)}") from None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file in a folder.
+
+    Raises:
+        ValueError: a link that leads out of the folder, or in a circle.
+    """
+    path = folder / name
+    try:
+        outside = not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be read: {as_line(error)}") from None
+    if outside:
+        raise ValueError(f"{path}: expected a file of this folder, got a link out of it: put the file itself there")
+    return path
+
+
+def from_yaml(text: str) -> Any:
+    """The plain values of one YAML document.
+
+    Raises:
+        ValueError: it is not valid, too large or too deep once its anchors are written out, or names a key twice.
+    """
+    try:
+        _check_size(text)
+        return yaml.load(text, Loader=_EveryKeyOnce)
+    except _RefusedError as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:  # its constructors of numbers, dates and bytes raise nearly anything
+        raise ValueError(f"not valid YAML: {as_line(error)}") from None
+
+
+def from_json(text: str) -> Any:
+    """The plain values of one JSON document.
+
+    Raises:
+        ValueError: it is not valid, too deep, or names a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("expected JSON that is less deep") from None
+    except _RefusedError as error:
+        raise ValueError(str(error)) from None
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {as_line(error)}") from None
+
+
+def as_line(error: object, most: int = 300) -> str:
+    """What an error says, on one line of bounded length; its kind where it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+class _RefusedError(ValueError):
+    """An answer in our own words."""
+
+
+def _check_size(text: str) -> None:
+    """Count values and depth in one pass over the events, with aliases written out, before anything is built."""
+    sizes: dict[str, int] = {}
+    opened: list[tuple[str | None, int]] = []  # the anchor of each open collection, and how many values stood before it
+    count = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in opened):
+                raise _RefusedError(f"expected YAML without cycles, got *{event.anchor} inside of &{event.anchor}")
+            count += sizes.get(str(event.anchor), 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            opened.append((event.anchor, count))
+            count += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = opened.pop()
+            if anchor is not None:
+                sizes[anchor] = count - before
+        else:
+            count += 1
+        if len(opened) > DEEPEST:
+            raise _RefusedError(f"expected YAML at most {DEEPEST} levels deep, got more")
+        if count > MOST_VALUES:
+            raise _RefusedError(f"expected YAML of at most {MOST_VALUES} values, its anchors written out, got more")
+
+
+class _EveryKeyOnce(yaml.SafeLoader):
+    """YAML's safe loader, which would silently take the last of two values."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            _once([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+        return super().construct_mapping(node, deep=deep)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _RefusedError(f"expected every key once, got {key[:80]!r} twice: keep one of the two")
+        found[key] = value
+    return found

@@ -1,0 +1,226 @@
+"""A fit that does not stay finite says at which site, why, and where; and goes on if it is asked to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import ppl_vae as pv
+import ppl_vae.inference.guard
+import ppl_vae.inference.step
+from benchmarks import faults
+from ppl_vae.inference.keeper import STATE
+from ppl_vae.inference.method import Remark
+from ppl_vae.inference.state import read_state
+from ppl_vae.inference.training import Training
+
+SVI = pv.SVI(epochs=3, batch_size=16, compile=False)
+
+
+def data_of(x: Tensor) -> pv.Data:
+    return pv.load_data(x.numpy(), valid=0.0, test=0.0, scale="none")
+
+
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_a_post_mortem_names_the_site_and_the_cause(name: str) -> None:
+    error = faults.injected(name)
+    assert error is not None
+    assert faults.named(name, error), error.postmortem.text()
+    assert "\n" not in str(error)
+
+
+def test_a_learning_rate_of_1000_in_words(tmp_path: Path) -> None:
+    method = dataclasses.replace(SVI, learning_rate=1e3)
+    with pytest.raises(pv.NonFiniteError, match=r"site 'x' of the model: .*lower the learning rate \(it is 1000\)") as caught:
+        pv.fit(faults.VAE, data_of(faults._rows()), guide=faults.AMORTIZED, method=method, out=tmp_path / "run")
+    assert isinstance(caught.value, FloatingPointError)
+    found = caught.value.postmortem
+    assert (found.epoch, found.step, found.site, found.program) == (1, 2, "x", "model")
+    assert found.parameter["before"] == pytest.approx(1e3, rel=1e-2)
+    assert found.parameter["earlier"] < 2
+    assert found.ranges["scale"][1] > 1e3
+    folder = tmp_path / "run" / "postmortem"
+    assert {path.name for path in folder.iterdir()} == {f"epoch-1-step-2.{end}" for end in ("txt", "json", "safetensors")}
+    text = (folder / "epoch-1-step-2.txt").read_text()
+    for words in ("the learning rate is too large", "site 'x' of the model", found.parameter["name"], "Rows", "scale from"):
+        assert words in text
+    told = json.loads((folder / "epoch-1-step-2.json").read_text())
+    assert told["site"] == "x"
+    values = load_file(folder / "epoch-1-step-2.safetensors")
+    data = data_of(faults._rows())
+    torch.testing.assert_close(values["x"], data.train.x[values["rows"]])
+    assert set(found.rows) <= set(values["rows"].tolist())
+
+
+class Model(faults.Model):
+    """A likelihood whose scale is zero for rows whose first entry is 9."""
+
+    def __init__(self) -> None:
+        super().__init__(spread=lambda w, x: (1 + w) * (x[:, :1] != 9.0).float())
+
+
+@pytest.fixture(params=["eager", "recorded"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(ppl_vae.inference.step, "WORTH_RECORDING", 1 if request.param == "recorded" else 10**9)
+    return request.param
+
+
+@pytest.mark.parametrize("look", [1, 2, 100])
+def test_the_guilty_step_is_found_whenever_it_is_looked_for(look: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ppl_vae.inference.guard, "LOOK", look)
+    order = torch.randperm(faults.N, generator=torch.Generator().manual_seed(0))
+    step = 1 + int((order == 7).nonzero()) // 16
+    with pytest.raises(pv.NonFiniteError) as caught:
+        pv.fit(Model(), data_of(faults._rows(9.0)), guide=faults.Guide(), method=dataclasses.replace(SVI, compile="auto"))
+    found = caught.value.postmortem
+    assert (found.epoch, found.step, found.rows, found.site) == (1, step, [7], "x")
+
+
+def skipping(**options: object) -> pv.Fit:
+    torch.manual_seed(0)
+    method = dataclasses.replace(SVI, on_nonfinite="skip", **options)
+    return pv.fit(Model(), data_of(faults._rows(9.0)), guide=faults.Guide(), method=method)
+
+
+def test_a_step_that_is_skipped_changes_nothing(way: str) -> None:
+    compile = False if way == "eager" else "auto"
+    with pytest.warns(Remark, match=r"step \d of epoch \d is left out: site 'x' of the model: its scale has run to zero"):
+        fit = skipping(compile=compile)
+    assert all(bool(value.isfinite().all()) for value in fit.pair.state_dict().values())
+    assert all(math.isfinite(row["objective"]) for row in fit.history)
+    assert [row["epoch"] for row in fit.history] == [1, 2, 3]
+
+
+def test_what_does_not_help_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ppl_vae.inference.guard.MOST, "skip", 0)
+    with pytest.raises(pv.NonFiniteError, match="no longer finite: site 'x'"):
+        skipping()
+
+
+def rewinding(**options: object) -> pv.Fit:
+    torch.manual_seed(0)
+    method = dataclasses.replace(SVI, learning_rate=0.1, on_nonfinite="rewind", schedule="constant", **options)
+    return pv.fit(Drifting(), data_of(faults._rows()), guide=faults.Guide(), method=method)
+
+
+class Drifting(faults.Model):
+    """A likelihood that has no value when its offset has gone further than a step of 0.05."""
+
+    def __init__(self) -> None:
+        super().__init__(shift=lambda w, x: w + (0.05 - w.abs()).detach().sqrt() * 0.0)
+
+
+def test_a_rewound_fit_goes_on_with_a_tenth_of_the_learning_rate() -> None:
+    with pytest.warns(Remark, match="back to step 0 of epoch 1 with a tenth of the learning rate: site 'x' of the model"):
+        fit = rewinding(epochs=1)
+    assert all(bool(value.isfinite().all()) for value in fit.pair.state_dict().values())
+    assert math.isfinite(fit.history[0]["objective"])
+
+
+def test_rewinding_has_an_end() -> None:
+    model = faults.Model(shift=lambda w, x: (x[:, :1] - 9.0) / (x[:, 1:2] - 9.0))
+    method = dataclasses.replace(SVI, on_nonfinite="rewind")
+    with (
+        pytest.warns(Remark, match="with a tenth of the learning rate"),
+        pytest.raises(pv.NonFiniteError, match="no longer finite after 5 tries to go on"),
+    ):
+        pv.fit(model, data_of(faults._rows(9.0)), guide=faults.Guide(), method=method)
+
+
+def test_going_on_after_a_rewind_is_the_same_after_a_resume(tmp_path: Path) -> None:
+    method = dataclasses.replace(SVI, learning_rate=1e3, on_nonfinite="rewind", epochs=2)
+    data = data_of(faults._rows())
+    with pytest.warns(Remark, match="with a tenth of the learning rate"):
+        fit = pv.fit(faults.VAE, data, guide=faults.AMORTIZED, method=method, out=tmp_path / "run")
+    assert fit.history[0]["learning_rate"] == 1e3
+    assert fit.history[1]["learning_rate"] < 1e2
+    assert read_state(tmp_path / "run" / STATE).facts["damping"] <= 0.1
+
+
+def test_a_parameter_that_is_not_finite_is_seen_though_no_objective_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Training.step
+
+    def spoil(self: Training, block: list[Tensor], rows: Tensor) -> None:
+        step(self, block, rows)
+        if (self.epoch, self.taken) == (0, 4):
+            with torch.no_grad():
+                self.parameters[0].view(-1)[0] = math.inf
+
+    monkeypatch.setattr(Training, "step", spoil)
+    with pytest.raises(pv.NonFiniteError) as caught:
+        pv.fit(faults.Model(), data_of(faults._rows()), guide=faults.Guide(), method=SVI)
+    found = caught.value.postmortem
+    assert (found.epoch, found.step, found.stage) == (1, 4, "update")
+    assert found.parameter["after"] == math.inf
+    assert math.isfinite(found.parameter["before"])
+
+
+def test_a_state_is_never_kept_of_what_is_not_finite(tmp_path: Path) -> None:
+    method = dataclasses.replace(SVI, learning_rate=1e3)
+    keeper = pv.Keeper(tmp_path / "run", every=0.0)
+    with pytest.raises(pv.NonFiniteError):
+        pv.fit(faults.VAE, data_of(faults._rows()), guide=faults.AMORTIZED, method=method, out=keeper)
+    kept = read_state(tmp_path / "run" / STATE)
+    assert kept.facts["taken"] == 1
+    assert all(bool(value.isfinite().all()) for name, value in kept.tensors.items() if name.startswith("pair."))
+
+
+def test_data_of_several_sites_and_plates() -> None:
+    """The rows are those of the data's plate, whatever stands around it."""
+
+    def model(x: Tensor) -> None:
+        w = pyro.param("w", torch.zeros(()))
+        with pyro.plate("features", 3, dim=-2), pv.data_plate(20, x):
+            pyro.sample("x", dist.Normal(w, (x.T != 9.0).float()), obs=x.T)
+
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    x[4, 1] = 9.0
+    with pytest.raises(pv.NonFiniteError, match="site 'x' of the model: its scale has run to zero") as caught:
+        pv.fit(model, data_of(x), guide=lambda x: None, method=dataclasses.replace(SVI, batch_size=5))
+    assert caught.value.postmortem.rows == [4]
+
+
+def test_the_command_line_says_it_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from ppl_vae import cli
+
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", faults._rows().numpy())
+    vae = ["--model.likelihood", "Gaussian", "--model.likelihood.scale", "amortized", "--model.latent_dim", "2"]
+    fit = ["fit", "--data", "x.npy", *vae, "--method.learning_rate", "1000", "--method.batch_size", "16", "--out", "run"]
+    assert cli.main([*fit, "--quiet"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "the learning rate is too large" in err
+    assert "see run/postmortem" in err
+
+
+# --- killed, and again and again ------------------------------------------------------------------------------------------
+
+
+def test_a_fit_survives_kills() -> None:
+    found = faults.kills(3)
+    assert found["kills survived"] == 3
+    assert found["fits with equal bits"] == found["fits"]
+
+
+@pytest.mark.slow
+def test_a_fit_survives_many_kills() -> None:
+    found = faults.kills(40, seed=1)
+    assert found["fits with equal bits"] == found["fits"]
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_fits() -> None:
+    assert faults.leaks(300)["bytes per fit"] < 4096
