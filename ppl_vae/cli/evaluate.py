@@ -56,7 +56,8 @@ def run(
         return print_json({name: {**numbers, **parts}, "unit": runs.UNIT})
     print(f"{fitted.model}\n{fitted.guide}")
     for title, part in {name: numbers, **parts}.items():
-        _print_numbers(title.replace("_", " "), part, runs.UNIT)
+        unit = "" if title in ("probe", "sample_quality") else f", {runs.UNIT}"
+        _print_numbers(f"{title.replace('_', ' ')}{unit}", part)
     return None
 
 
@@ -83,12 +84,12 @@ def options(parser: ArgumentParser) -> None:
     parser.add_class_arguments(AIS, "annealing", help="how it is annealed, with --ais")
 
 
-def _print_numbers(split: str, numbers: dict[str, Any], unit: str) -> None:
+def _print_numbers(title: str, numbers: dict[str, Any]) -> None:
     """Print a line for each number, with its standard error."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{split}, {unit}", title_justify="left")
+    table = Table(title=title, title_justify="left")
     for column in ("", "mean", "standard error"):
         table.add_column(column, justify="left" if not column else "right")
     for name, value in numbers.items():
