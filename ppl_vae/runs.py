@@ -98,11 +98,12 @@ def save_run(
         raise ValueError("a fit of plain Pyro programs has no declaration to save: keep fit.pair.state_dict() yourself")
     data = data.resolve(fit.model.accepts).to(fit.device)
     with _whole(path, add=begun) as partial:
-        for name, text in describe(fit, data).items():
-            (partial / name).write_text(text, encoding="utf-8")
-        save_file(weights(fit), partial / "model.safetensors")
-        with (partial / "history.jsonl").open("w", encoding="utf-8") as history:
-            history.writelines(json.dumps(row) + "\n" for row in fit.history)
+        if not begun:
+            for name, text in describe(fit, data).items():
+                (partial / name).write_text(text, encoding="utf-8")
+            save_file(weights(fit), partial / "model.safetensors")
+            with (partial / "history.jsonl").open("w", encoding="utf-8") as history:
+                history.writelines(json.dumps(row) + "\n" for row in fit.history)
         _write_json(partial / "metrics.json", metrics or measure(fit, data))
         _write_json(partial / "environment.json", _environment(fit.device))
         for name, figure in _pictures(fit, data):

@@ -11,7 +11,7 @@ from ppl_vae import plots
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration
 from ppl_vae.evaluate.metrics import UNIT
-from ppl_vae.inference.compare import short
+from ppl_vae.inference.compare import aligned, short
 from ppl_vae.inference.method import Row
 from ppl_vae.runs import PARTS, load_run, write_comparison
 from ppl_vae.text import MIB, as_line, from_json, from_yaml, read_text
@@ -62,14 +62,7 @@ class RunComparison:
         """The rows as a Markdown table whose columns are also aligned as text; ± is the standard error over the data."""
         names = [name for name in (*WORDS, *COLUMNS) if any(row.get(name) is not None for row in self.rows)]
         table = [[COLUMNS.get(name, name) for name in names], *([_cell(row, name) for name in names] for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        left = [name in WORDS for name in names]
-        rule = [f"{'-' * (width - 1)}{'-' if word else ':'}" for width, word in zip(widths, left, strict=True)]
-        lines = [
-            [cell.ljust(width) if word else cell.rjust(width) for cell, width, word in zip(row, widths, left, strict=True)]
-            for row in table
-        ]
-        return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+        return aligned(table, words=sum(name in WORDS for name in names))
 
 
 def compare_runs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -10,7 +10,7 @@ from ppl_vae.cli.output import print_json, say_saved
 from ppl_vae.data import DataSource, load_data
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
-from ppl_vae.inference import Method, compare
+from ppl_vae.inference import Comparison, Method, compare
 from ppl_vae.inference.keeper import check_free
 from ppl_vae.inference.progress import quiet as say_nothing
 from ppl_vae.models import Model
@@ -39,30 +39,24 @@ def run(
 ) -> None:
     """Put saved runs side by side; or fit one declared model by several methods: what each reaches, and how fast."""
     folder = None if out is None else check_free(out, overwrite=overwrite, kind="comparison")
+    found: Comparison | RunComparison
+    save: Any
     if runs:
-        table = compare_runs(runs, across_data=across_data, samples=samples, trust=trust, device=device)
-        return _tell_runs(table, folder, overwrite=overwrite, quiet=quiet, json=json)
-    if across_data or samples is not None:
+        found = compare_runs(runs, across_data=across_data, samples=samples, trust=trust, device=device)
+        title, save = f"{UNIT}, {found.split} data; ±: standard error over the data; s: seconds", save_run_comparison
+    elif across_data or samples is not None:
         raise ValueError("--across-data and --samples are for saved runs: name their folders, ppl-vae compare RUN1 RUN2")
-    progress = say_nothing if quiet or json else None
-    found = compare(model, load_data(data), methods=methods, guides=guides, seeds=seeds, device=device, progress=progress)
+    else:
+        progress = say_nothing if quiet or json else None
+        found = compare(model, load_data(data), methods=methods, guides=guides, seeds=seeds, device=device, progress=progress)
+        title = f"{model}\n{UNIT}; s: seconds{'; ±: standard deviation over seeds' if seeds > 1 else ''}"
+        save = save_comparison
     if folder is not None:
-        save_comparison(found, folder, overwrite=overwrite)
+        save(found, folder, overwrite=overwrite)
     if json:
         return print_json(found.to_dict())
     if not quiet:
-        print(f"{model}\n{UNIT}; s: seconds{'; ±: standard deviation over seeds' if seeds > 1 else ''}\n{found}")
-        say_saved(folder)
-    return None
-
-
-def _tell_runs(table: RunComparison, folder: Path | None, *, overwrite: bool, quiet: bool, json: bool) -> None:
-    if folder is not None:
-        save_run_comparison(table, folder, overwrite=overwrite)
-    if json:
-        return print_json(table.to_dict())
-    if not quiet:
-        print(f"{UNIT}, {table.split} data; ±: standard error over the data; s: seconds\n{table}")
+        print(f"{title}\n{found}")
         say_saved(folder)
     return None
 

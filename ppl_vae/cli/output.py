@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import typing
 import warnings
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.inference.method import Remark
+from ppl_vae.inference.state import replaced
 
 __all__ = ["done", "notes", "print_json", "print_table", "save_atomically", "say_saved", "writer"]
 
@@ -84,10 +84,5 @@ def writer(out: str, *suffixes: str) -> Callable[[dict[str, Callable[[Path], Non
 
 def save_atomically(path: Path, save: Callable[[typing.BinaryIO], None]) -> None:
     """Write a file that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            save(file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(path) as partial, partial.open("wb") as file:
+        save(file)

@@ -99,10 +99,7 @@ class Comparison:
         """The rows as a Markdown table whose columns are also aligned as text; ± is the standard deviation over the seeds."""
         names = ("method", "guide", *FIELDS)
         table = [[COLUMNS.get(name, name) for name in names], *([_cell(row, name) for name in names] for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        rule = [f"{'-' * (width - 1)}{':' if i >= 2 else '-'}" for i, width in enumerate(widths)]
-        lines = [[_pad(cell, width, i < 2) for i, (cell, width) in enumerate(zip(row, widths, strict=True))] for row in table]
-        return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+        return aligned(table, words=2)
 
 
 def compare(
@@ -273,5 +270,15 @@ def _cell(row: Row, name: str) -> str:
     return f"{mark}{value + 0.0:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
-def _pad(cell: str, width: int, left: bool) -> str:
-    return cell.ljust(width) if left else cell.rjust(width)
+def aligned(table: Sequence[Sequence[str]], *, words: int) -> str:
+    """Cells as a Markdown table that is aligned as text too, the heads first: so many columns of words, then numbers."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rule = [f"{'-' * (width - 1)}{'-' if place < words else ':'}" for place, width in enumerate(widths)]
+    padded = [
+        [
+            cell.ljust(width) if place < words else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in table
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ppl_vae.data import Split
 from ppl_vae.inference.method import Row
+from ppl_vae.text import as_line
 
 __all__ = ["State", "fingerprint", "put_random", "random_state", "read_state", "replaced", "write_state", "write_tensors"]
 
@@ -60,7 +61,7 @@ def read_state(path: Path) -> State:
             tensors = {name: _laid_out(file.get_tensor(name), told["strides"].get(name)) for name in file.keys()}  # noqa: SIM118
         return State(tensors, told["facts"], told["history"])
     except (AttributeError, OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no training state: {type(error).__name__} {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path} is no training state: {type(error).__name__} {as_line(error)}") from None
 
 
 def _laid_out(tensor: Tensor, strides: list[int] | None) -> Tensor:

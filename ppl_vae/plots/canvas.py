@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ppl_vae.inference.state import replaced
 from ppl_vae.types import KINDS, Kind
 
 __all__ = [
@@ -51,12 +52,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     if path.suffix.lower() != ".png":
         raise ValueError(f"path: expected a name that ends in .png, got {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as partial:
+        figure.savefig(partial, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
