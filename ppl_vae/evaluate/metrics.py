@@ -74,12 +74,11 @@ def evaluate(
     split = _checked(split, samples, limit)
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
     point = pair.score != "elbo"
-    known = not point and (hasattr(pair.model, "log_prob") or samples > 1 or bool(ais))
-    if gaps and not known:
+    if gaps and point:
+        raise ValueError("a point in place of a posterior has no gaps: use a guide with a density")
+    if gaps and not (hasattr(pair.model, "log_prob") or samples > 1 or ais):
         raise ValueError(
-            "a point in place of a posterior has no gaps: use a guide with a density"
-            if point
-            else "gaps are counted from log p(x), which this model does not know: give samples above 1, 1000 say, or ais"
+            "gaps are counted from log p(x), which this model does not know: give samples above 1, 1000 say, or ais"
         )
     cut = layout(split, 1 if point else samples)
     constant = log_jacobian(pair, split.transform)

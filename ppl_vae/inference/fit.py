@@ -128,12 +128,7 @@ def watched(
     """:func:`fit` with ``watch`` looking at the pair as it is after each row of the history; it must draw no random numbers."""
     if keeper.folder is not None and not (isinstance(model, Model) and isinstance(guide, Guide | None)):
         raise ValueError("plain Pyro programs have no declaration to save: fit them without a run folder (out)")
-    data = load_data(data)
-    if isinstance(model, Model):
-        data = data.resolve(model.accepts)
-    data = data.to(choose_device(device))
-    if len(data.train) == 0:
-        raise ValueError("expected at least one training datum, got none")
+    data = _placed(model, data, device)
     guide = guide or default_guide(model, method)
     with keeper, seeded(method.seed, data.train.device):
         pair = build(model, guide, data.spec).to(data.train.device)
@@ -154,15 +149,26 @@ def watched(
             _take_over(pair, warm_start, guide)
         if hasattr(pair.model, "prepare") and "model" not in pair.warm:
             pair.model.prepare(data.train, torch.Generator(data.train.device).manual_seed(method.seed))
-        add = tracking(track, method, data)
+        looks = (tracking(track, method, data), watch)
         with contextlib.ExitStack() as stack:
             after = [stack.enter_context(board) for board in boards] + [CollapseWatch(model, pair, method, data)]
-            fit.history.extend(_run(method, pair, data, progress, (add, watch), keeper, after))
+            fit.history.extend(_run(method, pair, data, progress, looks, keeper, after))
         if hasattr(pair.model, "fit_codes"):
             with evaluating(pair):
                 pair.model.fit_codes(pair.guide.posterior(x).mean for x in data.train.batches(ROWS_AT_ONCE))
         keeper.finish(weights(fit), fit.history)
     return fit
+
+
+def _placed(model: Model | Callable, data: Data | DataSource | str | np.ndarray | Tensor, device: str | torch.device) -> Data:
+    """The data as the model takes them, where the fit is to be."""
+    data = load_data(data)
+    if isinstance(model, Model):
+        data = data.resolve(model.accepts)
+    data = data.to(choose_device(device))
+    if len(data.train) == 0:
+        raise ValueError("expected at least one training datum, got none")
+    return data
 
 
 def _refuse_others(model: Any, guide: Any, method: Any) -> None:

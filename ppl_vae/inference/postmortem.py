@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NonFiniteError", "Postmortem", "examine"]
 
+Stage = Literal["objective", "gradient", "update"]
+
 LARGE = 1e4  # values of data, as the model sees them, that no network is made for
 TINY = 1e-5  # scales next to zero
 SHOWN = 10  # rows in a text
@@ -53,7 +55,7 @@ class Postmortem:
     epoch: int
     step: int
     learning_rate: float
-    stage: Literal["objective", "gradient", "update"]
+    stage: Stage
     site: str | None
     program: str | None
     what: str
@@ -147,6 +149,16 @@ class Site(NamedTuple):
     problem: tuple[str, Tensor] | None
     log_prob: Tensor | None
 
+    @property
+    def ranges(self) -> dict[str, list[float]]:
+        """The smallest and largest value of each argument."""
+        return {name: [float(v.detach().min()), float(v.detach().max())] for name, v in self.arguments.items()}
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        """The arguments, by the name of the site and theirs."""
+        return {f"{self.name}.{name}": value for name, value in self.arguments.items()}
+
 
 class _Sites(Messenger):
     """Looks at the sites as they run."""
@@ -191,16 +203,9 @@ def examine(
     with local_params(), layers(step.precision), pyro.validation_enabled(False), _Sites() as sites:
         x = step.transform(batch[0])
         loss = step.objective(x, *batch[1:]).loss
-    gradients = torch.autograd.grad(loss, training.parameters, allow_unused=True)
-    wild = [place for place, g in enumerate(gradients) if g is not None and not bool(g.isfinite().all())]
     guilty = next((site for site in sites.found if site.problem), None)
-    stage: Literal["objective", "gradient", "update"] = "objective"
-    if guilty is None and bool(loss.isfinite()):
-        stage = "gradient" if wild else "update"
     site = guilty or _extreme(sites.found)
-    spoiled = [place for place, value in enumerate(parameters[-1]) if not bool(value.isfinite().all())]
-    behind = _behind(guilty.problem[1] if guilty and guilty.problem else loss, training)
-    suspects = {"objective": behind, "gradient": wild, "update": spoiled or behind}[stage]
+    stage, suspects = _suspects(training, loss, guilty, parameters[-1])
     parameter = _most_moved(training.parameters, names, parameters, suspects)
     here = _rows(site, training, batch) if stage == "objective" else torch.ones(len(rows), dtype=torch.bool)
     torch.set_rng_state(random)
@@ -213,16 +218,25 @@ def examine(
         site=site.name if site else None,
         program=site.program if site else None,
         what=_what(stage, guilty, parameter["name"]),
-        ranges={
-            name: [float(v.detach().min()), float(v.detach().max())] for name, v in (site.arguments if site else {}).items()
-        },
+        ranges=site.ranges if site else {},
         parameter=parameter,
         rows=rows.cpu()[here.cpu()].tolist(),
         objectives=objectives[-5:],
         causes=_causes(site, x, lr, parameter, objectives),
         pyro=_validated(step, batch),
-        values={"x": x, "rows": rows, **({f"{site.name}.{k}": v for k, v in site.arguments.items()} if site else {})},
+        values={"x": x, "rows": rows, **(site.values if site else {})},
     )
+
+
+def _suspects(training: Training, loss: Tensor, guilty: Site | None, after: list[Tensor]) -> tuple[Stage, list[int]]:
+    """What is not finite first, and the places of the parameters that may be the cause."""
+    gradients = torch.autograd.grad(loss, training.parameters, allow_unused=True)
+    behind = _behind(guilty.problem[1] if guilty and guilty.problem else loss, training)
+    if guilty is not None or not bool(loss.isfinite()):
+        return "objective", behind
+    if wild := [place for place, g in enumerate(gradients) if g is not None and not bool(g.isfinite().all())]:
+        return "gradient", wild
+    return "update", [place for place, value in enumerate(after) if not bool(value.isfinite().all())] or behind
 
 
 def _arguments(fn: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -246,11 +260,8 @@ def _problem(arguments: dict[str, Tensor], value: Any, log_prob: Tensor | None, 
     for name, argument in arguments.items():
         if not bool(argument.isfinite().all()):
             return f"its {name} is {_odd(argument)}", argument
-        if (
-            "scale" in name
-            and "log" not in name
-            and not bool((argument.diagonal(0, -2, -1) if "tril" in name else argument).all())
-        ):
+        entries = argument.diagonal(0, -2, -1) if "tril" in name else argument
+        if "scale" in name and "log" not in name and not bool(entries.all()):
             return f"its {name} has run to zero", argument
     if isinstance(value, Tensor) and not observed and not bool(value.isfinite().all()):
         return f"its draw is {_odd(value)}", value
