@@ -1,7 +1,7 @@
 """Published tables, declared: each row is a YAML file of ``benchmarks/reproductions`` with its protocol in the comment.
 
 A row is fitted like ``ppl-vae fit --config ROW.yaml --out OUT/ROW`` (a run that is there already is taken as it is) and scored
-A row is fitted like ``ppl-vae fit --config ROW.yaml --out OUT/ROW`` (a run that is there already is taken as it is) and scored
+by the importance-weighted bound on all test data; ``--gaps`` adds the approximation and amortization gaps of Cremer et
 al. (2018) on the first test data. The files' 100 epochs take minutes on a CPU; ``--full`` trains as long as was published.
 
     PPL_VAE_DATA=path/to/data python -m benchmarks.reproduce vae_mnist iwae_mnist --out runs/reproductions

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from benchmarks import svi
+from benchmarks import overhead, svi
 from benchmarks.peers import ours, torch_loop
 from benchmarks.peers.task import SIZES, rows
 
@@ -73,3 +73,11 @@ def test_both_sides_climb_the_same_bound(samples):
 
 def test_an_epoch_is_whole_batches():
     assert all(size.rows % size.batch == 0 for size in SIZES.values())
+
+
+def test_the_overhead_is_that_of_one_fit(monkeypatch):
+    monkeypatch.setattr(overhead, "SIZE", dataclasses.replace(SIZES["toy"], rows=64 * 4))
+    found = overhead.measure(pairs=2, compile=False)
+    assert found["pairs"] == 2
+    assert found["guarded ms a step"] > 0
+    assert found["overhead"] > found["of which the guard"]  # by what a kept state takes

@@ -87,7 +87,7 @@ class Training:
         with cpu_threads(self._cost(), like=self.threads), products(self.method.precision):
             self.threads = torch.get_num_threads()
             while not self.done:
-                self._epoch()
+                self.advance()
                 if not self.done and self.keeper.wants():
                     self.keeper.keep(self.state())
             if (self.epoch, self.taken) != begun:
@@ -196,7 +196,7 @@ class Training:
             go_on_at=min(method.batch_size, rows) if begun else None,
         )
 
-    def _epoch(self) -> None:
+    def advance(self) -> None:
         """The rest of a pass over the training data, then the validation ELBO, and the row of both."""
         self.pair.train()
         learning_rate = self.set_rate()
