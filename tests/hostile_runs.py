@@ -5,26 +5,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import shutil
+import signal
 import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ppl_vae as pv
+from ppl_vae.inference.keeper import STATE, Keeper
 from tests.table import TINY, rows
 
-__all__ = ["CASES", "MEMORY", "answer", "answered", "tripwire"]
+__all__ = ["CASES", "MEMORY", "STATES", "answer", "answered", "tripwire"]
 
 MEMORY = 2**30
 """Bytes by which loading may raise the memory that the process has held at once."""
@@ -36,6 +39,7 @@ STRANGER = (
 TOUCH = f"touch {TRIPWIRE}"
 SECRET = "the user's secret"
 LONGEST = 1000
+GUIDE = pv.AmortizedNormal(encoder=TINY)
 
 
 _scratch = tempfile.TemporaryDirectory(prefix="run-")  # goes with the process
@@ -45,10 +49,25 @@ _scratch = tempfile.TemporaryDirectory(prefix="run-")  # goes with the process
 def _saved() -> Path:
     """A good run of a small VAE, in a folder that lives as long as the process."""
     folder = _scratch.name
-    data = pv.load_data(rows("binary", 40), y=[0, 1] * 20)
-    network = pv.AmortizedNormal(encoder=TINY)
-    fit = pv.fit(pv.VAE(latent_dim=2, decoder=TINY), data, guide=network, method=pv.SVI(epochs=1), device="cpu")
+    data = _data()
+    fit = pv.fit(pv.VAE(latent_dim=2, decoder=TINY), data, guide=GUIDE, method=pv.SVI(epochs=1), device="cpu")
     return pv.save_run(fit, data, Path(folder) / "run")
+
+
+@functools.cache
+def _stopped() -> Path:
+    """A run that was stopped after its first step, and that :func:`ppl_vae.resume_run` goes on with."""
+    run = Path(_scratch.name) / "stopped"
+    keeper = Keeper(run)
+    keeper.asked = signal.SIGTERM
+    with contextlib.suppress(pv.Interrupted):
+        pv.fit(pv.VAE(latent_dim=2, decoder=TINY), _data(), guide=GUIDE, method=pv.SVI(epochs=1), device="cpu", out=keeper)
+    assert (run / STATE).is_file()
+    return run
+
+
+def _data() -> pv.Data:
+    return pv.load_data(rows("binary", 40), y=[0, 1] * 20)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------------
@@ -85,6 +104,29 @@ def weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path]
         save_file(content, run / "model.safetensors")
 
     return write
+
+
+def state(change: Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]) -> Callable[[Path], None]:
+    """The stopped run with the tensors of its state changed, or what is told beside them: facts, history, strides."""
+
+    def write(run: Path) -> None:
+        with safe_open(run / STATE, "pt") as file:
+            told = {name: json.loads(value) for name, value in file.metadata().items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        change(tensors, told)
+        save_file(tensors, run / STATE, {name: v if isinstance(v, str) else json.dumps(v) for name, v in told.items()})
+
+    return write
+
+
+def facts(**changed: Any) -> Callable[[Path], None]:
+    """The stopped run whose state tells other facts."""
+    return state(lambda tensors, told: told["facts"].update(changed))
+
+
+def strides(*numbers: Any) -> Callable[[Path], None]:
+    """The stopped run whose weights are to be laid out so."""
+    return state(lambda tensors, told: told["strides"].update({LAYER: list(numbers)}))
 
 
 def text(name: str, content: str | bytes) -> Callable[[Path], object]:
@@ -194,6 +236,7 @@ def laughs(levels: int = 40) -> str:
     return "\n".join(lines)
 
 
+LAYER = "pair.model.decoder.layers.0.weight"
 WIDE = declaring("MLP", hidden=[10**6, 10**6])
 
 CASES: dict[str, Callable[[Path], object]] = {
@@ -317,12 +360,51 @@ CASES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@contextmanager
-def tripwire(write: Callable[[Path], object]) -> Iterator[Path]:
+STATES: dict[str, Callable[[Path], object]] = {
+    "a state that is a pickle": pickled(STATE),
+    "a state elsewhere": linked(STATE),
+    "a state next door": linked_to_sibling(STATE),
+    "a state that is a pipe": piped(STATE),
+    "a state cut short": sparse(STATE, 1000),
+    "a state of deep JSON": state(lambda tensors, told: told.update(facts="[" * 100_000)),
+    "a state that tells nothing": state(lambda tensors, told: told.clear()),
+    "facts that are a list": state(lambda tensors, told: told.update(facts=[])),
+    "no facts": state(lambda tensors, told: told.update(facts={})),
+    "10^6 threads": facts(threads=10**6),
+    "no thread": facts(threads=0),
+    "an epoch that is a word": facts(epoch="a"),
+    "an epoch before the first": facts(epoch=-5),
+    "steps of no number": facts(taken=None),
+    "batches of 10^9 and less than none": facts(sizes=[10**9, -3]),
+    "a rate that grows": facts(damping=1e9),
+    "a best without an epoch": facts(best=[1.0]),
+    "another number of optimizers": facts(steps=[1, 1]),
+    "steps that were not planned": facts(planned="many"),
+    "seconds that are a word": facts(seconds="long"),
+    "rows that are numbers": state(lambda tensors, told: told.update(history=[1, 2])),
+    "strides that lead backwards": strides(-5, 1),
+    "strides over 10^9 numbers": strides(3 * 10**8, 1),
+    "strides that are words": strides("a", "b"),
+    "more strides than axes": strides(1, 1, 1),
+    "a state without random numbers": state(lambda tensors, told: tensors.pop("random.cpu")),
+    "random numbers that are few": state(
+        lambda tensors, told: tensors.update({"random.cpu": torch.zeros(3, dtype=torch.uint8)})
+    ),
+    "a state without a layer": state(lambda tensors, told: tensors.pop(LAYER)),
+    "a state of another shape": state(lambda tensors, told: tensors.update({LAYER: torch.zeros(1)})),
+    "a state of words": state(lambda tensors, told: tensors.update({"order": torch.zeros(2, dtype=torch.uint8)})),
+}
+"""Those that :func:`ppl_vae.resume_run` must refuse."""
+
+CASES |= STATES
+
+
+@contextlib.contextmanager
+def tripwire(write: Callable[[Path], object], saved: Callable[[], Path] = _saved) -> Iterator[Path]:
     """A hostile copy of a good run, with the process standing in it and Python's path leading there first."""
     home, path, modules = Path.cwd(), list(sys.path), set(sys.modules)
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(shutil.copytree(_saved(), Path(folder) / "run"))
+        run = Path(shutil.copytree(saved(), Path(folder) / "run"))
         (Path(folder) / "secret").write_text(SECRET)
         write(run)
         os.chdir(run)
@@ -342,17 +424,18 @@ def answer(case: str) -> str:
     Raises:
         Exception: it was not, something was executed, or too much memory was taken.
     """
-    _saved()
-    with tripwire(CASES[case]) as run:
+    saved = _stopped if case in STATES else _saved
+    saved()
+    with tripwire(CASES[case], saved) as run:
         before, imported = _peak(), set(sys.modules)
         try:
-            pv.load_run(run, device="cpu")
+            pv.resume_run(run, data=_data(), device="cpu") if case in STATES else pv.load_run(run, device="cpu")
         except ValueError as error:
             told = str(error)
             if type(error) is not ValueError:
                 raise
         else:
-            raise AssertionError("the run was loaded")
+            raise AssertionError("the run was taken")
         assert not list(run.parent.rglob(TRIPWIRE)), "something was executed"
         assert not {"stranger", "torch_extra", "ppl_vae_extra"} & (set(sys.modules) - imported), "something was imported"
         assert _peak() - before < MEMORY, f"{(_peak() - before) / 2**20:.0f} MiB were taken"

@@ -147,11 +147,12 @@ def test_streamed_data_are_met_in_the_same_order(tmp_path: Path) -> None:
 
 def test_the_strides_of_a_state_come_back(tmp_path: Path) -> None:
     kept = {"turned": torch.arange(6.0).reshape(2, 3).T, "repeated": torch.tensor([[2.0]]).expand(3, 4), "none": torch.zeros(0)}
-    states.write_state(states.State(kept, {"place": math.inf}, [{"epoch": 1, "elbo": math.nan}]), tmp_path / STATE)
+    facts = {"place": math.inf, "seconds": 1.0}
+    states.write_state(states.State(kept, facts, [{"epoch": 1, "elbo": math.nan}]), tmp_path / STATE)
     found = states.read_state(tmp_path / STATE)
     assert all(torch.equal(value, kept[name]) for name, value in found.tensors.items())
     assert {name: value.stride() for name, value in found.tensors.items()} == {n: v.stride() for n, v in kept.items()}
-    assert found.facts == {"place": math.inf}
+    assert found.facts == facts
     assert math.isnan(found.history[0]["elbo"])
 
 

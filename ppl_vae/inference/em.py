@@ -19,7 +19,7 @@ from ppl_vae.declaration import require
 from ppl_vae.evaluate import evaluate
 from ppl_vae.inference.keeper import NOWHERE, Nowhere
 from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
-from ppl_vae.inference.state import State
+from ppl_vae.inference.state import State, taking_over
 from ppl_vae.pair import Pair
 
 __all__ = ["EM", "ClosedForm", "Rows"]
@@ -113,7 +113,9 @@ class _Starts:
 
     def iterate(self, problem: em.Problem) -> None:
         """Iterate from the next start, or go on with it."""
-        state, place, history = self._begin(problem)
+        with taking_over(self.keeper.kept):
+            state, place, history = self._begin(problem)
+            already = [em.Iteration(row["epoch"], row["log_likelihood"] - self.constant, row["seconds"]) for row in history]
         marked: tuple[Any, em.Place, int] | None = None
 
         def tell(iteration: em.Iteration, state: Any) -> None:
@@ -127,7 +129,6 @@ class _Starts:
                 self.keeper.keep(self._state(state, place, history))
 
         if place is not None:
-            already = [em.Iteration(row["epoch"], row["log_likelihood"] - self.constant, row["seconds"]) for row in history]
             state = em.run(
                 problem.step,
                 state,
@@ -150,11 +151,11 @@ class _Starts:
         if kept is None or number >= len(kept.facts["rows"]):
             return problem.start, em.Place(), []
         leaves, tree = tree_flatten(problem.start)
-        state = tree_unflatten([kept.tensors[f"{number}.{leaf}"].to(old) for leaf, old in enumerate(leaves)], tree)
+        state = tree_unflatten([_as(old, kept.tensors[f"{number}.{leaf}"]) for leaf, old in enumerate(leaves)], tree)
         first = sum(kept.facts["rows"][:number])
         history = kept.history[first : first + kept.facts["rows"][number]]
         over = number + 1 < len(kept.facts["rows"])
-        return state, None if over else em.Place(kept.facts["steps"], kept.facts["judged"]), history
+        return state, None if over else em.Place(int(kept.facts["steps"]), float(kept.facts["judged"])), history
 
     def _state(self, state: Any, place: em.Place, history: list[Row]) -> State:
         """All that it takes to go on from a place."""
@@ -230,6 +231,13 @@ def _offered(method: Method, pair: Pair, name: str) -> Callable:
     if not getattr(pair.guide, "exact", False):
         raise ValueError(f"{kind} fits no parameters of a guide: use guide=ExactPosterior(), or fit this guide by SVI")
     return getattr(pair.model, name)
+
+
+def _as(old: Any, kept: Tensor) -> Any:
+    """A kept leaf where the one at the start is, if it is of its shape."""
+    if kept.shape != old.shape:
+        raise ValueError(f"expected parameters of shape {tuple(old.shape)}, got {tuple(kept.shape)}")
+    return kept.to(old)
 
 
 def _row(iteration: int, value: float, clock: Stopwatch) -> Row:

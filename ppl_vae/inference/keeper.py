@@ -197,8 +197,14 @@ class Keeper(Nowhere):
         if not self._begun:
             self._begin()
         assert self._history is not None
-        self._history.write(json.dumps(row) + "\n")
-        self._history.flush()
+        try:
+            self._history.write(json.dumps(row) + "\n")
+            self._history.flush()
+        except OSError as error:
+            raise OSError(
+                f"{self.folder / 'history.jsonl'} could not be written ({error.strerror}); the last state that was kept is "
+                "untouched: make room, and go on with ppl-vae fit --resume"
+            ) from error
 
     def finish(self, tensors: Mapping[str, Tensor], history: list[Row]) -> None:
         """Write ``model.safetensors``, and the history that belongs to it."""

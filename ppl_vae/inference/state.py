@@ -17,11 +17,23 @@ from torch import Tensor
 
 from ppl_vae.data import Split
 from ppl_vae.inference.method import Row
-from ppl_vae.text import as_line
+from ppl_vae.text import as_line, from_json, inside
 
-__all__ = ["State", "fingerprint", "put_random", "random_state", "read_state", "replaced", "write_state", "write_tensors"]
+__all__ = [
+    "State",
+    "fingerprint",
+    "put_random",
+    "random_state",
+    "read_state",
+    "replaced",
+    "taking_over",
+    "write_state",
+    "write_tensors",
+]
 
 SAMPLED = 256  # rows by which data are told from others
+SPREAD = 16  # elements of memory for each that a tensor has: a layout with gaps has a few, a made-up one any number
+STRANGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # what odd values end in
 
 
 class State(NamedTuple):
@@ -50,18 +62,41 @@ def write_state(state: State, path: Path) -> None:
 
 
 def read_state(path: Path) -> State:
-    """A state as it was written.
+    """A state as it was written; nothing outside of its folder is read.
 
     Raises:
-        ValueError: a damaged file.
+        ValueError: a damaged file, or a link that leads out of the folder.
     """
+    path = inside(path.parent, path.name)
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is no training state: expected a file")
     try:
         with safe_open(path, "pt") as file:
-            told = {name: json.loads(value) for name, value in file.metadata().items()}
-            tensors = {name: _laid_out(file.get_tensor(name), told["strides"].get(name)) for name in file.keys()}  # noqa: SIM118
-        return State(tensors, told["facts"], told["history"])
-    except (AttributeError, OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            told = {key: from_json(value) for key, value in file.metadata().items()}
+            facts, history, strides = told["facts"], told["history"], told["strides"]
+            plain = all(isinstance(value, dict) for value in (facts, strides, *history)) and isinstance(history, list)
+            if not (plain and facts["seconds"] >= 0):
+                raise ValueError("expected facts, strides and rows of the history by name")
+            tensors = {key: _laid_out(file.get_tensor(key), strides.get(key)) for key in file.keys()}  # noqa: SIM118
+        return State(tensors, facts, history)
+    except (OSError, SafetensorError, *STRANGE) as error:
         raise ValueError(f"{path} is no training state: {type(error).__name__} {as_line(error)}") from None
+
+
+@contextlib.contextmanager
+def taking_over(state: State | None) -> Iterator[None]:
+    """While a method takes over a state: one that does not fit it is told as such, whatever it fails by.
+
+    Raises:
+        ValueError: the state holds something else than the method wrote.
+    """
+    try:
+        yield
+    except STRANGE as error:
+        if state is None:
+            raise
+        told = f"{type(error).__name__} {as_line(error)}"
+        raise ValueError(f"the training state does not fit the run that it lies in ({told}): fit again (--overwrite)") from None
 
 
 def _laid_out(tensor: Tensor, strides: list[int] | None) -> Tensor:
@@ -69,6 +104,9 @@ def _laid_out(tensor: Tensor, strides: list[int] | None) -> Tensor:
     if strides is None:
         return tensor.clone()
     once = tensor[tuple(slice(None) if stride else slice(0, 1) for stride in strides)]
+    reach = sum((size - 1) * stride for size, stride in zip(once.shape, strides, strict=True))
+    if min(strides) < 0 or reach > SPREAD * once.numel():
+        raise ValueError(f"expected strides that fit the shape {tuple(tensor.shape)}, got {strides}")
     return torch.empty_strided(once.shape, strides, dtype=tensor.dtype).copy_(once).expand(tensor.shape)
 
 

@@ -17,7 +17,7 @@ from ppl_vae.inference.keeper import Nowhere
 from ppl_vae.inference.machine import cpu_threads, products
 from ppl_vae.inference.method import Row, Stopwatch
 from ppl_vae.inference.optimizers import OPTIMIZERS, Optimizer
-from ppl_vae.inference.state import State, put_random, random_state
+from ppl_vae.inference.state import State, put_random, random_state, taking_over
 from ppl_vae.inference.step import Step
 from ppl_vae.nn.cost import multiplications
 from ppl_vae.pair import Pair, local_params, seeded
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEDULES", "Training"]
 
 LEARNING_RATE = 2e-3
+MOST_THREADS = 1024  # of a state: torch makes as many as it is told, and dies of too many
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda part: 1.0,
     "cosine": lambda part: (1 + math.cos(math.pi * part)) / 2,
@@ -65,10 +66,12 @@ class Training:
         self.rate = method.learning_rate or float(getattr(pair.model, "learning_rate", LEARNING_RATE))
         groups = _halves(pair) if method.alternate else [self.parameters]
         self.optimizers: list[Optimizer] = [OPTIMIZERS[method.optimizer](group, self.rate) for group in groups]
-        # What was recorded or compiled for a fit stays so when the fit goes on, for more epochs too.
-        self.planned: int = kept.facts["planned"] if kept else method.epochs
-        steps = kept.facts["steps"] if kept else [0] * len(groups)
-        self.steps = [self._step(optimizer, begun=number > 0) for optimizer, number in zip(self.optimizers, steps, strict=True)]
+        with taking_over(kept):
+            # What was recorded or compiled for a fit stays so when the fit goes on, for more epochs too.
+            self.planned: int = _counted(kept.facts["planned"]) if kept else method.epochs
+            steps = kept.facts["steps"] if kept else [0] * len(groups)
+            begun = [_counted(number) > 0 for _, number in zip(groups, steps, strict=True)]
+        self.steps = [self._step(optimizer, begun=before) for optimizer, before in zip(self.optimizers, begun, strict=True)]
         self.generator = torch.Generator(device).manual_seed(method.seed)
         self.order = self.generator.get_state()
         self.best = _Best()
@@ -78,8 +81,10 @@ class Training:
         self.threads: int | None = None
         self.guard = Guard(self, method.on_nonfinite, keeper.folder)
         if kept:
-            self._visit(kept.facts["sizes"])
-            self.load(kept)
+            with taking_over(kept):
+                self._check(kept)
+                self._visit(kept.facts["sizes"])
+                self.load(kept)
 
     def run(self) -> list[Row]:
         """Train to the end; the history."""
@@ -175,6 +180,19 @@ class Training:
             elbo, epoch = facts["best"]
             self.best.load(elbo, epoch, tensors, self.data.train.device)
             self.history = list(state.history)
+
+    def _check(self, state: State) -> None:
+        """Raise an error of some kind if a state was not kept of such a fit: it is put in place by halves else."""
+        for name in ("epoch", "taken", "skipped", "turn"):
+            _counted(state.facts[name])
+        for size in state.facts["sizes"]:
+            _counted(size, least=1)
+        damping, threads = state.facts["damping"], _counted(state.facts["threads"], least=1)
+        if not (0 < damping <= 1 and threads <= MOST_THREADS):
+            raise ValueError(f"expected a damping of 0 to 1 and 1 to {MOST_THREADS} threads, got {damping} and {threads}")
+        for name, tensor in self.tensors().items():
+            if not name.startswith("optimizer.") and state.tensors[name].shape != tensor.shape:
+                raise ValueError(f"expected {name} of shape {tuple(tensor.shape)}, got {tuple(state.tensors[name].shape)}")
 
     def _visit(self, sizes: list[int]) -> None:
         """Meet batches of the sizes that were met before: at the first of each both programs run once more."""
@@ -272,6 +290,13 @@ def _halves(pair: Pair) -> list[list[nn.Parameter]]:
         if not half:
             raise ValueError(f"the {name} has no parameters to alternate with the other's: use alternate=None")
     return halves
+
+
+def _counted(number: int, least: int = 0) -> int:
+    """The number, if it counts something."""
+    if not isinstance(number, int) or number < least:
+        raise ValueError(f"expected a whole number of at least {least}, got {number!r}")
+    return number
 
 
 def _settle(pair: Pair) -> None:
