@@ -24,7 +24,7 @@ from ppl_vae.evaluate.annealing import annealed
 from ppl_vae.evaluate.batches import layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
 from ppl_vae.evaluate.gaps import local_elbo
-from ppl_vae.evaluate.importance import importance_bound, pareto_k, tail_length
+from ppl_vae.evaluate.importance import UNTRUSTED, importance_bound, pareto_k, tail_length
 from ppl_vae.evaluate.schedule import spaced
 from ppl_vae.evaluate.unconstrained import Latents
 from ppl_vae.inference.method import Remark
@@ -162,6 +162,15 @@ def test_weights_that_are_equal_or_tied_have_no_tail() -> None:
     assert (pareto_k(tied) == -math.inf).all()
     with pytest.raises(ValueError, match="at least 25 samples"):
         pareto_k(torch.zeros(24, 1))
+
+
+@pytest.mark.parametrize("spread", [10.0, 30.0, 1e3])
+def test_weights_that_are_nothing_beside_the_largest_are_not_trusted(spread: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert (pareto_k(spread * torch.randn(1000, 20, generator=generator)) > UNTRUSTED).all()
+    one = torch.full((100, 1), -math.inf)
+    one[3] = 0.0
+    assert (pareto_k(one) == math.inf).all()
 
 
 def test_weights_that_are_not_to_be_trusted_are_remarked_on(data: pv.Data, factors: pv.inference.Fit) -> None:

@@ -12,7 +12,7 @@ __all__ = ["FEWEST", "UNTRUSTED", "importance_bound", "pareto_k", "tail_length"]
 UNTRUSTED = 0.7  # k-hat above which the mean of the weights converges too slowly for any practical number of samples
 FEWEST = 25  # samples: with fewer there are no five weights to fit a tail to
 EQUAL = 1e-4  # differences between weights, relative to the largest, that may be rounding
-TIED = 1e-12  # of the lower quartile to the largest: no Pareto distribution that is met is so skewed
+TIED = 1e-12  # between logarithms of weights; and of the lower quartile to the largest, beyond which no shape can be fitted
 
 
 def importance_bound(log_weights: Tensor) -> Tensor:
@@ -42,7 +42,8 @@ def pareto_k(log_weights: Tensor) -> Tensor:
         log_weights: ``(S, B)``, at least 25 samples.
 
     Returns:
-        ``(B,)``; minus infinity where the largest weights are equal, as with the exact posterior, and have no tail.
+        ``(B,)``; minus infinity where the largest weights are equal, as with the exact posterior, and have no tail; infinity
+        where the largest makes nothing of the others.
 
     Raises:
         ValueError: too few samples.
@@ -59,10 +60,12 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     largest = log_weights.double().topk(tail + 1, dim=0).values
     weights = (largest - largest[0]).exp()
     excess = (weights[:-1] - weights[-1]).flip(0)  # from the smallest to the largest
+    quartile = excess[_quartile(tail)]
     # Weights that are equal up to rounding, and ties such as discrete latent variables give, have no tail.
-    bounded = (excess[-1] <= EQUAL) | (excess[_quartile(tail)] <= TIED * excess[-1])
-    shape = _pareto_shape(torch.where(bounded, torch.ones_like(excess), excess))
-    return torch.where(bounded, -math.inf, (tail * shape + 10 * 0.5) / (tail + 10))
+    none = (excess[-1] <= EQUAL) | (largest[tail - 1 - _quartile(tail)] - largest[-1] <= TIED)
+    endless = ~none & (quartile <= TIED * excess[-1])  # beside the largest the others are nothing
+    shape = _pareto_shape(torch.where(none | endless, torch.ones_like(excess), excess))
+    return torch.where(none, -math.inf, torch.where(endless, math.inf, (tail * shape + 10 * 0.5) / (tail + 10)))
 
 
 def tail_length(samples: int) -> int:
