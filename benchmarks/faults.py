@@ -23,7 +23,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyro
@@ -43,24 +43,34 @@ TINY = pv.MLP(hidden=(8,))
 
 
 def kills(tries: int, seed: int = 0) -> Row:
-    """Kill fits at random moments, each of them until it ends in spite of it; each end compared with the undisturbed one."""
+    """Kill fits at random moments, each of them until it ends in spite of it; each end compared with the undisturbed one.
+
+    Eager SVI, recorded SVI and EM take turns.
+    """
     moments = random.Random(seed)
     survived = equal = fits = 0
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        _child(Path(folder) / "whole", None)
-        whole, seconds = (Path(folder) / "whole" / "model.safetensors").read_bytes(), time.perf_counter() - began
+        whole = {kind: _undisturbed(Path(folder) / kind, kind) for kind in KINDS}
         while survived < tries:
+            kind = list(KINDS)[fits % len(KINDS)]
+            undisturbed, seconds = whole[kind]
             run = Path(folder) / str(fits)
             fits += 1
-            while survived < tries and _child(run, moments.uniform(0.0, seconds)):
+            while survived < tries and _child(run, kind, moments.uniform(0.0, seconds)):
                 survived += 1
-            _child(run, None)
-            equal += (run / "model.safetensors").read_bytes() == whole
+            _child(run, kind, None)
+            equal += (run / "model.safetensors").read_bytes() == undisturbed
     return {"kills survived": survived, "kills tried": tries, "fits": fits, "fits with equal bits": equal}
 
 
-def _child(run: Path, moment: float | None) -> bool:
+def _undisturbed(run: Path, kind: str) -> tuple[bytes, float]:
+    """The weights that a fit ends with, and its seconds."""
+    began = time.perf_counter()
+    _child(run, kind, None)
+    return (run / "model.safetensors").read_bytes(), time.perf_counter() - began
+
+
+def _child(run: Path, kind: str, moment: float | None) -> bool:
     """Begin or resume a fit in a process of its own, and kill it after so many seconds; whether that hit it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, none of which is needed
@@ -68,7 +78,7 @@ def _child(run: Path, moment: float | None) -> bool:
     if child == 0:
         code = 1
         try:
-            _fit(run)
+            _fit(run, **KINDS[kind]())
             code = 0
         finally:
             os._exit(code)
@@ -81,20 +91,27 @@ def _child(run: Path, moment: float | None) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def _fit(run: Path) -> None:
-    data = pv.load_data("digits", binarize="dynamic")
+def _fit(run: Path, *, binarize: Literal["dynamic", "none"], **options: Any) -> None:
+    data = pv.load_data("digits", binarize=binarize)
     data = dataclasses.replace(data, train=data.train[:400], valid=data.valid[:50], test=data.test[:50])
-    method = pv.SVI(epochs=6, batch_size=64, compile=False, patience=5, restore_best=True)
     if (run / "config.yaml").exists() and ((run / STATE).exists() or (run / "history.jsonl").exists()):
         pv.resume_run(run, data=data, every=0.0)
     else:
-        pv.fit(
-            pv.VAE(latent_dim=2, decoder=TINY),
-            data,
-            guide=pv.AmortizedNormal(encoder=TINY),
-            method=method,
-            out=Keeper(run, every=0.0),
-        )
+        pv.fit(data=data, out=Keeper(run, every=0.0), **options)
+
+
+def _svi(compile: Literal["auto", False]) -> Row:
+    method = pv.SVI(epochs=6, batch_size=64, compile=compile, patience=5, restore_best=True)
+    guide = pv.AmortizedNormal(encoder=TINY)
+    return {"binarize": "dynamic", "model": pv.VAE(latent_dim=2, decoder=TINY), "guide": guide, "method": method}
+
+
+def _em() -> Row:
+    method = pv.EM(n_init=3, max_iterations=20, tolerance=0.0)
+    return {"binarize": "none", "model": pv.GMM(components=3), "method": method}
+
+
+KINDS: dict[str, Callable[[], Row]] = {"eager": lambda: _svi(False), "recorded": lambda: _svi("auto"), "EM": _em}
 
 
 # --- steps that are not finite --------------------------------------------------------------------------------------------

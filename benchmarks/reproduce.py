@@ -2,7 +2,8 @@
 
 A row is fitted like ``ppl-vae fit --config ROW.yaml --out OUT/ROW`` (a run that is there already is taken as it is) and scored
 by the importance-weighted bound on all test data; ``--gaps`` adds the approximation and amortization gaps of Cremer et
-al. (2018) on the first test data. The files' 100 epochs take minutes on a CPU; ``--full`` trains as long as was published.
+al. (2018) on the first test data. The files' 100 epochs take minutes on a CPU; ``--full`` trains for
+as many epochs as the publication did, in the file's batches and at its rates.
 
     PPL_VAE_DATA=path/to/data python -m benchmarks.reproduce vae_mnist iwae_mnist --out runs/reproductions
     PPL_VAE_DATA=path/to/data python -m benchmarks.reproduce vae_mnist --gaps 1000
@@ -31,14 +32,15 @@ FULL = dict.fromkeys(ROWS, 3280) | {"vae_fashion": 2000, "vamp_fashion": 2000}
 """Epochs of the publications."""
 
 PUBLISHED = {
-    "vae_mnist": "-86.76 (Burda 2016), -86.35 (reproduction)",
-    "vae_mnist_static": "-88.71 (Burda 2016), -89.93 (reproduction)",
-    "iwae_mnist": "-85.54 (Burda 2016), -85.18 (reproduction)",
-    "iaf_mnist": "about -89.0 (Cremer 2018)",
-    "vae_omniglot": "-108.11 (Burda 2016; another split)",
-    "vae_fashion": "-228.70 (Norouzi 2020)",
-    "vamp_fashion": "-227.35 (Norouzi 2020)",
+    "vae_mnist": "-86.76 (Burda 2016, quoted), -86.35 (reproduction, read)",
+    "vae_mnist_static": "-88.71 (Burda 2016, quoted), -89.93 (reproduction, read)",
+    "iwae_mnist": "-85.54 (Burda 2016, quoted), -85.18 (reproduction, read)",
+    "iaf_mnist": "about -89.0 (Cremer 2018, from memory)",
+    "vae_omniglot": "-108.11 (Burda 2016, from memory; another split)",
+    "vae_fashion": "-228.70 (Norouzi 2020, read)",
+    "vamp_fashion": "-227.35 (Norouzi 2020, read)",
 }
+"""Log p(x) in nats; each read in its source, quoted by another, or from memory and to be checked before it is relied on."""
 
 
 def declared(row: str, *, epochs: int | None) -> dict[str, Any]:

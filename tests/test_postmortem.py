@@ -92,6 +92,12 @@ def skipping(**options: object) -> pv.Fit:
     return pv.fit(Model(), data_of(faults._rows(9.0)), guide=faults.Guide(), method=method)
 
 
+def test_a_compiled_step_is_found_guilty_too() -> None:
+    with pytest.raises(pv.NonFiniteError) as caught:
+        pv.fit(Model(), data_of(faults._rows(9.0)), guide=faults.Guide(), method=dataclasses.replace(SVI, compile=True))
+    assert (caught.value.postmortem.rows, caught.value.postmortem.site) == ([7], "x")
+
+
 def test_a_step_that_is_skipped_changes_nothing(way: str) -> None:
     compile = False if way == "eager" else "auto"
     with pytest.warns(Remark, match=r"step \d of epoch \d is left out: site 'x' of the model: its scale has run to zero"):
@@ -209,10 +215,15 @@ def test_the_command_line_says_it_in_one_line(
 # --- killed, and again and again ------------------------------------------------------------------------------------------
 
 
-def test_a_fit_survives_kills() -> None:
-    found = faults.kills(3)
-    assert found["kills survived"] == 3
+def test_a_fit_survives_kills(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ppl_vae.inference.step, "WORTH_RECORDING", 1)
+    found = faults.kills(6)
+    assert found["kills survived"] == 6
     assert found["fits with equal bits"] == found["fits"]
+
+
+def test_a_fit_leaves_little_in_memory() -> None:
+    assert faults.leaks(30)["bytes per fit"] < 2**16
 
 
 @pytest.mark.slow
