@@ -25,7 +25,7 @@ def linear() -> tuple[pv.Pair, torch.Tensor, torch.Tensor]:
     model = vae(likelihood=pv.Gaussian(scale="fixed", value=SCALE), decoder=pv.Linear())
     pair = built(model, pv.AmortizedNormal(encoder=pv.Linear(), covariance="full")).double()
     x = rows("real", dtype=torch.float64)
-    decoder, encoder = pair.model.decoder.layers, pair.guide.encoder.layers
+    decoder, encoder = pair.model.decoder.layers, pair.guide.encoder.network.layers
     W, mu = decoder.weight.detach(), decoder.bias.detach()
     covariance = torch.linalg.inv(torch.eye(LATENT) + W.T @ W / SCALE**2)
     L = torch.linalg.cholesky(covariance)

@@ -15,6 +15,8 @@ from torch import Tensor
 import ppl_vae as pv
 from ppl_vae.inference import training
 from ppl_vae.inference.step import Step
+from ppl_vae.nn import inputs
+from ppl_vae.types import DataSpec
 from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, vae
 
 GUIDE = GUIDES["AmortizedNormal-diagonal"]
@@ -320,3 +322,23 @@ def test_threads_are_chosen_by_the_multiplications_of_a_step(monkeypatch: pytest
     pv.fit(pv.VAE(latent_dim=latent, decoder=conv), "digits", guide=pv.AmortizedNormal(encoder=conv), method=method)
     image, code = 4 * 4 * (4 * 4 * 5), 4 * 4 * 5  # a 4 x 4 kernel at 4 x 4 places, and what it leaves
     assert told == [batch * (image + code * 2 * latent) + samples * batch * (latent * code + image)]
+
+
+@pytest.mark.parametrize("kind", ["binary", "count", "real"])
+def test_encoders_are_centred_on_the_training_data(kind: str) -> None:
+    x = rows(kind, 40).flatten(1)
+    data = pv.load_data(x.numpy(), valid=0.2, test=0.2, scale="none")
+    likelihood = {"binary": pv.Bernoulli(), "count": pv.Poisson(), "real": pv.Gaussian()}[kind]
+    model = pv.VAE(latent_dim=2, decoder=TINY, likelihood=likelihood)
+    fit = pv.fit(model, data, guide=pv.AmortizedNormal(encoder=TINY), method=pv.SVI(epochs=1))
+    seen = fit.seen(data.train)
+    shown = fit.pair.guide.encoder.shown(seen)
+    torch.testing.assert_close(shown.mean(0), torch.zeros(12), atol=1e-5, rtol=0.0)
+    fresh = pv.build(model, pv.AmortizedNormal(encoder=TINY), fit.spec).guide.encoder.shown(seen)
+    torch.testing.assert_close(fresh, seen.log1p() if kind == "count" else seen)  # no centre was told
+
+
+def test_a_centre_leaves_missing_entries_out() -> None:
+    shown = inputs.standardized(DataSpec(event_shape=(2,), kind="real", size=4, missing=True), centred=True)
+    shown.centre(torch.tensor([[1.0, math.nan], [3.0, math.nan]]))
+    torch.testing.assert_close(shown(torch.tensor([[5.0, math.nan]])), torch.tensor([[3.0, 0.0]]))

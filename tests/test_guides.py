@@ -440,7 +440,7 @@ def test_local_steps_climb_to_the_best_normal_of_each_datum() -> None:
 def test_gradients_flow_through_local_steps(clip_norm: float) -> None:
     pair = local_pair(steps=3, clip_norm=clip_norm)
     x = rows("real", 3, dtype=torch.float64)
-    for parameter in (pair.guide.base.encoder.layers[-1].bias, pair.model.decoder.layers.bias):
+    for parameter in (pair.guide.base.encoder.network.layers[-1].bias, pair.model.decoder.layers.bias):
 
         def objective(value: Tensor, parameter: torch.nn.Parameter = parameter) -> Tensor:
             with torch.no_grad():
@@ -461,7 +461,7 @@ def test_stopped_local_steps_give_the_encoder_the_gradient_at_their_end() -> Non
     through = local_pair(steps=3)
     x = rows("real", dtype=torch.float64)
     torch.testing.assert_close(pair.guide.posterior(x).mean, through.guide.posterior(x).mean)
-    bias = pair.guide.base.encoder.layers[-1].bias
+    bias = pair.guide.base.encoder.network.layers[-1].bias
     (found,) = torch.autograd.grad(pair.guide.posterior(x).mean.sum(), bias)
     torch.testing.assert_close(found, torch.cat([torch.full((LATENT,), 24.0), torch.zeros(LATENT)]).double())
     decoder = pair.model.decoder.layers.weight

@@ -42,13 +42,13 @@ class LabelledEncoder(nn.Module):
 
     def __init__(self, network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.standardized = inputs.standardized(spec)
+        self.shown = inputs.standardized(spec, centred=True)
         self.network = conditioned(network, spec.event_shape, model.beside_columns, out_shape)
         self._model = (model,)  # in a tuple, so that its parameters are not listed twice
 
     def forward(self, *batch: Tensor) -> Tensor:
         """Of x ``(..., *event)`` and its labels ``(...)``."""
-        return self.network(self.standardized(batch[0]), self._model[0].beside(*batch))
+        return self.network(self.shown(batch[0]), self._model[0].beside(*batch))
 
 
 class LatentGuide(PyroModule):

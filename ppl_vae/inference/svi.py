@@ -8,9 +8,10 @@ import warnings
 from typing import ClassVar, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from ppl_vae.capture import Compile
-from ppl_vae.data import Data
+from ppl_vae.data import Data, Split
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import batches
 from ppl_vae.inference.em import Rows
@@ -24,6 +25,8 @@ from ppl_vae.inference.training import SCHEDULES, Training
 from ppl_vae.pair import Pair
 
 __all__ = ["SVI"]
+
+LOOKED_AT = 10_000  # rows for the mean that encoders are centred on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,5 +141,15 @@ def _initialize(pair: Pair, data: Data, seed: int) -> None:
             pair.model.initialize(Rows(data.train), torch.Generator(data.train.device).manual_seed(seed))
         if hasattr(getattr(pair.model, "prior", None), "initialize"):
             pair.model.prior.initialize(data.train)
-    if "guide" not in pair.warm and hasattr(pair.guide, "initialize"):
-        pair.guide.initialize(Rows(data.train), pair.model)
+    if "guide" not in pair.warm:
+        for shown in (module for module in pair.guide.modules() if hasattr(module, "centre")):
+            shown.centre(_some(data.train, seed))
+        if hasattr(pair.guide, "initialize"):
+            pair.guide.initialize(Rows(data.train), pair.model)
+
+
+def _some(split: Split, seed: int) -> Tensor:
+    """Rows from all over a split, as the model sees them; their noise is no fit's other noise."""
+    count = min(LOOKED_AT, len(split), getattr(split.raw, "at_once", LOOKED_AT))
+    places = torch.linspace(0, len(split) - 1, count).long()
+    return split[places].transformed(torch.Generator(split.device).manual_seed(seed))
