@@ -15,6 +15,7 @@ from torch import Tensor
 import ppl_vae as pv
 from ppl_vae.inference import training
 from ppl_vae.inference.step import Step
+from ppl_vae.models.vae import likeliest_features
 from ppl_vae.nn import inputs
 from ppl_vae.types import DataSpec
 from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, vae
@@ -340,5 +341,24 @@ def test_encoders_are_centred_on_the_training_data(kind: str) -> None:
 
 def test_a_centre_leaves_missing_entries_out() -> None:
     shown = inputs.standardized(DataSpec(event_shape=(2,), kind="real", size=4, missing=True), centred=True)
-    shown.centre(torch.tensor([[1.0, math.nan], [3.0, math.nan]]))
+    shown.centre_on(torch.tensor([[1.0, math.nan], [3.0, math.nan]]))
     torch.testing.assert_close(shown(torch.tensor([[5.0, math.nan]])), torch.tensor([[3.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("kind", "likelihood"), [("binary", pv.Bernoulli()), ("count", pv.Poisson()), ("real", pv.Laplace())])
+def test_decoders_start_at_the_likeliest_features(kind: str, likelihood: pv.Likelihood) -> None:
+    x = rows(kind, 200).flatten(1)
+    model = vae(likelihood=likelihood)
+    pair = pv.build(model, GUIDE, pv.load_data(x.numpy(), scale="none").resolve(model.accepts).spec)
+    pair.model.centre_on(x)
+    h = pair.model.decoder.layers[-1].bias[None]
+    at = pair.model.likelihood(h).log_prob(x).mean()
+    others = torch.stack([pair.model.likelihood(h + step).log_prob(x).mean() for step in (-0.05, 0.05)])
+    assert (at > others).all()
+
+
+def test_an_element_that_never_varies_has_a_finite_start() -> None:
+    h = likeliest_features(pv.Bernoulli().build((2,)), torch.tensor([[0.0, 1.0]] * 50))
+    assert h.isfinite().all()
+    assert -10 < h[0, 0] < -5
+    assert 5 < h[0, 1] < 10

@@ -26,7 +26,7 @@ from ppl_vae.pair import Pair
 
 __all__ = ["SVI"]
 
-LOOKED_AT = 10_000  # rows for the mean that encoders are centred on
+LOOKED_AT = 10_000  # rows that networks are centred on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,16 +136,17 @@ class SVI(Method):
 def _initialize(pair: Pair, data: Data, seed: int) -> None:
     """Let both programs run once, and what knows a good start from the data take it, unless it holds an earlier fit's."""
     pair.plates(*next(batches(pair, data.train[:2], 2)))
+    seen = _some(data.train, seed)
+    for half in {"model", "guide"} - pair.warm:
+        for module in (module for module in getattr(pair, half).modules() if hasattr(module, "centre_on")):
+            module.centre_on(seen)
     if "model" not in pair.warm:
         if hasattr(pair.model, "initialize"):
             pair.model.initialize(Rows(data.train), torch.Generator(data.train.device).manual_seed(seed))
         if hasattr(getattr(pair.model, "prior", None), "initialize"):
             pair.model.prior.initialize(data.train)
-    if "guide" not in pair.warm:
-        for shown in (module for module in pair.guide.modules() if hasattr(module, "centre")):
-            shown.centre(_some(data.train, seed))
-        if hasattr(pair.guide, "initialize"):
-            pair.guide.initialize(Rows(data.train), pair.model)
+    if "guide" not in pair.warm and hasattr(pair.guide, "initialize"):
+        pair.guide.initialize(Rows(data.train), pair.model)
 
 
 def _some(split: Split, seed: int) -> Tensor:

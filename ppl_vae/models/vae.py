@@ -8,10 +8,12 @@ x_n ~ p(x | h = decoder(z_n))   likelihood
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -24,6 +26,8 @@ from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.types import DataSpec
 
 __all__ = ["VAE", "LatentModel"]
+
+ELEMENTS, FEWEST_ROWS, STEPS, STEP = 2**19, 50, 100, 0.3  # with which the decoder's start is looked for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,3 +121,27 @@ class LatentModel(PyroModule):
     def decode(self, z: Tensor) -> dist.Distribution:
         """p(x | z) for z ``(..., *latent_shape)``."""
         return self.likelihood(self.decoder(z))
+
+    def centre_on(self, x: Tensor) -> None:
+        """Let the decoder, if it can, start at the features under which data x ``(N, *event)`` are likeliest without z.
+
+        Only where an element has one feature, a location: a scale would start tiny for elements that hardly vary.
+        """
+        if hasattr(self.decoder, "start_at") and self.decoder.out_shape[0] == 1:
+            rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
+            self.decoder.start_at(likeliest_features(self.likelihood, x[:: math.ceil(len(x) / rows)]))
+
+
+@torch.enable_grad()
+def likeliest_features(likelihood: Any, x: Tensor) -> Tensor:
+    """The features h ``(1, *event)``, alike for all data x ``(N, *event)``, with about the highest log p(x | h).
+
+    Climbed by a bounded number of steps of a bounded length, so that of an element that never varies they stay finite.
+    """
+    h = x.new_zeros(1, *x.shape[1:]).requires_grad_()
+    climb = torch.optim.Adam([h], maximize=True)
+    for step in range(STEPS):
+        climb.param_groups[0]["lr"] = STEP * (1 - step / STEPS)
+        (h.grad,) = torch.autograd.grad(likelihood(h).log_prob(x).mean(), [h])
+        climb.step()
+    return h.detach()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration
@@ -57,6 +58,13 @@ class Flattened(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x ``(..., *in_shape)`` to ``(..., *out_shape)``."""
         return self.layers(x.flatten(-self.event_dim)).unflatten(-1, self.out_shape)
+
+    @torch.no_grad()
+    def start_at(self, output: Tensor) -> None:
+        """Let what the network gives lie around ``output (*out_shape)`` at first, if its last layer has a bias."""
+        last: Any = self.layers[-1] if isinstance(self.layers, nn.Sequential) else self.layers
+        if getattr(last, "bias", None) is not None:
+            last.bias.copy_(output.flatten())
 
 
 class Batched(nn.Module):

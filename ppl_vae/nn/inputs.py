@@ -18,7 +18,7 @@ def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.
 
     It is shown log(1 + x) of counts, as in Lopez et al. 2018, "Deep generative modeling for single-cell transcriptomics", and
     levels mapped onto [-1, 1]; of all data their difference from the mean of the training data (LeCun et al. 1998, "Efficient
-    backprop"), once :meth:`Shown.centre` was told it; and zeros for missing entries, as in Nazabal et al. 2020, "Handling
+    backprop"), once :meth:`Shown.centre_on` was told it; and zeros for missing entries, as in Nazabal et al. 2020, "Handling
     incomplete heterogeneous data using VAEs", and Mattei and Frellsen 2019, "MIWAE".
 
     Args:
@@ -53,7 +53,7 @@ def standardized(spec: DataSpec, *, centred: bool = False) -> Shown:
 class Shown(nn.Sequential):
     """What networks are shown of the data, one layer after another; without layers the data themselves."""
 
-    def centre(self, x: Tensor) -> None:
+    def centre_on(self, x: Tensor) -> None:
         """Put the centre, where there is one, at the mean of x ``(N, *event)``, missing entries left out."""
         for layer in self:
             if isinstance(layer, Centred):
