@@ -29,7 +29,7 @@ from ppl_vae.evaluate.schedule import spaced
 from ppl_vae.evaluate.unconstrained import Latents
 from ppl_vae.inference.method import Remark
 from ppl_vae.pair import local_params
-from tests.table import GUIDES, LATENT, MODELS, TINY, built, fits, guide_for, kind_for, rows, vae
+from tests.table import EVENT, GUIDES, LATENT, MODELS, TINY, built, fits, guide_for, kind_for, rows, vae
 
 CLOSE = 0.02  # nats
 K, D, N = 3, 6, 40
@@ -439,6 +439,118 @@ def test_a_point_of_a_model_that_knows_log_p_of_x_keeps_it(factors: pv.inference
     numbers = pv.evaluate(pair_with(factors, pv.AmortizedDelta(encoder=TINY)), data.test)
     assert numbers["log_likelihood"] == pytest.approx(factors.evaluate(data.test)["log_likelihood"], abs=1e-4)
     assert not {"elbo", "gap"} & set(numbers)
+
+
+# --- missing entries ------------------------------------------------------------------------------------------------------
+
+SCALES = torch.tensor([0.1, 1.0, 3.0, 20.0])
+
+
+def gapped(n: int = 60, **options: object) -> pv.Data:
+    """Correlated rows in which a third of the entries is missing, in units that differ by column."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(n, 1, generator=generator) + 0.5 * torch.randn(n, 4, generator=generator)
+    x = (SCALES * x).masked_fill(torch.rand(n, 4, generator=generator) < 0.3, math.nan)
+    return pv.load_data(x.numpy(), missing="ignore", test=0.3, **options)  # type: ignore[arg-type]
+
+
+def jacobians(split: pv.Split) -> Tensor:
+    """log |dx / dx_raw| of the observed entries of each datum, entry by entry."""
+    scale = split.transform.scale.double().expand(split.event_shape)
+    return torch.stack([-scale[~row.isnan()].log().sum() for row in split.x])
+
+
+@pytest.mark.parametrize("scale", ["none", "standardize", "unit"])
+def test_the_exact_log_likelihood_of_observed_entries_is_in_the_units_of_the_source(scale: str) -> None:
+    data = gapped(scale=scale)
+    fitted = pv.fit(pv.FactorAnalysis(latent_dim=1), data, method=pv.EM())
+    model, transform = fitted.pair.model, data.test.transform
+    with torch.no_grad():
+        weights, loc = model.decode(torch.eye(1)).mean - model.decode(torch.zeros(1, 1)).mean, model.decode(torch.zeros(1)).mean
+        noise = model.decode(torch.zeros(1)).variance
+    unit = transform.scale.expand(4).double()
+    covariance = unit[:, None] * (weights.T @ weights + noise.reshape(4).diag()).double() * unit
+    mean = (transform.loc + unit * loc.reshape(4)).double()
+
+    def exact(split: pv.Split) -> Tensor:
+        seen = [~row.isnan() for row in split.x]
+        parts = zip(split.x.double(), seen, strict=True)
+        return torch.stack([dist.MultivariateNormal(mean[o], covariance[o][:, o]).log_prob(row[o]) for row, o in parts])
+
+    expected = exact(data.test)
+    numbers = fitted.evaluate(data.test)
+    assert numbers["log_likelihood"] == pytest.approx(expected.mean().item(), abs=1e-4)
+    assert numbers["log_likelihood_se"] == pytest.approx(expected.std(correction=0).item() / len(expected) ** 0.5, abs=1e-4)
+    assert fitted.history[-1]["log_likelihood"] == pytest.approx(exact(data.train).mean().item(), abs=1e-3)
+    climb = pv.compare(pv.FactorAnalysis(latent_dim=1), data, methods=[pv.EM(max_iterations=3)]).climbs[0][0]
+    assert climb[-1][1] == pytest.approx(climb[0][1], abs=1.0)
+
+
+def test_every_bound_has_the_constant_of_the_entries_that_are_observed() -> None:
+    """The model sees the same rows, once as they are and once scaled."""
+    scaled = gapped(scale="standardize")
+    model = pv.VAE(latent_dim=1, decoder=TINY, likelihood=pv.Masked())
+    fitted = pv.fit(model, scaled, guide=pv.AmortizedNormal(encoder=TINY), method=pv.SVI(epochs=2))
+    plain = scaled.test.under(pv.Transform((4,)))
+    plain.raw = scaled.test.transformed()
+    everything = {"samples": 30, "gaps": QUICK_GAPS, "ais": dataclasses.replace(QUICK, simulated=5)}
+    numbers, seen = (pv.evaluate(fitted.pair, split, **everything) for split in (scaled.test, plain))  # type: ignore[arg-type]
+    expected = jacobians(scaled.test)
+    assert expected.std() > 0.5
+    for name in ("elbo", "reconstruction", "iwae", "ais", "local_elbo"):
+        assert numbers[name] == pytest.approx(seen[name] + expected.mean().item(), abs=1e-4), name
+    for name in ("bdmc_lower", "bdmc_upper"):
+        assert numbers[name] == pytest.approx(seen[name] + expected[:5].mean().item(), abs=1e-4), name
+    for name in ("kl", "approximation_gap", "amortization_gap_se"):
+        assert numbers[name] == pytest.approx(seen[name], abs=1e-6), name
+    assert numbers["elbo_se"] != pytest.approx(seen["elbo_se"], rel=1e-2)
+    assert fitted.history[-1]["valid_elbo"] == pytest.approx(pv.evaluate(fitted.pair, scaled.valid)["elbo"])
+
+
+def test_the_history_has_the_constant_of_the_entries_that_are_observed() -> None:
+    scaled = gapped(scale="standardize")
+    seen = scaled.train.transformed()
+    model = pv.VAE(latent_dim=1, decoder=TINY, likelihood=pv.Masked())
+    rows = [
+        pv.fit(model, data, guide=pv.AmortizedNormal(encoder=TINY), method=pv.SVI(epochs=1)).history[-1]
+        for data in (
+            dataclasses.replace(scaled, valid=scaled.valid[:0]),
+            dataclasses.replace(scaled, valid=scaled.valid[:0], train=pv.Split(seen, None, pv.Transform((4,)))),
+        )
+    ]
+    for name in ("objective", "elbo", "reconstruction"):
+        assert rows[0][name] == pytest.approx(rows[1][name] + jacobians(scaled.train).mean().item(), abs=1e-4), name
+
+
+def test_bits_per_dim_counts_the_entries_that_are_observed() -> None:
+    gaps = torch.rand(N, *EVENT, generator=torch.Generator().manual_seed(0)) < 0.3
+    x = rows("count", N).masked_fill(gaps, math.nan)
+    data = pv.load_data(x.numpy(), dequantize=True, scale="standardize", missing="ignore")
+    fitted = pv.fit(vae(likelihood=pv.Masked()), data, method=pv.SVI(epochs=1))
+    numbers = fitted.evaluate(data.test)
+    observed = (~data.test.x.isnan()).flatten(1).sum(1).double().mean().item()
+    assert numbers["bits_per_dim"] == pytest.approx(-numbers["elbo"] / observed / math.log(2))
+
+
+def test_the_sandwich_of_incomplete_data_is_of_data_that_miss_the_same_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a linear decoder p(x) of any entries is normal."""
+    found = []
+    simulated = Latents.simulated
+    monkeypatch.setattr(Latents, "simulated", lambda *given: found.append(simulated(*given)) or found[-1])
+    data = gapped(scale="standardize")
+    likelihood = pv.Masked(likelihood=pv.Gaussian(scale="fixed", value=0.5))
+    torch.manual_seed(0)
+    pair = pv.build(pv.VAE(latent_dim=1, decoder=pv.Linear(), likelihood=likelihood), pv.AmortizedNormal(), data.spec)
+    sandwich = annealed(pair, data.test, pv.AIS(temperatures=100, chains=32, leapfrog=3)).sandwich
+    ((x,), _), *_ = found
+    assert torch.equal(x.isnan(), data.test.x.isnan())
+    with torch.no_grad():
+        loc = pair.model.decode(torch.zeros(1)).mean
+        weight = pair.model.decode(torch.ones(1)).mean - loc
+    covariance = torch.outer(weight, weight) + 0.25 * torch.eye(4)
+    parts = [(row[o], dist.MultivariateNormal(loc[o], covariance[o][:, o])) for row, o in zip(x, ~x.isnan(), strict=True)]
+    exact = sum(p.log_prob(row).item() for row, p in parts if len(row)) / len(x)
+    assert sandwich["bdmc_lower"] <= exact <= sandwich["bdmc_upper"] < sandwich["bdmc_lower"] + 0.3
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------------

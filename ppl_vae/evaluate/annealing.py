@@ -32,10 +32,11 @@ NOISE = 3.0  # standard errors of the chains' noise by which the ends of a sandw
 
 
 class Annealed(NamedTuple):
-    """``columns`` ``(N,)`` in float64, by name, and the ends of the sandwich."""
+    """``columns`` ``(N,)`` in float64, by name, the ends of the sandwich, and of how many data, the first ones, that is."""
 
     columns: dict[str, Tensor]
     sandwich: dict[str, float]
+    sandwiched: int
 
 
 def annealed(
@@ -57,8 +58,9 @@ def annealed(
         progress: whether a bar on standard error may tell how far it is.
 
     Returns:
-        Columns ``ais``, the lower bound, and ``ais_acceptance``, the share of trajectories accepted; and the sandwich's ends
-        ``bdmc_lower`` and ``bdmc_upper``. They lack the constant of the data's transform.
+        Columns ``ais``, the lower bound, and ``ais_acceptance``, the share of trajectories accepted; the sandwich's ends
+        ``bdmc_lower`` and ``bdmc_upper``; and how many rows those are of, or in whose places data were simulated. They lack the
+        constant of the data's transform.
 
     Raises:
         ValueError: a latent variable that is discrete, has no real coordinates, or is shared by all data.
@@ -78,7 +80,7 @@ def annealed(
             sandwiched.append(_of_simulated(work, batch, advance))
     columns = {name: torch.cat([part[name] for part in parts], -1) for name in ("log_weights", "ais_acceptance")}
     columns["ais"] = importance_bound(columns.pop("log_weights"))
-    return Annealed(columns, _sandwich(sandwiched) if sandwiched else {})
+    return Annealed(columns, _sandwich(sandwiched) if sandwiched else {}, len(split) if exact else simulated)
 
 
 def _of_batch(work: Work, batch: tuple[Tensor, ...], advance: Advance, *, backward: bool) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.gaps import Gaps, local_elbo
 from ppl_vae.evaluate.importance import UNTRUSTED
-from ppl_vae.evaluate.rows import batches, evaluating, log_jacobian
+from ppl_vae.evaluate.rows import batches, evaluating, log_jacobian, log_jacobians, mean
 from ppl_vae.pair import Pair, seeded
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
@@ -37,7 +37,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """ELBO, reconstruction and KL of a split, in nats per datum of the source's own data, and tighter bounds where asked for.
 
-    The log-determinant of the data's transform (scaling, dequantization) is part of every bound and of ``reconstruction``.
+    The log-determinant of the data's transform (scaling, dequantization) is part of every bound and of ``reconstruction``; of a
+    datum with missing entries it is that of the others.
     Neither parameters, buffers nor the state of any random number generator are changed.
 
     Args:
@@ -81,7 +82,7 @@ def evaluate(
             "gaps are counted from log p(x), which this model does not know: give samples above 1, 1000 say, or ais"
         )
     cut = layout(split, 1 if point else samples)
-    constant = log_jacobian(pair, split.transform)
+    constant = log_jacobians(pair, split)
     with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
         columns = bounds_of_batches(
             pair,
@@ -96,7 +97,8 @@ def evaluate(
     if ais:
         found = annealed(pair, split, ais, seed=seed, compile=compile, progress=progress)
         columns |= found.columns
-        numbers |= _means(found.columns, constant) | {name: value + constant for name, value in found.sandwich.items()}
+        of_sandwich = mean(constant[: found.sandwiched] if isinstance(constant, Tensor) else constant)
+        numbers |= _means(found.columns, constant) | {name: value + of_sandwich for name, value in found.sandwich.items()}
     if gaps:
         columns["local_elbo"] = local_elbo(
             pair, split, gaps, samples=samples, seed=seed, compile=compile, progress=progress, known=columns["elbo"]
@@ -123,7 +125,7 @@ def _check_finite(elbo: Tensor) -> None:
         )
 
 
-def _bounds(columns: dict[str, Tensor], score: str, constant: float, samples: int) -> dict[str, Any]:
+def _bounds(columns: dict[str, Tensor], score: str, constant: float | Tensor, samples: int) -> dict[str, Any]:
     n = len(columns["elbo"])
     likelihood = _means({name: columns[name] for name in ("log_likelihood",) if name in columns}, constant)
     if score != "elbo":
@@ -140,7 +142,7 @@ def _bounds(columns: dict[str, Tensor], score: str, constant: float, samples: in
     return numbers
 
 
-def _gaps(columns: dict[str, Tensor], constant: float) -> dict[str, Any]:
+def _gaps(columns: dict[str, Tensor], constant: float | Tensor) -> dict[str, Any]:
     """What is lost by the family of q, and what by the encoder."""
     candidates = [name for name in ("log_likelihood", "iwae", "ais") if name in columns]
     if candidates[0] != "log_likelihood":
@@ -151,11 +153,13 @@ def _gaps(columns: dict[str, Tensor], constant: float) -> dict[str, Any]:
     return {**_means({"local_elbo": local}, constant), **_means(gaps, 0.0), "gap_reference": reference}
 
 
-def _means(columns: dict[str, Tensor], constant: float, *, errors: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Means and, of those named or of all, their standard errors."""
+def _means(columns: dict[str, Tensor], constant: float | Tensor, *, errors: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Means and, of those named or of all, their standard errors; the constant is one of all data or ``(N,)``, each datum's."""
     numbers: dict[str, Any] = {}
-    for name, values in columns.items():
-        numbers[name] = values.mean().item() + (0.0 if name in WITHOUT_CONSTANT else constant)
+    for name, column in columns.items():
+        added = 0.0 if name in WITHOUT_CONSTANT else constant
+        values, added = (column + added, 0.0) if isinstance(added, Tensor) else (column, added)
+        numbers[name] = values.mean().item() + added
         if errors is None or name in errors:
             numbers[f"{name}_se"] = (values.std(correction=0) / math.sqrt(len(values))).item()
     return numbers

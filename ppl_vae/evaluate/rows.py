@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.data import Split, Transform
+from ppl_vae.data import Split
 from ppl_vae.pair import Pair
 
-__all__ = ["apart", "batches", "evaluating", "log_jacobian"]
+__all__ = ["apart", "batches", "evaluating", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
 
 
 def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
@@ -30,13 +30,41 @@ def apart(pair: Pair, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], 
     return tensors[:size], tensors[size:]
 
 
-def log_jacobian(pair: Pair, transform: Transform) -> float:
-    """``log |dx / dx_raw|`` of what is modelled of one datum, in nats: of a part of x, if another part is its condition."""
+def log_jacobian(pair: Pair, split: Split) -> float:
+    """``log |dx / dx_raw|`` of what is modelled of a datum, in nats, the mean over a split."""
+    return mean(log_jacobians(pair, split))
+
+
+def log_jacobians(pair: Pair, split: Split) -> float | Tensor:
+    """``log |dx / dx_raw|`` of what is modelled of each datum, in nats: of its entries that are observed and no condition.
+
+    Returns:
+        One number where it is that of all data, as of complete ones; else ``(N,)`` in float64.
+    """
+    transform = split.transform
+    return 0.0 if transform.binarize else observed_sum(pair, split, -transform.scale.double().log())
+
+
+def observed_sum(pair: Pair, split: Split, values: Tensor) -> float | Tensor:
+    """Of ``values``, scalar or ``(*event)``, the sum over the entries of each datum that are modelled and not missing.
+
+    Returns:
+        One number where it is that of all data, as of complete ones; else ``(N,)`` in float64.
+    """
     known = getattr(pair.model, "known_entries", None)
-    if known is None or transform.binarize:
-        return transform.log_jacobian
-    scales = transform.scale.double().cpu().expand(transform.event_shape)
-    return -float(scales.log()[~known].sum())
+    values = values.to(split.device, torch.float64).expand(split.event_shape)
+    values = values if known is None else values.masked_fill(known.to(split.device), 0.0)
+    whole = float(values.sum())
+    if not (split.raw.dtype.is_floating_point and values.any()):
+        return whole
+    if not any(bool(rows.isnan().any()) for rows in split.chunks()):
+        return whole
+    return torch.cat([(~rows.isnan()).to(values.dtype).flatten(1) @ values.flatten() for rows in split.chunks()])
+
+
+def mean(values: float | Tensor) -> float:
+    """Over the data; one number is that of all."""
+    return values.mean().item() if isinstance(values, Tensor) else values
 
 
 @contextlib.contextmanager

@@ -95,6 +95,8 @@ class Latents:
     def simulated(self, batch: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
         """Data of the model's own in place of the batch's, and u ``(1, B, K)`` of the latent variables that they came from.
 
+        Entries that the batch misses are missing. Which those are does not depend on z, so u is a draw of the posterior still.
+
         Raises:
             ValueError: the model does not observe x, and x alone.
         """
@@ -109,7 +111,8 @@ class Latents:
             )
         x = trace.nodes[names[0]]["value"].reshape(batch[0].shape).to(batch[0])
         known = getattr(self.pair.model, "known_entries", None)
-        x = x if known is None else torch.where(known.to(x.device), batch[0], x)
+        kept = batch[0].isnan() if known is None else batch[0].isnan() | known.to(x.device)
+        x = torch.where(kept, batch[0], x)
         values = {name: _bijection(trace.nodes[name]["fn"]).inv(trace.nodes[name]["value"]) for name in self.shapes}
         return (x, *batch[1:]), self.pack(values)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, Split, load_data
 from ppl_vae.declaration import Declaration, require
-from ppl_vae.evaluate import evaluating
+from ppl_vae.evaluate import evaluating, log_jacobian
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
 from ppl_vae.inference.em import EM
@@ -202,7 +202,7 @@ def _log_likelihood(pair: Pair, split: Split) -> float:
     """Mean of the exact log p(x); any noise of the data is not drawn from the fit's own random numbers."""
     with evaluating(pair), seeded(0, split.device):
         total = sum(pair.model.log_prob(x).double().sum().item() for x in split.batches(ROWS_AT_ONCE))
-    return total / len(split) + split.transform.log_jacobian
+    return total / len(split) + log_jacobian(pair, split)
 
 
 def _numbers(fit: Fit, data: Data) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from ppl_vae import em
 from ppl_vae.data import Data, Split
 from ppl_vae.declaration import require
-from ppl_vae.evaluate import evaluate
+from ppl_vae.evaluate import evaluate, log_jacobian
 from ppl_vae.inference.keeper import NOWHERE, Nowhere
 from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
 from ppl_vae.inference.state import State, taking_over
@@ -80,7 +80,7 @@ class EM(Method):
         clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
         rows = Rows(data.train)
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
-        starts = _Starts(self, clock, keeper, data.train.transform.log_jacobian)
+        starts = _Starts(self, clock, keeper, log_jacobian(pair, data.train))
         for start in range(self.n_init):
             fixed = start == 0 and not getattr(pair.model, "random_start", False)
             problem = problem_of(rows, generator=None if fixed else generator, accelerate=self.acceleration == "squarem")

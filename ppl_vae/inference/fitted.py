@@ -23,6 +23,7 @@ from ppl_vae.evaluate.disentanglement import disentanglement
 from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import assigned, cluster_scores, probe
+from ppl_vae.evaluate.rows import mean, observed_sum
 from ppl_vae.evaluate.samples import Features, sample_quality
 from ppl_vae.guides import (
     Guide,
@@ -209,7 +210,8 @@ class Fit:
         which a part is its condition, the rest is scored.
 
         Dequantized data, data of discrete levels and images of counts also get ``bits_per_dim``, of the tightest bound there
-        is. With 1000 samples or more a remark warns if the weights of more than a tenth of the data are not to be trusted.
+        is and by the mean number of entries that a datum has. With 1000 samples or more a remark warns if the weights of more
+        than a tenth of the data are not to be trusted.
         """
         split = self._split(data, y)
         with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
@@ -223,8 +225,7 @@ class Fit:
                 stacklevel=2,
             )
         if bound := self._tightest(numbers):
-            known = getattr(self.pair.model, "known_entries", None)
-            dimensions = math.prod(self.spec.event_shape) - (0 if known is None else int(known.sum()))
+            dimensions = mean(observed_sum(self.pair, split, torch.ones(())))
             numbers["bits_per_dim"] = -numbers[bound] / (math.log(2) * dimensions)
             numbers["bits_per_dim_se"] = numbers[f"{bound}_se"] / (math.log(2) * dimensions)
         return numbers

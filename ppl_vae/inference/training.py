@@ -61,6 +61,7 @@ class Training:
         device = data.train.device
         per_epoch = math.ceil(len(data.train) / method.batch_size)
         self.objective = method.objective.build(pair, per_epoch).to(device)
+        self.constant = log_jacobian(pair, data.train)
         self.modules = nn.ModuleDict({"pair": pair, "transform": data.train.transform, "objective": self.objective})
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         self.rate = method.learning_rate or float(getattr(pair.model, "learning_rate", LEARNING_RATE))
@@ -219,8 +220,7 @@ class Training:
         self.pair.train()
         learning_rate = self.set_rate()
         objective, elbo, reconstruction = (self._pass() / max(1, len(self.data.train) - self.skipped)).tolist()
-        constant = log_jacobian(self.pair, self.data.train.transform)
-        score = self.pair.score
+        score, constant = self.pair.score, self.constant
         row: Row = {"epoch": self.epoch + 1, "objective": objective + constant, score: elbo + constant}
         if math.isfinite(reconstruction):
             row |= {"reconstruction": reconstruction + constant} | ({"kl": reconstruction - elbo} if score == "elbo" else {})
