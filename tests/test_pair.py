@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 import ppl_vae as pv
+from ppl_vae.evaluate import elbo_terms
 from tests.table import GUIDES, built, rows, vae
 
 SHORT = pv.SVI(epochs=2, batch_size=16)
@@ -193,6 +194,32 @@ def test_a_users_own_pyro_modules() -> None:
         fitted.encode(reals())
     with pytest.raises(ValueError, match="plain Pyro program, which has no `decode`"):
         fitted.sample(3)
+
+
+# --- sites ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mean_field", [True, False])
+def test_a_masked_site_adds_nothing(mean_field: bool) -> None:
+    loc = torch.arange(4.0)
+    seen = torch.tensor([True, False, True, False])
+
+    def programs(mask: Tensor | bool) -> pv.Pair:
+        def model(x: Tensor) -> None:
+            with pv.data_plate(4, x):
+                with pyro.poutine.mask(mask=mask):
+                    pyro.sample("z", dist.Normal(torch.zeros(4), 1.0))
+                pyro.sample("x", dist.Normal(torch.zeros(4), 1.0), obs=x)
+
+        def guide(x: Tensor) -> None:
+            with pv.data_plate(4, x), pyro.poutine.mask(mask=mask):
+                pyro.sample("z", dist.Normal(loc, 1.0))
+
+        return pv.Pair(model, guide, mean_field=mean_field)
+
+    for mask, expected in ((False, torch.zeros(4)), (seen, seen * loc.square() / 2), (True, loc.square() / 2)):
+        kl = elbo_terms(programs(mask), (torch.zeros(4),), samples=1 if mean_field else 100_000).kl
+        torch.testing.assert_close(kl, expected, rtol=0, atol=1e-6 if mean_field else 0.05)
 
 
 # --- nothing global -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pyro
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -172,7 +173,8 @@ def site_kl(model: poutine.Trace, guide: poutine.Trace, name: str, plates: Plate
     q, p = guide.nodes[name], model.nodes.get(name)
     if mean_field and p is not None:
         try:
-            return per_datum({**q, "kl": q["scale"] * kl_divergence(q["fn"], p["fn"])}, "kl", plates)
+            kl = scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"])
+            return per_datum({**q, "kl": kl}, "kl", plates)
         except NotImplementedError:
             pass
     sampled = per_datum(q, "log_prob", plates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.traceenum_elbo import _compute_dice_elbo, _compute_model_factors
 from pyro.infer.util import Dice
@@ -57,8 +58,7 @@ class AnalyticELBO(Parts, TraceMeanField_ELBO):
     def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
         q = guide.nodes[name]
         try:
-            kl = q["scale"] * kl_divergence(q["fn"], model.nodes[name]["fn"])
-            return (kl if q["mask"] is None else torch.where(q["mask"], kl, 0.0)).sum()
+            return scale_and_mask(kl_divergence(q["fn"], model.nodes[name]["fn"]), q["scale"], q["mask"]).sum()
         except NotImplementedError:
             return super()._kl(model, guide, name)
 
