@@ -10,6 +10,8 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -84,6 +86,45 @@ def test_what_cannot_be_tracked_is_refused() -> None:
     model = vae(prior=pv.GaussianMixture(components=2))
     with pytest.raises(ValueError, match="dimension_wise_kl cannot be tracked: the prior is not independent"):
         pv.fit(model, DATA, method=pv.SVI(epochs=1), track=("dimension_wise_kl",))
+
+
+POINTS = {
+    "AmortizedDelta": (vae(), pv.AmortizedDelta(encoder=TINY), "log_joint"),
+    "AutoEncoder": (pv.AutoEncoder(latent_dim=3, decoder=TINY), None, "reconstruction"),
+    "map": (pv.FactorAnalysis(latent_dim=1, weights=pv.Normal()), pv.BayesianGuide(parameters="map"), "log_joint"),
+}
+
+
+def refused(told: str, name: str, model: object, data: pv.Data, **options) -> None:
+    """The fit ends before its first row."""
+    rows: list[dict] = []
+    with pytest.raises(ValueError, match=told):
+        pv.fit(model, data, method=pv.SVI(epochs=1), progress=rows.append, track=(name,), **options)
+    assert not rows
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("case", POINTS)
+def test_a_point_has_no_bound_to_track(case: str, samples: int) -> None:
+    model, guide, score = POINTS[case]
+    data = pv.load_data(rows("real", 60), valid=0.3) if case == "map" else DATA
+    refused(f"a point has no bound .*{score}", f"iwae:{samples}", model, data, guide=guide)
+
+
+def test_a_probe_needs_codes_and_classes_from_the_start() -> None:
+    def model(x: torch.Tensor) -> None:
+        with pyro.plate("data", 60, subsample=x):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z[:, None, None, None], 1.0).expand(x.shape).to_event(3), obs=x)
+
+    def guide(x: torch.Tensor) -> None:
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("data", 60, subsample=x):
+            pyro.sample("z", dist.Normal(loc, 1.0).expand([len(x)]))
+
+    refused("has no codes to track a probe of", "probe", model, DATA, guide=guide)
+    refused("expected labelled data", "probe", vae(), pv.load_data(rows("binary", 60), valid=0.3))
+    refused("only one", "probe", vae(), pv.load_data(rows("binary", 60), y=[1] * 60, valid=0.3))
 
 
 # --- boards ---------------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def fit(
     Raises:
         ValueError: data outside the model's support or without the labels it is conditioned on, a guide that does not go with
             the model, a warm start from another model, an unknown device, a run folder that is taken, an unknown number to
-            track.
+            track or one that this pair or these data do not have.
         NonFiniteError: training does not stay finite; a ``FloatingPointError`` that says where and why.
         Interrupted: SIGINT or SIGTERM while a run folder is written; a ``KeyboardInterrupt``.
 
@@ -149,7 +149,7 @@ def watched(
             _take_over(pair, warm_start, guide)
         if hasattr(pair.model, "prepare") and "model" not in pair.warm:
             pair.model.prepare(data.train, torch.Generator(data.train.device).manual_seed(method.seed))
-        looks = (tracking(track, method, data), watch)
+        looks = (tracking(track, method, data, pair), watch)
         with contextlib.ExitStack() as stack:
             after = [stack.enter_context(board) for board in boards] + [CollapseWatch(model, pair, method, data)]
             fit.history.extend(_run(method, pair, data, progress, looks, keeper, after))

@@ -20,22 +20,27 @@ __all__ = ["TRACKED", "Track", "tracking"]
 Track = Callable[[Pair], Row]
 """Columns to add to a row of the history, from the pair as it is."""
 
+Measure = Callable[[Pair, Data, int], Any] | None
+"""What gives a column; ``None`` for those of the latent variables, which are found together."""
+
 LATENTS = ("active_units", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl", "kl_per_dimension")
 LATENT_ROWS = 1000
 PROBE_ROWS = 5000
 ROWS_AT_ONCE = 1000
 
 
-def tracking(names: Sequence[str], method: Method, data: Data) -> Track:
+def tracking(names: Sequence[str], method: Method, data: Data, pair: Pair) -> Track:
     """What computes the named columns, ``valid_*``, after each epoch.
 
     Args:
         names: such as ``active_units``, ``mutual_information`` or ``iwae:50``, the importance-weighted bound of 50 samples.
         method: the fit's.
         data: the fit's, on the pair's device.
+        pair: the one to be fitted.
 
     Raises:
-        ValueError: an unknown name, no validation data, or a method whose modules hold the result at its end only.
+        ValueError: an unknown name, no validation data, a method whose modules hold the result at its end only, a bound of a
+            point, or a probe of a guide without codes or of data without classes.
     """
     if not names:
         return lambda pair: {}
@@ -47,6 +52,7 @@ def tracking(names: Sequence[str], method: Method, data: Data) -> Track:
     if len(data.valid) < 2:
         raise ValueError("track needs validation data: give load_data a `valid` fraction above 0")
     parts = [_part(name) for name in names]
+    _refuse_unmeasurable([measure for _, measure, _ in parts], data, pair)
     wanted = [name for name in LATENTS if name in names]
 
     def track(pair: Pair) -> Row:
@@ -58,7 +64,7 @@ def tracking(names: Sequence[str], method: Method, data: Data) -> Track:
     return track
 
 
-def _part(name: str) -> tuple[str, Callable[[Pair, Data, int], Any] | None, int]:
+def _part(name: str) -> tuple[str, Measure, int]:
     """A column's name, what measures it (``None`` for those of the latent variables), and its argument."""
     kind, colon, argument = name.partition(":")
     known = kind in TRACKED and bool(colon) == (kind in WITH_NUMBER)
@@ -66,6 +72,22 @@ def _part(name: str) -> tuple[str, Callable[[Pair, Data, int], Any] | None, int]
         valid = [f"{one}:NUMBER" if one in WITH_NUMBER else one for one in TRACKED]
         raise ValueError(f"unknown number to track {name!r}: choose from {', '.join(valid)}")
     return name.replace(":", "_"), TRACKED[kind], int(argument or 0)
+
+
+def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair) -> None:
+    """Raise ``ValueError`` before the first step for what could only fail after an epoch."""
+    if _iwae in measures and pair.score != "elbo":
+        raise ValueError(
+            f"a point has no bound to track as iwae: its {pair.score} is in every row already; leave iwae out, or use a guide "
+            "with a density"
+        )
+    if _probe not in measures:
+        return
+    if not hasattr(pair.guide, "posterior"):
+        raise ValueError("a guide without `posterior` has no codes to track a probe of: declare the model and the guide")
+    if len(data.train.labels[:PROBE_ROWS].unique()) < 2:
+        raise ValueError("a probe tells classes apart, but the training data are of only one: track others")
+    data.valid.labels  # noqa: B018
 
 
 def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Row:
@@ -92,5 +114,5 @@ def _codes(pair: Pair, split: Split) -> tuple[Tensor, Tensor]:
     return torch.cat(means), split.labels
 
 
-TRACKED: Mapping[str, Callable[[Pair, Data, int], Any] | None] = {**dict.fromkeys(LATENTS), "iwae": _iwae, "probe": _probe}
+TRACKED: Mapping[str, Measure] = {**dict.fromkeys(LATENTS), "iwae": _iwae, "probe": _probe}
 WITH_NUMBER = ("iwae",)
