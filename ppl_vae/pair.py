@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
@@ -25,13 +26,14 @@ class Plates(NamedTuple):
 
     ``nesting`` is the number of plate dimensions, ``data_dim`` (negative) the one that indexes the data, and ``size`` the
     number of data that the programs' log-probabilities are scaled to. ``enumerated`` tells whether the guide has a discrete
-    latent variable that Pyro is to sum over.
+    latent variable that Pyro is to sum over. ``shared`` names the latent variables that are not of a datum, but of all data.
     """
 
     nesting: int
     data_dim: int
     size: int
     enumerated: bool
+    shared: tuple[str, ...] = ()
 
 
 class Pair(nn.Module):
@@ -42,7 +44,8 @@ class Pair(nn.Module):
         guide: q(z | x), with the same signature, plates and latent sites.
         mean_field: whether the analytic KL of each latent site may be used (see ``pyro.infer.TraceMeanField_ELBO``).
 
-    Plain Pyro functions are welcome: their ``pyro.param`` become parameters of this module, in no global store.
+    Plain Pyro functions are welcome: their ``pyro.param`` become parameters of this module, in no global store. A module's
+    attribute ``size``, where it has one, is N: batches may be larger than the data set that it was fitted to.
     """
 
     model: Any
@@ -87,7 +90,7 @@ class Pair(nn.Module):
                 guide = traced(self.guide, "guide", batch)
                 model = traced(poutine.replay(self.model, trace=guide), "model", batch)
             _check_sites(model, guide)
-            self._plates[size] = _find_plates(model, guide, size)
+            self._plates[size] = _find_plates(model, guide, size, getattr(self.model, "size", None))
         return self._plates[size]
 
 
@@ -180,7 +183,7 @@ def _check_sites(model: poutine.Trace, guide: poutine.Trace) -> None:
         )
 
 
-def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int) -> Plates:
+def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int, declared: Any) -> Plates:
     nesting = max((-frame.dim for site in model.nodes.values() for frame in site.get("cond_indep_stack", ())), default=0)
     frames = {
         frame for name in model.observation_nodes for frame in model.nodes[name]["cond_indep_stack"] if frame.size == batch
@@ -188,7 +191,8 @@ def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int) -> Plat
     found = [frame for frame in frames if frame.name == "data"] or list(frames)
     if len(found) == 1:
         enumerated = any(guide.nodes[name]["infer"].get("enumerate") == "parallel" for name in guide.stochastic_nodes)
-        return Plates(nesting, found[0].dim, found[0].full_size, enumerated)
+        size, dim = _size(found[0].full_size, batch, declared), found[0].dim
+        return Plates(nesting, dim, size, enumerated, _shared(model, dim) or _shared(guide, dim))
     if found:
         names = ", ".join(sorted(repr(frame.name) for frame in found))
         raise ValueError(f"the plates {names} all have the batch's size {batch}: call the one over the data 'data'")
@@ -196,3 +200,15 @@ def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int) -> Plat
         f"no observed site stands in a pyro.plate over the {batch} data of the batch: write the observation inside "
         "`with pyro.plate('data', N, subsample=x)` so that the ELBO can be given per datum"
     )
+
+
+def _size(full: int, batch: int, declared: Any) -> int:
+    """N: what the plate says, except of a plate that grew with a batch larger than the N that the model declares."""
+    grown = full == batch and isinstance(declared, int) and 0 < declared < batch
+    return declared if grown else full
+
+
+def _shared(program: poutine.Trace, data_dim: int) -> tuple[str, ...]:
+    """The latent sites that stand outside of the plate over the data."""
+    latent = {name: program.nodes[name] for name in program.stochastic_nodes if not site_is_subsample(program.nodes[name])}
+    return tuple(name for name, site in latent.items() if all(frame.dim != data_dim for frame in site["cond_indep_stack"]))

@@ -222,6 +222,30 @@ def test_a_masked_site_adds_nothing(mean_field: bool) -> None:
         torch.testing.assert_close(kl, expected, rtol=0, atol=1e-6 if mean_field else 0.05)
 
 
+class GlobalMean(PyroModule):
+    """The mean of all data has a prior; there are ``size`` of them."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> None:
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pv.data_plate(self.size, x):
+            pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+
+def test_what_all_data_share_is_divided_by_their_number_in_batches_of_any_size() -> None:
+    pair = pv.Pair(GlobalMean(20), lambda x: pyro.sample("mu", dist.Normal(3.0, 1.0)))
+    for batch in (5, 20, 100):
+        kl = elbo_terms(pair, (torch.zeros(batch),)).kl
+        torch.testing.assert_close(kl, torch.full((batch,), 4.5 / 20))
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    fitted = pv.fit(pv.FactorAnalysis(latent_dim=1, loc=pv.Normal()), everything(x), method=pv.SVI(epochs=1))
+    assert fitted.pair.plates(torch.zeros(100, 3)).size == 20
+    assert fitted.pair.plates(torch.zeros(7, 3)).size == 20
+
+
 # --- nothing global -------------------------------------------------------------------------------------------------------
 
 UNCHANGED = """
