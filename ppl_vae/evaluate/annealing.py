@@ -107,7 +107,7 @@ def _sandwich(parts: list[dict[str, Tensor]]) -> dict[str, float]:
         log_weights = sign * torch.cat([part[name] for part in parts], -1)
         bound = importance_bound(log_weights)
         # The variance of the log of a mean of weights, to first order.
-        variance = (log_weights - bound).exp().var(0, correction=0) / len(log_weights)
+        variance = (log_weights - bound).exp().var(0) / len(log_weights)
         noise = NOISE * variance.sum().sqrt() / len(bound)
         ends.append(sign * (bound.mean() - noise).item())
     return {"bdmc_lower": ends[0], "bdmc_upper": ends[1]}

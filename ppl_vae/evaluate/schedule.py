@@ -26,7 +26,7 @@ class AIS(Declaration):
 
     Args:
         temperatures: T, the number of intermediate distributions.
-        chains: of each datum; the log of their mean weight is the bound.
+        chains: of each datum; the log of their mean weight is the bound. The sandwich takes at least two.
         leapfrog: steps of each Hamiltonian trajectory.
         schedule: of b_t: ``linear``; ``sigmoid``, slow at both ends (Grosse et al. 2015); or ``adaptive``, steps of equal
             length in standard deviations of log p(x | u), which is least variance (Gelman and Meng 1998), by the pilot run.
@@ -45,6 +45,8 @@ class AIS(Declaration):
     def __post_init__(self) -> None:
         require(self.temperatures >= 2, "at least 2 temperatures", self.temperatures)
         require(self.chains >= 1, "at least 1 chain", self.chains)
+        noisy = self.chains >= 2 or self.simulated == 0
+        require(noisy, "at least 2 chains, whose spread widens the sandwich, or simulated=0", self.chains)
         require(self.leapfrog >= 1, "at least 1 leapfrog step", self.leapfrog)
         schedules = ("adaptive", "sigmoid", "linear")
         require(self.schedule in schedules, f"a schedule of {', '.join(schedules)}", self.schedule)
