@@ -20,7 +20,7 @@ from torch.distributions import kl_divergence
 
 import ppl_vae as pv
 from ppl_vae import cli
-from ppl_vae.evaluate.annealing import annealed
+from ppl_vae.evaluate.annealing import _sandwich, annealed
 from ppl_vae.evaluate.batches import layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
 from ppl_vae.evaluate.gaps import local_elbo
@@ -185,6 +185,40 @@ def test_weights_that_are_not_to_be_trusted_are_remarked_on(data: pv.Data, facto
     assert factors.evaluate(data.test, samples=1000)["k_hat_bad"] == 0
 
 
+def shared_mean() -> pv.Pair:
+    """th ~ Normal(0, 2), x_n ~ Normal(th, 1) for six data, and the exact posterior."""
+
+    def model(x: Tensor) -> None:
+        th = pyro.sample("th", dist.Normal(0.0, 2.0))
+        with pyro.plate("data", 6, subsample=x):
+            pyro.sample("x", dist.Normal(th, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        precision = 6 + 1 / 4
+        pyro.sample("th", dist.Normal(SIX.sum() / precision, precision**-0.5))
+
+    return pv.Pair(model, guide)
+
+
+SIX = torch.tensor([4.0, 6.5, 3.0, 7.0, 5.0, 5.5])
+
+
+def test_a_latent_variable_of_all_data_leaves_a_datum_no_importance_weights() -> None:
+    split = pv.Split(SIX, None, pv.Transform(()))
+    evidence = dist.MultivariateNormal(torch.zeros(6), 4.0 + torch.eye(6)).log_prob(SIX).item() / 6
+    numbers = pv.evaluate(shared_mean(), split, samples=1000)
+    assert numbers["elbo"] == pytest.approx(evidence, abs=0.01)
+    assert not {"iwae", "iwae_se", "k_hat_bad", "samples"} & set(numbers)
+    with pytest.raises(ValueError, match="no bound where a latent variable is shared by all data"):
+        pv.evaluate(shared_mean(), split, samples=1000, gaps=True)
+    parameters = pv.FactorAnalysis(latent_dim=1, loc=pv.Normal())
+    data = pv.load_data(rows("real").flatten(1).numpy(), valid=0.0, test=0.5)
+    pair = pv.build(parameters, pv.BayesianGuide(), data.spec)
+    numbers = pv.evaluate(pair, data.test, samples=30)
+    assert "log_likelihood" in numbers
+    assert not {"iwae", "k_hat_bad"} & set(numbers)
+
+
 # --- annealed importance sampling -----------------------------------------------------------------------------------------
 
 
@@ -239,6 +273,14 @@ def test_the_sandwich_of_simulated_data_is_around_their_log_likelihood(
     exact = factors.pair.model.log_prob(x).mean().item()
     assert found.sandwich["bdmc_lower"] <= exact <= found.sandwich["bdmc_upper"] < found.sandwich["bdmc_lower"] + 0.4
     assert u.shape == (1, N, K)
+
+
+def test_a_sandwich_is_widened_by_the_spread_of_its_chains() -> None:
+    """Two chains of weights 1 and 3: the mean is 2, and the variance of its logarithm 1/4."""
+    log_weights = torch.tensor([[1.0], [3.0]], dtype=torch.float64).log()
+    ends = _sandwich([{"log_weights": log_weights, "backward": -log_weights}])
+    assert ends["bdmc_lower"] == pytest.approx(math.log(2) - 3 / 2)
+    assert ends["bdmc_upper"] == pytest.approx(-math.log(2) + 3 / 2)
 
 
 def test_colder_chains_give_looser_bounds(factors: pv.inference.Fit, data: pv.Data) -> None:
@@ -467,9 +509,9 @@ def test_the_exact_log_likelihood_of_observed_entries_is_in_the_units_of_the_sou
     model, transform = fitted.pair.model, data.test.transform
     with torch.no_grad():
         weights, loc = model.decode(torch.eye(1)).mean - model.decode(torch.zeros(1, 1)).mean, model.decode(torch.zeros(1)).mean
-        noise = model.decode(torch.zeros(1)).variance
+        variance = model.decode(torch.zeros(1)).variance
     unit = transform.scale.expand(4).double()
-    covariance = unit[:, None] * (weights.T @ weights + noise.reshape(4).diag()).double() * unit
+    covariance = unit[:, None] * (weights.T @ weights + variance.reshape(4).diag()).double() * unit
     mean = (transform.loc + unit * loc.reshape(4)).double()
 
     def exact(split: pv.Split) -> Tensor:
@@ -630,6 +672,7 @@ def test_the_verb_prints_every_number(
 
 DECLARATIONS: dict[str, tuple[Callable, str]] = {
     "no chain": (lambda: pv.AIS(chains=0), "at least 1 chain, got 0"),
+    "one chain": (lambda: pv.AIS(chains=1), "at least 2 chains, whose spread widens the sandwich, or simulated=0, got 1"),
     "no leap": (lambda: pv.AIS(leapfrog=0), "at least 1 leapfrog step, got 0"),
     "one temperature": (lambda: pv.AIS(temperatures=1), "at least 2 temperatures, got 1"),
     "schedule": (lambda: pv.AIS(schedule="cosine"), "a schedule of adaptive, sigmoid, linear, got 'cosine'"),  # type: ignore[arg-type]

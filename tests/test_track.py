@@ -127,6 +127,12 @@ def test_a_probe_needs_codes_and_classes_from_the_start() -> None:
     refused("only one", "probe", vae(), pv.load_data(rows("binary", 60), y=[1] * 60, valid=0.3))
 
 
+def test_a_bound_of_data_that_share_a_latent_variable_is_not_tracked() -> None:
+    data = pv.load_data(rows("real", 60), valid=0.3)
+    model = pv.FactorAnalysis(latent_dim=1, weights=pv.Normal())
+    refused("weights is shared by all data", "iwae:5", model, data, guide=pv.BayesianGuide())
+
+
 # --- boards ---------------------------------------------------------------------------------------------------------------
 
 

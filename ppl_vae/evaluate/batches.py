@@ -73,7 +73,8 @@ def bounds_of_batches(
 
     Returns:
         Columns ``(N,)`` in float64: ``elbo``, ``reconstruction``, ``kl``; ``log_likelihood`` of models that know it; ``iwae``
-        if S is above one; ``k_hat`` if S is 25 or more.
+        if S is above one and no latent variable is shared by all data, which would leave the weights of a datum without a
+        bound; ``k_hat`` if S is also 25 or more.
 
     Raises:
         ValueError: it has to be compiled and cannot be.
@@ -95,7 +96,8 @@ def _program(pair: Pair, samples: int, weighted: bool) -> Callable[..., list[Ten
     """What is wanted of a batch: the ELBO and its halves ``(B,)``, log p(x) if known, log-weights ``(S, B)`` if wanted."""
 
     def program(*batch: Tensor) -> list[Tensor]:
-        terms, *others = bounds(pair, batch, samples=samples, weighted=weighted)
+        own = not pair.plates(*batch).shared
+        terms, *others = bounds(pair, batch, samples=samples, weighted=weighted and own)
         return [*terms, *(other for other in others if other is not None)]
 
     return program

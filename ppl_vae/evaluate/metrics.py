@@ -20,6 +20,7 @@ from ppl_vae.pair import Pair, seeded
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
 UNIT = "nats per datum"
+LOG_LIKELIHOODS = ("log_likelihood", "iwae", "ais")  # what gaps are counted from
 WITHOUT_CONSTANT = ("kl", "k_hat", "ais_acceptance")  # in whose units the data do not matter
 
 
@@ -59,7 +60,8 @@ def evaluate(
         - ``log_likelihood``, ``log_likelihood_se`` and ``gap = log_likelihood - elbo`` where the model knows log p(x).
         - ``iwae``, ``iwae_se``, ``samples`` with more than one sample: the bound of Burda et al. (2016). With 25 or more also
           ``k_hat_bad``, the share of the data whose weights are not to be trusted (see
-          :func:`~ppl_vae.evaluate.importance.pareto_k`).
+          :func:`~ppl_vae.evaluate.importance.pareto_k`). Neither where a latent variable is shared by all data: a datum has no
+          weights of its own then.
         - ``ais``, ``ais_se``, ``bdmc_lower``, ``bdmc_upper``, ...: see :func:`~ppl_vae.evaluate.annealing.annealed`.
         - ``approximation_gap``, ``amortization_gap``, ``local_elbo``, each with ``*_se``, and ``gap_reference``, the name of
           the log p(x) that they are counted from: the exact one, else the higher of ``iwae`` and ``ais``.
@@ -100,6 +102,7 @@ def evaluate(
         of_sandwich = mean(constant[: found.sandwiched] if isinstance(constant, Tensor) else constant)
         numbers |= _means(found.columns, constant) | {name: value + of_sandwich for name, value in found.sandwich.items()}
     if gaps:
+        _check_counted(columns)
         columns["local_elbo"] = local_elbo(
             pair, split, gaps, samples=samples, seed=seed, compile=compile, progress=progress, known=columns["elbo"]
         )
@@ -125,6 +128,14 @@ def _check_finite(elbo: Tensor) -> None:
         )
 
 
+def _check_counted(columns: dict[str, Tensor]) -> None:
+    if not any(name in columns for name in LOG_LIKELIHOODS):
+        raise ValueError(
+            "gaps are counted from log p(x) of each datum, of which there is no bound where a latent variable is shared by all "
+            "data: fit a model whose parameters carry no priors"
+        )
+
+
 def _bounds(columns: dict[str, Tensor], score: str, constant: float | Tensor, samples: int) -> dict[str, Any]:
     n = len(columns["elbo"])
     likelihood = _means({name: columns[name] for name in ("log_likelihood",) if name in columns}, constant)
@@ -144,7 +155,7 @@ def _bounds(columns: dict[str, Tensor], score: str, constant: float | Tensor, sa
 
 def _gaps(columns: dict[str, Tensor], constant: float | Tensor) -> dict[str, Any]:
     """What is lost by the family of q, and what by the encoder."""
-    candidates = [name for name in ("log_likelihood", "iwae", "ais") if name in columns]
+    candidates = [name for name in LOG_LIKELIHOODS if name in columns]
     if candidates[0] != "log_likelihood":
         candidates.sort(key=lambda name: -columns[name].mean().item())
     reference = candidates[0]

@@ -212,14 +212,14 @@ def _numbers(fit: Fit, data: Data) -> dict[str, Any]:
         train, test = (
             fit.evaluate(split, samples=1 if exact else SAMPLES) if len(split) else {} for split in (data.train, data.test)
         )
-    bound = "log_likelihood" if exact else "iwae"
+    bound = next(name for name in ("log_likelihood", "iwae", "elbo") if name in train)
     elbo = train.get("elbo")  # there is none of a point, such as a MAP estimate
     return {
         "exact": exact,
         "train_log_likelihood": train[bound],
         "test_log_likelihood": test.get(bound),
         "elbo": elbo,
-        "gap": None if elbo is None else train[bound] - elbo,
+        "gap": None if elbo is None or bound == "elbo" else train[bound] - elbo,
         "iterations": fit.history[-1]["epoch"],
         "seconds": fit.history[-1]["seconds"],
     }

@@ -81,6 +81,11 @@ def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair) ->
             f"a point has no bound to track as iwae: its {pair.score} is in every row already; leave iwae out, or use a guide "
             "with a density"
         )
+    if _iwae in measures and (shared := _shared(pair, data.train)):
+        raise ValueError(
+            f"{', '.join(shared)} is shared by all data, so none has an importance-weighted bound of its own to track as iwae: "
+            "valid_elbo is in every row already"
+        )
     if _probe not in measures:
         return
     if not hasattr(pair.guide, "posterior"):
@@ -88,6 +93,13 @@ def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair) ->
     if len(data.train.labels[:PROBE_ROWS].unique()) < 2:
         raise ValueError("a probe tells classes apart, but the training data are of only one: track others")
     data.valid.labels  # noqa: B018
+
+
+def _shared(pair: Pair, split: Split) -> tuple[str, ...]:
+    """The latent variables of all data. A pair of its own looks, so that the fit's still meets its batches anew."""
+    with evaluating(pair), seeded(0, split.device):
+        first = next(batches(pair, split[:2], 2))
+        return Pair(pair.model, pair.guide).plates(*first).shared
 
 
 def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Row:
