@@ -20,8 +20,8 @@ from torch.distributions import kl_divergence
 
 import ppl_vae as pv
 from ppl_vae import cli
-from ppl_vae.evaluate.annealing import _sandwich, annealed
-from ppl_vae.evaluate.batches import layout, pieces
+from ppl_vae.evaluate.annealing import Annealed, _sandwich, annealed
+from ppl_vae.evaluate.batches import bounds_of_batches, layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
 from ppl_vae.evaluate.gaps import local_elbo
 from ppl_vae.evaluate.importance import UNTRUSTED, importance_bound, pareto_k, tail_length
@@ -630,6 +630,19 @@ def test_recording_changes_no_number() -> None:
     assert {name: value for name, value in recorded.items() if name != "gap_reference"} == pytest.approx(
         {name: value for name, value in eager.items() if name != "gap_reference"}, rel=1e-3, abs=1e-3
     )
+
+
+@pytest.mark.parametrize("name", ["iwae", "ais", "local ELBO"])
+def test_a_bound_that_is_not_finite_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pv.load_data(rows("binary").numpy(), valid=0.0, test=0.5)
+    nan = torch.full((len(data.test),), math.nan, dtype=torch.float64)
+    found = {"ais": ("annealed", Annealed({"ais": nan}, {}, 0)), "local ELBO": ("local_elbo", nan)}
+    if name == "iwae":
+        monkeypatch.setitem(bounds_of_batches.__globals__, "importance_bound", lambda log_weights: nan)
+    for function, value in found.values():
+        monkeypatch.setitem(pv.evaluate.__globals__, function, lambda *args, value=value, **options: value)
+    with pytest.raises(FloatingPointError, match=f"the {name} of 12 of 12 data is not finite"):
+        pv.evaluate(built(vae()), data.test, samples=2, ais=name == "ais", gaps=name == "local ELBO")
 
 
 def test_images_of_levels_and_counts_have_bits_per_dim() -> None:

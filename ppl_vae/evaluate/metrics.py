@@ -20,6 +20,7 @@ from ppl_vae.pair import Pair, seeded
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
 UNIT = "nats per datum"
+BOUNDS = {"elbo": "ELBO", "log_likelihood": "log-likelihood", "iwae": "iwae", "ais": "ais", "local_elbo": "local ELBO"}
 LOG_LIKELIHOODS = ("log_likelihood", "iwae", "ais")  # what gaps are counted from
 WITHOUT_CONSTANT = ("kl", "k_hat", "ais_acceptance")  # in whose units the data do not matter
 
@@ -72,7 +73,7 @@ def evaluate(
     Raises:
         ValueError: an empty split, fewer than one sample, rows without labels for a model of labelled data, gaps without any
             log p(x) to count from or of a guide that has none, AIS of a latent variable that is not continuous.
-        FloatingPointError: the ELBO is not finite.
+        FloatingPointError: a bound is not finite.
     """
     split = _checked(split, samples, limit)
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
@@ -94,10 +95,11 @@ def evaluate(
             elements=samples * len(split) * math.prod(split.event_shape),
             advance=advance,
         )
-    _check_finite(columns["elbo"])
+    _check_finite(columns)
     numbers = _bounds(columns, pair.score, constant, samples)
     if ais:
         found = annealed(pair, split, ais, seed=seed, compile=compile, progress=progress)
+        _check_finite(found.columns)
         columns |= found.columns
         of_sandwich = mean(constant[: found.sandwiched] if isinstance(constant, Tensor) else constant)
         numbers |= _means(found.columns, constant) | {name: value + of_sandwich for name, value in found.sandwich.items()}
@@ -106,6 +108,7 @@ def evaluate(
         columns["local_elbo"] = local_elbo(
             pair, split, gaps, samples=samples, seed=seed, compile=compile, progress=progress, known=columns["elbo"]
         )
+        _check_finite(columns)
         numbers |= _gaps(columns, constant)
     return numbers
 
@@ -120,12 +123,13 @@ def _checked(split: Split, samples: int, limit: int | None) -> Split:
     return split if limit is None else split[:limit]
 
 
-def _check_finite(elbo: Tensor) -> None:
-    if not bool(elbo.isfinite().all()):
-        raise FloatingPointError(
-            f"the ELBO of {int((~elbo.isfinite()).sum())} of {len(elbo)} data is not finite: if the fit diverged, lower the "
-            "learning rate, clip the gradients (clip_norm), or standardize the data"
-        )
+def _check_finite(columns: dict[str, Tensor]) -> None:
+    for name, finite in ((name, columns[name].isfinite()) for name in BOUNDS if name in columns):
+        if not bool(finite.all()):
+            raise FloatingPointError(
+                f"the {BOUNDS[name]} of {int((~finite).sum())} of {len(finite)} data is not finite: if the fit diverged, lower "
+                "the learning rate, clip the gradients (clip_norm), or standardize the data"
+            )
 
 
 def _check_counted(columns: dict[str, Tensor]) -> None:
