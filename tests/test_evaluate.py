@@ -20,6 +20,7 @@ from torch.distributions import kl_divergence
 
 import ppl_vae as pv
 from ppl_vae import cli
+from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate.annealing import Annealed, _sandwich, annealed
 from ppl_vae.evaluate.batches import bounds_of_batches, layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
@@ -630,6 +631,19 @@ def test_recording_changes_no_number() -> None:
     assert {name: value for name, value in recorded.items() if name != "gap_reference"} == pytest.approx(
         {name: value for name, value in eager.items() if name != "gap_reference"}, rel=1e-3, abs=1e-3
     )
+
+
+def test_every_bound_is_of_the_same_noise() -> None:
+    """A family that holds the posterior has no gaps, unless their sides are of other draws of the noise."""
+    data = pv.load_data(rows("count", N).flatten(1).numpy().astype(np.uint8), dequantize=True, valid=0.0, test=0.0)
+    torch.manual_seed(0)
+    pair = pv.build(pv.FactorAnalysis(latent_dim=1), pv.AmortizedLinear(), data.spec)
+    pair.guide.initialize([data.train.transformed()], pair.model)
+    numbers = pv.evaluate(pair, data.train, gaps=True, ais=QUICK, limit=6)
+    assert numbers["approximation_gap"] == pytest.approx(0, abs=1e-2)
+    assert numbers["amortization_gap"] == pytest.approx(0, abs=1e-2)
+    assert numbers == pv.evaluate(pair, data.train[:6].fixed(noise(0, 3)), gaps=True, ais=QUICK)
+    assert numbers["elbo"] != pv.evaluate(pair, data.train, gaps=True, limit=6, seed=1)["elbo"]
 
 
 @pytest.mark.parametrize("name", ["iwae", "ais", "local ELBO"])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ppl_vae.capture import Compile
 from ppl_vae.data import Split
+from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate.annealing import AIS, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
@@ -72,7 +73,8 @@ def evaluate(
 
     Raises:
         ValueError: an empty split, fewer than one sample, rows without labels for a model of labelled data, gaps without any
-            log p(x) to count from or of a guide that has none, AIS of a latent variable that is not continuous.
+            log p(x) to count from or of a guide that has none, AIS of a latent variable that is not continuous, gaps or AIS of
+            more streamed data with noise than fit at once.
         FloatingPointError: a bound is not finite.
     """
     split = _checked(split, samples, limit)
@@ -84,6 +86,8 @@ def evaluate(
         raise ValueError(
             "gaps are counted from log p(x), which this model does not know: give samples above 1, 1000 say, or ais"
         )
+    if gaps or ais:  # which look at the data again, and have to see the same
+        split = split.fixed(noise(seed, 3))
     cut = layout(split, 1 if point else samples)
     constant = log_jacobians(pair, split)
     with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
