@@ -271,6 +271,22 @@ def test_dequantized_data_give_bits_per_dim_in_the_units_of_the_source(scale: st
     assert "bits_per_dim" not in fitted(vae(likelihood=pv.Gaussian()), rows("real")).evaluate(rows("real"))
 
 
+@pytest.mark.parametrize("scale", ["unit", "standardize"])
+@pytest.mark.parametrize("dequantize", [True, False])
+def test_what_the_model_sees_is_scored_as_the_split_it_is_of(scale: str, dequantize: bool) -> None:
+    data = pv.load_data(rows("count", N).to(torch.uint8), dequantize=dequantize, scale=scale)
+    found = fitted(vae(likelihood=pv.Gaussian(scale="per_feature")), data)
+    seen = found.seen(data.test)
+    assert torch.equal(found.seen(seen), seen)
+    assert found.evaluate(seen, samples=20) == pytest.approx(found.evaluate(data.test, samples=20))
+
+
+def test_binary_draws_have_no_scale() -> None:
+    data = pv.load_data("digits", binarize="dynamic")
+    found = fitted(vae(), data)
+    assert found.evaluate(found.seen(data.test)) == found.evaluate(data.test)
+
+
 BAD_INPUT = {
     "shape": (lambda fit: fit.encode(torch.zeros(2, 3, 4)), r"expected data of shape \(n, 1, 3, 4\), got \(2, 3, 4\)"),
     "one datum": (lambda fit: fit.encode(torch.zeros(EVENT)), r"expected data of shape \(n, 1, 3, 4\), got \(1, 3, 4\)"),

@@ -109,6 +109,12 @@ class Transform(nn.Module):
         noisy = [_dequantized(rows.to(self.loc.dtype), generator) for rows in raw.split(CHUNK)]
         return torch.cat(noisy), Transform(self.event_shape, self.loc, self.scale).to(self.loc)
 
+    def applied(self) -> Transform:
+        """What is left to do to data that went through this transform: nothing, but their log_jacobian is its own."""
+        if self.binarize:
+            return Transform(self.event_shape).to(self.loc)
+        return _Applied(self.event_shape, self.loc, self.scale).to(self.loc)
+
     def extra_repr(self) -> str:
         """The flags, for ``repr``."""
         return f"event_shape={self.event_shape}, dequantize={self.dequantize}, binarize={self.binarize}"
@@ -118,6 +124,14 @@ class Transform(nn.Module):
         if tensor.shape not in (torch.Size(), torch.Size(self.event_shape)):
             raise ValueError(f"expected {name} of shape () or {self.event_shape}, got {tuple(tensor.shape)}")
         return tensor
+
+
+class _Applied(Transform):
+    """A transform that was applied already; ``inverse`` still leads back to the units of the source."""
+
+    def affine(self, raw: Tensor) -> Tensor:
+        """The data as they are."""
+        return raw.to(self.loc.dtype)
 
 
 def _uniform(like: Tensor, generator: Generator | None) -> Tensor:

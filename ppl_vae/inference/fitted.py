@@ -51,6 +51,8 @@ NOISE = ("dequantize", "binarize")
 class Fit:
     """A fitted pair. Tensors that go in and come out are what the model sees, after the data's transform.
 
+    Numbers are about the source's own data all the same: its log-determinant is part of every bound, of tensors too.
+
     Attributes:
         pair: the fitted model and guide.
         model, guide, method, data: the declarations (or plain programs) that it came from.
@@ -352,7 +354,7 @@ class Fit:
                 "load_data, or give fit.rows(source, split)"
             )
         if isinstance(data, Tensor):
-            data = Split(data, None, Transform(self.spec.event_shape))
+            data = Split(data, None, self.transform.applied())
         else:
             data = self._binarized(data.test if isinstance(data, Data) else data)
         expected, found = self.spec.event_shape, (len(data), *data.event_shape)
