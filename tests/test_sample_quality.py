@@ -143,6 +143,18 @@ def test_a_fit_of_the_truth_passes_and_a_bad_one_does_not() -> None:
     assert found["frechet_distance"] > 10
 
 
+def test_samples_of_a_conditional_model_have_the_classes_of_the_data() -> None:
+    x, y = normal(200).float(), (torch.arange(200) % 10 == 0).long()
+    data = pv.load_data(x, y=y, valid=0.0, test=0.5)
+    model = pv.CVAE(latent_dim=1, likelihood=pv.Gaussian(), decoder=pv.Linear())
+    fit = pv.fit(model, data, method=pv.SVI(epochs=1))
+    seen, labels = fit.seen(data.test), data.test.labels
+    generated = fit.sample(len(seen), y=labels, draws=True)
+    assert fit.sample_quality(data.test) == fit.sample_quality(seen, y=labels) == sample_quality(seen, generated)
+    with pytest.raises(ValueError, match="rows without labels"):
+        fit.sample_quality(seen)
+
+
 def test_two_samples_refuse() -> None:
     x = normal(30)
     with pytest.raises(ValueError, match="two sets of features"):

@@ -251,18 +251,28 @@ class Fit:
         return latents(self.pair, self._split(data, y), rows=rows, samples=samples, seed=seed)
 
     def sample_quality(
-        self, data: Data | Split | Tensor, *, network: Features | None = None, draws: bool = True, seed: int = 0
+        self,
+        data: Data | Split | Tensor,
+        *,
+        y: Classes | None = None,
+        network: Features | None = None,
+        draws: bool = True,
+        seed: int = 0,
     ) -> dict[str, float]:
         """Whether samples of the model can be told from held-out data; see :func:`ppl_vae.evaluate.samples.sample_quality`.
 
         Args:
-            data: a split, or the test split of a ``Data``; as many samples are drawn.
+            data: a split, or the test split of a ``Data``; as many samples are drawn, and of a model that is conditioned on
+                labels as many of each class.
+            y: as for :meth:`evaluate`.
             network: from data ``(B, *event)`` as the model sees them to features ``(B, F)``; by default the values.
             draws: samples are draws from p(x | z), as data are, not its means.
             seed: of the samples and the tests.
         """
-        x = self.seen(data.test if isinstance(data, Data) else data)
-        return sample_quality(x, self.sample(len(x), draws=draws, seed=seed), network=network, seed=seed)
+        split = self._split(data, y)
+        classes = split.labels if getattr(self.pair.model, "labelled", False) else None
+        generated = self.sample(len(split), y=classes, draws=draws, seed=seed)
+        return sample_quality(split.transformed(), generated, network=network, seed=seed)
 
     def probe(
         self, train: Split, test: Split, *, labels_per_class: Sequence[int] = (), draws: int = 5, seed: int = 0
