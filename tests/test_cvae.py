@@ -272,6 +272,14 @@ def test_values_outside_the_support_are_refused_before_training() -> None:
 
 
 @pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
+def test_a_prior_given_a_condition_has_no_components(condition: pv.Condition) -> None:
+    data = stripes(60)
+    fitted = pv.fit(cvae(condition=condition), data, method=pv.SVI(epochs=1))
+    with pytest.raises(ValueError, match=r"without components .*GaussianMixture\(\)"):
+        fitted.clusters(data.test)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
 def test_a_run_survives_the_disk_with_its_picture(condition: pv.Condition, tmp_path: Path) -> None:
     data = stripes(60)
     model = cvae(condition=condition, baseline=pv.Baseline(network=TINY, epochs=1))

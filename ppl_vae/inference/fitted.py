@@ -288,7 +288,15 @@ class Fit:
         """How well a mixture's components agree with the classes; see :func:`ppl_vae.evaluate.probes.cluster_scores`.
 
         Of the model's components, or of a mixture prior's at the posterior mean.
+
+        Raises:
+            ValueError: a prior without components, or one that is given the condition of its model.
         """
+        if getattr(self.pair.model, "given_prior", False):
+            raise ValueError(
+                "the prior p(z | y) of this model is another for each condition, without components to compare with classes: "
+                "declare a prior of z alone, such as GaussianMixture()"
+            )
         split = data.test if isinstance(data, Data) else data
         with evaluating(self.pair):
             found = assigned(self._declared(self.pair.model, "prior")(), self.encode(split))
