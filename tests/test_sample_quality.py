@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 
 import ppl_vae as pv
+from ppl_vae.evaluate import samples
 from ppl_vae.evaluate.samples import (
     _binomial_tail,
     classifier_test,
@@ -56,6 +57,24 @@ def test_p_values_are_small_for_different_and_uniform_for_equal_distributions() 
     assert mmd(normal(100), normal(100, seed=1) + 1.0)["p_value"] == pytest.approx(1 / 201)
     values = [mmd(normal(40, seed=2 * i), normal(40, seed=2 * i + 1), permutations=39)["p_value"] for i in range(60)]
     assert scipy.stats.kstest(values, "uniform").pvalue > 0.01
+
+
+def test_mmd_of_many_rows_never_holds_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = normal(130), normal(90, seed=1) + 0.5
+    whole = mmd(x, y)
+    held: list[int] = []
+
+    def cdist(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        held.append(len(a) * len(b))
+        return torch.linalg.vector_norm(a[:, None] - b, dim=-1)
+
+    monkeypatch.setattr(samples, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(torch, "cdist", cdist)
+    assert mmd(x, y) == pytest.approx(whole)
+    assert max(held) == 7 * 220
+    monkeypatch.setattr(samples, "BANDWIDTH_ROWS", 100)
+    assert mmd(x, y)["bandwidth"] == pytest.approx(whole["bandwidth"], rel=0.2)
+    assert mmd(x, y)["bandwidth"] != whole["bandwidth"]
 
 
 # --- classifier -----------------------------------------------------------------------------------------------------------
@@ -159,6 +178,9 @@ def test_two_samples_refuse() -> None:
     x = normal(30)
     with pytest.raises(ValueError, match="two sets of features"):
         mmd(x, normal(30, 3))
+    for bandwidth in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="a positive bandwidth"):
+            mmd(x, x, bandwidth=bandwidth)
     with pytest.raises(ValueError, match="at least 10 data"):
         classifier_test(x[:5], x)
     with pytest.raises(ValueError, match="logistic, boosting"):
