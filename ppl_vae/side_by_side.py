@@ -9,12 +9,13 @@ from typing import Any
 
 from ppl_vae import plots
 from ppl_vae.data import DataSource
-from ppl_vae.declaration import Declaration
+from ppl_vae.declaration import Declaration, require
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.inference.compare import aligned, short
 from ppl_vae.inference.method import Row
 from ppl_vae.runs import PARTS, load_run, write_comparison
-from ppl_vae.text import MIB, as_line, from_json, from_yaml, read_text
+from ppl_vae.text import MIB, as_line, from_json, from_yaml, is_number, read_text
+from ppl_vae.types import DataSpec
 
 __all__ = ["RunComparison", "compare_runs", "save_run_comparison"]
 
@@ -130,8 +131,8 @@ class _Run:
         self.folder = folder
         config = _read(folder / "config.yaml", from_yaml)
         described = _read(folder / "data.json", from_json)
-        self.metrics = _read(folder / "metrics.json", from_json)
-        self.history = _read(folder / "history.jsonl", lambda text: [from_json(line) for line in text.splitlines()])
+        self.metrics: dict[str, Any] = _read(folder / "metrics.json", _named)
+        self.history = _read(folder / "history.jsonl", lambda text: [_named(line) for line in text.splitlines()])
         try:
             self.declared: dict[str, Declaration] = {
                 name: base.from_dict(config[name], trust=trust) for name, base in PARTS.items()
@@ -140,7 +141,7 @@ class _Run:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder} is not a whole run: {type(error).__name__} {as_line(error)}") from None
         except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from None
+            raise ValueError(f"{folder}: {as_line(error, most=600)}") from None
 
     def row(self, split: str, samples: int | None, trust: tuple[str, ...], device: str) -> Row:
         """The run's row of the table."""
@@ -149,13 +150,25 @@ class _Run:
             fit = load_run(self.folder, trust=trust, device=device)
             numbers = fit.evaluate(fit.rows(fit.data, split), samples=samples)
         parts = {name: short(self.declared[name]) for name in ("model", "guide", "method")}
+        costs = {"iterations": len(self.history), "seconds": None} | _numbers(self.metrics)
         return {
             "run": str(self.folder),
             **parts,
-            **{name: value for name, value in numbers.items() if not isinstance(value, (list, dict))},
-            "iterations": self.metrics.get("iterations", len(self.history)),
-            "seconds": self.metrics.get("seconds"),
+            **_numbers(numbers),
+            **{name: costs[name] for name in ("iterations", "seconds")},
         }
+
+
+def _named(text: str) -> dict[str, Any]:
+    found = from_json(text)
+    if not isinstance(found, dict):
+        raise ValueError("expected values by name")
+    return found
+
+
+def _numbers(named: Mapping[str, Any]) -> Row:
+    """Those of the values that are finite numbers."""
+    return {name: value for name, value in named.items() if is_number(value)}
 
 
 def _shown(source: Any, described: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,21 +177,24 @@ def _shown(source: Any, described: Mapping[str, Any]) -> dict[str, Any]:
     A density of values and a probability of levels are different things, whatever scale they are seen on.
     """
     assert isinstance(source, DataSource)
-    spec, transform = described["spec"], described["transform"]
-    discrete = transform["dequantize"] or spec["kind"] in DISCRETE
+    fields, transform = described["spec"], described["transform"]
+    spec = DataSpec(event_shape=tuple(fields["event_shape"]), kind=fields["kind"], size=fields["size"])
+    content = described.get("fingerprint", "unknown" if source.source == "array" else "named")
+    require(isinstance(content, str), "a fingerprint of the data as text", content)
+    discrete = transform["dequantize"] or spec.kind in DISCRETE
     binarized = "none" if source.binarize == "auto" else source.binarize
     return {
         "source": source.name if source.source != "array" else "array",
         "key": source.key,
-        "shape": tuple(spec["event_shape"]),
-        "size": spec["size"],
+        "shape": spec.event_shape,
+        "size": spec.size,
         "missing": source.missing,
         "valid": source.valid,
         "test": source.test,
         "seed": source.seed,
         "binarize": binarized,
         "kind": "probabilities of levels" if discrete else "densities",
-        "content": described.get("fingerprint", "unknown" if source.source == "array" else "named"),
+        "content": content,
     }
 
 

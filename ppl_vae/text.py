@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["as_line", "from_json", "from_yaml", "inside", "read_text"]
+__all__ = ["as_line", "from_json", "from_yaml", "inside", "is_number", "read_text"]
 
 MIB = 2**20
 MOST_TEXT = MIB
@@ -86,6 +87,19 @@ def as_line(error: object, most: int = 300) -> str:
     """What an error says, on one line of bounded length; its kind where it says nothing."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def is_number(value: Any) -> bool:
+    """Whether a plain value is a finite number, one that a float can hold; true and false are none.
+
+    Example:
+        >>> [is_number(value) for value in (1, -0.5, 10**400, float("nan"), True, "1", None)]
+        [True, True, False, False, False, False, False]
+    """
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 class _RefusedError(ValueError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ import yaml
 import ppl_vae as pv
 from ppl_vae import plots
 from ppl_vae.cli import main
-from ppl_vae.side_by_side import compare_runs
+from ppl_vae.side_by_side import compare_runs, save_run_comparison
 from tests.table import TINY
 
 
@@ -120,6 +123,54 @@ def test_what_is_no_finished_run_is_refused(runs: dict[str, Path], tmp_path: Pat
     (copy / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(ValueError, match="not part of ppl_vae"):
         compare_runs([runs["vae"], copy])
+
+
+def damaged(run: Path, to: Path, name: str, change: Callable[[Any], object]) -> Path:
+    """A copy of a run, one of whose files was changed."""
+    copy = Path(shutil.copytree(run, to))
+    text = (copy / name).read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()] if name == "history.jsonl" else [json.loads(text)]
+    change(lines[-1])
+    (copy / name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return copy
+
+
+NO_NUMBERS = {"huge": 10**400, "list": [1.0], "names": {"a": 1}, "text": "many", "nan": math.nan}
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_values_that_are_no_numbers_are_left_out(runs: dict[str, Path], tmp_path: Path, value: object) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["test"] |= {"elbo": value, "iwae": value, "kl_se": value}
+        content |= {"seconds": value, "iterations": value}
+
+    copy = damaged(runs["vae"], tmp_path / "copy", "metrics.json", change)
+    other = damaged(runs["fa"], tmp_path / "other", "history.jsonl", lambda row: row.update(elbo=value, valid_elbo=value))
+    found = compare_runs([other, copy])
+    save_run_comparison(found, tmp_path / "out")
+    whole = compare_runs([runs["fa"], runs["vae"]])
+    kept = {name: number for name, number in whole.rows[1].items() if name not in ("elbo", "seconds")}
+    assert found.rows[1] == {**kept, "run": str(copy), "seconds": None}
+    assert found.rows[0] == {**whole.rows[0], "run": str(other)}
+
+
+@pytest.mark.parametrize("value", [[1], [[1]], {"a": 1}], ids=str)
+@pytest.mark.parametrize("where", ["size", "kind", "event_shape", "fingerprint"])
+def test_lists_in_place_of_what_tells_data_apart(runs: dict[str, Path], tmp_path: Path, where: str, value: object) -> None:
+    def change(content: dict[str, Any]) -> None:
+        (content if where == "fingerprint" else content["spec"])[where] = value
+
+    copy = damaged(runs["vae"], tmp_path / "copy", "data.json", change)
+    with pytest.raises(ValueError, match=f"{copy}.* expected|runs differ in shape"):
+        compare_runs([runs["fa"], copy])
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "history.jsonl"])
+def test_values_without_names_are_no_run(runs: dict[str, Path], tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(runs["vae"], tmp_path / "copy"))
+    (copy / name).write_text("[1]\n")
+    with pytest.raises(ValueError, match="not a finished run: expected values by name"):
+        compare_runs([runs["fa"], copy])
 
 
 def test_the_verb(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

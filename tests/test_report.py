@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import re
 import shutil
 from pathlib import Path
@@ -196,6 +197,17 @@ def test_indices_exponents_and_symbols() -> None:
 
 def test_statements_are_parted_outside_of_brackets() -> None:
     assert lines("z ~ p; x ~ D(z; 6 levels)") == ["z ~ p", "x ~ D(z; 6 levels)"]
+
+
+@pytest.mark.parametrize("damage", [10**400, [1.0], {"a": 1}, "many", True, None], ids=lambda damage: type(damage).__name__)
+def test_values_that_are_no_numbers_have_a_page(copy: Path, damage: object) -> None:
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["test"] |= {"elbo": damage, "kl_se": damage}
+    (copy / "metrics.json").write_text(json.dumps({**metrics, "seconds": damage, "iterations": damage}))
+    history = [json.loads(line) for line in (copy / "history.jsonl").read_text().splitlines()]
+    history[-1]["valid_elbo"] = damage
+    (copy / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
+    assert Page(report(copy)).open == []
 
 
 def test_markup_escapes() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppl_vae.plots.canvas import NATS, new_figure
+from ppl_vae.text import is_number
 from ppl_vae.types import SCORES, score_of
 
 __all__ = ["runs"]
@@ -49,7 +49,7 @@ def _ways(ax: Axes, rows: Sequence[Mapping[str, Any]], histories: Sequence[Any],
         score = score_of(history[0]) if history else "elbo"
         values = [each.get(f"valid_{score}", each.get(score)) for each in history]
         share = [100 * (place + 1) / len(values) for place in range(len(values))]
-        points = [(x, y) for x, y in zip(share, values, strict=True) if y is not None and math.isfinite(y)]
+        points = [(x, y) for x, y in zip(share, values, strict=True) if is_number(y)]
         if points:
             ax.plot(*zip(*points, strict=True), color=colour, label=row["run"], marker="." if len(points) <= 30 else "")
             late += [y for _, y in points[len(points) // 10 :]]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
+
+from ppl_vae.text import as_line, is_number
 
 __all__ = ["METRICS", "PICTURES", "number", "with_error"]
 
@@ -52,10 +53,8 @@ def number(value: Any) -> str:
     """Four digits after the point where they tell something, whole numbers whole."""
     if value is None:
         return "-"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if not math.isfinite(value):
-        return str(value)
+    if not is_number(value):
+        return as_line(value)
     if isinstance(value, int) or value == int(value):
         return f"{int(value)}" if abs(value) < 1e15 else f"{value:.4g}"
     return f"{value:.4g}" if abs(value) < 0.01 else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
@@ -64,7 +63,7 @@ def number(value: Any) -> str:
 def with_error(numbers: Mapping[str, Any], name: str) -> str:
     """A number and its standard error, if it has one, to as many digits."""
     value, error = number(numbers.get(name)), numbers.get(f"{name}_se")
-    if not isinstance(error, (int, float)):
+    if not is_number(error):
         return value
     rounded = f"{error:.{len(value.partition('.')[2])}f}"
     return f"{value} ± {rounded if float(rounded) else number(error)}"
