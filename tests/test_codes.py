@@ -91,6 +91,40 @@ def test_disentanglement_refuses() -> None:
         disentanglement(codes[:, :1], torch.arange(80).reshape(40, 2))
 
 
+SINGLE = {
+    "sap": lambda codes, factors: sap(codes, factors),
+    "dci": lambda codes, factors: dci(codes, factors),
+    "mig": lambda codes, factors: mig(mutual_information(codes, factors), factors),
+    "modularity": lambda codes, factors: modularity(mutual_information(codes, factors)),
+    "mutual_information": lambda codes, factors: mutual_information(codes, factors).tolist(),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_each_score_checks_what_it_is_given_and_takes_arrays(name: str) -> None:
+    score, codes = SINGLE[name], FACTORS.float() + noise(len(FACTORS), 2)
+    assert score(codes.numpy(), FACTORS.numpy()) == score(codes, FACTORS)
+    if name in ("sap", "dci", "mig"):
+        with pytest.raises(ValueError, match="at least 2 dimensions"):
+            score(codes[:, :1], FACTORS)
+    if name in ("dci", "modularity"):
+        with pytest.raises(ValueError, match="and 2 factors, got 2 and 1"):
+            score(codes, FACTORS[:, :1])
+    with pytest.raises(ValueError, match="codes \\(N, K\\) and factors"):
+        score(codes[:10], FACTORS)
+    with pytest.raises(ValueError, match="only one value of factor 0, 1"):
+        score(codes, 0 * FACTORS)
+
+
+def test_information_is_of_these_factors_and_of_bins() -> None:
+    information = mutual_information(FACTORS.float(), FACTORS)
+    with pytest.raises(ValueError, match="information \\(K, 1\\)"):
+        mig(information, FACTORS[:, :1])
+    for bins in (0, 1):
+        with pytest.raises(ValueError, match="at least 2 bins"):
+            disentanglement(FACTORS.float(), FACTORS, bins=bins)
+
+
 # --- clusters and probes --------------------------------------------------------------------------------------------------
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 __all__ = ["dci", "disentanglement", "mig", "modularity", "mutual_information", "sap"]
 
 Array = np.ndarray
+Rows = Tensor | np.ndarray
 
 
-def disentanglement(codes: Tensor, factors: Tensor, *, bins: int = 20, seed: int = 0) -> dict[str, float]:
+def disentanglement(codes: Rows, factors: Rows, *, bins: int = 20, seed: int = 0) -> dict[str, float]:
     """All of the scores, each at most 1, which is best: ``mig``, ``modularity``, ``sap``, and those of :func:`dci`.
 
     Args:
@@ -25,11 +26,9 @@ def disentanglement(codes: Tensor, factors: Tensor, *, bins: int = 20, seed: int
         seed: of the halves and the trees.
 
     Raises:
-        ValueError: other shapes, fewer than two dimensions or factors, or a factor that does not vary.
+        ValueError: other shapes, fewer than two dimensions, factors or bins, or a factor that does not vary.
     """
-    _check(codes, factors)
-    if codes.shape[1] < 2 or factors.shape[1] < 2:
-        raise ValueError(f"expected at least 2 dimensions and 2 factors, got {codes.shape[1]} and {factors.shape[1]}")
+    codes, factors = _checked(codes, factors, least=(2, 2))
     information = mutual_information(codes, factors, bins=bins)
     return {
         "mig": mig(information, factors),
@@ -39,10 +38,17 @@ def disentanglement(codes: Tensor, factors: Tensor, *, bins: int = 20, seed: int
     }
 
 
-def mutual_information(codes: Tensor, factors: Tensor, *, bins: int = 20) -> Tensor:
-    """I(z_k; v_f) in nats, ``(K, F)``, each dimension cut into bins of equal width."""
+def mutual_information(codes: Rows, factors: Rows, *, bins: int = 20) -> Tensor:
+    """I(z_k; v_f) in nats, ``(K, F)``, each dimension cut into bins of equal width.
+
+    Raises:
+        ValueError: other shapes, fewer than two bins, or a factor that does not vary.
+    """
     from sklearn.metrics import mutual_info_score
 
+    if bins < 2:
+        raise ValueError(f"expected at least 2 bins, got {bins}")
+    codes, factors = _checked(codes, factors)
     binned, v = _binned(codes, bins), factors.cpu().numpy()
     return torch.tensor(
         [[max(0.0, mutual_info_score(v[:, f], binned[:, k])) for f in range(v.shape[1])] for k in range(binned.shape[1])],
@@ -50,7 +56,7 @@ def mutual_information(codes: Tensor, factors: Tensor, *, bins: int = 20) -> Ten
     )
 
 
-def mig(information: Tensor, factors: Tensor) -> float:
+def mig(information: Rows, factors: Rows) -> float:
     """The mutual information gap (Chen et al. 2018): by how much the best dimension of a factor leads the second.
 
         1/F sum_f (I(z_(1); v_f) - I(z_(2); v_f)) / H(v_f)
@@ -59,17 +65,21 @@ def mig(information: Tensor, factors: Tensor) -> float:
         information: ``(K, F)``, what :func:`mutual_information` gave.
         factors: ``(N, F)``.
 
+    Raises:
+        ValueError: other shapes, fewer than two dimensions, or a factor that does not vary.
+
     Example:
         >>> factors = torch.cartesian_prod(torch.arange(4), torch.arange(4))
         >>> mig(mutual_information(factors.float(), factors), factors)
         1.0
     """
-    best = information.topk(2, dim=0).values
+    factors = _factors(factors)
+    best = _information(information, least=(2, 1), factors=factors.shape[1]).topk(2, dim=0).values
     entropy = torch.tensor([_entropy(column) for column in factors.T], dtype=torch.float64)
     return min(1.0, ((best[0] - best[1]) / entropy).mean().item())
 
 
-def modularity(information: Tensor) -> float:
+def modularity(information: Rows) -> float:
     """Whether each dimension depends on one factor at most (Ridgeway and Mozer 2018).
 
         1/K sum_k (1 - sum_(f != f*) I_kf^2 / (I_kf*^2 (F - 1))),    f* the factor that z_k tells most about
@@ -78,7 +88,11 @@ def modularity(information: Tensor) -> float:
 
     Args:
         information: ``(K, F)``.
+
+    Raises:
+        ValueError: fewer than two factors.
     """
+    information = _information(information, least=(1, 2))
     squares = information.square()
     best = squares.max(1).values
     used = best > 1e-12
@@ -86,7 +100,7 @@ def modularity(information: Tensor) -> float:
     return (1 - others).mean().item() if bool(used.any()) else 0.0
 
 
-def sap(codes: Tensor, factors: Tensor, *, seed: int = 0) -> float:
+def sap(codes: Rows, factors: Rows, *, seed: int = 0) -> float:
     """The separated attribute predictability (Kumar et al. 2018).
 
     By how much the best single dimension leads the second in the accuracy of a linear classifier of a factor, averaged over the
@@ -96,9 +110,13 @@ def sap(codes: Tensor, factors: Tensor, *, seed: int = 0) -> float:
         codes: ``(N, K)``.
         factors: ``(N, F)``.
         seed: of the halves.
+
+    Raises:
+        ValueError: other shapes, fewer than two dimensions, or a factor that does not vary.
     """
     from sklearn.svm import LinearSVC
 
+    codes, factors = _checked(codes, factors, least=(2, 1))
     (z, v), (test_z, test_v) = _halves(codes, factors, seed)
     scores = np.empty((z.shape[1], v.shape[1]))
     for k in range(z.shape[1]):
@@ -109,7 +127,7 @@ def sap(codes: Tensor, factors: Tensor, *, seed: int = 0) -> float:
     return float((ordered[-1] - ordered[-2]).mean())
 
 
-def dci(codes: Tensor, factors: Tensor, *, seed: int = 0) -> dict[str, float]:
+def dci(codes: Rows, factors: Rows, *, seed: int = 0) -> dict[str, float]:
     """Disentanglement, completeness and informativeness (Eastwood and Williams 2018).
 
     From the importances R ``(K, F)`` of the dimensions for random forests that predict each factor: ``disentanglement`` is
@@ -121,9 +139,13 @@ def dci(codes: Tensor, factors: Tensor, *, seed: int = 0) -> dict[str, float]:
         codes: ``(N, K)``.
         factors: ``(N, F)``.
         seed: of the halves and the trees.
+
+    Raises:
+        ValueError: other shapes, fewer than two dimensions or factors, or a factor that does not vary.
     """
     from sklearn.ensemble import RandomForestClassifier
 
+    codes, factors = _checked(codes, factors, least=(2, 2))
     (z, v), (test_z, test_v) = _halves(codes, factors, seed)
     forests = [RandomForestClassifier(n_estimators=50, max_features=None, random_state=seed).fit(z, column) for column in v.T]
     R = np.stack([forest.feature_importances_ for forest in forests], axis=1)
@@ -166,11 +188,36 @@ def _halves(codes: Tensor, factors: Tensor, seed: int) -> tuple[tuple[Array, Arr
     return (z[first].numpy(), v[first].numpy()), (z[second].numpy(), v[second].numpy())
 
 
-def _check(codes: Tensor, factors: Tensor) -> None:
-    if codes.dim() != 2 or factors.dim() != 2 or len(codes) != len(factors) or not len(codes):
+def _checked(codes: Rows, factors: Rows, *, least: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor]:
+    """Both as tensors, of at least so many dimensions and factors."""
+    codes, factors = torch.as_tensor(codes), torch.as_tensor(factors)
+    if codes.dim() != 2 or factors.dim() != 2 or len(codes) != len(factors):
         raise ValueError(f"expected codes (N, K) and factors (N, F), got {tuple(codes.shape)} and {tuple(factors.shape)}")
+    factors = _factors(factors)
+    _require(least, codes.shape[1], factors.shape[1])
+    return codes, factors
+
+
+def _information(information: Rows, *, least: tuple[int, int], factors: int | None = None) -> Tensor:
+    information = torch.as_tensor(information)
+    if information.dim() != 2 or factors not in (None, information.shape[1]):
+        raise ValueError(f"expected information (K, {factors or 'F'}), got {tuple(information.shape)}")
+    _require(least, *information.shape)
+    return information
+
+
+def _factors(factors: Rows) -> Tensor:
+    factors = torch.as_tensor(factors)
+    if factors.dim() != 2 or not len(factors):
+        raise ValueError(f"expected factors (N, F), got {tuple(factors.shape)}")
     if factors.is_floating_point():
         raise ValueError("expected factors as class numbers, got floating-point numbers: number their values")
     constant = [f for f in range(factors.shape[1]) if len(factors[:, f].unique()) < 2]
     if constant:
         raise ValueError(f"expected factors that vary, got only one value of factor {', '.join(map(str, constant))}")
+    return factors
+
+
+def _require(least: tuple[int, int], dimensions: int, factors: int) -> None:
+    if dimensions < least[0] or factors < least[1]:
+        raise ValueError(f"expected at least {least[0]} dimensions and {least[1]} factors, got {dimensions} and {factors}")

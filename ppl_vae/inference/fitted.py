@@ -302,7 +302,7 @@ class Fit:
             found = assigned(self._declared(self.pair.model, "prior")(), self.encode(split))
         return cluster_scores(found, split.labels.to(found.device))
 
-    def disentanglement(self, data: Data | Split | Tensor, factors: Tensor, *, seed: int = 0) -> dict[str, float]:
+    def disentanglement(self, data: Data | Split | Tensor, factors: Tensor | np.ndarray, *, seed: int = 0) -> dict[str, float]:
         """How far dimensions of the codes stand for known factors; see :mod:`ppl_vae.evaluate.disentanglement`.
 
         Args:
