@@ -17,6 +17,7 @@ import torch
 
 import ppl_vae as pv
 from ppl_vae.cli import main
+from ppl_vae.cli.evaluate import _few
 from ppl_vae.inference.boards import MLflow, TensorBoard, open_board
 from ppl_vae.inference.collapse import CollapseWatch
 from ppl_vae.inference.method import Remark
@@ -277,6 +278,10 @@ def test_fit_and_evaluate_on_the_command_line(tmp_path: Path, capsys: pytest.Cap
     assert {"accuracy", "accuracy_1", "accuracy_10", "accuracy_100_se"} <= numbers["probe"].keys()
     assert main(["evaluate", run, "--latents", "--limit", "20"]) == 0
     assert "mutual_information" in capsys.readouterr().out
+
+
+def test_a_class_without_training_data_leaves_the_others_their_labels() -> None:
+    assert _few(torch.tensor([0, 2, 3]).repeat(12)) == [1, 10]
 
 
 def test_boards_need_a_folder(capsys: pytest.CaptureFixture) -> None:

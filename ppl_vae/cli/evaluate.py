@@ -63,7 +63,8 @@ def run(
 
 def _few(labels: Tensor) -> list[int]:
     """Numbers of labels per class that the training data have enough of."""
-    return [n for n in FEW_LABELS if n <= int(labels.bincount().min())]
+    counts = labels.bincount()
+    return [n for n in FEW_LABELS if n <= int(counts[counts > 0].min())]
 
 
 def options(parser: ArgumentParser) -> None:
