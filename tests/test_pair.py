@@ -149,6 +149,22 @@ def networks() -> tuple:
     return model, guide, decoder, encoder
 
 
+@pytest.mark.parametrize(("plate", "site"), [("samples", "z"), ("data", "samples")])
+def test_plates_and_sites_may_be_called_samples(plate: str, site: str) -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate(plate, len(x)):
+            z = pyro.sample(site, dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z[..., None], 1.0).expand((*z.shape, 2)).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate(plate, len(x)):
+            pyro.sample(site, dist.Normal(loc, 1.0).expand([len(x)]))
+
+    fitted = pv.fit(model, everything(reals()), guide=guide, method=pv.SVI(epochs=1))
+    assert np.isfinite(fitted.evaluate(reals(), samples=3)["iwae"])
+
+
 def test_networks_registered_with_pyro_module_are_trained_and_the_store_stays_empty() -> None:
     torch.manual_seed(0)
     model, guide, decoder, encoder = networks()

@@ -157,7 +157,7 @@ def repeated(program: Callable, samples: int, plates: Plates) -> Callable:
     """The program in a plate of S samples left of its own plates."""
 
     def run(*batch: Tensor) -> Any:
-        with pyro.plate("samples", samples, dim=-1 - plates.nesting):
+        with pyro.plate("_ppl_vae_samples", samples, dim=-1 - plates.nesting):
             return program(*batch)
 
     return run
