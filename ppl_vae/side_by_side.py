@@ -20,6 +20,7 @@ from ppl_vae.types import DataSpec
 __all__ = ["RunComparison", "compare_runs", "save_run_comparison"]
 
 DISCRETE = ("binary", "count", "categorical")
+SPLITS = ("test", "valid")
 MOST_TEXT = 64 * MIB
 COLUMNS = {  # in this order, as many of them as are known of some run
     "elbo": "ELBO",
@@ -81,7 +82,7 @@ def compare_runs(
     Args:
         runs: the folders, at least two.
         across_data: also runs of other data, splits or binarizations, whose numbers do not compare; the table says so.
-        samples: evaluate each run on its test data with so many samples per datum.
+        samples: evaluate each run with so many samples per datum, on test data where all have some, else on validation data.
         trust: modules, besides ppl_vae, whose classes the declarations may name.
         device: where they are evaluated.
 
@@ -99,7 +100,7 @@ def compare_runs(
             f"{_told(found, differing[0])}, so their numbers do not compare: pass across_data (--across-data) to see them side "
             "by side all the same"
         )
-    split = "test" if samples is not None else _common_split(found)
+    split = _common_split(found, anew=samples is not None)
     rows = [run.row(split, samples, tuple(trust), device) for run in found]
     if differing:
         rows = [
@@ -213,11 +214,15 @@ def _told(runs: Sequence[_Run], name: str) -> str:
     return f"the runs differ in {name}: {first.folder} has {first.shown[name]}, {other.folder} has {other.shown[name]}"
 
 
-def _common_split(runs: Sequence[_Run]) -> str:
-    for split in ("test", "valid"):
-        if all(isinstance(run.metrics.get(split), dict) for run in runs):
+def _common_split(runs: Sequence[_Run], *, anew: bool) -> str:
+    """The split that all runs have numbers of; to find them anew, runs that have none yet do not count."""
+    held = [[split for split in SPLITS if isinstance(run.metrics.get(split), dict)] for run in runs]
+    for split in SPLITS:
+        if all(split in one or (anew and not one) for one in held):
             return split
-    raise ValueError("expected runs with numbers of the same split, test or valid: evaluate them anew with samples")
+    told = ", ".join(f"{' and '.join(one) or 'none'} of {run.folder}" for run, one in zip(runs, held, strict=True))
+    advice = "fit them to data that hold out the same" if all(held) else "evaluate them anew with samples (--samples)"
+    raise ValueError(f"expected runs with numbers of the same split, test or valid, got {told}: {advice}")
 
 
 def _cell(row: Row, name: str) -> str:

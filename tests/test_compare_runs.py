@@ -93,6 +93,34 @@ def test_numbers_can_be_computed_anew(runs: dict[str, Path]) -> None:
     assert found.rows[0]["iwae"] == fit.evaluate(pv.load_data(fit.data), samples=3)["iwae"]
 
 
+def only(run: Path, to: Path, *splits: str) -> Path:
+    """A copy of a run with numbers of these splits alone."""
+    others = {"test", "valid"} - set(splits)
+    return damaged(run, to, "metrics.json", lambda content: [content.pop(split) for split in others])
+
+
+def test_what_is_advised_for_runs_without_a_common_split_works(runs: dict[str, Path], tmp_path: Path) -> None:
+    none, valid, test = (
+        only(runs["fa"], tmp_path / "_".join(["fa", *splits]), *splits) for splits in ((), ("valid",), ("test",))
+    )
+    with pytest.raises(ValueError, match=rf"the same split.* none of {none}: evaluate them anew with samples"):
+        compare_runs([runs["vae"], none])
+    assert compare_runs([runs["vae"], none], samples=2).split == "test"
+    assert compare_runs([valid, none], samples=2).split == "valid"
+    for samples in (None, 2):
+        with pytest.raises(ValueError, match=rf"the same split.* valid of {valid}, test of {test}: fit them to data"):
+            compare_runs([valid, test], samples=samples)
+
+
+def test_runs_without_test_data_are_evaluated_on_validation_data(tmp_path: Path) -> None:
+    data = pv.load_data("digits", binarize="none", test=0.0, valid=0.5)
+    for dim in (1, 2):
+        pv.save_run(pv.fit(pv.PPCA(latent_dim=dim), data, method=pv.ClosedForm()), data, tmp_path / str(dim))
+    found = compare_runs([tmp_path / "1", tmp_path / "2"], samples=2)
+    assert found.split == "valid"
+    assert found.rows[0]["n"] == len(data.valid)
+
+
 def test_the_picture(runs: dict[str, Path]) -> None:
     found = compare_runs([runs["vae"], runs["fa"]])
     figure = plots.runs(found.rows, found.histories)

@@ -66,7 +66,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("runs", type=str, nargs="*", help="run folders to put side by side; no option of a fit matters then")
     what = "also runs of other data, splits or binarizations, whose numbers do not compare"
     parser.add_argument("--across_data", "--across-data", action="store_true", help=what)
-    what = "evaluate the runs anew on their test data with so many samples per datum"
+    what = "evaluate the runs anew, on test data where all have some, with so many samples per datum"
     parser.add_argument("--samples", type=int | None, default=None, help=what)
     what = "modules of yours whose classes the runs may name"
     parser.add_argument("--trust", type=str, nargs="+", default=[], help=what)
