@@ -7,6 +7,7 @@
 ``history.jsonl``         a line per iteration, added as it is known
 ``training.safetensors``  the state of training, from which :func:`resume_run` goes on
 ``metrics.json``          ELBO, reconstruction and KL of each split
+``evaluation.json``       what ``ppl-vae evaluate --save`` found last
 ``environment.json``      versions, device, threads
 ``postmortem/``           why training did not stay finite, if it did not
 ``*.png``                 the pictures
@@ -55,6 +56,7 @@ from ppl_vae.text import MOST_TEXT, as_line, from_json, from_yaml, inside, read_
 from ppl_vae.types import DataSpec
 
 __all__ = [
+    "EVALUATION",
     "check_declared",
     "check_free",
     "check_unchanged",
@@ -66,6 +68,7 @@ __all__ = [
 ]
 
 PARTS: dict[str, type[Declaration]] = {"model": Model, "guide": Guide, "method": Method, "data": DataSource}
+EVALUATION = "evaluation.json"
 AFFINE = ("loc", "scale")
 MOST_HISTORY = 2**28  # bytes
 SLACK = 2**28  # bytes that building may take beside some times those of the weights

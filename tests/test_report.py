@@ -210,6 +210,39 @@ def test_values_that_are_no_numbers_have_a_page(copy: Path, damage: object) -> N
     assert Page(report(copy)).open == []
 
 
+def test_an_evaluation_that_was_kept_is_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, copy = pv.load_data("digits", test=0.05), tmp_path / "run"
+    guide = GUIDES["AmortizedNormal-diagonal"]
+    pv.save_run(pv.fit(vae(), data, guide=guide, method=pv.SVI(epochs=3, batch_size=512)), data, copy)
+    assert "Evaluation" not in Page(report(copy)).text
+    assert main(["evaluate", str(copy), "--samples", "3", "--latents", "--save", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads((copy / "evaluation.json").read_text()) == {**printed, "iterations": 3}
+    assert not list(copy.glob(".*partial*"))
+    page = Page(report(copy))
+    assert page.open == []
+    for word in ("Evaluation", "test: latents", "importance-weighted bound", f"{printed['test']['iwae']:.2f}"):
+        assert word in page.text, word
+    assert "as it was" not in page.text
+    (copy / "evaluation.json").write_text(json.dumps({**printed, "iterations": 2}))
+    assert "after 2 iterations; it has 3 now" in Page(report(copy)).text
+    assert main(["evaluate", str(copy), "--data", "digits", "--save"]) == 2
+    assert "leave --data or --save out" in capsys.readouterr().err
+
+
+def test_an_evaluation_of_a_stranger_is_shown_as_text_or_refused(copy: Path) -> None:
+    odd = {EVIL: {"elbo": EVIL, "iwae": 10**400, EVIL: {EVIL: EVIL}}, "unit": [EVIL], "iterations": {EVIL: 1}}
+    (copy / "evaluation.json").write_text(json.dumps(odd))
+    page = Page(report(copy))
+    assert page.open == []
+    assert EVIL in page.text
+    assert not page.named("script")
+    for text in ("[1]", "{", '{"test": {}, "test": {}}'):
+        (copy / "evaluation.json").write_text(text)
+        with pytest.raises(ValueError, match=r"evaluation\.json cannot be read"):
+            report(copy)
+
+
 def test_markup_escapes() -> None:
     assert tag("p", "<", tag("b", "&"), title='"') == '<p title="&quot;">&lt;<b>&amp;</b></p>'
 

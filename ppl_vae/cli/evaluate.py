@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json as text
 import sys
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -12,6 +14,7 @@ from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import print_json
 from ppl_vae.evaluate import AIS, Gaps
+from ppl_vae.inference.state import replaced
 
 __all__ = ["options", "run"]
 
@@ -33,12 +36,15 @@ def run(
     sample_quality: bool,
     probe: bool,
     limit: int | None,
+    save: bool,
     seed: int,
     device: str,
     trust: list[str],
     json: bool,
 ) -> None:
     """Say how good a run is on data, in nats per datum."""
+    if save and data is not None:
+        raise ValueError("--save keeps what is found on the run's own data in its folder: leave --data or --save out")
     fitted = runs.load_run(run, trust=trust, device=device)
     name, rows = rows_of(fitted, data, data_root, split or ("test" if data is None else "all"))
     wanted: dict[str, Any] = {"gaps": search if gaps else False, "ais": annealing if ais else False}
@@ -52,13 +58,21 @@ def run(
     if probe:
         train = fitted.rows(fitted.data, "train")
         parts["probe"] = fitted.probe(train, rows, labels_per_class=_few(train.labels), seed=seed)
+    content = {name: {**numbers, **parts}, "unit": runs.UNIT}
+    if save:
+        _save(Path(run) / runs.EVALUATION, {**content, "iterations": len(fitted.history)})
     if json:
-        return print_json({name: {**numbers, **parts}, "unit": runs.UNIT})
+        return print_json(content)
     print(f"{fitted.model}\n{fitted.guide}")
     for title, part in {name: numbers, **parts}.items():
         unit = "" if title in ("probe", "sample_quality") else f", {runs.UNIT}"
         _print_numbers(f"{title.replace('_', ' ')}{unit}", part)
     return None
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    with replaced(path) as partial:
+        partial.write_text(text.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _few(labels: Tensor) -> list[int]:
@@ -81,6 +95,8 @@ def options(parser: ArgumentParser) -> None:
     what = "accuracy of a linear classifier of the codes, also with few labels"
     parser.add_argument("--probe", action="store_true", help=what)
     parser.add_argument("--limit", "--n", type=int | None, default=None, help="only the first so many data")
+    what = f"keep the numbers in {runs.EVALUATION} of the run, which its report shows"
+    parser.add_argument("--save", action="store_true", help=what)
     parser.add_class_arguments(Gaps, "search", help="how the best q of each datum is looked for, with --gaps")
     parser.add_class_arguments(AIS, "annealing", help="how it is annealed, with --ais")
 

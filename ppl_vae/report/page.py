@@ -17,7 +17,7 @@ from ppl_vae.report.markup import Markup, joined, table, tag
 from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
 from ppl_vae.report.words import METRICS, PICTURES, number, with_error
-from ppl_vae.runs import PARTS
+from ppl_vae.runs import EVALUATION, PARTS
 from ppl_vae.text import MIB, as_line, from_json, from_yaml, read_text
 from ppl_vae.types import score_of
 
@@ -66,6 +66,7 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
 def _page(run: Path, trust: Iterable[str]) -> str:
     declared = _read(run / "config.yaml", from_yaml, {})
     metrics = _read(run / "metrics.json", from_json, {})
+    evaluation = _read(run / EVALUATION, from_json, {})
     history = _read(run / "history.jsonl", _rows, [])
     environment = _read(run / "environment.json", from_json, {})
     title = run.resolve().name
@@ -80,6 +81,7 @@ def _page(run: Path, trust: Iterable[str]) -> str:
     sections = {
         "Model": _model(declared, tuple(trust)),
         "Numbers": _numbers(metrics),
+        "Evaluation": _evaluation(evaluation, len(history)),
         "Training": _training(run, history),
         "Pictures": _pictures(run, (name for name in _names(run) if name not in CURVES)),
         "Run it again": _again(run, declared),
@@ -161,6 +163,24 @@ def _numbers(metrics: Mapping[str, Any]) -> list[Markup]:
     words = [(METRICS[name]) for name in names if name in METRICS]
     meaning = tag("dl", *(joined((tag("dt", label), tag("dd", what))) for label, what in words), class_="words")
     return [table(unit, ["", *splits], rows), tag("details", tag("summary", "What the numbers mean"), meaning)]
+
+
+def _evaluation(evaluation: Mapping[str, Any], iterations: int) -> list[Markup]:
+    """What was found since, with a word if the fit went on after it."""
+    then = evaluation.get("iterations", iterations)
+    told = f"Of the run as it was after {number(then)} iterations; it has {iterations} now."
+    return [*([tag("p", told, class_="note")] if then != iterations else []), *_numbers(_columns(evaluation))]
+
+
+def _columns(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The unit, and each split's numbers; those of its codes, samples and probe in columns of their own."""
+    found = {"unit": evaluation["unit"]} if "unit" in evaluation else {}
+    for split, numbers in evaluation.items():
+        if isinstance(numbers, dict):
+            parts = {name: part for name, part in numbers.items() if isinstance(part, dict)}
+            found[split] = {name: value for name, value in numbers.items() if name not in parts}
+            found |= {f"{split}: {name.replace('_', ' ')}": part for name, part in parts.items()}
+    return found
 
 
 def _training(run: Path, history: Sequence[Mapping[str, Any]]) -> list[Markup]:

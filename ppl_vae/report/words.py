@@ -30,6 +30,17 @@ METRICS = {
     "marginal_kl": ("marginal KL", "KL(q(z) || p(z)), from the aggregate posterior to the prior."),
     "total_correlation": ("total correlation", "How far the dimensions of the aggregate posterior are from independent."),
     "dimension_wise_kl": ("dimension-wise KL", "How far each dimension's aggregate posterior is from the prior, summed."),
+    "accuracy": ("accuracy of a probe", "Of a linear classifier of the codes, on these data."),
+    "mmd2": ("squared MMD", "Kernel distance of samples and data, near 0 where they are alike (Gretton et al. 2012)."),
+    "mmd_p_value": ("p-value of MMD", "Small where samples and data can be told apart."),
+    "classifier_accuracy": (
+        "accuracy of a classifier test",
+        "Of samples against data: 1/2 is best (Lopez-Paz and Oquab 2017).",
+    ),
+    "classifier_p_value": ("p-value of the classifier", "Small where samples and data can be told apart."),
+    "precision": ("precision", "The share of samples on the data's manifold (Kynkäänniemi et al. 2019)."),
+    "recall": ("recall", "The share of data on the samples' manifold (Kynkäänniemi et al. 2019)."),
+    "frechet_distance": ("Fréchet distance", "Of the normal approximations of samples and data."),
     "n": ("data", "How many data the numbers are means over."),
     "samples": ("samples", "Draws of the latent variables per datum."),
 }
