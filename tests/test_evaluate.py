@@ -659,7 +659,7 @@ def test_a_bound_that_is_not_finite_is_named(name: str, monkeypatch: pytest.Monk
         pv.evaluate(built(vae()), data.test, samples=2, ais=name == "ais", gaps=name == "local ELBO")
 
 
-def test_images_of_levels_and_counts_have_bits_per_dim() -> None:
+def test_images_of_bits_levels_and_counts_have_bits_per_dim() -> None:
     x = rows("categorical", N)
     model = vae(likelihood=pv.Categorical(levels=6))
     fitted = pv.fit(model, pv.load_data(x.numpy(), kind="categorical"), method=pv.SVI(epochs=1))
@@ -670,6 +670,23 @@ def test_images_of_levels_and_counts_have_bits_per_dim() -> None:
     numbers = counts.evaluate(rows("count", N))
     assert numbers["bits_per_dim"] == pytest.approx(-numbers["elbo"] / dimensions / math.log(2))
     assert numbers["bits_per_dim_se"] > 0
+    bits = pv.fit(vae(), pv.load_data(rows("binary", N).numpy()), method=pv.SVI(epochs=1)).evaluate(rows("binary", N))
+    assert bits["bits_per_dim"] == pytest.approx(-bits["elbo"] / dimensions / math.log(2))
+
+
+def test_gaps_on_the_command_line_bring_the_samples_that_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("data.npy", rows("binary", 60).numpy())
+    guide = ["--guide", "AmortizedNormal", "--guide.encoder.hidden", "[5]"]
+    small = ["--model.latent_dim", "2", "--model.decoder.hidden", "[5]", *guide]
+    assert cli.main(["fit", "--data", "data.npy", *small, "--method.epochs", "1", "--quiet", "--out", "run"]) == 0
+    capsys.readouterr()
+    assert cli.main(["evaluate", "run", "--gaps", "--search.max_steps", "50", "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)["test"]
+    assert numbers["samples"] == 1000
+    assert numbers["gap_reference"] == "iwae"
 
 
 def test_a_limit_takes_the_first_data(factors: pv.inference.Fit, data: pv.Data) -> None:

@@ -19,6 +19,7 @@ from ppl_vae.inference.state import replaced
 __all__ = ["options", "run"]
 
 FEW_LABELS = (1, 10, 100)  # per class
+MANY = 1000  # samples for the log p(x) that gaps are counted from
 
 
 def run(
@@ -27,7 +28,7 @@ def run(
     data: str | None,
     data_root: str | None,
     split: str | None,
-    samples: int,
+    samples: int | None,
     gaps: bool,
     ais: bool,
     search: Gaps,
@@ -48,6 +49,8 @@ def run(
     fitted = runs.load_run(run, trust=trust, device=device)
     name, rows = rows_of(fitted, data, data_root, split or ("test" if data is None else "all"))
     wanted: dict[str, Any] = {"gaps": search if gaps else False, "ais": annealing if ais else False}
+    if samples is None:
+        samples = MANY if gaps and not (ais or hasattr(fitted.pair.model, "log_prob")) else 1
     numbers = fitted.evaluate(rows, samples=samples, **wanted, limit=limit, seed=seed)
     rows = rows if limit is None else rows[:limit]
     parts: dict[str, dict[str, Any]] = {}
@@ -85,7 +88,8 @@ def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     run_options(parser)
     data_options(parser, default="test for the run's own data, all for others")
-    parser.add_argument("--samples", type=int, default=1, help="samples per datum; above 1 gives the importance-weighted bound")
+    what = f"samples per datum, above 1 for the importance-weighted bound; 1, or {MANY} for gaps that need a log p(x)"
+    parser.add_argument("--samples", type=int | None, default=None, help=what)
     parser.add_argument("--gaps", action="store_true", help="log p(x) - ELBO as approximation and amortization gap")
     parser.add_argument("--ais", action="store_true", help="annealed importance sampling, between two bounds where possible")
     what = "what the codes hold: active units, KL by dimension, mutual information, total correlation"

@@ -211,9 +211,9 @@ class Fit:
         A model that is conditioned on labels takes those of the split, or ``y``: class numbers or names ``(B,)``. Of data of
         which a part is its condition, the rest is scored.
 
-        Dequantized data, data of discrete levels and images of counts also get ``bits_per_dim``, of the tightest bound there
-        is and by the mean number of entries that a datum has. With 1000 samples or more a remark warns if the weights of more
-        than a tenth of the data are not to be trusted.
+        Dequantized data, data of discrete levels and images of bits or counts also get ``bits_per_dim``, of the tightest bound
+        there is and by the mean number of entries that a datum has. With 1000 samples or more a remark warns if the weights of
+        more than a tenth of the data are not to be trusted.
         """
         split = self._split(data, y)
         with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
@@ -234,8 +234,8 @@ class Fit:
 
     def _tightest(self, numbers: dict[str, Any]) -> str:
         """The name of the tightest bound on the log-probability of discrete data; empty for densities and for points."""
-        counted = self.spec.kind == "count" and len(self.spec.event_shape) == 3
-        if not (self.transform.dequantize or self.spec.kind == "categorical" or counted):
+        image = self.spec.kind in ("binary", "count") and len(self.spec.event_shape) == 3
+        if not (self.transform.dequantize or self.spec.kind == "categorical" or image):
             return ""
         if "log_likelihood" in numbers:
             return "log_likelihood"
