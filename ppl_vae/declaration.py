@@ -11,11 +11,13 @@ any other can stand, a user's own included.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
+import operator
 import sys
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -44,6 +46,17 @@ class Declaration:
             hint = types.get(name, Any)
             require(_is_a(value, hint), f"{name}: {_type_name(hint)}", value)
         return super().__new__(cls)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__post_init__" in cls.__dict__:
+            type.__setattr__(cls, "__post_init__", _of_plain(cls.__post_init__))
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name, None)
+            if (plain := _python(value)) is not value:
+                object.__setattr__(self, field.name, plain)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only: ``{"class_path": ..., "init_args": {...}}`` for a family member, else just the fields."""
@@ -181,7 +194,7 @@ def _field_types(cls: Any) -> dict[str, Any]:
 def _is_a(value: Any, hint: Any) -> bool:
     """Whether a value is of a declared type, a list standing for a tuple and numpy's numbers for Python's.
 
-    What a ``Literal`` may be its class says best; of types that are not plain only ``None`` is told apart.
+    Which number or text a ``Literal`` may be its class says best; of types that are not plain only ``None`` is told apart.
     """
     arguments = typing.get_args(hint)
     origin = typing.get_origin(hint) or hint
@@ -193,6 +206,8 @@ def _is_a(value: Any, hint: Any) -> bool:
     if origin is tuple:
         item = arguments[0] if arguments else Any
         return isinstance(value, (tuple, list)) and (arguments[1:] != (...,) or all(_is_a(each, item) for each in value))
+    if origin is typing.Literal:
+        return isinstance(value, (str, Real))
     if origin is str or (isinstance(origin, type) and issubclass(origin, Declaration)):
         return isinstance(value, origin)
     return value is None if hint in (None, NoneType) else hint is Any or value is not None
@@ -221,9 +236,27 @@ def _class_path(cls: type) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Declaration):
         return value.to_dict()
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (bool, str)) or value is None:
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else _python(value)
+
+
+def _of_plain(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A ``__post_init__`` that meets numpy's numbers and text as Python's."""
+
+    @functools.wraps(check)
+    def checked(self: Declaration) -> None:
+        Declaration.__post_init__(self)
+        check(self)
+
+    return checked
+
+
+def _python(value: Any) -> Any:
+    """The value itself, or in place of numpy's numbers and text, which neither YAML nor JSON knows, Python's."""
+    if type(value) in (tuple, list):
+        plain = type(value)(map(_python, value))
+        return value if all(map(operator.is_, plain, value)) else plain
+    if isinstance(value, bool) or type(value) in (int, float, str):
         return value
-    # numpy's numbers, which YAML does not know
+    if isinstance(value, str):
+        return str.__str__(value)
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -291,3 +292,27 @@ def test_fields_are_keywords_and_known() -> None:
         pv.VAE(latent=8)
     with pytest.raises(TypeError, match="abstract"):
         pv.Prior()
+
+
+# --- what numpy gives -----------------------------------------------------------------------------------------------------
+
+
+def test_numbers_and_text_of_numpy_become_pythons() -> None:
+    svi = pv.SVI(epochs=np.int64(2), learning_rate=np.float32(0.5), optimizer=np.str_("sgd"))
+    assert [type(value) for value in (svi.epochs, svi.learning_rate, svi.optimizer)] == [int, float, str]
+    assert svi == pv.SVI(epochs=2, learning_rate=0.5, optimizer="sgd")
+    assert [type(width) for width in pv.MLP(hidden=(np.int32(3), 4)).hidden] == [int, int]
+
+
+@pytest.mark.parametrize("value", [["adam"], {"adam": 1}, {"adam"}, np.array(["adam", "sgd"]), torch.zeros(2), len])
+@pytest.mark.parametrize("name", ["optimizer", "schedule", "alternate", "compile", "precision", "on_nonfinite"])
+def test_a_choice_is_one_word(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"expected {name}: ") as caught:
+        pv.SVI(**{name: value})
+    one_line(caught)
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.0, "yes"])
+def test_numbers_do_not_stand_for_true_and_false(value: object) -> None:
+    with pytest.raises(ValueError, match="a compile that is auto, true or false, got"):
+        pv.SVI(compile=value)

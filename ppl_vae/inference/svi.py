@@ -88,7 +88,8 @@ class SVI(Method):
         require(self.clip_norm is None or self.clip_norm > 0, "a positive clip_norm", self.clip_norm)
         require(self.alternate in (None, "steps", "epochs"), "to alternate steps or epochs", self.alternate)
         require(self.alternate != "epochs" or self.epochs >= 2, "at least 2 epochs to alternate", self.epochs)
-        require(self.compile in ("auto", True, False), "a compile that is auto, true or false", self.compile)
+        fits = isinstance(self.compile, bool) or self.compile == "auto"  # 1 equals True, and YAML would bring it back as 1
+        require(fits, "a compile that is auto, true or false", self.compile)
         require(self.precision in ("32", "bf16", "tf32"), "a precision of 32, bf16 or tf32", self.precision)
         policies = get_args(OnNonFinite)
         require(self.on_nonfinite in policies, f"an on_nonfinite of {', '.join(policies)}", self.on_nonfinite)
