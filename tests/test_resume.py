@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -347,6 +348,109 @@ def test_a_damaged_state_is_refused_in_one_line(begun: Path, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_without_a_state_is_not_resumed(tmp_path: Path) -> None:
+    """It would begin anew, and remove what is finished."""
+    run = pv.save_run(pv.fit(vae(), DATA, guide=GUIDE, method=SVI), DATA, tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    for longer in (SVI, dataclasses.replace(SVI, epochs=5)):
+        with pytest.raises(ValueError, match=r"is finished, and keeps no state to go on from: fit again \(--overwrite\)"):
+            pv.resume_run(run, method=longer, data=DATA)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    with Keeper(tmp_path / "run", overwrite=True):  # the refused ones left no lock
+        pass
+
+
+def test_the_second_of_two_keepers_does_not_replace_what_the_first_finished(tmp_path: Path) -> None:
+    first, second = Keeper(tmp_path / "run"), Keeper(tmp_path / "run")
+    fit = pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=first)
+    with pytest.raises(ValueError, match="already holds a run"):
+        pv.fit(vae(), DATA, guide=GUIDE, method=dataclasses.replace(SVI, seed=9), out=second)
+    assert bits(pv.load_run(tmp_path / "run")) == bits(fit)
+
+
+def test_a_longer_fit_that_died_at_once_is_not_finished(tmp_path: Path) -> None:
+    whole = pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=tmp_path / "run")
+    pv.save_run(whole, DATA, tmp_path / "run")
+
+    def die(row: Row) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        pv.resume_run(tmp_path / "run", method=dataclasses.replace(SVI, epochs=4), data=DATA, progress=die)
+    assert not {"model.safetensors", "metrics.json"} & {path.name for path in (tmp_path / "run").iterdir()}
+    with pytest.warns(Remark, match="is not finished: this is its state after 2 iterations"):
+        assert bits(pv.load_run(tmp_path / "run")) == bits(whole)
+
+
+def test_a_folder_that_was_replaced_meanwhile_is_told(tmp_path: Path) -> None:
+    def replace(row: Row) -> None:
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        (tmp_path / "run").mkdir()
+
+    with pytest.raises(OSError, match=r"run was replaced or removed while a fit wrote it"):
+        pv.fit(vae(), DATA, guide=GUIDE, method=dataclasses.replace(SVI, epochs=1), out=tmp_path / "run", progress=replace)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_row_that_a_full_disk_does_not_take_is_told_in_words(tmp_path: Path) -> None:
+    class Full(Keeper):
+        def _begin(self) -> None:
+            super()._begin()
+            assert self._history is not None
+            self._history.close()
+            self._history = Path("/dev/full").open("a")  # noqa: SIM115
+
+    with pytest.raises(OSError, match=r"history.jsonl could not be written \(No space left on device\); the last state"):
+        pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=Full(tmp_path / "run"))
+
+
+def test_what_numpy_counted_is_kept(tmp_path: Path) -> None:
+    method = dataclasses.replace(SVI, epochs=np.int64(1), batch_size=np.int64(23), learning_rate=np.float64(0.01))
+    pv.fit(vae(), DATA, guide=GUIDE, method=method, out=tmp_path / "svi")
+    assert pv.load_run(tmp_path / "svi").method == method
+    method = pv.EM(max_iterations=np.int64(2), tolerance=np.float32(0.0))
+    pv.fit(pv.FactorAnalysis(latent_dim=np.int64(2)), REAL, method=method, out=tmp_path / "em")
+    assert states.read_state(tmp_path / "em" / STATE).facts["max_iterations"] == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("learning_rate: null", "learning_rate: 0.5"), ("optimizer: adam", "optimizer: sgd")]
+)
+def test_an_edited_declaration_is_refused(before: str, after: str, begun: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(begun, tmp_path / "run"))
+    config = (run / "config.yaml").read_text()
+    assert before in config
+    (run / "config.yaml").write_text(config.replace(before, after))
+    with pytest.raises(ValueError, match=rf"goes on only as it was begun \(method.{after.split(':')[0]} was .*, now") as caught:
+        pv.resume_run(run, data=DATA)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_larger_than_the_memory_is_refused_before_it_is_read(begun: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(begun, tmp_path / "run"))
+    os.truncate(run / STATE, 2**43)
+    with pytest.raises(ValueError, match=r"expected at most .* GiB, the free memory, got 8.19e\+03 GiB"):
+        pv.resume_run(run, data=DATA)
+
+
+def test_a_state_that_memory_does_not_take_is_told(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(states, "safe_open", exhausted)
+    with pytest.raises(ValueError, match="is no training state: MemoryError"):
+        pv.resume_run(begun, data=DATA)
+
+
+def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / f".it.partial-{os.getpid()}").symlink_to(tmp_path / "mine")
+    with states.replaced(tmp_path / "it") as partial:
+        partial.write_text("new")
+    assert ((tmp_path / "it").read_text(), (tmp_path / "mine").read_text()) == ("new", "precious")
+
+
 # --- signals --------------------------------------------------------------------------------------------------------------
 
 
@@ -360,6 +464,11 @@ def test_a_signal_waits_for_the_end_of_the_step(number: signal.Signals, code: in
     assert signal.getsignal(number) == before
     assert len(states.read_state(tmp_path / "run" / STATE).history) == 1
     same(pv.resume_run(tmp_path / "run", data=DATA), whole)
+
+
+def test_the_line_that_says_how_to_go_on_is_for_a_shell() -> None:
+    told = str(pv.Interrupted(Path("my runs/lr=0.1"), signal.SIGTERM))
+    assert told.endswith("ppl-vae fit --resume 'my runs/lr=0.1'")
 
 
 # --- the command line -----------------------------------------------------------------------------------------------------
@@ -381,6 +490,9 @@ def test_fit_out_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert cli.main(["fit", "--resume", "half", "--quiet"]) == 0
     assert Path("half/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
     assert {path.name for path in Path("half").iterdir()} == {path.name for path in Path("whole").iterdir()}
+    Path("half").rename("lr=0.1")
+    assert cli.main(["fit", "--resume", "lr=0.1", "--quiet"]) == 0
+    Path("lr=0.1").rename("half")
     assert cli.main(["fit", "--resume", "half", "--method.epochs", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["iterations"] == 3
     for arguments, message in {

@@ -64,7 +64,7 @@ def expand(arguments: list[str]) -> list[str]:
 
 def _resumed(arguments: list[str]) -> list[str]:
     """The declaration of a run that is to be resumed, as options to start from, once its classes were found trustworthy."""
-    words = [word for argument in arguments for word in argument.split("=", 1)]
+    words = [word for given in arguments for word in (given.split("=", 1) if given.startswith("--") else [given])]
     if "--resume" not in words[:-1]:
         return []
     folder = words[words.index("--resume") + 1]

@@ -32,6 +32,7 @@ from ppl_vae.inference.keeper import NOWHERE, Keeper, Nowhere
 from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Method, Row
 from ppl_vae.inference.progress import Progress, progress_bar
+from ppl_vae.inference.same import fixed
 from ppl_vae.inference.state import fingerprint
 from ppl_vae.inference.svi import SVI
 from ppl_vae.inference.track import Track, tracking
@@ -44,6 +45,7 @@ __all__ = ["build", "default_guide", "fit", "watched"]
 
 # Guides of latent variables that no bijection maps to real vectors, by the prior's support.
 WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
+PARTS = ("model", "guide", "method", "data")
 EXAMPLES = {"model": "VAE(), or a Pyro program", "guide": "AmortizedNormal(), or a Pyro program", "method": "SVI()"}
 
 
@@ -144,7 +146,8 @@ def watched(
         )
         _check_data(model, pair, data)
         if keeper.folder is not None:
-            keeper.describe(describe(fit, data), {"data": fingerprint(data.train), "device": data.train.device.type})
+            facts = {"data": fingerprint(data.train), "device": data.train.device.type}
+            keeper.describe(describe(fit, data), facts, fixed({name: getattr(fit, name) for name in PARTS}))
         if warm_start is not None:
             _take_over(pair, warm_start, guide)
         if hasattr(pair.model, "prepare") and "model" not in pair.warm:

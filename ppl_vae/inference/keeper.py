@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import threading
@@ -17,9 +18,10 @@ from typing import Any, Literal, Self, TextIO
 from torch import Tensor
 
 from ppl_vae.inference.method import Row
-from ppl_vae.inference.state import State, read_state, replaced, write_state, write_tensors
+from ppl_vae.inference.same import differences
+from ppl_vae.inference.state import State, read_state, replaced, taking_over, write_state, write_tensors
 
-__all__ = ["NOWHERE", "STATE", "Interrupted", "Keeper", "Nowhere", "check_free"]
+__all__ = ["NOWHERE", "STATE", "Interrupted", "Keeper", "Nowhere", "check_free", "held"]
 
 STATE = "training.safetensors"
 FINISHED = ("model.safetensors", "metrics.json")
@@ -42,7 +44,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, folder: Path, number: int) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; the state is kept, go on with: ppl-vae fit --resume {folder}")
+        super().__init__(f"stopped by {name}; the state is kept, go on with: ppl-vae fit --resume {shlex.quote(str(folder))}")
         self.code = 128 + number
 
 
@@ -58,7 +60,7 @@ class Nowhere:
     def __exit__(self, *error: object) -> None:
         return None
 
-    def describe(self, files: Mapping[str, str], facts: Mapping[str, Any]) -> None:
+    def describe(self, files: Mapping[str, str], facts: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
         """Be told what the fit is."""
 
     def listening(self) -> contextlib.AbstractContextManager:
@@ -102,6 +104,7 @@ class Keeper(Nowhere):
             raise ValueError(f"expected a state to be kept every so many seconds, at least 0, got {every}")
         self.folder: Path = Path(folder) if resume else check_free(folder, overwrite=overwrite)
         self.every = every
+        self.overwrite = overwrite
         self.resume = resume
         self.asked: int | None = None
         self._files: dict[str, str] = {}
@@ -112,35 +115,55 @@ class Keeper(Nowhere):
         self._history: TextIO | None = None
 
     def __enter__(self) -> Self:
+        self._lock = _made(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"{self.folder} cannot be made: {error.strerror}; choose another folder") from None
-        self._lock = _locked(self.folder)
-        if self.resume and (self.folder / STATE).exists():
-            self.kept = read_state(self.folder / STATE)
+            self._look()
+        except BaseException:
+            os.close(self._lock)
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        os.close(self._lock)
         if self._history is not None:
-            self._history.close()
+            with contextlib.suppress(OSError):  # what a full disk did not take is tried again, after it was told
+                self._history.close()
         with contextlib.suppress(OSError):
+            self._check_there()
             self.folder.rmdir()  # only if nothing was written
+        os.close(self._lock)
 
-    def describe(self, files: Mapping[str, str], facts: Mapping[str, Any]) -> None:
+    def _look(self) -> None:
+        """Read the state to go on from; or see that the folder is still free, now that nobody else can begin there."""
+        if not self.resume:
+            check_free(self.folder, overwrite=self.overwrite)
+        elif (self.folder / STATE).exists():
+            self.kept = read_state(self.folder / STATE)
+        elif (self.folder / FINISHED[0]).exists():
+            raise ValueError(
+                f"{self.folder} is finished, and keeps no state to go on from: fit again (--overwrite) or to another folder"
+            )
+
+    def describe(self, files: Mapping[str, str], facts: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
         """Be told what the fit is.
 
         Args:
             files: texts to write beside the state, by name.
             facts: what must be the same when the fit goes on: its data, its device.
+            declared: the declared fields that must be, by name; the folder's own text may have been changed meanwhile.
 
         Raises:
-            ValueError: the kept state is of other data or of another kind of device.
+            ValueError: the kept state is of other data, of another kind of device, or of another declaration.
         """
-        self._files, self._facts = dict(files), dict(facts)
-        for name, value in self._facts.items() if self.kept else ():
-            before = self.kept.facts.get(name) if self.kept else None
+        self._files, self._facts = dict(files), {**facts, "declared": dict(declared)}
+        kept = self.kept.facts if self.kept else self._facts
+        with taking_over(self.kept):
+            differ = differences(kept.get("declared", declared), declared)
+        if differ:
+            raise ValueError(
+                f"{self.folder} goes on only as it was begun ({differ}): declare that again, or fit to another folder"
+            )
+        for name, value in facts.items():
+            before = kept.get(name)
             if before != value:
                 raise ValueError(
                     f"{self.folder} was begun with another {name} ({before}, now {value}), so it cannot go on to the same "
@@ -182,9 +205,10 @@ class Keeper(Nowhere):
         """Put a state in the place of the last.
 
         Raises:
-            OSError: it cannot be written; the last one is untouched.
+            OSError: it cannot be written; the last one is untouched. Or the folder is no longer the one that was begun.
             Interrupted: a signal asked to stop.
         """
+        self._check_there()
         write_state(state._replace(facts=state.facts | self._facts), self.folder / STATE)
         for name in FINISHED:  # of a fit that was shorter
             (self.folder / name).unlink(missing_ok=True)
@@ -208,17 +232,25 @@ class Keeper(Nowhere):
 
     def finish(self, tensors: Mapping[str, Tensor], history: list[Row]) -> None:
         """Write ``model.safetensors``, and the history that belongs to it."""
+        self._check_there()
         self._write("history.jsonl", _lines(history))
         write_tensors(tensors, self.folder / "model.safetensors")
+
+    def _check_there(self) -> None:
+        """Raise ``OSError`` if another folder, or none, lies where the locked one did: nobody would find what is written."""
+        if not _is_locked(self.folder, self._lock):
+            raise OSError(f"{self.folder} was replaced or removed while a fit wrote it: fit again, to another folder")
 
     def _begin(self) -> None:
         """Write what is known before the end; a run that may be replaced goes now.
 
-        Whenever the process dies the folder is still known as a run, or as one that was hardly begun.
+        Whenever the process dies the folder is still known as a run, or as one that was hardly begun; one that goes on is not
+        finished from now on, because its weights would be taken for those of the longer fit.
         """
         self._begun = True
+        self._check_there()
         for path in self.folder.iterdir():
-            if _partial(path) or not (self.resume or path.name in SIGNATURES["run"]):
+            if _partial(path) or (path.name in FINISHED if self.resume else path.name not in SIGNATURES["run"]):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         self._write("history.jsonl", _lines(self.kept.history if self.kept else []))
         for name, text in reversed(self._files.items()):
@@ -251,8 +283,8 @@ def check_free(path: str | Path, *, overwrite: bool, kind: Literal["run", "compa
 
 
 def _hardly_begun(folder: Path) -> bool:
-    """Whether a folder is empty, or a fit died while it wrote its first files."""
-    names = {path.name for path in folder.iterdir() if not _partial(path)}
+    """Whether a folder is empty, or a fit died while it wrote its first files or because of its first step."""
+    names = {path.name for path in folder.iterdir() if not (_partial(path) or _postmortem(path))}
     history = folder / "history.jsonl"
     return not names or (names <= {"data.json", "history.jsonl"} and history.is_file() and history.stat().st_size == 0)
 
@@ -260,6 +292,50 @@ def _hardly_begun(folder: Path) -> bool:
 def _partial(path: Path) -> bool:
     """Whether a file was being written when its process died."""
     return path.name.startswith(".") and ".partial-" in path.name
+
+
+def _postmortem(path: Path) -> bool:
+    """Whether this is what a fit left that did not stay finite."""
+    ours = path.name == "postmortem" and path.is_dir() and not path.is_symlink()
+    return ours and all(file.match("epoch-*-step-*.*") or _partial(file) for file in path.iterdir())
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A context in which nobody else fits to a folder, if it is there.
+
+    Raises:
+        ValueError: somebody does.
+    """
+    if not folder.is_dir():
+        yield
+        return
+    descriptor = _locked(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _made(folder: Path) -> int:
+    """The lock of a folder that is made if it is not there; one that another fit removes meanwhile is made again."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = _locked(folder)
+        except OSError as error:
+            raise OSError(f"{folder} cannot be made: {error.strerror}; choose another folder") from None
+        if _is_locked(folder, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_locked(folder: Path, descriptor: int) -> bool:
+    """Whether a lock is that of the folder which lies there now; where there are no locks, whether any does."""
+    try:
+        return os.name == "nt" or os.path.samestat(folder.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _locked(folder: Path) -> int:

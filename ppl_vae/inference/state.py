@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,15 +18,18 @@ from torch import Tensor
 
 from ppl_vae.data import Split
 from ppl_vae.inference.method import Row
+from ppl_vae.memory import require_memory
 from ppl_vae.text import as_line, from_json, inside
 
 __all__ = [
     "State",
+    "beside",
     "fingerprint",
     "put_random",
     "random_state",
     "read_state",
     "replaced",
+    "sync",
     "taking_over",
     "write_state",
     "write_tensors",
@@ -65,11 +69,12 @@ def read_state(path: Path) -> State:
     """A state as it was written; nothing outside of its folder is read.
 
     Raises:
-        ValueError: a damaged file, or a link that leads out of the folder.
+        ValueError: a damaged file, more than fits into memory, or a link that leads out of the folder.
     """
     path = inside(path.parent, path.name)
     if not path.is_file():  # a pipe would be waited for
         raise ValueError(f"{path} is no training state: expected a file")
+    require_memory(path.stat().st_size, str(path))
     try:
         with safe_open(path, "pt") as file:
             told = {key: from_json(value) for key, value in file.metadata().items()}
@@ -79,7 +84,7 @@ def read_state(path: Path) -> State:
                 raise ValueError("expected facts, strides and rows of the history by name")
             tensors = {key: _laid_out(file.get_tensor(key), strides.get(key)) for key in file.keys()}  # noqa: SIM118
         return State(tensors, facts, history)
-    except (OSError, SafetensorError, *STRANGE) as error:
+    except (MemoryError, OSError, SafetensorError, *STRANGE) as error:
         raise ValueError(f"{path} is no training state: {type(error).__name__} {as_line(error)}") from None
 
 
@@ -131,12 +136,12 @@ def replaced(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; what was there is untouched.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = beside(path, "partial")
     try:
         yield partial
-        _sync(partial)
+        sync(partial)
         partial.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise OSError(f"{path} could not be written ({reason}); what was there before is untouched") from error
@@ -145,7 +150,12 @@ def replaced(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def _sync(path: Path) -> None:
+def beside(path: Path, what: str) -> Path:
+    """A name in the same folder that nobody can know before, so that no link to elsewhere lies there."""
+    return path.with_name(f".{path.name}.{what}-{secrets.token_hex(8)}")
+
+
+def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of files, lies on the disk."""
     if path.is_dir() and os.name == "nt":
         return  # which has no such call for folders
