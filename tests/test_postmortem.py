@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import signal
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyro
@@ -21,6 +24,7 @@ import ppl_vae.inference.step
 from benchmarks import faults
 from ppl_vae.inference.keeper import STATE
 from ppl_vae.inference.method import Remark
+from ppl_vae.inference.postmortem import Postmortem
 from ppl_vae.inference.state import read_state
 from ppl_vae.inference.training import Training
 
@@ -151,6 +155,79 @@ def test_going_on_after_a_rewind_is_the_same_after_a_resume(tmp_path: Path) -> N
     assert fit.history[0]["learning_rate"] == 1e3
     assert fit.history[1]["learning_rate"] < 1e2
     assert read_state(tmp_path / "run" / STATE).facts["damping"] <= 0.1
+
+
+SPOILT = data_of(faults._rows())
+
+
+def spoiling(monkeypatch: pytest.MonkeyPatch, *places: int) -> None:
+    """Let the steps before these places of the first epoch leave NaN."""
+    step = Training.step
+
+    def spoil(self: Training, block: list[Tensor], rows: Tensor) -> None:
+        step(self, block, rows)
+        if self.damping == 1.0 and self.epoch == 0 and self.taken in places:
+            with torch.no_grad():
+                self.parameters[0].view(-1)[0] = math.nan
+
+    monkeypatch.setattr(Training, "step", spoil)
+
+
+def stopped(folder: Path, left: int, method: pv.SVI) -> None:
+    """A run folder whose fit was asked to stop after so many states."""
+
+    class Impatient(pv.Keeper):
+        def keep(self, state: Any) -> None:
+            self.asked = signal.SIGTERM if state.facts["taken"] >= left else None
+            super().keep(state)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Remark)
+        with pytest.raises(pv.Interrupted):
+            pv.fit(faults.VAE, SPOILT, guide=faults.AMORTIZED, method=method, out=Impatient(folder, every=0.0))
+
+
+def test_a_resume_remembers_the_tries_of_its_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ppl_vae.inference.guard.MOST, "skip", 1)
+    spoiling(monkeypatch, 2, 4)
+    stopped(tmp_path / "run", 3, dataclasses.replace(SVI, learning_rate=1e-3, on_nonfinite="skip"))
+    with pytest.raises(pv.NonFiniteError, match="after 1 tries"):
+        pv.resume_run(tmp_path / "run", data=SPOILT)
+
+
+def test_a_resume_after_a_rewind_tells_the_learning_rate_that_the_epoch_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiling(monkeypatch, 2)
+    stopped(tmp_path / "run", 3, dataclasses.replace(SVI, learning_rate=1e-3, on_nonfinite="rewind", epochs=2))
+    first, second = (row["learning_rate"] for row in pv.resume_run(tmp_path / "run", data=SPOILT).history)
+    assert first == 1e-3
+    assert second <= 1e-4
+
+
+def test_a_full_disk_does_not_hide_why_training_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Postmortem, "save", full)
+    method = dataclasses.replace(SVI, learning_rate=1e3)
+    with (
+        pytest.warns(Remark, match="no post-mortem is written: .*No space left on device"),
+        pytest.raises(pv.NonFiniteError) as caught,
+    ):
+        pv.fit(faults.VAE, SPOILT, guide=faults.AMORTIZED, method=method, out=tmp_path / "run")
+    assert "; see " not in str(caught.value)
+
+
+def test_a_post_mortem_of_the_first_step_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "run" / "postmortem").mkdir(parents=True)
+    (tmp_path / "run" / "postmortem" / "epoch-1-step-1.txt").touch()
+    pv.fit(faults.VAE, SPOILT, guide=faults.AMORTIZED, method=pv.SVI(epochs=1, compile=False), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "postmortem").exists()
+    (tmp_path / "mine" / "postmortem").mkdir(parents=True)
+    (tmp_path / "mine" / "postmortem" / "report.tex").touch()
+    with pytest.raises(ValueError, match="exists and is not a run"):
+        pv.Keeper(tmp_path / "mine")
 
 
 def test_a_parameter_that_is_not_finite_is_seen_though_no_objective_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,9 @@ class Guard:
         training: whose steps they are.
         policy: what to do about a step that is not finite.
         folder: the run folder, if there is one: post-mortems are written there.
+
+    Attributes:
+        tries: how often going on was tried in the epoch in progress.
     """
 
     def __init__(self, training: Training, policy: OnNonFinite, folder: Path | None) -> None:
@@ -44,12 +47,13 @@ class Guard:
         self.policy = policy
         self.folder = folder
         self._since: list[Batch] = []
-        self._tries = 0
+        self.tries = 0
         self._safe: State | None = None
 
     def begin(self) -> None:
-        """A pass begins."""
-        self._tries = 0
+        """A pass begins, or goes on."""
+        if not self.training.taken:
+            self.tries = 0
         self._remember()
 
     def step(self, block: list[Tensor], rows: Tensor) -> None:
@@ -60,8 +64,7 @@ class Guard:
             found = self._first(block, rows)
             if found.stage == "update":
                 raise  # nothing was found
-            found.save(self.folder)
-            raise NonFiniteError(found, self.folder, tries=0) from error
+            raise NonFiniteError(found, self._saved(found), tries=0) from error
         self._since.append((block, rows))
         if len(self._since) >= LOOK:
             self.look()
@@ -76,14 +79,23 @@ class Guard:
         while not self._finite():
             batches, self._since = self._since, []
             place, found = self._guilty(batches)
-            found.save(self.folder)
-            self._tries += 1
-            if self._tries > MOST[self.policy]:
-                raise NonFiniteError(found, self.folder, tries=self._tries - 1)
+            folder = self._saved(found)
+            self.tries += 1
+            if self.tries > MOST[self.policy]:
+                raise NonFiniteError(found, folder, tries=self.tries - 1)
             warnings.warn(f"{self._told()}: {found.where}", Remark, stacklevel=2)
             for block, rows in self._back(batches, place):
                 self.training.step(block, rows)
                 self._since.append((block, rows))
+
+    def _saved(self, found: Postmortem) -> Path | None:
+        """The run folder if the post-mortem could be written there; a full disk must not hide what was found."""
+        try:
+            found.save(self.folder)
+        except OSError as error:
+            warnings.warn(f"no post-mortem is written: {error}", Remark, stacklevel=3)
+            return None
+        return self.folder
 
     def _remember(self) -> None:
         """Copy what steps change: all of it was finite just now."""

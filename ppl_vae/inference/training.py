@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEDULES", "Training"]
 
 LEARNING_RATE = 2e-3
+FACTS = ("planned", "epoch", "taken", "skipped", "turn", "damping", "learning_rate", "threads")
 MOST_THREADS = 1024  # of a state: torch makes as many as it is told, and dies of too many
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda part: 1.0,
@@ -53,6 +54,7 @@ class Training:
         skipped: rows of that epoch whose steps were not taken.
         turn: whose turn it is to be optimized.
         damping: what the learning rate is multiplied by after it was found too large.
+        learning_rate: of the first step of the epoch in progress.
     """
 
     def __init__(self, method: SVI, pair: Pair, data: Data, clock: Stopwatch, keeper: Nowhere) -> None:
@@ -79,6 +81,7 @@ class Training:
         self.history: list[Row] = []
         self.epoch = self.taken = self.skipped = self.turn = 0
         self.damping = 1.0
+        self.learning_rate = self.rate
         self.threads: int | None = None
         self.guard = Guard(self, method.on_nonfinite, keeper.folder)
         if kept:
@@ -147,7 +150,8 @@ class Training:
     def facts(self) -> dict:
         """Where training is, in plain values."""
         return {
-            **{name: getattr(self, name) for name in ("planned", "epoch", "taken", "skipped", "turn", "damping", "threads")},
+            **{name: getattr(self, name) for name in FACTS},
+            "tries": self.guard.tries,
             "steps": [optimizer.taken for optimizer in self.optimizers],
             "best": [self.best.elbo, self.best.epoch],
             "sizes": self.pair.sizes,
@@ -178,14 +182,17 @@ class Training:
         if "order" in tensors:
             self.generator.set_state(tensors["order"])
             self.order, self.damping, self.threads = tensors["order"], facts["damping"], facts["threads"]
+            self.learning_rate, self.guard.tries = facts["learning_rate"], facts["tries"]
             elbo, epoch = facts["best"]
             self.best.load(elbo, epoch, tensors, self.data.train.device)
             self.history = list(state.history)
 
     def _check(self, state: State) -> None:
         """Raise an error of some kind if a state was not kept of such a fit: it is put in place by halves else."""
-        for name in ("epoch", "taken", "skipped", "turn"):
+        for name in ("epoch", "taken", "skipped", "turn", "tries"):
             _counted(state.facts[name])
+        if not 0 <= state.facts["learning_rate"] < math.inf:
+            raise ValueError(f"expected a learning rate of at least 0, got {state.facts['learning_rate']}")
         for size in state.facts["sizes"]:
             _counted(size, least=1)
         damping, threads = state.facts["damping"], _counted(state.facts["threads"], least=1)
@@ -218,7 +225,9 @@ class Training:
     def advance(self) -> None:
         """The rest of a pass over the training data, then the validation ELBO, and the row of both."""
         self.pair.train()
-        learning_rate = self.set_rate()
+        rate = self.set_rate()
+        if not self.taken:
+            self.learning_rate = rate
         objective, elbo, reconstruction = (self._pass() / max(1, len(self.data.train) - self.skipped)).tolist()
         score, constant = self.pair.score, self.constant
         row: Row = {"epoch": self.epoch + 1, "objective": objective + constant, score: elbo + constant}
@@ -230,7 +239,7 @@ class Training:
         self.epoch, self.taken, self.skipped = self.epoch + 1, 0, 0
         self.turn += self.method.alternate == "epochs"
         self.order = self.generator.get_state()
-        self.history.append({**row, "learning_rate": learning_rate, "seconds": self.clock.seconds})
+        self.history.append({**row, "learning_rate": self.learning_rate, "seconds": self.clock.seconds})
         _settle(self.pair)
         self.clock.report(self.history[-1])
         if f"valid_{score}" in row:
