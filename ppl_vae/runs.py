@@ -20,18 +20,18 @@ import contextlib
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
+import shlex
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ppl_vae import plots
@@ -44,11 +44,12 @@ from ppl_vae.inference import Comparison, Fit, Method, build
 from ppl_vae.inference.boards import Board
 from ppl_vae.inference.fit import watched
 from ppl_vae.inference.fitted import NOISE, describe, weights
-from ppl_vae.inference.keeper import STATE, Keeper, check_free
+from ppl_vae.inference.keeper import STATE, Keeper, check_free, held
 from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Remark, Row
 from ppl_vae.inference.progress import Progress
-from ppl_vae.inference.state import read_state
+from ppl_vae.inference.same import differences, fixed
+from ppl_vae.inference.state import beside, read_state, sync, write_tensors
 from ppl_vae.memory import allocating, free, require_memory
 from ppl_vae.models import Model
 from ppl_vae.pair import seeded
@@ -100,17 +101,18 @@ def save_run(
     if not isinstance(fit.model, Model):
         raise ValueError("a fit of plain Pyro programs has no declaration to save: keep fit.pair.state_dict() yourself")
     data = data.resolve(fit.model.accepts).to(fit.device)
-    with _whole(path, add=begun) as partial:
+    replace = partial(_add, fit=fit) if begun else partial(_replace, overwrite=overwrite)
+    with _whole(path, replace) as folder:
         if not begun:
             for name, text in describe(fit, data).items():
-                (partial / name).write_text(text, encoding="utf-8")
-            save_file(weights(fit), partial / "model.safetensors")
-            with (partial / "history.jsonl").open("w", encoding="utf-8") as history:
+                (folder / name).write_text(text, encoding="utf-8")
+            write_tensors(weights(fit), folder / "model.safetensors")
+            with (folder / "history.jsonl").open("w", encoding="utf-8") as history:
                 history.writelines(json.dumps(row) + "\n" for row in fit.history)
-        _write_json(partial / "metrics.json", metrics or measure(fit, data))
-        _write_json(partial / "environment.json", _environment(fit.device))
+        _write_json(folder / "metrics.json", metrics or measure(fit, data))
+        _write_json(folder / "environment.json", _environment(fit.device))
         for name, figure in _pictures(fit, data):
-            plots.save(figure, partial / f"{name}.png")
+            plots.save(figure, folder / f"{name}.png")
     return path
 
 
@@ -144,10 +146,10 @@ def write_comparison(
         ValueError: the folder is taken.
     """
     path = check_free(path, overwrite=overwrite, kind="comparison")
-    with _whole(path) as partial:
-        _write_json(partial / "comparison.json", content)
-        (partial / "comparison.md").write_text(text, encoding="utf-8")
-        plots.save(figure, partial / "comparison.png")
+    with _whole(path, partial(_replace, overwrite=overwrite, kind="comparison")) as folder:
+        _write_json(folder / "comparison.json", content)
+        (folder / "comparison.md").write_text(text, encoding="utf-8")
+        plots.save(figure, folder / "comparison.png")
     return path
 
 
@@ -169,12 +171,12 @@ def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch
     declared = check_declared(path, trust=trust)
     described = _read(path, "data.json", from_json)
     begun = (path / STATE).is_file() and not (path / "model.safetensors").is_file()
-    history = _read(path, "history.jsonl", partial(_history, begun=begun), at_most=MOST_HISTORY)
+    history = [] if begun else _read(path, "history.jsonl", _history, at_most=MOST_HISTORY)
     at_most = _room(path)
     try:
         spec = _spec(described["spec"])
         with allocating(at_most, str(path)):
-            state = _weights(path)
+            state, history = _last(path) if begun else (_weights(path), history)
         _refuse_complex(state)
         affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
         transform = Transform(spec.event_shape, **affine, **{name: _flag(described["transform"], name) for name in NOISE})
@@ -252,24 +254,11 @@ def check_unchanged(path: str | Path, declared: Mapping[str, Declaration], *, tr
     kind, length = type(before["method"]).__name__, before["method"].length
     if length is None:
         raise ValueError(f"{path}: {kind} keeps no state to go on from: fit again with --overwrite, or to another folder")
-    old, new = (_flat({name: value.to_dict() for name, value in parts.items()}) for parts in (before, declared))
-    free = {f"method.{length}", "data.root", "data.download"}
-    differ = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name) and name not in free)
-    if differ:
-        shown = "; ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in differ)
+    if shown := differences(fixed(before), fixed(declared)):
         raise ValueError(f"{path} goes on only as it was declared ({shown}): leave that away, or fit to another folder")
-    taken, asked = old[f"method.{length}"], new[f"method.{length}"]
+    taken, asked = getattr(before["method"], length), getattr(declared["method"], length)
     if asked < taken:
         raise ValueError(f"{path} was declared with {length} = {taken}, got {asked}: resume it with at least as many")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A declaration's fields by their dotted names, as the command line calls them."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    parts = ((name, inner) for name, inner in value.items())
-    joined = {"class_path": prefix, "init_args": prefix}
-    return {key: v for name, inner in parts for key, v in _flat(inner, joined.get(name, f"{prefix}.{name}".strip("."))).items()}
 
 
 def check_declared(path: str | Path, *, trust: Iterable[str] = ()) -> dict[str, Any]:
@@ -319,21 +308,25 @@ def _refuse_missing(pair: nn.Module) -> None:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a run, or those of its last state if it is not finished, with a remark."""
-    if (path / "model.safetensors").is_file():
-        return load_file(inside(path, "model.safetensors"))
-    if not inside(path, STATE).is_file():
+    """The weights of a run that is finished."""
+    if not (path / "model.safetensors").is_file():
         raise ValueError("this run was broken off before a state was kept: fit it again (ppl-vae fit --resume)")
+    return load_file(inside(path, "model.safetensors"))
+
+
+def _last(path: Path) -> tuple[dict[str, Tensor], list[Row]]:
+    """The weights of a run that is not finished as of its last state, and the history up to it, with a remark."""
     state = read_state(path / STATE)
     named = {name: value for name, value in state.tensors.items() if name.startswith(("pair.", "transform."))}
     if not named:
         raise ValueError("this run is not finished, and its state has no weights yet: go on with ppl-vae fit --resume")
     warnings.warn(
-        f"{path} is not finished: this is its state after {len(state.history)} iterations; ppl-vae fit --resume {path} goes on",
+        f"{path} is not finished: this is its state after {len(state.history)} iterations; "
+        f"ppl-vae fit --resume {shlex.quote(str(path))} goes on",
         Remark,
         stacklevel=3,
     )
-    return named
+    return named, state.history
 
 
 def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
@@ -358,24 +351,58 @@ def _holds(path: Path, fit: Fit) -> bool:
 
 
 @contextlib.contextmanager
-def _whole(path: Path, *, add: bool = False) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``path`` in the end, or vanishes if something goes wrong.
-
-    With ``add`` its files come into ``path`` instead, ``metrics.json`` last: a run that has it is finished.
-    """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
+def _whole(path: Path, replace: Callable[[Path, Path], None]) -> Iterator[Path]:
+    """A folder to fill, which is given to ``replace`` once it lies on the disk, or vanishes if something goes wrong."""
+    folder = beside(path, "partial")
+    folder.mkdir(parents=True)
     try:
-        yield partial
-        for file in sorted(partial.iterdir(), key=lambda file: file.name == "metrics.json") if add else ():
-            file.replace(path / file.name)
-        if add:
-            return
+        yield folder
+        for file in (*folder.iterdir(), folder):
+            sync(file)
+        with held(path):
+            replace(folder, path)
+    except _BothThereError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+class _BothThereError(OSError):
+    """Neither a run nor what was to replace it lies in its place, and both must stay."""
+
+
+def _replace(new: Path, path: Path, *, overwrite: bool, kind: Literal["run", "comparison"] = "run") -> None:
+    """Put a folder in the place of another, which is put back if that fails; somebody may have come first meanwhile."""
+    check_free(path, overwrite=overwrite, kind=kind)
+    old = beside(path, "old")
+    try:
         if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            path.rename(old)
+        new.rename(path)
+        sync(path.parent)
+    except BaseException as error:
+        if old.exists():
+            _put_back(old, path, new, error)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_back(old: Path, path: Path, new: Path, error: BaseException) -> None:
+    try:
+        old.rename(path)
+    except OSError:
+        told = f"{path} could not be replaced ({as_line(error)}): it lies in {old}, the new one in {new}"
+        raise _BothThereError(told) from error
+
+
+def _add(new: Path, path: Path, *, fit: Fit) -> None:
+    """Put the files of a folder into another that holds the same fit, ``metrics.json`` last: a run that has it is finished."""
+    if not _holds(path, fit):
+        raise ValueError(f"{path} no longer holds this fit, another went on there: save it to another folder")
+    for file in sorted(new.iterdir(), key=lambda file: file.name == "metrics.json"):
+        file.replace(path / file.name)
+    new.rmdir()
 
 
 def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
@@ -395,7 +422,7 @@ def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
         yield "latent", plots.latent_scatter(latent, codes.y, fit.spec.classes)
     if getattr(fit.pair.model, "latent", None) == "continuous" and not hasattr(fit.pair.model, "condition"):
         yield "aggregate", _aggregate(fit, codes)
-    if latent.shape[1] == 2 and not hasattr(fit.pair.model, "condition"):
+    if latent.shape[1] == 2 and len(fit.spec.event_shape) > 1 and not hasattr(fit.pair.model, "condition"):
         yield "manifold", plots.manifold(fit.decode(plots.quantile_grid(20)), kind=kind)
 
 
@@ -438,11 +465,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _history(text: str, *, begun: bool) -> list[Row]:
-    """The rows; of a run that was only begun maybe none, and the last line may have been broken off."""
-    lines = text.splitlines()
-    rows = [from_json(line) for line in (lines[: text.count("\n")] if begun else lines)]
-    if not (rows or begun) or not all(isinstance(row, dict) for row in rows):
+def _history(text: str) -> list[Row]:
+    rows = [from_json(line) for line in text.splitlines()]
+    if not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError("expected a line for each iteration, with its numbers by name")
     return rows
 

@@ -382,6 +382,14 @@ def test_a_longer_fit_that_died_at_once_is_not_finished(tmp_path: Path) -> None:
         assert bits(pv.load_run(tmp_path / "run")) == bits(whole)
 
 
+def test_the_history_of_an_unfinished_run_is_that_of_its_weights(begun: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(begun, tmp_path / "run"))
+    with (run / "history.jsonl").open("a") as history:
+        history.write('{"epoch": 2, "objective": -1.0, "elbo": -1.0, "seconds": 2.0}\n')
+    with pytest.warns(Remark):
+        assert told(pv.load_run(run).history) == told(states.read_state(run / STATE).history)
+
+
 def test_a_folder_that_was_replaced_meanwhile_is_told(tmp_path: Path) -> None:
     def replace(row: Row) -> None:
         (tmp_path / "run").rename(tmp_path / "elsewhere")

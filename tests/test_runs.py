@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 
 import ppl_vae as pv
 from ppl_vae import plots, runs
+from ppl_vae.inference import state as states
 from tests.table import GUIDES, rows, vae
 
 DATA = pv.load_data(rows("binary", 40), y=[0, 1] * 20)
@@ -112,6 +114,12 @@ def test_the_pictures_follow_the_latent_dimension(latent_dim: int, pictures: set
     assert all(len((folder / name).read_bytes()) > 3000 for name in pictures)
 
 
+def test_a_table_with_two_latent_dimensions_is_saved(tmp_path: Path) -> None:
+    data = pv.load_data(rows("real", 40).flatten(1))
+    folder = pv.save_run(fitted(data, likelihood=pv.Gaussian(), latent_dim=2), data, tmp_path / "run")
+    assert {name for name in names(folder) if name.endswith(".png")} == PICTURES
+
+
 def test_data_without_held_out_rows_are_saved(tmp_path: Path) -> None:
     data = pv.load_data(rows("binary", 40), valid=0.0, test=0.0)
     folder = pv.save_run(fitted(data), data, tmp_path / "run")
@@ -156,6 +164,61 @@ def test_a_run_is_replaced_only_when_asked(fit: pv.Fit, run: Path) -> None:
     (run / "left.over").touch()
     assert pv.save_run(fit, DATA, run, overwrite=True) == run
     assert names(run) == PICTURES | TEXTS
+
+
+def test_what_came_first_meanwhile_is_not_replaced(fit: pv.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = runs.measure
+
+    def slow(fit: pv.Fit, data: pv.Data) -> dict:
+        pv.fit(vae(), DATA, guide=GUIDES["AmortizedNormal-full"], method=pv.SVI(epochs=1, seed=5), out=tmp_path / "run")
+        return measure(fit, data)
+
+    monkeypatch.setattr(runs, "measure", slow)
+    refused(lambda: pv.save_run(fit, DATA, tmp_path / "run"), "already holds a run")
+    assert names(tmp_path) == {"run"}
+    assert pv.load_run(tmp_path / "run").method.seed == 5
+
+
+def test_a_folder_that_a_fit_writes_is_not_replaced(fit: pv.Fit, run: Path) -> None:
+    with pv.Keeper(run, overwrite=True):
+        refused(lambda: pv.save_run(fit, DATA, run, overwrite=True), "another process fits to .*run: wait for its end")
+    assert names(run) == PICTURES | TEXTS
+    assert names(run.parent) == {"run"}
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_one_of_two_runs_is_always_there(back: bool, fit: pv.Fit, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "old").touch()
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if Path(target) == run and (".partial-" in self.name or not back):
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="Permission denied") as caught:
+        pv.save_run(fit, DATA, run, overwrite=True)
+    if back:
+        assert (run / "old").exists()
+        assert names(run.parent) == {"run"}
+    else:
+        old, new = sorted(run.parent.iterdir())
+        assert names(old) == PICTURES | TEXTS | {"old"}
+        assert names(new) == PICTURES | TEXTS
+        assert all(str(path) in str(caught.value) for path in (old, new))
+
+
+def test_weights_that_a_full_disk_does_not_take_are_told(fit: pv.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: No space left on device (os error 28)")
+
+    monkeypatch.setattr(states, "save_file", full)
+    monkeypatch.setattr(runs, "save_file", full, raising=False)
+    with pytest.raises(OSError, match=r"model.safetensors could not be written \(.*No space left on device"):
+        pv.save_run(fit, DATA, tmp_path / "run")
+    assert names(tmp_path) == set()
 
 
 def a_file(path: Path) -> None:
