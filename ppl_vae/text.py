@@ -23,9 +23,9 @@ def read_text(path: Path, *, at_most: int = MOST_TEXT) -> str:
     Raises:
         ValueError: no file, or none that can be read; more bytes than that; another encoding than UTF-8.
     """
-    if not path.is_file():  # a pipe would be waited for, a device read for ever
-        raise ValueError(f"{path} cannot be read: expected a file, got {'a folder' if path.is_dir() else 'none'}")
     try:
+        if not path.is_file():  # a pipe would be waited for, a device read for ever
+            raise ValueError(f"{path} cannot be read: expected a file, got {'a folder' if path.is_dir() else 'none'}")
         if (size := path.stat().st_size) > at_most:
             raise ValueError(f"{path}: expected text of at most {at_most / MIB:g} MiB, got {size / MIB:.1f} MiB")
         return path.read_text(encoding="utf-8")

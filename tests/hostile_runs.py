@@ -25,9 +25,10 @@ from safetensors.torch import load_file, save_file
 
 import ppl_vae as pv
 from ppl_vae.inference.keeper import STATE, Keeper
+from ppl_vae.report import report
 from tests.table import TINY, rows
 
-__all__ = ["CASES", "MEMORY", "STATES", "answer", "answered", "tripwire"]
+__all__ = ["CASES", "MEMORY", "REPORTS", "STATES", "answer", "answered", "tripwire"]
 
 MEMORY = 2**30
 """Bytes by which loading may raise the memory that the process has held at once."""
@@ -190,6 +191,17 @@ def sparse(name: str, size: int) -> Callable[[Path], None]:
 
     def write(run: Path) -> None:
         os.truncate(run / name, size)
+
+    return write
+
+
+def pictures(number: int, size: int) -> Callable[[Path], None]:
+    """The run with so many pictures, each that large, which take no space."""
+
+    def write(run: Path) -> None:
+        for place in range(number):
+            shutil.copy(run / "data.png", run / f"{place}.png")
+            os.truncate(run / f"{place}.png", size)
 
     return write
 
@@ -396,7 +408,25 @@ STATES: dict[str, Callable[[Path], object]] = {
 }
 """Those that :func:`ppl_vae.resume_run` must refuse."""
 
-CASES |= STATES
+REPORTS: dict[str, Callable[[Path], object]] = {
+    "an environment elsewhere, to report": linked("environment.json", "../secret.json"),
+    "numbers elsewhere, to report": linked("metrics.json", "../secret.json"),
+    "a history elsewhere, to report": linked("history.jsonl", "../secret.json"),
+    "a declaration elsewhere, to report": linked("config.yaml", "../secret.json"),
+    "an environment that is a device, to report": linked("environment.json", "/dev/zero"),
+    "a picture of 8 GiB, to report": sparse("data.png", 2**33),
+    "pictures of 8 GiB together, to report": pictures(600, 2**24 - 1),
+    "a sparse environment of 8 GiB, to report": sparse("environment.json", 2**33),
+    "a history of 10^7 rows, to report": text("history.jsonl", "{}\n" * 10**7),
+    "a history of one long row, to report": text("history.jsonl", '{"a": [' + "[]," * 10**7 + "[]]}"),
+    "10^5 columns, to report": text("history.jsonl", json.dumps(dict.fromkeys(map(str, range(10**5)), 1.0)) + "\n"),
+    "10^4 numbers of 10^4 splits, to report": text(
+        "metrics.json", json.dumps({**{str(i): {} for i in range(10**4)}, "test": dict.fromkeys(map(str, range(10**4)), 1.0)})
+    ),
+}
+"""Those that :func:`ppl_vae.report.report` must refuse."""
+
+CASES |= STATES | REPORTS
 
 
 @contextlib.contextmanager
@@ -406,6 +436,7 @@ def tripwire(write: Callable[[Path], object], saved: Callable[[], Path] = _saved
     with tempfile.TemporaryDirectory() as folder:
         run = Path(shutil.copytree(saved(), Path(folder) / "run"))
         (Path(folder) / "secret").write_text(SECRET)
+        (Path(folder) / "secret.json").write_text(json.dumps({"password": SECRET}))
         write(run)
         os.chdir(run)
         sys.path.insert(0, str(run))
@@ -429,7 +460,7 @@ def answer(case: str) -> str:
     with tripwire(CASES[case], saved) as run:
         before, imported = _peak(), set(sys.modules)
         try:
-            pv.resume_run(run, data=_data(), device="cpu") if case in STATES else pv.load_run(run, device="cpu")
+            _taken(case, run)
         except ValueError as error:
             told = str(error)
             if type(error) is not ValueError:
@@ -442,7 +473,18 @@ def answer(case: str) -> str:
         assert "\n" not in told, "more than one line"
         assert len(told) <= LONGEST, f"{len(told)} characters"
         assert "root:" not in told, "another file was read"
+        assert SECRET not in told, "another file was read"
     return told
+
+
+def _taken(case: str, run: Path) -> None:
+    """What is to be refused."""
+    if case in STATES:
+        pv.resume_run(run, data=_data(), device="cpu")
+    elif case in REPORTS:
+        report(run)
+    else:
+        pv.load_run(run, device="cpu")
 
 
 def answered(case: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -137,6 +138,37 @@ def test_a_run_that_goes_on_has_a_page(copy: Path) -> None:
     page = Page(report(copy))
     assert "Model" in page.words
     assert "Numbers" not in page.words
+
+
+def test_nothing_is_written_through_a_planted_link(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (copy / f".report.html.partial-{os.getpid()}").symlink_to(tmp_path / "precious")
+    (copy / "report.html").symlink_to(tmp_path / "precious")
+    before = {path.name for path in copy.iterdir()}
+    assert not report(copy).is_symlink()
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert {path.name for path in copy.iterdir()} == before
+
+
+@pytest.mark.parametrize("out", ["folder.html", "file/page.html", f"{'a' * 300}.html"])
+def test_a_page_that_cannot_be_written(copy: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot be written: .*: choose another place with out$"):
+        report(copy, tmp_path / out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.html", "run"]
+
+
+def test_a_run_that_cannot_be_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"cannot be read: .*File name too long.*: check its path"):
+        report(copy / ("a" * 300))
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ValueError, match=r"config\.yaml cannot be read: .*Permission denied"):
+        report(copy)
 
 
 def test_refused(copy: Path, tmp_path: Path) -> None:

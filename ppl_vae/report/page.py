@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
+import secrets
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,14 +18,21 @@ from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
 from ppl_vae.report.words import METRICS, PICTURES, number, with_error
 from ppl_vae.runs import EVALUATION, PARTS
-from ppl_vae.text import MIB, as_line, from_json, from_yaml, read_text
+from ppl_vae.text import MIB, as_line, from_json, from_yaml, inside, read_text
 from ppl_vae.types import score_of
 
 __all__ = ["report"]
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a browser refuses every request
 PNG = b"\x89PNG\r\n\x1a\n"
-MOST_TEXT = 64 * MIB
+MOST_TEXT = 8 * MIB
+MOST_HISTORY = 64 * MIB
+MOST_LINE = MIB  # of the history: a line of JSON takes twenty times its size while it is read
+MOST_NUMBERS = 2_000_000  # of the history, some hundred bytes each
+MOST_COLUMNS = 1000  # of any table
+MOST_SPLITS = 100
+MOST_PICTURE = 16 * MIB
+MOST_PICTURES = 64 * MIB  # together: the page is in memory a few times over
 MOST_EPOCHS = 40  # in the table of the history
 
 
@@ -44,31 +51,45 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
         Where the page is.
 
     Raises:
-        ValueError: no run there, a file that cannot be read, or a page that would not end in ``.html``.
+        ValueError: no run there, a file that cannot be read, is larger than a page can show or leads out of the folder, or a
+            page that would not end in ``.html`` or cannot be written.
     """
     run = Path(run)
     out = run / "report.html" if out is None else Path(out)
     if out.suffix not in (".html", ".htm"):
         raise ValueError(f"expected a page that ends in .html, got {str(out)!r}")
-    if not (run / "config.yaml").is_file():
-        raise ValueError(f"there is no run in {run}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
-    text = _page(run, trust)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+        if not (run / "config.yaml").is_file():
+            raise ValueError(f"there is no run in {run}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
+        text = _page(run, trust)
+    except OSError as error:
+        raise ValueError(f"{run} cannot be read: {as_line(error)}: check its path and its permissions") from None
+    try:
+        _write(out, text)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {as_line(error)}: choose another place with out") from None
     return out
 
 
+def _write(out: Path, text: str) -> None:
+    """The page whole or not at all, by way of a new file whose name nobody can have linked to elsewhere."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("x", encoding="utf-8") as file:
+            file.write(text)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _page(run: Path, trust: Iterable[str]) -> str:
-    declared = _read(run / "config.yaml", from_yaml, {})
-    metrics = _read(run / "metrics.json", from_json, {})
-    evaluation = _read(run / EVALUATION, from_json, {})
-    history = _read(run / "history.jsonl", _rows, [])
-    environment = _read(run / "environment.json", from_json, {})
+    declared = _read(run, "config.yaml", from_yaml, {})
+    metrics = _read(run, "metrics.json", from_json, {})
+    evaluation = _read(run, EVALUATION, from_json, {})
+    history = _read(run, "history.jsonl", _rows, [], at_most=MOST_HISTORY)
+    environment = _read(run, "environment.json", from_json, {})
+    pictures = _pictures(run)
     title = run.resolve().name
     head = [
         tag("meta", charset="utf-8"),
@@ -82,8 +103,8 @@ def _page(run: Path, trust: Iterable[str]) -> str:
         "Model": _model(declared, tuple(trust)),
         "Numbers": _numbers(metrics),
         "Evaluation": _evaluation(evaluation, len(history)),
-        "Training": _training(run, history),
-        "Pictures": _pictures(run, (name for name in _names(run) if name not in CURVES)),
+        "Training": _training(pictures, history),
+        "Pictures": _figures({name: data for name, data in pictures.items() if name not in CURVES}),
         "Run it again": _again(run, declared),
         "Environment": _environment(environment),
     }
@@ -154,6 +175,7 @@ def _told(name: str, part: Any, trust: Sequence[str]) -> list[Markup]:
 def _numbers(metrics: Mapping[str, Any]) -> list[Markup]:
     splits = {split: numbers for split, numbers in metrics.items() if isinstance(numbers, dict)}
     names = list(dict.fromkeys(name for numbers in splits.values() for name in numbers if not name.endswith("_se")))
+    _refuse_wide("metrics.json", names, splits)
     names = [name for name in names if any(not isinstance(n.get(name), (list, dict)) for n in splits.values() if name in n)]
     if not names:
         return []
@@ -183,28 +205,35 @@ def _columns(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _training(run: Path, history: Sequence[Mapping[str, Any]]) -> list[Markup]:
+def _refuse_wide(name: str, columns: Sequence[str], splits: Mapping[str, Any] | None = None) -> None:
+    """Raise ``ValueError`` if a table would have many more cells than its file has bytes."""
+    if len(columns) > MOST_COLUMNS or len(splits or {}) > MOST_SPLITS:
+        raise ValueError(f"{name} cannot be shown: expected at most {MOST_COLUMNS} names, of {MOST_SPLITS} splits")
+
+
+def _training(pictures: Mapping[str, bytes], history: Sequence[Mapping[str, Any]]) -> list[Markup]:
     if not history:
         return []
-    names = [name for name in dict.fromkeys(name for row in history for name in row) if name != "epoch"]
-    names = [name for name in names if not any(isinstance(row.get(name), list) for row in history)]
+    lists = {"epoch", *(name for row in history for name, value in row.items() if isinstance(value, list))}
+    names = [name for name in dict.fromkeys(name for row in history for name in row) if name not in lists]
+    _refuse_wide("history.jsonl", names)
     step = -(-len(history) // MOST_EPOCHS)
     chosen = [*history[::step], *([history[-1]] if (len(history) - 1) % step else [])]
     rows = ([number(row.get("epoch")), *(number(row.get(name)) for name in names)] for row in chosen)
     shown = f"{len(chosen)} of {len(history)} rows of the history" if step > 1 else f"All {len(history)} rows of the history"
     whole = tag("details", tag("summary", shown), table(f"{shown}, in nats per datum", ["epoch", *names], rows))
-    return [*_pictures(run, (name for name in CURVES if name in _names(run)), history), whole]
+    return [*_figures({name: pictures[name] for name in CURVES if name in pictures}, history), whole]
 
 
 CURVES = ("learning_curve", "tracked")
 WIDE = (*CURVES, "aggregate")
 
 
-def _pictures(run: Path, names: Iterable[str], history: Sequence[Mapping[str, Any]] = ()) -> list[Markup]:
+def _figures(pictures: Mapping[str, bytes], history: Sequence[Mapping[str, Any]] = ()) -> list[Markup]:
     figures = []
-    for name in names:
+    for name, data in pictures.items():
         caption = PICTURES.get(name, name.replace("_", " "))
-        encoded = base64.b64encode((run / f"{name}.png").read_bytes()).decode("ascii")
+        encoded = base64.b64encode(data).decode("ascii")
         image = tag("img", src=f"data:image/png;base64,{encoded}", alt=f"{caption}{_course(history)}")
         figures.append(tag("figure", image, tag("figcaption", caption), class_="wide" if name in WIDE else None))
     return [tag("div", *figures, class_="pictures")] if figures else []
@@ -220,15 +249,25 @@ def _course(history: Sequence[Mapping[str, Any]]) -> str:
     return f" The {name.replace('_', ' ')} goes from {first} to {last} nats per datum in {len(history)} epochs."
 
 
-def _names(run: Path) -> list[str]:
-    """Pictures of the run, those that every run has first; nothing that is no PNG file."""
-    found = {path.stem for path in run.glob("*.png") if path.is_file() and not path.is_symlink() and _is_png(path)}
-    return [*(name for name in PICTURES if name in found), *sorted(found - PICTURES.keys())]
+def _pictures(run: Path) -> dict[str, bytes]:
+    """Pictures of the run, those that every run has first; nothing that is no PNG file or only a link.
 
-
-def _is_png(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(PNG)) == PNG
+    Raises:
+        ValueError: one is too large for a page, or all together are.
+    """
+    found, room = {}, MOST_PICTURES
+    for path in sorted(run.glob("*.png")):
+        if path.is_file() and not path.is_symlink():
+            with inside(run, path.name).open("rb") as file:
+                data = file.read(len(PNG))
+                data += file.read(min(MOST_PICTURE, room) + 1) if data == PNG else b""
+            room -= len(data)
+            if len(data) > MOST_PICTURE or room < 0:
+                most = f"{MOST_PICTURE / MIB:g} MiB, {MOST_PICTURES / MIB:g} in all"
+                raise ValueError(f"{path}: expected pictures of at most {most}: move it out of the folder")
+            if data.startswith(PNG):
+                found[path.stem] = data
+    return {name: found[name] for name in (*(one for one in PICTURES if one in found), *sorted(found.keys() - PICTURES.keys()))}
 
 
 def _again(run: Path, declared: Mapping[str, Any]) -> list[Markup]:
@@ -248,16 +287,26 @@ def _environment(environment: Mapping[str, Any]) -> list[Markup]:
 
 
 def _rows(text: str) -> list[dict[str, Any]]:
-    rows = [from_json(line) for line in text.splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("expected a line for each iteration, with its numbers by name")
+    rows: list[dict[str, Any]] = []
+    count = 0
+    for line in filter(str.strip, text.splitlines()):
+        if len(line) > MOST_LINE:
+            raise ValueError(f"expected lines of at most {MOST_LINE / MIB:g} MiB, got {len(line) / MIB:.1f} MiB")
+        row = from_json(line)
+        if not isinstance(row, dict):
+            raise ValueError("expected a line for each iteration, with its numbers by name")
+        count += 1 + len(row)
+        if count > MOST_NUMBERS:
+            raise ValueError(f"expected at most {MOST_NUMBERS} numbers, got more")
+        rows.append({name: [] if isinstance(value, (list, dict)) else value for name, value in row.items()})  # not shown
     return rows
 
 
-def _read(path: Path, parse: Callable[[str], Any], default: Any) -> Any:
-    """A file's content, or ``default`` where there is none yet."""
+def _read(run: Path, name: str, parse: Callable[[str], Any], default: Any, *, at_most: int = MOST_TEXT) -> Any:
+    """The content of a file of the folder, or ``default`` where there is none yet."""
+    path = inside(run, name)
     try:
-        found = parse(read_text(path, at_most=MOST_TEXT)) if path.exists() else default
+        found = parse(read_text(path, at_most=at_most)) if path.exists() else default
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {as_line(error)}") from None
     if not isinstance(found, type(default)):
