@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["as_line", "from_json", "from_yaml", "inside", "is_number", "read_text"]
+__all__ = ["as_line", "at_home", "from_json", "from_yaml", "inside", "is_number", "read_text"]
 
 MIB = 2**20
 MOST_TEXT = MIB
@@ -34,6 +34,18 @@ def read_text(path: Path, *, at_most: int = MOST_TEXT) -> str:
         raise ValueError(f"{path} cannot be read: expected UTF-8 text, got the byte {byte:#x}: save it as UTF-8") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {as_line(error)}") from None
+
+
+def at_home(name: str) -> Path:
+    """The path of that name, with the user's home for ``~``.
+
+    Raises:
+        ValueError: the home of a user who is not known.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ValueError(f"expected a path, got {name!r}, whose home folder is not known: write the path out") from None
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from ppl_vae.cli.output import print_json
@@ -17,6 +16,7 @@ from ppl_vae.declaration import Declaration, family_members
 from ppl_vae.inference import SVI
 from ppl_vae.inference.fit import default_guide
 from ppl_vae.models import Model
+from ppl_vae.text import from_yaml, read_text
 
 __all__ = ["declared", "options", "run", "used"]
 
@@ -58,8 +58,8 @@ def used() -> dict[str, list[str]]:
     """The YAML files in ``models``, ``guides`` and ``methods`` of where the user stands, by the names that stand in them."""
     found: dict[str, list[str]] = {}
     for path in sorted(chain.from_iterable(Path(folder).glob("*.yaml") for folder in FOLDERS)):
-        with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):  # a folder of that name need not be ours
-            for name in sorted(set(_names(yaml.safe_load(path.read_text(encoding="utf-8"))))):
+        with contextlib.suppress(ValueError):  # a folder of that name need not be ours
+            for name in sorted(set(_names(from_yaml(read_text(path))))):
                 found.setdefault(name, []).append(path.as_posix())
     return found
 

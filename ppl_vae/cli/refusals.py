@@ -9,11 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from ppl_vae import runs
 from ppl_vae.cli.catalogue import declared
 from ppl_vae.declaration import Declaration, family_members, parse
+from ppl_vae.text import from_yaml, read_text
 
 __all__ = ["explain", "refuse"]
 
@@ -54,8 +53,8 @@ def explain(message: str) -> str:
 def _reason(part: str, file: str) -> str | None:
     """Why a YAML file declares no such part, which the parser keeps to itself."""
     try:
-        parse(runs.PARTS[part], yaml.safe_load(Path(file).read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        parse(runs.PARTS[part], from_yaml(read_text(Path(file))))
+    except ValueError as error:
         return f"{file}: {' '.join(str(error).split())}"
     return None
 

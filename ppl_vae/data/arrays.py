@@ -14,7 +14,7 @@ from ppl_vae.text import as_line
 if TYPE_CHECKING:
     from ppl_vae.data.stream import Stream
 
-__all__ = ["Raw", "arranged", "as_array", "as_labels", "as_tensor", "smallest", "unreadable"]
+__all__ = ["Raw", "arranged", "as_array", "as_labels", "as_tensor", "denied", "smallest", "unreadable"]
 
 
 class Raw(NamedTuple):
@@ -115,6 +115,8 @@ def as_labels(y: np.ndarray, rows: int, name: str, classes: tuple[str, ...] | No
 
 def unreadable(path: Path, error: Exception) -> ValueError:
     """The error for a file that its format's library gave up on."""
+    if isinstance(error, PermissionError):
+        return denied(path, error)
     if ("allow_pickle" in str(error) and "Object arrays" in str(error)) or "Python objects" in str(error):
         return ValueError(
             f"{path}: expected an array of numbers, got pickled objects, which are not loaded: save it as numbers"
@@ -122,6 +124,11 @@ def unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(
         f"{path}: expected a readable {path.suffix} file, got a damaged one ({as_line(error, 200)}): make or fetch it again"
     )
+
+
+def denied(path: Path, error: OSError) -> ValueError:
+    """The error for a path that the file system refuses."""
+    return ValueError(f"{path} cannot be read: {as_line(error, 400)}: check the path and its permissions")
 
 
 def _refuse_overflow(x: np.ndarray, small: np.ndarray, name: str) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ppl_vae.data.arrays import Raw, as_array
+from ppl_vae.data.arrays import Raw, as_array, denied
 from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
 from ppl_vae.data.prepare import prepare
 from ppl_vae.data.readers import READERS, read_path
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Data
+from ppl_vae.text import at_home
 
 __all__ = ["load_data"]
 
@@ -63,7 +64,14 @@ def load_data(
 
 
 def _read(source: DataSource) -> Raw:
-    path = Path(source.source).expanduser()
+    path = at_home(source.source)
+    try:
+        return _found(path, source)
+    except OSError as error:  # a name that is too long, a file or a folder that may not be read
+        raise denied(path, error) from None
+
+
+def _found(path: Path, source: DataSource) -> Raw:
     _refuse_unused(source, ".npy" if any(path.glob("*.npy")) else path.suffix.lower())
     if source.name == "digits":
         return read_digits()

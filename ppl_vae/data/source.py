@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ppl_vae.declaration import Declaration, require
+from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, Kind
 
 __all__ = ["Binarize", "DataSource", "Scale", "choice"]
@@ -101,7 +102,7 @@ class DataSource(Declaration):
     @property
     def folder(self) -> Path:
         """The folder of the torchvision sets."""
-        return Path(self.root or os.environ.get("PPL_VAE_DATA") or "~/.cache/ppl_vae").expanduser()
+        return at_home(self.root or os.environ.get("PPL_VAE_DATA") or "~/.cache/ppl_vae")
 
 
 def choice(field: str, value: object, valid: tuple[object, ...]) -> None:
