@@ -16,6 +16,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
+from ppl_vae.arguments import whole
 from ppl_vae.shapes import traced
 
 __all__ = ["Pair", "Plates", "data_plate", "local_params", "seeded"]
@@ -112,8 +113,9 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Torch's random numbers from ``seed`` inside, and as if nothing had been drawn afterwards.
 
     Raises:
-        ValueError: a seed that is negative or too large for torch.
+        ValueError: a seed that is no whole number, negative or too large for torch.
     """
+    seed = whole("seed", seed)
     if not 0 <= seed < 2**63:
         raise ValueError(f"expected a seed of 0 to 2^63 - 1, got {seed}")
     device = torch.device(device)

@@ -29,6 +29,7 @@ from torch import Tensor
 import ppl_vae as pv
 from ppl_vae import cli
 from ppl_vae.priors.values import Elementwise
+from ppl_vae.report import report
 from tests.table import rows
 
 __all__ = ["CASES", "BadInput", "answer", "answered"]
@@ -115,6 +116,47 @@ def ask(question: Callable[[pv.Fit], object]) -> Callable[[Path], object]:
     return lambda folder: question(fitted())
 
 
+@functools.cache
+def conditional() -> pv.Fit:
+    """A fit to the binary rows and two classes."""
+    data = pv.load_data(BINARY, y=[0, 1] * (N // 2), **WHOLE)
+    return fit(data, model=pv.CVAE(latent_dim=2), guide=pv.AmortizedNormal())(Path())
+
+
+def fit_with(**arguments: Any) -> Callable[[Path], object]:
+    """Fit with these arguments of the call."""
+    return lambda folder: pv.fit(pv.VAE(latent_dim=2), BINARY, **{"method": pv.SVI(epochs=1), "device": "cpu", **arguments})
+
+
+def compared(**arguments: Any) -> Callable[[Path], object]:
+    """Compare with these arguments of the call."""
+    return lambda folder: pv.compare(pv.PPCA(latent_dim=1), REALS, **{"methods": [pv.EM()], "device": "cpu", **arguments})
+
+
+def denied(attempt: Callable[[Path], object], suffix: str) -> Callable[[Path], object]:
+    """The attempt where files with that suffix may not be read."""
+    opened = io.open
+
+    def refuse(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        if str(file).endswith(suffix) and "r" in mode:
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, mode, *rest, **options)
+
+    def without_permission(folder: Path) -> object:
+        pv.load_data(REALS)
+        with mock.patch.object(Path, "open", refuse):
+            return attempt(folder)
+
+    return without_permission
+
+
+def damaged_weights(folder: Path) -> object:
+    """A run whose weights are no such file."""
+    fit_with(out=folder / "run")(folder)
+    (folder / "run" / "model.safetensors").write_bytes(b"hello")
+    return pv.load_run(folder / "run", device="cpu")
+
+
 def verb(*arguments: str, **files: bytes | Callable[[Path], object]) -> Callable[[Path], object]:
     """Run the command line in a folder with these files, underscores for dots in their names."""
 
@@ -132,6 +174,17 @@ def verb(*arguments: str, **files: bytes | Callable[[Path], object]) -> Callable
         assert (code, out.getvalue(), line.count("\n")) == (2, "", 1), f"exit code {code}: {line}"
         assert sorted(folder.rglob("*")) == before, "something was written"
         raise RefusalError(line.strip())
+
+    return attempt
+
+
+def listed(text: str) -> Callable[[Path], object]:
+    """List what can be declared where the folder of models holds this."""
+
+    def attempt(folder: Path) -> object:
+        (folder / "models").mkdir()
+        (folder / "models" / "a.yaml").write_text(text)
+        return verb("list")(folder)
 
     return attempt
 
@@ -450,6 +503,16 @@ CASES: dict[str, BadInput] = {
     "a pipe": BadInput(file("a.npy", os.mkfifo), "expected a file or a folder"),
     "a pipe in a folder": BadInput(file("d/a.npy", os.mkfifo), "expected"),
     "a folder called .npy": BadInput(file("d/a.npy", Path.mkdir), "expected"),
+    "a .npy without permission": BadInput(denied(file("a.npy", saved(REALS)), ".npy"), "cannot be read: .*denied.*permissions"),
+    "a .npz without permission": BadInput(
+        denied(file("a.npz", lambda path: np.savez(path, x=REALS)), ".npz"), "cannot be read: .*denied.*permissions"
+    ),
+    "a .csv without permission": BadInput(
+        denied(file("a.csv", lambda path: path.write_text("1,2\n")), ".csv"), "cannot be read: .*denied.*permissions"
+    ),
+    "a name that is too long": BadInput(load(f"{'a' * 300}.npy"), "File name too long.*check the path"),
+    "a home that is not there": BadInput(load("~nouser/a.npy"), "'~nouser/a.npy', whose home folder is not known"),
+    "a root that is not there": BadInput(load("mnist", root="~nouser"), "'~nouser', whose home folder is not known"),
     # files: archives
     "no .npz": BadInput(file("a.npz", b"PK\x03\x04 broken"), "a damaged one"),
     "a cut .npz": BadInput(file("a.npz", shortened(lambda path: np.savez(path, x=REALS), 40)), "a damaged one"),
@@ -617,6 +680,69 @@ CASES: dict[str, BadInput] = {
     "more draws than memory holds": BadInput(ask(lambda fit: fit.sample(10**12)), "memory|at most"),
     "labels of a model without": BadInput(ask(lambda fit: fit.sample(3, y=1)), "conditioned on nothing"),
     "a seed that is negative": BadInput(ask(lambda fit: fit.sample(3, seed=-1)), "expected a seed of 0"),
+    "codes of double precision": BadInput(ask(lambda fit: fit.decode(torch.zeros(5, 2, dtype=torch.float64))), FINE),
+    "codes in an array": BadInput(ask(lambda fit: fit.decode(np.zeros((5, 2)))), FINE),
+    "codes in lists": BadInput(ask(lambda fit: fit.decode([[0, 1], [2, 3]])), FINE),
+    "codes of nothing": BadInput(ask(lambda fit: fit.decode(None)), "latent codes as real numbers, got NoneType"),
+    "codes of text": BadInput(ask(lambda fit: fit.decode("z")), "latent codes as real numbers, got str"),
+    "codes that are ragged": BadInput(ask(lambda fit: fit.decode([[0, 1], [2]])), "latent codes as one dense array"),
+    "codes that are complex": BadInput(
+        ask(lambda fit: fit.decode(torch.zeros(5, 2) * 1j)), "codes as one dense tensor of real"
+    ),
+    "codes that are sparse": BadInput(ask(lambda fit: fit.decode(torch.eye(2).to_sparse())), "codes as one dense tensor"),
+    "codes on the meta device": BadInput(ask(lambda fit: fit.decode(torch.ones(2, 2, device="meta"))), "codes as one dense"),
+    "codes of NaN": BadInput(ask(lambda fit: fit.decode(torch.full((5, 2), float("nan")))), "finite latent codes"),
+    "a number to encode": BadInput(ask(lambda fit: fit.encode(torch.tensor(1.0))), r"shape \(n, 1, 3, 4\), got \(\)"),
+    "a sparse tensor to encode": BadInput(ask(lambda fit: fit.encode(BINARY.to_sparse())), "data as one dense tensor"),
+    "a meta tensor to reconstruct": BadInput(
+        ask(lambda fit: fit.reconstruct(torch.ones(5, 1, 3, 4, device="meta"))), "data as one dense tensor"
+    ),
+    "complex data for a posterior": BadInput(ask(lambda fit: fit.posterior(BINARY * 1j)), "data as one dense tensor of real"),
+    "tensors to probe": BadInput(ask(lambda fit: fit.probe(BINARY, BINARY)), "two splits with labels, got Tensor"),
+    "draws in numpy's numbers": BadInput(ask(lambda fit: fit.sample(np.int64(3), seed=np.int64(1))), FINE),
+    "posterior draws in numpy's numbers": BadInput(ask(lambda fit: fit.encode(BINARY, samples=np.int64(2))), FINE),
+    "draws of truth": BadInput(ask(lambda fit: fit.sample(True)), "a whole number, got n = True"),
+    "draws of text": BadInput(ask(lambda fit: fit.sample("3")), "a whole number, got n = '3'"),
+    "half a posterior draw": BadInput(ask(lambda fit: fit.encode(BINARY, samples=2.5)), "a whole number, got samples = 2.5"),
+    "posterior draws of truth": BadInput(ask(lambda fit: fit.encode(BINARY, samples=True)), "got samples = True"),
+    "samples of text": BadInput(ask(lambda fit: fit.evaluate(BINARY, samples="3")), "a whole number, got samples = '3'"),
+    "samples of nothing": BadInput(ask(lambda fit: fit.evaluate(BINARY, samples=None)), "got samples = None"),
+    "half a limit": BadInput(ask(lambda fit: fit.evaluate(BINARY, limit=2.5)), "a whole number, got limit = 2.5"),
+    "half a row": BadInput(ask(lambda fit: fit.latents(BINARY, rows=2.5)), "a whole number, got rows = 2.5"),
+    "samples of truth": BadInput(ask(lambda fit: fit.latents(BINARY, samples=True)), "got samples = True"),
+    "a seed of text": BadInput(ask(lambda fit: fit.sample(3, seed="a")), "a whole number, got seed = 'a'"),
+    "a seed of nothing": BadInput(ask(lambda fit: fit.evaluate(BINARY, seed=None)), "got seed = None"),
+    "half a seed": BadInput(ask(lambda fit: fit.encode(BINARY, samples=1, seed=1.5)), "got seed = 1.5"),
+    "classes of a model without": BadInput(ask(lambda fit: fit.by_class(2)), "conditioned on labels, such as CVAE"),
+    "a class out of range": BadInput(lambda folder: conditional().sample(3, y=7), "expected classes of 0, 1, or their numbers"),
+    # arguments of calls
+    "an object for a device": BadInput(fit_with(device=object()), "expected a device such as 'cpu'"),
+    "a list for a device": BadInput(fit_with(device=["cpu"]), "expected a device such as 'cpu'"),
+    "the meta device": BadInput(fit_with(device="meta"), "expected a device such as 'cpu' .*got 'meta'"),
+    "a number for progress": BadInput(fit_with(progress=3), "a function of a row for progress, got 3"),
+    "a number to track": BadInput(fit_with(track=3), "a list of names to track, .*got 3"),
+    "numbers to track": BadInput(fit_with(track=[3]), r"a list of names to track, .*got \[3\]"),
+    "a name to track": BadInput(fit_with(track="active_units"), r"such as \['active_units'\], got 'active_units'"),
+    "a number for boards": BadInput(fit_with(boards=3), "a list of boards, .*got 3"),
+    "a word for a warm start": BadInput(fit_with(warm_start="x"), "an earlier fit for warm_start, got 'x'"),
+    "a number for a run folder": BadInput(fit_with(out=3), "a run folder for out, got 3"),
+    "truth for a run folder": BadInput(fit_with(out=True), "a run folder for out, got True"),
+    "a list for a run folder": BadInput(fit_with(out=[]), r"a run folder for out, got \[\]"),
+    "a latent dimension beyond 64 bits": BadInput(
+        lambda folder: pv.fit(pv.VAE(latent_dim=10**26), BINARY, device="cpu"), "sizes that memory holds"
+    ),
+    "no path of a run": BadInput(lambda folder: pv.load_run(None), "the path of a folder, got None"),
+    "a number for a run": BadInput(lambda folder: pv.resume_run(3), "the path of a folder, got 3"),
+    "a number to trust": BadInput(lambda folder: pv.load_run(folder, trust=3), "trust as a list of names, got 3"),
+    "a run with a long name": BadInput(lambda folder: pv.load_run(folder / ("a" * 300)), "File name too long.*check the path"),
+    "a number for a run to report": BadInput(lambda folder: report(3), "the path of a folder, got 3"),
+    "a number of methods": BadInput(compared(methods=3), "methods as a list, .*got 3"),
+    "names of methods": BadInput(compared(methods=["EM"]), "a declared method, got 'EM'"),
+    "classes of methods": BadInput(compared(methods=[pv.EM]), r"write EM\(\)"),
+    "one method": BadInput(compared(methods=pv.EM()), "methods as a list, .*got EM"),
+    "a number of guides": BadInput(compared(guides=3), "guides as a list, .*got 3"),
+    "half a seed to compare": BadInput(compared(seeds=1.5), "a whole number, got seeds = 1.5"),
+    "weights that are damaged": BadInput(damaged_weights, "is not a whole run"),
     # the command line
     "cli: no such data": BadInput(verb("fit", "--data", "nope.npy", "--out", "out"), "'nope.npy', which does not exist"),
     "cli: damaged data": BadInput(verb("fit", "--data", "a.npy", "--out", "out", a_npy=b"hello"), "a damaged one"),
@@ -634,6 +760,13 @@ CASES: dict[str, BadInput] = {
     ),
     "cli: no run": BadInput(verb("evaluate", "nowhere"), "there is no run in nowhere"),
     "cli: a run that is a file": BadInput(verb("evaluate", "a.npy", a_npy=b"hello"), "there is no run in a.npy"),
+    "cli: a latent dimension beyond 64 bits": BadInput(
+        verb("fit", "--model.latent_dim", f"1{'0' * 26}", "--out", "out"), "sizes that memory holds"
+    ),
+    "cli: a home that is not there": BadInput(verb("fit", "--data", "~nouser/a.npy", "--out", "out"), "'~nouser/a.npy'"),
+    "cli: a name that is too long": BadInput(verb("evaluate", "a" * 300), "File name too long"),
+    "cli: a billion laughs beside the models": BadInput(listed(laughs()), FINE),
+    "cli: a cycle beside the models": BadInput(listed("&a [*a]"), FINE),
     "cli: a model that no memory holds": BadInput(verb("fit", "--model.latent_dim", "1000000000000", "--out", "out"), "GiB"),
 }
 

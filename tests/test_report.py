@@ -160,7 +160,7 @@ def test_a_page_that_cannot_be_written(copy: Path, tmp_path: Path, out: str) -> 
 
 
 def test_a_run_that_cannot_be_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"cannot be read: .*File name too long.*: check its path"):
+    with pytest.raises(ValueError, match=r"cannot be read: .*File name too long.*: check the path"):
         report(copy / ("a" * 300))
 
     def refuse(self: Path, *_: object, **__: object) -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, load_data
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.evaluate import evaluating, log_jacobian
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
 from ppl_vae.inference.em import EM
-from ppl_vae.inference.fit import build, default_guide, watched
+from ppl_vae.inference.fit import build, default_guide, refuse_others, watched
 from ppl_vae.inference.fitted import Fit
 from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Method, Remark, Row
@@ -136,8 +138,14 @@ def compare(
         >>> [row["method"] for row in comparison.rows]
         ['EM', 'SVI(epochs=20)']
     """
+    require(isinstance(methods, (list, tuple)), "methods as a list, such as [EM(), SVI()]", methods)
+    require(isinstance(guides, (list, tuple, NoneType)), "guides as a list, such as [AmortizedNormal()], or None", guides)
     require(len(methods) > 0, "at least one method to compare", list(methods))
     require(guides is None or len(guides) > 0, "at least one guide, or None for the defaults", guides)
+    for method in methods:
+        for guide in guides or (None,):
+            refuse_others(model, guide, method)
+    seeds = [whole("seeds", seed) for seed in seeds] if isinstance(seeds, Iterable) else whole("seeds", seeds)
     require(seeds >= 1 if isinstance(seeds, int) else len(seeds) > 0, "at least one seed", seeds)
     data = load_data(data)
     if isinstance(model, Model):

@@ -39,9 +39,10 @@ from ppl_vae.inference.track import Track, tracking
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
+from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec
 
-__all__ = ["build", "default_guide", "fit", "watched"]
+__all__ = ["build", "default_guide", "fit", "refuse_others", "watched"]
 
 # Guides of latent variables that no bijection maps to real vectors, by the prior's support.
 WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
@@ -97,7 +98,11 @@ def fit(
         torch.Size([5, 1, 8, 8])
     """
     method = SVI() if method is None else method
-    _refuse_others(model, guide, method)
+    refuse_others(model, guide, method)
+    if not isinstance(warm_start, Fit | None):
+        raise ValueError(f"expected an earlier fit for warm_start, got {as_line(repr(warm_start))}: give what fit returned")
+    if not isinstance(out, str | Path | Keeper | None):
+        raise ValueError(f"expected a run folder for out, got {as_line(repr(out))}: give its path or a Keeper")
     keeper = out if isinstance(out, Keeper) else NOWHERE if out is None else Keeper(out)
     return watched(
         model,
@@ -128,6 +133,7 @@ def watched(
     boards: Sequence[Board] = (),
 ) -> Fit:
     """:func:`fit` with ``watch`` looking at the pair as it is after each row of the history; it must draw no random numbers."""
+    _refuse_watchers(progress, track, boards)
     if keeper.folder is not None and not (isinstance(model, Model) and isinstance(guide, Guide | None)):
         raise ValueError("plain Pyro programs have no declaration to save: fit them without a run folder (out)")
     data = _placed(model, data, device)
@@ -174,7 +180,7 @@ def _placed(model: Model | Callable, data: Data | DataSource | str | np.ndarray 
     return data
 
 
-def _refuse_others(model: Any, guide: Any, method: Any) -> None:
+def refuse_others(model: Any, guide: Any, method: Any) -> None:
     """Raise ``ValueError`` for a class where its object is meant, a name where a declaration is, and the like."""
     for what, value, base, plain in (
         ("model", model, Model, callable(model)),
@@ -185,6 +191,16 @@ def _refuse_others(model: Any, guide: Any, method: Any) -> None:
             raise ValueError(f"expected a declared {what}, got the class {value.__name__}: write {value.__name__}()")
         if not isinstance(value, base) and not plain:
             raise ValueError(f"expected a declared {what}, got {value!r}: give an object such as {EXAMPLES[what]}")
+
+
+def _refuse_watchers(progress: Any, track: Any, boards: Any) -> None:
+    """Raise ``ValueError`` for what cannot be told of the rows, or names nothing to add to them."""
+    if progress is not None and not callable(progress):
+        raise ValueError(f"expected a function of a row for progress, got {as_line(repr(progress))}")
+    if not isinstance(track, (list, tuple)) or not all(isinstance(name, str) for name in track):
+        raise ValueError(f"expected a list of names to track, such as ['active_units'], got {as_line(repr(track))}")
+    if not isinstance(boards, (list, tuple)) or not all(callable(board) and hasattr(board, "__exit__") for board in boards):
+        raise ValueError(f"expected a list of boards, such as [TensorBoard(folder)], got {as_line(repr(boards))}")
 
 
 def _check_data(model: Model | Callable, pair: Pair, data: Data) -> None:
@@ -232,8 +248,14 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
     Raises:
         ValueError: data outside the model's support, a declared half with a plain one, or a guide that leaves out parameters.
     """
-    with allocating(free(), f"{model} for data of shape {spec.event_shape}"):
-        return _built(model, guide, spec)
+    what = f"{as_line(model)} for data of shape {spec.event_shape}"
+    try:
+        with allocating(free(), what):
+            return _built(model, guide, spec)
+    except (TypeError, RuntimeError) as error:
+        if "Overflow when unpacking" not in str(error):
+            raise
+        raise ValueError(f"{what}: expected sizes that memory holds, got one beyond 64 bits: give less") from None
 
 
 def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:

@@ -16,7 +16,9 @@ import yaml
 from pyro.distributions import Distribution
 from torch import Tensor
 
+from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
+from ppl_vae.data.arrays import as_array
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate import AIS, Gaps, batches, evaluate, evaluating
 from ppl_vae.evaluate.disentanglement import disentanglement
@@ -116,7 +118,7 @@ class Fit:
         ``y`` as for :meth:`evaluate`.
         """
         posterior = self._declared(self.pair.guide, "posterior")
-        if samples is not None and samples < 1:
+        if samples is not None and (samples := whole("samples", samples)) < 1:
             raise ValueError(f"expected at least 1 sample, got {samples}")
         with evaluating(self.pair), seeded(seed, self.device):
             parts = [posterior(*batch) for batch in batches(self.pair, self._split(x, y), ROWS_AT_ONCE)]
@@ -125,17 +127,18 @@ class Fit:
             return torch.cat([part.sample((samples,)) for part in parts], dim=1)
 
     def decode(self, z: Tensor, *, x: Tensor | Split | None = None, y: Classes | None = None) -> Tensor:
-        """Means of p(x | z), ``(..., *event)``, for z ``(..., *latent)``.
+        """Means of p(x | z), ``(..., *event)``, for z ``(..., *latent)``, a tensor, an array or lists.
 
         Of a conditional model p(x | z, y), for labels ``y`` or rows ``x`` of which a part is known, whose shapes broadcast with
         those of z.
         """
         latent_shape = self._declared(self.pair.model, "latent_shape")
+        z = _real(z, "latent codes")
         if tuple(z.shape[-len(latent_shape) :]) != latent_shape:
             raise ValueError(f"expected latent codes of shape (..., {', '.join(map(str, latent_shape))}), got {tuple(z.shape)}")
-        z = z.to(self.device)
-        if not z.is_floating_point():
-            z = z.to(self.transform.loc.dtype)
+        z = z.to(self.device, self.transform.loc.dtype)
+        if not bool(z.isfinite().all()):
+            raise ValueError("expected finite latent codes, got NaN or infinity")
         with evaluating(self.pair):
             return self._means(z, *self._known(x, y))
 
@@ -175,7 +178,7 @@ class Fit:
             ValueError: fewer than one datum, or not the condition that the model needs.
         """
         decode, prior = (self._declared(self.pair.model, name) for name in ("decode", "prior"))
-        if not isinstance(n, int) or n < 1:
+        if (n := whole("n", n)) < 1:
             raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
         require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
         if y is None and x is None and getattr(self.pair.model, "labelled", False):
@@ -193,6 +196,8 @@ class Fit:
 
         A row has one draw of the noise of z; where p(z | y) depends on y, it is shifted and scaled to each class.
         """
+        if not getattr(self.pair.model, "labelled", False):
+            raise ValueError("expected a model that is conditioned on labels, such as CVAE, got one that is not: use sample")
         return torch.stack([self.sample(n, y=place, seed=seed) for place in range(len(self.spec.classes))], dim=1)
 
     def evaluate(
@@ -215,6 +220,7 @@ class Fit:
         there is and by the mean number of entries that a datum has. With 1000 samples or more a remark warns if the weights of
         more than a tenth of the data are not to be trusted.
         """
+        samples, limit = whole("samples", samples), None if limit is None else whole("limit", limit)
         split = self._split(data, y)
         with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
             numbers = evaluate(self.pair, split, samples=samples, gaps=gaps, ais=ais, limit=limit, seed=seed, progress=True)
@@ -248,6 +254,7 @@ class Fit:
 
         Of a split, or of the test split of a ``Data``; see :func:`ppl_vae.evaluate.latents.latents`.
         """
+        rows, samples = whole("rows", rows), whole("samples", samples)
         return latents(self.pair, self._split(data, y), rows=rows, samples=samples, seed=seed)
 
     def sample_quality(
@@ -281,6 +288,10 @@ class Fit:
 
         See :func:`ppl_vae.evaluate.probes.probe`.
         """
+        for part in (train, test):
+            if not isinstance(part, Split):
+                raise ValueError(f"expected two splits with labels, got {type(part).__name__}: load them with load_data")
+        draws, seed = whole("draws", draws), whole("seed", seed)
         fitted, scored = ((self.encode(part).flatten(1), part.labels) for part in (train, test))
         return probe(fitted, scored, labels_per_class=labels_per_class, draws=draws, seed=seed)
 
@@ -310,6 +321,7 @@ class Fit:
             factors: class numbers ``(N, F)``, those of the same data.
             seed: of the halves and the trees.
         """
+        seed = whole("seed", seed)
         return disentanglement(self.encode(data.test if isinstance(data, Data) else data).flatten(1), factors, seed=seed)
 
     def _declared(self, program: torch.nn.Module, name: str) -> Any:
@@ -372,11 +384,11 @@ class Fit:
                 "load_data, or give fit.rows(source, split)"
             )
         if isinstance(data, Tensor):
-            data = Split(data, None, self.transform.applied())
+            data = Split(_real(data, "data"), None, self.transform.applied())
         else:
             data = self._binarized(data.test if isinstance(data, Data) else data)
-        expected, found = self.spec.event_shape, (len(data), *data.event_shape)
-        if found[1:] != expected:
+        expected, found = self.spec.event_shape, tuple(data.raw.shape)
+        if not found or found[1:] != expected:
             raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {found}")
         data = data.to(self.device)
         if y is not None:
@@ -410,6 +422,23 @@ def weights(fit: Fit) -> dict[str, Tensor]:
     """What ``model.safetensors`` holds: parameters of the pair, constants of the transform."""
     modules = torch.nn.ModuleDict({"pair": fit.pair, "transform": fit.transform})
     return {name: value.contiguous() for name, value in modules.state_dict().items()}
+
+
+def _real(values: Any, what: str) -> Tensor:
+    """Real numbers in memory as a tensor.
+
+    Raises:
+        ValueError: complex numbers, or nothing that is one dense array of numbers.
+    """
+    if not isinstance(values, Tensor):
+        array = as_array(values, what)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"expected {what} as real numbers, got {type(values).__name__} of dtype {array.dtype}")
+        values = torch.from_numpy(array.astype(np.float64))
+    if values.layout != torch.strided or values.is_meta or values.is_complex():
+        told = f"{values.dtype}, {values.layout}, on {values.device}"
+        raise ValueError(f"expected {what} as one dense tensor of real numbers, got {told}: convert it first")
+    return values
 
 
 def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:

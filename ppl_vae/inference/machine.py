@@ -12,6 +12,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from ppl_vae.text import as_line
+
 __all__ = ["Precision", "choose_device", "cpu_threads", "layers", "products"]
 
 Precision = Literal["32", "bf16", "tf32"]
@@ -43,6 +45,8 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         ValueError: no such device.
     """
     if name != "auto":
+        if not isinstance(name, (str, torch.device)) or str(name).startswith("meta"):
+            raise ValueError(f"expected a device such as 'cpu' or 'cuda', got {as_line(repr(name))}")
         try:
             return torch.zeros(1, device=name).device
         except (RuntimeError, AssertionError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from ppl_vae.arguments import folder, names
 from ppl_vae.declaration import Declaration
 from ppl_vae.inference.compare import short
 from ppl_vae.report.markup import Markup, joined, table, tag
@@ -54,7 +55,7 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
         ValueError: no run there, a file that cannot be read, is larger than a page can show or leads out of the folder, or a
             page that would not end in ``.html`` or cannot be written.
     """
-    run = Path(run)
+    run, trust = folder(run), names("trust", trust)
     out = run / "report.html" if out is None else Path(out)
     if out.suffix not in (".html", ".htm"):
         raise ValueError(f"expected a page that ends in .html, got {str(out)!r}")
@@ -63,7 +64,7 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
             raise ValueError(f"there is no run in {run}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
         text = _page(run, trust)
     except OSError as error:
-        raise ValueError(f"{run} cannot be read: {as_line(error)}: check its path and its permissions") from None
+        raise ValueError(f"{run} cannot be read: {as_line(error)}: check the path and its permissions") from None
     try:
         _write(out, text)
     except OSError as error:
