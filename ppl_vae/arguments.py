@@ -10,7 +10,7 @@ from typing import Any
 
 from ppl_vae.text import as_line
 
-__all__ = ["folder", "names", "whole"]
+__all__ = ["as_path", "names", "whole"]
 
 
 def whole(name: str, value: Any) -> int:
@@ -27,7 +27,7 @@ def whole(name: str, value: Any) -> int:
         raise ValueError(f"expected a whole number, got {name} = {as_line(repr(value))}") from None
 
 
-def folder(value: Any) -> Path:
+def as_path(value: Any) -> Path:
     """A path that can be looked at.
 
     Raises:

@@ -35,7 +35,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ppl_vae import plots
-from ppl_vae.arguments import folder, names
+from ppl_vae.arguments import as_path, names
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.declaration import Declaration
 from ppl_vae.evaluate import evaluating
@@ -95,7 +95,7 @@ def save_run(
     Raises:
         ValueError: the folder is taken, or the fit is of plain Pyro programs, which no YAML can name.
     """
-    path = folder(path)
+    path = as_path(path)
     begun = _holds(path, fit)
     if not begun:
         check_free(path, overwrite=overwrite)
@@ -168,7 +168,7 @@ def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch
         ValueError: no run there, a damaged file, a link that leads out of the folder, a declaration larger than the weights, or
             a class from a module that is not trusted.
     """
-    path, trust = folder(path), names("trust", trust)
+    path, trust = as_path(path), names("trust", trust)
     declared = check_declared(path, trust=trust)
     described = _read(path, "data.json", from_json)
     begun = (path / STATE).is_file() and not (path / "model.safetensors").is_file()
@@ -231,7 +231,7 @@ def resume_run(
         ValueError: no run there, one that another process writes, a method that cannot be resumed, a declaration that is not
             the same, other data.
     """
-    path, trust = folder(path), names("trust", trust)
+    path, trust = as_path(path), names("trust", trust)
     declared = check_declared(path, trust=trust)
     method = method or declared["method"]
     loaded = load_data(declared["data"] if data is None else data).resolve(declared["model"].accepts)

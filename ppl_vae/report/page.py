@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import secrets
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from ppl_vae.arguments import folder, names
+from ppl_vae.arguments import as_path, names
 from ppl_vae.declaration import Declaration
 from ppl_vae.inference.compare import short
+from ppl_vae.inference.state import replaced
 from ppl_vae.report.markup import Markup, joined, table, tag
 from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
@@ -55,7 +55,7 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
         ValueError: no run there, a file that cannot be read, is larger than a page can show or leads out of the folder, or a
             page that would not end in ``.html`` or cannot be written.
     """
-    run, trust = folder(run), names("trust", trust)
+    run, trust = as_path(run), names("trust", trust)
     out = run / "report.html" if out is None else Path(out)
     if out.suffix not in (".html", ".htm"):
         raise ValueError(f"expected a page that ends in .html, got {str(out)!r}")
@@ -73,15 +73,10 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
 
 
 def _write(out: Path, text: str) -> None:
-    """The page whole or not at all, by way of a new file whose name nobody can have linked to elsewhere."""
+    """The page whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("x", encoding="utf-8") as file:
-            file.write(text)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(out) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _page(run: Path, trust: Iterable[str]) -> str:
