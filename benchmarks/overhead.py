@@ -37,6 +37,8 @@ SIZE = dataclasses.replace(SIZES["mnist"], rows=128 * 468)  # as many steps in a
 class Bare:
     """Takes steps, and looks at nothing."""
 
+    tries = 0
+
     def __init__(self, training: Training) -> None:
         self.training = training
 

@@ -246,7 +246,7 @@ def test_a_split_and_its_tensor_are_the_same_data(fit: pv.Fit) -> None:
     assert fit.evaluate(data) == fit.evaluate(data.test) == fit.evaluate(x)
     assert torch.equal(fit.encode(data.test), fit.encode(x))
     numbers = fit.evaluate(x)
-    assert sorted(numbers) == ["elbo", "elbo_se", "kl", "n", "reconstruction"]
+    assert sorted(numbers) == ["bits_per_dim", "bits_per_dim_se", "elbo", "elbo_se", "kl", "n", "reconstruction"]
     assert numbers["n"] == len(x)
 
 

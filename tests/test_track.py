@@ -253,7 +253,7 @@ def test_models_without_a_code_to_lose_are_left_alone() -> None:
 
 def test_a_fit_that_collapses_says_so() -> None:
     data = pv.load_data(rows("binary", 340), valid=0.0, test=0.0)
-    method = pv.SVI(epochs=3, batch_size=2, objective=pv.BetaELBO(beta=100.0), learning_rate=0.03)
+    method = pv.SVI(epochs=5, batch_size=2, objective=pv.BetaELBO(beta=100.0), learning_rate=0.03)
     with pytest.warns(Remark, match="the posterior has collapsed.*beta = 100"):
         pv.fit(vae(), data, method=method)
 
