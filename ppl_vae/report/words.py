@@ -24,6 +24,7 @@ METRICS = {
     "gap": ("gap", "log-likelihood - ELBO."),
     "approximation_gap": ("approximation gap", "What the best q of the guide's family for each datum still lacks."),
     "amortization_gap": ("amortization gap", "What is lost since one network gives every q."),
+    "gap_reference": ("gaps counted from", "The bound, or log p(x) itself, that the gaps are the distance from."),
     "bits_per_dim": ("bits per dimension", "The bound in bits per element of a datum. Lower is better."),
     "active_units": ("active units", "Latent dimensions whose posterior mean varies with the data by more than 0.01."),
     "mutual_information": ("mutual information", "How much a code tells of which datum it belongs to."),
