@@ -171,13 +171,16 @@ def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch
     path, trust = as_path(path), names("trust", trust)
     declared = check_declared(path, trust=trust)
     described = _read(path, "data.json", from_json)
-    begun = (path / STATE).is_file() and not (path / "model.safetensors").is_file()
+    finished = (path / "model.safetensors").is_file()
+    begun = (path / STATE).is_file() and not finished
+    if not (finished or begun):
+        raise ValueError(f"{path} was broken off before a state was kept: fit it again (ppl-vae fit --resume)")
     history = [] if begun else _read(path, "history.jsonl", _history, at_most=MOST_HISTORY)
     at_most = _room(path)
     try:
         spec = _spec(described["spec"])
         with allocating(at_most, str(path)):
-            state, history = _last(path) if begun else (_weights(path), history)
+            state, history = _last(path) if begun else (load_file(inside(path, "model.safetensors")), history)
         _refuse_complex(state)
         affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
         transform = Transform(spec.event_shape, **affine, **{name: _flag(described["transform"], name) for name in NOISE})
@@ -306,13 +309,6 @@ def _refuse_missing(pair: nn.Module) -> None:
     for name, value in pair.state_dict().items():
         if value.is_floating_point() and bool(value.isnan().any()):
             raise ValueError(f"expected weights that are numbers, got NaN in {name}: fit it again")
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a run that is finished."""
-    if not (path / "model.safetensors").is_file():
-        raise ValueError("this run was broken off before a state was kept: fit it again (ppl-vae fit --resume)")
-    return load_file(inside(path, "model.safetensors"))
 
 
 def _last(path: Path) -> tuple[dict[str, Tensor], list[Row]]:

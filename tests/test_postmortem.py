@@ -287,6 +287,8 @@ def test_the_command_line_says_it_in_one_line(
     assert err.count("\n") == 1
     assert "the learning rate is too large" in err
     assert "see run/postmortem" in err
+    with pytest.raises(ValueError, match="run was broken off before a state was kept: fit it again"):
+        pv.load_run("run")
 
 
 # --- killed, and again and again ------------------------------------------------------------------------------------------
