@@ -674,6 +674,16 @@ def test_images_of_bits_levels_and_counts_have_bits_per_dim() -> None:
     assert bits["bits_per_dim"] == pytest.approx(-bits["elbo"] / dimensions / math.log(2))
 
 
+def test_nothing_to_anneal_is_said() -> None:
+    def model(x: Tensor) -> None:
+        with pv.data_plate(N, x):
+            pyro.sample("x", dist.Normal(0.0, 1.0).expand([3]).to_event(1), obs=x)
+
+    data = pv.load_data(np.random.default_rng(0).standard_normal((N, 3)), valid=0.0, test=0.5)
+    with pytest.raises(ValueError, match="no latent variable to anneal"):
+        pv.evaluate(pv.Pair(model, lambda x: None, mean_field=False), data.test, ais=True)
+
+
 def test_gaps_on_the_command_line_bring_the_samples_that_they_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -41,7 +41,8 @@ class Latents:
         chains: S.
 
     Raises:
-        ValueError: a latent variable that is discrete, has no density, has no real coordinates, or is shared by all data.
+        ValueError: no latent variable, or one that is discrete, has no density, has no real coordinates, or is shared by all
+            data.
     """
 
     def __init__(self, pair: Pair, batch: tuple[Tensor, ...], chains: int) -> None:
@@ -52,6 +53,8 @@ class Latents:
         self.plates = pair.plates(*batch)
         trace = self._trace(batch)
         sites = {name: trace.nodes[name] for name in trace.stochastic_nodes}
+        if not sites:
+            raise ValueError("there is no latent variable to anneal: without one the elbo is log p(x) itself")
         for name, site in sites.items():
             _check(name, site, self.plates)
         values = {name: _bijection(site["fn"]).inv(site["value"]) for name, site in sites.items()}
