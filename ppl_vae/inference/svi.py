@@ -26,7 +26,7 @@ from ppl_vae.pair import Pair
 
 __all__ = ["SVI"]
 
-LOOKED_AT = 10_000  # rows that networks are centred on
+LOOKED_AT, ELEMENTS = 10_000, 2**23  # rows that networks are centred on, fewer where they are large
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,6 +152,7 @@ def _initialize(pair: Pair, data: Data, seed: int) -> None:
 
 def _some(split: Split, seed: int) -> Tensor:
     """Rows from all over a split, as the model sees them; their noise is no fit's other noise."""
-    count = min(LOOKED_AT, len(split), getattr(split.raw, "at_once", LOOKED_AT))
+    most = min(LOOKED_AT, max(1, ELEMENTS // math.prod(split.event_shape)))
+    count = min(most, len(split), getattr(split.raw, "at_once", most))
     places = torch.linspace(0, len(split) - 1, count).long()
     return split[places].transformed(torch.Generator(split.device).manual_seed(seed))
