@@ -50,7 +50,7 @@ from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Remark, Row
 from ppl_vae.inference.progress import Progress
 from ppl_vae.inference.same import differences, fixed
-from ppl_vae.inference.state import beside, read_state, sync, write_tensors
+from ppl_vae.inference.state import beside, read_state, replaced, sync, write_tensors
 from ppl_vae.memory import allocating, free, require_memory
 from ppl_vae.models import Model
 from ppl_vae.pair import seeded
@@ -66,6 +66,7 @@ __all__ = [
     "measure",
     "resume_run",
     "save_comparison",
+    "save_evaluation",
     "save_run",
 ]
 
@@ -152,6 +153,12 @@ def write_comparison(
         (folder / "comparison.md").write_text(text, encoding="utf-8")
         plots.save(figure, folder / "comparison.png")
     return path
+
+
+def save_evaluation(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Keep what was found about a run in its ``evaluation.json``, in place of what was found before."""
+    with replaced(Path(path) / EVALUATION) as new:
+        _write_json(new, content)
 
 
 def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch.device = "auto") -> Fit:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json as text
 import sys
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -14,7 +12,6 @@ from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import print_json
 from ppl_vae.evaluate import AIS, Gaps
-from ppl_vae.inference.state import replaced
 
 __all__ = ["options", "run"]
 
@@ -63,7 +60,7 @@ def run(
         parts["probe"] = fitted.probe(train, rows, labels_per_class=_few(train.labels), seed=seed)
     content = {name: {**numbers, **parts}, "unit": runs.UNIT}
     if save:
-        _save(Path(run) / runs.EVALUATION, {**content, "iterations": len(fitted.history)})
+        runs.save_evaluation(run, {**content, "iterations": len(fitted.history)})
     if json:
         return print_json(content)
     print(f"{fitted.model}\n{fitted.guide}")
@@ -71,11 +68,6 @@ def run(
         unit = "" if title in ("probe", "sample_quality") else f", {runs.UNIT}"
         _print_numbers(f"{title.replace('_', ' ')}{unit}", part)
     return None
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    with replaced(path) as partial:
-        partial.write_text(text.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _few(labels: Tensor) -> list[int]:
