@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.text import as_line
+from ppl_vae.text import as_line, denied
 
 __all__ = ["as_path", "names", "whole"]
 
@@ -39,7 +39,7 @@ def as_path(value: Any) -> Path:
     try:
         path.exists()
     except OSError as error:  # a name that is too long, a folder above it that may not be searched
-        raise ValueError(f"{path} cannot be read: {as_line(error)}: check the path and its permissions") from None
+        raise denied(path, error) from None
     return path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["as_line", "at_home", "from_json", "from_yaml", "inside", "is_number", "read_text"]
+__all__ = ["as_line", "at_home", "denied", "from_json", "from_yaml", "inside", "is_number", "read_text"]
 
 MIB = 2**20
 MOST_TEXT = MIB
@@ -93,6 +93,11 @@ def from_json(text: str) -> Any:
         raise ValueError(str(error)) from None
     except ValueError as error:
         raise ValueError(f"not valid JSON: {as_line(error)}") from None
+
+
+def denied(path: Path, error: OSError) -> ValueError:
+    """The error for a path that the file system refuses."""
+    return ValueError(f"{path} cannot be read: {as_line(error)}: check the path and its permissions")
 
 
 def as_line(error: object, most: int = 300) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.text import as_line
+from ppl_vae.text import as_line, denied
 
 if TYPE_CHECKING:
     from ppl_vae.data.stream import Stream
 
-__all__ = ["Raw", "arranged", "as_array", "as_labels", "as_tensor", "denied", "smallest", "unreadable"]
+__all__ = ["Raw", "arranged", "as_array", "as_labels", "as_tensor", "smallest", "unreadable"]
 
 
 class Raw(NamedTuple):
@@ -124,11 +124,6 @@ def unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(
         f"{path}: expected a readable {path.suffix} file, got a damaged one ({as_line(error, 200)}): make or fetch it again"
     )
-
-
-def denied(path: Path, error: OSError) -> ValueError:
-    """The error for a path that the file system refuses."""
-    return ValueError(f"{path} cannot be read: {as_line(error, 400)}: check the path and its permissions")
 
 
 def _refuse_overflow(x: np.ndarray, small: np.ndarray, name: str) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ppl_vae.data.arrays import Raw, as_array, denied
+from ppl_vae.data.arrays import Raw, as_array
 from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
 from ppl_vae.data.prepare import prepare
 from ppl_vae.data.readers import READERS, read_path
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Data
-from ppl_vae.text import at_home
+from ppl_vae.text import at_home, denied
 
 __all__ = ["load_data"]
 

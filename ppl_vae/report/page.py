@@ -19,7 +19,7 @@ from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
 from ppl_vae.report.words import METRICS, PICTURES, number, with_error
 from ppl_vae.runs import EVALUATION, PARTS
-from ppl_vae.text import MIB, as_line, from_json, from_yaml, inside, read_text
+from ppl_vae.text import MIB, as_line, denied, from_json, from_yaml, inside, read_text
 from ppl_vae.types import score_of
 
 __all__ = ["report"]
@@ -64,7 +64,7 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
             raise ValueError(f"there is no run in {run}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
         text = _page(run, trust)
     except OSError as error:
-        raise ValueError(f"{run} cannot be read: {as_line(error)}: check the path and its permissions") from None
+        raise denied(run, error) from None
     try:
         _write(out, text)
     except OSError as error:
