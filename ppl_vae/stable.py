@@ -1,4 +1,4 @@
-r"""Log-densities of large counts and concentrations that keep their digits in float32.
+r"""Log-densities of large counts, concentrations and factors that keep their digits in float32.
 
 The usual formulas are differences of log-gamma functions: at a count of a million these are numbers of 10^7, of which float32
 knows the first digit before the point. Written as deviances they are small numbers from the start: Loader 2000, "Fast and
@@ -16,7 +16,15 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-__all__ = ["StudentT", "log_binomial", "log_dirichlet", "log_gamma_ratio", "log_poisson"]
+__all__ = [
+    "LowRankMultivariateNormal",
+    "StudentT",
+    "log_binomial",
+    "log_dirichlet",
+    "log_gamma_ratio",
+    "log_poisson",
+    "low_rank_mahalanobis",
+]
 
 STIRLING = 50.0  # from here on three terms of Stirling's series are exact to the last digit of float64
 NEAR = 0.1  # below it phi is summed as a power series, whose terms after the eighth are below the last digit of float64
@@ -78,6 +86,35 @@ def log_dirichlet(log_x: Tensor, a: Tensor) -> Tensor:
     each = _deviance(a, x + n.log().unsqueeze(-1)) + x + _remainder(a) - a.log() / 2
     stirling = -each.sum(-1) - (n.log() + (a.shape[-1] - 1) * LOG_2_PI) / 2 + _remainder(n)
     return torch.where(large, stirling, direct)
+
+
+def low_rank_mahalanobis(y: Tensor, factor: Tensor, cholesky: Tensor) -> Tensor:
+    """``y^T (I + G G^T)^-1 y = |y - G m|^2 + |m|^2``, with ``m = (I + G^T G)^-1 G^T y`` the posterior mean of the factors.
+
+    Sums of squares, where Woodbury's ``|y|^2 - m^T G^T y`` loses the digits of strong factors.
+
+    Args:
+        y: ``(..., D)``.
+        factor: G ``(..., D, R)``.
+        cholesky: lower factor of ``I + G^T G``, ``(..., R, R)``.
+    """
+    projected = (factor.mT @ y.unsqueeze(-1)).expand(*y.shape[:-1], factor.shape[-1], 1)
+    mean = torch.cholesky_solve(projected, cholesky)
+    residual = y - (factor @ mean).squeeze(-1)
+    return residual.square().sum(-1) + mean.square().sum((-2, -1))
+
+
+class LowRankMultivariateNormal(dist.LowRankMultivariateNormal):
+    """Pyro's, with a log-density that keeps its digits for strong factors."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density."""
+        if self._validate_args:
+            self._validate_sample(value)
+        scale, L = self._unbroadcasted_cov_diag.sqrt(), self._capacitance_tril
+        mahalanobis = low_rank_mahalanobis((value - self.loc) / scale, self._unbroadcasted_cov_factor / scale.unsqueeze(-1), L)
+        log_det = 2 * (scale.log().sum(-1) + L.diagonal(dim1=-2, dim2=-1).log().sum(-1))
+        return -(mahalanobis + log_det + self._event_shape[0] * LOG_2_PI) / 2
 
 
 class StudentT(dist.StudentT):

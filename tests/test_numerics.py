@@ -15,8 +15,9 @@ from scipy import special, stats
 from torch import Tensor
 
 import ppl_vae as pv
+from ppl_vae.likelihoods.low_rank_gaussian import LowRankNormal
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomialDistribution
-from ppl_vae.stable import StudentT, log_binomial, log_dirichlet, log_gamma_ratio, log_poisson
+from ppl_vae.stable import LowRankMultivariateNormal, StudentT, log_binomial, log_dirichlet, log_gamma_ratio, log_poisson
 from tests.table import LIKELIHOODS, built_prior
 
 SCALES = (1e-6, 1e-3, 1.0, 1e3, 1e6)
@@ -200,6 +201,24 @@ def test_a_student_t_keeps_its_digits(df: float, y: float) -> None:
     assert single == pytest.approx(double, rel=1e-5, abs=1e-4)
     if y < 1e6:
         assert double == pytest.approx(stats.t(torch.tensor(df).item()).logpdf(torch.tensor(y).item()), rel=1e-7, abs=1e-7)
+
+
+def low_rank_likelihood(loc: Tensor, scale: Tensor, factor: Tensor) -> pyro.distributions.Distribution:
+    return LowRankNormal(loc, scale, factor, loc.shape)
+
+
+def low_rank_guide(loc: Tensor, scale: Tensor, factor: Tensor) -> pyro.distributions.Distribution:
+    return LowRankMultivariateNormal(loc, scale[:, None] * factor, scale.square())
+
+
+@pytest.mark.parametrize("normal", [low_rank_likelihood, low_rank_guide])
+@pytest.mark.parametrize("noise", [1e-1, 1e-2, 3e-3])
+def test_strong_factors_of_a_low_rank_covariance_cost_no_digits(normal: Callable[..., Any], noise: float) -> None:
+    torch.manual_seed(0)
+    scale, factor = torch.full((50,), noise), torch.randn(50, 3) / noise  # loadings of order one
+    x = normal(torch.zeros(50), scale, factor).sample((100,))
+    single, double = (normal(torch.zeros(50).to(x), scale.to(x), factor.to(x)).log_prob(x) for x in (x, x.double()))
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("scale", SCALES)

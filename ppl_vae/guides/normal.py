@@ -20,6 +20,7 @@ from ppl_vae.declaration import require
 from ppl_vae.guides.amortized import EncodedGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.nn import MLP, Network
+from ppl_vae.stable import LowRankMultivariateNormal
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedNormal"]
@@ -105,7 +106,7 @@ class LowRankNormalGuide(EncodedGuide):
         """A normal whose covariance is diagonal up to R directions."""
         loc, raw_scale, W = local[0].split([1, 1, self.rank], dim=-2)
         scale = softplus(raw_scale.squeeze(-2)) + MIN_SCALE
-        return dist.LowRankMultivariateNormal(loc.squeeze(-2), W.mT, scale.square())
+        return LowRankMultivariateNormal(loc.squeeze(-2), W.mT, scale.square())
 
 
 class FullNormalGuide(EncodedGuide):

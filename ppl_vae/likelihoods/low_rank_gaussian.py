@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.scales import check_scale
+from ppl_vae.stable import low_rank_mahalanobis
 from ppl_vae.types import Kind
 
 __all__ = ["LowRankGaussian", "LowRankNormal"]
@@ -148,17 +149,15 @@ class LowRankNormal(dist.TorchDistribution):
         return LowRankNormal(loc, self.scale, self.factor, self.event_shape, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density, by the lemmas of Woodbury and Sylvester."""
+        """The log-density, by the determinant of Sylvester's lemma."""
         if self._validate_args:
             self._validate_sample(value)
         D, R = self.factor.shape[-2:]
         y = (value.flatten(-len(self.event_shape)) - self.loc) / self.scale
         capacitance = torch.eye(R, dtype=y.dtype, device=y.device) + self.factor.mT @ self.factor
         L = torch.linalg.cholesky_ex(capacitance).L
-        projected = (self.factor.mT @ y.unsqueeze(-1)).expand(*y.shape[:-1], R, 1)
-        explained = torch.linalg.solve_triangular(L, projected, upper=False).square().sum((-2, -1))
         log_det = 2 * (self.scale.log().sum(-1) + L.diagonal(dim1=-2, dim2=-1).log().sum(-1))
-        return -(y.square().sum(-1) - explained + log_det + D * math.log(2 * math.pi)) / 2
+        return -(low_rank_mahalanobis(y, self.factor, L) + log_det + D * math.log(2 * math.pi)) / 2
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws ``loc + S (e + G f)`` of standard normal e and f."""
