@@ -14,10 +14,14 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["EMResult", "Iteration", "Place", "Plain", "Scheme", "Squarem", "Step", "best_of", "run"]
+__all__ = ["EMError", "EMResult", "Iteration", "Place", "Plain", "Scheme", "Squarem", "Step", "best_of", "run"]
 
 S = TypeVar("S")
 Step = Callable[[S], tuple[S, Any]]
+
+
+class EMError(ValueError):
+    """A run that could not go on: a step failed, or the log-likelihood fell. Another start may succeed."""
 
 
 class Iteration(NamedTuple):
@@ -143,7 +147,7 @@ def run(
         on_place: called with every state from which a run can go on, before its line of the history is made.
 
     Raises:
-        ValueError: the log-likelihood fell or is NaN.
+        EMError: a step raised, or the log-likelihood fell or is NaN.
 
     Example:
         >>> halve = lambda t: (t / 2, -t.square())  # climbs -t^2
@@ -154,7 +158,7 @@ def run(
     began = time.perf_counter()
     history = list(already)
     judged = place.judged
-    for current, value, steps, comparable in (acceleration or Plain())(step, state, place.steps):
+    for current, value, steps, comparable in (acceleration or Plain())(_guarded(step), state, place.steps):
         if history and steps > max_iterations:
             break
         if comparable and on_place is not None:
@@ -181,12 +185,21 @@ def _check(history: list[Iteration], value: float, steps: int, slack: float) -> 
     before = history[-1].log_likelihood if history else -math.inf
     if value >= before - slack * max(1.0, abs(before)) and value < math.inf:
         return
-    raise ValueError(
-        f"the log-likelihood fell or is not finite at iteration {steps}: {before:.10g} -> {value:.10g} nats per datum, which "
-        "EM never does. "
-        "Usual cause: a step that does not maximize (a ridge added to the covariances, a wrong M-step), a component or noise "
-        "variance that "
-        "collapsed, or data far from zero in float32. Remedies: raise the floor on the variances, use the exact floor "
-        "instead of a ridge, "
-        "centre or scale the columns, use float64."
+    raise EMError(
+        "a variance has probably collapsed beside the scale of the data, or a step does not maximize: the log-likelihood fell "
+        f"or is not finite at iteration {steps}: {before:.10g} -> {value:.10g} nats per datum, which EM never does. "
+        "Usual cause: more components or factors than the data support, data very far from zero beside their spread, or a "
+        "ridge added to the covariances. Remedies: fewer components or factors, a higher floor, centred or scaled columns"
     )
+
+
+def _guarded(step: Step[S]) -> Step[S]:
+    """The step, whose own errors are :class:`EMError`; those of callbacks are not."""
+
+    def guarded(state: S) -> tuple[S, Any]:
+        try:
+            return step(state)
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            raise EMError(str(error)) from error
+
+    return guarded
