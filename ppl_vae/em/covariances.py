@@ -88,7 +88,7 @@ class Covariance(ABC):
         return covariances.diagonal(dim1=-2, dim2=-1).expand_as(locs)
 
     def condition(self, natural: Natural, reach: Tensor) -> Tensor:
-        """sum_ij |P_ij| r_i r_j ``(C,)``, P = S^-1: how large the terms of the expanded square get within a ``reach (C, D)``."""
+        """sum_ij |P_ij| r_i r_j ``(C,)``, P = S^-1: how large terms of the expanded square get at ``reach (C, D)``."""
         phi = reach.new_empty(self.size(reach.shape[1]), reach.shape[0])
         self.features(reach.abs().T.contiguous(), phi)
         return (natural.quadratic.abs() * phi.T).sum(1)

@@ -45,7 +45,7 @@ class EMResult(NamedTuple, Generic[S]):
     Args:
         state: the fitted state; its log-likelihood is ``history[-1].log_likelihood``.
         history: of the accepted states only, the start included, so it never falls.
-        converged: whether the relative change came below the tolerance.
+        converged: whether a gain came below the tolerance.
         iterations: steps taken, those that only tried an extrapolation included.
     """
 
@@ -131,14 +131,14 @@ def run(
     place: Place = Place(),  # noqa: B008
     on_place: Callable[[S, Place], None] | None = None,
 ) -> EMResult[S]:
-    """Iterate ``step`` from ``state`` until the log-likelihood's relative change is below the tolerance.
+    """Iterate ``step`` from ``state`` until the log-likelihood gains no more than the tolerance.
 
     Args:
         step: ``state -> (new_state, log_likelihood of the old state in nats per datum)``.
         state: the start; a fitted state is a warm start.
         max_iterations: steps at most. One more evaluation may follow, to know the log-likelihood of the last state.
-        tolerance: converged when ``l_new - l_old <= tolerance * max(1, |l_new|)``, where an accelerated scheme is judged cycle
-            by cycle.
+        tolerance: converged when ``l_new - l_old <= tolerance``, in nats per datum, so that the units of the data, which move
+            both, do not matter; an accelerated scheme is judged cycle by cycle.
         acceleration: ``None`` or a :class:`Squarem`.
         on_iteration: called with every line of the history as it is made, and its state.
         slack: the relative fall that passes as rounding.
@@ -168,7 +168,7 @@ def run(
         history.append(Iteration(steps, value, time.perf_counter() - began))
         if on_iteration is not None:
             on_iteration(history[-1], state)
-        if comparable and value - judged <= tolerance * max(1.0, abs(value)):
+        if comparable and value - judged <= tolerance:
             return EMResult(state, history, True, steps)
         judged = value if comparable else judged
         if steps >= max_iterations:

@@ -38,7 +38,7 @@ class EM(Method):
     Args:
         seed: of random starts.
         max_iterations: the most steps of each start.
-        tolerance: converged when the log-likelihood's relative change per step falls below it.
+        tolerance: converged when a step gains less than this many nats per element of a datum.
         n_init: number of starts; the best one is kept. The first is the warm start if there is one; a linear-Gaussian model's
             first start is fixed, the others are random.
         acceleration: ``squarem`` where the model has a safeguarded scheme (factor analysis), or ``none``.
@@ -81,7 +81,8 @@ class EM(Method):
         clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
         rows = Rows(data.train)
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
-        starts = _Starts(self, clock, keeper, log_jacobian(pair, data.train))
+        elements = math.prod(data.spec.event_shape)
+        starts = _Starts(self, clock, keeper, log_jacobian(pair, data.train), self.tolerance * elements)
         for start in range(self.n_init):
             fixed = start == 0 and not getattr(pair.model, "random_start", False)
             problem = problem_of(rows, generator=None if fixed else generator, accelerate=self.acceleration == "squarem")
@@ -103,8 +104,8 @@ class _Starts:
         failures: why, by the number of the start.
     """
 
-    def __init__(self, method: EM, clock: Stopwatch, keeper: Nowhere, constant: float) -> None:
-        self.method, self.clock, self.keeper, self.constant = method, clock, keeper, constant
+    def __init__(self, method: EM, clock: Stopwatch, keeper: Nowhere, constant: float, tolerance: float) -> None:
+        self.method, self.clock, self.keeper, self.constant, self.tolerance = method, clock, keeper, constant, tolerance
         self.results: list[tuple[em.Problem, Any, list[Row]]] = []
         self.failures: dict[int, em.EMError] = {}
         facts = keeper.kept.facts if keeper.kept else {}
@@ -137,7 +138,7 @@ class _Starts:
                     problem.step,
                     state,
                     max_iterations=self.method.max_iterations,
-                    tolerance=self.method.tolerance,
+                    tolerance=self.tolerance,
                     acceleration=problem.acceleration,
                     on_iteration=tell,
                     already=already,
