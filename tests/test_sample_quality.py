@@ -113,6 +113,24 @@ def test_precision_and_recall_of_one_mode_of_two() -> None:
     assert back == pytest.approx({"precision": found["recall"], "recall": found["precision"]})
 
 
+@pytest.mark.parametrize("columns", [3, 40])
+def test_numbers_far_from_zero_are_those_near_it(columns: int) -> None:
+    """Two clusters far apart, within which alone the sets differ: distances there must not drown in the distance between."""
+    x, y = (torch.round(normal(60, columns, seed=seed) * 1024) / 1024 for seed in (1, 2))
+    near = [torch.cat([x, x + 64]), torch.cat([y, 1.25 * y + 64])]
+    shifted = [rows + 2.0**26 for rows in near]
+    for found, expected in zip(
+        *([mmd(*sets, bandwidth=3.0), precision_recall(*sets)] for sets in (shifted, near)), strict=True
+    ):
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    apart = [torch.cat([x, x + 2.0**30]), torch.cat([y, 1.25 * y + 2.0**30])]
+    kernel = (-torch.cdist(*[torch.cat(apart)] * 2, compute_mode="donot_use_mm_for_euclid_dist").square() / 18).exp()
+    same = torch.arange(240) < 120
+    off = kernel - torch.eye(240, dtype=torch.float64)
+    expected = (off[same][:, same].sum() + off[~same][:, ~same].sum()) / (120 * 119) - 2 * off[same][:, ~same].mean()
+    assert mmd(*apart, bandwidth=3.0)["mmd2"] == pytest.approx(expected.item(), rel=1e-9)
+
+
 def test_precision_by_hand() -> None:
     """With k = 1 the balls around 0 and 1 reach to each other, and that around 10 reaches to 1."""
     real = torch.tensor([[0.0], [1.0], [10.0]])

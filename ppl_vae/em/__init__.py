@@ -5,6 +5,7 @@ module                                          what it does
 ==============================================  ======================================================================
 :mod:`~ppl_vae.em.driver`                       :func:`run` any step, check monotonicity, accelerate with :class:`Squarem`
 :mod:`~ppl_vae.em.moments`                      mean and covariance of data of any size
+:mod:`~ppl_vae.em.distances`                    squared distances of all pairs
 :mod:`~ppl_vae.em.floors`                       least variances, relative to the columns' own
 :mod:`~ppl_vae.em.linear_gaussian`              factor analysis and PPCA: E-step, M-step, log-likelihood
 :mod:`~ppl_vae.em.profile`                      their starts, closed forms and the accelerated step
@@ -26,6 +27,7 @@ Fitting is always the same three lines::
 
 from ppl_vae.em import (
     covariances,
+    distances,
     driver,
     floors,
     linear_gaussian,
@@ -50,6 +52,7 @@ __all__ = [
     "Squarem",
     "best_of",
     "covariances",
+    "distances",
     "driver",
     "floors",
     "linear_gaussian",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.em.covariances import Covariance
+from ppl_vae.em.distances import squared_distances
 from ppl_vae.em.mixture import Parameters
 from ppl_vae.em.moments import Data, row_blocks
 
@@ -116,14 +117,10 @@ def kmeans(x: Tensor, centers: Tensor, iterations: int) -> Tensor:
 
 def assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest centre of each row and the squared distance to it, ``(N,)`` each; in blocks, ``(N, C)`` is never held."""
-    shift = centers.mean(0)
-    shifted = centers - shift
-    norms = shifted.square().sum(1)
     parts = []
-    for block in row_blocks(x, max(64, 2**22 // centers.shape[0]), x.dtype):
-        block = block - shift
-        least, label = torch.addmm(norms, block, shifted.T, alpha=-2).min(1)
-        parts.append((label, (least + block.square().sum(1)).clamp_min(0)))
+    for block in row_blocks(x, max(64, 2**22 // centers.shape[0])):
+        least, label = squared_distances(block, centers).min(1)
+        parts.append((label, least.to(x.dtype)))
     labels, distances = zip(*parts, strict=True)
     return torch.cat(labels), torch.cat(distances)
 

@@ -155,10 +155,12 @@ class LowRankNormal(dist.TorchDistribution):
         y = (value.flatten(-len(self.event_shape)) - self.loc) / self.scale
         capacitance = torch.eye(R, dtype=y.dtype, device=y.device) + self.factor.mT @ self.factor
         L = torch.linalg.cholesky_ex(capacitance).L
+        # |y - G m|^2 + |m|^2 with m = C^-1 G^T y: sums of squares, where |y|^2 less what is explained would cancel.
         projected = (self.factor.mT @ y.unsqueeze(-1)).expand(*y.shape[:-1], R, 1)
-        explained = torch.linalg.solve_triangular(L, projected, upper=False).square().sum((-2, -1))
+        mean = torch.cholesky_solve(projected, L.expand(*y.shape[:-1], R, R))
+        residual = y - (self.factor @ mean).squeeze(-1)
         log_det = 2 * (self.scale.log().sum(-1) + L.diagonal(dim1=-2, dim2=-1).log().sum(-1))
-        return -(y.square().sum(-1) - explained + log_det + D * math.log(2 * math.pi)) / 2
+        return -(residual.square().sum(-1) + mean.square().sum((-2, -1)) + log_det + D * math.log(2 * math.pi)) / 2
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws ``loc + S (e + G f)`` of standard normal e and f."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.em import Problem, covariances, floors, mixture, mixture_missing, mixture_start, moments
+from ppl_vae.em.distances import squared_distances
 from ppl_vae.models.base import Model
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.pair import data_plate
@@ -191,7 +192,7 @@ class MixtureModel(PyroModule):
         """
         from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # comes with scikit-learn
 
-        squared = torch.cdist(self.gaussians[1], other.gaussians[1].to(self.loc.device)).square().cpu().numpy()
+        squared = squared_distances(self.gaussians[1], other.gaussians[1].to(self.loc.device)).cpu().numpy()
         return math.sqrt(squared[linear_sum_assignment(squared)].mean())
 
     def prior(self) -> dist.Distribution:
