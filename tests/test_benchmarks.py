@@ -127,8 +127,8 @@ def test_both_sides_of_linear_models_are_at_one_optimum(iris):
 
 
 def test_what_scikit_learn_gains_from_a_lower_floor_is_not_held_against_us(iris):
-    doubled = np.c_[iris, iris.sum(1)]
-    found = table_peers.gmm(doubled, "full", components=2, seed=0, unit=1e-3)
+    doubled = table_sources.scaled(np.c_[iris, iris.sum(1)], "raw")
+    found = table_peers.gmm(doubled, "full", components=2, seed=0, unit=0.1)
     assert found.theirs > found.ours + 1
     assert found.bounded <= found.ours + 1e-3
     assert found.lifted
