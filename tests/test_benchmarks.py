@@ -1,4 +1,4 @@
-"""The benchmark of SVI runs as documented; what it measures is not judged here."""
+"""Benchmarks run as documented; what they measure is not judged here."""
 
 import dataclasses
 import json
@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 
 import ppl_vae as pv
-from benchmarks import overhead, svi
+from benchmarks import overhead, svi, table_peers, table_sources
 from benchmarks.peers import ours, torch_loop
 from benchmarks.peers.task import SIZES, rows
 
@@ -81,3 +83,68 @@ def test_the_overhead_is_that_of_one_fit(monkeypatch):
     assert found["pairs"] == 2
     assert found["guarded ms a step"] > 0
     assert found["overhead"] > found["of which the guard"]  # by what a kept state takes
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def iris():
+    return table_sources.scaled(table_sources.table("iris"), "raw")
+
+
+def test_the_tables_of_scikit_learn_need_no_other_package():
+    for name in table_sources.SKLEARN:
+        x = table_sources.table(name)
+        assert len(x) <= table_sources.ROWS
+        assert (x.std(0) > 0).all()
+    raw, thousandth = (table_sources.scaled(table_sources.table("wine"), name) for name in ("raw", "times 1e-3"))
+    np.testing.assert_allclose(thousandth, raw / 1000, rtol=1e-6)
+    np.testing.assert_allclose(table_sources.scaled(raw, "standardized").std(0), 1, rtol=1e-6)
+
+
+def test_the_density_is_scipys_whatever_the_units(iris):
+    spread = np.cov(iris.T)
+    unit = np.array([1e-6, 1.0, 1e3, 1e6])
+    found = table_peers._log_normal(iris * unit, iris.mean(0) * unit, spread * np.outer(unit, unit))
+    expected = multivariate_normal(iris.mean(0), spread).logpdf(iris) - np.log(unit).sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", table_peers.COVARIANCES)
+def test_both_sides_of_a_mixture_are_at_one_optimum(iris, kind):
+    found = table_peers.gmm(iris, kind, components=2, seed=0, unit=1.0)
+    assert found.ours == pytest.approx(found.theirs, abs=1e-3)
+    assert found.nearby == pytest.approx(found.ours, abs=1e-3)
+    assert (found.refused, found.raised, found.lifted) == ("", "", False)
+
+
+def test_both_sides_of_linear_models_are_at_one_optimum(iris):
+    found = table_peers.ppca(iris, 2)
+    assert found.ours == pytest.approx(found.theirs, abs=1e-6)
+    found = table_peers.factor_analysis(iris, 1)
+    assert found.nearby - found.ours < 1e-3
+
+
+def test_what_scikit_learn_gains_from_a_lower_floor_is_not_held_against_us(iris):
+    doubled = table_sources.scaled(np.c_[iris, iris.sum(1)], "raw")
+    found = table_peers.gmm(doubled, "full", components=2, seed=0, unit=0.1)
+    assert found.theirs > found.ours + 1
+    assert found.bounded <= found.ours + 1e-3
+    assert found.lifted
+
+
+def test_refusals_and_shortfalls_are_counted():
+    tables = pytest.importorskip("benchmarks.tables", reason="statsmodels comes with ppl_vae[bench]", exc_type=ImportError)
+    fits = [
+        table_peers.Compared(ours=-1.0, theirs=-2.0, bounded=-2.0, nearby=-1.0),
+        table_peers.Compared(ours=-3.0, theirs=-2.0, bounded=-2.0, nearby=-2.9, lifted=True),
+        table_peers.Compared(theirs=-2.0, bounded=-2.0, refused="why"),
+        table_peers.Compared(ours=-1.0, nearby=-1.0, raised="their why"),
+    ]
+    row = tables.summary(fits)
+    assert (row["fits"], row["refused"], row["scikit_learn_raised"], row["short"]) == (4, 1, 1, 1)
+    assert (row["at_least_as_good"], row["off_the_floor"], row["at_least_as_good_off_the_floor"]) == (2, 3, 2)
+    assert row["difference"] == [-1.0, 0.0, 1.0]
+    assert row["reasons"] == ["why"]
+    assert tables.total([{"model": "PPCA", **row}])["PPCA"]["share_at_least_as_good"] == 0.5

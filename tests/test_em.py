@@ -17,6 +17,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from ppl_vae.em import (
     Squarem,
     best_of,
+    floors,
     linear_gaussian,
     missing,
     mixture,
@@ -68,6 +69,10 @@ def step_of(m, *, isotropic=False, step=profile.profile_step, floor=None):
 def squarem_of(m):
     floor = linear_gaussian.noise_floor(m)
     return Squarem(profile.to_vector, partial(profile.from_vector, moments=m, floor=floor))
+
+
+def constant_of(m):
+    return floors.constant(m.mean, m.covariance.diagonal())
 
 
 def values(result):
@@ -277,13 +282,16 @@ def test_hard_data_give_finite_monotone_fits(factors, name, isotropic):
         assert all(t.isfinite().all() for t in p)
         assert posterior.log_prob(p, x).isfinite().all()
     if name == "constant columns" and not isotropic:
-        assert "columns (10, 11) stands" in linear_gaussian.floor_message(result.state, floor)
+        message = linear_gaussian.floor_message(result.state, floor, constant_of(m), isotropic=False)
+        assert "2 of 12 columns (10, 11) stands on its floor: columns (10, 11) are constant" in message
         assert result.state.loadings[10:].abs().max() < 1e-6
 
 
 def test_no_message_where_the_floor_does_not_act(factors):
     m = moments(factors[1])
-    assert linear_gaussian.floor_message(profile.initial(m, K), linear_gaussian.noise_floor(m)) is None
+    for isotropic in (False, True):
+        floor = linear_gaussian.noise_floor(m)
+        assert linear_gaussian.floor_message(profile.initial(m, K), floor, constant_of(m), isotropic=isotropic) is None
 
 
 def test_too_many_factors_are_refused(factors):
@@ -496,7 +504,10 @@ def test_data_that_are_not_numbers_are_refused(blobs):
 @pytest.mark.parametrize("kind", KINDS)
 def test_mixture_with_nothing_missing_is_complete(blobs, kind):
     cov, p = COVARIANCES[kind], some_mixture(kind)
-    for a, b in zip(mixture_missing.e_step(p, blobs, cov), mixture.e_step(p, blobs, cov), strict=True):
+    found, complete = mixture_missing.e_step(p, blobs, cov), mixture.e_step(p, blobs, cov)
+    for name in ("rows", "log_likelihood", "counts"):
+        torch.testing.assert_close(getattr(found, name), getattr(complete, name), rtol=1e-9, atol=1e-7)
+    for a, b in zip(*(mixture.m_step(sums, p, cov) for sums in (found, complete)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-7)
 
 
@@ -534,4 +545,4 @@ def test_runs_where_the_data_are(factors, blobs, device):
         states.append(run(partial(mixture.em_step, data=y, covariance=cov), start, max_iterations=5).state)
         states.append(mixture_missing.em_step(start, y, cov)[0])
     assert all(t.device.type == device for state in states for t in state)
-    assert em_moments.Moments._fields == ("rows", "mean", "covariance")
+    assert em_moments.Moments._fields == ("rows", "mean", "covariance", "root")

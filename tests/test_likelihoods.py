@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import ppl_vae as pv
 from ppl_vae import plots
 from ppl_vae.evaluate import elbo_terms
+from ppl_vae.likelihoods.low_rank_gaussian import LowRankNormal
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomialDistribution
 from ppl_vae.nn.inputs import encoder
 from ppl_vae.pair import seeded
@@ -154,6 +155,21 @@ def test_the_low_rank_gaussian_is_the_multivariate_normal(covariance: str) -> No
         peer = stats.multivariate_normal(ours.mean[i].flatten().numpy(), covariances[i].numpy())
         assert ours.log_prob(x)[i].item() == pytest.approx(peer.logpdf(x[i].flatten().numpy()))
         np.testing.assert_allclose(ours.variance[i].flatten().detach(), covariances[i].diagonal())
+
+
+def test_a_low_rank_gaussian_of_large_factors_keeps_its_digits_in_float32() -> None:
+    """The factors explain data a thousand deviations away, and what they explain is not the difference of two squares."""
+    generator = torch.Generator().manual_seed(0)
+    loc, factor = torch.zeros(6), 1000 * torch.randn(6, 2, generator=generator)
+    x = (factor @ torch.randn(2, 1, generator=generator)).squeeze(1) + torch.randn(6, generator=generator)
+    ours, exact = (
+        LowRankNormal(loc.to(dtype), torch.ones(6, dtype=dtype), factor.to(dtype), torch.Size([6])).log_prob(x.to(dtype))
+        for dtype in (torch.float32, torch.float64)
+    )
+    covariance = torch.eye(6).double() + factor.double() @ factor.double().T
+    peer = torch.distributions.MultivariateNormal(loc.double(), covariance).log_prob(x.double())
+    assert exact.item() == pytest.approx(peer.item(), rel=1e-6)
+    assert ours.item() == pytest.approx(exact.item(), rel=1e-3)
 
 
 def test_draws_of_the_low_rank_gaussian_have_its_covariance() -> None:

@@ -175,6 +175,22 @@ def test_the_logistic_normal_is_the_softmax_of_normals() -> None:
     assert prior.log_prob(pi).item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("offset", "apart", "scale"), [(1e6, 1.0, 1e-1), (0.0, 1e4, 1e-3), (1e6, 1e4, 1e-2)])
+def test_a_mixture_of_normals_is_exact_far_from_zero(dtype: torch.dtype, offset: float, apart: float, scale: float) -> None:
+    loc = (offset + apart * points(5, 3)).to(dtype)
+    normals = dist.Normal(loc, torch.full_like(loc, scale)).to_event(1)
+    weights = dist.Categorical(logits=torch.zeros(5, dtype=dtype))
+    z = loc + (scale * points(5, 3)).to(dtype)
+    exact = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=torch.zeros(5, dtype=torch.float64)),
+        torch.distributions.Independent(torch.distributions.Normal(loc.double(), normals.base_dist.scale.double()), 1),
+    )
+    torch.testing.assert_close(
+        Mixture(weights, normals).log_prob(z), exact.log_prob(z.double()).to(dtype), rtol=1e-6, atol=1e-6
+    )
+
+
 # --- flows ----------------------------------------------------------------------------------------------------------------
 
 

@@ -64,12 +64,12 @@ def test_mmd_of_many_rows_never_holds_all_pairs(monkeypatch: pytest.MonkeyPatch)
     whole = mmd(x, y)
     held: list[int] = []
 
-    def cdist(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         held.append(len(a) * len(b))
-        return torch.linalg.vector_norm(a[:, None] - b, dim=-1)
+        return (a[:, None] - b).square().sum(-1)
 
     monkeypatch.setattr(samples, "ROWS_AT_ONCE", 7)
-    monkeypatch.setattr(torch, "cdist", cdist)
+    monkeypatch.setattr(samples, "squared_distances", distances)
     assert mmd(x, y) == pytest.approx(whole)
     assert max(held) == 7 * 220
     monkeypatch.setattr(samples, "BANDWIDTH_ROWS", 100)
@@ -111,6 +111,24 @@ def test_precision_and_recall_of_one_mode_of_two() -> None:
     assert found["recall"] == pytest.approx(0.5, abs=0.05)
     back = precision_recall(normal(300, seed=2), real)
     assert back == pytest.approx({"precision": found["recall"], "recall": found["precision"]})
+
+
+@pytest.mark.parametrize("columns", [3, 40])
+def test_numbers_far_from_zero_are_those_near_it(columns: int) -> None:
+    """Two clusters far apart, within which alone the sets differ: distances there must not drown in the distance between."""
+    x, y = (torch.round(normal(60, columns, seed=seed) * 1024) / 1024 for seed in (1, 2))
+    near = [torch.cat([x, x + 64]), torch.cat([y, 1.25 * y + 64])]
+    shifted = [rows + 2.0**26 for rows in near]
+    for found, expected in zip(
+        *([mmd(*sets, bandwidth=3.0), precision_recall(*sets)] for sets in (shifted, near)), strict=True
+    ):
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    apart = [torch.cat([x, x + 2.0**30]), torch.cat([y, 1.25 * y + 2.0**30])]
+    kernel = (-torch.cdist(*[torch.cat(apart)] * 2, compute_mode="donot_use_mm_for_euclid_dist").square() / 18).exp()
+    same = torch.arange(240) < 120
+    off = kernel - torch.eye(240, dtype=torch.float64)
+    expected = (off[same][:, same].sum() + off[~same][:, ~same].sum()) / (120 * 119) - 2 * off[same][:, ~same].mean()
+    assert mmd(*apart, bandwidth=3.0)["mmd2"] == pytest.approx(expected.item(), rel=1e-9)
 
 
 def test_precision_by_hand() -> None:

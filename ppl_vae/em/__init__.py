@@ -5,6 +5,8 @@ module                                          what it does
 ==============================================  ======================================================================
 :mod:`~ppl_vae.em.driver`                       :func:`run` any step, check monotonicity, accelerate with :class:`Squarem`
 :mod:`~ppl_vae.em.moments`                      mean and covariance of data of any size
+:mod:`~ppl_vae.em.distances`                    squared distances of all pairs
+:mod:`~ppl_vae.em.floors`                       least variances, relative to the columns' own
 :mod:`~ppl_vae.em.linear_gaussian`              factor analysis and PPCA: E-step, M-step, log-likelihood
 :mod:`~ppl_vae.em.profile`                      their starts, closed forms and the accelerated step
 :mod:`~ppl_vae.em.posterior`                    their exact posterior and marginal, under any Gaussian prior
@@ -25,7 +27,9 @@ Fitting is always the same three lines::
 
 from ppl_vae.em import (
     covariances,
+    distances,
     driver,
+    floors,
     linear_gaussian,
     missing,
     mixture,
@@ -36,10 +40,11 @@ from ppl_vae.em import (
     profile,
     rotations,
 )
-from ppl_vae.em.driver import EMResult, Iteration, Place, Squarem, best_of, run
+from ppl_vae.em.driver import EMError, EMResult, Iteration, Place, Squarem, best_of, run
 from ppl_vae.em.problem import Problem
 
 __all__ = [
+    "EMError",
     "EMResult",
     "Iteration",
     "Place",
@@ -47,7 +52,9 @@ __all__ = [
     "Squarem",
     "best_of",
     "covariances",
+    "distances",
     "driver",
+    "floors",
     "linear_gaussian",
     "missing",
     "mixture",

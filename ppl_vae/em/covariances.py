@@ -4,7 +4,9 @@ With phi(x) the second-order features of x, every component's log-density is lin
 
     log N(x | m, S) = a + b^T x + q^T phi(x)        b = S^-1 m,   q from S^-1,   a = -1/2 (D log 2 pi + log|S| + m^T S^-1 m)
 
-so the E-step is one matrix product with the coefficients and the sufficient statistics are one with the responsibilities.
+so the E-step is one matrix product with the coefficients and the sufficient statistics are one with the responsibilities. The
+terms of this expanded square cancel where the mean is many deviations away from zero: :meth:`Covariance.condition` tells by how
+much, and :meth:`Covariance.distance` and :meth:`Covariance.scatter` are the same quantities about the component's own mean.
 
 =========  =======================================  =================  ================
 structure  features phi(x)                          covariances        features P
@@ -26,6 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from ppl_vae.em.floors import common
 
 __all__ = ["COVARIANCES", "Covariance", "Diagonal", "Full", "Natural", "Spherical", "Tied", "covariance"]
 
@@ -59,13 +63,35 @@ class Covariance(ABC):
     def estimate(self, second: Tensor, locs: Tensor, counts: Tensor) -> Tensor:
         """Maximum-likelihood covariances from sum_n r_nc phi(x_n) ``(C or 1, P)``, means ``(C, D)`` and sum_n r_nc ``(C,)``."""
 
+    def floor_of(self, floor: Tensor) -> Tensor:
+        """What bounds a component, of the columns' floors ``(D,)``."""
+        return floor
+
     @abstractmethod
-    def bound(self, covariances: Tensor, floor: float) -> Tensor:
-        """The maximizer under the constraint that no variance, in any direction, is below the floor: clamped eigenvalues."""
+    def bound(self, covariances: Tensor, floor: Tensor) -> Tensor:
+        """The maximizer under S >= diag(floor) in every direction, floor ``(D,)`` or ``()``: clamped eigenvalues."""
 
     @abstractmethod
     def inflate(self, covariances: Tensor, ridge: float) -> Tensor:
         """Covariances + ridge * I."""
+
+    @abstractmethod
+    def distance(self, covariances: Tensor, deviations: Tensor) -> Tensor:
+        """d^T S^-1 d ``(C, B)`` of the deviations from each component's mean, ``(C, D, B)``: a sum of squares."""
+
+    @abstractmethod
+    def scatter(self, deviations: Tensor, weights: Tensor) -> Tensor:
+        """sum_n w_nc phi(d_nc) ``(C or 1, P)`` of deviations ``(C, D, B)`` and weights ``(C, B)``."""
+
+    def variances(self, covariances: Tensor, locs: Tensor) -> Tensor:
+        """Of each component and column, ``(C, D)``."""
+        return covariances.diagonal(dim1=-2, dim2=-1).expand_as(locs)
+
+    def condition(self, natural: Natural, reach: Tensor) -> Tensor:
+        """sum_ij |P_ij| r_i r_j ``(C,)``, P = S^-1: how large terms of the expanded square get at ``reach (C, D)``."""
+        phi = reach.new_empty(self.size(reach.shape[1]), reach.shape[0])
+        self.features(reach.abs().T.contiguous(), phi)
+        return (natural.quadratic.abs() * phi.T).sum(1)
 
     @abstractmethod
     def expand(self, covariances: Tensor, locs: Tensor) -> Tensor:
@@ -106,15 +132,27 @@ class Full(Covariance):
         """E[x x^T] - m m^T."""
         return self._unpack(second / counts[:, None], locs.shape[1]) - locs[:, :, None] * locs[:, None, :]
 
-    def bound(self, covariances: Tensor, floor: float) -> Tensor:
-        """Eigenvalues are clamped only where S - floor * I is not positive definite, which Cholesky tells cheaply."""
-        low = torch.linalg.cholesky_ex(self.inflate(covariances, -floor)).info != 0
+    def bound(self, covariances: Tensor, floor: Tensor) -> Tensor:
+        """Eigenvalues in units of the floor are clamped, and only where S - diag(floor) is not positive definite."""
+        columns = covariances.shape[-1]
+        low = torch.linalg.cholesky_ex(covariances - floor.expand(columns).diag_embed()).info != 0
         if not low.any():
             return covariances
-        values, vectors = torch.linalg.eigh(covariances[low])
+        unit = torch.where(floor > 0, floor, 1.0).sqrt().expand(columns)
+        units = torch.outer(unit, unit)
+        values, vectors = torch.linalg.eigh(covariances[low] / units)
         # A hair above the floor, so that rounding does not take it below when this matrix is factorized.
-        clamped = (vectors * values.clamp_min(floor * (1 + 1e-9))[..., None, :]) @ vectors.mT
+        least = float((floor > 0).all()) * (1 + 1e-9)
+        clamped = (vectors * values.clamp_min(least)[..., None, :]) @ vectors.mT * units
         return covariances.masked_scatter(low[..., None, None].expand_as(covariances), (clamped + clamped.mT) / 2)
+
+    def distance(self, covariances: Tensor, deviations: Tensor) -> Tensor:
+        """|L^-1 d|^2 with S = L L^T."""
+        return torch.linalg.solve_triangular(torch.linalg.cholesky(covariances), deviations, upper=False).square().sum(-2)
+
+    def scatter(self, deviations: Tensor, weights: Tensor) -> Tensor:
+        """sum_n w_n d_n d_n^T."""
+        return self.project((deviations * weights[:, None]) @ deviations.mT)
 
     def inflate(self, covariances: Tensor, ridge: float) -> Tensor:
         """Adds to the diagonals."""
@@ -175,13 +213,25 @@ class Diagonal(Covariance):
         """E[x^2] - m^2; rounding may leave a zero variance just below 0."""
         return (second / counts[:, None] - locs.square()).clamp_min(0)
 
-    def bound(self, covariances: Tensor, floor: float) -> Tensor:
+    def bound(self, covariances: Tensor, floor: Tensor) -> Tensor:
         """Clamped."""
-        return covariances.clamp_min(floor)
+        return torch.maximum(covariances, floor)
 
     def inflate(self, covariances: Tensor, ridge: float) -> Tensor:
         """Adds to the variances."""
         return covariances + ridge
+
+    def distance(self, covariances: Tensor, deviations: Tensor) -> Tensor:
+        """sum_i d_i^2 / s_i."""
+        return (deviations.square() / covariances[..., None]).sum(-2)
+
+    def scatter(self, deviations: Tensor, weights: Tensor) -> Tensor:
+        """sum_n w_n d_n^2."""
+        return (deviations.square() @ weights[..., None])[..., 0]
+
+    def variances(self, covariances: Tensor, locs: Tensor) -> Tensor:
+        """They are the covariances."""
+        return covariances
 
     def expand(self, covariances: Tensor, locs: Tensor) -> Tensor:
         """Diagonal matrices."""
@@ -212,6 +262,26 @@ class Spherical(Diagonal):
     def estimate(self, second: Tensor, locs: Tensor, counts: Tensor) -> Tensor:
         """(E|x|^2 - |m|^2) / D."""
         return ((second[:, 0] / counts - locs.square().sum(1)) / locs.shape[1]).clamp_min(0)
+
+    def bound(self, covariances: Tensor, floor: Tensor) -> Tensor:
+        """Clamped."""
+        return torch.maximum(covariances, self.floor_of(floor))
+
+    def floor_of(self, floor: Tensor) -> Tensor:
+        """The least: no wide column hides what is narrow."""
+        return common(floor)
+
+    def distance(self, covariances: Tensor, deviations: Tensor) -> Tensor:
+        """|d|^2 / s."""
+        return deviations.square().sum(-2) / covariances[:, None]
+
+    def scatter(self, deviations: Tensor, weights: Tensor) -> Tensor:
+        """sum_n w_n |d_n|^2."""
+        return super().scatter(deviations, weights).sum(-1, keepdim=True)
+
+    def variances(self, covariances: Tensor, locs: Tensor) -> Tensor:
+        """One for all columns."""
+        return covariances[:, None].expand_as(locs)
 
     def expand(self, covariances: Tensor, locs: Tensor) -> Tensor:
         """Multiples of the identity."""

@@ -14,10 +14,14 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["EMResult", "Iteration", "Place", "Plain", "Scheme", "Squarem", "Step", "best_of", "run"]
+__all__ = ["EMError", "EMResult", "Iteration", "Place", "Plain", "Scheme", "Squarem", "Step", "best_of", "run"]
 
 S = TypeVar("S")
 Step = Callable[[S], tuple[S, Any]]
+
+
+class EMError(ValueError):
+    """A run that could not go on: a step failed, or the log-likelihood fell. Another start may succeed."""
 
 
 class Iteration(NamedTuple):
@@ -41,7 +45,7 @@ class EMResult(NamedTuple, Generic[S]):
     Args:
         state: the fitted state; its log-likelihood is ``history[-1].log_likelihood``.
         history: of the accepted states only, the start included, so it never falls.
-        converged: whether the relative change came below the tolerance.
+        converged: whether a gain came below the tolerance.
         iterations: steps taken, those that only tried an extrapolation included.
     """
 
@@ -127,14 +131,14 @@ def run(
     place: Place = Place(),  # noqa: B008
     on_place: Callable[[S, Place], None] | None = None,
 ) -> EMResult[S]:
-    """Iterate ``step`` from ``state`` until the log-likelihood's relative change is below the tolerance.
+    """Iterate ``step`` from ``state`` until the log-likelihood gains no more than the tolerance.
 
     Args:
         step: ``state -> (new_state, log_likelihood of the old state in nats per datum)``.
         state: the start; a fitted state is a warm start.
         max_iterations: steps at most. One more evaluation may follow, to know the log-likelihood of the last state.
-        tolerance: converged when ``l_new - l_old <= tolerance * max(1, |l_new|)``, where an accelerated scheme is judged cycle
-            by cycle.
+        tolerance: converged when ``l_new - l_old <= tolerance``, in nats per datum, so that the units of the data, which move
+            both, do not matter; an accelerated scheme is judged cycle by cycle.
         acceleration: ``None`` or a :class:`Squarem`.
         on_iteration: called with every line of the history as it is made, and its state.
         slack: the relative fall that passes as rounding.
@@ -143,7 +147,7 @@ def run(
         on_place: called with every state from which a run can go on, before its line of the history is made.
 
     Raises:
-        ValueError: the log-likelihood fell or is NaN.
+        EMError: a step raised, or the log-likelihood fell or is NaN.
 
     Example:
         >>> halve = lambda t: (t / 2, -t.square())  # climbs -t^2
@@ -154,7 +158,7 @@ def run(
     began = time.perf_counter()
     history = list(already)
     judged = place.judged
-    for current, value, steps, comparable in (acceleration or Plain())(step, state, place.steps):
+    for current, value, steps, comparable in (acceleration or Plain())(_guarded(step), state, place.steps):
         if history and steps > max_iterations:
             break
         if comparable and on_place is not None:
@@ -164,7 +168,7 @@ def run(
         history.append(Iteration(steps, value, time.perf_counter() - began))
         if on_iteration is not None:
             on_iteration(history[-1], state)
-        if comparable and value - judged <= tolerance * max(1.0, abs(value)):
+        if comparable and value - judged <= tolerance:
             return EMResult(state, history, True, steps)
         judged = value if comparable else judged
         if steps >= max_iterations:
@@ -181,12 +185,21 @@ def _check(history: list[Iteration], value: float, steps: int, slack: float) -> 
     before = history[-1].log_likelihood if history else -math.inf
     if value >= before - slack * max(1.0, abs(before)) and value < math.inf:
         return
-    raise ValueError(
-        f"the log-likelihood fell or is not finite at iteration {steps}: {before:.10g} -> {value:.10g} nats per datum, which "
-        "EM never does. "
-        "Usual cause: a step that does not maximize (a ridge added to the covariances, a wrong M-step), a component or noise "
-        "variance that "
-        "collapsed, or data far from zero in float32. Remedies: raise the floor on the variances, use the exact floor "
-        "instead of a ridge, "
-        "centre or scale the columns, use float64."
+    raise EMError(
+        "a variance has probably collapsed beside the scale of the data, or a step does not maximize: the log-likelihood fell "
+        f"or is not finite at iteration {steps}: {before:.10g} -> {value:.10g} nats per datum, which EM never does. "
+        "Usual cause: more components or factors than the data support, data very far from zero beside their spread, or a "
+        "ridge added to the covariances. Remedies: fewer components or factors, a higher floor, centred or scaled columns"
     )
+
+
+def _guarded(step: Step[S]) -> Step[S]:
+    """The step, whose own errors are :class:`EMError`; those of callbacks are not."""
+
+    def guarded(state: S) -> tuple[S, Any]:
+        try:
+            return step(state)
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            raise EMError(str(error)) from error
+
+    return guarded

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppl_vae.em import floors
+from ppl_vae.em.floors import columns_named, common
 from ppl_vae.em.moments import Moments
 
 __all__ = [
@@ -54,35 +56,53 @@ class LatentMoments(NamedTuple):
         cross: E[(x - mu) z^T] = S_mu B^T, ``(D, K)``, where B = M^-1 W^T psi^-1 and S_mu is the second moment of x around mu.
         second: E[z z^T] = M^-1 + B S_mu B^T, ``(K, K)``.
         log_likelihood: of the parameters that the E-step used, nats per datum, ``()``.
+        gain: B, ``(K, D)``.
+        covariance: M^-1, ``(K, K)``.
     """
 
     cross: Tensor
     second: Tensor
     log_likelihood: Tensor
+    gain: Tensor
+    covariance: Tensor
 
 
-def noise_floor(moments: Moments, relative: float = 1e-6) -> Tensor:
-    """Lower bound of each noise variance, ``(D,)``: ``relative * max(S_jj, relative * mean(S_jj))``.
+def noise_floor(moments: Moments, floor: float = floors.DEFAULT) -> Tensor:
+    """Lower bound of each noise variance, ``(D,)``: the square of a share of the column's standard deviation.
 
     A Heywood case (a column explained entirely by the factors) or a constant column drives psi_j to 0 and may send the
     log-likelihood to infinity. Bounded so, every fit is finite; the bound scales with each column, as factor analysis does.
     """
-    variance = moments.covariance.diagonal()
-    return relative * variance.clamp_min((relative * variance.mean()).clamp_min(1e-12))
+    return floors.variance_floor(moments.mean, moments.covariance.diagonal(), floor)
 
 
-def floor_message(parameters: Parameters, floor: Tensor) -> str | None:
-    """What to tell the user if the noise floor acts, else ``None``."""
-    columns = (parameters.noise <= floor * (1 + 1e-9)).nonzero().flatten().tolist()
-    if not columns:
+def floor_message(parameters: Parameters, floor: Tensor, constant: Tensor, *, isotropic: bool) -> str | None:
+    """What to tell the user if the noise floor acts, else ``None``.
+
+    Args:
+        parameters: of the fit.
+        floor: its noise floor, ``(D,)``.
+        constant: which columns are constant, ``(D,)``.
+        isotropic: whether one noise variance serves all columns.
+    """
+    low = parameters.noise <= (common(floor) if isotropic else floor) * (1 + 1e-6)
+    if not low.any():
         return None
-    named = ", ".join(map(str, columns[:8])) + (", ..." if len(columns) > 8 else "")
-    return (
-        f"the noise variance of {len(columns)} of {floor.numel()} columns ({named}) stands on its floor: these columns are "
-        "constant, or the "
-        "factors explain them entirely (a Heywood case), usually because there are too many factors or too few rows; "
-        "use fewer factors, drop constant columns, or use PPCA, whose one noise variance cannot do this"
-    )
+    number = "the log-likelihood is the floor's, it grows without end as the floor falls"
+    if isotropic:
+        return (
+            "the noise variance of all columns stands on its floor: the components explain the data entirely, usually because "
+            f"there are too many of them or too few rows, and {number}; use fewer components"
+        )
+    message = f"the noise variance of {int(low.sum())} of {floor.numel()} columns {columns_named(low)} stands on its floor"
+    still, explained = low & constant, low & ~constant
+    reasons = [f"columns {columns_named(still)} are constant and {number}, drop them"] if still.any() else []
+    if explained.any():
+        reasons.append(
+            f"the factors explain columns {columns_named(explained)} entirely (a Heywood case), usually because there are too "
+            "many factors or too few rows; use fewer factors, or PPCA, whose one noise variance cannot do this"
+        )
+    return f"{message}: {'; '.join(reasons)}"
 
 
 def log_likelihood(parameters: Parameters, moments: Moments) -> Tensor:
@@ -100,14 +120,21 @@ def e_step(parameters: Parameters, moments: Moments) -> LatentMoments:
     identity = torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
     cholesky = torch.linalg.cholesky(identity + W.T @ scaled)
     gap = moments.mean - loc
-    # S_mu psi^-1 W, without forming S_mu.
-    product = moments.covariance @ scaled + torch.outer(gap, gap @ scaled)
-    cross = torch.cholesky_solve(product.T, cholesky).T
-    second = torch.cholesky_inverse(cholesky) + torch.cholesky_solve(scaled.T @ cross, cholesky)
+    gain = torch.cholesky_solve(scaled.T, cholesky)
+    # S_mu B^T, without forming S_mu.
+    cross = moments.covariance @ gain.T + torch.outer(gap, gain @ gap)
+    covariance = torch.cholesky_inverse(cholesky)
     log_det = 2 * cholesky.diagonal().log().sum() + psi.log().sum()
-    # tr(C^-1 S_mu) = tr(psi^-1 S_mu) - tr(psi^-1 W M^-1 W^T psi^-1 S_mu)
-    mahalanobis = ((moments.covariance.diagonal() + gap.square()) / psi).sum() - (scaled * cross).sum()
-    return LatentMoments(cross, second, -0.5 * (psi.numel() * math.log(2 * math.pi) + log_det + mahalanobis))
+    if moments.root is None:
+        # tr(C^-1 S_mu) = tr(psi^-1 S_mu) - tr(psi^-1 W M^-1 W^T psi^-1 S_mu)
+        mahalanobis = ((moments.covariance.diagonal() + gap.square()) / psi).sum() - (scaled * cross).sum()
+    else:
+        # tr(R S_mu R^T psi^-1) + tr(B S_mu B^T), R = I - W B: sums of squares, for noise far below a column's variance.
+        root = torch.cat([moments.root, gap[:, None]], 1)
+        latent = gain @ root
+        mahalanobis = ((root - W @ latent).square().sum(1) / psi).sum() + latent.square().sum()
+    log_likelihood = -0.5 * (psi.numel() * math.log(2 * math.pi) + log_det + mahalanobis)
+    return LatentMoments(cross, covariance + gain @ cross, log_likelihood, gain, covariance)
 
 
 def m_step(latent: LatentMoments, moments: Moments, *, isotropic: bool, floor: Tensor) -> Parameters:
@@ -117,9 +144,13 @@ def m_step(latent: LatentMoments, moments: Moments, *, isotropic: bool, floor: T
     ``psi >= floor``, under which the clamped value is still the maximizer.
     """
     W = torch.linalg.solve(latent.second, latent.cross, left=False)
-    residual = moments.covariance.diagonal() - (W * latent.cross).sum(1)
+    if moments.root is None:
+        residual = moments.covariance.diagonal() - (W * latent.cross).sum(1)
+    else:
+        # E[(x - mu - W z)^2] as sums of squares; the same where W is the maximizer.
+        residual = (moments.root - W @ (latent.gain @ moments.root)).square().sum(1) + ((W @ latent.covariance) * W).sum(1)
     noise = residual.mean().expand_as(residual) if isotropic else residual
-    return Parameters(moments.mean, W, torch.maximum(noise, floor.max() if isotropic else floor))
+    return Parameters(moments.mean, W, torch.maximum(noise, common(floor) if isotropic else floor))
 
 
 def em_step(parameters: Parameters, moments: Moments, *, isotropic: bool, floor: Tensor) -> tuple[Parameters, Tensor]:

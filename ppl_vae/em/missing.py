@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.em import profile
+from ppl_vae.em.floors import common
 from ppl_vae.em.linear_gaussian import Parameters
-from ppl_vae.em.moments import Data, Moments, moments, row_blocks
+from ppl_vae.em.moments import Data, Moments, columns, moments, row_blocks
 from ppl_vae.em.posterior import Prior, fold_prior
 
 __all__ = [
@@ -82,14 +83,7 @@ def observed_moments(data: Data) -> Moments:
     Raises:
         ValueError: a column without observed entries.
     """
-    totals = [(torch.isfinite(b).sum(0), b.nansum(0)) for b in row_blocks(data, 8192)]
-    counts, sums = (torch.stack(part).sum(0) for part in zip(*totals, strict=True))
-    if (counts == 0).any():
-        raise ValueError(
-            f"columns {(counts == 0).nonzero().flatten().tolist()} have no observed entry, so nothing can be learnt of them: "
-            "drop them"
-        )
-    mean = sums / counts
+    mean = columns(data).mean
     return moments(torch.where(b.isnan(), mean, b) for b in row_blocks(data, 8192))
 
 
@@ -121,7 +115,7 @@ def m_step(statistics: Statistics, previous: Parameters, *, isotropic: bool, flo
     coefficients = torch.linalg.solve(statistics.second, statistics.cross)
     residual = statistics.square - (coefficients * statistics.cross).sum(1)
     noise = (residual.sum() / statistics.counts.sum()).expand_as(residual) if isotropic else residual / statistics.counts
-    noise = torch.maximum(noise, floor.max() if isotropic else floor)
+    noise = torch.maximum(noise, common(floor) if isotropic else floor)
     mean = statistics.latent[:-1, -1] / statistics.rows
     covariance = statistics.latent[:-1, :-1] / statistics.rows - torch.outer(mean, mean)
     new = Parameters(previous.loc + coefficients[:, -1], coefficients[:, :-1], noise)
@@ -162,7 +156,9 @@ def _posterior(parameters: Parameters, x: Tensor) -> tuple[Tensor, Tensor, Tenso
     projected = y @ (W / psi[:, None])
     mean = (covariance[which] @ projected[:, :, None])[:, :, 0]
     log_det = 2 * cholesky.diagonal(dim1=1, dim2=2).log().sum(1) + patterns.to(W) @ (2 * math.pi * psi).log()
-    mahalanobis = y.square() @ psi.reciprocal() - (projected * mean).sum(1)
+    # |y - W m|^2 in the noise's metric + |m|^2, a sum of squares: the difference that it equals would cancel.
+    residual = torch.where(seen, y - mean @ W.T, 0.0)
+    mahalanobis = residual.square() @ psi.reciprocal() + mean.square().sum(1)
     return mean, covariance[which], -0.5 * (log_det[which] + mahalanobis)
 
 

@@ -46,10 +46,9 @@ def responsibilities(parameters: Parameters, x: Tensor, covariance: Covariance) 
 
 def e_step(parameters: Parameters, data: Data, covariance: Covariance) -> Statistics:
     """Sufficient statistics, as :func:`ppl_vae.em.mixture.e_step`; a pattern's matrices are made once per block of rows."""
-    center = parameters.weights @ parameters.locs
     total: Statistics | None = None
     for block in _blocks(parameters, data):
-        part = _block_statistics(parameters, block, center, covariance)
+        part = _block_statistics(parameters, block, covariance)
         total = part if total is None else mixture.add(total, part)
     if total is None:
         raise ValueError(
@@ -59,7 +58,7 @@ def e_step(parameters: Parameters, data: Data, covariance: Covariance) -> Statis
 
 
 def em_step(
-    parameters: Parameters, data: Data, covariance: Covariance, *, floor: float = 1e-6, ridge: float = 0.0
+    parameters: Parameters, data: Data, covariance: Covariance, *, floor: Tensor | float = 1e-6, ridge: float = 0.0
 ) -> tuple[Parameters, Tensor]:
     """One EM iteration for :func:`ppl_vae.em.driver.run`: new parameters, log-likelihood of the old ones."""
     statistics = e_step(parameters, data, covariance)
@@ -91,11 +90,11 @@ def _condition(parameters: Parameters, x: Tensor, covariance: Covariance) -> _Co
     return _Conditional(joint, (gain[which] @ y[..., None])[..., 0], which, S - gain @ S)
 
 
-def _block_statistics(parameters: Parameters, x: Tensor, center: Tensor, covariance: Covariance) -> Statistics:
+def _block_statistics(parameters: Parameters, x: Tensor, covariance: Covariance) -> Statistics:
     conditional = _condition(parameters, x, covariance)
     log_density = conditional.joint.logsumexp(1)
     posterior = (conditional.joint - log_density[:, None]).exp()
-    y = conditional.deviation + (parameters.locs - center)
+    y = conditional.deviation
     weighted = posterior[..., None] * y
     mass = posterior.new_zeros(conditional.covariance.shape[:2]).index_add_(0, conditional.which, posterior)
     second = torch.einsum("bci,bcj->cij", weighted, y) + torch.einsum("uc,ucij->cij", mass, conditional.covariance)
@@ -105,5 +104,5 @@ def _block_statistics(parameters: Parameters, x: Tensor, center: Tensor, covaria
         posterior.sum(0),
         weighted.sum(0),
         covariance.project(second),
-        center,
+        parameters.locs,
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.em.covariances import Covariance
+from ppl_vae.em.distances import squared_distances
 from ppl_vae.em.mixture import Parameters
 from ppl_vae.em.moments import Data, row_blocks
 
@@ -24,7 +25,7 @@ def initial(
     *,
     generator: torch.Generator,
     method: str = "kmeans++",
-    floor: float = 1e-6,
+    floor: Tensor | float = 1e-6,
     sample: int = 50_000,
     iterations: int = 10,
 ) -> Parameters:
@@ -116,14 +117,10 @@ def kmeans(x: Tensor, centers: Tensor, iterations: int) -> Tensor:
 
 def assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest centre of each row and the squared distance to it, ``(N,)`` each; in blocks, ``(N, C)`` is never held."""
-    shift = centers.mean(0)
-    shifted = centers - shift
-    norms = shifted.square().sum(1)
     parts = []
-    for block in row_blocks(x, max(64, 2**22 // centers.shape[0]), x.dtype):
-        block = block - shift
-        least, label = torch.addmm(norms, block, shifted.T, alpha=-2).min(1)
-        parts.append((label, (least + block.square().sum(1)).clamp_min(0)))
+    for block in row_blocks(x, max(64, 2**22 // centers.shape[0])):
+        least, label = squared_distances(block, centers).min(1)
+        parts.append((label, least.to(x.dtype)))
     labels, distances = zip(*parts, strict=True)
     return torch.cat(labels), torch.cat(distances)
 
@@ -132,21 +129,27 @@ def _impute(x: Tensor) -> Tensor:
     return torch.where(x.isnan(), x.nanmean(0), x)
 
 
-def _from_labels(x: Tensor, labels: Tensor, components: int, covariance: Covariance, floor: float) -> Parameters:
+def _from_labels(x: Tensor, labels: Tensor, components: int, covariance: Covariance, floor: Tensor | float) -> Parameters:
     """An M-step from hard labels with D pseudo-rows of the pooled covariance in every component."""
     columns = x.shape[1]
-    center = x.mean(0)
-    y = x - center
-    phi = y.new_empty(covariance.size(columns), y.shape[0])
-    covariance.features(y.T.contiguous(), phi)
     counts = torch.bincount(labels, minlength=components).to(x.dtype)
     filled = counts.clamp_min(1)
+    center = x.mean(0)
+    y = x - center
     locs = torch.zeros(components, columns, dtype=x.dtype, device=x.device).index_add_(0, labels, y) / filled[:, None]
-    second = y.new_zeros(components, phi.shape[0]).index_add_(0, labels, phi.T)
-    own = covariance.estimate(second.sum(0, keepdim=True) if covariance.shared else second, locs, filled)
-    pooled = covariance.estimate(phi.sum(1, keepdim=True).T, torch.zeros_like(locs[:1]), filled.new_tensor([x.shape[0]]))
+    own = _features(y - locs[labels], covariance)  # about each one's own mean, so nothing cancels
+    second = y.new_zeros(components, own.shape[1]).index_add_(0, labels, own)
+    zeros = torch.zeros_like(locs)
+    spread = covariance.estimate(second.sum(0, keepdim=True) if covariance.shared else second, zeros, filled)
     if not covariance.shared:
-        share = (counts / (counts + columns)).reshape(-1, *[1] * (own.dim() - 1))
-        own = share * own + (1 - share) * pooled
+        pooled = covariance.estimate(_features(y, covariance).sum(0, keepdim=True), zeros[:1], filled.new_tensor([len(x)]))
+        share = (counts / (counts + columns)).reshape(-1, *[1] * (spread.dim() - 1))
+        spread = share * spread + (1 - share) * pooled
     weights = (counts + 1) / (counts + 1).sum()
-    return Parameters(weights, locs + center, covariance.bound(own, floor))
+    return Parameters(weights, locs + center, covariance.bound(spread, torch.as_tensor(floor).to(x)))
+
+
+def _features(y: Tensor, covariance: Covariance) -> Tensor:
+    phi = y.new_empty(covariance.size(y.shape[1]), y.shape[0])
+    covariance.features(y.T.contiguous(), phi)
+    return phi.T

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Data", "Moments", "merge", "moments", "row_blocks"]
+__all__ = ["Columns", "Data", "Moments", "columns", "merge", "moments", "rooted", "row_blocks"]
 
 Data = Any
 """A tensor ``(N, D)``, anything that slices by rows like one (a memory-mapped array), or an iterable of batches ``(B, D)``."""
@@ -26,11 +26,60 @@ class Moments(NamedTuple):
         rows: N, ``()``.
         mean: x_bar = sum_n x_n / N, ``(D,)``.
         covariance: S = sum_n (x_n - x_bar)(x_n - x_bar)^T / N, ``(D, D)``.
+        root: F of S = F F^T, ``(D, D)``, where :func:`rooted` made it, else ``None``.
     """
 
     rows: Tensor
     mean: Tensor
     covariance: Tensor
+    root: Tensor | None = None
+
+
+def rooted(moments: Moments) -> Moments:
+    """The same with a root of the covariance, by its eigenvectors.
+
+    From a root, quadratic forms are sums of squares. A noise that is one number for columns of very different scale is many
+    orders of magnitude below the largest variance, and differences of quadratic forms would lose it.
+    """
+    values, vectors = torch.linalg.eigh(moments.covariance)
+    return moments._replace(root=vectors * values.clamp_min(0).sqrt())
+
+
+class Columns(NamedTuple):
+    """Each column by itself, over its observed entries, float64: their number, mean and (biased) variance, ``(D,)``."""
+
+    counts: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def columns(data: Data) -> Columns:
+    """The columns one by one, NaN being missing, in one pass; sums are about the first block's means, so nothing cancels.
+
+    Raises:
+        ValueError: no rows at all, or a column without an observed entry.
+    """
+    shift: Tensor | None = None
+    totals: list[Tensor] = []
+    for block in row_blocks(data, 8192):
+        seen = ~block.isnan()
+        if shift is None:
+            shift = torch.where(seen.any(0), block.nanmean(0), 0.0)
+        y = torch.where(seen, block - shift, 0.0)
+        parts = torch.stack([seen.sum(0).to(y), y.sum(0), y.square().sum(0)])
+        totals = [parts if not totals else totals[0] + parts]
+    if shift is None:
+        raise ValueError(
+            "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
+        )
+    counts, first, second = totals[0]
+    if (counts == 0).any():
+        raise ValueError(
+            f"columns {(counts == 0).nonzero().flatten().tolist()} have no observed entry, so nothing can be learnt of them: "
+            "drop them"
+        )
+    offset = first / counts
+    return Columns(counts, shift + offset, (second / counts - offset.square()).clamp_min(0))
 
 
 def row_blocks(data: Data, rows: int, dtype: torch.dtype | None = torch.float64) -> Iterator[Tensor]:

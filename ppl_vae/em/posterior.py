@@ -65,9 +65,10 @@ def log_prob(parameters: Parameters, x: Tensor, prior: Prior | None = None) -> T
     loc, W, psi = parameters if prior is None else fold_prior(parameters, prior)
     cholesky = _precision_cholesky(W, psi)
     centred = (x.to(loc) - loc) / psi.sqrt()
-    # (x - mu)^T C^-1 (x - mu) = |y|^2 - |L^-1 A^T y|^2 with y, A whitened by the noise and M = L L^T.
-    explained = torch.linalg.solve_triangular(cholesky, (W / psi.sqrt()[:, None]).T @ centred.T, upper=False)
-    mahalanobis = centred.square().sum(1) - explained.square().sum(0)
+    # (x - mu)^T C^-1 (x - mu) = |y - A m|^2 + |m|^2 with y, A whitened by the noise and m = M^-1 A^T y: nothing cancels.
+    whitened = W / psi.sqrt()[:, None]
+    mean = torch.cholesky_solve(whitened.T @ centred.T, cholesky)
+    mahalanobis = (centred.T - whitened @ mean).square().sum(0) + mean.square().sum(0)
     log_det = 2 * cholesky.diagonal().log().sum() + psi.log().sum()
     return -0.5 * (loc.numel() * math.log(2 * math.pi) + log_det + mahalanobis)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppl_vae.em.floors import common
 from ppl_vae.em.linear_gaussian import Parameters, em_step, noise_floor
 from ppl_vae.em.moments import Moments
 
@@ -74,7 +75,7 @@ def closed_form(moments: Moments, latent_dim: int, *, floor: Tensor | None = Non
     _require_dim(latent_dim, moments.mean.numel() - 1)
     values, vectors = torch.linalg.eigh(moments.covariance)
     floor = noise_floor(moments) if floor is None else floor
-    variance = torch.maximum(values[:-latent_dim].mean(), floor.max())
+    variance = torch.maximum(values[:-latent_dim].mean(), common(floor))
     scale = (values[-latent_dim:].flip(0) - variance).clamp_min(0).sqrt()
     return Parameters(moments.mean, vectors[:, -latent_dim:].flip(1) * scale, variance.expand_as(moments.mean).clone())
 

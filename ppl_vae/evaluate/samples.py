@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ppl_vae.em.distances import squared_distances
 from ppl_vae.pair import seeded
 
 __all__ = ["Features", "classifier_test", "features_of", "frechet_distance", "mmd", "precision_recall", "sample_quality"]
@@ -91,7 +92,7 @@ def _unbiased(rows: Tensor, bandwidth: float, first: Tensor) -> Tensor:
     within, towards, total = (first.new_zeros(()) for _ in range(3))
     for start in range(0, len(rows), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
-        kernel = (-torch.cdist(rows[block], rows).square() / (2 * bandwidth**2)).exp()
+        kernel = (-squared_distances(rows[block], rows) / (2 * bandwidth**2)).exp()
         kernel.diagonal(offset=start).zero_()  # no row is paired with itself
         reached = first[:, block] @ kernel
         within = within + (reached * first).sum(1)
@@ -188,8 +189,9 @@ def precision_recall(real: Tensor, generated: Tensor, *, neighbours: int = 3) ->
 def _covered(points: Tensor, by: Tensor, neighbours: int) -> float:
     """The share of points that lie in the ball of one of the rows ``by`` at least."""
     # A row is its own nearest neighbour, at distance zero.
-    radius = torch.cat([torch.cdist(rows, by).kthvalue(neighbours + 1, dim=1).values for rows in by.split(ROWS_AT_ONCE)])
-    inside = [(torch.cdist(rows, by) <= radius).any(1) for rows in points.split(ROWS_AT_ONCE)]
+    nearest = [squared_distances(rows, by).kthvalue(neighbours + 1, dim=1).values for rows in by.split(ROWS_AT_ONCE)]
+    radius = torch.cat(nearest)  # squared, as all distances here
+    inside = [(squared_distances(rows, by) <= radius).any(1) for rows in points.split(ROWS_AT_ONCE)]
     return torch.cat(inside).double().mean().item()
 
 

@@ -31,13 +31,14 @@ ROWS_AT_ONCE = 8192
 class EM(Method):
     """Expectation maximization (Dempster, Laird and Rubin 1977) on all training data at once, in float64.
 
-    Each iteration's log-likelihood is exact and never falls; a fall stops the fit with an error. The guide is not fitted: it
+    Each iteration's log-likelihood is exact and never falls. A start whose log-likelihood falls all the same, as rounding may
+    let it, is dropped with a remark; if there is no other, the fit stops with an error. The guide is not fitted: it
     must be ``ExactPosterior()``.
 
     Args:
         seed: of random starts.
         max_iterations: the most steps of each start.
-        tolerance: converged when the log-likelihood's relative change per step falls below it.
+        tolerance: converged when a step gains less than this many nats per element of a datum.
         n_init: number of starts; the best one is kept. The first is the warm start if there is one; a linear-Gaussian model's
             first start is fixed, the others are random.
         acceleration: ``squarem`` where the model has a safeguarded scheme (factor analysis), or ``none``.
@@ -74,20 +75,21 @@ class EM(Method):
         tight.
 
         Raises:
-            ValueError: a model without EM steps, a guide with parameters of its own, or a log-likelihood that falls.
+            ValueError: a model without EM steps, a guide with parameters of its own, or no start that succeeds.
         """
         problem_of = _offered(self, pair, "em")
         clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
         rows = Rows(data.train)
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
-        starts = _Starts(self, clock, keeper, log_jacobian(pair, data.train))
+        elements = math.prod(data.spec.event_shape)
+        starts = _Starts(self, clock, keeper, log_jacobian(pair, data.train), self.tolerance * elements)
         for start in range(self.n_init):
             fixed = start == 0 and not getattr(pair.model, "random_start", False)
             problem = problem_of(rows, generator=None if fixed else generator, accelerate=self.acceleration == "squarem")
             if start == 0 and "model" in pair.warm:
                 problem = problem._replace(start=pair.model.em_state())
             starts.iterate(problem)
-        problem, state, history = max(starts.results, key=lambda result: result[2][-1]["log_likelihood"])
+        problem, state, history = starts.best()
         problem.assign(state)
         if remark := problem.remark(state):
             warnings.warn(remark, Remark, stacklevel=2)
@@ -98,12 +100,14 @@ class _Starts:
     """EM from one start after another, and what a state of it holds: the states of all starts, the last one's in progress.
 
     Attributes:
-        results: the problem, the state and the history of each start that is over.
+        results: the problem, the state and the history of each start that is over; without rows if it failed.
+        failures: why, by the number of the start.
     """
 
-    def __init__(self, method: EM, clock: Stopwatch, keeper: Nowhere, constant: float) -> None:
-        self.method, self.clock, self.keeper, self.constant = method, clock, keeper, constant
+    def __init__(self, method: EM, clock: Stopwatch, keeper: Nowhere, constant: float, tolerance: float) -> None:
+        self.method, self.clock, self.keeper, self.constant, self.tolerance = method, clock, keeper, constant, tolerance
         self.results: list[tuple[em.Problem, Any, list[Row]]] = []
+        self.failures: dict[int, em.EMError] = {}
         facts = keeper.kept.facts if keeper.kept else {}
         if method.n_init > 1 and facts.get("max_iterations", math.inf) < method.max_iterations:
             raise ValueError(
@@ -129,21 +133,39 @@ class _Starts:
                 self.keeper.keep(self._state(state, place, history))
 
         if place is not None:
-            state = em.run(
-                problem.step,
-                state,
-                max_iterations=self.method.max_iterations,
-                tolerance=self.method.tolerance,
-                acceleration=problem.acceleration,
-                on_iteration=tell,
-                already=already,
-                place=place,
-                on_place=mark,
-            ).state
-        if marked is not None and len(self.results) + 1 == self.method.n_init:
+            try:
+                state = em.run(
+                    problem.step,
+                    state,
+                    max_iterations=self.method.max_iterations,
+                    tolerance=self.tolerance,
+                    acceleration=problem.acceleration,
+                    on_iteration=tell,
+                    already=already,
+                    place=place,
+                    on_place=mark,
+                ).state
+            except em.EMError as failure:
+                self.failures[len(self.results) + 1] = failure
+                state, history = problem.start, []
+        if marked is not None and history and len(self.results) + 1 == self.method.n_init:
             at, place, rows = marked
             self.keeper.keep(self._state(at, place, history[:rows]))
         self.results.append((problem, state, history))
+
+    def best(self) -> tuple[em.Problem, Any, list[Row]]:
+        """The result of the highest log-likelihood; starts that failed are told.
+
+        Raises:
+            EMError: all did; the first one's reason.
+        """
+        succeeded = [result for result in self.results if result[2]]
+        if not succeeded:
+            raise next(iter(self.failures.values()))
+        if self.failures:
+            numbers, first = ", ".join(map(str, self.failures)), next(iter(self.failures.values()))
+            warnings.warn(f"start {numbers} of {self.method.n_init} failed and was dropped: {first}", Remark, stacklevel=3)
+        return max(succeeded, key=lambda result: result[2][-1]["log_likelihood"])
 
     def _begin(self, problem: em.Problem) -> tuple[Any, em.Place | None, list[Row]]:
         """Where the next start is to begin, by the kept state if that has seen it; a start that is over has no place."""

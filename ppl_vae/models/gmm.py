@@ -23,7 +23,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.em import Problem, covariances, mixture, mixture_missing, mixture_start
+from ppl_vae.em import Problem, covariances, floors, mixture, mixture_missing, mixture_start, moments
+from ppl_vae.em.distances import squared_distances
 from ppl_vae.models.base import Model
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.pair import data_plate
@@ -42,8 +43,9 @@ class GMM(Model):
     Args:
         components: C, the number of Gaussians.
         covariance: ``full``, one matrix ``tied`` by all components, ``diagonal`` or ``spherical``.
-        floor: least standard deviation of a component in any direction that EM allows, in the units of what the model sees; a
-            component on a single point would have an infinite density otherwise.
+        floor: least standard deviation of a component that EM allows, in any direction, as a share of the columns' standard
+            deviations in the training data (of a ``spherical`` one, of the least of them); a component on a single point
+            would have an infinite density otherwise.
         weights: prior of pi, by default none: a point estimate. Priors are in the units of what the model sees.
         locs: prior of each element of the means mu_k, likewise.
         scales: prior of the standard deviations of a ``diagonal`` or ``spherical`` covariance, likewise.
@@ -190,7 +192,7 @@ class MixtureModel(PyroModule):
         """
         from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # comes with scikit-learn
 
-        squared = torch.cdist(self.gaussians[1], other.gaussians[1].to(self.loc.device)).square().cpu().numpy()
+        squared = squared_distances(self.gaussians[1], other.gaussians[1].to(self.loc.device)).cpu().numpy()
         return math.sqrt(squared[linear_sum_assignment(squared)].mean())
 
     def prior(self) -> dist.Distribution:
@@ -215,9 +217,7 @@ class MixtureModel(PyroModule):
 
     def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
         """What EM iterates for rows ``(N, D)`` or batches of them, from a k-means++ start drawn by the generator."""
-        return self._problem(
-            rows, partial(mixture.em_step, data=rows, covariance=self.structure, floor=self.floor**2), generator
-        )
+        return self._problem(rows, mixture.em_step, generator)
 
     def initialize(self, rows: Any, generator: torch.Generator) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""
@@ -243,12 +243,16 @@ class MixtureModel(PyroModule):
 
     def _problem(self, rows: Any, step: Any, generator: torch.Generator | None) -> Problem:
         generator = generator or torch.Generator(self.loc.device).manual_seed(0)
+        seen = moments.columns(rows)
+        floor = floors.variance_floor(seen.mean, seen.variance, self.floor)
+        still = floors.constant(seen.mean, seen.variance)
+        structure = self.structure
         return Problem(
-            step=step,
-            start=mixture_start.initial(rows, len(self.logits), self.structure, generator=generator, floor=self.floor**2),
+            step=partial(step, data=rows, covariance=structure, floor=floor),
+            start=mixture_start.initial(rows, len(self.logits), structure, generator=generator, floor=floor),
             acceleration=None,
             assign=self.assign,
-            remark=partial(mixture.dead_message, rows=self.size, covariance=self.structure, floor=self.floor**2),
+            remark=partial(mixture.dead_message, rows=self.size, covariance=structure, floor=floor, constant=still),
         )
 
 
@@ -268,5 +272,4 @@ class IncompleteMixtureModel(MixtureModel):
 
     def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
         """What EM iterates for rows ``(N, D)`` with NaN where missing, or batches of them."""
-        step = partial(mixture_missing.em_step, data=rows, covariance=self.structure, floor=self.floor**2)
-        return self._problem(rows, step, generator)
+        return self._problem(rows, mixture_missing.em_step, generator)

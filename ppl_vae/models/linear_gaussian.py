@@ -13,7 +13,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.em import Problem, Squarem, linear_gaussian, missing, moments, posterior, profile, rotations
+from ppl_vae.em import Problem, Squarem, floors, linear_gaussian, missing, moments, posterior, profile, rotations
 from ppl_vae.em.driver import Step
 from ppl_vae.likelihoods import Gaussian
+from ppl_vae.likelihoods.noise import NoiseScale
 from ppl_vae.models.base import Model
 from ppl_vae.models.bayesian import BayesianFactorModel, check_complete, check_priors
 from ppl_vae.models.vae import LatentModel
@@ -82,7 +83,7 @@ class _LinearGaussian(Model, abc.ABC):
             latent_shape=shape,
             prior=self.prior.build(shape),
             decoder=Flattened(Loadings(self.latent_dim, math.prod(spec.event_shape)), shape, (1, *spec.event_shape)),
-            likelihood=self.likelihood.build(spec.event_shape),
+            likelihood=NoiseScale(self.likelihood, spec.event_shape),
         )
 
     def story(self) -> str:
@@ -98,8 +99,9 @@ class FactorAnalysis(_LinearGaussian):
     Args:
         latent_dim: K, the number of factors.
         prior: p(z), normal; another one than N(0, I) gives the same p(x) in other coordinates.
-        floor: least noise scale of an element, in the units of what the model sees. A constant column, or one that the factors
-            explain entirely (a Heywood case), stands on it: without it the likelihood has no upper bound.
+        floor: least noise scale of an element, as a share of its standard deviation in the training data. A constant column,
+            or one that the factors explain entirely (a Heywood case), stands on it: without it the likelihood has no upper
+            bound.
         noise: ``diagonal``, or ``isotropic``, which is PPCA.
         weights: prior of each element of W, by default none: a point estimate. Priors are in the units of what the model sees.
         loc: prior of mu, likewise.
@@ -168,7 +170,7 @@ class PPCA(_LinearGaussian):
     Args:
         latent_dim: K, the number of components.
         prior: p(z), normal; another one than N(0, I) gives the same p(x) in other coordinates.
-        floor: least noise scale sigma, in the units of what the model sees.
+        floor: least noise scale sigma, as a share of the least standard deviation of an element in the training data.
 
     Raises:
         ValueError: fewer than one component, a prior that is not normal, a floor that is not positive.
@@ -178,6 +180,9 @@ class PPCA(_LinearGaussian):
     def isotropic(self) -> bool:
         """One noise scale serves all elements."""
         return True
+
+
+Remark = Callable[[linear_gaussian.Parameters], str | None]
 
 
 class Loadings(nn.Module):
@@ -257,13 +262,14 @@ class LinearGaussianModel(LatentModel):
 
     def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
         """What EM iterates for rows ``(N, D)`` or batches of them; from a random start if there is a generator."""
-        seen = moments.moments(rows)
-        floor = self._floor(seen)
+        seen = self._moments(rows)
+        floor = self._measure(seen.mean, seen.covariance.diagonal())
         plain = partial(linear_gaussian.em_step, moments=seen, isotropic=self.isotropic, floor=floor)
         fast = partial(profile.profile_step, moments=seen, isotropic=self.isotropic, floor=floor)
         scheme = Squarem(profile.to_vector, partial(profile.from_vector, moments=seen, floor=floor))
         start = profile.initial(seen, self.latent_shape[0], floor=floor, generator=generator)
-        return self._problem(fast if accelerate else plain, start, scheme if accelerate else None, floor)
+        remark = self._remark(floor, seen.mean, seen.covariance.diagonal())
+        return self._problem(fast if accelerate else plain, start, scheme if accelerate else None, remark)
 
     def closed_form(self, rows: Any) -> linear_gaussian.Parameters:
         """The maximum-likelihood PPCA of rows ``(N, D)``.
@@ -274,13 +280,15 @@ class LinearGaussianModel(LatentModel):
         if not self.isotropic:
             raise ValueError("factor analysis with diagonal noise has no closed form, only PPCA has: use EM or SVI")
         seen = moments.moments(rows)
-        return profile.closed_form(seen, self.latent_shape[0], floor=self._floor(seen))
+        floor = self._measure(seen.mean, seen.covariance.diagonal())
+        return profile.closed_form(seen, self.latent_shape[0], floor=floor)
 
     def initialize(self, rows: Any, generator: torch.Generator) -> None:
         """Start where EM starts, so that methods differ only in how they go on; measure columns in their own units."""
-        spread = moments.moments(rows).covariance.diagonal().sqrt()
-        self.decoder.layers.unit.copy_(torch.where(spread > 0, spread, self.likelihood.floor))
-        self.assign(self.em(rows).start)
+        start = self.em(rows).start
+        seen = moments.columns(rows)
+        self.decoder.layers.unit.copy_(floors.units(seen.mean, seen.variance))
+        self.assign(start)
 
     @torch.no_grad()
     def em_state(self) -> linear_gaussian.Parameters:
@@ -295,18 +303,30 @@ class LinearGaussianModel(LatentModel):
         W = W / prior.covariance.diagonal().sqrt()
         linear.weight.copy_(W / linear.unit[:, None])
         linear.bias.copy_((loc - W @ prior.loc) / linear.unit)
-        scale = noise.mean().sqrt() if self.isotropic else noise.sqrt().reshape(likelihood.log_scale.shape)
-        # On the floor itself log(scale - floor) is minus infinity; a millionth above it nobody can tell.
-        likelihood.log_scale.copy_((scale - likelihood.floor).clamp_min(1e-6 * likelihood.floor).log())
+        likelihood.assign(noise.mean().sqrt() if self.isotropic else noise.sqrt())
 
-    def _problem(self, step: Step, start: linear_gaussian.Parameters, scheme: Squarem | None, floor: Tensor) -> Problem:
+    def _problem(self, step: Step, start: linear_gaussian.Parameters, scheme: Squarem | None, remark: Remark) -> Problem:
         if self.isotropic:
             start = start._replace(noise=start.noise.mean().expand_as(start.noise).clone())
             scheme = None  # one noise variance converges in a few steps
-        return Problem(step, start, scheme, self.assign, partial(linear_gaussian.floor_message, floor=floor))
+        return Problem(step, start, scheme, self.assign, remark)
 
-    def _floor(self, seen: moments.Moments) -> Tensor:
-        return linear_gaussian.noise_floor(seen).clamp_min(self.likelihood.floor**2)
+    def _moments(self, rows: Any) -> moments.Moments:
+        seen = moments.moments(rows)
+        return moments.rooted(seen) if self.isotropic else seen
+
+    @torch.no_grad()
+    def _measure(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """Take the columns' units for the noise, which stays what it is, and return the floor of its variances, ``(D,)``."""
+        floor = floors.variance_floor(mean, variance, self.likelihood.floor)
+        scale = self.likelihood.scale.clone()
+        self.likelihood.measure((floors.common(floor) if self.isotropic else floor).sqrt() / self.likelihood.floor)
+        self.likelihood.assign(scale)
+        return floor
+
+    def _remark(self, floor: Tensor, mean: Tensor, variance: Tensor) -> Remark:
+        still = floors.constant(mean, variance)
+        return partial(linear_gaussian.floor_message, floor=floor, constant=still, isotropic=self.isotropic)
 
 
 class IncompleteLinearGaussianModel(LinearGaussianModel):
@@ -326,11 +346,12 @@ class IncompleteLinearGaussianModel(LinearGaussianModel):
 
     def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
         """What EM iterates for rows ``(N, D)`` with NaN where missing, or batches of them."""
-        floor = self._floor(missing.observed_moments(rows))
+        seen = moments.columns(rows)
+        floor = self._measure(seen.mean, seen.variance)
         step = partial(missing.em_step, data=rows, isotropic=self.isotropic, floor=floor)
         scheme = Squarem(missing.to_vector, partial(missing.from_vector, floor=floor))
         start = missing.initial(rows, self.latent_shape[0], floor=floor, generator=generator)
-        return self._problem(step, start, scheme if accelerate else None, floor)
+        return self._problem(step, start, scheme if accelerate else None, self._remark(floor, seen.mean, seen.variance))
 
     def closed_form(self, rows: Any) -> linear_gaussian.Parameters:
         """Missing entries leave no closed form.

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.declaration import require
-from ppl_vae.em import moments
+from ppl_vae.em import floors, moments
 from ppl_vae.likelihoods import Gaussian
+from ppl_vae.likelihoods.noise import NoiseScale
 from ppl_vae.models.autoencoder import CodeModel
 from ppl_vae.models.base import Model, PosteriorFamily
 from ppl_vae.nn import Linear
@@ -79,7 +80,7 @@ class PCA(Model):
             size=spec.size,
             latent_shape=(self.latent_dim,),
             decoder=Linear().build((self.latent_dim,), (1, *spec.event_shape)),
-            likelihood=self.likelihood.build(spec.event_shape),
+            likelihood=NoiseScale(self.likelihood, spec.event_shape),
         )
 
     def story(self) -> str:
@@ -88,11 +89,12 @@ class PCA(Model):
 
 
 class Components(NamedTuple):
-    """Mu ``(D,)``, orthonormal axes W ``(D, K)``, and the mean squared distance per element s^2."""
+    """Mu ``(D,)``, orthonormal axes W ``(D, K)``, the mean squared distance per element s^2, the unit of its floor."""
 
     loc: Tensor
     axes: Tensor
     variance: Tensor
+    unit: Tensor
 
 
 class PrincipalModel(CodeModel):
@@ -111,7 +113,9 @@ class PrincipalModel(CodeModel):
         # Each axis points where most of its entries, by size, are positive.
         axes = vectors.flip(1)[:, :latent_dim]
         signs = torch.where(axes.gather(0, axes.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0)
-        return Components(seen.mean, signs * axes, values[:-latent_dim].clamp_min(0).sum() / len(values))
+        variance = values[:-latent_dim].clamp_min(0).sum() / len(values)
+        unit = floors.common(floors.variance_floor(seen.mean, seen.covariance.diagonal(), 1.0)).sqrt()
+        return Components(seen.mean, signs * axes, variance, unit)
 
     @torch.no_grad()
     def assign(self, found: Components) -> None:
@@ -119,5 +123,5 @@ class PrincipalModel(CodeModel):
         linear, likelihood = self.decoder.layers, self.likelihood
         linear.bias.copy_(found.loc)
         linear.weight.copy_(found.axes)
-        above = (found.variance.sqrt() - likelihood.floor).clamp_min(1e-6 * likelihood.floor)
-        likelihood.log_scale.copy_(above.log())
+        likelihood.measure(found.unit)
+        likelihood.assign(found.variance.sqrt())
