@@ -99,7 +99,7 @@ def test_static_and_fresh_noise_are_of_the_same_levels(tmp_path: Path) -> None:
     assert all(row["bits_per_dim"] > 0 for row in rows)
     plain = pv.load_data(counts, scale="standardize")
     pv.save_run(pv.fit(pv.GMM(components=1), plain, method=pv.EM(), progress=lambda row: None), plain, tmp_path / "density")
-    with pytest.raises(ValueError, match="the runs differ in kind: .* probabilities of levels, .* densities"):
+    with pytest.raises(ValueError, match=r"the runs differ in kind: .* probabilities of levels, .* densities"):
         compare_runs([tmp_path / "em", tmp_path / "density"])
 
 

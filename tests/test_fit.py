@@ -290,7 +290,7 @@ def test_exact_methods_reach_bits_per_dim_by_static_noise(tmp_path: Path) -> Non
         pv.save_run(found, data, tmp_path / type(method).__name__)
         again = pv.load_run(tmp_path / type(method).__name__)
         assert again.evaluate(pv.load_data(counts, dequantize="static", scale="standardize", test=0.5).train) == numbers
-    with pytest.raises(ValueError, match="draw their noise once .*dequantize='static'"):
+    with pytest.raises(ValueError, match=r"draw their noise once .*dequantize='static'"):
         pv.fit(model, pv.load_data(counts, dequantize="dynamic"), method=method, progress=lambda row: None)
 
 

@@ -99,12 +99,13 @@ def _looks_like_names(first: Sequence[str], below: Sequence[Sequence[str]], spel
     """Whether whole numbers stand above text, or, rising, above columns that are nowhere written as whole numbers."""
     if len(first) < 2 or not below or not all(WHOLE.fullmatch(cell) for cell in first) or len(set(first)) < len(first):
         return False
-    columns = [[cell for cell in column if not is_absent(cell, spelled)] for column in zip(*below, strict=True)]
-    if any(column and not any(is_number(cell, ()) for cell in column) for column in columns):
+    there = [place for place in range(len(first)) if not all(is_absent(row[place], spelled) for row in below)]
+    if not all(any(is_number(row[place], ()) for row in below) for place in there):
         return True
-    rising = all(int(left) < int(right) for left, right in pairwise(first))
-    other = sum(bool(column) and not any(WHOLE.fullmatch(cell) for cell in column) for column in columns)
-    return rising and other >= 2 and 2 * other > len(columns)
+    if not all(int(left) < int(right) for left, right in pairwise(first)):
+        return False
+    other = sum(not any(WHOLE.fullmatch(row[place]) for row in below) for place in there)
+    return other >= 2 and 2 * other > len(first)
 
 
 def _evenly_spaced(first: Sequence[str]) -> bool:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.stream import Stream
-from ppl_vae.data.summary import WIDE, Summary
+from ppl_vae.data.summary import WIDE, Summary, moments_of
 from ppl_vae.data.transform import CHUNK
 
-__all__ = ["constants", "fine", "narrowed", "refuse_fill", "refuse_fine", "rounded"]
+__all__ = ["constants", "fine", "in_doubt", "narrowed", "refuse_fill", "refuse_fine", "rounded"]
 
 LOST = 1e-3
 """The share of a standard deviation that rounding may take: it changes a log-density by about LOST^2 / 6 nats."""
@@ -32,6 +32,15 @@ def constants(found: Summary, dtype: torch.dtype) -> Tensor:
     return found.moments.variance.sqrt() <= eps * found.moments.mean.abs()
 
 
+def in_doubt(found: Summary, train: Tensor | Stream) -> bool:
+    """Whether a feature may be fine, by its extremes and the first of its rows: then all rows are worth another look."""
+    if train.dtype not in WIDE or not len(train):
+        return False
+    some = next(iter(train.split(CHUNK)))
+    variance = moments_of(some.double()).variance * len(some) / len(train)  # at least so large is that of all rows
+    return bool((_most(found) > LOST * variance.sqrt()).any())
+
+
 def fine(found: Summary, dtype: torch.dtype, *, noise: bool, centred: bool) -> Tensor:
     """Which features ``(*event)`` need float64 until they are scaled.
 
@@ -45,8 +54,13 @@ def fine(found: Summary, dtype: torch.dtype, *, noise: bool, centred: bool) -> T
     lost = torch.maximum(found.lost, (mean - mean.float()).abs()) if centred else found.lost
     if not noise:
         return (lost > LOST * variance.sqrt()) & ~constants(found, dtype)
-    lost = torch.maximum(lost, torch.maximum(found.low.abs(), found.high.abs()) * torch.finfo(torch.float32).eps / 2)
+    lost = torch.maximum(lost, _most(found))
     return lost > LOST * (variance + 1 / 12).sqrt()  # a uniform variable on [0, 1) has this variance
+
+
+def _most(found: Summary) -> Tensor:
+    """The most ``(*event)`` that rounding to float32 can move a value of each feature by."""
+    return torch.maximum(found.low.abs(), found.high.abs()) * torch.finfo(torch.float32).eps / 2
 
 
 def refuse_fine(found: Summary, features: Tensor, name: str) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.data.precision import constants, fine, narrowed, refuse_fill, refuse_fine, rounded
+from ppl_vae.data.precision import constants, fine, in_doubt, narrowed, refuse_fill, refuse_fine, rounded
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import Summary, summarized
@@ -40,6 +40,8 @@ def scaled(source: DataSource, parts: list[Tensor | Stream], levels: int) -> Sca
     how, dtype = _how(source, parts[0]), parts[0].dtype
     noise, centred = bool(source.dequantize), how == "standardize"
     found = summarized(parts, top=levels - 1, moments=centred or noise)
+    if not (centred or noise) and in_doubt(found, parts[0]):
+        found = summarized(parts, top=levels - 1, moments=True)
     if not found.present:
         entries = sum(map(len, parts)) * found.low.numel()
         raise ValueError(f"{source.source}: expected values, got NaN in {entries} entries, which is all: give the data")

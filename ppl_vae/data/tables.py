@@ -121,8 +121,8 @@ def _tell_left_out(name: str, left_out: Sequence[str]) -> None:
     if left_out:
         told = ", ".join(repr(each) for each in left_out)
         warnings.warn(
-            f"{name}: the column {told} is left out, because it only numbers or names the rows, or is empty: rename it if it is "
-            "data",
+            f"{name}: the column {told} is left out, because it only numbers or names the rows, or is empty: rename it if it "
+            "is data",
             Remark,
             stacklevel=2,
         )
