@@ -15,7 +15,7 @@ from ppl_vae.data.prepare import prepare
 from ppl_vae.data.readers import READERS, read_path, shards
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Data
-from ppl_vae.data.tables import is_frame, read_frame
+from ppl_vae.data.tables import Frame, read_frame
 from ppl_vae.text import at_home, denied
 
 __all__ = ["load_data"]
@@ -24,7 +24,7 @@ LABELLED = (".csv", ".npz", ".parquet", "frame")
 
 
 def load_data(
-    source: str | Path | np.ndarray | Tensor | DataSource | Data | Any = "digits", *, y: Any = None, **options: Any
+    source: str | Path | np.ndarray | Tensor | Frame | DataSource | Data = "digits", *, y: Any = None, **options: Any
 ) -> Data:
     """Load data and split them into train, valid and test.
 
@@ -61,9 +61,9 @@ def load_data(
         declared = DataSource(source=str(source), **_checked(options))
         return prepare(declared, _labelled(_read(declared), y))
     declared = DataSource(source="array", **_checked(options))
-    frame = is_frame(source)
-    _refuse_unused(declared, suffix="frame" if frame else "")
-    return prepare(declared, _labelled(read_frame(source, declared) if frame else Raw(as_array(source, "data")), y))
+    _refuse_unused(declared, suffix="frame" if isinstance(source, Frame) else "")
+    raw = read_frame(source, declared) if isinstance(source, Frame) else Raw(as_array(source, "data"))
+    return prepare(declared, _labelled(raw, y))
 
 
 def _read(source: DataSource) -> Raw:

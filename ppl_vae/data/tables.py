@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ppl_vae.data.source import DataSource
 from ppl_vae.memory import require_memory
 from ppl_vae.types import Remark
 
-__all__ = ["is_frame", "is_number", "read_frame", "read_parquet", "table"]
+__all__ = ["Frame", "is_number", "read_frame", "read_parquet", "table"]
 
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Names that a column of row numbers or row names has: none, or what pandas makes of that."""
@@ -41,12 +41,20 @@ def read_parquet(path: Path, source: DataSource) -> Raw:
     return table(str(path), read.column_names, columns, source, index=[name for name in index if isinstance(name, str)])
 
 
-def is_frame(values: object) -> bool:
-    """Whether this is a table of pandas, polars or the like: named columns that numpy can have."""
-    return hasattr(values, "columns") and hasattr(values, "to_numpy")
+@runtime_checkable
+class Frame(Protocol):
+    """A table of pandas, polars or the like: named columns that numpy can have."""
+
+    columns: Any
+
+    def __getitem__(self, name: Any) -> Any:
+        """A column."""
+
+    def to_numpy(self) -> np.ndarray:
+        """All of them."""
 
 
-def read_frame(frame: Any, source: DataSource) -> Raw:
+def read_frame(frame: Frame, source: DataSource) -> Raw:
     """The columns of a frame, each as numbers; its index is not data."""
     names = [str(name) for name in frame.columns]
     _refuse_twice("frame", names)
