@@ -190,6 +190,8 @@ def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch
             state, history = _last(path) if begun else (load_file(inside(path, "model.safetensors")), history)
         _refuse_complex(state)
         affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
+        exact = state.pop("transform.exact", None)
+        affine |= {} if exact is None else {**dict(zip(AFFINE, exact, strict=True)), "exact": True}
         transform = Transform(spec.event_shape, **affine, **{name: _flag(described["transform"], name) for name in NOISE})
         with allocating(at_most, f"what config.yaml declares beside {len(state)} tensors", tensors=1000 + 50 * len(state)):
             pair = build(declared["model"], declared["guide"], spec)

@@ -182,7 +182,7 @@ def _shown(source: Any, described: Mapping[str, Any]) -> dict[str, Any]:
     spec = DataSpec(event_shape=tuple(fields["event_shape"]), kind=fields["kind"], size=fields["size"])
     content = described.get("fingerprint", "unknown" if source.source == "array" else "named")
     require(isinstance(content, str), "a fingerprint of the data as text", content)
-    discrete = transform["dequantize"] or spec.kind in DISCRETE
+    discrete = transform["dequantize"] or source.dequantize or spec.kind in DISCRETE
     binarized = "none" if source.binarize == "auto" else source.binarize
     return {
         "source": source.name if source.source != "array" else "array",

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-__all__ = ["KINDS", "SCORES", "DataSpec", "Kind", "Terms", "score_of"]
+__all__ = ["KINDS", "SCORES", "DataSpec", "Kind", "Remark", "Terms", "score_of"]
 
 Kind = Literal["binary", "unit_interval", "real", "count", "categorical"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -86,3 +86,7 @@ class Terms(NamedTuple):
     elbo: Tensor
     reconstruction: Tensor
     kl: Tensor
+
+
+class Remark(UserWarning):
+    """What there is to tell of data that are taken, or a result that is returned nevertheless, such as a dead component."""

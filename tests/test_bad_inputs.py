@@ -173,6 +173,7 @@ def test_files_with_some_bytes_changed(name: str, data: st.DataObject, tmp_path_
     source = path if path.suffix != ".png" else path.parent
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", Remark)
         refused_or_fine(lambda: pv.load_data(source, valid=0.0, test=0.0, missing="ignore", **label))
 
 

@@ -86,6 +86,23 @@ def test_arrays_are_told_apart_by_their_content(tmp_path: Path) -> None:
         compare_runs([tmp_path / "a", tmp_path / "c"])
 
 
+def test_static_and_fresh_noise_are_of_the_same_levels(tmp_path: Path) -> None:
+    """Exact methods stand beside a VAE in bits per dimension: their held-out noise is the same."""
+    counts = torch.distributions.Poisson(5.0).sample((60, 3)).int()
+    for name, how, model, method in (
+        ("em", "static", pv.GMM(components=1), pv.EM()),
+        ("vae", "dynamic", pv.VAE(latent_dim=1, likelihood=pv.Gaussian()), pv.SVI(epochs=1)),
+    ):
+        data = pv.load_data(counts, dequantize=how, scale="standardize")
+        pv.save_run(pv.fit(model, data, method=method, progress=lambda row: None), data, tmp_path / name)
+    rows = compare_runs([tmp_path / "em", tmp_path / "vae"]).rows
+    assert all(row["bits_per_dim"] > 0 for row in rows)
+    plain = pv.load_data(counts, scale="standardize")
+    pv.save_run(pv.fit(pv.GMM(components=1), plain, method=pv.EM(), progress=lambda row: None), plain, tmp_path / "density")
+    with pytest.raises(ValueError, match=r"the runs differ in kind: .* probabilities of levels, .* densities"):
+        compare_runs([tmp_path / "em", tmp_path / "density"])
+
+
 def test_numbers_can_be_computed_anew(runs: dict[str, Path]) -> None:
     found = compare_runs([runs["vae"], runs["fa"]], samples=3)
     assert [row["samples"] for row in found.rows] == [3, 3]

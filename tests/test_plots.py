@@ -176,6 +176,9 @@ def test_latent_scatter_colours_by_class():
     assert (colours[1] == colours[2]).all()
     assert len(np.unique(colours, axis=0)) == 3
     assert plots.latent_scatter(z).axes[0].get_legend() is None
+    ax = plots.latent_scatter(z, torch.tensor([0, -1, 1, -1]), ("cat", "dog")).axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cat", "dog", "no label"]
+    assert len(np.unique(ax.collections[0].get_facecolor()[[1, 3]], axis=0)) == 1
 
 
 def test_latent_scatter_projects_on_the_leading_axes():

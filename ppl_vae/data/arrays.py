@@ -1,7 +1,8 @@
-"""From whatever array came in to tensors that the rest may rely on: few dtypes, one layout, finite values, coded labels."""
+"""From whatever array came in to tensors that the rest may rely on: few dtypes, one layout, finite values."""
 
 from __future__ import annotations
 
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.missing import absent
 from ppl_vae.text import as_line, denied
 
 if TYPE_CHECKING:
     from ppl_vae.data.stream import Stream
 
-__all__ = ["Raw", "arranged", "as_array", "as_labels", "as_tensor", "smallest", "unreadable"]
+__all__ = ["Raw", "arranged", "as_array", "as_tensor", "numbers", "unreadable"]
 
 
 class Raw(NamedTuple):
@@ -34,25 +36,40 @@ class Raw(NamedTuple):
 
 
 def as_array(values: Any, what: str) -> np.ndarray:
-    """A numpy array of numbers, labels or text in memory: an array (masked entries as NaN), a tensor, nested lists.
+    """A numpy array of numbers, labels or text in memory: an array, a tensor, nested lists.
+
+    Entries that are masked, ``None`` or pandas' ``NA`` among numbers are NaN.
 
     Raises:
-        ValueError: rows of different lengths, or a tensor that numpy has no array for.
+        ValueError: rows of different lengths, a sparse matrix, or a tensor that numpy has no array for.
     """
+    if type(values).__module__.startswith("scipy.sparse"):
+        raise ValueError(f"expected {what} as one dense array, got a sparse {type(values).__name__}: give its .toarray()")
     try:
         if isinstance(values, Tensor):
             values = values.detach().cpu()
             return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
         if isinstance(values, np.ma.MaskedArray):
             return np.ma.filled(values.astype(np.float64), np.nan)
-        return np.asarray(values)
+        array = np.asarray(values)
+        return numbers(array) if array.dtype.kind == "O" else array
     except (ValueError, TypeError, RuntimeError) as error:
         told = f"got {type(values).__name__}: {as_line(error, 120)}"
         raise ValueError(f"expected {what} as one dense array, every row of one shape, {told}") from None
 
 
+def numbers(cells: np.ndarray) -> np.ndarray:
+    """Objects that are numbers or missing as float64 with NaN; others, and those that are all missing, as they are."""
+    missing = absent(cells, ())
+    if missing.all() or not all(isinstance(cell, Number) for cell in cells[~missing]):
+        return cells
+    filled = np.full(cells.shape, np.nan)
+    filled[~missing] = cells[~missing].astype(np.float64)
+    return filled
+
+
 def as_tensor(x: np.ndarray, name: str, *, missing: bool = False) -> Tensor:
-    """Raw data ``(N, *event)`` as uint8 (images and bytes), int32 or float32, images with their channels first.
+    """Raw data ``(N, *event)`` as uint8 (images and bytes), int32, int64, float32 or float64, images with their channels first.
 
     Args:
         x: numbers, or booleans; one number a row is taken for an event of shape ``(1,)``.
@@ -70,47 +87,23 @@ def as_tensor(x: np.ndarray, name: str, *, missing: bool = False) -> Tensor:
         _refuse_infinite(x, name)
         if not missing:
             _refuse_missing(x, name)
-    small = smallest(x)
-    _refuse_overflow(x, small, name)
-    return arranged(small)
+    _refuse_overflow(x, name)
+    return arranged(x)
 
 
 def arranged(x: np.ndarray) -> Tensor:
-    """Rows of the smallest dtype as a tensor ``(N, *event)``, images with their channels first."""
-    tensor = torch.from_numpy(np.require(x, requirements=["C", "W"]))
+    """Rows of numbers as a tensor ``(N, *event)`` of a dtype that holds each of them, images with their channels first."""
+    tensor = torch.from_numpy(np.require(x.astype(_holding(x.dtype), copy=False), requirements=["C", "W"]))
     return _channels_first(tensor[:, None] if tensor.ndim == 1 else tensor)
 
 
-def smallest(x: np.ndarray) -> np.ndarray:
-    """Numbers as uint8 (booleans and bytes), int32 or float32, whether they fit or not."""
-    if x.dtype.kind == "b" or x.dtype == np.uint8:
-        return x.astype(np.uint8, copy=False)
-    with np.errstate(over="ignore"):
-        return x.astype(np.float32 if x.dtype.kind == "f" else np.int32)
-
-
-def as_labels(y: np.ndarray, rows: int, name: str, classes: tuple[str, ...] | None = None) -> tuple[Tensor, tuple[str, ...]]:
-    """Labels as int64 indices into class names, ``(N,)``, and those names.
-
-    Args:
-        y: integers or strings, ``(N,)``; indices into ``classes`` where these are given, else anything that can be sorted.
-        rows: N.
-        name: the source, for messages.
-        classes: names that integers point to.
-
-    Raises:
-        ValueError: another number of labels than rows, missing or fractional labels.
-    """
-    y = y.reshape(len(y)) if y.ndim == 2 and y.shape[1] == 1 else y
-    if y.shape != (rows,):
-        raise ValueError(f"{name}: expected one label for each of {rows} rows, got labels of shape {y.shape}")
-    y = _whole_or_text(y, name)
-    if classes is None:
-        values, codes = np.unique(y, return_inverse=True)
-        return torch.from_numpy(codes.astype(np.int64)), tuple(map(str, values))
-    if rows and not (y.min() >= 0 and y.max() < len(classes)):
-        raise ValueError(f"{name}: expected labels in 0..{len(classes) - 1}, got {y.min()}..{y.max()}")
-    return torch.from_numpy(y.astype(np.int64)), classes
+def _holding(dtype: np.dtype) -> type[np.generic]:
+    """The dtype, of those that are worked with, that holds numbers of this one."""
+    if dtype.kind == "b" or dtype == np.uint8:
+        return np.uint8
+    if dtype.kind == "f":
+        return np.float32 if dtype.itemsize <= 4 else np.float64
+    return np.int32 if np.can_cast(dtype, np.int32) else np.int64
 
 
 def unreadable(path: Path, error: Exception) -> ValueError:
@@ -126,22 +119,18 @@ def unreadable(path: Path, error: Exception) -> ValueError:
     )
 
 
-def _refuse_overflow(x: np.ndarray, small: np.ndarray, name: str) -> None:
-    if small.dtype == np.float32 and np.isinf(small).any():
-        raise ValueError(f"{name}: expected values that fit float32, got {np.nanmax(np.abs(x)):.3g}: rescale them")
-    if small.dtype == np.int32:
-        low, high = int(x.min()), int(x.max())
-        if low < -(2**31) or high >= 2**31:
-            raise ValueError(
-                f"{name}: expected integers that fit int32, got {low}..{high}: subtract an offset or convert to float"
-            )
+def _refuse_overflow(x: np.ndarray, name: str) -> None:
+    if x.dtype.kind == "f" and x.dtype.itemsize > 4:
+        largest = max(np.nanmax(x, initial=0.0), -np.nanmin(x, initial=0.0))
+        if largest > np.finfo(np.float32).max:
+            raise ValueError(f"{name}: expected values that fit float32, got {largest:.3g}: rescale them")
+    if x.dtype == np.uint64 and (high := int(x.max())) >= 2**63:
+        raise ValueError(f"{name}: expected integers that fit int64, got {high}: subtract an offset or convert to float")
 
 
 def _channels_first(x: Tensor) -> Tensor:
-    """Images, which are uint8 and not flat: ``(N, H, W)`` and ``(N, H, W, C)`` become ``(N, C, H, W)``."""
-    if x.dtype != torch.uint8:
-        return x
-    if x.ndim == 3:
+    """Images: ``(N, H, W)`` of uint8, and ``(N, H, W, C)`` of any numbers, become ``(N, C, H, W)``."""
+    if x.ndim == 3 and x.dtype == torch.uint8:
         return x[:, None]
     channels = (1, 3, 4)
     last = x.ndim == 4 and x.shape[3] in channels and x.shape[1] not in channels
@@ -166,13 +155,3 @@ def _refuse_missing(x: np.ndarray, name: str) -> None:
 def _where(bad: np.ndarray) -> str:
     rows = bad.reshape(len(bad), -1).any(axis=1)
     return f"{bad.sum()} entries of {rows.sum()} rows, first in row {rows.argmax()} (from 0)"
-
-
-def _whole_or_text(y: np.ndarray, name: str) -> np.ndarray:
-    if y.dtype.kind in "biuU":
-        return y
-    if y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all():
-        return y.astype(np.int64)
-    if y.dtype.kind == "O" and all(isinstance(value, str) for value in y):
-        return y.astype(str)
-    raise ValueError(f"{name}: expected labels that are integers or strings, none missing, got dtype {y.dtype}")

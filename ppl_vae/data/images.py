@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppl_vae.data.arrays import Raw, unreadable
 from ppl_vae.memory import require_memory
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 __all__ = ["read_folder"]
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 GRAY = ("1", "L", "LA")
 COLOUR = ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+ORIENTATION = 0x0112  # the tag of cameras
+TURNED = (5, 6, 7, 8)  # its values that swap width and height
 
 
 def read_folder(path: Path) -> Raw:
-    """Images of one size, in the order of their names; gray if all are, else RGB. Subfolders are classes."""
-    from PIL import Image
+    """Images of one size, in the order of their names; gray if all are, else RGB. Subfolders are classes.
 
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES and file.is_file())
+    Hidden files and folders are left out. Images are turned as their orientation tag says; what is transparent shows white, as
+    on paper. If the subfolders are ``train`` and ``test``, these are the source's own two sets, with the classes below.
+    """
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES and file.is_file() and _shown(path, file))
     if not files:
         raise ValueError(f"{path}: expected images ({', '.join(IMAGES)}), got none in this folder or below")
     modes, sizes = zip(*(_inspect(file) for file in files), strict=True)
@@ -34,13 +43,41 @@ def read_folder(path: Path) -> Raw:
     mode = "L" if all(mode in GRAY for mode in modes) else "RGB"
     require_memory(len(files) * math.prod(sizes[0]) * len(mode), str(path))
     pixels = np.empty((len(files), *sizes[0][::-1], *((3,) if mode == "RGB" else ())), np.uint8)
-    for row, file in zip(pixels, files, strict=True):
-        try:
-            with file.open("rb") as stream, Image.open(stream) as image:
-                row[...] = np.asarray(image.convert(mode))
-        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
-            raise unreadable(file, error) from None
-    return Raw(pixels if mode == "L" else np.moveaxis(pixels, 3, 1), _folders(path, files))
+    transparency = [_read(file, mode, row) for row, file in zip(pixels, files, strict=True)]
+    if any(transparency) and (pixels == 255).all():
+        raise ValueError(
+            f"{path}: expected images that show on white, got white on transparent ground: save them on a dark ground, without "
+            "transparency"
+        )
+    return _halves(path, files, pixels if mode == "L" else np.moveaxis(pixels, 3, 1))
+
+
+def _halves(path: Path, files: list[Path], pixels: np.ndarray) -> Raw:
+    """The images and their classes; two halves where the folders are called so."""
+    tops = [file.relative_to(path).parts[0] for file in files]
+    named = {top.lower(): top for top in tops}
+    if named.keys() != {"train", "test"} or len(set(tops)) != 2:
+        _refuse_splits(path, named.keys())
+        return Raw(pixels, _folders(path, files))
+    rows = {half: [row for row, top in enumerate(tops) if top == named[half]] for half in ("train", "test")}
+    x, test_x = (pixels[rows[half]] for half in ("train", "test"))
+    y, test_y = (_folders(path / named[half], [files[row] for row in rows[half]]) for half in ("train", "test"))
+    if y is None and test_y is None:
+        return Raw(x, test_x=test_x)
+    given, found = (["no class"] if names is None else names.tolist() for names in (y, test_y))
+    if strange := sorted({*found} - {*given}):
+        raise ValueError(f"{path}: expected the classes of train in test too, got {', '.join(strange)}: move or drop it")
+    classes, numbers = np.unique(given, return_inverse=True)
+    return Raw(x, numbers, tuple(classes.tolist()), test_x=test_x, test_y=np.searchsorted(classes, found))
+
+
+def _refuse_splits(path: Path, tops: Set[str]) -> None:
+    """Raise ``ValueError`` for halves that are called as splits are, and more or less than train and test."""
+    if "train" in tops and tops <= {"train", "test", "val", "valid", "validation"}:
+        raise ValueError(
+            f"{path}: expected train and test as folders, or classes, got {', '.join(sorted(tops))}: move what is to validate "
+            "into train (valid= holds out a share of it), or give the path of one of them"
+        )
 
 
 def _folders(path: Path, files: list[Path]) -> np.ndarray | None:
@@ -53,14 +90,42 @@ def _folders(path: Path, files: list[Path]) -> np.ndarray | None:
     return np.array(folders)
 
 
+def _shown(path: Path, file: Path) -> bool:
+    return not any(part.startswith(".") for part in file.relative_to(path).parts)
+
+
+def _read(file: Path, mode: str, pixels: np.ndarray) -> bool:
+    """Fill in the pixels of an image; whether it has transparent ones."""
+    from PIL import Image, ImageOps
+
+    try:
+        with file.open("rb") as stream, Image.open(stream) as image:
+            transparent = image.has_transparency_data
+            pixels[...] = np.asarray(_on_white(ImageOps.exif_transpose(image)).convert(mode))
+            return transparent
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, ...
+        raise unreadable(file, error) from None
+
+
+def _on_white(image: Image) -> Image:
+    if not image.has_transparency_data:
+        return image
+    from PIL import Image as Images
+
+    return Images.alpha_composite(Images.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+
+
 def _inspect(file: Path) -> tuple[str, tuple[int, int]]:
+    """The mode of an image, and its width and height once it is turned."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings(), file.open("rb") as stream:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(stream) as image:
-                mode, size = image.mode, image.size
+                mode, size, kind, pages = image.mode, image.size, image.format, getattr(image, "n_frames", 1)
+                tagged = kind != "PNG" or "exif" in image.info  # a PNG would be decoded to look for the tag at its end
+                turned = tagged and image.getexif().get(ORIENTATION) in TURNED
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         most = Image.MAX_IMAGE_PIXELS
         raise ValueError(f"{file}: expected an image of at most {most} pixels, got more: resize or crop it") from None
@@ -70,4 +135,8 @@ def _inspect(file: Path) -> tuple[str, tuple[int, int]]:
         raise ValueError(
             f"{file}: expected 8 bits a channel, got the mode {mode!r}: convert it, or give the pixels as an .npy file"
         )
-    return mode, size
+    if pages > 1 and kind != "MPO":  # whose further pages are a camera's previews
+        raise ValueError(
+            f"{file}: expected one image a file, got {pages} pages: save each as a file of its own, or all as one .npy file"
+        )
+    return mode, size[::-1] if turned and kind != "TIFF" else size  # of a TIFF the size is told turned already

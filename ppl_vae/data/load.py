@@ -12,23 +12,25 @@ from torch import Tensor
 from ppl_vae.data.arrays import Raw, as_array
 from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
 from ppl_vae.data.prepare import prepare
-from ppl_vae.data.readers import READERS, read_path
+from ppl_vae.data.readers import READERS, read_path, shards
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Data
+from ppl_vae.data.tables import Frame, read_frame
 from ppl_vae.text import at_home, denied
 
 __all__ = ["load_data"]
 
-LABELLED = (".csv", ".npz", ".parquet")
+LABELLED = (".csv", ".npz", ".parquet", "frame")
 
 
 def load_data(
-    source: str | Path | np.ndarray | Tensor | DataSource | Data = "digits", *, y: Any = None, **options: Any
+    source: str | Path | np.ndarray | Tensor | Frame | DataSource | Data = "digits", *, y: Any = None, **options: Any
 ) -> Data:
     """Load data and split them into train, valid and test.
 
     Args:
-        source: name of a set, path of a file or a folder of images, array ``(N, *event)``, or a declaration.
+        source: name of a set, path of a file or a folder of images, array ``(N, *event)``, frame of pandas or polars, or a
+            declaration.
         y: labels ``(N,)``, integers or strings, where the source brings none; not part of the declaration.
         options: fields of :class:`DataSource`, such as ``binarize="dynamic"``.
 
@@ -59,8 +61,9 @@ def load_data(
         declared = DataSource(source=str(source), **_checked(options))
         return prepare(declared, _labelled(_read(declared), y))
     declared = DataSource(source="array", **_checked(options))
-    _refuse_unused(declared, suffix="")
-    return prepare(declared, _labelled(Raw(as_array(source, "data")), y))
+    _refuse_unused(declared, suffix="frame" if isinstance(source, Frame) else "")
+    raw = read_frame(source, declared) if isinstance(source, Frame) else Raw(as_array(source, "data"))
+    return prepare(declared, _labelled(raw, y))
 
 
 def _read(source: DataSource) -> Raw:
@@ -72,7 +75,7 @@ def _read(source: DataSource) -> Raw:
 
 
 def _found(path: Path, source: DataSource) -> Raw:
-    _refuse_unused(source, ".npy" if any(path.glob("*.npy")) else path.suffix.lower())
+    _refuse_unused(source, ".npy" if shards(path) else path.suffix.lower())
     if source.name == "digits":
         return read_digits()
     if source.name == "array":
@@ -105,8 +108,11 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
 def _refuse_unused(source: DataSource, suffix: str) -> None:
     if source.label is not None and suffix not in LABELLED:
         raise ValueError(
-            f"expected label for {', '.join(LABELLED)} files only, got it for {source.source}: leave it out, or give y"
+            f"expected label for {', '.join(LABELLED[:3])} files and frames only, got it for {source.source}: leave it out, or "
+            "give y"
         )
+    if source.header is not None and suffix != ".csv":
+        raise ValueError(f"expected header for .csv files only, got it for {source.source}: leave it out")
     if source.key is not None and suffix != ".npz":
         raise ValueError(f"expected key for .npz files only, got it for {source.source}: leave it out")
     if source.stream is not None and suffix != ".npy":

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import Raw, as_labels, as_tensor
+from ppl_vae.data.arrays import Raw, as_tensor
+from ppl_vae.data.labels import as_labels
+from ppl_vae.data.missing import spellings
 from ppl_vae.data.scaling import Scaled, scaled
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Data, Split, binarized, seeded
@@ -25,7 +27,7 @@ PERMITS: dict[Kind, tuple[Kind, ...]] = {
 """As what values may be declared, by the narrowest kind they have."""
 
 REMEDIES: dict[Kind, str] = {
-    "binary": "threshold them, or draw from values in [0, 1] with binarize='dynamic'",
+    "binary": "recode two values as 0 and 1, threshold them, or draw from values in [0, 1] with binarize='dynamic'",
     "unit_interval": "scale them with scale='unit'",
     "count": "give integers >= 0 and use scale='none'",
     "categorical": "give integers >= 0 and use scale='none'",
@@ -64,7 +66,8 @@ def prepare(source: DataSource, raw: Raw) -> Data:
 
 def _table(source: DataSource, raw: Raw) -> Table:
     x = raw.x if isinstance(raw.x, Stream) else as_tensor(raw.x, source.source, missing=source.missing == "ignore")
-    y, classes = (None, ()) if raw.y is None else as_labels(raw.y, len(x), source.source, raw.classes)
+    spelled = spellings(source.missing_text)
+    y, classes = (None, ()) if raw.y is None else as_labels(raw.y, len(x), source.source, raw.classes, spelled=spelled)
     indices = _rows(source, len(x), has_test=raw.test_x is not None)
     parts: list[Tensor | Stream] = [x[index] for index in indices]
     labels: list[Tensor | None] = [None if y is None else y[index] for index in indices]
@@ -106,6 +109,7 @@ def _splits(source: DataSource, view: Scaled, labels: list[Tensor | None]) -> li
     """The splits of the parts; held-out rows that fit are held in memory."""
     parts = [view.parts[0], *map(_gathered, view.parts[1:])]
     train, *held_out = (Split(x, y, view.transform) for x, y in zip(parts, labels, strict=True))
+    train = train.fixed(seeded(source.seed, 1)) if source.dequantize == "static" else train
     return [train, *(split.fixed(seeded(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
 
 

@@ -11,13 +11,14 @@ from typing import IO
 import numpy as np
 
 from ppl_vae.data.arrays import Raw, unreadable
+from ppl_vae.data.delimited import read_csv
 from ppl_vae.data.images import read_folder
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.stream import Stream
-from ppl_vae.data.tables import read_csv, read_parquet
+from ppl_vae.data.tables import read_parquet
 from ppl_vae.memory import require_memory
 
-__all__ = ["READERS", "read_path"]
+__all__ = ["READERS", "read_path", "shards"]
 
 NPY = b"\x93NUM"  # the first bytes of an array, as many as an archive's
 
@@ -29,7 +30,7 @@ def read_path(path: Path, source: DataSource) -> Raw:
         ValueError: nothing there, an unknown suffix, or contents that the reader cannot make out.
     """
     if path.is_dir():
-        return read_npy(path, source) if any(path.glob("*.npy")) else read_folder(path)
+        return read_npy(path, source) if shards(path) else read_folder(path)
     if not path.is_file():
         reason = "is neither" if path.exists() else "does not exist"
         raise ValueError(f"expected a file or a folder, got {str(path)!r}, which {reason}: check the path")
@@ -43,9 +44,14 @@ def read_path(path: Path, source: DataSource) -> Raw:
     return reader(path, source)
 
 
+def shards(path: Path) -> list[Path]:
+    """The ``.npy`` files of a folder in the order of their names, hidden ones left out."""
+    return sorted(file for file in path.glob("*.npy") if not file.name.startswith("."))
+
+
 def read_npy(path: Path, source: DataSource) -> Raw:
     """One array, or those of a folder, one after the other in the order of their names; mapped if they are to be streamed."""
-    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    files = shards(path) if path.is_dir() else [path]
     arrays = [_array(file, mapped=source.stream is not None) for file in files]
     first = arrays[0]
     for file, array in zip(files, arrays, strict=True):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppl_vae.data.precision import constants, fine, in_doubt, narrowed, refuse_fill, refuse_fine, rounded
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import Summary, summarized
@@ -36,20 +37,30 @@ def scaled(source: DataSource, parts: list[Tensor | Stream], levels: int) -> Sca
     Raises:
         ValueError: nothing but missing entries, or dequantization of values that are not integers.
     """
-    how = _how(source, parts[0])
-    found = summarized(parts, top=levels - 1, moments=how == "standardize")
+    how, dtype = _how(source, parts[0]), parts[0].dtype
+    noise, centred = bool(source.dequantize), how == "standardize"
+    found = summarized(parts, top=levels - 1, moments=centred or noise)
+    if not (centred or noise) and in_doubt(found, parts[0]):
+        found = summarized(parts, top=levels - 1, moments=True)
     if not found.present:
         entries = sum(map(len, parts)) * found.low.numel()
         raise ValueError(f"{source.source}: expected values, got NaN in {entries} entries, which is all: give the data")
-    if source.dequantize and not found.whole:
-        raise ValueError(f"{source.source}: expected integers for dequantize, got fractions: use dequantize=False")
-    if how == "standardize":
-        return Scaled(parts, found, _transform(source, found, *_standard(found, noise=source.dequantize)), "real")
-    if how == "none":
-        return Scaled(parts, found, _transform(source, found), "real" if source.dequantize else _kind_of(found))
-    if parts[0].dtype == torch.uint8:
+    refuse_fill(parts, found, source.source)
+    if noise and not found.whole:
+        raise ValueError(f"{source.source}: expected integers for dequantize, got fractions: use dequantize='none'")
+    features = fine(found, dtype, noise=noise, centred=centred)
+    exact = bool(features.any())
+    parts = [narrowed(part, found, exact=exact) for part in parts]
+    found = found if exact else rounded(found, dtype)
+    if centred:
+        loc, scale = _standard(found, dtype, noise=noise)
+        return Scaled(parts, found, _transform(source, found, loc, scale, exact=exact), "real")
+    if how == "unit" and dtype == torch.uint8:
         return _unit_by_levels(source, parts, found, levels)
-    return _unit_by_extremes(source, parts, found)
+    if how == "unit" and (noise or bool((found.low < 0).any() or (found.high > 1).any())):
+        return Scaled(parts, found, _unit_by_extremes(source, found, exact=exact), "unit_interval")
+    refuse_fine(found, features, source.source)
+    return Scaled(parts, found, _transform(source, found), "real" if noise else _kind_of(found))
 
 
 def _how(source: DataSource, train: Tensor | Stream) -> str:
@@ -59,15 +70,17 @@ def _how(source: DataSource, train: Tensor | Stream) -> str:
     return "unit" if image and source.kind not in ("count", "categorical") else "none"
 
 
-def _transform(source: DataSource, found: Summary, loc: Tensor | float = 0.0, scale: Tensor | float = 1.0) -> Transform:
-    return Transform(tuple(found.low.shape), loc, scale, dequantize=source.dequantize)
+def _transform(
+    source: DataSource, found: Summary, loc: Tensor | float = 0.0, scale: Tensor | float = 1.0, *, exact: bool = False
+) -> Transform:
+    return Transform(tuple(found.low.shape), loc, scale, dequantize=bool(source.dequantize), exact=exact)
 
 
 def _unit_by_levels(source: DataSource, parts: list[Tensor | Stream], found: Summary, levels: int) -> Scaled:
     if found.two_valued or found.high.max() <= 1:
         # Black and white need no scale, and as {0, 1} their probabilities need no Jacobian.
         parts, levels = [_black_and_white(part) for part in parts], 2
-        found = found._replace(high=(found.high > 0).float())
+        found = found._replace(high=(found.high > 0).double())
     scale = levels if source.dequantize else levels - 1
     kind: Kind = "binary" if levels == 2 and not source.dequantize else "unit_interval"
     return Scaled(parts, found, _transform(source, found, 0.0, float(scale)), kind)
@@ -77,23 +90,18 @@ def _black_and_white(part: Tensor | Stream) -> Tensor | Stream:
     return part.black_and_white() if isinstance(part, Stream) else (part > 0).to(torch.uint8)
 
 
-def _unit_by_extremes(source: DataSource, parts: list[Tensor | Stream], found: Summary) -> Scaled:
-    low, high = found.low, found.high
-    if not source.dequantize and bool((low >= 0).all() and (high <= 1).all()):
-        return Scaled(parts, found, _transform(source, found), _kind_of(found))
-    width = high - low + float(source.dequantize)
-    return Scaled(parts, found, _transform(source, found, low, width.masked_fill(width == 0, 1.0)), "unit_interval")
+def _unit_by_extremes(source: DataSource, found: Summary, *, exact: bool) -> Transform:
+    width = found.high - found.low + float(bool(source.dequantize))
+    return _transform(source, found, found.low, width.masked_fill(width == 0, 1.0), exact=exact)
 
 
-def _standard(found: Summary, *, noise: bool) -> tuple[Tensor, Tensor]:
+def _standard(found: Summary, dtype: torch.dtype, *, noise: bool) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each training feature, ``(*event)``; with dequantization noise if asked."""
     loc, variance = found.moments.mean, found.moments.variance
     if noise:
-        loc, variance = loc + 1 / 2, variance + 1 / 12  # of a uniform variable on [0, 1)
-    scale = variance.sqrt()
+        return loc + 1 / 2, (variance + 1 / 12).sqrt()  # of a uniform variable on [0, 1)
     # A constant's spread is rounding error, which must not be blown up to 1.
-    constant = scale <= torch.finfo(torch.float32).eps * loc.abs()
-    return loc, scale.masked_fill(constant, 1.0)
+    return loc, variance.sqrt().masked_fill(constants(found, dtype), 1.0)
 
 
 def _kind_of(found: Summary) -> Kind:

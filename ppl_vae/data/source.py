@@ -15,6 +15,7 @@ __all__ = ["Binarize", "DataSource", "Scale", "choice"]
 
 Binarize = Literal["auto", "none", "static", "dynamic"]
 Scale = Literal["auto", "none", "unit", "standardize"]
+Dequantize = Literal["none", "static", "dynamic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +36,19 @@ class DataSource(Declaration):
             ``standardize`` gives each feature mean 0 and standard deviation 1 on the training rows; a constant feature keeps
             its scale. ``none`` leaves values alone. ``auto`` is ``unit`` for images (uint8, not flat) unless ``kind`` says
             they are counts or categories, else ``none``.
-        dequantize: add uniform noise in [0, 1) to integer values, so that a density can describe them; fresh at every visit
-            of a training datum, drawn once for validation and test data. Not together with ``binarize``.
+        dequantize: add uniform noise in [0, 1) to integer values, so that a density can describe them: ``dynamic``, or true,
+            anew at every visit of a training datum (validation and test data get theirs once), ``static`` once and for all, as
+            methods need that go over the same data again and again (EM), ``none``, or false, not at all. Not together with
+            ``binarize``.
         kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count`` or
             ``categorical``; by default found out from the values.
         label: column (csv, parquet) or array (npz, by default ``y`` if there is one) of the class labels.
         key: array of an npz file that holds the data; by default ``x``, or the only one besides the labels.
-        missing: what to do about missing entries (NaN, empty cells): ``error``, or ``ignore`` to hand them to a model that
-            supports them.
+        header: whether the first line of a csv file holds the names of the columns; by default found out, see docs/data.md.
+        missing: what to do about missing values: ``error``, or ``ignore`` to hand them to a model that supports them. Rows
+            whose label is missing have none.
+        missing_text: texts that stand for a missing value or label, in any case, besides what is empty, null or NaN; by
+            default ``NA``, ``N/A``, ``#N/A``, ``NaN``, ``null``, ``None``, ``<NA>``; ``[]`` if a class is called so.
         valid: fraction of the rows held out for validation; of the training rows where the source has its own test set.
         test: fraction of the rows held out for testing where the source has no test set of its own; unused otherwise.
         stream: MiB of rows to load at once, such as 256, where ``.npy`` files are larger than memory; by default all rows are
@@ -64,11 +70,13 @@ class DataSource(Declaration):
     source: str = "digits"
     binarize: Binarize = "auto"
     scale: Scale = "auto"
-    dequantize: bool = False
+    dequantize: bool | Dequantize = False
     kind: Kind | None = None
     label: str | None = None
     key: str | None = None
+    header: bool | None = None
     missing: Literal["error", "ignore"] = "error"
+    missing_text: tuple[str, ...] | None = None
     valid: float = 0.1
     test: float = 0.2
     stream: int | None = None
@@ -81,6 +89,9 @@ class DataSource(Declaration):
         require(named, "source: a name or a path", self.source)
         choice("binarize", self.binarize, get_args(Binarize))
         choice("scale", self.scale, get_args(Scale))
+        choice("dequantize", self.dequantize, (True, False, *get_args(Dequantize)))
+        if self.dequantize in ("none", "dynamic"):  # kept as false and true, so that a declaration has one spelling
+            object.__setattr__(self, "dequantize", self.dequantize == "dynamic")
         choice("kind", self.kind, (None, *KINDS))
         choice("missing", self.missing, ("error", "ignore"))
         require(0 <= self.valid < 1, "valid: a fraction in [0, 1)", self.valid)

@@ -24,7 +24,8 @@ class Split:
     """Rows of raw data, their labels, and the transform that shows them to the model.
 
     Args:
-        x: raw data ``(N, *event)`` in their smallest dtype, uint8, int32 or float32; or a stream of them.
+        x: raw data ``(N, *event)`` in the smallest dtype that keeps them apart, uint8, int32 or float32, where float32 would
+            not float64 or int64; or a stream of them.
         y: class of each row, an index into ``DataSpec.classes``, ``(N,)`` int64; ``None`` without labels.
         transform: from raw values to what the model sees.
     """
@@ -87,8 +88,8 @@ class Split:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Split:
         """This split on another device, its model's view in another floating dtype; self stays as it is."""
-        y = None if self.y is None else self.y.to(device=device)
-        return Split(self.raw.to(device=device), y, copy.deepcopy(self.transform).to(device=device, dtype=dtype))
+        transform = copy.deepcopy(self.transform).to(device=device, dtype=dtype)  # says first if the device lacks float64
+        return Split(self.raw.to(device=device), None if self.y is None else self.y.to(device=device), transform)
 
     def batches(self, batch_size: int, *, generator: Generator | None = None) -> Iterator[Tensor]:
         """What the model sees, batch by batch, the smaller last one included.
@@ -236,8 +237,7 @@ class Data:
             raise ValueError(
                 f"expected data of shape {transform.event_shape}, as the transform is for, got {self.spec.event_shape}"
             )
-        loc, scale = transform.loc, transform.scale
-        shown = Transform(self.spec.event_shape, loc, scale, dequantize=split.transform.dequantize)
+        shown = transform.rescaling(dequantize=split.transform.dequantize)
         return split.under(shown).to(split.device, split.transform.loc.dtype)
 
     def _should_binarize(self, accepts: Collection[Kind]) -> bool:

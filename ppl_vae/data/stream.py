@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import arranged, as_tensor, smallest
+from ppl_vae.data.arrays import arranged, as_tensor
 
 __all__ = ["Stream"]
 
@@ -28,7 +28,7 @@ class Stream:
     Args:
         shards: arrays of one dtype whose rows have one shape, to follow one another.
         name: the source, for messages.
-        mib: MiB that rows which are loaded together may take, in their smallest dtype.
+        mib: MiB that rows which are loaded together may take.
         missing: whether NaN may stand for a missing entry.
 
     Raises:
@@ -69,13 +69,14 @@ class Stream:
         """The shape of these rows as a tensor, ``(N, *event)``."""
         return torch.Size((len(self), *self.event_shape))
 
-    def to(self, device: torch.device | str | None = None) -> Stream:
-        """The same rows, to be loaded to another device."""
-        return self if device is None else self._with(device=torch.device(device))
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Stream:
+        """The same rows, to be loaded to another device, or as numbers of another dtype."""
+        device = self.device if device is None else torch.device(device)
+        return self._with(device=device, dtype=dtype or self.dtype)
 
     def black_and_white(self) -> Stream:
         """The same rows, whose values above 0 are read as 1."""
-        return self._with(two_valued=True)
+        return self._with(two_valued=True, dtype=torch.uint8)
 
     @property
     def at_once(self) -> int:
@@ -137,7 +138,7 @@ class Stream:
         """The host tensor ``out`` with the rows at these positions in it."""
         pairs = zip(out.split(self.piece), self.rows[positions].split(self.piece), strict=True)
         for part, rows in pairs if len(positions) else ():
-            part.copy_(self._coded(arranged(smallest(self._taken(rows.numpy())))))
+            part.copy_(self._coded(arranged(self._taken(rows.numpy()))))
         return out
 
     def _taken(self, rows: np.ndarray) -> np.ndarray:
@@ -151,4 +152,4 @@ class Stream:
         return taken
 
     def _coded(self, x: Tensor) -> Tensor:
-        return (x > 0).to(torch.uint8) if self.two_valued else x
+        return (x > 0 if self.two_valued else x).to(self.dtype)

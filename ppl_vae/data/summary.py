@@ -11,7 +11,10 @@ from torch import Tensor
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK
 
-__all__ = ["Moments", "Summary", "summarized"]
+__all__ = ["WIDE", "Moments", "Summary", "moments_of", "summarized"]
+
+WIDE = (torch.float64, torch.int32, torch.int64)
+"""Dtypes of which float32 does not hold every value."""
 
 
 class Moments(NamedTuple):
@@ -37,16 +40,19 @@ class Moments(NamedTuple):
 class Summary(NamedTuple):
     """Facts about raw rows.
 
-    ``low`` and ``high`` are the extremes of each feature, ``(*event)`` float32, 0 where all are missing; ``present`` tells
-    whether anything is there, ``missing`` whether something is not, ``whole`` whether all are integers, ``two_valued`` whether
-    all are 0 or the top level. ``moments`` are those of the training rows, where asked for.
+    ``low`` and ``high`` are the extremes of each feature, ``(*event)`` float64, 0 where all are missing, and ``lost`` is the
+    most that float32 would move one of its training values by; ``present`` tells whether anything is there, ``missing`` whether
+    something is not, ``whole`` whether all are integers, ``rounded_whole`` whether they are as float32, ``two_valued`` whether
+    all are 0 or the top level. ``lost`` and ``moments``, which are those of the training rows, are 0 where not asked for.
     """
 
     low: Tensor
     high: Tensor
+    lost: Tensor
     present: bool
     missing: bool
     whole: bool
+    rounded_whole: bool
     two_valued: bool
     moments: Moments
 
@@ -57,27 +63,32 @@ def summarized(parts: Sequence[Tensor | Stream], *, top: int, moments: bool) -> 
     Args:
         parts: raw train, valid and test data, each ``(N, *event)``.
         top: the highest level of uint8 data.
-        moments: whether those of the training rows are wanted.
+        moments: whether those of the training rows are wanted, and what they would lose.
     """
     event = parts[0].shape[1:]
-    low, high = torch.full(event, torch.inf), torch.full(event, -torch.inf)
-    missing, whole, two_valued = False, True, True
+    low, high = (torch.full(event, end, dtype=torch.float64) for end in (torch.inf, -torch.inf))
+    lost = torch.zeros(event, dtype=torch.float64)
+    missing, whole, rounded_whole, two_valued = False, True, True, True
+    wide = parts[0].dtype in WIDE
     total = Moments(*torch.zeros(3, *event, dtype=torch.float64))
     for index, part in enumerate(parts):
         for rows in part.split(CHUNK) if len(part) else ():
-            low = torch.minimum(low, _filled(rows, torch.inf).amin(dim=0).float())
-            high = torch.maximum(high, _filled(rows, -torch.inf).amax(dim=0).float())
+            low = torch.minimum(low, _filled(rows, torch.inf).amin(dim=0).double())
+            high = torch.maximum(high, _filled(rows, -torch.inf).amax(dim=0).double())
             missing = missing or (rows.is_floating_point() and bool(rows.isnan().any()))
             whole = whole and _whole(rows)
+            rounded_whole = rounded_whole and _whole(rows.float() if wide else rows)
             two_valued = two_valued and bool(((rows == 0) | (rows == top)).all())
             if moments and index == 0:
-                total = total | _moments(rows.double())
+                total = total | moments_of(rows.double())
+                lost = torch.maximum(lost, _filled(rows.double() - rows.float(), 0.0).abs().amax(dim=0))
     absent = low > high
     low, high = low.masked_fill(absent, 0.0), high.masked_fill(absent, 0.0)
-    return Summary(low, high, not bool(absent.all()), missing, whole, two_valued, total)
+    return Summary(low, high, lost, not bool(absent.all()), missing, whole, rounded_whole, two_valued, total)
 
 
-def _moments(x: Tensor) -> Moments:
+def moments_of(x: Tensor) -> Moments:
+    """The moments of rows x ``(n, *event)`` in float64."""
     number = (~x.isnan()).sum(dim=0).double()
     mean = x.nansum(dim=0) / number.clamp(min=1)
     return Moments(number, mean, ((x - mean) ** 2).nansum(dim=0))

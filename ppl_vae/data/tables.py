@@ -1,48 +1,25 @@
-"""Tables of numbers with named columns: csv and parquet."""
+"""Tables with named columns: from parquet files and frames, and what they have in common with csv files."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
-from numbers import Number
+import re
+import warnings
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ppl_vae.data.arrays import Raw, unreadable
+from ppl_vae.data.arrays import Raw, numbers, unreadable
+from ppl_vae.data.missing import absent, is_absent, spellings
 from ppl_vae.data.source import DataSource
 from ppl_vae.memory import require_memory
+from ppl_vae.types import Remark
 
-__all__ = ["read_csv", "read_parquet"]
+__all__ = ["Frame", "is_number", "read_frame", "read_parquet", "table"]
 
-
-def read_csv(path: Path, source: DataSource) -> Raw:
-    """Comma-separated numbers in UTF-8, with or without a line of column names; an empty cell is a missing entry.
-
-    Without names the columns are called ``0``, ``1``, ...
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), start=1) if row]
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected UTF-8 text, got the byte {error.object[error.start]:#x}: save it as UTF-8"
-        ) from None
-    except (csv.Error, OSError) as error:
-        raise unreadable(path, error) from None
-    zero = next((number for number, row in lines if any("\0" in cell for cell in row)), None)
-    if zero is not None:
-        raise ValueError(f"{path}: expected text without zero bytes, got one in line {zero}: is it a binary file?")
-    if not lines:
-        raise ValueError(f"{path}: expected rows of numbers, got an empty file")
-    first = lines[0][1]
-    for number, row in lines:
-        if len(row) != len(first):
-            raise ValueError(f"{path}: expected {len(first)} cells in line {number}, as in the first, got {len(row)}")
-    named = not all(_is_number(cell) for cell in first)
-    names = first if named else [str(index) for index in range(len(first))]
-    rows = lines[1:] if named else lines
-    return _table(path, names, [np.array(column, dtype=str) for column in zip(*(row for _, row in rows), strict=True)], source)
+INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+"""Names that a column of row numbers or row names has: none, or what pandas makes of that."""
 
 
 def read_parquet(path: Path, source: DataSource) -> Raw:
@@ -54,61 +31,149 @@ def read_parquet(path: Path, source: DataSource) -> Raw:
     try:
         file = parquet.ParquetFile(path)
         require_memory(8 * file.metadata.num_rows * file.metadata.num_columns, str(path))
-        table = file.read()
-        columns = [np.asarray(column.to_numpy()) for column in table.columns]
+        read = file.read()
+        columns = [np.asarray(_plain(column).to_numpy()) for column in read.columns]
+        index = (read.schema.pandas_metadata or {}).get("index_columns", [])
     except Exception as error:  # pyarrow's errors have no common base but Exception
         if type(error) is ValueError and str(error).startswith(str(path)):
             raise
         raise unreadable(path, error) from None
-    return _table(path, table.column_names, columns, source)
+    return table(str(path), read.column_names, columns, source, index=[name for name in index if isinstance(name, str)])
 
 
-def _table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray], source: DataSource) -> Raw:
+@runtime_checkable
+class Frame(Protocol):
+    """A table of pandas, polars or the like: named columns that numpy can have."""
+
+    columns: Any
+
+    def __getitem__(self, name: Any) -> Any:
+        """A column."""
+
+    def to_numpy(self) -> np.ndarray:
+        """All of them."""
+
+
+def read_frame(frame: Frame, source: DataSource) -> Raw:
+    """The columns of a frame, each as numbers; its index is not data."""
+    names = [str(name) for name in frame.columns]
+    _refuse_twice("frame", names)
+    return table("frame", names, [np.asarray(frame[name].to_numpy()) for name in frame.columns], source)
+
+
+def table(
+    name: str, names: Sequence[str], columns: Sequence[np.ndarray], source: DataSource, *, index: Collection[str] = ()
+) -> Raw:
+    """Features ``(N, D)`` and labels ``(N,)`` from columns of numbers or text, each ``(N,)``.
+
+    Columns that only number or name the rows are left out, as are those of the ``index``, and what has no name and no entries.
+
+    Raises:
+        ValueError: no rows, a name twice, no such label, a column that is not of numbers.
+    """
     if not columns or not len(columns[0]):
-        raise ValueError(f"{path}: expected rows of data, got none")
+        raise ValueError(f"{name}: expected rows of data, got none")
+    spelled = spellings(source.missing_text)
+    data = [
+        place
+        for place, (each, column) in enumerate(zip(names, columns, strict=True))
+        if each == source.label or not (each in index or _numbers_rows(place, each, column, spelled))
+    ]
+    _tell_left_out(name, [each for place, each in enumerate(names) if place not in data])
+    names, columns = [names[place] for place in data], [columns[place] for place in data]
+    _refuse_twice(name, names)
     if source.label is not None and source.label not in names:
-        raise ValueError(f"{path}: expected a label column among {', '.join(names)}, got {source.label!r}")
+        raise ValueError(f"{name}: expected a label column among {', '.join(names)}, got {source.label!r}")
     label = None if source.label is None else names.index(source.label)
-    features = [_numeric(path, names[i], column) for i, column in enumerate(columns) if i != label]
+    features = [_numeric(name, names[place], columns[place], spelled) for place in range(len(names)) if place != label]
     if not features:
-        raise ValueError(f"{path}: expected a column of numbers besides the label {source.label!r}, got none")
-    return Raw(np.stack(features, axis=1), None if label is None else _label_column(path, names[label], columns[label]))
+        besides = "" if source.label is None else f" besides the label {source.label!r}"
+        raise ValueError(f"{name}: expected a column of numbers{besides}, got none")
+    return Raw(np.stack(features, axis=1), None if label is None else _label_column(columns[label], spelled))
 
 
-def _numeric(path: Path, name: str, column: np.ndarray) -> np.ndarray:
+def is_number(cell: object, spelled: Collection[str]) -> bool:
+    """Whether a cell holds a number, or stands for a missing one."""
+    try:
+        return is_absent(cell, spelled) or (not np.iscomplexobj(cell) and float(cell) is not None)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return False
+
+
+def _plain(column: Any) -> Any:
+    """A column of pyarrow with categories written out."""
+    from pyarrow import types
+
+    return column.cast(column.type.value_type) if types.is_dictionary(column.type) else column
+
+
+def _refuse_twice(name: str, names: Sequence[str]) -> None:
+    twice = next((each for place, each in enumerate(names) if each in names[:place]), None)
+    if twice is not None:
+        raise ValueError(f"{name}: expected columns of different names, got {twice!r} twice: rename one")
+
+
+def _numbers_rows(place: int, name: str, column: np.ndarray, spelled: Collection[str]) -> bool:
+    """Whether a column numbers or names the rows: it is called so, and holds text, or whole numbers that rise; or nothing."""
+    if not INDEX.fullmatch(name):
+        return False
+    if name.startswith("__") or absent(column, spelled).all():
+        return True
+    if place > 0 or not all(is_number(cell, ()) for cell in column.tolist()):
+        return place == 0
+    values = column.astype(np.float64)
+    return bool((values == np.floor(values)).all() and (np.diff(values) > 0).all())
+
+
+def _tell_left_out(name: str, left_out: Sequence[str]) -> None:
+    if left_out:
+        told = ", ".join(repr(each) for each in left_out)
+        warnings.warn(
+            f"{name}: the column {told} is left out, because it only numbers or names the rows, or is empty: rename it if it "
+            "is data",
+            Remark,
+            stacklevel=2,
+        )
+
+
+def _numeric(name: str, column_name: str, column: np.ndarray, spelled: Collection[str]) -> np.ndarray:
     if column.dtype.kind in "biuf":
         return column
     try:
-        return np.where(column == "", "nan", column).astype(np.float64) if column.dtype.kind == "U" else _nullable(column)
-    except (ValueError, TypeError):
-        example = next((cell for cell in column if not _is_number(cell)), column[0])
+        found = np.where(absent(column, spelled), "nan", column).astype(np.float64) if column.dtype.kind == "U" else column
+    except ValueError:
+        found = column
+    found = numbers(found) if found.dtype.kind == "O" else found
+    if found.dtype.kind == "O" and absent(found, ()).all():
+        return np.full(found.shape, np.nan)
+    if found.dtype.kind not in "biuf":
+        example = next((cell for cell in column if not is_number(cell, spelled)), column[0])
         raise ValueError(
-            f"{path}: expected numbers in column {name!r}, got {str(example)[:40]!r}: drop or encode it, or make it the label"
-        ) from None
+            f"{name}: expected numbers in column {column_name!r}, got {str(example)[:40]!r}: {_remedy(str(example))}"
+        )
+    return found
 
 
-def _nullable(column: np.ndarray) -> np.ndarray:
-    if not all(cell is None or isinstance(cell, Number) for cell in column):
-        raise TypeError
-    return np.array([np.nan if cell is None else cell for cell in column], dtype=np.float64)
+def _remedy(cell: str) -> str:
+    """What to do about a cell that is not a number."""
+    if is_number(cell, ()):
+        return "convert the text of this column to numbers, or drop it"
+    if re.fullmatch(r"[-+\d.,' ]*\d,\d[\d.,' ]*", cell):
+        return "write numbers with a decimal point and without separators of thousands"
+    if re.search(r"[;\t]", cell):
+        return "separate cells by commas, or all of them by semicolons or tabs and decimals by points"
+    if re.fullmatch(r"[-+\d.eE]+( +[-+\d.eE]+)+", cell):
+        return "separate cells by commas"
+    return "drop or encode it, make it the label, or name it in missing_text if it stands for a missing entry"
 
 
-def _label_column(path: Path, name: str, column: np.ndarray) -> np.ndarray:
-    if column.dtype.kind == "U":
-        if (column == "").any():
-            raise ValueError(f"{path}: expected a label in every row, got an empty cell in column {name!r}")
-        return column.astype(np.float64) if all(_is_whole(cell) for cell in column) else column
-    return column
-
-
-def _is_number(cell: object) -> bool:
-    """Whether a cell holds a number or, being empty, a missing one."""
-    try:
-        float("nan" if cell is None or cell == "" else cell)  # type: ignore[arg-type]
-    except (ValueError, TypeError):
-        return False
-    return True
+def _label_column(column: np.ndarray, spelled: Collection[str]) -> np.ndarray:
+    """Labels as they are, whole numbers that were text as numbers."""
+    missing = absent(column, spelled)
+    if column.dtype.kind != "U" or not all(_is_whole(cell) for cell in column[~missing]):
+        return column
+    return np.where(missing, "nan", column).astype(np.float64)
 
 
 def _is_whole(cell: str) -> bool:
-    return _is_number(cell) and float(cell).is_integer()
+    return is_number(cell, ()) and float(cell).is_integer()

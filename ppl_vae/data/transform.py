@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor, nn
 
@@ -28,6 +30,8 @@ class Transform(nn.Module):
         scale: positive, in the units of the source, scalar or ``(*event)``.
         dequantize: whether uniform noise is added.
         binarize: whether the scaled value is the probability of a one.
+        exact: whether shift and scale are kept and done in float64, as for values whose differences float32 would lose. What
+            the model sees is float32 all the same.
 
     Raises:
         ValueError: a scale that is not positive, or a loc or scale of another shape.
@@ -42,6 +46,7 @@ class Transform(nn.Module):
 
     loc: Tensor
     scale: Tensor
+    exact: Tensor | None
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class Transform(nn.Module):
         *,
         dequantize: bool = False,
         binarize: bool = False,
+        exact: bool = False,
     ) -> None:
         super().__init__()
         self.event_shape = tuple(event_shape)
@@ -58,6 +64,8 @@ class Transform(nn.Module):
         self.binarize = binarize
         self.register_buffer("loc", self._buffer("loc", loc))
         self.register_buffer("scale", self._buffer("scale", scale))
+        both = [torch.as_tensor(value, dtype=torch.float64).detach().expand(self.event_shape) for value in (loc, scale)]
+        self.register_buffer("exact", torch.stack(both) if exact else None)
         if not bool((self.scale > 0).all() and self.scale.isfinite().all()):
             raise ValueError(f"expected finite scale > 0, got {float(self.scale.min())}: give a constant feature the scale 1")
         if not bool(self.loc.isfinite().all()):
@@ -73,7 +81,12 @@ class Transform(nn.Module):
         """``log |dx / dx_raw|`` of one datum in nats, ``-sum(log scale)`` over its elements; 0 for binarized data."""
         if self.binarize:
             return 0.0
-        return -float(self.scale.double().log().expand(self.event_shape).sum())
+        return -float(self.constants[1].double().log().expand(self.event_shape).sum())
+
+    @property
+    def constants(self) -> tuple[Tensor, Tensor]:
+        """Shift and scale as they are used: ``loc`` and ``scale``, or more digits of them in float64."""
+        return (self.loc, self.scale) if self.exact is None else (self.exact[0], self.exact[1])
 
     def forward(self, raw: Tensor, generator: Generator | None = None) -> Tensor:
         """What the model sees of raw data ``(..., *event)``: float32, or the dtype of ``loc`` if this module was cast.
@@ -82,19 +95,21 @@ class Transform(nn.Module):
             raw: data in the units of the source, ``(..., *event)``.
             generator: source of the noise, on the device of ``raw``; by default torch's global one.
         """
-        x = raw.to(self.loc.dtype)
-        if self.dequantize:
-            x = _dequantized(x, generator)
-        x = self.affine(x)
+        x = self.affine(_dequantized(self._typed(raw), generator) if self.dequantize else raw)
         return (_uniform(x, generator) < x).to(x.dtype) if self.binarize else x
 
     def affine(self, raw: Tensor) -> Tensor:
         """The shift and scale alone, without noise."""
-        return (raw.to(self.loc.dtype) - self.loc) / self.scale
+        loc, scale = self.constants
+        return ((self._typed(raw) - loc) / scale).to(self.loc.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Back in the units of the source, ``x * scale + loc``; binarized data have no way back and stay {0, 1}."""
-        return x if self.binarize else x * self.scale + self.loc
+        """Back in the units of the source, ``x * scale + loc``; binarized data have no way back and stay {0, 1}.
+
+        Float64 if this transform is exact, else of the dtype of x.
+        """
+        loc, scale = self.constants
+        return x if self.binarize else x.to(loc.dtype if self.exact is not None else x.dtype) * scale + loc
 
     def freeze(self, raw: Tensor, generator: Generator) -> tuple[Tensor, Transform]:
         """Draw the noise of these data once: the data with the noise in them, and the transform that is left to do.
@@ -106,18 +121,39 @@ class Transform(nn.Module):
         if self.binarize:
             draws = [self(rows, generator).to(torch.uint8) for rows in raw.split(CHUNK)]
             return torch.cat(draws), Transform(self.event_shape).to(self.loc)
-        noisy = [_dequantized(rows.to(self.loc.dtype), generator) for rows in raw.split(CHUNK)]
-        return torch.cat(noisy), Transform(self.event_shape, self.loc, self.scale).to(self.loc)
+        noisy = [_dequantized(self._typed(rows), generator) for rows in raw.split(CHUNK)]
+        return torch.cat(noisy), self.rescaling()
+
+    def rescaling(self, *, dequantize: bool = False) -> Transform:
+        """The same shift and scale, without binarization, and with or without dequantization."""
+        return self._like(Transform, dequantize=dequantize)
 
     def applied(self) -> Transform:
         """What is left to do to data that went through this transform: nothing, but their log_jacobian is its own."""
         if self.binarize:
             return Transform(self.event_shape).to(self.loc)
-        return _Applied(self.event_shape, self.loc, self.scale).to(self.loc)
+        return self._like(_Applied)
 
     def extra_repr(self) -> str:
         """The flags, for ``repr``."""
         return f"event_shape={self.event_shape}, dequantize={self.dequantize}, binarize={self.binarize}"
+
+    def _like(self, cls: type[Transform], *, dequantize: bool = False) -> Transform:
+        loc, scale = self.constants
+        return cls(self.event_shape, loc, scale, dequantize=dequantize, exact=self.exact is not None).to(self.loc)
+
+    def _typed(self, raw: Tensor) -> Tensor:
+        return raw if raw.dtype == torch.float64 else raw.to(self.constants[0].dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Transform:
+        """Move or cast the buffers; what is exact stays in float64, whatever the model computes in."""
+        exact, self.exact = self.exact, None
+        super()._apply(fn, recurse)
+        if exact is not None:
+            if self.loc.device.type == "mps":
+                raise ValueError("expected a device with float64, which centres these data, got mps: use device='cpu'")
+            self.exact = exact.to(self.loc.device)
+        return self
 
     def _buffer(self, name: str, value: Tensor | float) -> Tensor:
         tensor = torch.as_tensor(value, dtype=torch.float32).detach().clone()

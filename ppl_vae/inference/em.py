@@ -236,8 +236,8 @@ class Rows:
     def __iter__(self) -> Iterator[Tensor]:
         if self.split.transform.noisy:
             raise ValueError(
-                "EM and closed forms need data that stay the same at every pass: binarize statically (binarize='static') or "
-                "leave the values as they are (binarize='none', no dequantization)"
+                "EM and closed forms need data that stay the same at every pass: draw their noise once (dequantize='static', "
+                "binarize='static') or leave the values as they are (dequantize='none', binarize='none')"
             )
         return (x.flatten(1) for x in self.split.batches(ROWS_AT_ONCE))
 

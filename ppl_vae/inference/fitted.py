@@ -241,7 +241,7 @@ class Fit:
     def _tightest(self, numbers: dict[str, Any]) -> str:
         """The name of the tightest bound on the log-probability of discrete data; empty for densities and for points."""
         image = self.spec.kind in ("binary", "count") and len(self.spec.event_shape) == 3
-        if not (self.transform.dequantize or self.spec.kind == "categorical" or image):
+        if not (self.data.dequantize or self.spec.kind == "categorical" or image):
             return ""
         if "log_likelihood" in numbers:
             return "log_likelihood"

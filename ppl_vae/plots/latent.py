@@ -109,7 +109,7 @@ def latent_scatter(z: Tensor, y: Tensor | None = None, classes: Sequence[str] = 
 
     Args:
         z: ``(N, K)`` codes with K >= 2.
-        y: ``(N,)`` class numbers, or None for one colour.
+        y: ``(N,)`` class numbers, -1 for codes without a class, which are gray; or None for one colour.
         classes: name of each class; the numbers where empty.
 
     Raises:
@@ -129,8 +129,10 @@ def latent_scatter(z: Tensor, y: Tensor | None = None, classes: Sequence[str] = 
     labels, names = _classes(y, len(z), classes)
     colours = mpl.colormaps["tab10" if len(names) <= 10 else "turbo"]
     palette = [colours(i if len(names) <= 10 else i / (len(names) - 1)) for i in range(len(names))]
+    palette += [mpl.colors.to_rgba("lightgray")] if -1 in labels else []
     points_on(ax, codes, [palette[label] for label in labels], axis_names)  # one scatter, so no class covers another
     handles = [Line2D([], [], linestyle="", marker="o", color=colour) for colour in palette]
+    names = [*names, "no label"][: len(palette)]
     ax.legend(handles, names, title="class", loc="center left", bbox_to_anchor=(1, 0.5), ncols=math.ceil(len(names) / 20))
     return figure
 
@@ -151,6 +153,6 @@ def _classes(y: Tensor, size: int, classes: Sequence[str]) -> tuple[list[int], S
     if y.is_floating_point() or y.is_complex():
         raise ValueError(f"y: expected integer class numbers, got {y.dtype}")
     names = classes or [str(i) for i in range(int(y.max()) + 1)]
-    if y.min() < 0 or y.max() >= len(names):
+    if y.min() < -1 or y.max() >= len(names):
         raise ValueError(f"y: expected class numbers 0 to {len(names) - 1}, got {int(y.min())} to {int(y.max())}")
     return y.tolist(), names
