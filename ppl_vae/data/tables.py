@@ -67,12 +67,14 @@ def _table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray], sour
     if not columns or not len(columns[0]):
         raise ValueError(f"{path}: expected rows of data, got none")
     if source.label is not None and source.label not in names:
-        raise ValueError(f"{path}: expected a label column among {', '.join(names)}, got {source.label!r}")
+        told = f"expected a label column among {', '.join(names)}, got {source.label!r}"
+        raise ValueError(f"{path}: {told}: name another with label (--label), or none where no labels are needed")
     label = None if source.label is None else names.index(source.label)
     features = [_numeric(path, names[i], column) for i, column in enumerate(columns) if i != label]
     if not features:
         raise ValueError(f"{path}: expected a column of numbers besides the label {source.label!r}, got none")
-    return Raw(np.stack(features, axis=1), None if label is None else _label_column(path, names[label], columns[label]))
+    x, y = np.stack(features, axis=1), None if label is None else _label_column(path, names[label], columns[label])
+    return Raw(x, y, columns=tuple(name for i, name in enumerate(names) if i != label))
 
 
 def _numeric(path: Path, name: str, column: np.ndarray) -> np.ndarray:

@@ -42,6 +42,8 @@ class Transform(nn.Module):
 
     loc: Tensor
     scale: Tensor
+    seen = False
+    """Whether the data that it is for went through it already."""
 
     def __init__(
         self,
@@ -128,6 +130,8 @@ class Transform(nn.Module):
 
 class _Applied(Transform):
     """A transform that was applied already; ``inverse`` still leads back to the units of the source."""
+
+    seen = True
 
     def affine(self, raw: Tensor) -> Tensor:
         """The data as they are."""
