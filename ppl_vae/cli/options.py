@@ -86,7 +86,7 @@ def data_options(parser: ArgumentParser, *, default: str) -> None:
     parser.add_argument("--data", type=str | None, help="a source or a YAML file; the run's own data otherwise")
     parser.add_argument("--data_root", "--data-root", type=str | None, help="folder of torchvision sets")
     parser.add_argument(
-        "--label", type=str | None, help="column or array of labels in --data, or none; the run's own otherwise"
+        "--label", type=str | None, help="column or array of labels in --data, or none; as in the run otherwise"
     )
     parser.add_argument("--y", type=str | None, help="the class of all rows, by its name, where the data name none")
     parser.add_argument("--split", type=str | None, help=f"{', '.join(SPLITS)}; {default}")

@@ -84,8 +84,8 @@ class Split:
         """
         if self.y is None:
             raise ValueError(
-                "expected labelled data, got rows without labels: name their column (label=..., --label), give them to load_data "
-                "or to the call (y=..., --y), or use a model without labels"
+                "expected labelled data, got rows without labels: name their column (label=..., --label), give them to "
+                "load_data or to the call (y=..., --y), or use a model without labels"
             )
         unlabelled = int((self.y < 0).sum())
         if unlabelled:

@@ -62,7 +62,8 @@ class Entrance:
                 f"expected a tensor in the units of the source, a split or data, got {type(data).__name__}: load it with "
                 "load_data, or give fit.rows(source, split)"
             )
-        given = Split(as_real(data, "data"), None, self.transform) if isinstance(data, Tensor) else data
+        plain = Transform(self.spec.event_shape).to(self.transform.loc)
+        given = Split(as_real(data, "data"), None, plain) if isinstance(data, Tensor) else data
         split = self._matched(given.test if isinstance(given, Data) else given, named=not isinstance(data, Tensor))
         split = self._labelled(split.to(self.device), y)
         found = shown(split, self.transform, self.spec.kind)
