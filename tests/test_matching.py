@@ -185,7 +185,7 @@ def test_black_and_white_images_are_so_to_a_fit_of_gray_ones() -> None:
         assert split.x.max() == 1
         torch.testing.assert_close(fit.seen(split), fit.seen(white))
     unit = pv.fit(model, pv.load_data(gray), method=pv.SVI(epochs=1))
-    with pytest.warns(Remark, match="rows that were scaled already go in as a split under"):
+    with pytest.warns(Remark, match="give rows that were scaled already as a split under"):
         unit.encode(gray / 255)
 
 

@@ -58,7 +58,13 @@ def load_data(
         return prepare(declared, _labelled(_read(declared), y))
     declared = DataSource(source="array", **_checked(options))
     _refuse_unused(declared, suffix="")
-    return prepare(declared, _labelled(Raw(as_array(source, "data")), y))
+    return prepare(declared, _labelled(Raw(as_array(source, "data"), columns=_columns(source)), y))
+
+
+def _columns(table: Any) -> tuple[str, ...]:
+    """Names of the columns of a data frame in memory; none of an array."""
+    names = list(getattr(table, "columns", ()))
+    return tuple(map(str, names)) if all(isinstance(name, (str, int)) for name in names) else ()
 
 
 def _read(source: DataSource) -> Raw:

@@ -155,7 +155,7 @@ def watched(
             facts = {"data": fingerprint(data.train), "device": data.train.device.type}
             keeper.describe(describe(fit, data), facts, fixed({name: getattr(fit, name) for name in PARTS}))
         if warm_start is not None:
-            _take_over(pair, warm_start, guide)
+            _take_over(pair, warm_start, guide, data.spec)
         if hasattr(pair.model, "prepare") and "model" not in pair.warm:
             pair.model.prepare(data.train, torch.Generator(data.train.device).manual_seed(method.seed))
         looks = (tracking(track, method, data, pair), watch)
@@ -293,8 +293,12 @@ def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> 
     return Pair(model, guide, mean_field=False)
 
 
-def _take_over(pair: Pair, start: Fit, guide: Guide | Callable) -> None:
+def _take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) -> None:
     """Copy the parameters of an earlier fit, the guide's only if it is declared alike."""
+    for what, earlier, now in (("columns", start.spec.columns, spec.columns), ("classes", start.spec.classes, spec.classes)):
+        if earlier and now and earlier != now and (what == "columns" or getattr(pair.model, "labelled", False)):
+            told = f"{', '.join(earlier)}, got {', '.join(now)}"
+            raise ValueError(f"a warm start needs the {what} of the earlier fit in their order: expected {told}")
     try:
         pair.model.load_state_dict(start.pair.model.state_dict())
     except RuntimeError as error:

@@ -69,7 +69,7 @@ class Entrance:
         found = shown(split, self.transform, self.spec.kind)
         known = found is split and not isinstance(data, Tensor)
         self._check(found, known=known)
-        if isinstance(data, Tensor):
+        if not known:
             self._remark_on_scale(found)
         if generator is not None:
             return found.fixed(generator)
@@ -137,13 +137,14 @@ class Entrance:
         return split
 
     def _remark_on_scale(self, split: Split) -> None:
-        """Warn of values in [0, 1] where the source has others, as before its rows were scaled."""
-        x, scale = split.x, split.transform.scale
-        other = self.spec.kind != "real" and bool((scale >= 2).all())
-        if other and x.is_floating_point() and x.numel() and float(x.min()) >= 0 and 0 < float(x.max()) <= 1:
+        """Warn of values in [0, 1] where those of the source are scaled to it, as if that had been done already."""
+        scale = split.transform.scale
+        if split.transform.seen or self.spec.kind == "real" or not bool((scale >= 2).all()) or not len(split):
+            return
+        if all(bool(((raw >= 0) & (raw <= 1)).all()) for raw in split.chunks()):
             _remark(
-                f"values of at most {float(x.max()):g} are taken in the units of the source, whose scale is "
-                f"{float(scale.max()):g}: rows that were scaled already go in as a split under fit.transform.applied()"
+                f"values from 0 to 1 are taken in the units of the source, whose scale is {float(scale.max()):g}: multiply "
+                "them, or give rows that were scaled already as a split under fit.transform.applied()"
             )
 
     def _check(self, split: Split, *, known: bool) -> None:
@@ -153,7 +154,7 @@ class Entrance:
             if noisy and not whole(raw):
                 raise ValueError(
                     "expected whole numbers in the units of the source, which noise is added to, got fractions: round them "
-                    "down, or give rows with noise as a split under fit.transform.applied()"
+                    "down, or give the split that they are of, which knows of its noise"
                 )
             _check_values(split.transform, raw, self.spec)
             if noisy:  # of less than 1
@@ -219,7 +220,7 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not whole(x)):
         raise ValueError(
             f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
-            "give data like those it was fitted to, in the units of their source"
+            f"give data {'binarized ' if spec.kind == 'binary' else ''}like those it was fitted to, in the units of their source"
         )
 
 
