@@ -439,3 +439,26 @@ def test_the_command_line_takes_rows_without_labels(tmp_path: Path, capsys: pyte
         head, *lines = csv.reader(file)
     assert head == [*NAMES, "species"]
     assert [line[-1] for line in lines] == ["c"] * 4
+
+
+def test_data_frames_bring_the_names_of_their_columns() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(table(), columns=list(NAMES))
+    fit = factors(pv.load_data(frame, scale="standardize"))
+    assert fit.spec.columns == NAMES
+    new = table(50, seed=1)
+    permuted = pandas.DataFrame(new, columns=list(NAMES))[["d", "b", "a", "c"]]
+    split = pv.load_data(permuted, valid=0.0, test=0.0).train
+    assert log_likelihood(fit, split) == pytest.approx(exact(fit, new), abs=1e-4)
+    numbered = pv.load_data(pandas.DataFrame(new), valid=0.0, test=0.0).train
+    with pytest.warns(Remark, match="these data have no names of columns"):
+        assert log_likelihood(fit, numbered) == log_likelihood(fit, split)
+
+
+def test_a_warm_start_from_other_columns_is_refused() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(table(), columns=list(NAMES))
+    start = factors(pv.load_data(frame, scale="standardize"))
+    turned = pv.load_data(frame[["d", "b", "a", "c"]], scale="standardize")
+    with pytest.raises(ValueError, match="columns of the earlier fit in their order: expected a, b, c, d, got d, b, a, c"):
+        pv.fit(pv.FactorAnalysis(latent_dim=1), turned, method=pv.EM(), warm_start=start)

@@ -218,9 +218,10 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     low, high = ranges.get(spec.kind, (-math.inf, math.inf))
     whole_numbers = spec.kind in ("binary", "count", "categorical") and not transform.binarize
     if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not whole(x)):
+        like = "binarized data like those" if spec.kind == "binary" else "data like those"
         raise ValueError(
             f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
-            f"give data {'binarized ' if spec.kind == 'binary' else ''}like those it was fitted to, in the units of their source"
+            f"give {like} it was fitted to, in the units of their source"
         )
 
 
