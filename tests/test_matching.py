@@ -431,6 +431,9 @@ def test_the_command_line_takes_rows_without_labels(tmp_path: Path, capsys: pyte
     arrays = np.load(codes)
     assert arrays["classes"][arrays["y"]].tolist() == ["b"] * 100
     np.testing.assert_allclose(arrays["z"], fit.encode(torch.tensor(CLUSTERS[100:200]), y="b"), rtol=1e-5, atol=1e-6)
+    np.savez(tmp_path / "columns.npz", **dict(zip(NAMES, CLUSTERS.T, strict=True)))
+    assert cli.main(["encode", str(tmp_path / "run"), "--data", str(tmp_path / "columns.npz"), "--out", codes]) == 2
+    assert "expected labels among the arrays a, b, c, d, got 'species': name another" in capsys.readouterr().err
     one = write(tmp_path / "one.csv", NAMES, CLUSTERS[100:200], LETTERS[100:200])
     assert cli.main(["evaluate", str(tmp_path / "run"), "--data", one, "--probe"]) == 2
     assert "expected test data of at least 2 classes, got only 'b'" in capsys.readouterr().err

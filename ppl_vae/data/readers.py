@@ -69,15 +69,18 @@ def read_npz(path: Path, source: DataSource) -> Raw:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             label = source.label or ("y" if "y" in names and source.key != "y" else None)
+            if label and label not in names:
+                told = f"expected labels among the arrays {', '.join(names)}, got {label!r}"
+                raise ValueError(f"{path}: {told}: name another with label (--label), or none where no labels are needed")
+            y = _member(path, archive, label) if label else None
             others = [name for name in names if name != label]
             if source.key is None and "x" not in names and len(others) > 1:
-                table, y = [_member(path, archive, name) for name in others], _member(path, archive, label) if label else None
-                return Raw(_stacked(path, others, table), y, columns=tuple(others))
+                table = _stacked(path, others, [_member(path, archive, name) for name in others])
+                return Raw(table, y, columns=tuple(others))
             key = source.key or _only(path, others)
-            for name in filter(None, (key, label)):
-                if name not in names:
-                    raise ValueError(f"{path}: expected one of the arrays {', '.join(names)}, got {name!r}")
-            return Raw(_member(path, archive, key), _member(path, archive, label) if label else None)
+            if key not in names:
+                raise ValueError(f"{path}: expected one of the arrays {', '.join(names)}, got {key!r}")
+            return Raw(_member(path, archive, key), y)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
         raise unreadable(path, error) from None
 
