@@ -352,7 +352,7 @@ def test_numbers_that_are_names_are_names(counted: pv.inference.Fit) -> None:
         assert counted.evaluate(x, y=y) == counted.evaluate(by_data)
     assert torch.equal(counted.sample(9, y=2), counted.sample(9, y="2"))
     assert counted.sample(99, y=3).mean() > 3 > 1.5 > counted.sample(99, y=2).mean() > -1.5
-    assert torch.equal(counted.sample(9)[1], counted.sample(9, y=[1, 2, 3] * 3)[1])
+    assert torch.equal(counted.sample(9), counted.sample(9, y=[1, 2, 3] * 3))
     assert counted.by_class(50).mean((0, 2)).tolist() == sorted(counted.by_class(50).mean((0, 2)).tolist())
     for y in (0, [0, 1], 4, True, 1.0, "one"):
         with pytest.raises(ValueError, match="expected classes of 1, 2, 3, got"):
@@ -367,6 +367,13 @@ def test_numbers_are_places_where_no_class_is_named_by_one_and_refused_where_som
     assert mixed.sample(2, y="1").shape == (2, 4)
     with pytest.raises(ValueError, match="expected classes of 1, b, c as text, got 1"):
         mixed.sample(2, y=1)
+
+
+def test_truths_are_names_too() -> None:
+    fit = conditional(np.repeat([True, False, True], 100))
+    assert fit.spec.classes == ("False", "True")
+    assert torch.equal(fit.sample(9, y=True), fit.sample(9, y="True"))
+    torch.testing.assert_close(fit.sample(9, y=np.array([True] * 9)), fit.sample(9, y=1))
 
 
 def test_probes_match_classes_by_name(lettered: pv.inference.Fit) -> None:

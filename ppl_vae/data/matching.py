@@ -52,12 +52,12 @@ def numbered(names: Sequence[str]) -> tuple[str, ...]:
 def classes_matched(split: Split, classes: tuple[str, ...]) -> Split:
     """The split, its labels numbered as these classes are; rows without a label stay so.
 
-    Labels that come without names of classes are numbers of these already.
+    Labels that come without names of classes are numbers of these already, and so are all where these have no names.
 
     Raises:
         ValueError: a label that is none of the classes.
     """
-    if split.y is None or split.classes == classes:
+    if split.y is None or not classes or split.classes == classes:
         return split
     names = split.classes or classes
     used = [int(place) for place in split.y[split.y >= 0].unique()]

@@ -100,8 +100,8 @@ class Entrance:
         names = self.spec.classes
         value = value.item() if isinstance(value, (Tensor, np.generic)) else value
         numeric = any(is_number(name) for name in names)
-        if isinstance(value, str) and value in names:
-            return names.index(value)
+        if isinstance(value, (str, bool)) and str(value) in names:
+            return names.index(str(value))
         if isinstance(value, int) and not isinstance(value, bool):
             if numeric and all(is_number(name) for name in names) and str(value) in names:
                 return names.index(str(value))
@@ -132,7 +132,7 @@ class Entrance:
             if places.shape != (len(split),):
                 raise ValueError(f"expected one class for each of {len(split)} rows, got {tuple(places.shape)}")
             return split.labelled(places, self.spec.classes)
-        if self.labelled or set(split.classes) <= set(self.spec.classes):
+        if self.labelled or (split.classes and set(split.classes) <= set(self.spec.classes)):
             return classes_matched(split, self.spec.classes)
         return split
 
