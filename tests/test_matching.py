@@ -299,10 +299,10 @@ LETTERS = np.repeat(["a", "b", "c"], 100)
 CLUSTERS = RNG.normal(size=(300, 4)) + np.repeat([[-5.0], [0.0], [5.0]], 100, 0)
 
 
-def conditional(y: np.ndarray, x: np.ndarray = CLUSTERS) -> pv.inference.Fit:
+def conditional(y: np.ndarray, epochs: int = 40) -> pv.inference.Fit:
     model = pv.CVAE(latent_dim=1, likelihood=pv.Gaussian(), decoder=pv.Linear())
     guide = pv.AmortizedNormal(encoder=TINY)
-    return pv.fit(model, pv.load_data(x, y=y), guide=guide, method=pv.SVI(epochs=40, learning_rate=0.05))
+    return pv.fit(model, pv.load_data(CLUSTERS, y=y), guide=guide, method=pv.SVI(epochs=epochs, learning_rate=0.05))
 
 
 @pytest.fixture(scope="module")
@@ -363,14 +363,14 @@ def test_numbers_are_places_where_no_class_is_named_by_one_and_refused_where_som
     assert torch.equal(lettered.sample(9, y=1), lettered.sample(9, y="b"))
     with pytest.raises(ValueError, match="expected classes of a, b, c, or their numbers from 0, got 3"):
         lettered.sample(9, y=3)
-    mixed = conditional(np.repeat(["1", "b", "c"], 100))
+    mixed = conditional(np.repeat(["1", "b", "c"], 100), epochs=1)
     assert mixed.sample(2, y="1").shape == (2, 4)
     with pytest.raises(ValueError, match="expected classes of 1, b, c as text, got 1"):
         mixed.sample(2, y=1)
 
 
 def test_truths_are_names_too() -> None:
-    fit = conditional(np.repeat([True, False, True], 100))
+    fit = conditional(np.repeat([True, False, True], 100), epochs=1)
     assert fit.spec.classes == ("False", "True")
     assert torch.equal(fit.sample(9, y=True), fit.sample(9, y="True"))
     torch.testing.assert_close(fit.sample(9, y=np.array([True] * 9)), fit.sample(9, y=1))
