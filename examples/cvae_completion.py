@@ -43,14 +43,16 @@ def main() -> None:
         method = pv.SVI(epochs=options.epochs, batch_size=128, learning_rate=1e-3, restore_best=True)
         fitted = pv.fit(model, data, guide=pv.AmortizedNormal(encoder=network), method=method)
         numbers = fitted.evaluate(data, samples=options.samples)
-        x = fitted.seen(data.resolve(model.accepts).test)
+        test = data.resolve(model.accepts).test
+        x = fitted.seen(test)
         with torch.no_grad():
             baseline = -fitted.pair.model.guessed(x).log_prob(x).mean().item()
         print(f"{observed:9d} {baseline:10.2f} {-numbers['elbo']:7.2f} {-numbers['iwae']:8.2f}")
         if options.out is not None:
-            samples = torch.stack([fitted.sample(10, x=x[:10], seed=seed) for seed in range(4)])
+            samples = torch.stack([fitted.sample(10, x=test[:10], means=True, seed=seed) for seed in range(4)])
             known = fitted.pair.model.known_entries
-            plots.save(plots.completions(x[:10], known, samples, kind="binary"), options.out / f"completions_{observed}.png")
+            figure = plots.completions(x[:10], known, samples, kind="binary", title="completions: means given z")
+            plots.save(figure, options.out / f"completions_{observed}.png")
 
 
 if __name__ == "__main__":

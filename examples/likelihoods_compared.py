@@ -66,7 +66,7 @@ def main() -> None:
         numbers = fitted.evaluate(data)
         bits = -numbers["elbo"] / (data.test.transformed()[0].numel() * math.log(2))
         print(f"{name:<22} {bits:14.3f} {numbers['elbo']:9.2f} {numbers['kl']:7.2f}")
-        draw(row, name, fitted.sample(10) / top, fitted.sample(10, draws=True) / top)
+        draw(row, name, *(fitted.sample(10, means=means, seen=True) / top for means in (True, False)))
     axes[1, 0].set_title("the mean of p(x | z), of categories the mode", fontsize="medium")
     axes[1, 1].set_title("draws of p(x | z), the same z", fontsize="medium")
     plots.save(figure, options.out)

@@ -417,7 +417,7 @@ def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
     rows = shown[:40].fixed(torch.Generator().manual_seed(0))
     x = fit.seen(rows)
     yield "data", plots.grid(x, kind=kind, title="data")
-    yield "reconstructions", plots.comparison(x, fit.reconstruct(rows), kind=kind)
+    yield "reconstructions", plots.comparison(x, fit.reconstruct(rows, seen=True), kind=kind)
     yield _sampled(fit, rows[:10])
     yield "learning_curve", plots.learning_curve(fit.history)
     if (tracked := plots.tracked(fit.history)) is not None:
@@ -429,7 +429,7 @@ def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
     if getattr(fit.pair.model, "latent", None) == "continuous" and not hasattr(fit.pair.model, "condition"):
         yield "aggregate", _aggregate(fit, codes)
     if latent.shape[1] == 2 and len(fit.spec.event_shape) > 1 and not hasattr(fit.pair.model, "condition"):
-        yield "manifold", plots.manifold(fit.decode(plots.quantile_grid(20)), kind=kind)
+        yield "manifold", plots.manifold(fit.decode(plots.quantile_grid(20), seen=True), kind=kind)
 
 
 def _aggregate(fit: Fit, rows: Split) -> Figure:
@@ -440,16 +440,24 @@ def _aggregate(fit: Fit, rows: Split) -> Figure:
 
 
 def _sampled(fit: Fit, rows: Split) -> tuple[str, Figure]:
-    """New data from the prior; of each class, or completed from what is known of the rows, as the model is conditioned."""
+    """New data from the prior; of each class, or completed from what is known of the rows, as the model is conditioned.
+
+    Means in place of draws where they are images: a draw of each pixel would hide them.
+    """
     kind, known = fit.spec.kind, getattr(fit.pair.model, "known_entries", None)
+    means = len(fit.spec.event_shape) > 1
+    shown: dict[str, Any] = {"means": means, "seen": True}
+    what = "means of new data" if means else "draws"
     if getattr(fit.pair.model, "labelled", False):
         classes = fit.spec.classes[:MOST_CLASSES]
-        return "samples", plots.by_class(fit.by_class(8)[:, : len(classes)], classes, kind=kind)
+        title = f"{what}; a row: one z; a column: one class"
+        return "samples", plots.by_class(fit.by_class(8, **shown)[:, : len(classes)], classes, kind=kind, title=title)
     if known is not None:
-        samples = torch.stack([fit.sample(len(rows), x=rows, seed=seed) for seed in range(4)])
-        return "completions", plots.completions(fit.seen(rows), known, samples, kind=kind)
+        samples = torch.stack([fit.sample(len(rows), x=rows, seed=seed, **shown) for seed in range(4)])
+        title = f"completions: {'means' if means else 'draws'} given z"
+        return "completions", plots.completions(fit.seen(rows), known, samples, kind=kind, title=title)
     source = getattr(fit.pair.model, "drawn_from", "the prior")
-    return "samples", plots.grid(fit.sample(64), kind=kind, title=f"samples from {source}")
+    return "samples", plots.grid(fit.sample(64, **shown), kind=kind, title=f"{what} from {source}")
 
 
 def _environment(device: torch.device) -> dict[str, Any]:

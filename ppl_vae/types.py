@@ -40,6 +40,7 @@ class DataSpec:
         classes: names of the classes where the data are labelled.
         levels: number of categories of categorical data.
         missing: whether entries may be missing (NaN).
+        columns: names of a table's columns, in the order of the event's elements, where they are known.
 
     Raises:
         ValueError: a field that is not what it should be.
@@ -51,20 +52,26 @@ class DataSpec:
     classes: tuple[str, ...] = ()
     levels: int | None = None
     missing: bool = False
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sized = isinstance(self.event_shape, tuple) and all(_whole(size, 1) for size in self.event_shape)
-        named = isinstance(self.classes, tuple) and all(isinstance(name, str) for name in self.classes)
+        headed = sized and _names(self.columns) and len(self.columns) in (0, *self.event_shape[:1])
         for name, expected, found in (
             ("event_shape", "whole numbers of at least 1", sized),
             ("kind", f"one of {', '.join(KINDS)}", self.kind in KINDS),
             ("size", "a whole number", _whole(self.size, 0)),
-            ("classes", "names", named),
+            ("classes", "names", _names(self.classes)),
+            ("columns", "names, one for each", headed),
             ("levels", "a whole number of at least 1, or none", self.levels is None or _whole(self.levels, 1)),
             ("missing", "true or false", isinstance(self.missing, bool)),
         ):
             if not found:
                 raise ValueError(f"expected {name} of data: {expected}, got {str(getattr(self, name))[:80]!r}")
+
+
+def _names(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
 
 
 def _whole(value: object, least: int) -> bool:

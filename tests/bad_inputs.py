@@ -717,7 +717,7 @@ CASES: dict[str, BadInput] = {
     "a seed of nothing": BadInput(ask(lambda fit: fit.evaluate(BINARY, seed=None)), "got seed = None"),
     "half a seed": BadInput(ask(lambda fit: fit.encode(BINARY, samples=1, seed=1.5)), "got seed = 1.5"),
     "classes of a model without": BadInput(ask(lambda fit: fit.by_class(2)), "conditioned on labels, such as CVAE"),
-    "a class out of range": BadInput(lambda folder: conditional().sample(3, y=7), "expected classes of 0, 1, or their numbers"),
+    "a class out of range": BadInput(lambda folder: conditional().sample(3, y=7), "expected classes of 0, 1, got 7"),
     # arguments of calls
     "an object for a device": BadInput(fit_with(device=object()), "expected a device such as 'cpu'"),
     "a list for a device": BadInput(fit_with(device=["cpu"]), "expected a device such as 'cpu'"),

@@ -352,6 +352,8 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a kind that is a list": data(lambda d: d["spec"].update(kind=["binary"])),
     "a shape of truths": data(lambda d: d["spec"].update(event_shape=[True, 3, 4])),
     "classes that are numbers": data(lambda d: d["spec"].update(classes=[1, 2])),
+    "columns that are numbers": data(lambda d: d["spec"].update(columns=[1, 2])),
+    "columns in another number": data(lambda d: d["spec"].update(columns=["a", "b"])),
     "a transform that is a word": data(lambda d: d.update(transform="none")),
     "noise that is a word": data(lambda d: d["transform"].update(binarize="no")),
     "a history of numbers": text("history.jsonl", "1\n2\n"),

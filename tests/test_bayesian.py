@@ -310,7 +310,7 @@ def test_a_fit_offers_what_a_point_estimate_offers(factors: pv.Data) -> None:
     fitted = pv.fit(FACTORS, factors, method=pv.SVI(epochs=2, batch_size=50))
     assert isinstance(fitted.guide, pv.BayesianGuide)
     assert fitted.encode(factors.train).shape == (50, 1)
-    assert fitted.reconstruct(factors.train).shape == fitted.sample(50, draws=True).shape == (50, 3)
+    assert fitted.reconstruct(factors.train).shape == fitted.sample(50).shape == (50, 3)
     numbers = fitted.evaluate(factors.train, samples=20)
     assert numbers["gap"] > 0
     torch.testing.assert_close(fitted.pair.model.values["loc"], fitted.pair.guide.theta.median()["loc"])

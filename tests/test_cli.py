@@ -118,7 +118,7 @@ def test_a_session_by_real_processes(folder: Path) -> None:
 
     encode = process("encode", "session", "--out", "codes.npz", "--json")
     assert (encode.returncode, encode.stderr) == (0, "")
-    assert json.loads(encode.stdout)["arrays"] == {"z": [N, 2], "y": [N]}
+    assert json.loads(encode.stdout)["arrays"] == {"z": [N, 2], "y": [N], "classes": [2]}
 
     listed = process("list", "--json")
     assert (listed.returncode, listed.stderr) == (0, "")
@@ -207,17 +207,18 @@ def test_evaluate_speaks_of_the_rows_it_was_given(say: Callable) -> None:
 
 
 def test_sample_writes_pictures_and_arrays(folder: Path, say: Callable) -> None:
-    say("sample", "run", "--n", "5", "--seed", "2", "--out", "deep/means.npy")
-    say("sample", "run", "--n", "5", "--seed", "2", "--draws", "--out", "draws.npy")
+    say("sample", "run", "--n", "5", "--seed", "2", "--means", "--out", "deep/means.npy")
+    say("sample", "run", "--n", "5", "--seed", "2", "--out", "draws.npy")
     fit = pv.load_run("run")
     means, draws = np.load("deep/means.npy"), np.load("draws.npy")
-    assert np.array_equal(means, fit.sample(5, seed=2))
-    assert np.array_equal(draws, fit.sample(5, seed=2, draws=True))
+    assert np.array_equal(means, fit.sample(5, seed=2, means=True))
+    assert np.array_equal(draws, fit.sample(5, seed=2))
     assert not list(folder.glob("**/*partial*"))
 
 
 def test_encode_writes_means_draws_and_labels(say: Callable) -> None:
-    assert say("encode", "run", "--samples", "3", "--out", "z.npz")["arrays"] == {"z": [N, 2], "samples": [3, N, 2], "y": [N]}
+    told = say("encode", "run", "--samples", "3", "--out", "z.npz")["arrays"]
+    assert told == {"z": [N, 2], "samples": [3, N, 2], "y": [N], "classes": [2]}
     arrays = np.load("z.npz")
     x = rows("binary", N)
     torch.testing.assert_close(torch.from_numpy(arrays["z"]), pv.load_run("run").encode(x))
@@ -298,12 +299,12 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "seed at evaluate": (["evaluate", "run", "--seed", "-1"], "expected a seed of 0 to 2^63 - 1, got -1"),
     "set at evaluate": (["evaluate", "run", "--data", "kmnist", "--data-root", "nowhere"], "expected kmnist in nowhere"),
     "no out": (["sample", "run"], "out"),
-    "suffix": (["sample", "run", "--out", "s.jpg"], "expected --out to end in .png or .npy, got 's.jpg'"),
+    "suffix": (["sample", "run", "--out", "s.jpg"], "expected --out to end in .png or .npy or .csv, got 's.jpg'"),
     "no draws": (["sample", "run", "--n", "0", "--out", "never"], "expected --out to end in"),
     "n": (["sample", "run", "--n", "0", "--out", "never.npy"], "expected to draw at least 1 datum, got n = 0"),
     "n of text": (["sample", "run", "--n", "x", "--out", "never.npy"], "Expected a <class 'int'>. Got value: x"),
     "out below a file": (["sample", "run", "--out", "gray.npy/s.npy"], "gray.npy"),
-    "encode suffix": (["encode", "run", "--out", "never.npy"], "expected --out to end in .npz, got 'never.npy'"),
+    "encode suffix": (["encode", "run", "--out", "never.npy"], "expected --out to end in .npz or .csv, got 'never.npy'"),
     "encode samples": (["encode", "run", "--samples", "0", "--out", "never.npz"], "expected at least 1 sample, got 0"),
     "encode shape": (["encode", "run", "--data", "other.npy", "--out", "never.npz"], "expected data of shape (n, 1, 3, 4)"),
 }

@@ -133,7 +133,7 @@ def test_labels_move_the_samples_and_raise_the_log_likelihood() -> None:
     data = stripes()
     told, plain = trained(cvae(), data), trained(pv.VAE(latent_dim=LATENT, decoder=TINY), data)
     for place, name in enumerate(CLASSES):
-        bright = told.sample(6, y=name).mean((0, 1, 3))
+        bright = told.sample(6, y=name, means=True).mean((0, 1, 3))
         assert bright.argmax() == place
         assert bright[place] > 0.8
     numbers, others = (fitted.evaluate(data.test, samples=50) for fitted in (told, plain))
@@ -217,7 +217,7 @@ def test_completion_keeps_what_is_known_and_finds_the_rest() -> None:
     )
     fitted = trained(model, data)
     x, known = fitted.seen(data.test), fitted.pair.model.known_entries
-    found = fitted.sample(len(x), x=data.test)
+    found = fitted.sample(len(x), x=data.test, means=True)
     assert torch.equal(found[:, known], x[:, known])
     agreement = ((found > 0.5) == (x > 0.5))[:, ~known].float().mean()
     assert agreement > 0.9  # chance is 0.75
@@ -227,7 +227,7 @@ def test_completion_keeps_what_is_known_and_finds_the_rest() -> None:
         guess = fitted.pair.model.guessed(x)
     assert guess.log_prob(x).mean() > -8 * math.log(2) / 2
     assert not any(parameter.requires_grad for parameter in fitted.pair.model.guess.parameters())
-    one = fitted.sample(5, x=data.test[:1], draws=True)
+    one = fitted.sample(5, x=data.test[:1])
     assert one.shape == (5, 1, 4, 4)
     with pytest.raises(ValueError, match="conditioned on a part of the data: give x and no y"):
         fitted.sample(3)

@@ -49,7 +49,7 @@ def test_the_seed_decides_every_number() -> None:
     first, again, other = (fitted(seed=seed, epochs=2) for seed in (3, 3, 4))
     assert scores(first.history) == scores(again.history)
     assert all(torch.equal(a, b) for a, b in zip(first.pair.parameters(), again.pair.parameters(), strict=True))
-    assert torch.equal(first.sample(3, draws=True), again.sample(3, draws=True))
+    assert torch.equal(first.sample(3), again.sample(3))
     assert first.history[-1]["elbo"] != other.history[-1]["elbo"]
     state = torch.get_rng_state()
     fitted()
@@ -230,8 +230,8 @@ def test_shapes_of_what_comes_out(fit: pv.Fit) -> None:
     for shape in ((5,), (), (2, 3)):
         assert fit.decode(torch.zeros(*shape, LATENT)).shape == (*shape, *EVENT)
     torch.testing.assert_close(fit.reconstruct(x), fit.decode(z))
-    assert fit.sample(6).shape == fit.sample(6, draws=True).shape == (6, *EVENT)
-    assert set(fit.sample(6, draws=True).unique().tolist()) <= {0.0, 1.0}
+    assert fit.sample(6).shape == fit.sample(6, means=True).shape == (6, *EVENT)
+    assert set(fit.sample(6).unique().tolist()) <= {0.0, 1.0}
     assert not any(out.requires_grad for out in (z, draws, fit.decode(z), fit.sample(2), posterior.mean))
 
 
@@ -299,8 +299,8 @@ def test_exact_methods_reach_bits_per_dim_by_static_noise(tmp_path: Path) -> Non
 def test_what_the_model_sees_is_scored_as_the_split_it_is_of(scale: str, dequantize: bool) -> None:
     data = pv.load_data(rows("count", N).to(torch.uint8), dequantize=dequantize, scale=scale)
     found = fitted(vae(likelihood=pv.Gaussian(scale="per_feature")), data)
-    seen = found.seen(data.test)
-    assert torch.equal(found.seen(seen), seen)
+    seen = pv.Split(found.seen(data.test), None, found.transform.applied())
+    assert torch.equal(found.seen(seen), seen.x)
     assert found.evaluate(seen, samples=20) == pytest.approx(found.evaluate(data.test, samples=20))
 
 

@@ -459,8 +459,8 @@ def test_samples_come_from_the_declared_prior() -> None:
         fitted.pair.model.prior.loc.fill_(50.0)
     torch.manual_seed(0)
     far = fitted.decode(torch.full((1, LATENT), 50.0))
-    assert (fitted.sample(3) - far).abs().max() < 0.2
-    assert set(fitted.sample(3, draws=True).unique().tolist()) <= {0.0, 1.0}
+    assert (fitted.sample(3, means=True) - far).abs().max() < 0.2
+    assert set(fitted.sample(3).unique().tolist()) <= {0.0, 1.0}
 
 
 def test_a_component_is_a_function_of_its_support() -> None:

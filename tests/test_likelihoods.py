@@ -634,9 +634,9 @@ def test_every_likelihood_is_fitted_sampled_and_drawn(entry: pv.Likelihood, shap
     fit = pv.fit(vae(likelihood=entry), data, method=pv.SVI(epochs=1))
     assert math.isfinite(fit.evaluate(data)["elbo"])
     seen = data.test.transformed()
-    reconstruction, draws = fit.reconstruct(seen), fit.sample(3, draws=True)
+    reconstruction, draws = fit.reconstruct(seen), fit.sample(3)
     assert reconstruction.shape == seen.shape
-    assert draws.shape == fit.sample(3).shape == (3, *shape)
+    assert draws.shape == fit.sample(3, means=True).shape == (3, *shape)
     assert draws.dtype == torch.float32
     for x in (reconstruction, draws):
         assert x.isfinite().all()

@@ -186,7 +186,7 @@ def test_samples_of_a_conditional_model_have_the_classes_of_the_data() -> None:
     model = pv.CVAE(latent_dim=1, likelihood=pv.Gaussian(), decoder=pv.Linear())
     fit = pv.fit(model, data, method=pv.SVI(epochs=1))
     seen, labels = fit.seen(data.test), data.test.labels
-    generated = fit.sample(len(seen), y=labels, draws=True)
+    generated = fit.sample(len(seen), y=labels)
     assert fit.sample_quality(data.test) == fit.sample_quality(seen, y=labels) == sample_quality(seen, generated)
     with pytest.raises(ValueError, match="rows without labels"):
         fit.sample_quality(seen)

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
-from ppl_vae.cli.output import done, save_atomically, writer
+from ppl_vae.cli.output import done, save_atomically, save_table, writer
 
 __all__ = ["options", "run"]
 
@@ -19,6 +19,8 @@ def run(
     run: str,
     data: str | None,
     data_root: str | None,
+    label: str | None,
+    y: str | None,
     split: str | None,
     samples: int | None,
     out: str,
@@ -27,17 +29,33 @@ def run(
     trust: list[str],
     json: bool,
 ) -> None:
-    """Write the posterior of the latent variables: means `z`, draws `samples`, labels `y` (.npz)."""
-    write = writer(out, ".npz")
+    """Write the posterior of the latent variables: means `z`, draws `samples`, labels `y`, which number the names `classes`.
+
+    A .csv file has a column for each dimension of `z`, and the names of the classes.
+    """
+    write = writer(out, ".npz", ".csv")
+    if samples is not None and out.endswith(".csv"):
+        raise ValueError("expected --out to end in .npz for --samples, which a table has no place for, got a .csv")
     fitted = runs.load_run(run, trust=trust, device=device)
-    _, rows = rows_of(fitted, data, data_root, split or "all")
-    arrays = {"z": fitted.encode(rows)}
+    _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)
+    arrays: dict[str, Any] = {"z": fitted.encode(rows)}
     if samples is not None:
         arrays["samples"] = fitted.encode(rows, samples=samples, seed=seed)
     if rows.y is not None:
         arrays["y"] = rows.y
-    plain: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
-    write({".npz": lambda path: save_atomically(path, lambda file: np.savez_compressed(file, **plain))})
+    plain = {name: array.cpu().numpy() for name, array in arrays.items()}
+    if rows.y is not None:
+        plain["classes"] = np.array(rows.classes)
+    codes = plain["z"].reshape(len(rows), -1)
+    columns = {f"z{place}": codes[:, place - 1] for place in range(1, codes.shape[1] + 1)}
+    if rows.y is not None:
+        columns["y"] = np.array([*rows.classes, ""])[plain["y"]]
+    write(
+        {
+            ".npz": lambda path: save_atomically(path, lambda file: np.savez_compressed(file, **plain)),
+            ".csv": lambda path: save_table(path, columns),
+        }
+    )
     done({"n": len(rows), "arrays": {name: list(array.shape) for name, array in plain.items()}, "out": out}, as_json=json)
 
 
@@ -46,4 +64,4 @@ def options(parser: ArgumentParser) -> None:
     run_options(parser)
     data_options(parser, default="all")
     parser.add_argument("--samples", type=int | None, help="also draw so many codes per datum")
-    parser.add_argument("--out", type=str, required=True, help="a .npz file")
+    parser.add_argument("--out", type=str, required=True, help="an .npz file, or a .csv table")

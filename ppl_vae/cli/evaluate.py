@@ -24,6 +24,8 @@ def run(
     run: str,
     data: str | None,
     data_root: str | None,
+    label: str | None,
+    y: str | None,
     split: str | None,
     samples: int | None,
     gaps: bool,
@@ -44,7 +46,7 @@ def run(
     if save and data is not None:
         raise ValueError("--save keeps what is found on the run's own data in its folder: leave --data or --save out")
     fitted = runs.load_run(run, trust=trust, device=device)
-    name, rows = rows_of(fitted, data, data_root, split or ("test" if data is None else "all"))
+    name, rows = rows_of(fitted, data, data_root, split or ("test" if data is None else "all"), label=label, y=y)
     wanted: dict[str, Any] = {"gaps": search if gaps else False, "ais": annealing if ais else False}
     if samples is None:
         samples = MANY if gaps and not (ais or hasattr(fitted.pair.model, "log_prob")) else 1

@@ -85,17 +85,25 @@ def data_options(parser: ArgumentParser, *, default: str) -> None:
     """Add the options that name rows of data."""
     parser.add_argument("--data", type=str | None, help="a source or a YAML file; the run's own data otherwise")
     parser.add_argument("--data_root", "--data-root", type=str | None, help="folder of torchvision sets")
+    parser.add_argument(
+        "--label", type=str | None, help="column or array of labels in --data, or none; as in the run otherwise"
+    )
+    parser.add_argument("--y", type=str | None, help="the class of all rows, by its name, where the data name none")
     parser.add_argument("--split", type=str | None, help=f"{', '.join(SPLITS)}; {default}")
 
 
-def rows_of(fitted: Fit, source: str | None, root: str | None, split: str) -> tuple[str, Split]:
-    """The rows that a verb works on, under the fitted transform; with their name."""
+def rows_of(
+    fitted: Fit, source: str | None, root: str | None, split: str, *, label: str | None = None, y: str | None = None
+) -> tuple[str, Split]:
+    """The rows that a verb works on, matched to the fit and under its transform; with their name."""
     if split not in SPLITS:
         raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}")
     declared = fitted.data
     if source is not None:
-        is_yaml = source.endswith(YAML_SUFFIXES)
-        declared = DataSource.from_yaml(Path(source)) if is_yaml else dataclasses.replace(declared, source=source)
+        declared = DataSource.from_yaml(Path(source)) if source.endswith(YAML_SUFFIXES) else declared.of(source)
     if root is not None:
         declared = dataclasses.replace(declared, root=root)
-    return split, fitted.rows(declared, split)
+    if label is not None:
+        declared = dataclasses.replace(declared, label=None if label == "none" else label)
+    rows = fitted.rows(declared, split)
+    return split, rows if y is None else rows.labelled(fitted.classes(y).expand(len(rows)), fitted.spec.classes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import sys
 import typing
@@ -11,10 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppl_vae.inference.method import Remark
 from ppl_vae.inference.state import replaced
 
-__all__ = ["done", "notes", "print_json", "print_table", "save_atomically", "say_saved", "writer"]
+__all__ = ["done", "notes", "print_json", "print_table", "save_atomically", "save_table", "say_saved", "writer"]
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -86,3 +90,23 @@ def save_atomically(path: Path, save: Callable[[typing.BinaryIO], None]) -> None
     """Write a file that appears whole or not at all."""
     with replaced(path) as partial, partial.open("wb") as file:
         save(file)
+
+
+def save_table(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Write columns of one length as comma-separated values under their names; whole numbers as such."""
+
+    def save(file: typing.BinaryIO) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(columns)
+        rows.writerows(zip(*map(_cells, columns.values()), strict=True))
+        text.detach()
+
+    save_atomically(path, save)
+
+
+def _cells(column: np.ndarray) -> np.ndarray:
+    """Shortest texts that stand for the values."""
+    if column.dtype.kind == "f" and bool((np.isfinite(column) & (column == np.floor(column)) & (abs(column) < 2**53)).all()):
+        column = column.astype(np.int64)
+    return column.astype(str)

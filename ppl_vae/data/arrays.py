@@ -24,7 +24,7 @@ class Raw(NamedTuple):
 
     ``x`` is ``(N, *event)``, or a stream of it. ``y`` is ``(N,)`` or ``None``. ``levels`` is the number of values an image can
     take where that is not 256. A source with its own test set gives ``test_x``, ``test_y``, and the names of the ``classes``
-    that labels point to.
+    that labels point to. ``columns`` are the names of a table's columns, in the order of the event's elements.
     """
 
     x: np.ndarray | Stream
@@ -33,6 +33,7 @@ class Raw(NamedTuple):
     levels: int | None = None
     test_x: np.ndarray | None = None
     test_y: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
 
 
 def as_array(values: Any, what: str) -> np.ndarray:

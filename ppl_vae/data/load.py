@@ -13,14 +13,12 @@ from ppl_vae.data.arrays import Raw, as_array
 from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
 from ppl_vae.data.prepare import prepare
 from ppl_vae.data.readers import READERS, read_path, shards
-from ppl_vae.data.source import DataSource
+from ppl_vae.data.source import LABELLED, DataSource
 from ppl_vae.data.split import Data
 from ppl_vae.data.tables import Frame, read_frame
 from ppl_vae.text import at_home, denied
 
 __all__ = ["load_data"]
-
-LABELLED = (".csv", ".npz", ".parquet", "frame")
 
 
 def load_data(

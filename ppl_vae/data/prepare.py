@@ -40,6 +40,7 @@ class Table(NamedTuple):
     parts: list[Tensor | Stream]
     labels: list[Tensor | None]
     classes: tuple[str, ...]
+    columns: tuple[str, ...]
 
 
 def prepare(source: DataSource, raw: Raw) -> Data:
@@ -56,10 +57,11 @@ def prepare(source: DataSource, raw: Raw) -> Data:
         kind=kind,
         size=len(view.parts[0]),
         classes=table.classes,
+        columns=table.columns,
         levels=int(view.found.high.max()) + 1 if kind == "categorical" else None,
         missing=view.found.missing,
     )
-    train, valid, test = _splits(source, view, table.labels)
+    train, valid, test = _splits(source, view, table, white=(raw.levels or 256) - 1 if view.found.two_valued else 1)
     data = Data(source=source, spec=spec, train=train, valid=valid, test=test)
     return data if source.binarize == "auto" else binarized(data, source.binarize)
 
@@ -74,7 +76,7 @@ def _table(source: DataSource, raw: Raw) -> Table:
     if raw.test_x is not None:
         parts[2] = as_tensor(raw.test_x, source.source, missing=source.missing == "ignore")
         labels[2] = None if raw.test_y is None else as_labels(raw.test_y, len(parts[2]), source.source, classes)[0]
-    return Table(parts, labels, classes)
+    return Table(parts, labels, classes, raw.columns)
 
 
 def _rows(source: DataSource, size: int, *, has_test: bool) -> list[Tensor]:
@@ -105,10 +107,14 @@ def _kind(source: DataSource, found: Kind) -> Kind:
     return source.kind
 
 
-def _splits(source: DataSource, view: Scaled, labels: list[Tensor | None]) -> list[Split]:
+def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> list[Split]:
     """The splits of the parts; held-out rows that fit are held in memory."""
     parts = [view.parts[0], *map(_gathered, view.parts[1:])]
-    train, *held_out = (Split(x, y, view.transform) for x, y in zip(parts, labels, strict=True))
+    white = white if view.kind == "binary" else 1
+    train, *held_out = (
+        Split(x, y, view.transform, classes=table.classes, columns=table.columns, white=white)
+        for x, y in zip(parts, table.labels, strict=True)
+    )
     train = train.fixed(seeded(source.seed, 1)) if source.dequantize == "static" else train
     return [train, *(split.fixed(seeded(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
 

@@ -68,18 +68,25 @@ def read_npy(path: Path, source: DataSource) -> Raw:
 
 
 def read_npz(path: Path, source: DataSource) -> Raw:
-    """The array ``key`` and, if there are any, its labels."""
+    """The array ``key`` and, if there are any, its labels; several arrays of one number a row are the columns of a table."""
     if _opening(path) == NPY:
         raise ValueError(f"{path}: expected an archive of arrays, got one array: rename it to .npy")
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             label = source.label or ("y" if "y" in names and source.key != "y" else None)
-            key = source.key or _only(path, [name for name in names if name != label])
-            for name in filter(None, (key, label)):
-                if name not in names:
-                    raise ValueError(f"{path}: expected one of the arrays {', '.join(names)}, got {name!r}")
-            return Raw(_member(path, archive, key), _member(path, archive, label) if label else None)
+            if label and label not in names:
+                told = f"expected labels among the arrays {', '.join(names)}, got {label!r}"
+                raise ValueError(f"{path}: {told}: name another with label (--label), or none where no labels are needed")
+            y = _member(path, archive, label) if label else None
+            others = [name for name in names if name != label]
+            if source.key is None and "x" not in names and len(others) > 1:
+                table = _stacked(path, others, [_member(path, archive, name) for name in others])
+                return Raw(table, y, columns=tuple(others))
+            key = source.key or _only(path, others)
+            if key not in names:
+                raise ValueError(f"{path}: expected one of the arrays {', '.join(names)}, got {key!r}")
+            return Raw(_member(path, archive, key), y)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
         raise unreadable(path, error) from None
 
@@ -136,9 +143,22 @@ def _opening(path: Path) -> bytes:
         return file.read(len(NPY))[: len(NPY)]
 
 
+def _stacked(path: Path, names: list[str], columns: list[np.ndarray]) -> np.ndarray:
+    """Columns ``(N,)`` as a table ``(N, D)``."""
+    flat = all(column.ndim == 1 and column.dtype.kind in "biuf" for column in columns)
+    if not flat or len({len(column) for column in columns}) > 1:
+        raise _several(path, names)
+    return np.stack(columns, axis=1)
+
+
 def _only(path: Path, names: list[str]) -> str:
     if len(names) != 1 and "x" not in names:
-        raise ValueError(
-            f"{path}: expected the data under 'x' or as the only array, got {', '.join(names) or 'none'}: name one with key="
-        )
+        raise _several(path, names)
     return "x" if "x" in names else names[0]
+
+
+def _several(path: Path, names: list[str]) -> ValueError:
+    return ValueError(
+        f"{path}: expected the data under 'x', as the only array, or as columns of one length, got "
+        f"{', '.join(names) or 'none'}: name one with key="
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, Kind
 
-__all__ = ["Binarize", "DataSource", "Scale", "choice"]
+__all__ = ["LABELLED", "Binarize", "DataSource", "Scale", "choice"]
+
+LABELLED = (".csv", ".npz", ".parquet", "frame")
+"""Types of files that may name their labels."""
 
 Binarize = Literal["auto", "none", "static", "dynamic"]
 Scale = Literal["auto", "none", "unit", "standardize"]
@@ -104,6 +108,18 @@ class DataSource(Declaration):
             require(
                 self.binarize in ("auto", "none"), "binarize='none' with dequantize (each adds its own noise)", self.binarize
             )
+
+    def of(self, source: str) -> DataSource:
+        """The declaration of another source; options that its format does not know are left out."""
+        suffix = Path(source).suffix.lower()
+        return dataclasses.replace(
+            self,
+            source=source,
+            label=self.label if suffix in LABELLED else None,
+            key=self.key if suffix == ".npz" else None,
+            header=self.header if suffix == ".csv" else None,
+            stream=self.stream if suffix in ("", ".npy") else None,
+        )
 
     @property
     def name(self) -> str:

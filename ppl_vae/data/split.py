@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppl_vae.data.blocks import in_order, shuffled
+from ppl_vae.data.matching import shown
 from ppl_vae.data.source import DataSource, choice
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK, Transform
@@ -28,12 +29,30 @@ class Split:
             not float64 or int64; or a stream of them.
         y: class of each row, an index into ``DataSpec.classes``, ``(N,)`` int64; ``None`` without labels.
         transform: from raw values to what the model sees.
+        classes: names of the classes that ``y`` points to, where they are known.
+        columns: names of the columns of a table, where they are known.
+        drawn: the transform whose noise was drawn already and is kept in ``x``, if that is so.
+        white: what stands as 1 in ``x`` in the units of the source, such as 255 of images in black and white.
     """
 
-    def __init__(self, x: Tensor | Stream, y: Tensor | None, transform: Transform) -> None:
+    def __init__(
+        self,
+        x: Tensor | Stream,
+        y: Tensor | None,
+        transform: Transform,
+        *,
+        classes: tuple[str, ...] = (),
+        columns: tuple[str, ...] = (),
+        drawn: Transform | None = None,
+        white: int = 1,
+    ) -> None:
         self.raw = x
         self.y = y
         self.transform = transform
+        self.classes = tuple(classes)
+        self.columns = tuple(columns)
+        self.drawn = drawn
+        self.white = white
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -50,7 +69,7 @@ class Split:
             rows = torch.arange(len(self))[rows][None]
         if isinstance(rows, Tensor):
             rows = rows.to(self.device)
-        return Split(self.raw[rows], None if self.y is None else self.y[rows], self.transform)
+        return self._with(raw=self.raw[rows], y=None if self.y is None else self.y[rows])
 
     @property
     def x(self) -> Tensor:
@@ -66,8 +85,8 @@ class Split:
         """
         if self.y is None:
             raise ValueError(
-                "expected labelled data, got rows without labels: name their column (label=...), give them to load_data or "
-                "to the call (y=...), or use a model without labels"
+                "expected labelled data, got rows without labels: name their column (label=..., --label), give them to "
+                "load_data or to the call (y=..., --y), or use a model without labels"
             )
         unlabelled = int((self.y < 0).sum())
         if unlabelled:
@@ -89,7 +108,8 @@ class Split:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Split:
         """This split on another device, its model's view in another floating dtype; self stays as it is."""
         transform = copy.deepcopy(self.transform).to(device=device, dtype=dtype)  # says first if the device lacks float64
-        return Split(self.raw.to(device=device), None if self.y is None else self.y.to(device=device), transform)
+        y = None if self.y is None else self.y.to(device=device)
+        return self._with(raw=self.raw.to(device=device), y=y, transform=transform)
 
     def batches(self, batch_size: int, *, generator: Generator | None = None) -> Iterator[Tensor]:
         """What the model sees, batch by batch, the smaller last one included.
@@ -156,9 +176,43 @@ class Split:
         """
         return self.transform(self.x, generator)
 
-    def under(self, transform: Transform) -> Split:
-        """The same rows, shown to the model by another transform."""
-        return Split(self.raw, self.y, transform)
+    def under(self, transform: Transform, *, drawn: Transform | None = None) -> Split:
+        """The same rows, shown to the model by another transform; ``drawn`` is one whose noise they hold already."""
+        return self._with(transform=transform, drawn=drawn or self.drawn)
+
+    def followed_by(self, others: Sequence[Split]) -> Split:
+        """These rows and, after them, those of other splits under the same transform."""
+        if not others:
+            return self
+        parts = [self, *others]
+        labels = [part.y for part in parts if part.y is not None]
+        return self._with(raw=torch.cat([part.x for part in parts]), y=torch.cat(labels) if labels else None)
+
+    def labelled(self, y: Tensor | None, classes: tuple[str, ...]) -> Split:
+        """The same rows with other labels ``(N,)``, indices into these names of classes."""
+        return self._with(y=y, classes=classes)
+
+    def renamed(self, columns: tuple[str, ...]) -> Split:
+        """The same rows with these names of columns."""
+        return self if columns == self.columns else self._with(columns=columns)
+
+    def chosen(self, columns: Sequence[int]) -> Split:
+        """The same rows with these columns ``(N, len(columns))``, in this order."""
+        return self._with(
+            raw=self.x[:, list(columns)],
+            columns=tuple(self.columns[place] for place in columns) if self.columns else (),
+            transform=self.transform.of_columns(columns),
+            drawn=None if self.drawn is None else self.drawn.of_columns(columns),
+        )
+
+    def as_read(self, *, whole: bool = False) -> Split:
+        """The same rows in the units of the source; as whole numbers, where noise was added to such."""
+        raw = self.raw
+        if self.white != 1:
+            raw = raw.as_read() if isinstance(raw, Stream) else raw * self.white
+        if whole and isinstance(raw, Tensor):
+            raw = raw.floor()
+        return self._with(raw=raw, drawn=None, white=1)
 
     def fixed(self, generator: Generator) -> Split:
         """The same rows, with the transform's noise drawn once from a CPU generator and kept in ``x``.
@@ -170,7 +224,12 @@ class Split:
             return self
         home = self.to("cpu")
         x, transform = home.transform.freeze(home.x, generator)
-        return Split(x, home.y, transform).to(self.device)
+        return home._with(raw=x, transform=transform, drawn=home.transform).to(self.device)
+
+    def _with(self, **fields: object) -> Split:
+        other = copy.copy(self)
+        vars(other).update(fields)
+        return other
 
     def _check(self, batch_size: int, generator: Generator | None) -> None:
         if batch_size < 1:
@@ -222,23 +281,22 @@ class Data:
         return binarized(self, "dynamic" if self._should_binarize(accepts) else "none")
 
     def part(self, name: Literal["train", "valid", "test"], transform: Transform | None = None) -> Split:
-        """One split by name; under the shift and scale of ``transform``, such as the one an earlier fit saw its data through.
+        """One split by name; under ``transform``, such as the one an earlier fit saw its data through.
 
-        Binary data, and draws that were made already, know no shift and scale and stay.
+        See :func:`~ppl_vae.data.matching.shown` for data with noise.
 
         Raises:
-            ValueError: another name, or a transform for data of another shape.
+            ValueError: another name, a transform for data of another shape, or draws that were made under another one.
         """
         choice("split", name, ("train", "valid", "test"))
         split: Split = getattr(self, name)
-        if transform is None or self.spec.kind == "binary":
+        if transform is None:
             return split
         if transform.event_shape != self.spec.event_shape:
             raise ValueError(
                 f"expected data of shape {transform.event_shape}, as the transform is for, got {self.spec.event_shape}"
             )
-        shown = transform.rescaling(dequantize=split.transform.dequantize)
-        return split.under(shown).to(split.device, split.transform.loc.dtype)
+        return shown(split, transform, self.spec.kind)
 
     def _should_binarize(self, accepts: Collection[Kind]) -> bool:
         plain = self.spec.kind == "unit_interval" and self.source.kind is None and not self.source.dequantize

@@ -78,6 +78,10 @@ class Stream:
         """The same rows, whose values above 0 are read as 1."""
         return self._with(two_valued=True, dtype=torch.uint8)
 
+    def as_read(self) -> Stream:
+        """The same rows with the values that the files have."""
+        return self._with(two_valued=False)
+
     @property
     def at_once(self) -> int:
         """How many rows may be loaded together."""

@@ -83,13 +83,15 @@ def table(
     names, columns = [names[place] for place in data], [columns[place] for place in data]
     _refuse_twice(name, names)
     if source.label is not None and source.label not in names:
-        raise ValueError(f"{name}: expected a label column among {', '.join(names)}, got {source.label!r}")
+        told = f"expected a label column among {', '.join(names)}, got {source.label!r}"
+        raise ValueError(f"{name}: {told}: name another with label (--label), or none where no labels are needed")
     label = None if source.label is None else names.index(source.label)
     features = [_numeric(name, names[place], columns[place], spelled) for place in range(len(names)) if place != label]
     if not features:
         besides = "" if source.label is None else f" besides the label {source.label!r}"
         raise ValueError(f"{name}: expected a column of numbers{besides}, got none")
-    return Raw(np.stack(features, axis=1), None if label is None else _label_column(columns[label], spelled))
+    x, y = np.stack(features, axis=1), None if label is None else _label_column(columns[label], spelled)
+    return Raw(x, y, columns=tuple(each for place, each in enumerate(names) if place != label))
 
 
 def is_number(cell: object, spelled: Collection[str]) -> bool:

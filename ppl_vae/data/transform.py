@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -47,6 +47,8 @@ class Transform(nn.Module):
     loc: Tensor
     scale: Tensor
     exact: Tensor | None
+    seen = False
+    """Whether the data that it is for went through it already."""
 
     def __init__(
         self,
@@ -128,6 +130,12 @@ class Transform(nn.Module):
         """The same shift and scale, without binarization, and with or without dequantization."""
         return self._like(Transform, dequantize=dequantize)
 
+    def of_columns(self, columns: Sequence[int]) -> Transform:
+        """The same for rows of these columns, in this order."""
+        loc, scale = (value[list(columns)] if value.ndim else value for value in self.constants)
+        noise = {"dequantize": self.dequantize, "binarize": self.binarize}
+        return type(self)((len(columns),), loc, scale, **noise, exact=self.exact is not None).to(self.loc)
+
     def applied(self) -> Transform:
         """What is left to do to data that went through this transform: nothing, but their log_jacobian is its own."""
         if self.binarize:
@@ -164,6 +172,8 @@ class Transform(nn.Module):
 
 class _Applied(Transform):
     """A transform that was applied already; ``inverse`` still leads back to the units of the source."""
+
+    seen = True
 
     def affine(self, raw: Tensor) -> Tensor:
         """The data as they are."""

@@ -30,7 +30,7 @@ from ppl_vae.inference.collapse import CollapseWatch
 from ppl_vae.inference.fitted import ROWS_AT_ONCE, Fit, describe, weights
 from ppl_vae.inference.keeper import NOWHERE, Keeper, Nowhere
 from ppl_vae.inference.machine import choose_device
-from ppl_vae.inference.method import Method, Row
+from ppl_vae.inference.method import Method, Remark, Row
 from ppl_vae.inference.progress import Progress, progress_bar
 from ppl_vae.inference.same import fixed
 from ppl_vae.inference.state import fingerprint
@@ -155,7 +155,7 @@ def watched(
             facts = {"data": fingerprint(data.train), "device": data.train.device.type}
             keeper.describe(describe(fit, data), facts, fixed({name: getattr(fit, name) for name in PARTS}))
         if warm_start is not None:
-            _take_over(pair, warm_start, guide)
+            _take_over(pair, warm_start, guide, data.spec)
         if hasattr(pair.model, "prepare") and "model" not in pair.warm:
             pair.model.prepare(data.train, torch.Generator(data.train.device).manual_seed(method.seed))
         looks = (tracking(track, method, data, pair), watch)
@@ -205,12 +205,27 @@ def _refuse_watchers(progress: Any, track: Any, boards: Any) -> None:
 
 def _check_data(model: Model | Callable, pair: Pair, data: Data) -> None:
     """Raise ``ValueError`` if rows to fit to or to stop by lack labels that are needed, or lie outside the model's support."""
+    labelled = getattr(pair.model, "labelled", False)
     for split in (data.train, data.valid):
-        if getattr(pair.model, "labelled", False) and len(split):
+        if labelled and len(split):
             split.labels  # noqa: B018
         if isinstance(model, Model) and not split.transform.binarize:  # whose draws are zeros and ones
             for raw in split.chunks():
                 model.check_values(split.transform(raw, torch.Generator(split.device).manual_seed(0)))
+    if labelled and (alone := _untaught(data)):
+        warnings.warn(
+            f"the model learns nothing of classes without a row of training data, and scores them all the same: {alone}",
+            Remark,
+            stacklevel=2,
+        )
+
+
+def _untaught(data: Data) -> str:
+    """Names of the classes that stand in held-out rows alone."""
+    taught = set(data.train.labels.unique().tolist())
+    held_out = {place for split in (data.valid, data.test) if split.y is not None for place in split.y.unique().tolist()}
+    names = data.spec.classes
+    return ", ".join(names[place] for place in sorted(held_out - taught) if 0 <= place < len(names))
 
 
 def _run(
@@ -278,8 +293,12 @@ def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> 
     return Pair(model, guide, mean_field=False)
 
 
-def _take_over(pair: Pair, start: Fit, guide: Guide | Callable) -> None:
+def _take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) -> None:
     """Copy the parameters of an earlier fit, the guide's only if it is declared alike."""
+    for what, earlier, now in (("columns", start.spec.columns, spec.columns), ("classes", start.spec.classes, spec.classes)):
+        if earlier and now and earlier != now and (what == "columns" or getattr(pair.model, "labelled", False)):
+            told = f"{', '.join(earlier)}, got {', '.join(now)}"
+            raise ValueError(f"a warm start needs the {what} of the earlier fit in their order: expected {told}")
     try:
         pair.model.load_state_dict(start.pair.model.state_dict())
     except RuntimeError as error:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
-from ppl_vae.data.arrays import as_array
+from ppl_vae.data.matching import classes_matched
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate import AIS, Gaps, batches, evaluate, evaluating
 from ppl_vae.evaluate.disentanglement import disentanglement
@@ -32,6 +32,7 @@ from ppl_vae.guides import (
 )
 from ppl_vae.inference.method import Method, Remark, Row
 from ppl_vae.inference.state import fingerprint
+from ppl_vae.inference.units import Classes, Entrance, as_real, check_probed, in_source_units
 from ppl_vae.likelihoods.base import central
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
@@ -39,9 +40,6 @@ from ppl_vae.pair import Pair, seeded
 from ppl_vae.types import SCORES, DataSpec, score_of
 
 __all__ = ["NOISE", "ROWS_AT_ONCE", "Fit", "describe", "weights"]
-
-Classes = int | str | Sequence[int] | Sequence[str] | np.ndarray | Tensor
-"""A class, or several: numbers or names."""
 
 ROWS_AT_ONCE = 1000
 MANY_SAMPLES = 1000  # so many are meant to find log p(x), and not only a bound
@@ -51,9 +49,12 @@ NOISE = ("dequantize", "binarize")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A fitted pair. Tensors that go in and come out are what the model sees, after the data's transform.
+    """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
-    Numbers are about the source's own data all the same: its log-determinant is part of every bound, of tensors too.
+    Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the
+    model through the fit's own ``transform``. :meth:`seen` gives what the model sees of rows; rows that went through the
+    transform already go in as ``Split(x, None, fit.transform.applied())``, and ``seen=True`` leaves what comes out as the model
+    gives it. Numbers are about the source's own data: the transform's log-determinant is part of every bound.
 
     Attributes:
         pair: the fitted model and guide.
@@ -94,15 +95,13 @@ class Fit:
         if split == "all":
             source, names = dataclasses.replace(source, valid=0.0, test=0.0), ("train", "test")
         data = load_data(source)
-        parts = [data.part(name, self.transform).fixed(noise(source.seed, 1)) for name in names]
-        parts = [part for part in parts if len(part)] or parts[:1]
-        if len(parts) == 1:
-            return parts[0]
-        labels = [part.y for part in parts if part.y is not None]
-        return Split(torch.cat([part.x for part in parts]), torch.cat(labels) if labels else None, parts[0].transform)
+        found = [data.part(name) for name in names]
+        found = [part for part in found if len(part)] or found[:1]
+        first, *others = (self._entrance.rows(part, generator=noise(source.seed, 1)) for part in found)
+        return first.followed_by(others)
 
     def seen(self, x: Tensor | Split) -> Tensor:
-        """What the model sees of a split, ``(B, *event)`` on the pair's device; a tensor is that already."""
+        """What the model sees of a split or of a tensor in the units of the source, ``(B, *event)`` on the pair's device."""
         return self._split(x).transformed()
 
     def posterior(self, x: Tensor | Split, *, y: Classes | None = None) -> Distribution:
@@ -126,32 +125,37 @@ class Fit:
                 return torch.cat([part.mean for part in parts])
             return torch.cat([part.sample((samples,)) for part in parts], dim=1)
 
-    def decode(self, z: Tensor, *, x: Tensor | Split | None = None, y: Classes | None = None) -> Tensor:
+    def decode(self, z: Tensor, *, x: Tensor | Split | None = None, y: Classes | None = None, seen: bool = False) -> Tensor:
         """Means of p(x | z), ``(..., *event)``, for z ``(..., *latent)``, a tensor, an array or lists.
+
+        In the units of the source; with ``seen`` as the model sees them. Of dequantized data they are means of the levels.
 
         Of a conditional model p(x | z, y), for labels ``y`` or rows ``x`` of which a part is known, whose shapes broadcast with
         those of z.
         """
         latent_shape = self._declared(self.pair.model, "latent_shape")
-        z = _real(z, "latent codes")
+        z = as_real(z, "latent codes")
         if tuple(z.shape[-len(latent_shape) :]) != latent_shape:
             raise ValueError(f"expected latent codes of shape (..., {', '.join(map(str, latent_shape))}), got {tuple(z.shape)}")
         z = z.to(self.device, self.transform.loc.dtype)
         if not bool(z.isfinite().all()):
             raise ValueError("expected finite latent codes, got NaN or infinity")
         with evaluating(self.pair):
-            return self._means(z, *self._known(x, y))
+            return self._leaving(self._means(z, *self._known(x, y)), means=True, seen=seen)
 
-    def reconstruct(self, x: Tensor | Split, *, y: Classes | None = None) -> Tensor:
+    def reconstruct(self, x: Tensor | Split, *, y: Classes | None = None, seen: bool = False) -> Tensor:
         """Means of p(x | z) at the posterior mean of z, ``(B, *event)``; ``y`` as for :meth:`evaluate`.
+
+        In the units of the source, as for :meth:`decode`; with ``seen`` as the model sees them.
 
         Of categories in no order, as in a column of a ``MixedTable``, the most probable one; so for :meth:`decode` too.
         """
         posterior, model = self._declared(self.pair.guide, "posterior"), self.pair.model
         with evaluating(self.pair):
-            seen = batches(self.pair, self._split(x, y), ROWS_AT_ONCE)
+            rows = batches(self.pair, self._split(x, y), ROWS_AT_ONCE)
             known = getattr(model, "known", lambda *batch: ())
-            return torch.cat([self._means(posterior(*batch).mean, *known(*batch)) for batch in seen])
+            means = torch.cat([self._means(posterior(*batch).mean, *known(*batch)) for batch in rows])
+        return self._leaving(means, means=True, seen=seen)
 
     def sample(
         self,
@@ -159,46 +163,64 @@ class Fit:
         *,
         x: Tensor | Split | None = None,
         y: Classes | None = None,
-        draws: bool = False,
+        means: bool = False,
         seed: int = 0,
+        seen: bool = False,
+        draws: bool | None = None,
     ) -> Tensor:
-        """N new data ``(n, *event)``: z from the declared prior, then means of p(x | z), or draws from it.
+        """N new data ``(n, *event)`` in the units of the source: z from the declared prior, then draws from p(x | z).
 
-        Where there is no prior, as in ``AutoEncoder``, z comes from a normal fitted to the training data's codes.
+        Draws of dequantized data are whole numbers. Where there is no prior, as in ``AutoEncoder``, z comes from a normal
+        fitted to the training data's codes.
 
         Args:
             n: how many.
             x: data of which a part is known, one or ``n``, if the model is conditioned on it: the rest is sampled.
-            y: classes, if the model is conditioned on labels: a number or name for all, or one for each; by default the
-                classes in turn. With the same seed, the same noise of z meets other classes.
-            draws: draws from p(x | z) instead of its means.
+            y: classes, if the model is conditioned on labels: a name or number for all, or one for each, as for
+                :meth:`classes`; by default the classes in turn. With the same seed, the same noise of z meets other classes.
+            means: means of p(x | z) instead of draws, which lie closer to each other than data do.
             seed: of all of them.
+            seen: as the model sees them, instead of in the units of the source.
+            draws: the opposite of ``means``, which took its place; still taken, with a warning.
 
         Raises:
             ValueError: fewer than one datum, or not the condition that the model needs.
         """
-        decode, prior = (self._declared(self.pair.model, name) for name in ("decode", "prior"))
+        if draws is not None:
+            told = "fit.sample gives draws unless it is told means=True: leave draws=True out, write means=True for draws=False"
+            warnings.warn(told, FutureWarning, stacklevel=2)
+            means = not draws
         if (n := whole("n", n)) < 1:
             raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
         require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
+        places: Tensor | None = None
         if y is None and x is None and getattr(self.pair.model, "labelled", False):
-            y = torch.arange(n) % len(self.spec.classes)
+            places = torch.arange(n, device=self.device) % len(self.spec.classes)
+        return self._leaving(self._sampled(n, x, y, places, means=means, seed=seed), means=means, seen=seen)
+
+    def by_class(self, n: int, *, means: bool = False, seed: int = 0, seen: bool = False) -> Tensor:
+        """Draws from p(x | z, y) for each class and n draws of z, ``(n, classes, *event)``, of a model conditioned on labels.
+
+        A row has one draw of the noise of z; where p(z | y) depends on y, it is shifted and scaled to each class. ``means`` and
+        ``seen`` as for :meth:`sample`.
+        """
+        if not getattr(self.pair.model, "labelled", False):
+            raise ValueError("expected a model that is conditioned on labels, such as CVAE, got one that is not: use sample")
+        options: dict[str, Any] = {"means": means, "seed": seed, "seen": seen}
+        return torch.stack([self.sample(n, y=name, **options) for name in self.spec.classes], dim=1)
+
+    def _sampled(
+        self, n: int, x: Tensor | Split | None, y: Classes | None, places: Tensor | None, *, means: bool, seed: int
+    ) -> Tensor:
+        """N new data as the model sees them; of these places of classes, or as is given by ``x`` or ``y``."""
+        decode, prior = (self._declared(self.pair.model, name) for name in ("decode", "prior"))
         with evaluating(self.pair), seeded(seed, self.device):
-            known = self._known(x, y)
+            known = self._known(x, y) if places is None else self.pair.model.known(places)
             if known and len(known[0]) not in (1, n):
                 raise ValueError(f"expected one condition or {n}, got {len(known[0])}")
             z = self.pair.model.prior_given(*known).expand((n,)).sample() if known else prior().sample((n,))
             likelihood = decode(z, *known)
-            return (likelihood.sample() if draws else central(likelihood)).reshape(n, *self.spec.event_shape)
-
-    def by_class(self, n: int, *, seed: int = 0) -> Tensor:
-        """Means of p(x | z, y) for each class and n draws of z, ``(n, classes, *event)``, of a model conditioned on labels.
-
-        A row has one draw of the noise of z; where p(z | y) depends on y, it is shifted and scaled to each class.
-        """
-        if not getattr(self.pair.model, "labelled", False):
-            raise ValueError("expected a model that is conditioned on labels, such as CVAE, got one that is not: use sample")
-        return torch.stack([self.sample(n, y=place, seed=seed) for place in range(len(self.spec.classes))], dim=1)
+            return (central(likelihood) if means else likelihood.sample()).reshape(n, *self.spec.event_shape)
 
     def evaluate(
         self,
@@ -213,8 +235,8 @@ class Fit:
     ) -> dict[str, Any]:
         """How good the fit is on a split (or on the test split of a ``Data``); see :func:`ppl_vae.evaluate`.
 
-        A model that is conditioned on labels takes those of the split, or ``y``: class numbers or names ``(B,)``. Of data of
-        which a part is its condition, the rest is scored.
+        A model that is conditioned on labels takes those of the split, matched by the names of the classes, or ``y``: one class
+        for all rows or ``(B,)``, as for :meth:`classes`. Of data of which a part is its condition, the rest is scored.
 
         Dequantized data, data of discrete levels and images of bits or counts also get ``bits_per_dim``, of the tightest bound
         there is and by the mean number of entries that a datum has. With 1000 samples or more a remark warns if the weights of
@@ -278,7 +300,7 @@ class Fit:
         """
         split = self._split(data, y)
         classes = split.labels if getattr(self.pair.model, "labelled", False) else None
-        generated = self.sample(len(split), y=classes, draws=draws, seed=seed)
+        generated = self._sampled(len(split), None, None, classes, means=not draws, seed=seed)
         return sample_quality(split.transformed(), generated, network=network, seed=seed)
 
     def probe(
@@ -286,12 +308,18 @@ class Fit:
     ) -> dict[str, Any]:
         """Accuracy on test data of a linear classifier of the training data's codes, also with few labels.
 
-        See :func:`ppl_vae.evaluate.probes.probe`.
+        Classes of the two are matched by name. See :func:`ppl_vae.evaluate.probes.probe`.
+
+        Raises:
+            ValueError: test data of one class, or of a class that the training data do not name.
         """
         for part in (train, test):
             if not isinstance(part, Split):
                 raise ValueError(f"expected two splits with labels, got {type(part).__name__}: load them with load_data")
         draws, seed = whole("draws", draws), whole("seed", seed)
+        train, test = self._split(train), self._split(test)
+        test = classes_matched(test, train.classes)
+        check_probed(train, test)
         fitted, scored = ((self.encode(part).flatten(1), part.labels) for part in (train, test))
         return probe(fitted, scored, labels_per_class=labels_per_class, draws=draws, seed=seed)
 
@@ -355,57 +383,44 @@ class Fit:
         return self.pair.model.known(self.seen(x)) if x is not None else ()
 
     def classes(self, y: Classes) -> Tensor:
-        """Class numbers ``(...)`` on the pair's device; one class becomes ``(1,)``.
+        """The places of classes ``(...)`` among ``spec.classes``, on the pair's device; one class becomes ``(1,)``.
+
+        A number is the class of that name where the classes are named by numbers, as those of labels 1, 2 and 3 are, and a
+        place from 0 where none is.
 
         Args:
-            y: numbers or names of classes.
+            y: names of classes, or numbers.
 
         Raises:
-            ValueError: an unknown class.
+            ValueError: an unknown class, or a number where only some of the classes are named by numbers.
         """
-        names = self.spec.classes
-        given = [y] if isinstance(y, (str, int)) else y
-        if not isinstance(given, (Tensor, np.ndarray)):
-            given = [names.index(one) if isinstance(one, str) and one in names else one for one in given]
-        try:
-            numbers = torch.as_tensor(given)
-        except (TypeError, ValueError):
-            numbers = torch.tensor([-1])
-        whole = not numbers.is_floating_point() and numbers.dtype != torch.bool
-        if not whole or bool(((numbers < 0) | (numbers >= len(names))).any()):
-            raise ValueError(f"expected classes of {', '.join(names)}, or their numbers from 0, got {y}")
-        return numbers.to(self.device, torch.int64)
+        return self._entrance.classes(y)
+
+    @property
+    def _dequantized(self) -> bool:
+        """Whether the model sees whole numbers with noise."""
+        return self.transform.dequantize or self.data.dequantize not in (False, "none")
+
+    @property
+    def _entrance(self) -> Entrance:
+        transform = self.transform
+        if self._dequantized and not transform.dequantize:  # training data whose noise was drawn once
+            transform = transform.rescaling(dequantize=True)
+        return Entrance(
+            spec=self.spec,
+            transform=transform,
+            labelled=getattr(self.pair.model, "labelled", False),
+            seed=self.data.seed,
+            device=self.device,
+        )
 
     def _split(self, data: Data | Split | Tensor, y: Classes | None = None) -> Split:
-        """The data as a split on the pair's device, checked against what the pair was built for."""
-        if not isinstance(data, (Tensor, Split, Data)):
-            raise ValueError(
-                f"expected a tensor of what the model sees, a split or data, got {type(data).__name__}: load it with "
-                "load_data, or give fit.rows(source, split)"
-            )
-        if isinstance(data, Tensor):
-            data = Split(_real(data, "data"), None, self.transform.applied())
-        else:
-            data = self._binarized(data.test if isinstance(data, Data) else data)
-        expected, found = self.spec.event_shape, tuple(data.raw.shape)
-        if not found or found[1:] != expected:
-            raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {found}")
-        data = data.to(self.device)
-        if y is not None:
-            data = Split(data.raw, self.classes(y), data.transform)
-            if data.labels.shape != (len(data),):
-                raise ValueError(f"expected one class for each of {len(data)} rows, got {tuple(data.labels.shape)}")
-        for raw in data.chunks():
-            _check_values(data.transform, raw, self.spec)
-        return data
+        """The data as a split on the pair's device, matched to and checked against what the pair was built for."""
+        return self._entrance.rows(data, y)
 
-    def _binarized(self, split: Split) -> Split:
-        """A split whose binarization was left to the model (``binarize="auto"``), drawn once as the fit's own were."""
-        ours, theirs = self.transform, split.transform
-        same = torch.equal(ours.loc.cpu(), theirs.loc.cpu()) and torch.equal(ours.scale.cpu(), theirs.scale.cpu())
-        if not same or not ours.binarize or theirs.binarize:
-            return split
-        return split.under(ours).fixed(noise(self.data.seed, 3))
+    def _leaving(self, x: Tensor, *, means: bool, seen: bool) -> Tensor:
+        """What the model gives, in the units of the source unless it is wanted as the model sees it."""
+        return x if seen else in_source_units(x, self.transform, self.spec, means=means, dequantized=self._dequantized)
 
 
 def describe(fit: Fit, data: Data | None = None) -> dict[str, str]:
@@ -422,35 +437,3 @@ def weights(fit: Fit) -> dict[str, Tensor]:
     """What ``model.safetensors`` holds: parameters of the pair, constants of the transform."""
     modules = torch.nn.ModuleDict({"pair": fit.pair, "transform": fit.transform})
     return {name: value.contiguous() for name, value in modules.state_dict().items()}
-
-
-def _real(values: Any, what: str) -> Tensor:
-    """Real numbers in memory as a tensor.
-
-    Raises:
-        ValueError: complex numbers, or nothing that is one dense array of numbers.
-    """
-    if not isinstance(values, Tensor):
-        array = as_array(values, what)
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"expected {what} as real numbers, got {type(values).__name__} of dtype {array.dtype}")
-        values = torch.from_numpy(array.astype(np.float64))
-    if values.layout != torch.strided or values.is_meta or values.is_complex():
-        told = f"{values.dtype}, {values.layout}, on {values.device}"
-        raise ValueError(f"expected {what} as one dense tensor of real numbers, got {told}: convert it first")
-    return values
-
-
-def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
-    """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
-    x = transform.affine(raw)
-    if not spec.missing and not bool(x.isfinite().all()):
-        raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
-    ranges = {"binary": (0, 1), "unit_interval": (0, 1), "count": (0, math.inf), "categorical": (0, (spec.levels or 1) - 1)}
-    low, high = ranges.get(spec.kind, (-math.inf, math.inf))
-    whole = spec.kind in ("binary", "count", "categorical") and not transform.binarize
-    if bool((x < low).any()) or bool((x > high).any()) or (whole and not bool((x == x.floor()).all())):
-        raise ValueError(
-            f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
-            "give data like those it was fitted to, or a tensor that went through fit.transform"
-        )

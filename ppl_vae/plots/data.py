@@ -108,7 +108,7 @@ def by_class(x: Tensor, classes: Sequence[str], *, kind: Kind, title: str = "a r
     return _table_of_images(x, [""] * len(x), classes, kind, title)
 
 
-def completions(x: Tensor, known: Tensor, samples: Tensor, *, kind: Kind) -> Figure:
+def completions(x: Tensor, known: Tensor, samples: Tensor, *, kind: Kind, title: str = "completions") -> Figure:
     """Data of which a part is known, and samples of the rest.
 
     Images alternate in a column: what is known, the samples, the truth. Everything else is drawn as `grid` draws it.
@@ -118,6 +118,7 @@ def completions(x: Tensor, known: Tensor, samples: Tensor, *, kind: Kind) -> Fig
         known: which entries are, ``(*event)``.
         samples: ``(S, N, *event)``.
         kind: set of the values, as for `grid`.
+        title: a line above the picture.
 
     Raises:
         ValueError: if the shapes differ, or for the reasons of `grid`.
@@ -130,7 +131,7 @@ def completions(x: Tensor, known: Tensor, samples: Tensor, *, kind: Kind) -> Fig
     x, samples, known = x.cpu(), samples.cpu(), known.cpu()
     rows = torch.cat([x.where(known, math.nan)[None], samples.to(x.dtype), x[None]])
     names = ["known", *(f"sample {i + 1}" for i in range(len(samples))), "truth"]
-    return _table_of_images(rows, names, [""] * len(x), kind, "completions")
+    return _table_of_images(rows, names, [""] * len(x), kind, title)
 
 
 def _compare_images(data: Tensor, reconstruction: Tensor, limits: tuple[float, float], kind: Kind) -> Figure:
