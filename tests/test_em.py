@@ -272,7 +272,7 @@ HARD = {
 @pytest.mark.parametrize("isotropic", [False, True])
 def test_hard_data_give_finite_monotone_fits(factors, name, isotropic):
     x = HARD[name](factors[1])
-    m = moments(x)
+    m = em_moments.rooted(moments(x)) if isotropic else moments(x)
     floor = linear_gaussian.noise_floor(m)
     acceleration = None if isotropic else squarem_of(m)
     start = profile.initial(m, K)

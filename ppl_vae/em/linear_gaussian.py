@@ -154,7 +154,10 @@ def m_step(latent: LatentMoments, moments: Moments, *, isotropic: bool, floor: T
 
 
 def em_step(parameters: Parameters, moments: Moments, *, isotropic: bool, floor: Tensor) -> tuple[Parameters, Tensor]:
-    """One EM iteration for :func:`ppl_vae.em.driver.run`: new parameters, log-likelihood of the old ones."""
+    """One EM iteration for :func:`ppl_vae.em.driver.run`: new parameters, log-likelihood of the old ones.
+
+    Isotropic noise of columns of very different scale needs the moments' root (:func:`ppl_vae.em.moments.rooted`).
+    """
     latent = e_step(parameters, moments)
     value = latent.log_likelihood
     if not torch.equal(parameters.loc, moments.mean):

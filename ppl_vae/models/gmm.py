@@ -45,7 +45,8 @@ class GMM(Model):
         covariance: ``full``, one matrix ``tied`` by all components, ``diagonal`` or ``spherical``.
         floor: least standard deviation of a component that EM allows, in any direction, as a share of the columns' standard
             deviations in the training data (of a ``spherical`` one, of the least of them); a component on a single point
-            would have an infinite density otherwise.
+            would have an infinite density otherwise. Where parameters have priors it is in the units of what the model sees,
+            as they are.
         weights: prior of pi, by default none: a point estimate. Priors are in the units of what the model sees.
         locs: prior of each element of the means mu_k, likewise.
         scales: prior of the standard deviations of a ``diagonal`` or ``spherical`` covariance, likewise.

@@ -101,7 +101,7 @@ class FactorAnalysis(_LinearGaussian):
         prior: p(z), normal; another one than N(0, I) gives the same p(x) in other coordinates.
         floor: least noise scale of an element, as a share of its standard deviation in the training data. A constant column,
             or one that the factors explain entirely (a Heywood case), stands on it: without it the likelihood has no upper
-            bound.
+            bound. Where parameters have priors it is in the units of what the model sees, as they are.
         noise: ``diagonal``, or ``isotropic``, which is PPCA.
         weights: prior of each element of W, by default none: a point estimate. Priors are in the units of what the model sees.
         loc: prior of mu, likewise.
