@@ -15,30 +15,32 @@ from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import WIDE, Summary, moments_of
 from ppl_vae.data.transform import CHUNK
 
-__all__ = ["constants", "fine", "in_doubt", "narrowed", "refuse_fill", "refuse_fine", "rounded"]
+__all__ = ["UNIFORM", "constants", "fine", "in_doubt", "narrowed", "refuse_fill", "refuse_fine", "rounded"]
 
 LOST = 1e-3
 """The share of a standard deviation that rounding may take: it changes a log-density by about LOST^2 / 6 nats."""
-EPS = {torch.float64: 64 * torch.finfo(torch.float64).eps}
-"""The spread, relative to the mean, below which a feature is a constant with rounding errors; of float32 its own eps."""
+EPS = 64 * torch.finfo(torch.float64).eps
+"""The spread, relative to the mean, below which a feature is a constant with rounding errors; of float32 it is its eps."""
 
+UNIFORM = 1 / 12
+"""The variance of dequantization noise, a uniform variable on [0, 1)."""
 FILL = 1e15
 """From here on a value that is alone of its size is taken for what stood for a missing one; float32 has no square of it."""
 
 
 def constants(found: Summary, dtype: torch.dtype) -> Tensor:
     """Which features ``(*event)`` do not vary over the training rows, but for rounding errors of their source's dtype."""
-    eps = EPS.get(dtype, torch.finfo(torch.float32).eps if dtype.is_floating_point else 0.0)
+    eps = torch.finfo(dtype).eps if dtype == torch.float32 else EPS
     return found.moments.variance.sqrt() <= eps * found.moments.mean.abs()
 
 
-def in_doubt(found: Summary, train: Tensor | Stream) -> bool:
+def in_doubt(found: Summary, train: Tensor | Stream, *, noise: bool) -> bool:
     """Whether a feature may be fine, by its extremes and the first of its rows: then all rows are worth another look."""
-    if train.dtype not in WIDE or not len(train):
+    if not len(train) or not (train.dtype in WIDE or (noise and train.dtype == torch.float32)):
         return False
     some = next(iter(train.split(CHUNK)))
     variance = moments_of(some.double()).variance * len(some) / len(train)  # at least so large is that of all rows
-    return bool((_most(found) > LOST * variance.sqrt()).any())
+    return bool((_most(found) > LOST * (variance + noise * UNIFORM).sqrt()).any())
 
 
 def fine(found: Summary, dtype: torch.dtype, *, noise: bool, centred: bool) -> Tensor:
@@ -55,7 +57,7 @@ def fine(found: Summary, dtype: torch.dtype, *, noise: bool, centred: bool) -> T
     if not noise:
         return (lost > LOST * variance.sqrt()) & ~constants(found, dtype)
     lost = torch.maximum(lost, _most(found))
-    return lost > LOST * (variance + 1 / 12).sqrt()  # a uniform variable on [0, 1) has this variance
+    return lost > LOST * (variance + UNIFORM).sqrt()
 
 
 def _most(found: Summary) -> Tensor:

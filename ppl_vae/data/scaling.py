@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.data.precision import constants, fine, in_doubt, narrowed, refuse_fill, refuse_fine, rounded
+from ppl_vae.data.precision import UNIFORM, constants, fine, in_doubt, narrowed, refuse_fill, refuse_fine, rounded
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import Summary, summarized
@@ -39,8 +39,8 @@ def scaled(source: DataSource, parts: list[Tensor | Stream], levels: int) -> Sca
     """
     how, dtype = _how(source, parts[0]), parts[0].dtype
     noise, centred = bool(source.dequantize), how == "standardize"
-    found = summarized(parts, top=levels - 1, moments=centred or noise)
-    if not (centred or noise) and in_doubt(found, parts[0]):
+    found = summarized(parts, top=levels - 1, moments=centred)
+    if not centred and in_doubt(found, parts[0], noise=noise):
         found = summarized(parts, top=levels - 1, moments=True)
     if not found.present:
         entries = sum(map(len, parts)) * found.low.numel()
@@ -99,7 +99,7 @@ def _standard(found: Summary, dtype: torch.dtype, *, noise: bool) -> tuple[Tenso
     """Mean and standard deviation of each training feature, ``(*event)``; with dequantization noise if asked."""
     loc, variance = found.moments.mean, found.moments.variance
     if noise:
-        return loc + 1 / 2, (variance + 1 / 12).sqrt()  # of a uniform variable on [0, 1)
+        return loc + 1 / 2, (variance + UNIFORM).sqrt()
     # A constant's spread is rounding error, which must not be blown up to 1.
     return loc, variance.sqrt().masked_fill(constants(found, dtype), 1.0)
 
