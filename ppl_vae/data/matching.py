@@ -100,8 +100,7 @@ def shown(split: Split, transform: Transform, kind: Kind) -> Split:
     if transform.binarize and drawn_already(split):
         return split.under(Transform(transform.event_shape).to(transform.loc)).to(split.device)
     if theirs is not None and theirs.dequantize and transform.dequantize:
-        rest = Transform(transform.event_shape, transform.loc, transform.scale)
-        return split.under(rest.to(transform.loc), drawn=transform).to(split.device)
+        return split.under(transform.rescaling(), drawn=transform).to(split.device)
     return split.as_read(whole=theirs is not None and theirs.dequantize).under(transform).to(split.device)
 
 
@@ -128,7 +127,7 @@ def _alike(one: Transform, other: Transform) -> bool:
 def _same_scale(one: Transform, other: Transform) -> bool:
     if one.event_shape != other.event_shape:
         return False
-    (loc, scale), (of_other, scale_of_other) = ((t.loc.double().cpu(), t.scale.double().cpu()) for t in (one, other))
+    (loc, scale), (of_other, scale_of_other) = (tuple(c.double().cpu() for c in t.constants) for t in (one, other))
     near = (loc - of_other).abs() <= NEGLIGIBLE * scale
     return bool(near.all() and ((scale - scale_of_other).abs() <= NEGLIGIBLE * scale).all())
 

@@ -197,17 +197,12 @@ class Split:
 
     def chosen(self, columns: Sequence[int]) -> Split:
         """The same rows with these columns ``(N, len(columns))``, in this order."""
-
-        def part(transform: Transform) -> Transform:
-            loc, scale = (value[list(columns)] if value.ndim else value for value in (transform.loc, transform.scale))
-            noise = {"dequantize": transform.dequantize, "binarize": transform.binarize}
-            return type(transform)((len(columns),), loc, scale, **noise).to(transform.loc)
-
+        places = list(columns)
         return self._with(
-            raw=self.x[:, list(columns)],
-            columns=tuple(self.columns[place] for place in columns) if self.columns else (),
-            transform=part(self.transform),
-            drawn=None if self.drawn is None else part(self.drawn),
+            raw=self.x[:, places],
+            columns=tuple(self.columns[place] for place in places) if self.columns else (),
+            transform=self.transform.chosen(places),
+            drawn=None if self.drawn is None else self.drawn.chosen(places),
         )
 
     def as_read(self, *, whole: bool = False) -> Split:

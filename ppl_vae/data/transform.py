@@ -111,6 +111,21 @@ class Transform(nn.Module):
         noisy = [_dequantized(rows.to(self.loc.dtype), generator) for rows in raw.split(CHUNK)]
         return torch.cat(noisy), Transform(self.event_shape, self.loc, self.scale).to(self.loc)
 
+    @property
+    def constants(self) -> tuple[Tensor, Tensor]:
+        """Shift and scale as they are used."""
+        return self.loc, self.scale
+
+    def rescaling(self, *, dequantize: bool = False) -> Transform:
+        """The same shift and scale, without binarization, and with or without dequantization."""
+        return Transform(self.event_shape, *self.constants, dequantize=dequantize).to(self.loc)
+
+    def chosen(self, columns: list[int]) -> Transform:
+        """The transform of these columns ``(len(columns),)`` of data ``(D,)``."""
+        loc, scale = (value[columns] if value.ndim else value for value in self.constants)
+        noise = {"dequantize": self.dequantize, "binarize": self.binarize}
+        return type(self)((len(columns),), loc, scale, **noise).to(self.loc)
+
     def applied(self) -> Transform:
         """What is left to do to data that went through this transform: nothing, but their log_jacobian is its own."""
         if self.binarize:

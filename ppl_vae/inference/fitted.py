@@ -405,7 +405,7 @@ class Fit:
     def _entrance(self) -> Entrance:
         transform = self.transform
         if self._dequantized and not transform.dequantize:  # training data whose noise was drawn once
-            transform = Transform(self.spec.event_shape, transform.loc, transform.scale, dequantize=True).to(transform.loc)
+            transform = transform.rescaling(dequantize=True)
         return Entrance(
             spec=self.spec,
             transform=transform,
