@@ -67,11 +67,10 @@ def main() -> None:
     axes[0, 1].set_title("training data, and below them random codes decoded")
     print(f"{'model':<12} {'train':>8} {'test':>8} {'random codes to the nearest':>28}")
     for row, (name, fitted) in zip(axes[1:], fits.items(), strict=True):
-        back = (fitted.reconstruct(split, seen=True) for split in (data.train, data.test))
-        errors = [(means - x).square().mean().item() for means, x in zip(back, (train, test), strict=True)]
-        means = fitted.sample(1000, means=True, seen=True)
+        back, means = fitted.reconstruct(data.test, seen=True), fitted.sample(1000, means=True, seen=True)
+        errors = [(fitted.reconstruct(data.train, seen=True) - train).square().mean(), (back - test).square().mean()]
         print(f"{name:<12} {errors[0]:8.4f} {errors[1]:8.4f} {nearest(means, train):28.4f}")
-        draw(row, name, fitted.reconstruct(data.test[:SHOWN], seen=True), fitted.sample(SHOWN, means=True, seen=True))
+        draw(row, name, back[:SHOWN], fitted.sample(SHOWN, means=True, seen=True))
     print(f"{'test data':<12} {'':>8} {'':>8} {nearest(test, train):28.4f}")
     plots.save(figure, options.out)
     print(f"saved in {options.out}")

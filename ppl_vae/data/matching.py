@@ -127,9 +127,7 @@ def _alike(one: Transform, other: Transform) -> bool:
 def _same_scale(one: Transform, other: Transform) -> bool:
     if one.event_shape != other.event_shape:
         return False
-    (loc, scale), (of_other, scale_of_other) = (
-        [value.double().cpu() for value in transform.constants] for transform in (one, other)
-    )
+    (loc, scale), (of_other, scale_of_other) = (tuple(c.double().cpu() for c in t.constants) for t in (one, other))
     near = (loc - of_other).abs() <= NEGLIGIBLE * scale
     return bool(near.all() and ((scale - scale_of_other).abs() <= NEGLIGIBLE * scale).all())
 

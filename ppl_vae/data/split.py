@@ -198,11 +198,12 @@ class Split:
 
     def chosen(self, columns: Sequence[int]) -> Split:
         """The same rows with these columns ``(N, len(columns))``, in this order."""
+        places = list(columns)
         return self._with(
-            raw=self.x[:, list(columns)],
-            columns=tuple(self.columns[place] for place in columns) if self.columns else (),
-            transform=self.transform.of_columns(columns),
-            drawn=None if self.drawn is None else self.drawn.of_columns(columns),
+            raw=self.x[:, places],
+            columns=tuple(self.columns[place] for place in places) if self.columns else (),
+            transform=self.transform.chosen(places),
+            drawn=None if self.drawn is None else self.drawn.chosen(places),
         )
 
     def as_read(self, *, whole: bool = False) -> Split:

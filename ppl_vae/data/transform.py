@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -130,9 +130,9 @@ class Transform(nn.Module):
         """The same shift and scale, without binarization, and with or without dequantization."""
         return self._like(Transform, dequantize=dequantize)
 
-    def of_columns(self, columns: Sequence[int]) -> Transform:
-        """The same for rows of these columns, in this order."""
-        loc, scale = (value[list(columns)] if value.ndim else value for value in self.constants)
+    def chosen(self, columns: list[int]) -> Transform:
+        """The transform of these columns ``(len(columns),)`` of data ``(D,)``."""
+        loc, scale = (value[columns] if value.ndim else value for value in self.constants)
         noise = {"dequantize": self.dequantize, "binarize": self.binarize}
         return type(self)((len(columns),), loc, scale, **noise, exact=self.exact is not None).to(self.loc)
 

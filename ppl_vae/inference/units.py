@@ -172,7 +172,8 @@ def in_source_units(x: Tensor, transform: Transform, spec: DataSpec, *, means: b
     raw = raw - 0.5 if means else raw.floor()
     if spec.kind != "unit_interval":
         return raw
-    return torch.minimum(torch.maximum(raw, transform.loc), transform.loc + transform.scale - 1)
+    loc, scale = transform.constants
+    return torch.minimum(torch.maximum(raw, loc), loc + scale - 1)
 
 
 def check_probed(train: Split, test: Split) -> None:
