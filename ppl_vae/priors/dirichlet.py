@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior, Support
+from ppl_vae.simplex import log_coordinates
 
-__all__ = ["Dirichlet"]
+__all__ = ["Dirichlet", "LogDirichlet"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,4 +68,15 @@ class DirichletModule(nn.Module):
 
     def forward(self) -> dist.Distribution:
         """p(pi)."""
-        return dist.Dirichlet(self.concentration).to_event(self.concentration.dim() - 1)
+        return LogDirichlet(self.concentration).to_event(self.concentration.dim() - 1)
+
+
+class LogDirichlet(dist.Dirichlet):
+    """Pyro's, whose density reads the logarithms that points on the simplex remember; an entry of zero has no gradient."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density of points ``(..., K)``, by their first K - 1 coordinates."""
+        if self._validate_args:
+            self._validate_sample(value)
+        a = self.concentration
+        return ((a - 1) * log_coordinates(value)).sum(-1) + torch.lgamma(a.sum(-1)) - torch.lgamma(a).sum(-1)
