@@ -419,7 +419,7 @@ def test_a_gap_is_counted_from_the_tightest_bound_or_not_told() -> None:
 K_HAT = {"trusted": (0.0, 0.2), "untrusted": (0.9, None)}
 
 
-@pytest.mark.parametrize("k_hat, expected", K_HAT.values(), ids=K_HAT)
+@pytest.mark.parametrize(("k_hat", "expected"), K_HAT.values(), ids=K_HAT)
 def test_a_gap_from_weights_that_are_not_to_be_trusted_is_not_told(k_hat: float, expected: float | None) -> None:
     bounds = {"elbo": -3.0, "iwae": -2.5, "local_elbo": -2.0, "local_iwae": -1.8, "k_hat": 0.9, "local_k_hat": k_hat}
     columns = {name: torch.full((5,), value, dtype=torch.float64) for name, value in bounds.items()}

@@ -31,7 +31,7 @@ from ppl_vae.inference.fitted import ROWS_AT_ONCE, Fit, describe, weights
 from ppl_vae.inference.keeper import NOWHERE, Keeper, Nowhere
 from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Method, Row
-from ppl_vae.inference.progress import Progress, progress_bar
+from ppl_vae.inference.progress import Progress, passing_steps_to, progress_bar
 from ppl_vae.inference.same import fixed
 from ppl_vae.inference.state import fingerprint
 from ppl_vae.inference.svi import SVI
@@ -236,10 +236,11 @@ def _run(
             for see in after:
                 see(row)
 
+        told = passing_steps_to(report, tell)
         if method.length is None:
-            return method.run(pair, data, tell)
+            return method.run(pair, data, told)
         with keeper.listening():
-            return method.run(pair, data, tell, keeper)  # type: ignore[call-arg]
+            return method.run(pair, data, told, keeper)  # type: ignore[call-arg]
 
 
 def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
