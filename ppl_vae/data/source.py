@@ -34,7 +34,7 @@ class DataSource(Declaration):
             smallest and largest value of all rows, so that no split leaves the interval; values in [0, 1] already stay.
             ``standardize`` gives each feature mean 0 and standard deviation 1 on the training rows; a constant feature keeps
             its scale. ``none`` leaves values alone. ``auto`` is ``unit`` for images (uint8, not flat) unless ``kind`` says
-            they are counts or categories, else ``none``.
+            they are counts or categories, else ``none``; the real columns of a table under ``MixedTable`` it standardizes.
         dequantize: add uniform noise in [0, 1) to integer values, so that a density can describe them; fresh at every visit
             of a training datum, drawn once for validation and test data. Not together with ``binarize``.
         kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count`` or

@@ -59,6 +59,8 @@ class Fit:
         spec: what the data look like.
         transform: from the source's data to what the model sees.
         history: a row per iteration.
+        without_latents: the most that the likelihood reaches on the training rows without z, in nats per datum, which a fit has
+            to beat; ``None`` where that is no measure, and of a fit that was loaded.
     """
 
     pair: Pair
@@ -69,6 +71,7 @@ class Fit:
     spec: DataSpec
     transform: Transform
     history: list[Row]
+    without_latents: float | None = None
 
     def __str__(self) -> str:
         last = self.history[-1] if self.history else {}

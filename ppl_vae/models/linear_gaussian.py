@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.em import Problem, Squarem, linear_gaussian, missing, moments, posterior, profile, rotations
 from ppl_vae.em.driver import Step
-from ppl_vae.likelihoods import Gaussian
-from ppl_vae.models.base import Model
+from ppl_vae.likelihoods import Gaussian, Likelihood
+from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianFactorModel, check_complete, check_priors
 from ppl_vae.models.vae import LatentModel
 from ppl_vae.nn.base import Flattened
@@ -72,6 +72,10 @@ class _LinearGaussian(Model, abc.ABC):
         limit = math.prod(spec.event_shape) - self.isotropic
         if self.latent_dim > limit:
             raise ValueError(f"expected at most {limit} factors for data of shape {spec.event_shape}, got {self.latent_dim}")
+
+    def without_latents(self, spec: DataSpec) -> Likelihood:
+        """Independent normal columns."""
+        return independent_columns(spec, floor=self.floor)
 
     def build(self, spec: DataSpec) -> LinearGaussianModel:
         """The Pyro program for data of this shape and number."""

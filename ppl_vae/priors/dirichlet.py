@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior, Support
-from ppl_vae.simplex import log_coordinates
+from ppl_vae.simplex import log_coordinates, remembered
 
 __all__ = ["Dirichlet", "LogDirichlet"]
 
@@ -79,4 +79,7 @@ class LogDirichlet(dist.Dirichlet):
         if self._validate_args:
             self._validate_sample(value)
         a = self.concentration
-        return ((a - 1) * log_coordinates(value)).sum(-1) + torch.lgamma(a.sum(-1)) - torch.lgamma(a).sum(-1)
+        terms = (a - 1) * log_coordinates(value)
+        if remembered(value) is None:  # an entry of zero is one, and not what underflowed
+            terms = torch.where((value > 0) | (a == 1), terms, (1 - a) * math.inf)
+        return terms.sum(-1) + torch.lgamma(a.sum(-1)) - torch.lgamma(a).sum(-1)
