@@ -54,8 +54,8 @@ METRICS = {
 """A label and its meaning."""
 
 PICTURES = {
-    "learning_curve": "Objective, ELBO, reconstruction and KL against the epoch.",
-    "tracked": "Numbers tracked on the validation data, against the epoch.",
+    "learning_curve": "Objective, ELBO, reconstruction and KL as the fit went on.",
+    "tracked": "Numbers tracked on the validation data, as the fit went on.",
     "data": "Data.",
     "reconstructions": "Data and their reconstructions.",
     "samples": "Samples from the model.",
