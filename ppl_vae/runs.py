@@ -102,7 +102,7 @@ def save_run(
         check_free(path, overwrite=overwrite)
     if not isinstance(fit.model, Model):
         raise ValueError("a fit of plain Pyro programs has no declaration to save: keep fit.pair.state_dict() yourself")
-    data = data.resolve(fit.model.accepts).to(fit.device)
+    data = fit.model.resolve(data).to(fit.device)
     replace = partial(_add, fit=fit) if begun else partial(_replace, overwrite=overwrite)
     with _whole(path, replace) as folder:
         if not begun:
@@ -246,7 +246,7 @@ def resume_run(
     path, trust = as_path(path), names("trust", trust)
     declared = check_declared(path, trust=trust)
     method = method or declared["method"]
-    loaded = load_data(declared["data"] if data is None else data).resolve(declared["model"].accepts)
+    loaded = declared["model"].resolve(load_data(declared["data"] if data is None else data))
     check_unchanged(path, {**declared, "method": method, "data": loaded.source}, trust=trust)
     return watched(
         declared["model"],
@@ -341,6 +341,7 @@ def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
     return {
         **{name: fit.evaluate(split, samples=samples) for name, split in splits.items()},
         "unit": UNIT,
+        **({} if fit.without_latents is None else {"without_latents": fit.without_latents}),
         "iterations": len(fit.history),
         "seconds": fit.history[-1]["seconds"],
     }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["as_line", "at_home", "denied", "from_json", "from_yaml", "inside", "is_number", "read_text"]
+__all__ = ["as_line", "at_home", "denied", "did_you_mean", "from_json", "from_yaml", "inside", "is_number", "read_text"]
 
 MIB = 2**20
 MOST_TEXT = MIB
@@ -164,3 +166,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise _RefusedError(f"expected every key once, got {key[:80]!r} twice: keep one of the two")
         found[key] = value
     return found
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A question after the choice that a word is nearest to, for a message; empty if it is near none.
+
+    Example:
+        >>> did_you_mean("epoch", ["epochs", "seed"])
+        'did you mean epochs?'
+    """
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else ""

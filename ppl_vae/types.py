@@ -16,13 +16,13 @@ P     likelihood parameters per data element (decoder features)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-__all__ = ["KINDS", "SCORES", "DataSpec", "Kind", "Remark", "Terms", "score_of"]
+__all__ = ["KINDS", "SCORES", "DataSpec", "Kind", "Remark", "Terms", "pass_name", "score_of"]
 
 Kind = Literal["binary", "unit_interval", "real", "count", "categorical"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -85,6 +85,11 @@ SCORES = {"elbo": "ELBO", "log_joint": "log p(x, z)", "reconstruction": "reconst
 def score_of(row: Mapping[str, Any]) -> str:
     """The one of :data:`SCORES` that a row of numbers is about; ``elbo`` if it has none."""
     return next((name for name in SCORES if row.get(name) is not None), "elbo")
+
+
+def pass_name(history: Sequence[Mapping[str, Any]]) -> str:
+    """What a row of a history is of: an epoch where there is a learning rate of its steps, else an iteration, as of EM."""
+    return "epoch" if any("learning_rate" in row for row in history) else "iteration"
 
 
 class Terms(NamedTuple):

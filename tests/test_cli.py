@@ -239,10 +239,16 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "missing set": ([*FIT, "--data", "kmnist", "--data-root", "nowhere"], "expected kmnist in nowhere, got no such files"),
     "run there": (["fit", *SMALL, "--out", "run"], "run already holds a run: choose another folder, or overwrite it"),
     # names
-    "no verb": ([], "verb"),
-    "unknown verb": (["fti"], "invalid choice: 'fti' (choose from"),
+    "unknown verb": (["fti"], "unknown verb 'fti': did you mean fit?"),
+    "no near verb": (["frobnicate"], "unknown verb 'frobnicate': choose from fit, compare, evaluate"),
     "unknown option": ([*FIT, "--epochs", "3"], "--epochs"),
-    "unknown field": ([*FIT, "--model.priors", "Nope"], "'priors' is not accepted"),
+    "misspelt option": ([*FIT, "--overwrit_e"], "did you mean --overwrite?"),
+    "unknown field": ([*FIT, "--model.priors", "Nope"], "VAE (--model) has no field 'priors': did you mean prior?"),
+    "no near field": (
+        [*FIT, "--model.zzz", "1"],
+        "VAE (--model) has no field 'zzz': it has latent_dim, prior, likelihood, decoder",
+    ),
+    "misspelt prior": ([*FIT, "--model.prior", "GausianMixture"], "of your own class; did you mean GaussianMixture?"),
     "stray word": ([*FIT, "stray"], "stray"),
     "unknown model": ([*FIT, "--model", "Nope"], "unknown model 'Nope': choose from"),
     "unknown guide": ([*FIT, "--guide", "Nope"], "unknown guide 'Nope': choose from"),
@@ -352,6 +358,21 @@ OPTIONS = {
     "encode": ("run", "--data", "--split", "--samples", "--out", "--seed", "--device", "--trust", "--json"),
     "list": ("name", "--json"),
 }
+
+
+def test_no_verb_shows_the_help(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main([]) == 0
+    shown = capsys.readouterr()
+    assert all(verb in shown.out for verb in cli.VERBS)
+    assert shown.err == ""
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"set -o pipefail; {sys.executable} -m ppl_vae list --json | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "{"
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)  # all was written before the reader left, or not
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -24,8 +24,10 @@ from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate.annealing import Annealed, _sandwich, annealed
 from ppl_vae.evaluate.batches import bounds_of_batches, layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
-from ppl_vae.evaluate.gaps import local_elbo
+from ppl_vae.evaluate.gaps import local_bounds
 from ppl_vae.evaluate.importance import UNTRUSTED, importance_bound, pareto_k, tail_length
+from ppl_vae.evaluate.metrics import _gaps
+from ppl_vae.evaluate.remarks import remarks
 from ppl_vae.evaluate.schedule import spaced
 from ppl_vae.evaluate.unconstrained import Latents
 from ppl_vae.inference.method import Remark
@@ -285,10 +287,10 @@ def test_a_sandwich_is_widened_by_the_spread_of_its_chains() -> None:
 
 
 def test_colder_chains_give_looser_bounds(factors: pv.inference.Fit, data: pv.Data) -> None:
-    few, many = (
-        factors.evaluate(data.test, ais=pv.AIS(temperatures=count, chains=4, leapfrog=3, simulated=0), limit=N)
-        for count in (8, 200)
-    )
+    cold, warm = (pv.AIS(temperatures=count, chains=4, leapfrog=3, simulated=0) for count in (8, 200))
+    with pytest.warns(Remark, match="below the ELBO of .* its chains did not mix"):
+        few = factors.evaluate(data.test, ais=cold, limit=N)
+    many = factors.evaluate(data.test, ais=warm, limit=N)
     assert few["ais"] < many["ais"] < many["log_likelihood"] + CLOSE
     assert "bdmc_lower" not in many
 
@@ -397,8 +399,46 @@ def test_the_best_local_q_is_better_than_the_encoders(name: str) -> None:
     data = pv.load_data(rows("real").numpy(), valid=0.0, test=0.5)
     numbers = pv.evaluate(pair, data.test, samples=200, gaps=QUICK_GAPS)
     assert numbers["amortization_gap"] > 0.5  # of an encoder that was never trained
-    assert numbers["gap_reference"] == "iwae"
+    assert numbers["gap_reference"] in ("iwae", "local_iwae")
     assert numbers["local_elbo"] == pytest.approx(numbers["elbo"] + numbers["amortization_gap"])
+    assert numbers["local_iwae"] > numbers["local_elbo"] - 0.05
+
+
+def test_a_gap_is_counted_from_the_tightest_bound_or_not_told() -> None:
+    """From an encoder that was never trained importance sampling finds less than the best q's ELBO."""
+    pair = built(vae(likelihood=pv.Gaussian(scale="fixed", value=0.05)), pv.AmortizedNormal(encoder=TINY))
+    data = pv.load_data(rows("real").numpy(), valid=0.0, test=0.5)
+    numbers = pv.evaluate(pair, data.test, samples=100, gaps=pv.Gaps(max_steps=400))
+    assert numbers["iwae"] < numbers["local_elbo"] - 1  # the gap from it would be negative
+    assert numbers["gap_reference"] == "local_iwae"
+    told = numbers["approximation_gap"]
+    assert numbers["approximation_gap_at_least" if told is None else "approximation_gap"] > 0
+    assert (told is None) == (numbers["local_k_hat_bad"] > 0.1)
+
+
+K_HAT = {"trusted": (0.0, 0.2), "untrusted": (0.9, None)}
+
+
+@pytest.mark.parametrize(("k_hat", "expected"), K_HAT.values(), ids=K_HAT)
+def test_a_gap_from_weights_that_are_not_to_be_trusted_is_not_told(k_hat: float, expected: float | None) -> None:
+    bounds = {"elbo": -3.0, "iwae": -2.5, "local_elbo": -2.0, "local_iwae": -1.8, "k_hat": 0.9, "local_k_hat": k_hat}
+    columns = {name: torch.full((5,), value, dtype=torch.float64) for name, value in bounds.items()}
+    numbers = _gaps(columns, 0.0, {})
+    assert numbers["approximation_gap"] == (None if expected is None else pytest.approx(expected))
+    assert numbers["amortization_gap"] == pytest.approx(1.0)
+    assert numbers["gap_reference"] == "local_iwae"
+    told = list(remarks(numbers, samples=100))
+    assert len(told) == (expected is None)
+    if expected is None:
+        assert numbers["approximation_gap_at_least"] == pytest.approx(0.2)
+        assert "the weights of 100 % of the data are not to be trusted, so it is at least 0.20" in told[0]
+
+
+def test_a_loose_sandwich_tells_no_gap() -> None:
+    columns = {name: torch.full((5,), value) for name, value in {"elbo": -3.0, "local_elbo": -2.0, "ais": -1.5}.items()}
+    tight, loose = ({"simulated": {"bdmc_lower": -2.0, "bdmc_upper": -2.0 + width, "n": 5}} for width in (0.1, 0.7))
+    assert _gaps(columns, 0.0, tight)["approximation_gap"] == pytest.approx(0.5)
+    assert _gaps(columns, 0.0, loose)["approximation_gap"] is None
 
 
 SPECIAL = {
@@ -414,7 +454,9 @@ def test_local_qs_of_other_latent_variables(name: str) -> None:
     pair = built(model, guide_for(model))
     data = pv.load_data(rows("binary").numpy(), valid=0.0, test=0.5)
     known = torch.zeros(len(data.test), dtype=torch.float64)
-    found = local_elbo(pair, data.test, dataclasses.replace(QUICK_GAPS, learning_rate=0.1, max_steps=60), known=known)
+    found = local_bounds(pair, data.test, dataclasses.replace(QUICK_GAPS, learning_rate=0.1, max_steps=60), known=known)[
+        "local_elbo"
+    ]
     assert found.mean().item() > pv.evaluate(pair, data.test, samples=200)["elbo"]
 
 
@@ -425,8 +467,9 @@ def test_local_qs_of_labelled_data() -> None:
     data = pv.load_data(x.numpy(), y=y.numpy(), valid=0.0, test=0.5)
     fitted = pv.fit(model, data, guide=pv.AmortizedNormal(encoder=TINY), method=pv.SVI(epochs=1))
     numbers = fitted.evaluate(data.test, samples=20, gaps=QUICK_GAPS, ais=dataclasses.replace(QUICK, simulated=10))
-    assert numbers["gap_reference"] in ("iwae", "ais")
-    assert numbers["bdmc_lower"] < numbers["bdmc_upper"]
+    assert numbers["gap_reference"] in ("iwae", "local_iwae", "ais")
+    assert numbers["simulated"]["bdmc_lower"] < numbers["simulated"]["bdmc_upper"]
+    assert numbers["simulated"]["n"] == 10
 
 
 def test_a_categorical_q_is_found_by_summing_over_its_values() -> None:
@@ -440,7 +483,7 @@ def test_a_categorical_q_is_found_by_summing_over_its_values() -> None:
         torch.testing.assert_close(enumerated_elbo(pair, (x,)), (q * (joint - q.log())).sum(1))
     split = pv.load_data(x.numpy(), valid=0.0, test=0.0).train
     gaps = pv.Gaps(learning_rate=0.3, tolerance=1e-4, window=30)
-    found = local_elbo(pair, split, gaps, known=torch.zeros(len(split)), samples=1)
+    found = local_bounds(pair, split, gaps, known=torch.zeros(len(split)), samples=1)["local_elbo"]
     torch.testing.assert_close(found.float(), joint.logsumexp(1)[: len(found)], atol=1e-3, rtol=0)
 
 
@@ -453,7 +496,7 @@ def test_gaps_need_a_log_p_of_x_and_a_density() -> None:
     plain = pv.Pair(built(vae()).model, lambda x: None)
     plain.guide.posterior = None
     with pytest.raises(ValueError, match="a guide's `local` parameters, which this one does not tell"):
-        local_elbo(plain, data.test, pv.Gaps(), known=torch.zeros(1))
+        local_bounds(plain, data.test, pv.Gaps(), known=torch.zeros(1))
 
 
 # --- points ---------------------------------------------------------------------------------------------------------------
@@ -543,8 +586,9 @@ def test_every_bound_has_the_constant_of_the_entries_that_are_observed() -> None
     for name in ("elbo", "reconstruction", "iwae", "ais", "local_elbo"):
         assert numbers[name] == pytest.approx(seen[name] + expected.mean().item(), abs=1e-4), name
     for name in ("bdmc_lower", "bdmc_upper"):
-        assert numbers[name] == pytest.approx(seen[name] + expected[:5].mean().item(), abs=1e-4), name
-    for name in ("kl", "approximation_gap", "amortization_gap_se"):
+        ends = numbers["simulated"][name], seen["simulated"][name] + expected[:5].mean().item()
+        assert ends[0] == pytest.approx(ends[1], abs=1e-4), name
+    for name in ("kl", "amortization_gap", "amortization_gap_se"):
         assert numbers[name] == pytest.approx(seen[name], abs=1e-6), name
     assert numbers["elbo_se"] != pytest.approx(seen["elbo_se"], rel=1e-2)
     assert fitted.history[-1]["valid_elbo"] == pytest.approx(pv.evaluate(fitted.pair, scaled.valid)["elbo"])
@@ -628,9 +672,10 @@ def test_recording_changes_no_number() -> None:
     everything = {"samples": 30, "gaps": QUICK_GAPS, "ais": QUICK}
     eager = pv.evaluate(pair, data.test, **everything, compile=False)  # type: ignore[arg-type]
     recorded = pv.evaluate(pair, data.test, **everything)  # type: ignore[arg-type]
-    assert {name: value for name, value in recorded.items() if name != "gap_reference"} == pytest.approx(
-        {name: value for name, value in eager.items() if name != "gap_reference"}, rel=1e-3, abs=1e-3
-    )
+    for one, other in ((recorded, eager), (recorded.pop("simulated"), eager.pop("simulated"))):
+        assert {name: value for name, value in one.items() if name != "gap_reference"} == pytest.approx(
+            {name: value for name, value in other.items() if name != "gap_reference"}, rel=1e-3, abs=1e-3
+        )
 
 
 def test_every_bound_is_of_the_same_noise() -> None:
@@ -650,7 +695,7 @@ def test_every_bound_is_of_the_same_noise() -> None:
 def test_a_bound_that_is_not_finite_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = pv.load_data(rows("binary").numpy(), valid=0.0, test=0.5)
     nan = torch.full((len(data.test),), math.nan, dtype=torch.float64)
-    found = {"ais": ("annealed", Annealed({"ais": nan}, {}, 0)), "local ELBO": ("local_elbo", nan)}
+    found = {"ais": ("annealed", Annealed({"ais": nan}, {}, 0)), "local ELBO": ("local_bounds", {"local_elbo": nan})}
     if name == "iwae":
         monkeypatch.setitem(bounds_of_batches.__globals__, "importance_bound", lambda log_weights: nan)
     for function, value in found.values():
@@ -696,7 +741,15 @@ def test_gaps_on_the_command_line_bring_the_samples_that_they_need(
     assert cli.main(["evaluate", "run", "--gaps", "--search.max_steps", "50", "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)["test"]
     assert numbers["samples"] == 1000
-    assert numbers["gap_reference"] == "iwae"
+    assert numbers["gap_reference"] in ("iwae", "local_iwae")
+    assert numbers["approximation_gap"] > 0
+    say = ["evaluate", "run", "--ais", "--annealing.temperatures", "8", "--annealing.simulated", "5", "--save", "--json"]
+    assert cli.main(say) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert "bdmc_lower" not in content["test"]  # which are of simulated data
+    assert content["simulated"]["bdmc_lower"] < content["simulated"]["bdmc_upper"]
+    assert content["simulated"]["n"] == 5
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["simulated"] == content["simulated"]
 
 
 def test_a_limit_takes_the_first_data(factors: pv.inference.Fit, data: pv.Data) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from scipy import stats
 from torch import Tensor
 
 import ppl_vae as pv
-from ppl_vae.inference import training
+from ppl_vae.inference import progress, training
+from ppl_vae.inference.method import Remark
 from ppl_vae.inference.step import Step
 from ppl_vae.models.vae import likeliest_features
 from ppl_vae.nn import inputs
@@ -397,7 +399,29 @@ def test_decoders_start_at_the_likeliest_features(kind: str, likelihood: pv.Like
 
 
 def test_an_element_that_never_varies_has_a_finite_start() -> None:
-    h = likeliest_features(pv.Bernoulli().build((2,)), torch.tensor([[0.0, 1.0]] * 50))
+    h = likeliest_features(pv.Bernoulli().build((2,)), torch.tensor([[0.0, 1.0]] * 50), 1)
     assert h.isfinite().all()
     assert -10 < h[0, 0] < -5
     assert 5 < h[0, 1] < 10
+
+
+# --- how far a fit is ----------------------------------------------------------------------------------------------------
+
+
+def test_a_first_epoch_that_takes_long_tells_what_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LONG", 0.0)
+    x = (np.arange(240).reshape(60, 4) % 2).astype(np.float32)
+    with pytest.warns(Remark, match=r"1 of the \d+ steps of an epoch took .* each: an epoch takes about .*, and the 3 epochs "):
+        pv.fit(pv.VAE(latent_dim=1), x, method=pv.SVI(epochs=3, batch_size=10))
+
+
+def test_a_bar_moves_by_steps_before_there_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict] = []
+    monkeypatch.setattr(progress, "MOMENT", 0.0)
+    bar = progress._Bar(SimpleNamespace(update=lambda bar, **said: seen.append(said)), 0, 2)
+    monkeypatch.setattr(bar, "began", bar.began - 6)
+    bar.step(3, 12, 6.0)
+    assert seen[0] == {"completed": 2.25}
+    assert seen[1]["description"].startswith("step 3 of 12, 2")
+    bar({"elbo": -1.0})
+    assert seen[2] == {"completed": 3, "description": "ELBO -1.00"}

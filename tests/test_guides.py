@@ -18,10 +18,12 @@ import ppl_vae as pv
 from ppl_vae.capture import capture, check_agreement
 from ppl_vae.evaluate import elbo_terms, log_weights
 from ppl_vae.guides.coordinates import POINTS, Pushforward, standard_points
+from ppl_vae.guides.gumbel import Concrete
 from ppl_vae.guides.mixture import PathwiseMixture
 from ppl_vae.nn.curves import Affine, RationalQuadraticSpline
 from ppl_vae.nn.masked import MaskedNetwork, MaskedTransform
 from ppl_vae.pair import local_params
+from ppl_vae.simplex import of_logarithms
 from tests.table import EVENT, GUIDES, LATENT, PRIORS, TINY, built, fits, guide_for, kind_for, rows, tiny_flow, vae
 
 MC = 4.5  # standard errors of a Monte Carlo mean that are allowed
@@ -145,6 +147,66 @@ def test_the_relaxed_density_integrates_to_one_on_the_simplex() -> None:
     total = torch.trapezoid(density * (s * (1 - s))[:, None], t, dim=0)
     # Torch's density is per length along the first coordinate.
     torch.testing.assert_close(total, torch.ones(3, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 0.1, 0.01])
+def test_the_relaxed_density_of_two_classes_integrates_to_one_at_low_temperatures(temperature: float) -> None:
+    q = Concrete(temperature, torch.tensor([0.3, -0.8], dtype=torch.float64))
+    t = torch.linspace(-40, 40, 20001, dtype=torch.float64) / min(temperature, 1.0)  # log-odds
+    log_s = torch.stack([t, torch.zeros_like(t)], -1).log_softmax(-1)
+    log_density = q.log_prob(of_logarithms(log_s)) + log_s.sum(-1)  # ds = s (1 - s) dt
+    assert torch.trapezoid(log_density.exp(), t).item() == pytest.approx(1, abs=1e-9)
+
+
+def test_the_relaxed_density_is_that_of_torch_where_torch_has_one() -> None:
+    logits = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ours, theirs = (
+        Concrete(0.5, logits),
+        torch.distributions.RelaxedOneHotCategorical(torch.tensor(0.5).double(), logits=logits),
+    )
+    s = ours.sample((11,))
+    torch.testing.assert_close(ours.log_prob(s), theirs.log_prob(s.clone()), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(ours.log_prob(s), ours.log_prob(s.clone()), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("gradient", ["pathwise", "sticking_the_landing", "doubly_reparameterized"])
+@pytest.mark.parametrize("prior", [pv.Dirichlet(), pv.Dirichlet(concentration=0.3), pv.LogisticNormal()], ids=str)
+def test_relaxed_draws_that_underflow_have_finite_densities_and_gradients(prior: pv.Prior, gradient: str) -> None:
+    model = vae(latent_dim=20, prior=prior)
+    pair = built(model, pv.AmortizedGumbel(encoder=TINY, temperature=0.01))
+    x = data(model, 16).float()
+    s = pair.guide.posterior(x).rsample((5,))
+    assert (s == 0).float().mean() > 0.5  # they do underflow
+    assert pair.guide.posterior(x).log_prob(s).isfinite().all()
+    assert pair.model.prior().log_prob(s).isfinite().all()
+    loss = pv.IWAE(samples=3, gradient=gradient).build(pair, 1)(x).loss
+    loss.backward()
+    gradients = [parameter.grad for parameter in pair.guide.parameters() if parameter.grad is not None]
+    assert len(gradients) > 3
+    assert all(bool(found.isfinite().all()) for found in gradients)
+
+
+def test_the_gradient_through_draws_that_are_cut_off_follows_their_logarithms() -> None:
+    """At a temperature where nothing underflows it is that of the same draws without a memory."""
+    model = vae(latent_dim=3, prior=pv.Dirichlet(concentration=2.0))
+    found = []
+    for remember in (True, False):
+        pair = built(model, pv.AmortizedGumbel(encoder=TINY, temperature=0.8)).double()
+        x = data(model, 6)
+        with pytest.MonkeyPatch.context() as patch:
+            if not remember:
+                patch.setattr("ppl_vae.guides.gumbel.of_logarithms", lambda log: log.softmax(-1))
+            torch.manual_seed(0)
+            pv.IWAE(samples=4, gradient="doubly_reparameterized").build(pair, 1)(x).loss.backward()
+        found.append(torch.cat([p.grad.flatten() for p in pair.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-8, atol=1e-10)
+
+
+def test_a_vae_on_the_simplex_trains_at_a_low_temperature() -> None:
+    method = pv.SVI(epochs=2, batch_size=8)
+    x = rows("binary", 40).flatten(1).numpy()
+    fit = pv.fit(vae(latent_dim=20, prior=pv.Dirichlet()), x, guide=pv.AmortizedGumbel(temperature=0.01), method=method)
+    assert math.isfinite(fit.history[-1]["elbo"])
 
 
 @cases({name: guide for name, guide in DENSITIES.items() if not isinstance(guide, pv.SemiAmortized)})

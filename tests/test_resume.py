@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 import ppl_vae as pv
 import ppl_vae.inference.step
 from ppl_vae import cli, runs
+from ppl_vae.inference import signals
 from ppl_vae.inference import state as states
 from ppl_vae.inference.keeper import STATE, Keeper
 from ppl_vae.inference.method import Remark, Row
@@ -460,6 +461,32 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
 
 
 # --- signals --------------------------------------------------------------------------------------------------------------
+
+
+LONG_OPERATION = """
+import hashlib, importlib.util, signal, sys
+spec = importlib.util.spec_from_file_location("signals", sys.argv[1])
+signals = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(signals)
+signal.signal(signal.SIGTERM, lambda number, frame: None)
+with signals.ending_at_second([signal.SIGTERM]):
+    print("begun", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in which the interpreter hears of no signal
+"""
+
+
+def test_a_second_signal_ends_a_long_operation_at_once() -> None:
+    command = [sys.executable, "-c", LONG_OPERATION, signals.__file__]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+        assert process.stderr is not None
+        assert "a second signal ends it at once" in process.stderr.read()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -93,7 +93,7 @@ def test_what_a_run_holds(fit: pv.Fit, saved: Path) -> None:
         assert content.startswith(b"\x89PNG")
         assert len(content) > 3000
     metrics = json.loads((saved / "metrics.json").read_text())
-    assert set(metrics) == {"valid", "test", "unit", "iterations", "seconds"}
+    assert set(metrics) == {"valid", "test", "unit", "without_latents", "iterations", "seconds"}
     assert metrics["unit"] == "nats per datum"
     for name in ("valid", "test"):
         assert {"elbo", "reconstruction", "kl", "n"} <= set(metrics[name])
@@ -123,7 +123,7 @@ def test_a_table_with_two_latent_dimensions_is_saved(tmp_path: Path) -> None:
 def test_data_without_held_out_rows_are_saved(tmp_path: Path) -> None:
     data = pv.load_data(rows("binary", 40), valid=0.0, test=0.0)
     folder = pv.save_run(fitted(data), data, tmp_path / "run")
-    assert set(json.loads((folder / "metrics.json").read_text())) == {"unit", "iterations", "seconds"}
+    assert set(json.loads((folder / "metrics.json").read_text())) == {"unit", "without_latents", "iterations", "seconds"}
 
 
 def test_a_users_own_prior_comes_back_with_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,10 @@ Options are the fields of the declarations themselves: ``--model.prior GaussianM
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -38,15 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's own class is named by its import path from where the user stands
+    parser = _parser()
     try:
+        if not arguments:
+            parser.print_help()
+            return 0
         check_files(arguments)
-        parser = _parser()
         options = parser.instantiate(parser.parse_args(expand(arguments)))
         chosen = {name: value for name, value in vars(options[options.verb]).items() if name != "config"}
         with notes(quiet=chosen.get("quiet", False)):
             VERBS[options.verb].run(**chosen)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _unread()
     except (ArgumentError, ValueError, OSError) as error:
-        return refuse(explain(str(error)), code=2)
+        return refuse(explain(str(error), _options(parser, arguments)), code=2)
     except FloatingPointError as error:
         return refuse(str(error), code=1)
     except Interrupted as stop:
@@ -54,6 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return refuse("interrupted", code=130)
     return 0
+
+
+def _unread() -> int:
+    """Nobody reads on, as after ``| head``: end as others do that the signal ends, without another word."""
+    with contextlib.suppress(OSError, ValueError):  # what is buffered finds no reader at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def _options(parser: ArgumentParser, arguments: list[str]) -> list[str]:
+    """The options of the verb that is asked for."""
+    chosen = getattr(parser, "_subcommands_action", None)
+    verb = chosen.choices.get(arguments[0]) if chosen is not None and arguments else None
+    return [] if verb is None else [option for action in verb._actions for option in action.option_strings]
 
 
 def _parser() -> ArgumentParser:

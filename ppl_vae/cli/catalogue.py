@@ -16,7 +16,7 @@ from ppl_vae.declaration import Declaration, family_members
 from ppl_vae.inference import SVI
 from ppl_vae.inference.fit import default_guide
 from ppl_vae.models import Model
-from ppl_vae.text import from_yaml, read_text
+from ppl_vae.text import did_you_mean, from_yaml, read_text
 
 __all__ = ["declared", "options", "run", "used"]
 
@@ -77,7 +77,8 @@ def _tell(name: str, *, json: bool) -> None:
     """The story, the fields and the files of one declaration."""
     found = {cls.__name__: cls for members in declared().values() for cls in members}
     if name not in found:
-        raise ValueError(f"unknown declaration {name!r}: choose from {', '.join(sorted(found))}")
+        near = did_you_mean(name, found)
+        raise ValueError(f"unknown declaration {name!r}: choose from {', '.join(sorted(found))}{near and '; '}{near}")
     declaration, files = found[name](), used().get(name, [])
     story = str(declaration)
     if isinstance(declaration, Model):

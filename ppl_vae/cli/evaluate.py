@@ -52,6 +52,7 @@ def run(
         samples = MANY if gaps and not (ais or hasattr(fitted.pair.model, "log_prob")) else 1
     numbers = fitted.evaluate(rows, samples=samples, **wanted, limit=limit, seed=seed)
     rows = rows if limit is None else rows[:limit]
+    others = {"simulated": numbers.pop("simulated")} if "simulated" in numbers else {}  # no numbers of this split
     parts: dict[str, dict[str, Any]] = {}
     if latents:
         parts["latents"] = fitted.latents(rows, seed=seed)
@@ -60,13 +61,13 @@ def run(
     if probe:
         train = fitted.rows(fitted.data, "train")
         parts["probe"] = fitted.probe(train, rows, labels_per_class=_few(train.labels), seed=seed)
-    content = {name: {**numbers, **parts}, "unit": runs.UNIT}
+    content = {name: {**numbers, **parts}, **others, "unit": runs.UNIT}
     if save:
         runs.save_evaluation(run, {**content, "iterations": len(fitted.history)})
     if json:
         return print_json(content)
     print(f"{fitted.model}\n{fitted.guide}")
-    for title, part in {name: numbers, **parts}.items():
+    for title, part in {name: numbers, **{f"{title} data": part for title, part in others.items()}, **parts}.items():
         unit = "" if title in ("probe", "sample_quality") else f", {runs.UNIT}"
         _print_numbers(f"{title.replace('_', ' ')}{unit}", part)
     return None
@@ -118,4 +119,6 @@ def _print_numbers(title: str, numbers: dict[str, Any]) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(_cell, value))
+    if value is None:
+        return "not to be trusted"
     return f"{value:.3f}" if isinstance(value, float) else str(value)

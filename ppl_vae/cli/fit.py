@@ -56,7 +56,7 @@ def run(
         fitted = runs.resume_run(
             resume, method=method, data=loaded, every=keep_every, trust=trust, device=device, progress=progress, **followed
         )
-    metrics = runs.measure(fitted, loaded.resolve(model.accepts))
+    metrics = runs.measure(fitted, model.resolve(loaded))
     if folder is not None:
         runs.save_run(fitted, loaded, folder, metrics=metrics)
     if json:
@@ -64,6 +64,8 @@ def run(
     if not quiet:
         print(f"{fitted.model}\n{fitted.guide}")
         print_table({name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)}, metrics["unit"])
+        if (best := metrics.get("without_latents")) is not None:
+            print(f"without latent variables the likelihood reaches {best:.3f} on the training data")
         print(f"{metrics['iterations']} iterations in {metrics['seconds']:.1f} s on {fitted.device}")
         say_saved(folder)
     return None

@@ -6,16 +6,17 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ppl_vae import runs
 from ppl_vae.cli.catalogue import declared
 from ppl_vae.declaration import Declaration, family_members, parse
-from ppl_vae.text import from_yaml, read_text
+from ppl_vae.text import did_you_mean, from_yaml, read_text
 
 __all__ = ["explain", "refuse"]
 
+NOT_ACCEPTED = r"Parser key \"(\w+)\": Problem with given class_path '([\w.]+)': Option '([\w.]+)' is not accepted"
 UNREADABLE = (
     r'Parser key "(?P<part>\w+)": Config file loop detected: (?P<file>.+) -> ',
     r"Parser key \"(?P<part>\w+)\": Unable to load config '(?P<file>.+)' - ",
@@ -28,9 +29,16 @@ def refuse(message: str, *, code: int) -> int:
     return code
 
 
-def explain(message: str) -> str:
-    """A parser's message in the words of a declaration: an unknown name lists the valid ones."""
+def explain(message: str, options: Sequence[str] = ()) -> str:
+    """A parser's message in the words of a declaration: an unknown name lists the valid ones, or the nearest of ``options``."""
     message = " ".join(message.split())
+    if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+        verbs = re.findall(r"'(.*?)'", found[2])
+        return f"unknown verb {found[1]!r}: {did_you_mean(found[1], verbs) or 'choose from ' + ', '.join(verbs)}"
+    if found := re.search(r"unrecognized arguments?: (--[^ =]+)", message):
+        return f"{message}: {did_you_mean(found[1], options) or 'this verb takes no such option, see its --help'}"
+    if refused := re.search(NOT_ACCEPTED, message):
+        return _no_field(*refused.groups())
     if message.startswith("Unexpected config"):
         return f"expected a YAML file of {', '.join(runs.PARTS)} after --config, as a run's config.yaml is"
     for pattern in UNREADABLE:
@@ -47,7 +55,18 @@ def explain(message: str) -> str:
         return message
     option = keys[-1].rpartition(".")[2]
     names = sorted({cls.__name__ for base in _bases(option) for cls in family_members(base)})
-    return f"unknown {option} {unknown[1]!r}: choose from {', '.join(names)}, or give the import path of your own class"
+    told = f"unknown {option} {unknown[1]!r}: choose from {', '.join(names)}, or give the import path of your own class"
+    near = did_you_mean(unknown[1], names)
+    return f"{told}; {near}" if near else told
+
+
+def _no_field(part: str, path: str, option: str) -> str:
+    """That a class has no such field, and which it has."""
+    name = path.rpartition(".")[2]
+    classes = [cls for members in declared().values() for cls in members if cls.__name__ == name]
+    fields = [field.name for cls in classes for field in dataclasses.fields(cls)]
+    near = did_you_mean(option, fields)
+    return f"{name} (--{part}) has no field {option!r}: {near or 'it has ' + ', '.join(fields)}"
 
 
 def _reason(part: str, file: str) -> str | None:

@@ -39,7 +39,7 @@ class DataSource(Declaration):
             smallest and largest value of all rows, so that no split leaves the interval; values in [0, 1] already stay.
             ``standardize`` gives each feature mean 0 and standard deviation 1 on the training rows; a constant feature keeps
             its scale. ``none`` leaves values alone. ``auto`` is ``unit`` for images (uint8, not flat) unless ``kind`` says
-            they are counts or categories, else ``none``.
+            they are counts or categories, else ``none``; the real columns of a table under ``MixedTable`` it standardizes.
         dequantize: add uniform noise in [0, 1) to integer values, so that a density can describe them: ``dynamic``, or true,
             anew at every visit of a training datum (validation and test data get theirs once), ``static`` once and for all, as
             methods need that go over the same data again and again (EM), ``none``, or false, not at all. Not together with

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppl_vae.data.blocks import in_order, shuffled
+from ppl_vae.data.columns import scaled_columns
 from ppl_vae.data.matching import shown
 from ppl_vae.data.source import DataSource, choice
 from ppl_vae.data.stream import Stream
@@ -275,11 +276,18 @@ class Data:
         train, valid, test = (split.to(device, dtype) for split in (self.train, self.valid, self.test))
         return dataclasses.replace(self, train=train, valid=valid, test=test)
 
-    def resolve(self, accepts: Collection[Kind]) -> Data:
-        """Settle ``binarize="auto"`` for a likelihood that takes these kinds of values; identity if it is settled."""
-        if self.source.binarize != "auto":
-            return self
-        return binarized(self, "dynamic" if self._should_binarize(accepts) else "none")
+    def resolve(self, accepts: Collection[Kind], free: Tensor | None = None) -> Data:
+        """Settle what the source leaves open, for a model that takes these kinds of values; identity if all is settled.
+
+        Args:
+            accepts: settles ``binarize="auto"``.
+            free: settles ``scale="auto"`` of the elements ``(*event)`` whose units the model is free to choose: they are
+                standardized one by one, as the columns of a table whose kinds differ.
+        """
+        data = self
+        if self.source.binarize == "auto":
+            data = binarized(self, "dynamic" if self._should_binarize(accepts) else "none")
+        return data if free is None else scaled_columns(data, free)
 
     def part(self, name: Literal["train", "valid", "test"], transform: Transform | None = None) -> Split:
         """One split by name; under ``transform``, such as the one an earlier fit saw its data through.

@@ -32,11 +32,15 @@ NOISE = 3.0  # standard errors of the chains' noise by which the ends of a sandw
 
 
 class Annealed(NamedTuple):
-    """``columns`` ``(N,)`` in float64, by name, the ends of the sandwich, and of how many data, the first ones, that is."""
+    """``columns`` ``(N,)`` in float64, by name, the ends of the sandwich, and what data those are of.
+
+    That is how many, the first ones, and whether others were simulated in their places.
+    """
 
     columns: dict[str, Tensor]
     sandwich: dict[str, float]
     sandwiched: int
+    simulated: bool = False
 
 
 def annealed(
@@ -80,7 +84,7 @@ def annealed(
             sandwiched.append(_of_simulated(work, batch, advance))
     columns = {name: torch.cat([part[name] for part in parts], -1) for name in ("log_weights", "ais_acceptance")}
     columns["ais"] = importance_bound(columns.pop("log_weights"))
-    return Annealed(columns, _sandwich(sandwiched) if sandwiched else {}, len(split) if exact else simulated)
+    return Annealed(columns, _sandwich(sandwiched) if sandwiched else {}, len(split) if exact else simulated, not exact)
 
 
 def _of_batch(work: Work, batch: tuple[Tensor, ...], advance: Advance, *, backward: bool) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
     log p(x) - L[q] = (log p(x) - L[q*]) + (L[q*] - L[q])
                     = approximation gap   + amortization gap
 
-L[q] is the ELBO of the guide's q(z | x), and q* the best member of its family for x alone.
+L[q] is the ELBO of the guide's q(z | x), and q* the best member of its family for x alone. Importance sampling from q* bounds
+log p(x) too, and mostly tighter than from q.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from ppl_vae.declaration import Declaration, require
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
+from ppl_vae.evaluate.importance import importance_bound, pareto_k
 from ppl_vae.evaluate.replay import Replay, replay
 from ppl_vae.evaluate.rows import apart, batches, evaluating
 from ppl_vae.pair import Pair, Plates, seeded
 
-__all__ = ["Gaps", "local_elbo"]
+__all__ = ["Gaps", "local_bounds"]
 
 CUTS = 3  # of the learning rate, after the last of which the search ends
 CUT = 1 / 3
@@ -65,7 +67,7 @@ class Gaps(Declaration):
         require(self.max_steps >= self.window, "max_steps of at least one window", self.max_steps)
 
 
-def local_elbo(
+def local_bounds(
     pair: Pair,
     split: Split,
     gaps: Gaps,
@@ -75,24 +77,28 @@ def local_elbo(
     seed: int = 0,
     compile: Compile = "auto",
     progress: bool = False,
-) -> Tensor:
-    """L[q*] of each datum ``(N,)`` in float64: the ELBO of the best q of the guide's family.
+) -> dict[str, Tensor]:
+    """Bounds on log p(x) of each datum from q*, the best q of the guide's family for it, by name, ``(N,)`` in float64.
 
     Args:
         pair: model and guide; the guide offers ``local``, ``at`` and ``draw``.
         split: the data, on the pair's device.
         gaps: how it is looked for.
         known: L[q], which it is where q is exact.
-        samples: S of the ELBO of what was found, 100 at least, where it has no closed form.
+        samples: S of the bounds of what was found, 100 at least, where they have no closed form.
         seed: of the samples.
         compile: as of :func:`~ppl_vae.evaluate`.
         progress: whether a bar on standard error may tell how far it is.
+
+    Returns:
+        ``local_elbo``, L[q*]; ``local_iwae``, the importance-weighted bound of q*, and ``local_k_hat``, whether its weights are
+        to be trusted, unless the model knows log p(x) or q* is summed over.
 
     Raises:
         ValueError: a guide without local parameters.
     """
     if getattr(pair.guide, "exact", False):
-        return known
+        return {"local_elbo": known}
     if not hasattr(pair.guide, "local"):
         raise ValueError(
             "the best q for each datum is looked for among a guide's `local` parameters, which this one does not tell: use a "
@@ -103,7 +109,7 @@ def local_elbo(
     size = len(split) * math.prod(split.event_shape)
     climb = _Climb(pair, gaps, elements=size * gaps.samples * gaps.max_steps, compile=compile)
     measures = {count: _measure(pair, count, elements=size * sum(draws), compile=compile) for count in set(draws)}
-    found: list[Tensor] = []
+    found: list[dict[str, Tensor]] = []
     with (
         evaluating(pair),
         seeded(seed, split.device),
@@ -112,10 +118,19 @@ def local_elbo(
         for batch in batches(pair, split, rows):
             pair.plates(*batch)
             best = climb(batch)
-            parts = [count * measures[count](*batch, *best)[0].double() for count in draws]
-            found.append(torch.stack(parts).sum(0) / sum(draws))
+            found.append(_bounds(draws, [measures[count](*batch, *best) for count in draws]))
             advance(len(batch[0]))
-    return torch.cat(found)
+    return {name: torch.cat([columns[name] for columns in found]) for name in found[0]}
+
+
+def _bounds(draws: tuple[int, ...], parts: list[list[Tensor]]) -> dict[str, Tensor]:
+    """Columns of a batch, of what was measured with so many samples each: the ELBO, and log-weights if there are any."""
+    elbos = [count * elbo.double() for count, (elbo, *_) in zip(draws, parts, strict=True)]
+    columns = {"local_elbo": torch.stack(elbos).sum(0) / sum(draws)}
+    if len(parts[0]) > 1:
+        log_weights = torch.cat([weights.double() for _, weights in parts])
+        columns |= {"local_iwae": importance_bound(log_weights), "local_k_hat": pareto_k(log_weights)}
+    return columns
 
 
 class _Climb:
@@ -169,20 +184,33 @@ class _Climb:
 
 
 def _measure(pair: Pair, samples: int, *, elements: int, compile: Compile) -> Replay:
-    """Of a batch and local parameters: the ELBO of each datum."""
+    """Of a batch and local parameters: the ELBO of each datum, and the log-weights ``(S, B)`` where they tell more."""
 
     def measure(*tensors: Tensor) -> list[Tensor]:
-        return [_elbo(pair, *apart(pair, tensors), samples)]
+        batch, local = apart(pair, tensors)
+        if _summed(pair, batch) or hasattr(pair.model, "log_prob"):
+            return [_elbo(pair, batch, local, samples)]
+        found = bounds(_at(pair, local), batch, samples=samples, weighted=True)
+        assert found.log_weights is not None
+        return [found.terms.elbo, found.log_weights]
 
-    return replay(pair, ("local elbo", samples), measure, elements=elements, compile=compile)
+    return replay(pair, ("local bounds", samples), measure, elements=elements, compile=compile)
 
 
 def _elbo(pair: Pair, batch: tuple[Tensor, ...], local: Any, samples: int) -> Tensor:
     """The ELBO of each datum ``(B,)`` at local parameters."""
-    there: Any = _LocalPair(pair, local)
-    if not hasattr(pair.model, "log_prob") and pair.plates(*batch).enumerated:
-        return enumerated_elbo(there, batch)
-    return bounds(there, batch, samples=samples).terms.elbo
+    if _summed(pair, batch):
+        return enumerated_elbo(_at(pair, local), batch)
+    return bounds(_at(pair, local), batch, samples=samples).terms.elbo
+
+
+def _summed(pair: Pair, batch: tuple[Tensor, ...]) -> bool:
+    """Whether q has finitely many values, which are summed over."""
+    return not hasattr(pair.model, "log_prob") and pair.plates(*batch).enumerated
+
+
+def _at(pair: Pair, local: Any) -> Any:
+    return _LocalPair(pair, local)
 
 
 class _LocalPair:

@@ -10,19 +10,29 @@ from torch import Tensor
 from ppl_vae.capture import Compile
 from ppl_vae.data import Split
 from ppl_vae.data.split import seeded as noise
-from ppl_vae.evaluate.annealing import AIS, annealed
+from ppl_vae.evaluate.annealing import AIS, Annealed, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
-from ppl_vae.evaluate.gaps import Gaps, local_elbo
+from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.importance import UNTRUSTED
+from ppl_vae.evaluate.remarks import MANY_BAD
 from ppl_vae.evaluate.rows import batches, evaluating, log_jacobian, log_jacobians, mean
 from ppl_vae.pair import Pair, seeded
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
 UNIT = "nats per datum"
-BOUNDS = {"elbo": "ELBO", "log_likelihood": "log-likelihood", "iwae": "iwae", "ais": "ais", "local_elbo": "local ELBO"}
-LOG_LIKELIHOODS = ("log_likelihood", "iwae", "ais")  # what gaps are counted from
+BOUNDS = {
+    "elbo": "ELBO",
+    "log_likelihood": "log-likelihood",
+    "iwae": "iwae",
+    "ais": "ais",
+    "local_elbo": "local ELBO",
+    "local_iwae": "local iwae",
+}
+LOG_LIKELIHOODS = ("log_likelihood", "iwae", "local_iwae", "ais")  # what gaps are counted from
+K_HATS = {"iwae": "k_hat", "local_iwae": "local_k_hat"}  # whether these are to be trusted
+BEYOND = 3.0  # standard errors by which a bound is above another beyond what chance makes of it
 WITHOUT_CONSTANT = ("kl", "k_hat", "ais_acceptance")  # in whose units the data do not matter
 
 
@@ -64,9 +74,12 @@ def evaluate(
           ``k_hat_bad``, the share of the data whose weights are not to be trusted (see
           :func:`~ppl_vae.evaluate.importance.pareto_k`). Neither where a latent variable is shared by all data: a datum has no
           weights of its own then.
-        - ``ais``, ``ais_se``, ``bdmc_lower``, ``bdmc_upper``, ...: see :func:`~ppl_vae.evaluate.annealing.annealed`.
-        - ``approximation_gap``, ``amortization_gap``, ``local_elbo``, each with ``*_se``, and ``gap_reference``, the name of
-          the log p(x) that they are counted from: the exact one, else the higher of ``iwae`` and ``ais``.
+        - ``ais``, ``ais_se``, ``bdmc_lower``, ``bdmc_upper``, ...: see :func:`~ppl_vae.evaluate.annealing.annealed`. A sandwich
+          of simulated data stands apart, with their number ``n``, under ``simulated``.
+        - ``approximation_gap``, ``amortization_gap``, ``local_elbo``, ``local_iwae``, each with ``*_se``,
+          ``local_k_hat_bad``, and ``gap_reference``, the name of the log p(x) that the first is counted from: the exact one,
+          else the highest of ``iwae``, ``local_iwae`` and ``ais`` that is to be trusted. Where none is, ``approximation_gap``
+          is ``None``, and ``approximation_gap_at_least`` what the gap is not below.
 
         Of points in place of posteriors there is no ELBO: instead of ``elbo`` and ``kl`` it is ``log_joint``, log p(x, z), and
         without p(z) the ``reconstruction`` alone; samples are then of no use and ignored.
@@ -105,15 +118,15 @@ def evaluate(
         found = annealed(pair, split, ais, seed=seed, compile=compile, progress=progress)
         _check_finite(found.columns)
         columns |= found.columns
-        of_sandwich = mean(constant[: found.sandwiched] if isinstance(constant, Tensor) else constant)
-        numbers |= _means(found.columns, constant) | {name: value + of_sandwich for name, value in found.sandwich.items()}
+        numbers |= _means(found.columns, constant) | _sandwich(found, constant)
     if gaps:
         _check_counted(columns)
-        columns["local_elbo"] = local_elbo(
+        local = local_bounds(
             pair, split, gaps, samples=samples, seed=seed, compile=compile, progress=progress, known=columns["elbo"]
         )
+        columns |= local
         _check_finite(columns)
-        numbers |= _gaps(columns, constant)
+        numbers |= _gaps(columns, constant, numbers)
     return numbers
 
 
@@ -157,19 +170,55 @@ def _bounds(columns: dict[str, Tensor], score: str, constant: float | Tensor, sa
     if "iwae" in columns:
         numbers |= {**_means({"iwae": columns["iwae"]}, constant), "samples": samples}
     if "k_hat" in columns:
-        numbers["k_hat_bad"] = (columns["k_hat"] > UNTRUSTED).double().mean().item()
+        numbers["k_hat_bad"] = _share_bad(columns["k_hat"])
     return numbers
 
 
-def _gaps(columns: dict[str, Tensor], constant: float | Tensor) -> dict[str, Any]:
+def _sandwich(found: Annealed, constant: float | Tensor) -> dict[str, Any]:
+    """Both ends, about the data themselves or about others in their places."""
+    of_these = mean(constant[: found.sandwiched] if isinstance(constant, Tensor) else constant)
+    ends = {name: value + of_these for name, value in found.sandwich.items()}
+    return {"simulated": {**ends, "n": found.sandwiched}} if ends and found.simulated else ends
+
+
+def _gaps(columns: dict[str, Tensor], constant: float | Tensor, numbers: dict[str, Any]) -> dict[str, Any]:
     """What is lost by the family of q, and what by the encoder."""
-    candidates = [name for name in LOG_LIKELIHOODS if name in columns]
-    if candidates[0] != "log_likelihood":
-        candidates.sort(key=lambda name: -columns[name].mean().item())
-    reference = candidates[0]
     local = columns["local_elbo"]
-    gaps = {"approximation_gap": columns[reference] - local, "amortization_gap": local - columns["elbo"]}
-    return {**_means({"local_elbo": local}, constant), **_means(gaps, 0.0), "gap_reference": reference}
+    reference, trusted = _reference(columns, numbers)
+    found = _means({name: columns[name] for name in ("local_elbo", "local_iwae") if name in columns}, constant)
+    if "local_k_hat" in columns:
+        found["local_k_hat_bad"] = _share_bad(columns["local_k_hat"])
+    gap = {"approximation_gap" if trusted else "approximation_gap_at_least": columns[reference] - local}
+    if not trusted:
+        found["approximation_gap"] = None
+    return {**found, **_means({**gap, "amortization_gap": local - columns["elbo"]}, 0.0), "gap_reference": reference}
+
+
+def _reference(columns: dict[str, Tensor], numbers: dict[str, Any]) -> tuple[str, bool]:
+    """The bound that stands for log p(x), and whether it can: the tightest of those to be trusted, if none is above it."""
+    candidates = [name for name in LOG_LIKELIHOODS if name in columns]
+    if candidates[0] == "log_likelihood":
+        return candidates[0], True
+    candidates.sort(key=lambda name: -columns[name].mean().item())
+    for name in (name for name in candidates if _trusted(name, columns, numbers)):
+        above = columns[candidates[0]] - columns[name]
+        if above.mean() <= BEYOND * above.std(correction=0) / math.sqrt(len(above)):
+            return name, True
+    return candidates[0], False
+
+
+def _trusted(name: str, columns: dict[str, Tensor], numbers: dict[str, Any]) -> bool:
+    """Whether a bound is near enough to log p(x) to count a gap from it."""
+    if name in K_HATS:
+        k_hat = columns.get(K_HATS[name])
+        return k_hat is not None and _share_bad(k_hat) <= MANY_BAD
+    sandwich, gap = numbers.get("simulated", numbers), (columns[name] - columns["local_elbo"]).mean().item()
+    return gap >= sandwich.get("bdmc_upper", 0.0) - sandwich.get("bdmc_lower", 0.0)
+
+
+def _share_bad(k_hat: Tensor) -> float:
+    """The share of the data whose weights are not to be trusted."""
+    return (k_hat > UNTRUSTED).double().mean().item()
 
 
 def _means(columns: dict[str, Tensor], constant: float | Tensor, *, errors: tuple[str, ...] | None = None) -> dict[str, Any]:

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import functools
 import math
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributions as td
+
+from ppl_vae.simplex import moved
 
 __all__ = ["dimensions", "marginals", "surgery"]
 
@@ -79,11 +82,12 @@ def surgery(q: Any, prior: Any, *, size: int | None = None, samples: int = 1) ->
     """
     (M,) = q.batch_shape
     each, each_prior = marginals(q), marginals(prior)
-    z = q.sample((samples,)).flatten(0, 1)
+    z = moved(q.sample((samples,)), lambda points: points.flatten(0, 1))
     own = torch.arange(M, device=z.device).repeat(samples)
     rows = max(1, ELEMENTS_AT_ONCE // (M * math.prod(q.event_shape)))
     parts = []
-    for draws, at in zip(z.split(rows), own.split(rows), strict=True):
+    for start in range(0, len(z), rows):
+        draws, at = moved(z, itemgetter(slice(start, start + rows))), own[start : start + rows]
         weights = _log_weights(at, M, size or M, draws)
         joint, single = _log_densities(q, each, draws)
         log_q = (joint + weights).logsumexp(1)
@@ -111,7 +115,7 @@ def _log_weights(own: Tensor, count: int, size: int, like: Tensor) -> Tensor:
 
 def _log_densities(q: Any, each: td.Distribution | None, draws: Tensor) -> tuple[Tensor, Tensor | None]:
     """Log q(z_i | x_j) ``(C, M)``, and of each dimension ``(C, M, K)``."""
-    z = draws.unsqueeze(1).expand(-1, *q.batch_shape, *q.event_shape)
+    z = moved(draws, lambda points: points.unsqueeze(1).expand(-1, *q.batch_shape, *q.event_shape))
     if each is None:
         return q.log_prob(z), None
     single = each.log_prob(z)

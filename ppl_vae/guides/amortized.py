@@ -52,7 +52,13 @@ class LabelledEncoder(nn.Module):
 
 
 class LatentGuide(PyroModule):
-    """A guide of one latent variable per datum: what of q is a datum's own, ``local``, and q given that, ``at``."""
+    """A guide of one latent variable per datum: what of q is a datum's own, ``local``, and q given that, ``at``.
+
+    Attributes:
+        foreign_passes: of networks, that the density of a draw of another q takes.
+    """
+
+    foreign_passes = 0
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()

@@ -113,6 +113,7 @@ class FlowGuide(RealGuide):
             MaskedNetwork(levels(K, layer), declared.context, declared.hidden, self.curve.size)
             for layer in range(declared.layers)
         )
+        self.foreign_passes = base.foreign_passes + sum(layer.levels for layer in self.layers)
 
     def unconstrained(self, *batch: Tensor) -> dist.Distribution:
         """The density of the flattened coordinates of z given x."""

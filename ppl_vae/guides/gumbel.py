@@ -14,16 +14,16 @@ from typing import Any, ClassVar
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
-from torch.distributions.transforms import ExpTransform
+from torch.distributions import constraints
 
 from ppl_vae.declaration import require
 from ppl_vae.guides.amortized import LatentGuide, encoder
 from ppl_vae.guides.base import Guide, Latent, check_latent
 from ppl_vae.guides.categorical import OneHotCodes
-from ppl_vae.guides.coordinates import Pushforward, innermost, standard_points, support
+from ppl_vae.guides.coordinates import POINTS, innermost, standard_points, support
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors.factorized_categorical import GroupedOneHot
+from ppl_vae.simplex import log_coordinates, of_logarithms
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedGumbel"]
@@ -38,7 +38,8 @@ class AmortizedGumbel(Guide):
     through the argmax; a lower temperature has less bias and more noise. Use the analytic KL with it: a sampled one loses the
     gradient through p(z).
 
-    With a prior on the simplex, draws are s itself and q is its exact density: gradients are unbiased too.
+    With a prior on the simplex, draws are s itself and q is its exact density: gradients are unbiased too. Draws keep log s,
+    which stays a number where s is an exact zero, as nearly all of it is at a temperature of 0.01.
 
     Args:
         temperature: of the relaxation.
@@ -114,9 +115,7 @@ class RelaxedGuide(LatentGuide):
     def at(self, *local: Tensor) -> dist.Distribution:
         """The density with these logits, on the simplex."""
         (logits,) = local
-        log_s = LogConcrete(logits.new_tensor(self.temperature), logits=logits)
-        s = Pushforward(log_s, [ExpTransform(cache_size=1)])
-        return s.to_event(self.leading)
+        return Concrete(self.temperature, logits).to_event(self.leading)
 
 
 class StraightThrough(dist.OneHotCategorical):
@@ -161,13 +160,58 @@ class StraightThroughGroups(GroupedOneHot):
         return self.codes.rsample(torch.Size(sample_shape)).flatten(-2)
 
 
-class LogConcrete(ExpRelaxedCategorical):
-    """Torch's density of log s, with fixed points for the mean of s."""
+class Concrete(dist.TorchDistribution):
+    r"""The density of s = softmax((l + g) / tau) for Gumbel noise g, by its first K - 1 coordinates.
+
+    .. math:: \log q(s) = \log \Gamma(K) + (K - 1) \log \tau + \sum_k (l_k - (\tau + 1) \log s_k)
+        - K \log \sum_k \exp(l_k - \tau \log s_k)
+
+    Maddison, Mnih and Teh 2017, "The concrete distribution". Only log s stands in it, and draws remember theirs.
+
+    Args:
+        temperature: tau.
+        logits: l ``(..., K)``.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.simplex
+    has_rsample = True
+
+    def __init__(self, temperature: float, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.temperature = temperature
+        self.logits = logits.log_softmax(-1)
+        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[s] by fixed points, ``(*batch, K)``."""
+        s, weights = self.points(POINTS)
+        return (weights.unsqueeze(-1) * s).sum(0)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Concrete:
+        """The same distribution over a larger batch."""
+        return Concrete(self.temperature, self.logits.expand(*batch_shape, -1), validate_args=False)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws ``(*sample_shape, *batch, K)`` that remember log s."""
+        logits = self.logits.expand(self._extended_shape(torch.Size(sample_shape)))
+        return self._point(-torch.empty_like(logits).exponential_().log())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density of points on the simplex ``(..., K)``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        K, log_s = self.event_shape[0], log_coordinates(value)
+        scores = self.logits - self.temperature * log_s
+        constant = math.lgamma(K) + (K - 1) * math.log(self.temperature)
+        return constant + (scores.log_softmax(-1) - log_s).sum(-1)
 
     def points(self, count: int) -> tuple[Tensor, Tensor]:
         """Fixed points ``(S, *batch, K)`` and their weights ``(S, *batch)``."""
         e = standard_points(self.event_shape[0], count).to(self.logits)
         gumbel = -(-torch.special.log_ndtr(e)).log()
         gumbel = gumbel.reshape(len(e), *(1 for _ in self.batch_shape), -1)
-        log_s = ((self.logits + gumbel) / self.temperature).log_softmax(-1)
-        return log_s, self.logits.new_full((len(e), *self.batch_shape), 1 / len(e))
+        return self._point(gumbel), self.logits.new_full((len(e), *self.batch_shape), 1 / len(e))
+
+    def _point(self, gumbel: Tensor) -> Tensor:
+        return of_logarithms(((self.logits + gumbel) / self.temperature).log_softmax(-1))

@@ -149,7 +149,7 @@ def compare(
     require(seeds >= 1 if isinstance(seeds, int) else len(seeds) > 0, "at least one seed", seeds)
     data = load_data(data)
     if isinstance(model, Model):
-        data = data.resolve(model.accepts)
+        data = model.resolve(data)
     data = data.to(choose_device(device))
     entries = [(method, guide) for method in methods for guide in _guides(model, method, guides)]
     names = [(short(method), short(guide)) for method, guide in entries]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,11 +33,12 @@ from ppl_vae.inference.fitted import ROWS_AT_ONCE, Fit, describe, weights
 from ppl_vae.inference.keeper import NOWHERE, Keeper, Nowhere
 from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Method, Remark, Row
-from ppl_vae.inference.progress import Progress, progress_bar
+from ppl_vae.inference.progress import Progress, passing_steps_to, progress_bar
 from ppl_vae.inference.same import fixed
 from ppl_vae.inference.state import fingerprint
 from ppl_vae.inference.svi import SVI
 from ppl_vae.inference.track import Track, tracking
+from ppl_vae.inference.without_latents import remark_if_far_below, without_latents
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
@@ -166,6 +169,8 @@ def watched(
             with evaluating(pair):
                 pair.model.fit_codes(pair.guide.posterior(x).mean for x in data.train.batches(ROWS_AT_ONCE))
         keeper.finish(weights(fit), fit.history)
+        fit = dataclasses.replace(fit, without_latents=without_latents(model, pair, data))
+    remark_if_far_below(model, method, fit.without_latents, data, fit.history)
     return fit
 
 
@@ -173,7 +178,7 @@ def _placed(model: Model | Callable, data: Data | DataSource | str | np.ndarray 
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
     if isinstance(model, Model):
-        data = data.resolve(model.accepts)
+        data = model.resolve(data)
     data = data.to(choose_device(device))
     if len(data.train) == 0:
         raise ValueError("expected at least one training datum, got none")
@@ -212,11 +217,15 @@ def _check_data(model: Model | Callable, pair: Pair, data: Data) -> None:
         if isinstance(model, Model) and not split.transform.binarize:  # whose draws are zeros and ones
             for raw in split.chunks():
                 model.check_values(split.transform(raw, torch.Generator(split.device).manual_seed(0)))
+    if isinstance(model, Model) and not data.train.transform.noisy:
+        highest = torch.stack([data.train.transform(raw).nan_to_num(nan=-math.inf).amax(0) for raw in data.train.chunks()])
+        if spare := model.spare(highest.amax(0)):
+            warnings.warn(spare, Remark, stacklevel=4)
     if labelled and (alone := _untaught(data)):
         warnings.warn(
             f"the model learns nothing of classes without a row of training data, and scores them all the same: {alone}",
             Remark,
-            stacklevel=2,
+            stacklevel=4,
         )
 
 
@@ -251,10 +260,11 @@ def _run(
             for see in after:
                 see(row)
 
+        told = passing_steps_to(report, tell)
         if method.length is None:
-            return method.run(pair, data, tell)
+            return method.run(pair, data, told)
         with keeper.listening():
-            return method.run(pair, data, tell, keeper)  # type: ignore[call-arg]
+            return method.run(pair, data, told, keeper)  # type: ignore[call-arg]
 
 
 def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:

@@ -22,9 +22,9 @@ from ppl_vae.data.matching import classes_matched
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate import AIS, Gaps, batches, evaluate, evaluating
 from ppl_vae.evaluate.disentanglement import disentanglement
-from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import assigned, cluster_scores, probe
+from ppl_vae.evaluate.remarks import remarks
 from ppl_vae.evaluate.rows import mean, observed_sum
 from ppl_vae.evaluate.samples import Features, sample_quality
 from ppl_vae.guides import (
@@ -42,8 +42,6 @@ from ppl_vae.types import SCORES, DataSpec, score_of
 __all__ = ["NOISE", "ROWS_AT_ONCE", "Fit", "describe", "weights"]
 
 ROWS_AT_ONCE = 1000
-MANY_SAMPLES = 1000  # so many are meant to find log p(x), and not only a bound
-MANY_BAD = 0.1  # the share of data with untrustworthy weights above which that is remarked on
 NOISE = ("dequantize", "binarize")
 
 
@@ -62,6 +60,8 @@ class Fit:
         spec: what the data look like.
         transform: from the source's data to what the model sees.
         history: a row per iteration.
+        without_latents: the most that the likelihood reaches on the training rows without z, in nats per datum, which a fit has
+            to beat; ``None`` where that is no measure, and of a fit that was loaded.
     """
 
     pair: Pair
@@ -72,6 +72,7 @@ class Fit:
     spec: DataSpec
     transform: Transform
     history: list[Row]
+    without_latents: float | None = None
 
     def __str__(self) -> str:
         last = self.history[-1] if self.history else {}
@@ -239,21 +240,16 @@ class Fit:
         for all rows or ``(B,)``, as for :meth:`classes`. Of data of which a part is its condition, the rest is scored.
 
         Dequantized data, data of discrete levels and images of bits or counts also get ``bits_per_dim``, of the tightest bound
-        there is and by the mean number of entries that a datum has. With 1000 samples or more a remark warns if the weights of
-        more than a tenth of the data are not to be trusted.
+        there is and by the mean number of entries that a datum has. Remarks tell of bounds that are not to be trusted: with
+        1000 samples or more if the weights of more than a tenth of the data are not, if annealing ends below the ELBO, and if
+        no bound is near enough to log p(x) to count a gap from it.
         """
         samples, limit = whole("samples", samples), None if limit is None else whole("limit", limit)
         split = self._split(data, y)
         with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
             numbers = evaluate(self.pair, split, samples=samples, gaps=gaps, ais=ais, limit=limit, seed=seed, progress=True)
-        if samples >= MANY_SAMPLES and numbers.get("k_hat_bad", 0.0) > MANY_BAD:
-            warnings.warn(
-                f"the importance weights of {100 * numbers['k_hat_bad']:.0f} % of the data are not to be trusted (Pareto k-hat "
-                f"above {UNTRUSTED}): iwae is a lower bound still, but may be loose, and its standard error does not show it; "
-                "use more samples, a richer guide, or ais",
-                Remark,
-                stacklevel=2,
-            )
+        for remark in remarks(numbers, samples=samples):
+            warnings.warn(remark, Remark, stacklevel=2)
         if bound := self._tightest(numbers):
             dimensions = mean(observed_sum(self.pair, split, torch.ones(())))
             numbers["bits_per_dim"] = -numbers[bound] / (math.log(2) * dimensions)
@@ -267,7 +263,8 @@ class Fit:
             return ""
         if "log_likelihood" in numbers:
             return "log_likelihood"
-        return max((name for name in ("elbo", "iwae", "ais") if name in numbers), key=lambda name: numbers[name], default="")
+        bounds = ("elbo", "iwae", "ais", "local_elbo", "local_iwae")
+        return max((name for name in bounds if name in numbers), key=lambda name: numbers[name], default="")
 
     def latents(
         self, data: Data | Split | Tensor, *, y: Classes | None = None, rows: int = 2000, samples: int = 1, seed: int = 0

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ppl_vae.inference.method import Row
 from ppl_vae.inference.same import differences
+from ppl_vae.inference.signals import ending_at_second
 from ppl_vae.inference.state import State, read_state, replaced, taking_over, write_state, write_tensors
 
 __all__ = ["NOWHERE", "STATE", "Interrupted", "Keeper", "Nowhere", "check_free", "held"]
@@ -189,7 +190,8 @@ class Keeper(Nowhere):
         for number in before:
             signal.signal(number, ask)
         try:
-            yield
+            with ending_at_second(list(before)):
+                yield
             if self.asked:
                 raise Interrupted(self.folder, self.asked)
         finally:

@@ -6,17 +6,25 @@ import abc
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.pair import Pair
 from ppl_vae.types import Remark
 
-__all__ = ["Method", "Remark", "Report", "Row", "Stopwatch"]
+__all__ = ["Method", "Remark", "Report", "Row", "Steps", "Stopwatch"]
 
 Row = dict[str, Any]
 Report = Callable[[Row], None]
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """A report that is also told how far an iteration is before there is a row of it."""
+
+    def step(self, taken: int, of: int, seconds: float) -> None:
+        """So many of the steps of the iteration in progress are taken; the fit took so many seconds until now."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,12 +77,18 @@ class Stopwatch:
 
     def __init__(self, report: Report, already: float = 0.0) -> None:
         self._report = report
+        self._listens = report if isinstance(report, Steps) else None
         self._began = time.perf_counter() - already
 
     @property
     def seconds(self) -> float:
         """Seconds worked so far."""
         return time.perf_counter() - self._began
+
+    def step(self, taken: int, of: int) -> None:
+        """Tell how far the iteration in progress is, if that is listened to."""
+        if self._listens is not None:
+            self._listens.step(taken, of, self.seconds)
 
     def report(self, row: Row) -> None:
         """Pass a row on, off the clock."""

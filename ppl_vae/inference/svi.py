@@ -14,6 +14,7 @@ from ppl_vae.capture import Compile
 from ppl_vae.data import Data, Split
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import batches
+from ppl_vae.guides.amortized import LatentGuide
 from ppl_vae.inference.em import Rows
 from ppl_vae.inference.guard import OnNonFinite
 from ppl_vae.inference.keeper import NOWHERE, Nowhere
@@ -23,9 +24,11 @@ from ppl_vae.inference.objectives import ELBO, Objective
 from ppl_vae.inference.optimizers import OPTIMIZERS
 from ppl_vae.inference.training import SCHEDULES, Training
 from ppl_vae.pair import Pair
+from ppl_vae.priors.posteriors import PosteriorMixture
 
 __all__ = ["SVI"]
 
+MOST_PASSES = 4_000_000  # of a flow's networks in a step: some ten seconds
 LOOKED_AT, ELEMENTS = 10_000, 2**23  # rows that networks are centred on, fewer where they are large
 
 
@@ -125,12 +128,28 @@ class SVI(Method):
             raise ValueError(
                 "SVI needs complete data: fill missing entries or drop those rows, or fit by EM, which sums them out"
             )
+        self._check_passes(pair, data)
         if self.objective.ramp > self.epochs:
             warnings.warn(
                 f"the warm-up of {self.objective.ramp:g} epochs does not end within the {self.epochs} epochs of the fit: "
                 "shorten it, or raise epochs",
                 Remark,
                 stacklevel=3,
+            )
+
+    def _check_passes(self, pair: Pair, data: Data) -> None:
+        """Raise ``ValueError`` if each step would invert a flow for all posteriors that the prior is made of."""
+        prior, guide = getattr(pair.model, "prior", None), pair.guide
+        if not (isinstance(prior, PosteriorMixture) and isinstance(guide, LatentGuide)):
+            return
+        draws = min(self.batch_size, len(data.train)) * self.objective.draws
+        if (passes := draws * prior.densities * guide.foreign_passes) > MOST_PASSES:
+            raise ValueError(
+                f"this prior asks each of the {draws} draws of a step for its density under {prior.densities} posteriors of a "
+                f"flow, which is inverted for it by {guide.foreign_passes} passes of its networks: {passes:.3g} passes a step, "
+                f"at most {MOST_PASSES:.3g} are taken. Use a guide whose density is known everywhere (AmortizedNormal, also "
+                "with covariance='full', or AmortizedMixture), or a prior that does not ask it (AutoregressiveFlow); with this "
+                "pair fewer components, samples or rows of a batch, or transform='coupling'"
             )
 
 

@@ -61,8 +61,8 @@ class Training:
         self.method, self.pair, self.data, self.clock, self.keeper = method, pair, data, clock, keeper
         kept = keeper.kept
         device = data.train.device
-        per_epoch = math.ceil(len(data.train) / method.batch_size)
-        self.objective = method.objective.build(pair, per_epoch).to(device)
+        self.per_epoch = math.ceil(len(data.train) / method.batch_size)
+        self.objective = method.objective.build(pair, self.per_epoch).to(device)
         self.constant = log_jacobian(pair, data.train)
         self.modules = nn.ModuleDict({"pair": pair, "transform": data.train.transform, "objective": self.objective})
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
@@ -253,6 +253,7 @@ class Training:
         self.guard.begin()
         for block, rows in islice(self._batches(), self.taken, None):
             self.guard.step(block, rows)
+            self.clock.step(self.taken, self.per_epoch)
             if self.keeper.wants():
                 self.guard.look()
                 self.keeper.keep(self.state())

@@ -56,6 +56,19 @@ class Likelihood(Declaration, abc.ABC):
         """Whether entries may be missing (NaN)."""
         return False
 
+    @property
+    def unit_free(self) -> bool:
+        """Whether a shift and a scale of the data are answered by another location and scale that are learned."""
+        return False
+
+    def free_units(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """Which elements ``(*event)`` are to be standardized by themselves since others cannot be; else ``None``."""
+        return None
+
+    def spare(self, highest: Tensor) -> str:
+        """What of it data with these highest values ``(*event)`` leave unused, and the remedy; empty if nothing."""
+        return ""
+
     @abc.abstractmethod
     def build(self, event_shape: tuple[int, ...]) -> nn.Module:
         """A module that maps features ``(..., P, *event_shape)`` to a distribution with that event shape.

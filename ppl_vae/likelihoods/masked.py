@@ -55,6 +55,11 @@ class Masked(Likelihood):
         return self.likelihood.features
 
     @property
+    def unit_free(self) -> bool:
+        """As the inner likelihood."""
+        return self.likelihood.unit_free
+
+    @property
     def missing(self) -> bool:
         """Entries may be missing."""
         return True

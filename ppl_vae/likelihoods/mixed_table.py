@@ -13,7 +13,9 @@ from torch.distributions import constraints
 
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.likelihoods.base import Likelihood, central
+from ppl_vae.likelihoods.categorical import Levels
 from ppl_vae.likelihoods.gaussian import Gaussian
+from ppl_vae.likelihoods.masked import Masked
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["ColumnConstraint", "ColumnDistribution", "ColumnGroup", "MixedTable"]
@@ -52,6 +54,10 @@ class MixedTable(Likelihood):
     levels - 1. The kind of the data is that of the whole table, mostly ``real``; what stands in each column is checked value by
     value. The decoder gives every column as many features as the largest group needs; a group uses the first of them.
 
+    Columns may come in their natural units: those of groups with a location and a learned scale are standardized one by one,
+    unless the data say how they are scaled themselves, and every number keeps the unit of the source. The decoder starts at the
+    features under which the training rows are likeliest without z.
+
     Args:
         groups: the columns and their likelihoods; together they take every column once.
 
@@ -87,6 +93,26 @@ class MixedTable(Likelihood):
         """Whether entries of some columns may be missing."""
         return any(group.likelihood.missing for group in self.groups)
 
+    def free_units(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """The columns of groups with a location and a learned scale."""
+        free = torch.zeros(math.prod(event_shape), dtype=torch.bool)
+        for group, columns in zip(self.groups, self._columns(len(free)), strict=True):
+            free[list(columns)] = group.likelihood.unit_free
+        return free.reshape(event_shape)
+
+    def spare(self, highest: Tensor) -> str:
+        """Levels of categories that no row has: every column gets as many features as the largest group."""
+        found = []
+        for group, columns in zip(self.groups, self._columns(highest.numel()), strict=True):
+            levels = int(highest.flatten()[list(columns)].nan_to_num(0.0).max()) + 1
+            inner = group.likelihood.likelihood if isinstance(group.likelihood, Masked) else group.likelihood
+            if isinstance(inner, Levels) and inner.levels > 2 * max(levels, 2):
+                found.append(
+                    f"columns {_text(columns)} hold codes up to {levels - 1}, and {type(inner).__name__} has {inner.levels} "
+                    f"levels, for which the decoder learns features: declare levels={max(levels, 2)}"
+                )
+        return "; ".join(found)
+
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are categorical as a whole, or the groups do not take every column once."""
         super().check(spec)
@@ -120,6 +146,8 @@ class MixedTable(Likelihood):
 
 class MixedTableModule(nn.Module):
     """Features of all columns to the distribution of a row."""
+
+    starts_at_data = True
 
     order: Tensor
 

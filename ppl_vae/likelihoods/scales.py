@@ -42,6 +42,11 @@ class LocationScale(Likelihood, abc.ABC):
         """The location of each element, and its scale when amortized."""
         return 2 if self.scale == "amortized" else 1
 
+    @property
+    def unit_free(self) -> bool:
+        """A learned scale is; a fixed one is in the units of the data."""
+        return self.scale != "fixed"
+
     @abc.abstractmethod
     def family(self) -> Family:
         """The map from location and scale to the distribution of an element; a module if it has parameters of its own."""

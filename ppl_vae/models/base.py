@@ -9,11 +9,13 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration
+from ppl_vae.likelihoods import Gaussian, Likelihood, Masked
 from ppl_vae.priors import Prior
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["Model", "PosteriorFamily"]
+__all__ = ["Model", "PosteriorFamily", "independent_columns"]
 
 PosteriorFamily = Literal["unknown", "linear", "discrete", "point", "projection"]
 
@@ -26,9 +28,11 @@ class Model(Declaration, abc.ABC):
         posterior_family: what is known of p(z | x): ``unknown``, ``linear`` (normal with a mean linear in x) or ``discrete``;
             or, of models without p(z), that codes are the ``point`` of an encoder or a ``projection`` that the model knows.
             Methods choose their default guide by it.
+        relative_floor: whether ``floor`` is a share of the columns' standard deviation.
     """
 
     posterior_family: ClassVar[PosteriorFamily] = "unknown"
+    relative_floor: ClassVar[bool] = False
 
     @property
     def parameter_priors(self) -> Mapping[str, Prior]:
@@ -47,6 +51,22 @@ class Model(Declaration, abc.ABC):
     def check_values(self, x: Tensor) -> None:
         """Raise ``ValueError`` if data x ``(n, *event)``, as the model sees them, leave its support; called before a fit."""
 
+    def spare(self, highest: Tensor) -> str:
+        """What of it data with these highest values ``(*event)`` leave unused, and the remedy; empty if nothing."""
+        return ""
+
+    def free_units(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """Which elements ``(*event)`` of data may come in any units, because only some can be standardized; else ``None``."""
+        return None
+
+    def resolve(self, data: Data) -> Data:
+        """The data as this model takes them, where their source leaves that open."""
+        return data.resolve(self.accepts, self.free_units(data.spec.event_shape))
+
+    def without_latents(self, spec: DataSpec) -> Likelihood | None:
+        """The likelihood that is left without the latent variable, the same for all data; ``None`` where there is no such."""
+        return None
+
     @abc.abstractmethod
     def build(self, spec: DataSpec) -> nn.Module:
         """The Pyro program: a module that is called with a batch ``x (B, *event)``."""
@@ -57,3 +77,9 @@ class Model(Declaration, abc.ABC):
 
     def __str__(self) -> str:
         return self.story()
+
+
+def independent_columns(spec: DataSpec, *, floor: float) -> Likelihood:
+    """A normal density of each element by itself: what Gaussian models are without latent variables."""
+    columns = Gaussian(scale="per_feature", value=max(0.5, 2 * floor), floor=floor)
+    return Masked(likelihood=columns) if spec.missing else columns

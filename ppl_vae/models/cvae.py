@@ -74,6 +74,10 @@ class CVAE(VAE):
         known = self.condition.known(tuple(x.shape[1:]))
         super().check_values(x if known is None else x.masked_fill(known.to(x.device), self.likelihood.filler))
 
+    def without_latents(self, spec: DataSpec) -> None:
+        """Nothing that compares: what is left knows the condition."""
+        return
+
     def build(self, spec: DataSpec) -> ConditionalModel:
         """The Pyro program for data of this shape and number.
 

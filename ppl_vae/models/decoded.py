@@ -41,3 +41,15 @@ class Decoded(Model, abc.ABC):
     def check_values(self, x: Tensor) -> None:
         """Raise ``ValueError`` if data x ``(n, *event)`` do not lie in the likelihood's support."""
         self.likelihood.check_values(x)
+
+    def spare(self, highest: Tensor) -> str:
+        """What of the likelihood is unused."""
+        return self.likelihood.spare(highest)
+
+    def free_units(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """Those that the likelihood leaves free."""
+        return self.likelihood.free_units(event_shape)
+
+    def without_latents(self, spec: DataSpec) -> Likelihood | None:
+        """The likelihood."""
+        return self.likelihood

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.em import Problem, covariances, floors, mixture, mixture_missing, mixture_start, moments
 from ppl_vae.em.distances import squared_distances
-from ppl_vae.models.base import Model
+from ppl_vae.likelihoods import Likelihood
+from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.pair import data_plate
 from ppl_vae.priors import Prior
@@ -62,6 +63,7 @@ class GMM(Model):
     """
 
     posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "discrete"
+    relative_floor: ClassVar[bool] = True
 
     components: int = 10
     covariance: Literal["full", "tied", "diagonal", "spherical"] = "full"
@@ -97,6 +99,10 @@ class GMM(Model):
         if spec.kind not in self.accepts:
             raise ValueError(f"GMM is a model of numbers, but these data are {spec.kind}")
         check_complete(spec, self.parameter_priors)
+
+    def without_latents(self, spec: DataSpec) -> Likelihood:
+        """Independent normal columns."""
+        return independent_columns(spec, floor=self.floor)
 
     def build(self, spec: DataSpec) -> Any:
         """The Pyro program for data of this shape and number."""

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.em import Problem, Squarem, floors, linear_gaussian, missing, moments, posterior, profile, rotations
 from ppl_vae.em.driver import Step
-from ppl_vae.likelihoods import Gaussian
+from ppl_vae.likelihoods import Gaussian, Likelihood
 from ppl_vae.likelihoods.noise import NoiseScale
-from ppl_vae.models.base import Model
+from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianFactorModel, check_complete, check_priors
 from ppl_vae.models.vae import LatentModel
 from ppl_vae.nn.base import Flattened
@@ -41,6 +41,7 @@ class _LinearGaussian(Model, abc.ABC):
     """What factor analysis and PPCA share."""
 
     posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "linear"
+    relative_floor: ClassVar[bool] = True
 
     latent_dim: int = 8
     prior: Prior = StandardNormal()
@@ -73,6 +74,10 @@ class _LinearGaussian(Model, abc.ABC):
         limit = math.prod(spec.event_shape) - self.isotropic
         if self.latent_dim > limit:
             raise ValueError(f"expected at most {limit} factors for data of shape {spec.event_shape}, got {self.latent_dim}")
+
+    def without_latents(self, spec: DataSpec) -> Likelihood:
+        """Independent normal columns."""
+        return independent_columns(spec, floor=self.floor)
 
     def build(self, spec: DataSpec) -> LinearGaussianModel:
         """The Pyro program for data of this shape and number."""

@@ -125,20 +125,23 @@ class LatentModel(PyroModule):
     def centre_on(self, x: Tensor) -> None:
         """Let the decoder, if it can, start at the features under which data x ``(N, *event)`` are likeliest without z.
 
-        Only where an element has one feature, a location: a scale would start tiny for elements that hardly vary.
+        Only where an element has one feature, a location, for a scale would start tiny for elements that hardly vary; or where
+        the likelihood says that all its features may, since its elements are on one scale.
         """
-        if hasattr(self.decoder, "start_at") and self.decoder.out_shape[0] == 1:
+        starts = getattr(self.likelihood, "starts_at_data", False)
+        if hasattr(self.decoder, "start_at") and (starts or self.decoder.out_shape[0] == 1):
             rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
-            self.decoder.start_at(likeliest_features(self.likelihood, x[:: math.ceil(len(x) / rows)]))
+            features = self.decoder.out_shape[0]
+            self.decoder.start_at(likeliest_features(self.likelihood, x[:: math.ceil(len(x) / rows)], features))
 
 
 @torch.enable_grad()
-def likeliest_features(likelihood: Any, x: Tensor) -> Tensor:
-    """The features h ``(1, *event)``, alike for all data x ``(N, *event)``, with about the highest log p(x | h).
+def likeliest_features(likelihood: Any, x: Tensor, features: int) -> Tensor:
+    """The features h ``(P, *event)``, alike for all data x ``(N, *event)``, with about the highest log p(x | h).
 
     Climbed by a bounded number of steps of a bounded length, so that of an element that never varies they stay finite.
     """
-    h = x.new_zeros(1, *x.shape[1:]).requires_grad_()
+    h = x.new_zeros(features, *x.shape[1:]).requires_grad_()
     climb = torch.optim.Adam([h], maximize=True)
     for step in range(STEPS):
         climb.param_groups[0]["lr"] = STEP * (1 - step / STEPS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,17 @@ from ppl_vae.types import DataSpec
 
 __all__ = ["Shown", "encoder", "standardized"]
 
+WIDE = 10.0  # a standard deviation beyond which numbers are not of order one
+
 
 def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.Module:
     """A network of the data: from x ``(..., *event)`` as the model sees it to ``(..., *out_shape)``.
 
     It is shown log(1 + x) of counts, as in Lopez et al. 2018, "Deep generative modeling for single-cell transcriptomics", and
     levels mapped onto [-1, 1]; of all data their difference from the mean of the training data (LeCun et al. 1998, "Efficient
-    backprop"), once :meth:`Shown.centre_on` was told it; and zeros for missing entries, as in Nazabal et al. 2020, "Handling
-    incomplete heterogeneous data using VAEs", and Mattei and Frellsen 2019, "MIWAE".
+    backprop"), once :meth:`Shown.centre_on` was told it, and of real numbers that vary by more than 10 that difference in
+    standard deviations; and zeros for missing entries, as in Nazabal et al. 2020, "Handling incomplete heterogeneous data using
+    VAEs", and Mattei and Frellsen 2019, "MIWAE".
 
     Args:
         network: the network's declaration.
@@ -44,7 +48,7 @@ def standardized(spec: DataSpec, *, centred: bool = False) -> Shown:
     if spec.kind == "categorical" and spec.levels is not None:
         layers.append(Levels(spec.levels))
     if centred:
-        layers.append(Centred(spec.event_shape))
+        layers.append(Narrowed(spec.event_shape) if spec.kind == "real" else Centred(spec.event_shape))
     if spec.missing:
         layers.append(ZeroForMissing())
     return Shown(*layers)
@@ -57,7 +61,7 @@ class Shown(nn.Sequential):
         """Put the centre, where there is one, at the mean of x ``(N, *event)``, missing entries left out."""
         for layer in self:
             if isinstance(layer, Centred):
-                layer.loc.copy_(x.nanmean(0).nan_to_num(0.0))
+                layer.see(x)
                 return
             x = layer(x)
 
@@ -71,9 +75,37 @@ class Centred(nn.Module):
         super().__init__()
         self.register_buffer("loc", torch.zeros(event_shape))
 
+    def see(self, x: Tensor) -> None:
+        """Put the centre at the mean of x ``(N, *event)``."""
+        self.loc.copy_(x.nanmean(0).nan_to_num(0.0))
+
     def forward(self, x: Tensor) -> Tensor:
         """Shift x ``(..., *event)``."""
         return x - self.loc
+
+
+class Narrowed(Centred):
+    """Numbers of any unit: those that vary by more than 10, such as counts in a table, also by their deviation."""
+
+    scale: Tensor
+
+    def __init__(self, event_shape: tuple[int, ...]) -> None:
+        super().__init__(event_shape)
+        self.register_buffer("scale", torch.ones(event_shape))
+
+    def see(self, x: Tensor) -> None:
+        """Find centre and scale in x ``(N, *event)``."""
+        super().see(x)
+        deviation = (x - self.loc).square().nanmean(0).nan_to_num(0.0).sqrt()
+        self.scale.copy_(torch.where(deviation > WIDE, deviation, 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shift x ``(..., *event)``, and narrow what is wide."""
+        return (x - self.loc) / self.scale
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *where: Any) -> None:
+        state_dict.setdefault(f"{prefix}scale", torch.ones_like(self.scale))  # runs of before there was one
+        super()._load_from_state_dict(state_dict, prefix, *where)
 
 
 class LogCounts(nn.Module):

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppl_vae.plots.canvas import NATS, new_figure
-from ppl_vae.types import SCORES, score_of
+from ppl_vae.types import SCORES, pass_name, score_of
 
 __all__ = ["learning_curve", "tracked"]
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """The objective and its two halves against the epoch, in nats per datum.
+    """The objective and its two halves against the epoch, or the iteration of EM, in nats per datum.
 
     Left: training and validation ELBO, and the objective where it is not the ELBO; of points in place of posteriors, which have
     no ELBO, log p(x, z) or the reconstruction. Right:
@@ -70,7 +70,7 @@ def tracked(history: Sequence[Mapping[str, Any]]) -> Figure | None:
         ax = figure.add_subplot(math.ceil(len(names) / columns), columns, place + 1)
         rows = [row for row in history if row.get(name) is not None]
         ax.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker="." if len(rows) <= 30 else "")
-        ax.set(xlabel="epoch", title=name.removeprefix("valid_").replace("_", " "))
+        ax.set(xlabel=pass_name(history), title=name.removeprefix("valid_").replace("_", " "))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         ax.ticklabel_format(axis="y", useOffset=False)
         ax.grid(alpha=0.3)
@@ -97,7 +97,7 @@ def _curves(ax: Axes, history: Sequence[Mapping[str, Any]], names: Sequence[str]
     if values:
         margin = 0.05 * (max(values) - min(values)) or 0.05 * abs(values[0]) or 1.0
         ax.set_ylim(min(values) - margin, max(values) + margin)
-    ax.set(xlabel="epoch", ylabel=NATS)
+    ax.set(xlabel=pass_name(history), ylabel=NATS)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.ticklabel_format(axis="y", useOffset=False)
     ax.grid(alpha=0.3)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior, Support
+from ppl_vae.simplex import log_coordinates, remembered
 
-__all__ = ["Dirichlet"]
+__all__ = ["Dirichlet", "LogDirichlet"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,4 +68,18 @@ class DirichletModule(nn.Module):
 
     def forward(self) -> dist.Distribution:
         """p(pi)."""
-        return dist.Dirichlet(self.concentration).to_event(self.concentration.dim() - 1)
+        return LogDirichlet(self.concentration).to_event(self.concentration.dim() - 1)
+
+
+class LogDirichlet(dist.Dirichlet):
+    """Pyro's, whose density reads the logarithms that points on the simplex remember; an entry of zero has no gradient."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density of points ``(..., K)``, by their first K - 1 coordinates."""
+        if self._validate_args:
+            self._validate_sample(value)
+        a = self.concentration
+        terms = (a - 1) * log_coordinates(value)
+        if remembered(value) is None:  # an entry of zero is one, and not what underflowed
+            terms = torch.where((value > 0) | (a == 1), terms, (1 - a) * math.inf)
+        return terms.sum(-1) + torch.lgamma(a.sum(-1)) - torch.lgamma(a).sum(-1)

@@ -13,6 +13,7 @@ from torch.distributions import Transform, constraints
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Support
 from ppl_vae.priors.values import LocationScale, as_text
+from ppl_vae.simplex import log_coordinates, of_logarithms
 
 __all__ = ["LogRatios", "LogisticNormal"]
 
@@ -69,10 +70,10 @@ class LogRatios(Transform):
         return hash(LogRatios)
 
     def _call(self, x: Tensor) -> Tensor:
-        return torch.nn.functional.pad(x, (0, 1)).softmax(-1)
+        return of_logarithms(torch.nn.functional.pad(x, (0, 1)).log_softmax(-1))
 
     def _inverse(self, y: Tensor) -> Tensor:
-        log = y.clamp_min(torch.finfo(y.dtype).tiny).log()  # an entry that underflowed to zero stays finite
+        log = log_coordinates(y)
         return log[..., :-1] - log[..., -1:]
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:

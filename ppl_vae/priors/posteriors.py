@@ -76,6 +76,11 @@ class PosteriorMixture(nn.Module, abc.ABC):
         """All of the real space; guides are built by it before there is a p(z)."""
         return constraints.independent(constraints.real, len(self.shape))
 
+    @property
+    def densities(self) -> int:
+        """Of how many of the guide's posteriors p(z) asks the density at a draw of another."""
+        return 0
+
     @abc.abstractmethod
     def create(self, spec: DataSpec) -> None:
         """Make what has the data's shape, filled with noise."""

@@ -76,6 +76,11 @@ class VampModule(PosteriorMixture):
             self.register_buffer("logits", logits, persistent=False)
         self.register_parameter("pseudo_inputs", None)
 
+    @property
+    def densities(self) -> int:
+        """All C."""
+        return len(self.logits)
+
     def create(self, spec: DataSpec) -> None:
         """Pseudo-inputs of the data's shape and range."""
         self.low, self.high = value_range(spec)

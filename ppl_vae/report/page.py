@@ -19,8 +19,8 @@ from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
 from ppl_vae.report.words import METRICS, PICTURES, number, with_error
 from ppl_vae.runs import EVALUATION, PARTS
-from ppl_vae.text import MIB, as_line, denied, from_json, from_yaml, inside, read_text
-from ppl_vae.types import score_of
+from ppl_vae.text import MIB, as_line, denied, from_json, from_yaml, inside, is_number, read_text
+from ppl_vae.types import pass_name, score_of
 
 __all__ = ["report"]
 
@@ -178,6 +178,8 @@ def _numbers(metrics: Mapping[str, Any]) -> list[Markup]:
     labels = [METRICS.get(name, (name, ""))[0] for name in names]
     rows = ([label, *(with_error(n, name) for n in splits.values())] for label, name in zip(labels, names, strict=True))
     unit = f"In {metrics.get('unit', 'nats per datum')}; ± is the standard error over the data."
+    if is_number(best := metrics.get("without_latents")):
+        unit += f" Without latent variables the likelihood reaches {number(best)} on the training data."
     words = [(METRICS[name]) for name in names if name in METRICS]
     meaning = tag("dl", *(joined((tag("dt", label), tag("dd", what))) for label, what in words), class_="words")
     return [table(unit, ["", *splits], rows), tag("details", tag("summary", "What the numbers mean"), meaning)]
@@ -217,7 +219,7 @@ def _training(pictures: Mapping[str, bytes], history: Sequence[Mapping[str, Any]
     chosen = [*history[::step], *([history[-1]] if (len(history) - 1) % step else [])]
     rows = ([number(row.get("epoch")), *(number(row.get(name)) for name in names)] for row in chosen)
     shown = f"{len(chosen)} of {len(history)} rows of the history" if step > 1 else f"All {len(history)} rows of the history"
-    whole = tag("details", tag("summary", shown), table(f"{shown}, in nats per datum", ["epoch", *names], rows))
+    whole = tag("details", tag("summary", shown), table(f"{shown}, in nats per datum", [pass_name(history), *names], rows))
     return [*_figures({name: pictures[name] for name in CURVES if name in pictures}, history), whole]
 
 
@@ -242,7 +244,7 @@ def _course(history: Sequence[Mapping[str, Any]]) -> str:
     score = score_of(history[-1])
     name = f"valid_{score}" if f"valid_{score}" in history[-1] else score
     first, last = (number(row.get(name)) for row in (history[0], history[-1]))
-    return f" The {name.replace('_', ' ')} goes from {first} to {last} nats per datum in {len(history)} epochs."
+    return f" The {name.replace('_', ' ')} goes from {first} to {last} nats per datum in {len(history)} {pass_name(history)}s."
 
 
 def _pictures(run: Path) -> dict[str, bytes]:

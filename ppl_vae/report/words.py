@@ -19,10 +19,16 @@ METRICS = {
     "k_hat_bad": ("untrustworthy weights", "The share of data whose importance weights have a Pareto k-hat above 0.7."),
     "log_joint": ("log p(x, z)", "At the point that stands in place of a posterior; no bound on log p(x)."),
     "local_elbo": ("ELBO of the best q", "Of the best q of the guide's family for each datum."),
+    "local_iwae": ("bound of the best q", "The importance-weighted bound of the best q of the guide's family for each datum."),
+    "local_k_hat_bad": ("untrustworthy weights of the best q", "The share of data whose weights have a k-hat above 0.7."),
     "reconstruction": ("reconstruction", "E_q[log p(x | z)], summed over the elements of a datum."),
     "kl": ("KL", "KL(q(z | x) || p(z)), what the code of a datum costs."),
     "gap": ("gap", "log-likelihood - ELBO."),
     "approximation_gap": ("approximation gap", "What the best q of the guide's family for each datum still lacks."),
+    "approximation_gap_at_least": (
+        "approximation gap, at least",
+        "What the best q lacks at the least, where no bound is near enough to log p(x) to tell the gap.",
+    ),
     "amortization_gap": ("amortization gap", "What is lost since one network gives every q."),
     "gap_reference": ("gaps counted from", "The bound, or log p(x) itself, that the gaps are the distance from."),
     "bits_per_dim": ("bits per dimension", "The bound in bits per element of a datum. Lower is better."),
@@ -48,8 +54,8 @@ METRICS = {
 """A label and its meaning."""
 
 PICTURES = {
-    "learning_curve": "Objective, ELBO, reconstruction and KL against the epoch.",
-    "tracked": "Numbers tracked on the validation data, against the epoch.",
+    "learning_curve": "Objective, ELBO, reconstruction and KL as the fit went on.",
+    "tracked": "Numbers tracked on the validation data, as the fit went on.",
     "data": "Data.",
     "reconstructions": "Data and their reconstructions.",
     "samples": "New data from the model: draws, or of images the means of p(x | z).",

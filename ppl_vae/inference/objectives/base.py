@@ -35,6 +35,11 @@ class Objective(Declaration, abc.ABC):
         """Epochs until what is climbed no longer changes."""
         return 0.0
 
+    @property
+    def draws(self) -> int:
+        """S, samples of the latent variables of each datum in a step."""
+        return int(getattr(self, "samples", getattr(self, "particles", 1)))
+
     @abc.abstractmethod
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """A module called with a batch that returns an :class:`Estimate`.

@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.evaluate.bounds import per_datum, sample_sites, traces
 from ppl_vae.inference.objectives.pyro_elbo import in_data_plate
 from ppl_vae.pair import Pair, Plates
+from ppl_vae.simplex import of_logarithms, remembered
 
 __all__ = ["Draws", "draw", "every", "not_reparameterized"]
 
@@ -23,8 +24,8 @@ class Draws(NamedTuple):
     Attributes:
         plates: of the programs.
         model, guide: their traces.
-        values: the draws that were cut off, as they were drawn, by site.
-        leaves: the same numbers as the programs saw them, without a history.
+        values: the draws that were cut off, as they were drawn, by site; of points that remember them, the logarithms.
+        leaves: the same numbers without a history, which what the programs saw is made of.
     """
 
     plates: Plates
@@ -106,6 +107,8 @@ class _Cut(Messenger):
         name = msg["name"]
         if msg["is_observed"] or name in self.leaves or site_is_subsample(msg) or not self.cut(msg["fn"]):
             return
-        self.values[name] = msg["value"]
-        leaf = msg["value"].detach()
-        msg["value"] = self.leaves[name] = leaf.requires_grad_() if leaf.is_floating_point() else leaf
+        log = remembered(msg["value"])
+        self.values[name] = msg["value"] if log is None else log
+        leaf = self.values[name].detach()
+        self.leaves[name] = leaf.requires_grad_() if leaf.is_floating_point() else leaf
+        msg["value"] = leaf if log is None else of_logarithms(leaf)

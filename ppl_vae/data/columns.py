@@ -1,0 +1,41 @@
+"""Columns of a table brought to one scale, each by itself, where a model is free to choose their units."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data.summary import summarized
+from ppl_vae.data.transform import Transform
+
+if TYPE_CHECKING:
+    from ppl_vae.data.split import Data
+
+__all__ = ["scaled_columns"]
+
+
+def scaled_columns(data: Data, free: Tensor) -> Data:
+    """Data whose columns where ``free (*event)`` is true have mean 0 and standard deviation 1 over the training rows.
+
+    Where the source says itself how it is scaled, and where it was scaled already, it stays as it is.
+    """
+    if data.source.scale != "auto" or data.spec.kind == "binary" or not _plain(data.train.transform) or not bool(free.any()):
+        return data
+    moments = summarized([data.train.raw], top=1, moments=True).moments
+    scale = moments.variance.sqrt()
+    # A constant's spread is rounding error, which must not be blown up to 1.
+    constant = scale <= torch.finfo(torch.float32).eps * moments.mean.abs()
+    loc, scale = torch.where(free, moments.mean, 0.0), torch.where(free & ~constant, scale, 1.0)
+    before = data.train.transform
+    transform = Transform(before.event_shape, loc, scale).to(before.loc)
+    train, valid, test = (split.under(transform) for split in (data.train, data.valid, data.test))
+    spec = dataclasses.replace(data.spec, kind="real", levels=None)
+    return dataclasses.replace(data, spec=spec, train=train, valid=valid, test=test)
+
+
+def _plain(transform: Transform) -> bool:
+    """Whether a model sees the source's own values."""
+    return not transform.noisy and bool((transform.loc == 0).all() and (transform.scale == 1).all())

@@ -1,0 +1,58 @@
+"""Signals that cannot wait: Python hears of one at the end of what torch does, which may take minutes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+__all__ = ["ending_at_second"]
+
+PATIENCE = 2.0  # seconds that a step may take to end before somebody who asked for it is told
+GRACE = 0.5  # seconds in which a second signal may end it the gentle way
+WAITING = "ppl-vae: note: it stops at the end of this step, which takes a while; a second signal ends it at once\n"
+
+
+@contextlib.contextmanager
+def ending_at_second(numbers: list[int]) -> Iterator[None]:
+    """A context that a second signal of these numbers ends with its process, even from the middle of a long operation.
+
+    The first is left to its handler. Where another already listens to signals as they come, as an event loop does, it stays so.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    if before != -1:
+        signal.set_wakeup_fd(before)
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(reader, numbers, over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        if before == -1:
+            signal.set_wakeup_fd(-1)
+        writer.close()
+
+
+def _watch(reader: socket.socket, numbers: list[int], over: threading.Event) -> None:
+    """Read the numbers of signals as they arrive, which the interpreter writes at once."""
+    heard = 0
+    with reader:
+        while received := reader.recv(16):
+            for number in (number for number in received if number in numbers):
+                heard += 1
+                threading.Thread(target=_after, args=(heard, number, over), daemon=True).start()
+
+
+def _after(heard: int, number: int, over: threading.Event) -> None:
+    """If the first signal, or a second, is not followed soon: say so, or end the process."""
+    if over.wait(PATIENCE if heard == 1 else GRACE):
+        return
+    if heard == 1:
+        os.write(2, WAITING.encode())
+    else:
+        os._exit(128 + number)
