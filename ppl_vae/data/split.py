@@ -155,6 +155,12 @@ class Split:
         """
         return self.transform(self.x, generator)
 
+    def numbers(self) -> Split:
+        """The same rows of events of shape ``(1,)`` as numbers, ``(N,)``."""
+        if isinstance(self.raw, Stream) or self.event_shape != (1,):
+            return self
+        return Split(self.raw.squeeze(1), self.y, self.transform.of_numbers())
+
     def under(self, transform: Transform) -> Split:
         """The same rows, shown to the model by another transform."""
         return Split(self.raw, self.y, transform)
@@ -197,6 +203,8 @@ class Data:
         train: rows to fit to; any noise is drawn anew at every visit.
         valid: rows to choose and stop by; noise is drawn once, by the declared seed.
         test: rows to report on; noise is drawn once, by the declared seed.
+        scalars: whether the source has a number a row, ``(N,)``. Declared models see it as an event of shape ``(1,)``, plain
+            programs as a batch ``(B,)``.
     """
 
     source: DataSource
@@ -204,6 +212,7 @@ class Data:
     train: Split
     valid: Split
     test: Split
+    scalars: bool = False
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train)} train, {len(self.valid)} valid, {len(self.test)} test"
@@ -213,6 +222,13 @@ class Data:
         """These data on another device, the model's view of them in another floating dtype; self stays as it is."""
         train, valid, test = (split.to(device, dtype) for split in (self.train, self.valid, self.test))
         return dataclasses.replace(self, train=train, valid=valid, test=test)
+
+    def as_given(self) -> Data:
+        """The same data with rows of numbers, ``(N,)``, where the source has them so."""
+        if not self.scalars:
+            return self
+        splits = {name: getattr(self, name).numbers() for name in ("train", "valid", "test")}
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, event_shape=()), scalars=False, **splits)
 
     def resolve(self, accepts: Collection[Kind]) -> Data:
         """Settle ``binarize="auto"`` for a likelihood that takes these kinds of values; identity if it is settled."""
@@ -261,6 +277,7 @@ def binarized(data: Data, how: Literal["none", "static", "dynamic"]) -> Data:
         train=train.fixed(seeded(source.seed, 1)) if how == "static" else train,
         valid=valid.fixed(seeded(source.seed, 2)),
         test=test.fixed(seeded(source.seed, 3)),
+        scalars=data.scalars,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Generator, Tensor, nn
 
@@ -114,6 +116,12 @@ class Transform(nn.Module):
         if self.binarize:
             return Transform(self.event_shape).to(self.loc)
         return _Applied(self.event_shape, self.loc, self.scale).to(self.loc)
+
+    def of_numbers(self) -> Transform:
+        """The same of data whose events of shape ``(1,)`` are numbers."""
+        same = copy.deepcopy(self)
+        same.event_shape, same.loc, same.scale = (), same.loc.reshape(()), same.scale.reshape(())
+        return same
 
     def extra_repr(self) -> str:
         """The flags, for ``repr``."""

@@ -387,6 +387,7 @@ class Fit:
             data = Split(_real(data, "data"), None, self.transform.applied())
         else:
             data = self._binarized(data.test if isinstance(data, Data) else data)
+            data = data if self.spec.event_shape else data.numbers()
         expected, found = self.spec.event_shape, tuple(data.raw.shape)
         if not found or found[1:] != expected:
             raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {found}")
