@@ -211,9 +211,11 @@ class _LastSite(Messenger):
 
 
 class _Deferred(TorchFunctionMode):
-    """Answers Pyro's questions about values, which it asks to log them or to save work, without knowing the values."""
+    """Answers questions about values that Pyro asks to log them or to save work, and torch to check them, without knowing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__bool__ and _asked_by("torch.distributions.distribution"):
+            return True  # a distribution that was made to check its arguments; the eager step found them valid
         if func is torch.Tensor.item and _asked_by_pyro():
             return args[0].detach()
         if func is torch.Tensor.masked_select and _asked_by_pyro():
@@ -230,10 +232,15 @@ def _as_if_traced() -> Iterator[None]:
 
 def _asked_by_pyro() -> bool:
     """Whether the caller of the calling torch function is part of Pyro."""
+    return _asked_by("pyro.")
+
+
+def _asked_by(modules: str) -> bool:
+    """Whether the caller of the calling torch function is in a module whose name starts so."""
     frame = sys._getframe(1)
-    while frame.f_code.co_name == "__torch_function__" and frame.f_back is not None:
+    while frame.f_code.co_name in ("__torch_function__", "_asked_by_pyro") and frame.f_back is not None:
         frame = frame.f_back
-    return frame.f_globals.get("__name__", "").startswith("pyro.")
+    return frame.f_globals.get("__name__", "").startswith(modules)
 
 
 def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
@@ -246,7 +253,7 @@ def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
                 held[node.target] = module.graph.placeholder(f"constant_{len(held)}")
         node.replace_all_uses_with(held[node.target])
         module.graph.erase_node(node)
-    constants = [getattr(module, name) for name in held]
+    constants = [getattr(module, name).detach() for name in held]
     for name in held:
         delattr(module, name)
     return constants

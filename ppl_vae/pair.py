@@ -236,15 +236,17 @@ def _without_plate(observed: dict[str, Any], frames: Any, batch: int) -> str:
     if not observed:
         return "the model observes nothing: give its data to one of its sites, pyro.sample(..., obs=x)"
     for frame in frames:
-        if frame.full_size == batch:
+        if frame.size < frame.full_size:
             return (
-                f"the plate {frame.name!r} takes {frame.size} of the {batch} data of the batch, which is a subsample already: "
-                "leave subsample_size out and give the method's batch_size"
+                f"the plate {frame.name!r} takes {frame.size} of {frame.full_size} data, but the batch, which is a subsample "
+                f"already, holds {batch}: write pv.data_plate(N, x) and leave subsample_size to the method's batch_size; an "
+                "automatic guide takes create_plates=lambda x: pv.data_plate(N, x)"
             )
     stands = ", ".join(f"{name!r} in {_told(stack)}" for name, stack in observed.items())
     return (
         f"no observed site stands in a pyro.plate over the {batch} data of the batch, but {stands}: write the observation "
-        "inside `with pv.data_plate(N, x):`, N the number of training data, so that the ELBO can be given per datum"
+        "inside `with pv.data_plate(N, x):`, N the number of training data, so that the ELBO can be given per datum, or give the "
+        "method batch_size = N"
     )
 
 

@@ -353,7 +353,7 @@ REFUSED = {
     "a subsample of the batch": (
         subsampling,
         mean,
-        "the plate 'data' takes 4 of the 16 data .*: leave subsample",
+        "the plate 'data' takes 4 of 16 data, but the batch, .* holds 16: write pv.data_plate",
     ),
     "no initial value": (model, early, r"pyro.param\('never given'\) is read before it has an initial value"),
     "declared model": (vae(), mean, "a declared model goes with a declared guide"),

@@ -147,9 +147,7 @@ class _Recorded:
         self.trained = [place for place, parameter in enumerate(parameters.values()) if id(parameter) in updated]
         self.used: list[bool] = []
         self.graph = capture(self.gradients, self.state, batch)
-        found = self.used
-        check_agreement(self.eager, self.graph, self.state, batch)
-        self._check_used(found)
+        check_agreement(partial(self.eager, self.used), self.graph, self.state, batch)
 
     def gradients(self, *tensors: Tensor) -> list[Tensor]:
         """Of parameters, buffers and a batch: the gradients of those in use, then objective, ELBO and reconstruction."""
@@ -160,8 +158,12 @@ class _Recorded:
             loss, numbers = self.step.forward(self.step.objective, *batch)
         return self._in_use(loss, [state[place] for place in self.trained], numbers)
 
-    def eager(self, *tensors: Tensor) -> list[Tensor]:
-        """The same as the program does it, without anything in place of its own tensors; buffers are then as before."""
+    def eager(self, recorded: list[bool], *tensors: Tensor) -> list[Tensor]:
+        """The same as the program does it, without anything in place of its own tensors; buffers are then as before.
+
+        Raises:
+            CaptureError: it has gradients for other parameters than were ``recorded``.
+        """
         buffers = self.originals[len(self.names) :]
         before = [buffer.clone() for buffer in buffers]
         loss, numbers = self.step.forward(self.step.objective, *tensors[len(self.state) :])
@@ -169,6 +171,11 @@ class _Recorded:
         with torch.no_grad():
             for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
+        names = [self.names[place] for place in self.trained]
+        lost = [name for name, ours, theirs in zip(names, recorded, self.used, strict=True) if ours != theirs]
+        if lost:
+            told = ", ".join(lost[:3])
+            raise CaptureError(f"its record loses the gradient of {told}: torch does not see what the program does to it")
         return gradients
 
     def _in_use(self, loss: Tensor, trained: list[Tensor], numbers: Tensor) -> list[Tensor]:
@@ -176,13 +183,6 @@ class _Recorded:
         self.used = [gradient is not None for gradient in gradients]
         found = zip(trained, gradients, strict=True)
         return [*(_laid_out_as(value, gradient) for value, gradient in found if gradient is not None), numbers]
-
-    def _check_used(self, found: list[bool]) -> None:
-        """Raise ``CaptureError`` unless the record has a gradient for the very parameters that the program has one for."""
-        names = [self.names[place] for place in self.trained]
-        lost = [name for name, ours, theirs in zip(names, self.used, found, strict=True) if ours != theirs]
-        if lost:
-            raise CaptureError(f"its record loses the gradient of {', '.join(lost[:3])}, which the program holds out of sight")
 
     def __call__(self, *batch: Tensor) -> None:
         *gradients, numbers = self.graph(*self.state, *batch)
