@@ -245,8 +245,8 @@ def _without_plate(observed: dict[str, Any], frames: Any, batch: int) -> str:
     stands = ", ".join(f"{name!r} in {_told(stack)}" for name, stack in observed.items())
     return (
         f"no observed site stands in a pyro.plate over the {batch} data of the batch, but {stands}: write the observation "
-        "inside `with pv.data_plate(N, x):`, N the number of training data, so that the ELBO can be given per datum, or give the "
-        "method batch_size = N"
+        "inside `with pv.data_plate(N, x):`, N the number of training data, so that the ELBO can be given per datum, or give "
+        "the method batch_size = N"
     )
 
 
