@@ -466,6 +466,18 @@ def test_a_module_that_is_another_at_every_call_is_refused() -> None:
         pv.fit(model, everything(rows()), guide=lambda x: None, method=pv.SVI(epochs=2))
 
 
+def test_a_parameter_that_comes_late_is_refused() -> None:
+    def model(x: Tensor) -> None:
+        name = "few" if len(x) < 20 else "many"
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.param(name, torch.zeros(D)), 1.0).to_event(1), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"the parameters pair.model.few were first asked for after the first batch.*: ask for all"
+    ):
+        pv.fit(model, everything(rows()), guide=nothing, method=pv.SVI(epochs=2, batch_size=25))
+
+
 # --- the plate over the data ----------------------------------------------------------------------------------------------
 
 

@@ -245,6 +245,7 @@ class Training:
         if not self.taken:
             self.learning_rate = rate
         objective, elbo, reconstruction = (self._pass() / max(1, len(self.data.train) - self.skipped)).tolist()
+        self._check_parameters()
         score, constant = self.pair.score, self.constant
         row: Row = {"epoch": self.epoch + 1, "objective": objective + constant, score: elbo + constant}
         if math.isfinite(reconstruction):
@@ -260,6 +261,16 @@ class Training:
         self.clock.report(self.history[-1])
         if f"valid_{score}" in row:
             self.best.see(row[f"valid_{score}"], self.epoch, self.pair if self.method.restore_best else None)
+
+    def _check_parameters(self) -> None:
+        """Raise ``ValueError`` for a parameter that a program first asked for when its training had begun without it."""
+        known = {id(parameter) for parameter in self.parameters}
+        late = [name for name, value in self.objective.named_parameters() if value.requires_grad and id(value) not in known]
+        if late:
+            raise ValueError(
+                f"the parameters {', '.join(late[:3])} were first asked for after the first batch, and are not trained: ask "
+                "for all of them at every call"
+            )
 
     def _pass(self) -> Tensor:
         """Step through the rest of the training data; sums of objective, ELBO and reconstruction, ``(3,)``."""
