@@ -14,7 +14,6 @@ import os
 import platform
 import sys
 import tempfile
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,10 +25,12 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from ppl_vae.pair import seeded
+from ppl_vae.shapes import line_of
 
-__all__ = ["MISCOMPILED", "CaptureError", "Compile", "CudaGraph", "Graph", "Program", "capture", "check_agreement"]
+__all__ = ["MISCOMPILED", "CaptureError", "Compile", "CudaGraph", "Exchanged", "Graph", "Program", "capture", "check_agreement"]
 
 Compile = Literal["auto"] | bool
 Program = Callable[..., list[Tensor]]
@@ -105,7 +106,7 @@ def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]
             warnings.simplefilter("ignore")
             module = make_fx(function, _allow_non_fake_inputs=True)(*examples)
     except Exception as error:
-        raise CaptureError(f"{last}{_place(error)}{_first_line(error)}") from error
+        raise CaptureError(f"{last}{line_of(error)}{_first_line(error)}") from error
     constants = _lift_constants(module)
     for node in module.graph.nodes:
         node.meta.clear()  # the examples' fake twins, each of another mode, which the compiler would refuse
@@ -133,10 +134,32 @@ def check_agreement(
     for function in (expected, found):
         with seeded(0, inputs[0].device):
             outputs.append(function(*(tensor.clone() for tensor in state), *inputs))
+    if len(outputs[0]) != len(outputs[1]):
+        raise CaptureError(reason)
     scale = max(float(value.nan_to_num(0.0, 0.0, 0.0).abs().max()) for value in outputs[0] if value.numel())
     for ours, theirs in zip(*outputs, strict=True):
         if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
             raise CaptureError(reason)
+
+
+class Exchanged(TorchFunctionMode):
+    """Inside, torch sees other tensors in place of some, wherever a program holds them; the program sees its own.
+
+    Args:
+        originals: tensors that the program holds, in modules, in closures, in Pyro's store.
+        others: what torch sees in their place.
+    """
+
+    def __init__(self, originals: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.there = {id(original): other for original, other in zip(originals, others, strict=True)}
+        self.back = {id(other): original for original, other in zip(originals, others, strict=True)}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function of torch with the others; what it changed in place comes back as the program's own."""
+        args, kwargs = tree_map_only(Tensor, lambda tensor: self.there.get(id(tensor), tensor), (args, kwargs or {}))
+        result = func(*args, **kwargs)
+        return self.back.get(id(result), result) if isinstance(result, Tensor) else result
 
 
 class CudaGraph:
@@ -188,9 +211,11 @@ class _LastSite(Messenger):
 
 
 class _Deferred(TorchFunctionMode):
-    """Answers Pyro's questions about values, which it asks to log them or to save work, without knowing the values."""
+    """Answers questions about values that Pyro asks to log them or to save work, and torch to check them, without knowing."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__bool__ and _asked_by("torch.distributions.distribution"):
+            return True  # a distribution that was made to check its arguments; the eager step found them valid
         if func is torch.Tensor.item and _asked_by_pyro():
             return args[0].detach()
         if func is torch.Tensor.masked_select and _asked_by_pyro():
@@ -207,10 +232,15 @@ def _as_if_traced() -> Iterator[None]:
 
 def _asked_by_pyro() -> bool:
     """Whether the caller of the calling torch function is part of Pyro."""
+    return _asked_by("pyro.")
+
+
+def _asked_by(modules: str) -> bool:
+    """Whether the caller of the calling torch function is in a module whose name starts so."""
     frame = sys._getframe(1)
-    while frame.f_code.co_name == "__torch_function__" and frame.f_back is not None:
+    while frame.f_code.co_name in ("__torch_function__", "_asked_by_pyro") and frame.f_back is not None:
         frame = frame.f_back
-    return frame.f_globals.get("__name__", "").startswith("pyro.")
+    return frame.f_globals.get("__name__", "").startswith(modules)
 
 
 def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
@@ -223,7 +253,7 @@ def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
                 held[node.target] = module.graph.placeholder(f"constant_{len(held)}")
         node.replace_all_uses_with(held[node.target])
         module.graph.erase_node(node)
-    constants = [getattr(module, name) for name in held]
+    constants = [getattr(module, name).detach() for name in held]
     for name in held:
         delattr(module, name)
     return constants
@@ -250,17 +280,6 @@ def _compile(module: fx.GraphModule, inputs: tuple[Tensor, ...], file: Path) -> 
         logging.disable(level)
     for old in sorted(file.parent.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
-
-
-def _place(error: Exception) -> str:
-    """The line of the user's own program in which an error arose, outside the libraries."""
-    libraries = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("torch", "pyro", "ppl_vae"))
-    standard = str(Path(os.__file__).parent)
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        own = not frame.filename.startswith((*libraries, "<"))
-        if own and ("site-packages" in frame.filename or not frame.filename.startswith(standard)):
-            return f"{Path(frame.filename).name}:{frame.lineno} `{frame.line}`: "
-    return ""
 
 
 def _first_line(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,15 +10,15 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.nn import PyroModule
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
-from torch.distributions import constraints, transform_to
 
 from ppl_vae.arguments import whole
+from ppl_vae.rows import Counting, Looked, data_plate, grown, last_rows, numbered
 from ppl_vae.shapes import traced
+from ppl_vae.store import Store
 
-__all__ = ["Pair", "Plates", "data_plate", "local_params", "seeded"]
+__all__ = ["Pair", "Plates", "Programs", "data_plate", "local_params", "numbered", "seeded"]
 
 
 class Plates(NamedTuple):
@@ -27,7 +26,8 @@ class Plates(NamedTuple):
 
     ``nesting`` is the number of plate dimensions, ``data_dim`` (negative) the one that indexes the data, and ``size`` the
     number of data that the programs' log-probabilities are scaled to. ``enumerated`` tells whether the guide has a discrete
-    latent variable that Pyro is to sum over. ``shared`` names the latent variables that are not of a datum, but of all data.
+    latent variable that Pyro is to sum over. ``shared`` names the latent variables that are not of a datum, but of all data,
+    and ``name`` is what the plate over the data is called.
     """
 
     nesting: int
@@ -35,6 +35,14 @@ class Plates(NamedTuple):
     size: int
     enumerated: bool
     shared: tuple[str, ...] = ()
+    name: str = "data"
+
+
+class Programs(NamedTuple):
+    """What is run, in place of the modules that own the parameters: both take a batch."""
+
+    model: Callable
+    guide: Callable
 
 
 class Pair(nn.Module):
@@ -44,21 +52,39 @@ class Pair(nn.Module):
         model: p(x, z), a callable on a batch that samples ``z`` and observes the data inside a plate over the data.
         guide: q(z | x), with the same signature, plates and latent sites.
         mean_field: whether the analytic KL of each latent site may be used (see ``pyro.infer.TraceMeanField_ELBO``).
+        size: N, the number of data that are fitted to. A plate as large as any batch counts as the plate over these N.
+        plain: whether the programs are a user's own, which may ask for ``pyro.param`` and ``pyro.module``.
 
-    Plain Pyro functions are welcome: their ``pyro.param`` become parameters of this module, in no global store. A module's
-    attribute ``size``, where it has one, is N: batches may be larger than the data set that it was fitted to.
+    Plain Pyro functions are welcome: what they ask Pyro's parameter store for becomes part of this module, and no global store
+    is read or written. A module's attribute ``size``, where it has one and none is given here, is N: batches may be larger
+    than the data set that it was fitted to.
     """
 
     model: Any
     guide: Any
 
-    def __init__(self, model: Callable, guide: Callable, *, mean_field: bool = True) -> None:
+    def __init__(
+        self, model: Callable, guide: Callable, *, mean_field: bool = True, size: int | None = None, plain: bool = True
+    ) -> None:
         super().__init__()
         self.model = _as_module(model)
         self.guide = _as_module(guide)
         self.mean_field = mean_field
+        self.size = size
+        self.plain = plain
+        self.local = False  # whether parameters belong to rows of the training data; known after the first run
         self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
         self._plates: dict[int, Plates] = {}  # by the size of a batch: a plate may be as large as its batch
+        self._stores = [half.store if isinstance(half, _PlainProgram) else Store(half) for half in (self.model, self.guide)]
+        for store, twin in zip(self._stores, reversed(self._stores), strict=True):
+            store.twin = twin
+
+    @property
+    def programs(self) -> Programs:
+        """Model and guide as they are run."""
+        if not self.plain:
+            return Programs(self.model, self.guide)
+        return Programs(*(_Running(self, store) for store in self._stores))
 
     @property
     def score(self) -> str:
@@ -87,20 +113,28 @@ class Pair(nn.Module):
         if size not in self._plates:
             # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
             first = not self._plates
-            with local_params(), torch.no_grad(), pyro.validation_enabled(first), seeded(0, batch[0].device):
-                guide = traced(self.guide, "guide", batch)
-                model = traced(poutine.replay(self.model, trace=guide), "model", batch)
+            numbers = last_rows(self.size, batch[0])
+            quiet = local_params(), torch.no_grad(), pyro.validation_enabled(first), seeded(0, batch[0].device)
+            with contextlib.ExitStack() as stack:
+                for context in (*quiet, numbered(numbers if self.plain else None)):
+                    stack.enter_context(context)
+                look = stack.enter_context(Looked(numbers))
+                guide = traced(self.programs.guide, "guide", batch, size=self.size)
+                model = traced(poutine.replay(self.programs.model, trace=guide), "model", batch, size=self.size)
             _check_sites(model, guide)
-            self._plates[size] = _find_plates(model, guide, size, getattr(self.model, "size", None))
+            declared = self.size or getattr(self.model, "size", None)
+            self._plates[size] = _find_plates(model, guide, size, declared, self._name)
+            self.local |= look.used
         return self._plates[size]
 
+    @property
+    def _name(self) -> str:
+        """What the plate over the data is called, as far as is known."""
+        return next((plates.name for plates in self._plates.values()), "data")
 
-def data_plate(size: int, x: Tensor) -> pyro.plate:
-    """The plate over the data: ``size`` data in all (N), of which the batch ``x`` holds ``len(x)``.
-
-    Sites inside are scaled by N / B, so a batch's ELBO estimates that of the whole data set.
-    """
-    return pyro.plate("data", max(size, len(x)), subsample=torch.arange(len(x), device=x.device))
+    def _counting(self, batch: int) -> Counting:
+        plates = self._plates.get(batch)
+        return Counting(self._name, batch, *((plates.data_dim, plates.size) if plates else (0, batch)))
 
 
 def local_params() -> Any:
@@ -125,42 +159,31 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
         yield
 
 
-class _OwnParams(Messenger):
-    """Answers ``pyro.param`` from a module's own parameters, which it creates when first asked."""
-
-    def __init__(self, owner: nn.Module) -> None:
-        super().__init__()
-        self.owner = owner
-
-    def _pyro_param(self, msg: Any) -> None:
-        key = msg["name"].replace(".", "__")
-        constraint = msg["kwargs"].get("constraint", constraints.real)
-        transform = transform_to(constraint)
-        if key not in self.owner._parameters:
-            if len(msg["args"]) < 2:
-                raise ValueError(f"pyro.param({msg['name']!r}) is read before it has an initial value")
-            initial = msg["args"][1]
-            initial = initial() if callable(initial) else initial
-            if not (isinstance(initial, nn.Parameter) and constraint is constraints.real):
-                initial = nn.Parameter(transform.inv(initial.detach()).clone().contiguous())
-            self.owner.register_parameter(key, initial)
-        parameter = self.owner._parameters[key]
-        value = transform(parameter)
-        value.unconstrained = weakref.ref(parameter)
-        msg["value"] = value
-        msg["done"] = True
-
-
 class _PlainProgram(nn.Module):
-    """A user's Pyro function as a module that owns the parameters the function declares with ``pyro.param``."""
+    """A user's Pyro function as a module that owns the parameters that it asks Pyro for."""
 
     def __init__(self, program: Callable) -> None:
         super().__init__()
         self.program = program
+        self.store = Store(self)
 
     def forward(self, *batch: Tensor) -> Any:
-        with _OwnParams(self):
+        with self.store.opened():
             return self.program(*batch)
+
+
+class _Running:
+    """One of a pair's plain programs, called with all that it needs around it."""
+
+    def __init__(self, pair: Pair, store: Store) -> None:
+        self.pair = pair
+        self.store = store
+
+    def __call__(self, *batch: Tensor) -> Any:
+        half = self.store.owner
+        opened = contextlib.nullcontext() if isinstance(half, _PlainProgram) else self.store.opened()
+        with opened, self.pair._counting(len(batch[0])):
+            return half(*batch)
 
 
 def _as_module(program: Callable) -> nn.Module:
@@ -185,29 +208,51 @@ def _check_sites(model: poutine.Trace, guide: poutine.Trace) -> None:
         )
 
 
-def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int, declared: Any) -> Plates:
-    nesting = max((-frame.dim for site in model.nodes.values() for frame in site.get("cond_indep_stack", ())), default=0)
-    frames = {
-        frame for name in model.observation_nodes for frame in model.nodes[name]["cond_indep_stack"] if frame.size == batch
-    }
-    found = [frame for frame in frames if frame.name == "data"] or list(frames)
+def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int, declared: Any, name: str) -> Plates:
+    stacks = [site["cond_indep_stack"] for site in model.nodes.values() if site["type"] == "sample"]
+    nesting = max((-frame.dim for stack in stacks for frame in stack if frame.vectorized), default=0)
+    frame = _over_the_data(model, batch, name)
+    enumerated = any(guide.nodes[name]["infer"].get("enumerate") == "parallel" for name in guide.stochastic_nodes)
+    known = isinstance(declared, int) and declared > 0
+    size = (declared if known else batch) if grown(frame, batch) else frame.full_size
+    return Plates(nesting, frame.dim, size, enumerated, _shared(model, frame.dim) or _shared(guide, frame.dim), frame.name)
+
+
+def _over_the_data(model: poutine.Trace, batch: int, name: str) -> Any:
+    """The plate of the data, one of the size of the batch or of none."""
+    observed = {site: model.nodes[site]["cond_indep_stack"] for site in model.observation_nodes}
+    frames = {frame for stack in observed.values() for frame in stack if frame.vectorized}
+    fitting = [frame for frame in frames if frame.size == batch] or [frame for frame in frames if frame.size == -1]
+    found = [frame for frame in fitting if frame.name == name] or fitting
     if len(found) == 1:
-        enumerated = any(guide.nodes[name]["infer"].get("enumerate") == "parallel" for name in guide.stochastic_nodes)
-        size, dim = _size(found[0].full_size, batch, declared), found[0].dim
-        return Plates(nesting, dim, size, enumerated, _shared(model, dim) or _shared(guide, dim))
+        return found[0]
     if found:
         names = ", ".join(sorted(repr(frame.name) for frame in found))
         raise ValueError(f"the plates {names} all have the batch's size {batch}: call the one over the data 'data'")
-    raise ValueError(
-        f"no observed site stands in a pyro.plate over the {batch} data of the batch: write the observation inside "
-        "`with pyro.plate('data', N, subsample=x)` so that the ELBO can be given per datum"
+    raise ValueError(_without_plate(observed, frames, batch))
+
+
+def _without_plate(observed: dict[str, Any], frames: Any, batch: int) -> str:
+    if not observed:
+        return "the model observes nothing: give its data to one of its sites, pyro.sample(..., obs=x)"
+    for frame in frames:
+        if frame.size < frame.full_size:
+            return (
+                f"the plate {frame.name!r} takes {frame.size} of {frame.full_size} data, but the batch, which is a subsample "
+                f"already, holds {batch}: write pv.data_plate(N, x) and leave subsample_size to the method's batch_size; an "
+                "automatic guide takes create_plates=lambda x: pv.data_plate(N, x)"
+            )
+    stands = ", ".join(f"{name!r} in {_told(stack)}" for name, stack in observed.items())
+    return (
+        f"no observed site stands in a pyro.plate over the {batch} data of the batch, but {stands}: write the observation "
+        "inside `with pv.data_plate(N, x):`, N the number of training data, so that the ELBO can be given per datum, or give "
+        "the method batch_size = N"
     )
 
 
-def _size(full: int, batch: int, declared: Any) -> int:
-    """N: what the plate says, except of a plate that grew with a batch larger than the N that the model declares."""
-    grown = full == batch and isinstance(declared, int) and 0 < declared < batch
-    return declared if grown else full
+def _told(stack: Any) -> str:
+    plates = [f"{frame.name!r} of {frame.size} (dim {frame.dim})" for frame in stack if frame.vectorized]
+    return f"the plates {', '.join(plates)}" if len(plates) > 1 else f"the plate {plates[0]}" if plates else "no plate"
 
 
 def _shared(program: poutine.Trace, data_dim: int) -> tuple[str, ...]:

@@ -3,59 +3,93 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_vae.text import as_line
 
-__all__ = ["check_sites", "traced"]
+__all__ = ["check_sites", "line_of", "traced"]
 
 Site = dict[str, Any]
 
 
-def traced(program: Callable, role: str, batch: tuple[Tensor, ...]) -> poutine.Trace:
+def traced(program: Callable, role: str, batch: tuple[Tensor, ...], *, size: int | None = None) -> poutine.Trace:
     """The sites of one run of a program.
 
     Args:
         program: called with the batch.
         role: ``model`` or ``guide``, for messages.
         batch: first x ``(B, *event)``.
+        size: N, the number of data that are fitted to, where that is known.
 
     Raises:
-        ValueError: the program fails, or a site's shapes do not fit; the message names the site.
+        ValueError: the program fails, or a site's shapes do not fit; the message names the site, and its line in the program.
     """
     tracer = poutine.trace(program)
     try:
-        trace = tracer.get_trace(*batch)
+        with _Lines() as lines:
+            trace = tracer.get_trace(*batch)
     except (NotImplementedError, torch.OutOfMemoryError):
         raise
     except (ValueError, RuntimeError, IndexError) as error:
-        check_sites(tracer.trace, role)  # a wrong shape shows in what is computed from it
-        raise _explained(error, tracer.trace, role, batch) from error
-    check_sites(trace, role)
+        check_sites(tracer.trace, role, lines.found, size)  # a wrong shape shows in what is computed from it
+        raise _explained(error, tracer.trace, role, batch, size) from error
+    check_sites(trace, role, lines.found, size)
     return trace
 
 
-def check_sites(trace: poutine.Trace, role: str) -> None:
+class _Lines(Messenger):
+    """Remembers the line of the user's program at which each site stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        self.found[msg["name"]] = _users_line(traceback.extract_stack(sys._getframe(1)))
+
+
+def line_of(error: BaseException) -> str:
+    """The line of the user's own program in which an error arose, outside the libraries; empty if there is none."""
+    return _users_line(traceback.extract_tb(error.__traceback__))
+
+
+def _users_line(frames: Iterable[traceback.FrameSummary]) -> str:
+    libraries = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in ("torch", "pyro", "ppl_vae"))
+    standard = str(Path(os.__file__).parent)
+    for frame in reversed(list(frames)):
+        own = not frame.filename.startswith((*libraries, "<"))
+        if own and ("site-packages" in frame.filename or not frame.filename.startswith(standard)):
+            return f"{Path(frame.filename).name}:{frame.lineno} `{frame.line}`: "
+    return ""
+
+
+def check_sites(trace: poutine.Trace, role: str, lines: dict[str, str] | None = None, size: int | None = None) -> None:
     """Raise ``ValueError`` if a site has another shape than its value, or dimensions that no plate is for."""
-    for site in trace.nodes.values():
+    for name, site in trace.nodes.items():
         if site["type"] == "sample" and not site_is_subsample(site) and isinstance(site["value"], Tensor):
-            _check_event(site, role)
-            _check_batch(site, role, _batch_shape(site))
+            line = (lines or {}).get(name, "")
+            _check_event(site, role, line)
+            _check_batch(site, role, line, _batch_shape(site), size)
 
 
-def _check_event(site: Site, role: str) -> None:
+def _check_event(site: Site, role: str, line: str) -> None:
     event, shape = tuple(site["fn"].event_shape), tuple(site["value"].shape)
     if event != shape[max(0, len(shape) - len(event)) :]:
         source, remedy = ("the data", "the data of one datum") if site["is_observed"] else ("the guide", "both")
         raise ValueError(
-            f"site {site['name']!r} of the {role}: declared shape {event} of one datum ({_named(site['fn'])}), received "
+            f"{line}site {site['name']!r} of the {role}: declared shape {event} of one datum ({_named(site['fn'])}), received "
             f"{shape} from {source}: give {remedy} the same last dimensions"
         )
 
@@ -69,36 +103,54 @@ def _batch_shape(site: Site) -> tuple[int, ...]:
         return tuple(site["fn"].batch_shape)
 
 
-def _check_batch(site: Site, role: str, batch_shape: tuple[int, ...]) -> None:
+def _check_batch(site: Site, role: str, line: str, batch_shape: tuple[int, ...], size: int | None) -> None:
     plates = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
-    for dim, size in enumerate(reversed(batch_shape), start=1):
-        if size != 1 and not (-dim in plates and plates[-dim].size in (size, -1)):
-            raise _unfolded(site, role)
+    for dim, extent in enumerate(reversed(batch_shape), start=1):
+        if extent != 1 and not (-dim in plates and plates[-dim].size in (extent, -1)):
+            raise _unfolded(site, role, line, size)
 
 
-def _explained(error: Exception, trace: poutine.Trace, role: str, batch: tuple[Tensor, ...]) -> ValueError:
+def _explained(error: Exception, trace: poutine.Trace, role: str, batch: tuple[Tensor, ...], size: int | None) -> ValueError:
     """The error of a program, with the site at which it came."""
-    site = _site_at(error.__traceback__)
+    site, line = _site_at(error.__traceback__), line_of(error)
     told = str(error).partition("Trace Shapes:")[0]
     if site is not None and "Shape mismatch inside plate" in told:
-        return _unfolded(site, role)
+        return _unfolded(site, role, line, size)
     seen = [site for site in trace.nodes.values() if site["type"] == "sample" and not site_is_subsample(site)]
     place = f"at the site {site['name']!r}" if site else "before its first site"
     if seen and not site:
         place = f"after the site {seen[-1]['name']!r} of shape {tuple(seen[-1]['value'].shape)}"
-    return ValueError(f"the {role} fails {place}, on a batch of shape {tuple(batch[0].shape)}: {as_line(told)}")
+    remedy = ""
+    if isinstance(error, IndexError) or "out of range" in told or "out of bounds" in told:
+        remedy = (
+            "; `with pv.data_plate(N, x) as rows` gives the rows of the training data, for parameters of N: x holds those rows "
+            "already"
+        )
+    return ValueError(f"{line}the {role} fails {place}, on a batch of shape {tuple(batch[0].shape)}: {as_line(told)}{remedy}")
 
 
-def _unfolded(site: Site, role: str) -> ValueError:
+def _unfolded(site: Site, role: str, line: str, size: int | None) -> ValueError:
     plates = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
     sizes = ", ".join(f"{frame.name!r} of {frame.size}" for frame in plates)
     fn = site["fn"]
-    extra = max(0, len(fn.batch_shape) - len(plates)) or (math.prod(fn.batch_shape) > 1 and len(fn.batch_shape)) or 1
     return ValueError(
-        f"site {site['name']!r} of the {role}: expected a batch shape that is that of its plates ({sizes or 'none'}), got "
-        f"batch shape {tuple(fn.batch_shape)} and event shape {tuple(fn.event_shape)} ({_named(fn)}): fold the dimensions of "
-        f"one datum into the event with .to_event({extra}), or give one plate for each"
+        f"{line}site {site['name']!r} of the {role}: expected a batch shape that is that of its plates ({sizes or 'none'}), "
+        f"got batch shape {tuple(fn.batch_shape)} and event shape {tuple(fn.event_shape)} ({_named(fn)}): "
+        f"{_remedy(plates, tuple(fn.batch_shape), size)}"
     )
+
+
+def _remedy(plates: list[Any], shape: tuple[int, ...], size: int | None) -> str:
+    """What to do about a batch shape that is not that of its plates."""
+    if size is not None and size in shape and all(frame.size != size for frame in plates):
+        return (
+            f"a parameter of each of the {size} data goes by the rows of the batch, `with pv.data_plate(N, x) as rows: "
+            "parameter[rows]`, or give the method batch_size = N"
+        )
+    if size is not None and any(frame.full_size == frame.size >= size for frame in plates):
+        return "a plate of all data takes the batch as its subsample, pv.data_plate(N, x), or give the method batch_size = N"
+    extra = max(0, len(shape) - len(plates)) or (math.prod(shape) > 1 and len(shape)) or 1
+    return f"fold the dimensions of one datum into the event with .to_event({extra}), or give one plate for each"
 
 
 def _site_at(traceback: TracebackType | None) -> Site | None:

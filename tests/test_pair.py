@@ -312,24 +312,49 @@ def nothing(x: Tensor) -> None:
     pass
 
 
+def fixed(x: Tensor) -> None:
+    pyro.sample("mu", dist.Normal(0.0, 1.0))
+
+
+def latent(x: Tensor) -> None:
+    pyro.sample("mu", dist.Normal(0.0, 1.0))
+
+
+def subsampling(x: Tensor) -> None:
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x), subsample_size=4) as rows:
+        pyro.sample("x", dist.Normal(mu, 1.0).expand([4, 2]).to_event(1), obs=x[rows])
+
+
 def early(x: Tensor) -> None:
     pyro.param("never given")
 
 
 def ambiguous(x: Tensor) -> None:
-    with pyro.plate("rows", len(x), dim=-2), pyro.plate("columns", 2, dim=-1):
-        pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+    with pyro.plate("rows", len(x), dim=-2), pyro.plate("columns", 16, dim=-1):
+        pyro.sample("x", dist.Normal(0.0, 1.0), obs=x[:, :1].expand(len(x), 16))
 
 
 REFUSED = {
     "two plates of the batch's size": (
         ambiguous,
         nothing,
-        "plates 'columns', 'rows' all have the batch's size 2: call the one",
+        "plates 'columns', 'rows' all have the batch's size 16: call the one",
     ),
-    "no plate": (without_plate, mean, r"no observed site stands in a pyro.plate over the 2 data of the batch: write"),
+    "no plate": (
+        without_plate,
+        mean,
+        r"no observed site stands in a pyro.plate over the 16 data .* but 'x' in no plate: write",
+    ),
     "missing in guide": (model, nothing, r"latent sites of model and guide differ: mu stands in only one of them"),
     "too much in guide": (nothing, mean, r"latent sites of model and guide differ: mu stands in only one of them"),
+    "no parameters": (GlobalMean(N), fixed, "model and guide have no parameters to train: declare them with pyro.param"),
+    "observes nothing": (latent, mean, "the model observes nothing: give its data to one of its sites"),
+    "a subsample of the batch": (
+        subsampling,
+        mean,
+        "the plate 'data' takes 4 of 16 data, but the batch, .* holds 16: write pv.data_plate",
+    ),
     "no initial value": (model, early, r"pyro.param\('never given'\) is read before it has an initial value"),
     "declared model": (vae(), mean, "a declared model goes with a declared guide"),
     "declared guide": (model, pv.AmortizedNormal(), "a plain Pyro model with a plain guide function"),

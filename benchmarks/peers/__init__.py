@@ -40,6 +40,7 @@ PEERS = {
     "ours": Peer("ours", "ours", {"compile": True}, cached=True),
     "ours_bf16": Peer("ours", "ours, bf16", {"compile": True, "precision": "bf16"}, cached=True),
     "ours_eager": Peer("ours", "ours, not compiled", {"compile": False}),
+    "ours_plain": Peer("plain_pair", "ours, plain programs", {"compile": True}, cached=True, any_size=False),
     "torch": Peer("torch_loop", "PyTorch + DataLoader"),
     "torch_compiled": Peer("torch_loop", "PyTorch compiled + DataLoader", {"compiled": True}, cached=True),
     "torch_in_memory": Peer(

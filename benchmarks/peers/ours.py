@@ -11,7 +11,7 @@ import ppl_vae as pv
 from benchmarks.peers.task import LEARNING_RATE, Report, Size, Task, rows
 from benchmarks.peers.torch_network import count
 
-__all__ = ["parameters", "train"]
+__all__ = ["parameters", "train", "train_pair"]
 
 
 def declared(size: Size) -> tuple[pv.VAE, pv.AmortizedNormal]:
@@ -39,7 +39,11 @@ def parameters(size: Size) -> int:
 
 def train(task: Task, report: Report, **options: Any) -> None:
     """One fit; the next epoch begins when ``report`` returns."""
-    model, guide = declared(task.size)
+    train_pair(task, report, *declared(task.size), **options)
+
+
+def train_pair(task: Task, report: Report, model: Any, guide: Any, **options: Any) -> None:
+    """The same of this model and guide."""
     options |= {"objective": objective(task.size), "batch_size": task.size.batch}
     method = pv.SVI(epochs=task.epochs, learning_rate=LEARNING_RATE, schedule="constant", **options)
     before = 0.0

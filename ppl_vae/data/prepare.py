@@ -62,7 +62,8 @@ def prepare(source: DataSource, raw: Raw) -> Data:
         missing=view.found.missing,
     )
     train, valid, test = _splits(source, view, table, white=(raw.levels or 256) - 1 if view.found.two_valued else 1)
-    data = Data(source=source, spec=spec, train=train, valid=valid, test=test)
+    scalars = len(raw.x.shape) == 1
+    data = Data(source=source, spec=spec, train=train, valid=valid, test=test, scalars=scalars)
     return data if source.binarize == "auto" else binarized(data, source.binarize)
 
 

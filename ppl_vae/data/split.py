@@ -216,6 +216,13 @@ class Split:
             raw = raw.floor()
         return self._with(raw=raw, drawn=None, white=1)
 
+    def numbers(self) -> Split:
+        """The same rows of events of shape ``(1,)`` as numbers, ``(N,)``."""
+        if isinstance(self.raw, Stream) or self.event_shape != (1,):
+            return self
+        drawn = None if self.drawn is None else self.drawn.of_numbers()
+        return self._with(raw=self.raw.squeeze(1), transform=self.transform.of_numbers(), drawn=drawn)
+
     def fixed(self, generator: Generator) -> Split:
         """The same rows, with the transform's noise drawn once from a CPU generator and kept in ``x``.
 
@@ -259,6 +266,8 @@ class Data:
         train: rows to fit to; any noise is drawn anew at every visit.
         valid: rows to choose and stop by; noise is drawn once, by the declared seed.
         test: rows to report on; noise is drawn once, by the declared seed.
+        scalars: whether the source has a number a row, ``(N,)``. Declared models see it as an event of shape ``(1,)``, plain
+            programs as a batch ``(B,)``.
     """
 
     source: DataSource
@@ -266,6 +275,7 @@ class Data:
     train: Split
     valid: Split
     test: Split
+    scalars: bool = False
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train)} train, {len(self.valid)} valid, {len(self.test)} test"
@@ -275,6 +285,13 @@ class Data:
         """These data on another device, the model's view of them in another floating dtype; self stays as it is."""
         train, valid, test = (split.to(device, dtype) for split in (self.train, self.valid, self.test))
         return dataclasses.replace(self, train=train, valid=valid, test=test)
+
+    def as_given(self) -> Data:
+        """The same data with rows of numbers, ``(N,)``, where the source has them so."""
+        if not self.scalars:
+            return self
+        splits = {name: getattr(self, name).numbers() for name in ("train", "valid", "test")}
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, event_shape=()), scalars=False, **splits)
 
     def resolve(self, accepts: Collection[Kind], free: Tensor | None = None) -> Data:
         """Settle what the source leaves open, for a model that takes these kinds of values; identity if all is settled.
@@ -328,6 +345,7 @@ def binarized(data: Data, how: Literal["none", "static", "dynamic"]) -> Data:
         train=train.fixed(seeded(source.seed, 1)) if how == "static" else train,
         valid=valid.fixed(seeded(source.seed, 2)),
         test=test.fixed(seeded(source.seed, 3)),
+        scalars=data.scalars,
     )
 
 

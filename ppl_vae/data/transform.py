@@ -142,6 +142,12 @@ class Transform(nn.Module):
             return Transform(self.event_shape).to(self.loc)
         return self._like(_Applied)
 
+    def of_numbers(self) -> Transform:
+        """The same of data whose events of shape ``(1,)`` are numbers."""
+        loc, scale = (value.reshape(()) for value in self.constants)
+        noise = {"dequantize": self.dequantize, "binarize": self.binarize}
+        return type(self)((), loc, scale, **noise, exact=self.exact is not None).to(self.loc)
+
     def extra_repr(self) -> str:
         """The flags, for ``repr``."""
         return f"event_shape={self.event_shape}, dequantize={self.dequantize}, binarize={self.binarize}"

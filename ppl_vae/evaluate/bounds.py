@@ -118,7 +118,7 @@ def enumerated_elbo(pair: Pair, batch: tuple[Tensor, ...]) -> Tensor:
     """The ELBO of each datum ``(B,)`` of a guide with one discrete latent variable, summed over its values."""
     plates = pair.plates(*batch)
     with local_params():
-        trace = poutine.trace(repeated(pair.guide, 1, plates)).get_trace(*batch)
+        trace = poutine.trace(repeated(pair.programs.guide, 1, plates)).get_trace(*batch)
     ((name, site),) = [(name, trace.nodes[name]) for name in trace.stochastic_nodes if site_in_plate(trace.nodes[name], plates)]
     support = site["fn"].enumerate_support(expand=False)[:, 0]  # without the dimension of the one sample
     values = support.expand(len(support), *site["value"].shape[1:])
@@ -145,8 +145,8 @@ def traces(pair: Pair, batch: tuple[Tensor, ...], samples: int) -> Traces:
     """Both programs run once with S samples in a plate left of their own."""
     plates = pair.plates(*batch)
     with local_params():
-        guide = poutine.trace(repeated(pair.guide, samples, plates)).get_trace(*batch)
-        model = poutine.trace(poutine.replay(repeated(pair.model, samples, plates), trace=guide)).get_trace(*batch)
+        guide = poutine.trace(repeated(pair.programs.guide, samples, plates)).get_trace(*batch)
+        model = poutine.trace(poutine.replay(repeated(pair.programs.model, samples, plates), trace=guide)).get_trace(*batch)
     guide, model = (poutine.util.prune_subsample_sites(trace) for trace in (guide, model))
     for trace in (guide, model):
         trace.compute_log_prob()

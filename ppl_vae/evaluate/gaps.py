@@ -25,7 +25,7 @@ from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
 from ppl_vae.evaluate.importance import importance_bound, pareto_k
 from ppl_vae.evaluate.replay import Replay, replay
 from ppl_vae.evaluate.rows import apart, batches, evaluating
-from ppl_vae.pair import Pair, Plates, seeded
+from ppl_vae.pair import Pair, Plates, Programs, seeded
 
 __all__ = ["Gaps", "local_bounds"]
 
@@ -221,6 +221,7 @@ class _LocalPair:
         self.model = pair.model
         self.mean_field = pair.mean_field
         self.guide = _LocalGuide(pair.guide, local)
+        self.programs = Programs(pair.programs.model, self.guide)
 
     def plates(self, *batch: Tensor) -> Plates:
         """Those of the pair."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Split
-from ppl_vae.pair import Pair
+from ppl_vae.pair import Pair, numbered
 
 __all__ = ["apart", "batches", "evaluating", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
 
@@ -17,11 +17,28 @@ __all__ = ["apart", "batches", "evaluating", "log_jacobian", "log_jacobians", "m
 def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
     """What the pair's programs are called with, in the rows' order: x ``(B, *event)``, and labels where the model takes them.
 
+    While a batch is worked on, :func:`~ppl_vae.data_plate` knows its rows where programs have parameters of their own for each.
+
     Raises:
-        ValueError: it takes labels, and rows have none.
+        ValueError: it takes labels, and rows have none; or the pair has parameters for rows of the training data, and these are
+            other data.
     """
     labelled = getattr(pair.model, "labelled", False)
-    return split.labelled_batches(batch_size) if labelled else zip(split.batches(batch_size), strict=True)
+    found = split.labelled_batches(batch_size) if labelled else zip(split.batches(batch_size), strict=True)
+    return _numbered(pair, split, found) if pair.local else found
+
+
+def _numbered(pair: Pair, split: Split, found: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+    if len(split) != pair.size:
+        raise ValueError(
+            f"these programs have parameters of their own for each of {pair.size} rows of the training data: expected those "
+            f"rows in their order, got {len(split)} others: give data.train, or write a guide that takes them from x"
+        )
+    start = 0
+    for batch in found:
+        with numbered(torch.arange(start, start + len(batch[0]), device=split.device)):
+            yield batch
+        start += len(batch[0])
 
 
 def apart(pair: Pair, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -104,7 +104,7 @@ class Latents:
             ValueError: the model does not observe x, and x alone.
         """
         with local_params():
-            program = poutine.uncondition(repeated(self.pair.model, 1, self.plates))
+            program = poutine.uncondition(repeated(self.pair.programs.model, 1, self.plates))
             trace = poutine.util.prune_subsample_sites(poutine.trace(program).get_trace(*batch))
         names = [name for name in trace.stochastic_nodes if name not in self.shapes]
         if len(names) != 1 or trace.nodes[names[0]]["value"].numel() != batch[0].numel():
@@ -136,7 +136,7 @@ class Latents:
 
     def _trace(self, batch: tuple[Tensor, ...]) -> poutine.Trace:
         with local_params():
-            trace = poutine.trace(repeated(self.pair.model, self.chains, self.plates)).get_trace(*batch)
+            trace = poutine.trace(repeated(self.pair.programs.model, self.chains, self.plates)).get_trace(*batch)
         return poutine.util.prune_subsample_sites(trace)
 
 

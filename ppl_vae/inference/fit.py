@@ -177,8 +177,7 @@ def watched(
 def _placed(model: Model | Callable, data: Data | DataSource | str | np.ndarray | Tensor, device: str | torch.device) -> Data:
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
-    if isinstance(model, Model):
-        data = model.resolve(data)
+    data = model.resolve(data) if isinstance(model, Model) else data.as_given()
     data = data.to(choose_device(device))
     if len(data.train) == 0:
         raise ValueError("expected at least one training datum, got none")
@@ -297,10 +296,11 @@ def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> 
         if hasattr(prior, "attach"):  # a prior made of posteriors
             prior.attach(proposal.posterior, spec)
         # A sampled KL makes the ELBO of the exact posterior log p(x) for every sample; an analytic one does not.
-        return Pair(program, proposal, mean_field=getattr(proposal, "mean_field", not getattr(proposal, "exact", False)))
+        mean_field = getattr(proposal, "mean_field", not getattr(proposal, "exact", False))
+        return Pair(program, proposal, mean_field=mean_field, size=spec.size, plain=False)
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
-    return Pair(model, guide, mean_field=False)
+    return Pair(model, guide, mean_field=False, size=spec.size)
 
 
 def _take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) -> None:

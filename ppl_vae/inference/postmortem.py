@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.inference.machine import layers
 from ppl_vae.inference.state import replaced, write_tensors
-from ppl_vae.pair import local_params
+from ppl_vae.pair import local_params, numbered
 
 if TYPE_CHECKING:
     from ppl_vae.inference.step import Step
@@ -200,7 +200,8 @@ def examine(
     random = torch.get_rng_state()
     batch = [part[rows] for part in block]
     names = {id(value): name.removeprefix("pair.") for name, value in training.objective.named_parameters()}
-    with local_params(), layers(step.precision), pyro.validation_enabled(False), _Sites() as sites:
+    numbers = numbered(rows if step.local else None)
+    with local_params(), layers(step.precision), pyro.validation_enabled(False), numbers, _Sites() as sites:
         x = step.transform(batch[0])
         loss = step.objective(x, *batch[1:]).loss
     guilty = next((site for site in sites.found if site.problem), None)
@@ -223,7 +224,7 @@ def examine(
         rows=rows.cpu()[here.cpu()].tolist(),
         objectives=objectives[-5:],
         causes=_causes(site, x, lr, parameter, objectives),
-        pyro=_validated(step, batch),
+        pyro=_validated(step, batch, rows),
         values={"x": x, "rows": rows, **(site.values if site else {})},
     )
 
@@ -387,10 +388,10 @@ def _causes(
     return causes
 
 
-def _validated(step: Step, batch: list[Tensor]) -> str | None:
+def _validated(step: Step, batch: list[Tensor], rows: Tensor) -> str | None:
     """The first line of what Pyro's validation objects to, if it does."""
     try:
-        with local_params(), pyro.validation_enabled(True), torch.no_grad():
+        with local_params(), pyro.validation_enabled(True), torch.no_grad(), numbered(rows if step.local else None):
             step.objective(step.transform(batch[0]), *batch[1:])
     except (ValueError, RuntimeError) as error:
         return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

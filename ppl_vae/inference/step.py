@@ -17,14 +17,12 @@ from typing import Literal
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from ppl_vae.capture import MISCOMPILED, CaptureError, Compile, CudaGraph, capture, check_agreement
+from ppl_vae.capture import MISCOMPILED, CaptureError, Compile, CudaGraph, Exchanged, capture, check_agreement
 from ppl_vae.inference.machine import Precision, layers
 from ppl_vae.inference.method import Remark
-from ppl_vae.inference.objectives import Estimate
 from ppl_vae.inference.optimizers import Optimizer
-from ppl_vae.pair import local_params
+from ppl_vae.pair import local_params, numbered
 
 __all__ = ["Step"]
 
@@ -47,6 +45,7 @@ class Step:
         clip_norm: gradients of a larger norm are scaled down to it.
         precision: what the networks' layers multiply, decided as a step is recorded; how products are rounded is the caller's.
         compile: ``True`` compiles, ``False`` stays eager, ``auto`` records and compiles where that pays.
+        local: whether the last of a batch are the numbers ``(B,)`` of its rows among the training data, for their plate.
         ahead: steps to be taken in all.
         go_on_at: of a fit that goes on, the rows of the batches that go the fast way from the first on.
 
@@ -65,6 +64,7 @@ class Step:
         clip_norm: float | None = None,
         precision: Precision = "32",
         compile: Compile = "auto",
+        local: bool = False,
         ahead: int = 0,
         go_on_at: int | None = None,
     ) -> None:
@@ -74,6 +74,7 @@ class Step:
         self.clip_norm = clip_norm
         self.precision = precision
         self.compile = compile
+        self.local = local
         self.ahead = ahead
         self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
@@ -100,7 +101,8 @@ class Step:
     def forward(self, objective: Callable, raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and its objective, ELBO and reconstruction ``(3,)``."""
         # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
-        with local_params(), pyro.validation_enabled(self._validate), layers(self.precision):
+        rows, others = (others[-1], others[:-1]) if self.local else (None, others)
+        with local_params(), pyro.validation_enabled(self._validate), layers(self.precision), numbered(rows):
             loss, elbo, reconstruction = objective(self.transform(raw), *others)
         self._validate = False
         return loss, torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
@@ -138,30 +140,49 @@ class _Recorded:
     def __init__(self, step: Step, batch: tuple[Tensor, ...]) -> None:
         self.step = step
         parameters, buffers = dict(step.objective.named_parameters()), dict(step.objective.named_buffers())
-        self.names = [*parameters, *buffers]
-        self.state = [tensor.detach() for tensor in (*parameters.values(), *buffers.values())]
+        self.originals = [*parameters.values(), *buffers.values()]
+        self.state = [tensor.detach() for tensor in self.originals]
+        self.names = list(parameters)
         updated = {id(parameter) for parameter in step.optimizer.parameters}
-        self.trained = [name for name, parameter in parameters.items() if id(parameter) in updated]
+        self.trained = [place for place, parameter in enumerate(parameters.values()) if id(parameter) in updated]
         self.used: list[bool] = []
         self.graph = capture(self.gradients, self.state, batch)
-        check_agreement(self.gradients, self.graph, self.state, batch)
+        check_agreement(partial(self.eager, self.used), self.graph, self.state, batch)
 
     def gradients(self, *tensors: Tensor) -> list[Tensor]:
         """Of parameters, buffers and a batch: the gradients of those in use, then objective, ELBO and reconstruction."""
-        state, batch = tensors[: len(self.names)], tensors[len(self.names) :]
-        values = dict(zip(self.names, state, strict=True))
-        values |= {name: values[name].detach().requires_grad_() for name in self.trained}
-        loss, numbers = self.step.forward(partial(self._with, values), *batch)
-        trained = [values[name] for name in self.trained]
+        state, batch = list(tensors[: len(self.state)]), tensors[len(self.state) :]
+        for place in self.trained:
+            state[place] = state[place].detach().requires_grad_()
+        with Exchanged(self.originals, state):
+            loss, numbers = self.step.forward(self.step.objective, *batch)
+        return self._in_use(loss, [state[place] for place in self.trained], numbers)
+
+    def eager(self, recorded: list[bool], *tensors: Tensor) -> list[Tensor]:
+        """The same as the program does it, without anything in place of its own tensors; buffers are then as before.
+
+        Raises:
+            CaptureError: it has gradients for other parameters than were ``recorded``.
+        """
+        buffers = self.originals[len(self.names) :]
+        before = [buffer.clone() for buffer in buffers]
+        loss, numbers = self.step.forward(self.step.objective, *tensors[len(self.state) :])
+        gradients = self._in_use(loss, [self.originals[place] for place in self.trained], numbers)
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+        names = [self.names[place] for place in self.trained]
+        lost = [name for name, ours, theirs in zip(names, recorded, self.used, strict=True) if ours != theirs]
+        if lost:
+            told = ", ".join(lost[:3])
+            raise CaptureError(f"its record loses the gradient of {told}: torch does not see what the program does to it")
+        return gradients
+
+    def _in_use(self, loss: Tensor, trained: list[Tensor], numbers: Tensor) -> list[Tensor]:
         gradients = torch.autograd.grad(loss, trained, allow_unused=True)
         self.used = [gradient is not None for gradient in gradients]
-        laid_out = [
-            _laid_out_as(value, gradient) for value, gradient in zip(trained, gradients, strict=True) if gradient is not None
-        ]
-        return [*laid_out, numbers]
-
-    def _with(self, values: dict[str, Tensor], *inputs: Tensor) -> Estimate:
-        return functional_call(self.step.objective, values, inputs)
+        found = zip(trained, gradients, strict=True)
+        return [*(_laid_out_as(value, gradient) for value, gradient in found if gradient is not None), numbers]
 
     def __call__(self, *batch: Tensor) -> None:
         *gradients, numbers = self.graph(*self.state, *batch)
@@ -179,7 +200,7 @@ class _Compiled:
         optimizer = step.optimizer
         updated = list(compress(optimizer.parameters, recorded.used))
         moments = [moment for parameter in updated for moment in optimizer.moments(parameter)]
-        self.updated = [recorded.names.index(name) for name in compress(recorded.trained, recorded.used)]
+        self.updated = list(compress(recorded.trained, recorded.used))
         self.state = [*recorded.state, *moments, step.totals]
         self.moments = len(moments)
         inputs = [*batch, torch.tensor(optimizer.rates(1), device=step.totals.device)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_vae.capture import Compile
 from ppl_vae.data import Data, Split
 from ppl_vae.declaration import require
-from ppl_vae.evaluate import batches
+from ppl_vae.evaluate import batches, evaluating
 from ppl_vae.guides.amortized import LatentGuide
 from ppl_vae.inference.em import Rows
 from ppl_vae.inference.guard import OnNonFinite
@@ -30,6 +30,7 @@ __all__ = ["SVI"]
 
 MOST_PASSES = 4_000_000  # of a flow's networks in a step: some ten seconds
 LOOKED_AT, ELEMENTS = 10_000, 2**23  # rows that networks are centred on, fewer where they are large
+VALIDATED = 1000  # rows of the validation data that plain programs are tried on before the first step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,9 @@ class SVI(Method):
         """
         self._check(pair, data)
         clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
-        _initialize(pair, data, self.seed)
+        _initialize(pair, data, self.seed, self.batch_size)
+        if pair.local and (self.patience or self.restore_best):
+            raise ValueError("parameters for rows of the training data leave patience and restore_best no validation ELBO")
         return Training(self, pair, data, clock, keeper).run()
 
     def _check(self, pair: Pair, data: Data) -> None:
@@ -153,9 +156,12 @@ class SVI(Method):
             )
 
 
-def _initialize(pair: Pair, data: Data, seed: int) -> None:
+def _initialize(pair: Pair, data: Data, seed: int, batch_size: int) -> None:
     """Let both programs run once, and what knows a good start from the data take it, unless it holds an earlier fit's."""
-    pair.plates(*next(batches(pair, data.train[:2], 2)))
+    size = min(batch_size, len(data.train))  # a program may make parameters and plates of the size of its batch
+    pair.plates(*next(batches(pair, data.train[:size], size)))
+    if pair.plain:
+        _check_rows(pair, data)
     seen = _some(data.train, seed)
     for half in {"model", "guide"} - pair.warm:
         for module in (module for module in getattr(pair, half).modules() if hasattr(module, "centre_on")):
@@ -167,6 +173,28 @@ def _initialize(pair: Pair, data: Data, seed: int) -> None:
             pair.model.prior.initialize(data.train)
     if "guide" not in pair.warm and hasattr(pair.guide, "initialize"):
         pair.guide.initialize(Rows(data.train), pair.model)
+
+
+def _check_rows(pair: Pair, data: Data) -> None:
+    """Raise ``ValueError`` if plain programs cannot be run on the data to come; remark on what is not evaluated."""
+    if pair.local and not isinstance(data.train.raw, Tensor):
+        raise ValueError("these programs have parameters of their own for rows of the data: fit data in memory, not a stream")
+    if not len(data.valid):
+        return
+    if pair.local:
+        warnings.warn(
+            "these programs have parameters of their own for rows of the training data, which other data have none of: there "
+            "are no validation numbers; load the data with load_data(..., valid=0.0, test=0.0) to fit them all",
+            Remark,
+            stacklevel=3,
+        )
+        return
+    size = min(len(data.valid), VALIDATED)
+    try:
+        with evaluating(pair):
+            pair.plates(*next(batches(pair, data.valid[:size], size)))
+    except ValueError as error:
+        raise ValueError(f"{error}; so it is for the {size} validation data: or load_data(..., valid=0.0)") from None
 
 
 def _some(split: Split, seed: int) -> Tensor:

@@ -13,6 +13,7 @@ from ppl_vae.evaluate import batches, evaluate, evaluating
 from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import probe
 from ppl_vae.inference.method import Method, Row
+from ppl_vae.inference.svi import SVI
 from ppl_vae.pair import Pair, seeded
 
 __all__ = ["TRACKED", "Track", "tracking"]
@@ -52,7 +53,8 @@ def tracking(names: Sequence[str], method: Method, data: Data, pair: Pair) -> Tr
     if len(data.valid) < 2:
         raise ValueError("track needs validation data: give load_data a `valid` fraction above 0")
     parts = [_part(name) for name in names]
-    _refuse_unmeasurable([measure for _, measure, _ in parts], data, pair)
+    size = method.batch_size if isinstance(method, SVI) else 2
+    _refuse_unmeasurable([measure for _, measure, _ in parts], data, pair, size)
     wanted = [name for name in LATENTS if name in names]
 
     def track(pair: Pair) -> Row:
@@ -74,14 +76,14 @@ def _part(name: str) -> tuple[str, Measure, int]:
     return name.replace(":", "_"), TRACKED[kind], int(argument or 0)
 
 
-def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair) -> None:
+def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair, size: int) -> None:
     """Raise ``ValueError`` before the first step for what could only fail after an epoch."""
     if _iwae in measures and pair.score != "elbo":
         raise ValueError(
             f"a point has no bound to track as iwae: its {pair.score} is in every row already; leave iwae out, or use a guide "
             "with a density"
         )
-    if _iwae in measures and (shared := _shared(pair, data.train)):
+    if _iwae in measures and (shared := _shared(pair, data.train, size)):
         raise ValueError(
             f"{', '.join(shared)} is shared by all data, so none has an importance-weighted bound of its own to track as iwae: "
             "valid_elbo is in every row already"
@@ -95,11 +97,14 @@ def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair) ->
     data.valid.labels  # noqa: B018
 
 
-def _shared(pair: Pair, split: Split) -> tuple[str, ...]:
-    """The latent variables of all data. A pair of its own looks, so that the fit's still meets its batches anew."""
+def _shared(pair: Pair, split: Split, size: int) -> tuple[str, ...]:
+    """The latent variables of all data, by a batch of the size to come.
+
+    A pair of its own looks, so that the fit's still meets its batches anew.
+    """
     with evaluating(pair), seeded(0, split.device):
-        first = next(batches(pair, split[:2], 2))
-        return Pair(pair.model, pair.guide).plates(*first).shared
+        first = next(batches(pair, split[:size], size))
+        return Pair(pair.model, pair.guide, size=pair.size, plain=pair.plain).plates(*first).shared
 
 
 def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Row:

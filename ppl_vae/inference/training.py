@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -66,6 +67,13 @@ class Training:
         self.constant = log_jacobian(pair, data.train)
         self.modules = nn.ModuleDict({"pair": pair, "transform": data.train.transform, "objective": self.objective})
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        if not self.parameters:
+            raise ValueError(
+                "model and guide have no parameters to train: declare them with pyro.param, register networks with "
+                "pyro.module, or make the programs modules"
+            )
+        # All data at once come in their order, so that a plain program may have parameters for each of them.
+        self.whole = pair.plain and method.batch_size >= len(data.train)
         self.rate = method.learning_rate or float(getattr(pair.model, "learning_rate", LEARNING_RATE))
         groups = _halves(pair) if method.alternate else [self.parameters]
         self.optimizers: list[Optimizer] = [OPTIMIZERS[method.optimizer](group, self.rate) for group in groups]
@@ -109,10 +117,15 @@ class Training:
     def _cost(self) -> int:
         """The multiplications of a step, forwards."""
         size = self.method.batch_size
-        with evaluating(self.objective), local_params(), seeded(0, self.data.train.device):
-            batch = next(batches(self.pair, self.data.train[:size], size))
+        with evaluating(self.objective), local_params(), seeded(0, self.data.train.device), self._first(size) as batch:
             self.pair.plates(*batch)  # the first batch of a size runs both programs once more
             return multiplications(self.objective, *batch)
+
+    @contextlib.contextmanager
+    def _first(self, size: int) -> Iterator[tuple[Tensor, ...]]:
+        """The first so many rows as a batch."""
+        found = batches(self.pair, self.data.train if self.pair.local else self.data.train[:size], size)
+        yield next(found)  # which is alive, and knows its rows, until the batch is done with
 
     @property
     def done(self) -> bool:
@@ -122,7 +135,8 @@ class Training:
 
     def step(self, block: list[Tensor], rows: Tensor) -> None:
         """Take the step on some rows of a block."""
-        self.steps[self.turn % len(self.steps)](*(part[rows] for part in block))
+        numbers = (rows,) if self.pair.local else ()
+        self.steps[self.turn % len(self.steps)](*(part[rows] for part in block), *numbers)
         self._count()
 
     def skip(self, rows: Tensor) -> None:
@@ -207,7 +221,8 @@ class Training:
         self.pair.train()
         for size in sizes:
             if size <= len(self.data.train):
-                self.pair.plates(*next(batches(self.pair, self.data.train[:size], size)))
+                with self._first(size) as batch:
+                    self.pair.plates(*batch)
 
     def _step(self, optimizer: Optimizer, *, begun: bool) -> Step:
         method, rows = self.method, len(self.data.train)
@@ -218,6 +233,7 @@ class Training:
             clip_norm=method.clip_norm,
             precision=method.precision,
             compile=method.compile,
+            local=self.pair.local,
             ahead=self.planned * (rows // method.batch_size) // len(self.optimizers),
             go_on_at=min(method.batch_size, rows) if begun else None,
         )
@@ -229,11 +245,12 @@ class Training:
         if not self.taken:
             self.learning_rate = rate
         objective, elbo, reconstruction = (self._pass() / max(1, len(self.data.train) - self.skipped)).tolist()
+        self._check_parameters()
         score, constant = self.pair.score, self.constant
         row: Row = {"epoch": self.epoch + 1, "objective": objective + constant, score: elbo + constant}
         if math.isfinite(reconstruction):
             row |= {"reconstruction": reconstruction + constant} | ({"kl": reconstruction - elbo} if score == "elbo" else {})
-        if len(self.data.valid):
+        if len(self.data.valid) and not self.pair.local:
             valid = evaluate(self.pair, self.data.valid)
             row |= {f"valid_{name}": valid[name] for name in (score, "reconstruction", "kl") if name in valid}
         self.epoch, self.taken, self.skipped = self.epoch + 1, 0, 0
@@ -244,6 +261,16 @@ class Training:
         self.clock.report(self.history[-1])
         if f"valid_{score}" in row:
             self.best.see(row[f"valid_{score}"], self.epoch, self.pair if self.method.restore_best else None)
+
+    def _check_parameters(self) -> None:
+        """Raise ``ValueError`` for a parameter that a program first asked for when its training had begun without it."""
+        known = {id(parameter) for parameter in self.parameters}
+        late = [name for name, value in self.objective.named_parameters() if value.requires_grad and id(value) not in known]
+        if late:
+            raise ValueError(
+                f"the parameters {', '.join(late[:3])} were first asked for after the first batch, and are not trained: ask "
+                "for all of them at every call"
+            )
 
     def _pass(self) -> Tensor:
         """Step through the rest of the training data; sums of objective, ELBO and reconstruction, ``(3,)``."""
@@ -265,7 +292,7 @@ class Training:
         labels = getattr(self.pair.model, "labelled", False)
         for *block, order in self.data.train.blocks(self.method.batch_size, generator=self.generator, labels=labels):
             for rows in order.split(self.method.batch_size):
-                yield block, rows
+                yield block, rows.sort().values if self.whole else rows
 
     def _count(self) -> None:
         self.taken += 1

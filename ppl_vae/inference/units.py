@@ -64,7 +64,8 @@ class Entrance:
             )
         plain = Transform(self.spec.event_shape).to(self.transform.loc)
         given = Split(as_real(data, "data"), None, plain) if isinstance(data, Tensor) else data
-        split = self._matched(given.test if isinstance(given, Data) else given, named=not isinstance(data, Tensor))
+        given = given.test if isinstance(given, Data) else given
+        split = self._matched(given if self.spec.event_shape else given.numbers(), named=not isinstance(data, Tensor))
         split = self._labelled(split.to(self.device), y)
         found = shown(split, self.transform, self.spec.kind)
         known = found is split and not isinstance(data, Tensor)

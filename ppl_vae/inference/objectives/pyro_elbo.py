@@ -39,7 +39,7 @@ class PyroELBO(nn.Module):
             self.elbo = kind(
                 num_particles=self.particles, vectorize_particles=self.particles > 1, max_plate_nesting=plates.nesting
             )
-        return self.estimate(plates, list(self.elbo._get_traces(self.pair.model, self.pair.guide, batch, {})))
+        return self.estimate(plates, list(self.elbo._get_traces(*self.pair.programs, batch, {})))
 
     def estimate(self, plates: Plates, traces: Traces) -> Estimate:
         """From the traces of a batch, the particles in one plate."""
