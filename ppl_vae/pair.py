@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyro
@@ -18,6 +19,8 @@ from torch.distributions import constraints, transform_to
 
 from ppl_vae.arguments import whole
 from ppl_vae.shapes import traced
+from ppl_vae.terms import kind_of_sum, sampled, summed_out
+from ppl_vae.types import SCORES
 
 __all__ = ["Pair", "Plates", "data_plate", "local_params", "seeded"]
 
@@ -27,7 +30,9 @@ class Plates(NamedTuple):
 
     ``nesting`` is the number of plate dimensions, ``data_dim`` (negative) the one that indexes the data, and ``size`` the
     number of data that the programs' log-probabilities are scaled to. ``enumerated`` tells whether the guide has a discrete
-    latent variable that Pyro is to sum over. ``shared`` names the latent variables that are not of a datum, but of all data.
+    latent variable that Pyro is to sum over. ``shared`` names the latent variables that are not of a datum, but of all data,
+    ``summed`` the discrete ones that the model sums out, and ``subsampled`` the plates beside the data's of which a run sees a
+    part. ``score`` is what the terms of a datum sum to, one of :data:`ppl_vae.types.SCORES`.
     """
 
     nesting: int
@@ -35,6 +40,14 @@ class Plates(NamedTuple):
     size: int
     enumerated: bool
     shared: tuple[str, ...] = ()
+    summed: tuple[str, ...] = ()
+    subsampled: tuple[str, ...] = ()
+    score: str = "elbo"
+
+    @property
+    def undivided(self) -> tuple[str, ...]:
+        """The variables that the model sums out over all data, whose log p(x) is no mean over them."""
+        return tuple(name for name in self.summed if name in self.shared)
 
 
 class Pair(nn.Module):
@@ -62,12 +75,26 @@ class Pair(nn.Module):
 
     @property
     def score(self) -> str:
-        """What the mean of log p(x, z) - log q(z) is: the ``elbo``, if q is a density.
+        """What the mean of log p(x, z) - log q(z) is, of :data:`ppl_vae.types.SCORES`: the ``elbo``, if both are densities.
 
-        Of a point it is the ``log_joint``, and of codes without p(z) the ``reconstruction``; neither bounds log p(x). Programs
-        say so by an attribute ``score``.
+        Of a point it is the ``log_joint``, and of codes without p(z) the ``reconstruction``; neither bounds log p(x), nor do
+        sums of weighed terms or of factors. An attribute ``score`` of a program says it, else its sites, once it met a batch.
         """
-        return str(getattr(self.model, "score", None) or getattr(self.guide, "score", "elbo"))
+        return self._declared_score or next(
+            (plates.score for plates in self._plates.values() if plates.score != "elbo"), "elbo"
+        )
+
+    @property
+    def _declared_score(self) -> str | None:
+        said = getattr(self.model, "score", None) or getattr(self.guide, "score", None)
+        if said is not None and said not in SCORES:
+            raise ValueError(f"expected a score of {', '.join(SCORES)}, got {said!r}: give the program's attribute one of them")
+        return said
+
+    @property
+    def undivided(self) -> tuple[str, ...]:
+        """The variables that the model sums out over all data, as far as it met batches."""
+        return next((plates.undivided for plates in self._plates.values()), ())
 
     @property
     def sizes(self) -> list[int]:
@@ -90,9 +117,15 @@ class Pair(nn.Module):
             with local_params(), torch.no_grad(), pyro.validation_enabled(first), seeded(0, batch[0].device):
                 guide = traced(self.guide, "guide", batch)
                 model = traced(poutine.replay(self.model, trace=guide), "model", batch)
+                score = self._declared_score or kind_of_sum(model, guide, partial(self._again, batch))
             _check_sites(model, guide)
-            self._plates[size] = _find_plates(model, guide, size, getattr(self.model, "size", None))
+            self._plates[size] = _find_plates(model, guide, size, getattr(self.model, "size", None))._replace(score=score)
         return self._plates[size]
+
+    def _again(self, batch: tuple[Tensor, ...]) -> poutine.Trace:
+        """The guide at other random numbers."""
+        with seeded(1, batch[0].device):
+            return traced(self.guide, "guide", batch)
 
 
 def data_plate(size: int, x: Tensor) -> pyro.plate:
@@ -157,6 +190,7 @@ class _PlainProgram(nn.Module):
     def __init__(self, program: Callable) -> None:
         super().__init__()
         self.program = program
+        self.score = getattr(program, "score", None)
 
     def forward(self, *batch: Tensor) -> Any:
         with _OwnParams(self):
@@ -173,20 +207,23 @@ def _as_module(program: Callable) -> nn.Module:
 
 
 def _check_sites(model: poutine.Trace, guide: poutine.Trace) -> None:
-    latent, proposed = set(model.stochastic_nodes), set(guide.stochastic_nodes)
+    latent, proposed = ({name for name, site in sampled(half) if not site["is_observed"]} for half in (model, guide))
+    latent -= set(summed_out(model, guide))
     # Pyro's automatic guides draw in unconstrained coordinates under names of their own.
     proposed -= {name for name in proposed if guide.nodes[name]["infer"].get("is_auxiliary")}
-    plates = {frame.name for site in model.nodes.values() for frame in site.get("cond_indep_stack", ())}
-    unmatched = sorted((latent - plates) ^ (proposed - plates))
+    unmatched = sorted(latent ^ proposed)
     if unmatched:
+        discrete = [name for name in unmatched if name in latent and model.nodes[name]["fn"].has_enumerate_support]
+        summed = f"; or let Pyro sum {discrete[0]} out, by infer={{'enumerate': 'parallel'}} in the model" if discrete else ""
         raise ValueError(
             f"the latent sites of model and guide differ: {', '.join(unmatched)} stands in only one of them; "
-            "every pyro.sample of the model that is not observed needs one of the same name in the guide"
+            f"every pyro.sample of the model that is not observed needs one of the same name in the guide{summed}"
         )
 
 
 def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int, declared: Any) -> Plates:
-    nesting = max((-frame.dim for site in model.nodes.values() for frame in site.get("cond_indep_stack", ())), default=0)
+    stacks = [site["cond_indep_stack"] for site in model.nodes.values() if "cond_indep_stack" in site]
+    nesting = max((-frame.dim for stack in stacks for frame in stack if frame.vectorized), default=0)
     frames = {
         frame for name in model.observation_nodes for frame in model.nodes[name]["cond_indep_stack"] if frame.size == batch
     }
@@ -194,7 +231,8 @@ def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int, declare
     if len(found) == 1:
         enumerated = any(guide.nodes[name]["infer"].get("enumerate") == "parallel" for name in guide.stochastic_nodes)
         size, dim = _size(found[0].full_size, batch, declared), found[0].dim
-        return Plates(nesting, dim, size, enumerated, _shared(model, dim) or _shared(guide, dim))
+        shared = _shared(model, dim) or _shared(guide, dim)
+        return Plates(nesting, dim, size, enumerated, shared, summed_out(model, guide), _subsampled(model, guide, dim))
     if found:
         names = ", ".join(sorted(repr(frame.name) for frame in found))
         raise ValueError(f"the plates {names} all have the batch's size {batch}: call the one over the data 'data'")
@@ -214,3 +252,9 @@ def _shared(program: poutine.Trace, data_dim: int) -> tuple[str, ...]:
     """The latent sites that stand outside of the plate over the data."""
     latent = {name: program.nodes[name] for name in program.stochastic_nodes if not site_is_subsample(program.nodes[name])}
     return tuple(name for name, site in latent.items() if all(frame.dim != data_dim for frame in site["cond_indep_stack"]))
+
+
+def _subsampled(model: poutine.Trace, guide: poutine.Trace, data_dim: int) -> tuple[str, ...]:
+    """The plates beside that over the data of which a run sees a part."""
+    frames = {frame for trace in (model, guide) for _, site in sampled(trace) for frame in site["cond_indep_stack"]}
+    return tuple(sorted({frame.name for frame in frames if frame.dim != data_dim and (frame.full_size or 0) > frame.size}))

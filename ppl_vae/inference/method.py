@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.pair import Pair
+from ppl_vae.types import Remark
 
 __all__ = ["Method", "Remark", "Report", "Row", "Stopwatch"]
 
@@ -56,10 +57,6 @@ class Method(Declaration, abc.ABC):
             data: the splits; ``data.valid`` is used where a method needs held-out data.
             report: called with each row as soon as it is known.
         """
-
-
-class Remark(UserWarning):
-    """What a method has to tell of a result that it nevertheless returns, such as a component that died."""
 
 
 class Stopwatch:
