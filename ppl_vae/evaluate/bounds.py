@@ -142,7 +142,9 @@ def log_q(ran: Traces) -> Tensor:
 
 
 def _total(sites: list[dict[str, Any]], ran: Traces) -> Tensor:
-    return sum((per_datum(site, "log_prob", ran.plates) for site in sites), ran.zero)
+    terms = [per_datum(site, "log_prob", ran.plates) for site in sites] or [ran.zero]
+    total = sum(terms[1:], terms[0])
+    return total if total.shape == ran.zero.shape else total + ran.zero  # what all data share has no dimension of theirs
 
 
 def enumerated_elbo(pair: Pair, batch: tuple[Tensor, ...]) -> Tensor:
