@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyro
@@ -17,6 +18,8 @@ from ppl_vae.arguments import whole
 from ppl_vae.rows import Counting, Looked, data_plate, grown, last_rows, numbered
 from ppl_vae.shapes import traced
 from ppl_vae.store import Store
+from ppl_vae.terms import kind_of_sum, sampled, summed_out
+from ppl_vae.types import SCORES
 
 __all__ = ["Pair", "Plates", "Programs", "data_plate", "local_params", "numbered", "seeded"]
 
@@ -27,7 +30,9 @@ class Plates(NamedTuple):
     ``nesting`` is the number of plate dimensions, ``data_dim`` (negative) the one that indexes the data, and ``size`` the
     number of data that the programs' log-probabilities are scaled to. ``enumerated`` tells whether the guide has a discrete
     latent variable that Pyro is to sum over. ``shared`` names the latent variables that are not of a datum, but of all data,
-    and ``name`` is what the plate over the data is called.
+    ``summed`` the discrete ones that the model sums out, and ``subsampled`` the plates beside the data's of which a run sees a
+    part. ``score`` is what the terms of a datum sum to, one of :data:`ppl_vae.types.SCORES`, and ``name`` is what the plate
+    over the data is called.
     """
 
     nesting: int
@@ -35,7 +40,15 @@ class Plates(NamedTuple):
     size: int
     enumerated: bool
     shared: tuple[str, ...] = ()
+    summed: tuple[str, ...] = ()
+    subsampled: tuple[str, ...] = ()
+    score: str = "elbo"
     name: str = "data"
+
+    @property
+    def undivided(self) -> tuple[str, ...]:
+        """The variables that the model sums out over all data, whose log p(x) is no mean over them."""
+        return tuple(name for name in self.summed if name in self.shared)
 
 
 class Programs(NamedTuple):
@@ -88,12 +101,26 @@ class Pair(nn.Module):
 
     @property
     def score(self) -> str:
-        """What the mean of log p(x, z) - log q(z) is: the ``elbo``, if q is a density.
+        """What the mean of log p(x, z) - log q(z) is, of :data:`ppl_vae.types.SCORES`: the ``elbo``, if both are densities.
 
-        Of a point it is the ``log_joint``, and of codes without p(z) the ``reconstruction``; neither bounds log p(x). Programs
-        say so by an attribute ``score``.
+        Of a point it is the ``log_joint``, and of codes without p(z) the ``reconstruction``; neither bounds log p(x), nor do
+        sums of weighed terms or of factors. An attribute ``score`` of a program says it, else its sites, once it met a batch.
         """
-        return str(getattr(self.model, "score", None) or getattr(self.guide, "score", "elbo"))
+        return self._declared_score or next(
+            (plates.score for plates in self._plates.values() if plates.score != "elbo"), "elbo"
+        )
+
+    @property
+    def _declared_score(self) -> str | None:
+        said = getattr(self.model, "score", None) or getattr(self.guide, "score", None)
+        if said is not None and said not in SCORES:
+            raise ValueError(f"expected a score of {', '.join(SCORES)}, got {said!r}: give the program's attribute one of them")
+        return said
+
+    @property
+    def undivided(self) -> tuple[str, ...]:
+        """The variables that the model sums out over all data, as far as it met batches."""
+        return next((plates.undivided for plates in self._plates.values()), ())
 
     @property
     def sizes(self) -> list[int]:
@@ -121,11 +148,17 @@ class Pair(nn.Module):
                 look = stack.enter_context(Looked(numbers))
                 guide = traced(self.programs.guide, "guide", batch, size=self.size)
                 model = traced(poutine.replay(self.programs.model, trace=guide), "model", batch, size=self.size)
+                score = self._declared_score or kind_of_sum(model, guide, partial(self._again, batch))
             _check_sites(model, guide)
             declared = self.size or getattr(self.model, "size", None)
-            self._plates[size] = _find_plates(model, guide, size, declared, self._name)
+            self._plates[size] = _find_plates(model, guide, size, declared, self._name)._replace(score=score)
             self.local |= look.used
         return self._plates[size]
+
+    def _again(self, batch: tuple[Tensor, ...]) -> poutine.Trace:
+        """The guide at other random numbers."""
+        with seeded(1, batch[0].device):
+            return traced(self.programs.guide, "guide", batch, size=self.size)
 
     @property
     def _name(self) -> str:
@@ -166,6 +199,7 @@ class _PlainProgram(nn.Module):
         super().__init__()
         self.program = program
         self.store = Store(self)
+        self.score = getattr(program, "score", None)
 
     def forward(self, *batch: Tensor) -> Any:
         with self.store.opened():
@@ -196,15 +230,17 @@ def _as_module(program: Callable) -> nn.Module:
 
 
 def _check_sites(model: poutine.Trace, guide: poutine.Trace) -> None:
-    latent, proposed = set(model.stochastic_nodes), set(guide.stochastic_nodes)
+    latent, proposed = ({name for name, site in sampled(half) if not site["is_observed"]} for half in (model, guide))
+    latent -= set(summed_out(model, guide))
     # Pyro's automatic guides draw in unconstrained coordinates under names of their own.
     proposed -= {name for name in proposed if guide.nodes[name]["infer"].get("is_auxiliary")}
-    plates = {frame.name for site in model.nodes.values() for frame in site.get("cond_indep_stack", ())}
-    unmatched = sorted((latent - plates) ^ (proposed - plates))
+    unmatched = sorted(latent ^ proposed)
     if unmatched:
+        discrete = [name for name in unmatched if name in latent and model.nodes[name]["fn"].has_enumerate_support]
+        summed = f"; or let Pyro sum {discrete[0]} out, by infer={{'enumerate': 'parallel'}} in the model" if discrete else ""
         raise ValueError(
             f"the latent sites of model and guide differ: {', '.join(unmatched)} stands in only one of them; "
-            "every pyro.sample of the model that is not observed needs one of the same name in the guide"
+            f"every pyro.sample of the model that is not observed needs one of the same name in the guide{summed}"
         )
 
 
@@ -215,7 +251,16 @@ def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int, declare
     enumerated = any(guide.nodes[name]["infer"].get("enumerate") == "parallel" for name in guide.stochastic_nodes)
     known = isinstance(declared, int) and declared > 0
     size = (declared if known else batch) if grown(frame, batch) else frame.full_size
-    return Plates(nesting, frame.dim, size, enumerated, _shared(model, frame.dim) or _shared(guide, frame.dim), frame.name)
+    return Plates(
+        nesting=nesting,
+        data_dim=frame.dim,
+        size=size,
+        enumerated=enumerated,
+        shared=_shared(model, frame.dim) or _shared(guide, frame.dim),
+        summed=summed_out(model, guide),
+        subsampled=_subsampled(model, guide, frame.dim),
+        name=frame.name,
+    )
 
 
 def _over_the_data(model: poutine.Trace, batch: int, name: str) -> Any:
@@ -259,3 +304,9 @@ def _shared(program: poutine.Trace, data_dim: int) -> tuple[str, ...]:
     """The latent sites that stand outside of the plate over the data."""
     latent = {name: program.nodes[name] for name in program.stochastic_nodes if not site_is_subsample(program.nodes[name])}
     return tuple(name for name, site in latent.items() if all(frame.dim != data_dim for frame in site["cond_indep_stack"]))
+
+
+def _subsampled(model: poutine.Trace, guide: poutine.Trace, data_dim: int) -> tuple[str, ...]:
+    """The plates beside that over the data of which a run sees a part."""
+    frames = {frame for trace in (model, guide) for _, site in sampled(trace) for frame in site["cond_indep_stack"]}
+    return tuple(sorted({frame.name for frame in frames if frame.dim != data_dim and (frame.full_size or 0) > frame.size}))

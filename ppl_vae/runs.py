@@ -417,20 +417,32 @@ def _pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
     rows = shown[:40].fixed(torch.Generator().manual_seed(0))
     x = fit.seen(rows)
+    # Fitting asks a program for its sites only, pictures for more.
+    decodes, encodes = hasattr(fit.pair.model, "decode"), hasattr(fit.pair.guide, "posterior")
     yield "data", plots.grid(x, kind=kind, title="data")
-    yield "reconstructions", plots.comparison(x, fit.reconstruct(rows, seen=True), kind=kind)
-    yield _sampled(fit, rows[:10])
+    if decodes and encodes:
+        yield "reconstructions", plots.comparison(x, fit.reconstruct(rows, seen=True), kind=kind)
+    if decodes and hasattr(fit.pair.model, "prior"):
+        yield _sampled(fit, rows[:10])
     yield "learning_curve", plots.learning_curve(fit.history)
     if (tracked := plots.tracked(fit.history)) is not None:
         yield "tracked", tracked
+    if encodes:
+        yield from _encoded(fit, shown)
+
+
+def _encoded(fit: Fit, shown: Split) -> Iterator[tuple[str, Figure]]:
+    """The codes, their aggregate beside the prior, and what is decoded from a plane of them."""
     codes = shown[:PICTURED]
-    latent = fit.encode(codes).flatten(1)
+    latent = fit.encode(codes)
+    latent = latent.reshape(len(latent), -1)
     if latent.shape[1] >= 2:
         yield "latent", plots.latent_scatter(latent, codes.y, fit.spec.classes)
     if getattr(fit.pair.model, "latent", None) == "continuous" and not hasattr(fit.pair.model, "condition"):
         yield "aggregate", _aggregate(fit, codes)
-    if latent.shape[1] == 2 and len(fit.spec.event_shape) > 1 and not hasattr(fit.pair.model, "condition"):
-        yield "manifold", plots.manifold(fit.decode(plots.quantile_grid(20), seen=True), kind=kind)
+    plane = latent.shape[1] == 2 and len(fit.spec.event_shape) > 1
+    if plane and hasattr(fit.pair.model, "decode") and not hasattr(fit.pair.model, "condition"):
+        yield "manifold", plots.manifold(fit.decode(plots.quantile_grid(20), seen=True), kind=fit.spec.kind)
 
 
 def _aggregate(fit: Fit, rows: Split) -> Figure:

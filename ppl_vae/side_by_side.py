@@ -25,6 +25,8 @@ MOST_TEXT = 64 * MIB
 COLUMNS = {  # in this order, as many of them as are known of some run
     "elbo": "ELBO",
     "log_joint": "log p(x, z)",
+    "weighted_objective": "weighted objective",
+    "unnormalized_objective": "unnormalized objective",
     "iwae": "iwae",
     "log_likelihood": "log-lik.",
     "reconstruction": "reconstruction",

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-__all__ = ["KINDS", "SCORES", "DataSpec", "Kind", "Remark", "Terms", "pass_name", "score_of"]
+__all__ = ["HALVES", "KINDS", "POINTS", "SCORES", "DataSpec", "Kind", "Remark", "Terms", "pass_name", "score_of"]
 
 Kind = Literal["binary", "unit_interval", "real", "count", "categorical"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -78,8 +78,28 @@ def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-SCORES = {"elbo": "ELBO", "log_joint": "log p(x, z)", "reconstruction": "reconstruction: log p(x | z)"}
-"""What the mean of log p(x, z) - log q(z | x) is called: of a density, of a point, and of a code without p(z)."""
+SCORES = {
+    "elbo": "ELBO",
+    "log_joint": "log p(x, z)",
+    "reconstruction": "reconstruction: log p(x | z)",
+    "weighted_objective": "weighted objective: terms with scales of their own",
+    "unnormalized_objective": "unnormalized objective: terms that are no densities",
+}
+"""What the mean of log p(x, z) - log q(z | x) is called: of densities; of a point in place of q; of a code without p(z); of
+terms that ``poutine.scale`` or a mask of one program weighs; of terms that are no densities, as ``pyro.factor``. Only the first
+bounds log p(x)."""
+
+HALVES: dict[str, tuple[str, ...]] = {
+    "elbo": ("reconstruction", "kl"),
+    "log_joint": ("reconstruction",),
+    "reconstruction": ("reconstruction",),
+    "weighted_objective": (),
+    "unnormalized_objective": (),
+}
+"""The parts that are told beside each of :data:`SCORES`."""
+
+POINTS = ("log_joint", "reconstruction")
+"""The scores of points in place of posteriors, of which a sample is as good as many."""
 
 
 def score_of(row: Mapping[str, Any]) -> str:

@@ -434,6 +434,32 @@ def test_em_climbs_and_ends_with_the_exact_numbers_in_the_modules(entry: pv.Mode
     assert numbers["gap"] == pytest.approx(0.0, abs=1e-12)
 
 
+@cases(RECORDED)
+def test_the_history_has_the_elbo_that_evaluate_reports(entry: tuple) -> None:
+    """Of the same draws to the digit, unless one of the two needs none."""
+    pair = built(*entry).eval()
+    x = rows(kind_for(entry[0]))
+    objective = pv.ELBO().build(pair)
+    summed = pair.plates(x).enumerated or hasattr(pair.model, "log_prob")
+
+    def values(run: Callable[[], Any], count: int) -> torch.Tensor:
+        found = []
+        for seed in range(count):
+            torch.manual_seed(seed)
+            found.append(torch.stack([value.mean() for value in run()[-2:]]))
+        return torch.stack(found).double()
+
+    count = 30 if summed else 1
+    with local_params(), torch.no_grad():
+        history = values(lambda: objective(x), count)
+        evaluated = values(lambda: elbo_terms(pair, (x,))[:2], count)
+    if summed:
+        error = (history - evaluated).std(0) / count**0.5
+        assert ((history - evaluated).mean(0).abs() <= 4.5 * error + 1e-4).all()
+    else:
+        torch.testing.assert_close(history, evaluated, rtol=1e-5, atol=1e-4)
+
+
 @cases(OBJECTIVES)
 def test_an_objective_shows_the_elbo_that_evaluate_reports(entry: pv.Objective) -> None:
     pair = built(vae(prior=pv.GaussianMixture(components=3)))

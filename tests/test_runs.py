@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 import ppl_vae as pv
 from ppl_vae import plots, runs
 from ppl_vae.inference import state as states
+from tests.bare import Bare, BareGuide
 from tests.table import GUIDES, rows, vae
 
 DATA = pv.load_data(rows("binary", 40), y=[0, 1] * 20)
@@ -124,6 +125,22 @@ def test_data_without_held_out_rows_are_saved(tmp_path: Path) -> None:
     data = pv.load_data(rows("binary", 40), valid=0.0, test=0.0)
     folder = pv.save_run(fitted(data), data, tmp_path / "run")
     assert set(json.loads((folder / "metrics.json").read_text())) == {"unit", "without_latents", "iterations", "seconds"}
+
+
+def test_a_model_that_only_runs_is_saved_with_what_there_is_to_see(tmp_path: Path) -> None:
+    data = pv.load_data(rows("real").numpy())
+    fitted = pv.fit(Bare(), data, guide=BareGuide(), method=pv.SVI(epochs=1))
+    run = pv.save_run(fitted, data, tmp_path / "run")
+    assert {path.name for path in run.glob("*.png")} == {"data.png", "learning_curve.png"}
+    loaded = pv.load_run(run, trust=["tests.bare"], device="cpu")
+    assert loaded.evaluate(data.test, samples=3) == fitted.evaluate(data.test, samples=3)
+    assert pv.report(run, tmp_path / "report.html", trust=["tests.bare"]).exists()
+    with pytest.raises(ValueError, match=r"this fit is of BareGuideProgram, which has no `posterior`: .*give the program `po"):
+        loaded.encode(data.test)
+    with pytest.raises(ValueError, match="this fit is of BareProgram, which has no `decode`"):
+        loaded.sample(3)
+    with pytest.raises(ValueError, match=r"asks the built model for its `latent_shape`, which BareProgram does not .* guide="):
+        pv.fit(Bare(), data, method=pv.SVI(epochs=1))
 
 
 def test_a_users_own_prior_comes_back_with_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from ppl_vae.data import Split
 from ppl_vae.evaluate.bounds import bounds
 from ppl_vae.evaluate.importance import FEWEST, importance_bound, pareto_k
 from ppl_vae.evaluate.replay import Replay, replay
+from ppl_vae.evaluate.stacking import stacks
 from ppl_vae.pair import Pair
 
 __all__ = ["Layout", "bounds_of_batches", "layout", "pieces"]
@@ -66,7 +67,8 @@ def bounds_of_batches(
     Args:
         pair: model and guide, in evaluation mode.
         batches: what the programs are called with, first x ``(B, *event)``.
-        draws: how many samples of the latent variables per datum are drawn together; their sum is S.
+        draws: how many samples of the latent variables per datum are drawn together, one at a time if the programs do not take
+            several; their sum is S.
         compile: ``False`` stays eager; ``True`` compiles; ``auto`` does what pays.
         elements: of all batches and samples together.
         advance: called with the number of rows that are done.
@@ -82,12 +84,13 @@ def bounds_of_batches(
     weighted = sum(draws) > 1
     programs = {
         count: replay(pair, ("bounds", count, weighted), _program(pair, count, weighted), elements=elements, compile=compile)
-        for count in set(draws)
+        for count in {*draws, 1}
     }
     columns: list[dict[str, Tensor]] = []
     for batch in batches:
         pair.plates(*batch)
-        columns.append(_bounds(pair, programs, batch, draws))
+        together = draws if max(draws) == 1 or stacks(pair, batch) else (1,) * sum(draws)
+        columns.append(_bounds(pair, programs, batch, together))
         advance(len(batch[0]))
     return {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
 
@@ -96,7 +99,8 @@ def _program(pair: Pair, samples: int, weighted: bool) -> Callable[..., list[Ten
     """What is wanted of a batch: the ELBO and its halves ``(B,)``, log p(x) if known, log-weights ``(S, B)`` if wanted."""
 
     def program(*batch: Tensor) -> list[Tensor]:
-        own = not pair.plates(*batch).shared
+        plates = pair.plates(*batch)
+        own = pair.score == "elbo" and not plates.shared and not plates.subsampled
         terms, *others = bounds(pair, batch, samples=samples, weighted=weighted and own)
         return [*terms, *(other for other in others if other is not None)]
 

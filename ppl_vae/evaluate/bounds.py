@@ -2,7 +2,8 @@
 
     log p(x) >= E_q[log mean_s w_s] >= E_q[mean_s log w_s] = ELBO,    w = p(x, z) / q(z | x)
 
-The middle one is the importance-weighted bound of Burda, Grosse and Salakhutdinov (2016).
+The middle one is the importance-weighted bound of Burda, Grosse and Salakhutdinov (2016). What a model sums out is no
+part of z.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any, NamedTuple
 import pyro
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.evaluate.contraction import contracted, latent_part
 from ppl_vae.pair import Pair, Plates, local_params
+from ppl_vae.terms import auxiliary
 from ppl_vae.types import Terms
 
 __all__ = [
@@ -27,8 +31,12 @@ __all__ = [
     "bounds",
     "elbo_terms",
     "enumerated_elbo",
+    "guide_sites",
+    "log_joint",
+    "log_q",
     "log_weights",
     "per_datum",
+    "reconstruction",
     "repeated",
     "sample_sites",
     "site_in_plate",
@@ -102,16 +110,41 @@ class Traces(NamedTuple):
 
 
 def _sampled_terms(pair: Pair, ran: Traces) -> Terms:
-    plates, model, guide, zero = ran
-    reconstruction = sum((per_datum(model.nodes[name], "log_prob", plates) for name in model.observation_nodes), zero)
-    kl = sum((site_kl(model, guide, name, plates, pair.mean_field) for name in guide.stochastic_nodes), zero)
-    return Terms((reconstruction - kl).mean(0), reconstruction.mean(0), kl.mean(0))
+    q, likelihood = log_q(ran), reconstruction(ran)
+    if ran.plates.summed:
+        kl = q - (log_joint(ran) - likelihood)
+    else:
+        names = [site["name"] for site in guide_sites(ran.guide)]
+        kl = sum((site_kl(ran.model, ran.guide, name, ran.plates, pair.mean_field) for name in names), ran.zero)
+    return Terms((likelihood - kl).mean(0), likelihood.mean(0), kl.mean(0))
 
 
 def _log_weights(ran: Traces) -> Tensor:
-    plates, model, guide, zero = ran
-    joint = sum((per_datum(site, "log_prob", plates) for site in sample_sites(model)), zero)
-    return joint - sum((per_datum(site, "log_prob", plates) for site in sample_sites(guide)), zero)
+    return log_joint(ran) - log_q(ran)
+
+
+def log_joint(ran: Traces) -> Tensor:
+    """Log p(x, z) of each sample and datum, ``(S, B)``, what the model sums out summed out."""
+    sites = contracted(ran.model, ran.guide) if ran.plates.summed else sample_sites(ran.model)
+    return _total(sites, ran)
+
+
+def reconstruction(ran: Traces) -> Tensor:
+    """Log p(x | z) of each sample and datum, ``(S, B)``; where variables are summed out it is log p(x, z) - log p(z)."""
+    if ran.plates.summed:
+        return log_joint(ran) - _total(contracted(latent_part(ran.model), ran.guide), ran)
+    return _total([ran.model.nodes[name] for name in ran.model.observation_nodes], ran)
+
+
+def log_q(ran: Traces) -> Tensor:
+    """Log q(z | x) of each sample and datum, ``(S, B)``."""
+    return _total(guide_sites(ran.guide), ran)
+
+
+def _total(sites: list[dict[str, Any]], ran: Traces) -> Tensor:
+    terms = [per_datum(site, "log_prob", ran.plates) for site in sites] or [ran.zero]
+    total = sum(terms[1:], terms[0])
+    return total if total.shape == ran.zero.shape else total + ran.zero  # what all data share has no dimension of theirs
 
 
 def enumerated_elbo(pair: Pair, batch: tuple[Tensor, ...]) -> Tensor:
@@ -123,7 +156,7 @@ def enumerated_elbo(pair: Pair, batch: tuple[Tensor, ...]) -> Tensor:
     support = site["fn"].enumerate_support(expand=False)[:, 0]  # without the dimension of the one sample
     values = support.expand(len(support), *site["value"].shape[1:])
     with At({name: lambda fn: values}):
-        ran = traces(pair, batch, len(values))
+        ran = traces(pair, batch, len(values), always=True)
     q = per_datum(ran.guide.nodes[name], "log_prob", plates)
     return (q.exp() * _log_weights(ran)).sum(0)
 
@@ -141,16 +174,33 @@ class At(Messenger):
             msg["done"] = True
 
 
-def traces(pair: Pair, batch: tuple[Tensor, ...], samples: int) -> Traces:
-    """Both programs run once with S samples in a plate left of their own."""
+def traces(pair: Pair, batch: tuple[Tensor, ...], samples: int, *, always: bool = False) -> Traces:
+    """Both programs run once, several samples in a plate left of their own; one sample has none unless ``always``.
+
+    Raises:
+        ValueError: the model sums out a variable of all data, which leaves a datum no term of its own.
+    """
     plates = pair.plates(*batch)
+    _check_summed(plates)
+    stacked = samples > 1 or always
+    model_program, guide_program = (repeated(program, samples, plates) if stacked else program for program in pair.programs)
+    if plates.summed:
+        model_program = EnumMessenger(first_available_dim=-1 - plates.nesting - stacked)(model_program)
     with local_params():
-        guide = poutine.trace(repeated(pair.programs.guide, samples, plates)).get_trace(*batch)
-        model = poutine.trace(poutine.replay(repeated(pair.programs.model, samples, plates), trace=guide)).get_trace(*batch)
+        guide = poutine.trace(guide_program).get_trace(*batch)
+        model = poutine.trace(poutine.replay(model_program, trace=guide)).get_trace(*batch)
     guide, model = (poutine.util.prune_subsample_sites(trace) for trace in (guide, model))
     for trace in (guide, model):
         trace.compute_log_prob()
     return Traces(plates, model, guide, batch[0].new_zeros(samples, len(batch[0])))
+
+
+def _check_summed(plates: Plates) -> None:
+    if plates.undivided:
+        raise ValueError(
+            f"the model sums out {', '.join(plates.undivided)}, which all data share, so that log p(x) is no mean over the "
+            "data: move the site into the plate over them, or sample it in the guide; the history has the ELBO of all data"
+        )
 
 
 def repeated(program: Callable, samples: int, plates: Plates) -> Callable:
@@ -168,27 +218,41 @@ def sample_sites(trace: poutine.Trace) -> list[dict[str, Any]]:
     return [site for site in trace.nodes.values() if site["type"] == "sample"]
 
 
+def guide_sites(guide: poutine.Trace) -> list[dict[str, Any]]:
+    """The sites whose log-probabilities make up log q(z | x)."""
+    beside = auxiliary(guide)
+    return [site for site in sample_sites(guide) if site["name"] not in beside]
+
+
 def site_kl(model: poutine.Trace, guide: poutine.Trace, name: str, plates: Plates, mean_field: bool) -> Tensor:
     """The KL of a latent site of each sample and datum, ``(S, B)``, analytic where that is allowed and known."""
     q, p = guide.nodes[name], model.nodes.get(name)
-    if mean_field and p is not None:
+    if p is None:
+        return per_datum(q, "log_prob", plates)
+    if mean_field:
         try:
             kl = scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"])
             return per_datum({**q, "kl": kl}, "kl", plates)
         except NotImplementedError:
             pass
-    sampled = per_datum(q, "log_prob", plates)
-    return sampled if p is None else sampled - per_datum(p, "log_prob", plates)
+    return per_datum(q, "log_prob", plates) - per_datum(p, "log_prob", plates)
 
 
 def per_datum(site: dict[str, Any], key: str, plates: Plates) -> Tensor:
-    """A site's scaled values ``(S, *plates)`` summed to ``(S, B)``; a global site's are shared out among the N data."""
-    values = site[key] / site["scale"]
+    """A site's scaled values ``(S, *plates)`` summed to ``(S, B)``; a global site's are shared out among the N data.
+
+    Only the scale that the plate over the data makes is taken back: what other plates and ``poutine.scale`` make counts.
+    """
+    values = site[key] / _scale_of_data(site, plates)
     values = values.reshape((1,) * (1 + plates.nesting - values.dim()) + values.shape)
     others = [dim for dim in range(-plates.nesting, 0) if dim != plates.data_dim]
     values = values.sum(others, keepdim=True) if others else values
     values = values.reshape(len(values), -1)
     return values if site_in_plate(site, plates) else values / plates.size
+
+
+def _scale_of_data(site: dict[str, Any], plates: Plates) -> float:
+    return next((frame.full_size / frame.size for frame in site["cond_indep_stack"] if frame.dim == plates.data_dim), 1.0)
 
 
 def site_in_plate(site: dict[str, Any], plates: Plates) -> bool:

@@ -18,6 +18,7 @@ from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.remarks import MANY_BAD
 from ppl_vae.evaluate.rows import batches, evaluating, log_jacobian, log_jacobians, mean
 from ppl_vae.pair import Pair, seeded
+from ppl_vae.types import HALVES, POINTS, SCORES
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
@@ -92,9 +93,11 @@ def evaluate(
     """
     split = _checked(split, samples, limit)
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
-    point = pair.score != "elbo"
+    point = pair.score in POINTS
     if gaps and point:
         raise ValueError("a point in place of a posterior has no gaps: use a guide with a density")
+    if gaps and pair.score != "elbo":
+        raise ValueError(f"gaps are parts of an ELBO, which a {SCORES[pair.score]} is not")
     if gaps and not (hasattr(pair.model, "log_prob") or samples > 1 or ais):
         raise ValueError(
             "gaps are counted from log p(x), which this model does not know: give samples above 1, 1000 say, or ais"
@@ -161,7 +164,7 @@ def _bounds(columns: dict[str, Tensor], score: str, constant: float | Tensor, sa
     n = len(columns["elbo"])
     likelihood = _means({name: columns[name] for name in ("log_likelihood",) if name in columns}, constant)
     if score != "elbo":
-        named = {score: columns["elbo"], "reconstruction": columns["reconstruction"]}
+        named = {score: columns["elbo"]} | {half: columns[half] for half in HALVES[score]}
         return {**_means(named, constant, errors=(score,)), **likelihood, "n": n}
     halves = {name: columns[name] for name in ("elbo", "reconstruction", "kl")}
     numbers = {**_means(halves, constant, errors=("elbo",)), "n": n, **likelihood}

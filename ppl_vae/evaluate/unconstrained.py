@@ -19,6 +19,7 @@ from torch.distributions import Transform, biject_to
 from ppl_vae.evaluate.bounds import At, per_datum, repeated, site_in_plate
 from ppl_vae.guides.coordinates import unmixed
 from ppl_vae.pair import Pair, Plates, local_params
+from ppl_vae.terms import unnormalized, weighed
 
 __all__ = ["Densities", "Latents"]
 
@@ -52,6 +53,11 @@ class Latents:
         self.chains = chains
         self.plates = pair.plates(*batch)
         trace = self._trace(batch)
+        if others := [*unnormalized(trace), *weighed(trace)]:
+            raise ValueError(
+                f"annealed importance sampling goes to p(z | x), which {', '.join(others)} of the model makes no density of "
+                "(a pyro.factor, or poutine.scale): leave it out of the program"
+            )
         sites = {name: trace.nodes[name] for name in trace.stochastic_nodes}
         if not sites:
             raise ValueError("there is no latent variable to anneal: without one the elbo is log p(x) itself")

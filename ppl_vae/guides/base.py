@@ -60,8 +60,13 @@ class Guide(Declaration, abc.ABC):
 def check_latent(guide: Guide, model: Any) -> None:
     """Raise ``ValueError`` with the remedy if a built model's latent variable is of no kind that the guide is a density of.
 
-    A model without a ``prior`` is taken at its word.
+    A model without a ``prior`` is taken at its word; one without a ``latent_shape`` has none that a guide could know of.
     """
+    if not hasattr(model, "latent_shape"):
+        raise ValueError(
+            f"{type(guide).__name__} asks the built model for its `latent_shape`, which {type(model).__name__} does not have: "
+            "give the program this attribute, the shape of its site z, or declare a guide of your own and pass it as guide="
+        )
     kind = _kind(model)
     if kind is None or not guide.serves or kind in guide.serves:
         return

@@ -27,6 +27,7 @@ from ppl_vae.inference.method import Method, Remark, Row
 from ppl_vae.inference.progress import Progress
 from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
+from ppl_vae.types import POINTS, SCORES
 
 __all__ = ["Climb", "Comparison", "compare", "short"]
 
@@ -170,11 +171,17 @@ def compare(
 
 
 def _check_comparable(pair: Pair) -> None:
-    if pair.score != "elbo" and not hasattr(pair.model, "log_prob"):
+    if pair.score == "elbo" or hasattr(pair.model, "log_prob"):
+        return
+    if pair.score not in POINTS:
         raise ValueError(
-            "fits are compared by log p(x), of which codes that are points without a density give no bound: use a guide with a "
-            "density and a model with a prior, such as AmortizedNormal and VAE, or evaluate each fit"
+            f"fits are compared by log p(x), of which a {SCORES[pair.score]} gives no bound: use programs without weights and "
+            "factors, or evaluate each fit"
         )
+    raise ValueError(
+        "fits are compared by log p(x), of which codes that are points without a density give no bound: use a guide with a "
+        "density and a model with a prior, such as AmortizedNormal and VAE, or evaluate each fit"
+    )
 
 
 class _Run(NamedTuple):
@@ -198,6 +205,7 @@ def _run(model: Model | Callable, data: Data, guide: Guide | Callable, method: M
     climb: Climb = []
 
     def watch(pair: Pair, row: Row) -> None:
+        _check_comparable(pair)  # what a plain program's terms are is known from its first batch on
         if "log_likelihood" not in row and hasattr(pair.model, "log_prob"):
             row = {**row, "log_likelihood": _log_likelihood(pair, data.train)}
         climb.append((row["seconds"], row["log_likelihood" if "log_likelihood" in row else pair.score]))

@@ -352,9 +352,12 @@ class Fit:
     def _declared(self, program: torch.nn.Module, name: str) -> Any:
         part = getattr(program, name, None)
         if part is None:
+            kind, remedy = "a plain Pyro program", "declare the model"
+            if isinstance(self.model, Model):
+                kind, remedy = type(program).__name__, f"give the program `{name}`"
             raise ValueError(
-                f"this fit is of a plain Pyro program, which has no `{name}`: use evaluate, or fit.pair with "
-                "pyro.infer.Predictive, or declare the model"
+                f"this fit is of {kind}, which has no `{name}`: use evaluate, or fit.pair with pyro.infer.Predictive, "
+                f"or {remedy}"
             )
         return part
 

@@ -14,7 +14,8 @@ from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import probe
 from ppl_vae.inference.method import Method, Row
 from ppl_vae.inference.svi import SVI
-from ppl_vae.pair import Pair, seeded
+from ppl_vae.pair import Pair, Plates, seeded
+from ppl_vae.types import POINTS, SCORES
 
 __all__ = ["TRACKED", "Track", "tracking"]
 
@@ -78,16 +79,8 @@ def _part(name: str) -> tuple[str, Measure, int]:
 
 def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair, size: int) -> None:
     """Raise ``ValueError`` before the first step for what could only fail after an epoch."""
-    if _iwae in measures and pair.score != "elbo":
-        raise ValueError(
-            f"a point has no bound to track as iwae: its {pair.score} is in every row already; leave iwae out, or use a guide "
-            "with a density"
-        )
-    if _iwae in measures and (shared := _shared(pair, data.train, size)):
-        raise ValueError(
-            f"{', '.join(shared)} is shared by all data, so none has an importance-weighted bound of its own to track as iwae: "
-            "valid_elbo is in every row already"
-        )
+    if _iwae in measures:
+        _refuse_unweighted(_alike(pair, data.train, size))
     if _probe not in measures:
         return
     if not hasattr(pair.guide, "posterior"):
@@ -97,14 +90,35 @@ def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair, si
     data.valid.labels  # noqa: B018
 
 
-def _shared(pair: Pair, split: Split, size: int) -> tuple[str, ...]:
-    """The latent variables of all data, by a batch of the size to come.
+def _refuse_unweighted(plates: Plates) -> None:
+    """Raise ``ValueError`` if a datum has no importance weights of its own."""
+    if plates.score in POINTS:
+        raise ValueError(
+            f"a point has no bound to track as iwae: its {plates.score} is in every row already; leave iwae out, or use a "
+            "guide with a density"
+        )
+    if plates.score != "elbo":
+        raise ValueError(f"a {SCORES[plates.score]} bounds nothing, so there is no iwae to track: leave it out")
+    if plates.shared:
+        raise ValueError(
+            f"{', '.join(plates.shared)} is shared by all data, so none has an importance-weighted bound of its own to track "
+            "as iwae: valid_elbo is in every row already"
+        )
+    if plates.subsampled:
+        raise ValueError(
+            f"the plates {', '.join(plates.subsampled)} show a sample of themselves, which leaves weights that bound nothing: "
+            "leave iwae out, or take plates without subsampling"
+        )
+
+
+def _alike(pair: Pair, split: Split, size: int) -> Plates:
+    """What there is to know of the sites, by a batch of the size to come.
 
     A pair of its own looks, so that the fit's still meets its batches anew.
     """
     with evaluating(pair), seeded(0, split.device):
         first = next(batches(pair, split[:size], size))
-        return Pair(pair.model, pair.guide, size=pair.size, plain=pair.plain).plates(*first).shared
+        return Pair(pair.model, pair.guide, size=pair.size, plain=pair.plain).plates(*first)
 
 
 def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from ppl_vae.inference.state import State, put_random, random_state, taking_over
 from ppl_vae.inference.step import Step
 from ppl_vae.nn.cost import multiplications
 from ppl_vae.pair import Pair, local_params, seeded
+from ppl_vae.types import HALVES, Remark
 
 if TYPE_CHECKING:
     from ppl_vae.inference.svi import SVI
@@ -103,6 +105,7 @@ class Training:
         begun = self.epoch, self.taken
         with cpu_threads(self._cost(), like=self.threads), products(self.method.precision):
             self.threads = torch.get_num_threads()
+            self._tell_undivided()
             while not self.done:
                 self.advance()
                 if not self.done and self.keeper.wants():
@@ -113,6 +116,11 @@ class Training:
             self.pair.load_state_dict(self.best.state)
             _settle(self.pair)
         return self.history
+
+    def _tell_undivided(self) -> None:
+        if len(self.data.valid) and self.pair.undivided:
+            told = f"the model sums out {', '.join(self.pair.undivided)}, which all data share"
+            warnings.warn(f"validation rows have no ELBO of their own, so none is told: {told}", Remark, stacklevel=2)
 
     def _cost(self) -> int:
         """The multiplications of a step, forwards."""
@@ -249,10 +257,11 @@ class Training:
         score, constant = self.pair.score, self.constant
         row: Row = {"epoch": self.epoch + 1, "objective": objective + constant, score: elbo + constant}
         if math.isfinite(reconstruction):
-            row |= {"reconstruction": reconstruction + constant} | ({"kl": reconstruction - elbo} if score == "elbo" else {})
-        if len(self.data.valid) and not self.pair.local:
+            halves = {"reconstruction": reconstruction + constant, "kl": reconstruction - elbo}
+            row |= {name: halves[name] for name in HALVES[score]}
+        if len(self.data.valid) and not (self.pair.local or self.pair.undivided):
             valid = evaluate(self.pair, self.data.valid)
-            row |= {f"valid_{name}": valid[name] for name in (score, "reconstruction", "kl") if name in valid}
+            row |= {f"valid_{name}": valid[name] for name in (score, *HALVES[score]) if name in valid}
         self.epoch, self.taken, self.skipped = self.epoch + 1, 0, 0
         self.turn += self.method.alternate == "epochs"
         self.order = self.generator.get_state()

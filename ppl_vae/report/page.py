@@ -20,7 +20,7 @@ from ppl_vae.report.style import STYLE
 from ppl_vae.report.words import METRICS, PICTURES, number, with_error
 from ppl_vae.runs import EVALUATION, PARTS
 from ppl_vae.text import MIB, as_line, denied, from_json, from_yaml, inside, is_number, read_text
-from ppl_vae.types import pass_name, score_of
+from ppl_vae.types import SCORES, pass_name, score_of
 
 __all__ = ["report"]
 
@@ -131,7 +131,7 @@ def _facts(metrics: Mapping[str, Any]) -> Markup:
     name, numbers = next(
         ((split, metrics[split]) for split in ("test", "valid") if isinstance(metrics.get(split), dict)), ("", {})
     )
-    wanted = ("log_likelihood", "iwae", "elbo", "log_joint", "reconstruction", "kl", "active_units", "bits_per_dim")
+    wanted = ("log_likelihood", "iwae", *SCORES, "kl", "active_units", "bits_per_dim")
     tiles = [(f"{name} {METRICS[one][0]}", with_error(numbers, one)) for one in wanted if one in numbers]
     tiles += [(label, number(metrics[one]) + unit) for one, label, unit in COSTS if one in metrics]
     return tag("dl", *(tag("div", tag("dt", label), tag("dd", *_parted(value))) for label, value in tiles), class_="facts")

@@ -18,6 +18,11 @@ METRICS = {
     "bdmc_upper": ("upper end of the sandwich", "Bidirectional Monte Carlo (Grosse et al. 2016): log p(x) lies below it."),
     "k_hat_bad": ("untrustworthy weights", "The share of data whose importance weights have a Pareto k-hat above 0.7."),
     "log_joint": ("log p(x, z)", "At the point that stands in place of a posterior; no bound on log p(x)."),
+    "weighted_objective": ("weighted objective", "Climbed, its terms weighed by poutine.scale; no bound on log p(x)."),
+    "unnormalized_objective": (
+        "unnormalized objective",
+        "Climbed, with terms that are no densities; no bound on log p(x).",
+    ),
     "local_elbo": ("ELBO of the best q", "Of the best q of the guide's family for each datum."),
     "local_iwae": ("bound of the best q", "The importance-weighted bound of the best q of the guide's family for each datum."),
     "local_k_hat_bad": ("untrustworthy weights of the best q", "The share of data whose weights have a k-hat above 0.7."),

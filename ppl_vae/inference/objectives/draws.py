@@ -10,10 +10,12 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.evaluate.bounds import per_datum, sample_sites, traces
+from ppl_vae.evaluate.bounds import Traces, log_joint, log_q, per_datum, reconstruction, sample_sites, traces
+from ppl_vae.evaluate.stacking import why_not_stacked
 from ppl_vae.inference.objectives.pyro_elbo import in_data_plate
-from ppl_vae.pair import Pair, Plates
+from ppl_vae.pair import Pair
 from ppl_vae.simplex import of_logarithms, remembered
+from ppl_vae.terms import auxiliary
 
 __all__ = ["Draws", "draw", "every", "not_reparameterized"]
 
@@ -22,41 +24,44 @@ class Draws(NamedTuple):
     """Both programs at S draws of the latent variables, and what was cut.
 
     Attributes:
-        plates: of the programs.
-        model, guide: their traces.
+        ran: plates and traces of the programs.
         values: the draws that were cut off, as they were drawn, by site; of points that remember them, the logarithms.
         leaves: the same numbers without a history, which what the programs saw is made of.
     """
 
-    plates: Plates
-    model: Trace
-    guide: Trace
+    ran: Traces
     values: dict[str, Tensor]
     leaves: dict[str, Tensor]
 
     @property
+    def model(self) -> Trace:
+        """That of the model."""
+        return self.ran.model
+
+    @property
+    def guide(self) -> Trace:
+        """That of the guide."""
+        return self.ran.guide
+
+    @property
     def reconstruction(self) -> Tensor:
         """Log p(x | z), ``(S, B)``."""
-        return self.total(self.model, self.model.observation_nodes)
+        return reconstruction(self.ran)
 
     @property
     def log_joint(self) -> Tensor:
         """Log p(x, z), ``(S, B)``."""
-        return self.total(self.model, [site["name"] for site in sample_sites(self.model)])
+        return log_joint(self.ran)
 
     @property
     def log_q(self) -> Tensor:
         """Log q(z | x), ``(S, B)``."""
-        return self.total(self.guide, [site["name"] for site in sample_sites(self.guide)])
+        return log_q(self.ran)
 
     @property
     def log_q_cut(self) -> Tensor:
         """Log q of the draws that were cut off, ``(S, B)``: its gradient is their score function."""
-        return self.total(self.guide, list(self.leaves))
-
-    def total(self, trace: Trace, names: list[str]) -> Tensor:
-        """The log-probabilities of some sites of each sample and datum."""
-        return sum(per_datum(trace.nodes[name], "log_prob", self.plates) for name in names)  # type: ignore[return-value]
+        return sum(per_datum(self.guide.nodes[name], "log_prob", self.ran.plates) for name in self.leaves)  # type: ignore
 
 
 def draw(pair: Pair, batch: tuple[Tensor, ...], samples: int, cut: Callable[[Any], bool], *, purpose: str) -> Draws:
@@ -70,18 +75,36 @@ def draw(pair: Pair, batch: tuple[Tensor, ...], samples: int, cut: Callable[[Any
         purpose: who asks, for the error.
 
     Raises:
-        ValueError: a latent variable that belongs to the whole data set.
+        ValueError: a latent variable that belongs to the whole data set, a term of the guide that is none of log q, weights, or
+            programs that do not take several samples at once.
     """
     pair.plates(*batch)  # runs the programs too if the batch is the first of its size
+    reason = why_not_stacked(pair, batch) if samples > 1 else None
+    if reason:
+        raise ValueError(
+            f"{purpose} takes {samples} samples at once, in a dimension on the left, which the programs do not ({reason}): "
+            "count dimensions from the right, or use objective=ELBO()"
+        )
     with _Cut(cut) as cuts:
-        plates, model, guide, _ = traces(pair, batch, samples)
-    shared = [site["name"] for site in sample_sites(guide) if not in_data_plate(site, plates)]
+        ran = traces(pair, batch, samples)
+    shared = [site["name"] for site in sample_sites(ran.guide) if not in_data_plate(site, ran.plates)]
     if shared:
         raise ValueError(
             f"{purpose} is defined for latent variables of a datum, but {', '.join(shared)} belongs to the whole data set: "
             "use objective=ELBO() or BetaELBO(), or a model whose parameters have no priors"
         )
-    return Draws(plates, model, guide, cuts.values, cuts.leaves)
+    if pair.score == "weighted_objective":
+        raise ValueError(
+            f"{purpose} is made of densities, but poutine.scale or a mask of one program alone weighs some: use "
+            "objective=ELBO(), or BetaELBO() without the weights"
+        )
+    beside = auxiliary(ran.guide)
+    if beside:
+        raise ValueError(
+            f"{purpose} is made of densities, but {', '.join(beside)} of the guide is a loss beside them (a pyro.factor, or an "
+            "observed site): use objective=ELBO() or BetaELBO()"
+        )
+    return Draws(ran, cuts.values, cuts.leaves)
 
 
 def every(fn: Any) -> bool:
@@ -105,7 +128,8 @@ class _Cut(Messenger):
 
     def _pyro_post_sample(self, msg: Any) -> None:
         name = msg["name"]
-        if msg["is_observed"] or name in self.leaves or site_is_subsample(msg) or not self.cut(msg["fn"]):
+        summed = msg["infer"].get("_enumerate_dim") is not None
+        if msg["is_observed"] or summed or name in self.leaves or site_is_subsample(msg) or not self.cut(msg["fn"]):
             return
         log = remembered(msg["value"])
         self.values[name] = msg["value"] if log is None else log

@@ -34,6 +34,7 @@ class ImportanceBound(nn.Module):
         pathwise = self.gradient == "pathwise"
         cut = not_reparameterized if pathwise else every
         draws = draw(self.pair, batch, self.samples, cut, purpose="an importance-weighted bound")
+        self._check(draws)
         log_joint = draws.log_joint
         log_w = log_joint - draws.log_q
         bound = self.bound(log_w)
@@ -42,6 +43,14 @@ class ImportanceBound(nn.Module):
             surrogate = self._scored(draws, log_w, bound) if pathwise else self._followed(draws, log_joint, log_w)
         loss = -(surrogate + (bound.mean() - surrogate).detach())
         return Estimate(loss, log_w.detach().mean(), draws.reconstruction.detach().mean())
+
+    def _check(self, draws: Draws) -> None:
+        parts = draws.ran.plates.subsampled
+        if parts and self.alpha != 1:
+            raise ValueError(
+                f"an importance-weighted bound needs all of log p(x, z), of which the plates {', '.join(parts)} show a sample: "
+                "use objective=ELBO(), or plates without subsampling"
+            )
 
     def bound(self, log_w: Tensor) -> Tensor:
         """Of log w ``(S, ...)``, the bound of each datum ``(...)``."""

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.evaluate.bounds import guide_sites
+from ppl_vae.evaluate.stacking import stacks
 from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.pyro_parts import AnalyticELBO, EnumeratedELBO, SampledELBO, Traces
 from ppl_vae.pair import Pair, Plates
@@ -35,16 +37,17 @@ class PyroELBO(nn.Module):
         """Of a batch."""
         plates = self.pair.plates(*batch)
         if self.elbo is None:
-            kind = EnumeratedELBO if plates.enumerated else self.kind
-            self.elbo = kind(
-                num_particles=self.particles, vectorize_particles=self.particles > 1, max_plate_nesting=plates.nesting
-            )
+            kind = EnumeratedELBO if plates.enumerated or plates.summed else self.kind
+            together = self.particles > 1 and (bool(plates.undivided) or stacks(self.pair, batch))
+            self.elbo = kind(num_particles=self.particles, vectorize_particles=together, max_plate_nesting=plates.nesting)
         return self.estimate(plates, list(self.elbo._get_traces(*self.pair.programs, batch, {})))
 
     def estimate(self, plates: Plates, traces: Traces) -> Estimate:
         """From the traces of a batch, the particles in one plate."""
         loss = self.elbo.loss_of(traces) / plates.size
-        return Estimate(loss, -loss.detach(), self.elbo.reconstruction(traces) / plates.size)
+        beside = self.elbo.beside(traces)
+        elbo = -loss.detach() if beside is None else beside / plates.size - loss.detach()
+        return Estimate(loss, elbo, self.elbo.reconstruction(traces) / plates.size)
 
 
 class WeighedELBO(PyroELBO):
@@ -66,6 +69,8 @@ class WeighedELBO(PyroELBO):
     def estimate(self, plates: Plates, traces: Traces) -> Estimate:
         """From the traces of a batch."""
         elbo = self.elbo
+        if plates.summed:
+            _check_priors(plates, traces)
         with torch.no_grad():
             reconstruction = elbo.reconstruction(traces) / plates.size
             kl = {name: elbo.kl(traces, name) / plates.size for name in _latents(traces)}
@@ -78,13 +83,25 @@ class WeighedELBO(PyroELBO):
         return Estimate(loss, reconstruction - sum(kl.values()), reconstruction)
 
 
+def _check_priors(plates: Plates, traces: Traces) -> None:
+    """Raise ``ValueError`` if the prior of a latent variable is a sum over another, and its KL does not stand alone."""
+    dims = {traces[0][0].nodes[name]["infer"].get("_enumerate_symbol") for name in plates.summed}
+    for name in _latents(traces):
+        site = traces[0][0].nodes.get(name)
+        if site is not None and dims.intersection(site["packed"]["log_prob"]._pyro_dims):
+            raise ValueError(
+                f"the prior of {name} hangs on {', '.join(plates.summed)}, which the model sums out, so it has no KL of its "
+                "own to weigh: use objective=ELBO() or IWAE()"
+            )
+
+
 def in_data_plate(site: dict[str, Any], plates: Plates) -> bool:
     """Whether a site belongs to a datum, not to the whole data set."""
     return any(frame.dim == plates.data_dim for frame in site["cond_indep_stack"])
 
 
 def _latents(traces: Traces) -> Iterator[str]:
-    return (name for name, site in traces[0][1].nodes.items() if site["type"] == "sample")
+    return (site["name"] for site in guide_sites(traces[0][1]))
 
 
 def _reweigh(site: dict[str, Any], weight: Tensor) -> None:

@@ -13,6 +13,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.evaluate.contraction import latent_part
+from ppl_vae.terms import auxiliary
+
 __all__ = ["AnalyticELBO", "EnumeratedELBO", "SampledELBO", "Traces"]
 
 Traces = list[tuple[Trace, Trace]]
@@ -39,9 +42,18 @@ class Parts:
         observed = (model.nodes[name]["log_prob_sum"].detach() for model, _ in traces for name in model.observation_nodes)
         return sum(observed) / self.num_particles  # type: ignore[return-value]
 
+    def beside(self, traces: Traces) -> Tensor | None:
+        """The guide's losses beside the ELBO, detached; ``None`` if it has none."""
+        names = auxiliary(traces[0][1])
+        losses = [self._log_q(*pair, name).detach() for pair in traces for name in names]
+        return sum(losses) / self.num_particles if losses else None  # type: ignore[return-value]
+
     def kl(self, traces: Traces, name: str) -> Tensor:
         """Of a latent site, as the loss takes it."""
         return sum(self._kl(*pair, name) for pair in traces) / self.num_particles  # type: ignore[return-value]
+
+    def _log_q(self, model: Trace, guide: Trace, name: str) -> Tensor:
+        return guide.nodes[name]["log_prob_sum"]
 
     def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
         sampled = guide.nodes[name]["log_prob_sum"]
@@ -64,7 +76,7 @@ class AnalyticELBO(Parts, TraceMeanField_ELBO):
 
 
 class EnumeratedELBO(Parts, TraceEnum_ELBO):
-    """Pyro's ELBO with every discrete latent variable of the guide summed out."""
+    """Pyro's ELBO with every discrete latent variable summed out: the guide's, and those that it leaves to the model."""
 
     def loss_of(self, traces: Traces) -> Tensor:
         """As Pyro's own, without looking for NaN."""
@@ -72,9 +84,17 @@ class EnumeratedELBO(Parts, TraceEnum_ELBO):
 
     @torch.no_grad()
     def reconstruction(self, traces: Traces) -> Tensor:
-        """E_q[log p(x | z)], the sum over the discrete variables included."""
-        expected = [_expectation(*pair, [(pair[0], name) for name in pair[0].observation_nodes]) for pair in traces]
-        return sum(expected) / self.num_particles  # type: ignore[return-value]
+        """E_q[log p(x | z)], the guide's discrete variables summed over; E_q[log p(x, z) - log p(z)] of those of the model."""
+        return sum(self._reconstruction(*pair) for pair in traces) / self.num_particles  # type: ignore[return-value]
+
+    def _reconstruction(self, model: Trace, guide: Trace) -> Tensor:
+        if any(name not in guide.nodes for name in model.stochastic_nodes):
+            # Both hold E_q[-log q], which falls out.
+            return _compute_dice_elbo(model, guide) - _compute_dice_elbo(latent_part(model), guide)
+        return _expectation(model, guide, [(model, name) for name in model.observation_nodes])
+
+    def _log_q(self, model: Trace, guide: Trace, name: str) -> Tensor:
+        return _expectation(model, guide, [(guide, name)])
 
     def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
         return _expectation(model, guide, [(guide, name)]) - _expectation(model, guide, [(model, name)])

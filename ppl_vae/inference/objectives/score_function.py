@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.evaluate.bounds import sample_sites, site_kl
+from ppl_vae.evaluate.bounds import guide_sites, site_kl
 from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.draws import Draws, draw, every, not_reparameterized
 from ppl_vae.pair import Pair
@@ -56,8 +56,10 @@ class ScoreFunctionELBO(nn.Module):
         return Estimate(loss, -loss.detach(), reconstruction.detach().mean())
 
     def _kl(self, draws: Draws) -> Tensor:
-        names = [site["name"] for site in sample_sites(draws.guide)]
-        kl = [site_kl(draws.model, draws.guide, name, draws.plates, self.analytic) for name in names]
+        if draws.ran.plates.summed:
+            return draws.log_q - (draws.log_joint - draws.reconstruction)
+        names = [site["name"] for site in guide_sites(draws.guide)]
+        kl = [site_kl(draws.model, draws.guide, name, draws.ran.plates, self.analytic) for name in names]
         return sum(kl)  # type: ignore[return-value]
 
 
