@@ -96,6 +96,11 @@ def test_models_with_a_closed_form_are_never_below_independent_columns(scale: An
     assert fit.history[-1]["log_likelihood"] > fit.without_latents - 1e-3
 
 
+def test_an_isotropic_model_is_measured_by_isotropic_columns() -> None:
+    fit = pv.fit(pv.PPCA(latent_dim=1), pv.load_data(MEASURES.numpy(), valid=0.0, test=0.0), method=pv.ClosedForm())
+    assert fit.without_latents == pytest.approx(shared(MEASURES), abs=5e-3)
+
+
 def test_models_without_a_measure_have_none() -> None:
     x, y = BITS.float().numpy(), np.arange(200) % 2
     method = pv.SVI(epochs=1)

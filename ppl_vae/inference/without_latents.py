@@ -28,7 +28,7 @@ __all__ = ["likeliest", "remark_if_far_below", "without_latents"]
 ELEMENTS, FEWEST_ROWS, STEPS = 2**19, 50, 300  # features at once, rows at least, steps at most
 GAIN, PATIENCE = 1e-7, 20  # a climb ends when so many steps in a row gain less, relatively
 FAR_BELOW, PER_ELEMENT = 5.0, 0.5  # nats per datum, and for each of its elements
-ODD_SCALE = 10.0  # how far from 0, and how many times wider or narrower than 1, columns make a network's work hard
+ODD_SCALE = 10.0  # how far from 0, and how many times wider or narrower than 1, data make a network's work hard
 RISING, BEGUN = 0.01, 500  # the part of what is lacking that the last fifth still gained, in a fit of so many steps at least
 
 
@@ -142,7 +142,7 @@ def _odd_columns(x: Tensor) -> str:
     if not bool(varying.any()):
         return ""
     loc, scale = loc[varying].abs().nan_to_num(0.0), scale[varying]
-    if loc.max() <= ODD_SCALE and scale.max() <= ODD_SCALE and scale.min() >= 1 / ODD_SCALE:
+    if loc.max() <= ODD_SCALE and 1 / ODD_SCALE <= scale.max() <= ODD_SCALE:
         return ""
     spread = f"{scale.min():.3g}" if len(scale) == 1 else f"{scale.min():.3g} to {scale.max():.3g}"
     return f"columns as far from zero as {loc.max():.3g}, with standard deviations of {spread}"

@@ -79,7 +79,7 @@ class Model(Declaration, abc.ABC):
         return self.story()
 
 
-def independent_columns(spec: DataSpec, *, floor: float) -> Likelihood:
-    """A normal density of each element by itself: what Gaussian models are without latent variables."""
-    columns = Gaussian(scale="per_feature", value=max(0.5, 2 * floor), floor=floor)
+def independent_columns(spec: DataSpec, *, floor: float, isotropic: bool) -> Likelihood:
+    """A normal density of each element by itself, of one scale or each its own: Gaussian models without latent variables."""
+    columns = Gaussian(scale="shared" if isotropic else "per_feature", value=max(0.5, 2 * floor), floor=floor)
     return Masked(likelihood=columns) if spec.missing else columns

@@ -102,7 +102,7 @@ class GMM(Model):
 
     def without_latents(self, spec: DataSpec) -> Likelihood:
         """Independent normal columns."""
-        return independent_columns(spec, floor=self.floor)
+        return independent_columns(spec, floor=self.floor, isotropic=self.covariance == "spherical")
 
     def build(self, spec: DataSpec) -> Any:
         """The Pyro program for data of this shape and number."""

@@ -77,7 +77,7 @@ class _LinearGaussian(Model, abc.ABC):
 
     def without_latents(self, spec: DataSpec) -> Likelihood:
         """Independent normal columns."""
-        return independent_columns(spec, floor=self.floor)
+        return independent_columns(spec, floor=self.floor, isotropic=self.isotropic)
 
     def build(self, spec: DataSpec) -> LinearGaussianModel:
         """The Pyro program for data of this shape and number."""
