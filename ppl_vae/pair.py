@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints, transform_to
 
 from ppl_vae.arguments import whole
+from ppl_vae.reads import Reads, called
 from ppl_vae.shapes import traced
 
 __all__ = ["Pair", "Plates", "data_plate", "local_params", "seeded"]
@@ -44,6 +45,7 @@ class Pair(nn.Module):
         model: p(x, z), a callable on a batch that samples ``z`` and observes the data inside a plate over the data.
         guide: q(z | x), with the same signature, plates and latent sites.
         mean_field: whether the analytic KL of each latent site may be used (see ``pyro.infer.TraceMeanField_ELBO``).
+        reads: how plain programs are called that take more than x; see :func:`~ppl_vae.build`.
 
     Plain Pyro functions are welcome: their ``pyro.param`` become parameters of this module, in no global store. A module's
     attribute ``size``, where it has one, is N: batches may be larger than the data set that it was fitted to.
@@ -52,13 +54,19 @@ class Pair(nn.Module):
     model: Any
     guide: Any
 
-    def __init__(self, model: Callable, guide: Callable, *, mean_field: bool = True) -> None:
+    def __init__(self, model: Callable, guide: Callable, *, mean_field: bool = True, reads: Reads | None = None) -> None:
         super().__init__()
         self.model = _as_module(model)
         self.guide = _as_module(guide)
+        self.reads: tuple[str, ...] = ("x", "y") if getattr(self.model, "labelled", False) else ("x",)
+        if reads is not None:
+            self.model = called(self.model, reads.model, reads.names)
+            self.guide = called(self.guide, reads.guide, reads.names)
+            self.reads = reads.names
         self.mean_field = mean_field
         self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
-        self._plates: dict[int, Plates] = {}  # by the size of a batch: a plate may be as large as its batch
+        # By the size of a batch, as a plate may be as large as it, and by the fields in it, some of which rows may lack.
+        self._plates: dict[tuple[int, int], Plates] = {}
 
     @property
     def score(self) -> str:
@@ -72,7 +80,7 @@ class Pair(nn.Module):
     @property
     def sizes(self) -> list[int]:
         """The sizes of the batches that :meth:`plates` has met."""
-        return list(self._plates)
+        return list(dict.fromkeys(size for size, _ in self._plates))
 
     def plates(self, *batch: Tensor) -> Plates:
         """Run both programs once for a batch of this size and find their plates.
@@ -84,15 +92,16 @@ class Pair(nn.Module):
                 that fails, or a site whose shapes do not fit; the message names the site.
         """
         size = len(batch[0])
-        if size not in self._plates:
+        key = size, len(batch)
+        if key not in self._plates:
             # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
             first = not self._plates
             with local_params(), torch.no_grad(), pyro.validation_enabled(first), seeded(0, batch[0].device):
                 guide = traced(self.guide, "guide", batch)
                 model = traced(poutine.replay(self.model, trace=guide), "model", batch)
             _check_sites(model, guide)
-            self._plates[size] = _find_plates(model, guide, size, getattr(self.model, "size", None))
-        return self._plates[size]
+            self._plates[key] = _find_plates(model, guide, size, getattr(self.model, "size", None))
+        return self._plates[key]
 
 
 def data_plate(size: int, x: Tensor) -> pyro.plate:
@@ -158,9 +167,9 @@ class _PlainProgram(nn.Module):
         super().__init__()
         self.program = program
 
-    def forward(self, *batch: Tensor) -> Any:
+    def forward(self, *arguments: Any, **named: Any) -> Any:
         with _OwnParams(self):
-            return self.program(*batch)
+            return self.program(*arguments, **named)
 
 
 def _as_module(program: Callable) -> nn.Module:

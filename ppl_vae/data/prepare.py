@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.arrays import Raw, as_labels, as_tensor
+from ppl_vae.data.fields import NO_FIELDS, Fields, beside, described
 from ppl_vae.data.scaling import Scaled, scaled
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Data, Split, binarized, seeded
@@ -33,11 +34,12 @@ REMEDIES: dict[Kind, str] = {
 
 
 class Table(NamedTuple):
-    """Rows of train, valid and test, each ``(N, *event)``, their labels where there are any, and the names of the classes."""
+    """Rows of train, valid and test, each ``(N, *event)``, their labels, the names of the classes, and what stands beside x."""
 
     parts: list[Tensor | Stream]
     labels: list[Tensor | None]
     classes: tuple[str, ...]
+    fields: list[Fields]
 
 
 def prepare(source: DataSource, raw: Raw) -> Data:
@@ -56,8 +58,9 @@ def prepare(source: DataSource, raw: Raw) -> Data:
         classes=table.classes,
         levels=int(view.found.high.max()) + 1 if kind == "categorical" else None,
         missing=view.found.missing,
+        fields=() if raw.fields is None else described(raw.name, view.transform.event_shape, table.fields[0]),
     )
-    train, valid, test = _splits(source, view, table.labels)
+    train, valid, test = _splits(source, view, table)
     data = Data(source=source, spec=spec, train=train, valid=valid, test=test)
     return data if source.binarize == "auto" else binarized(data, source.binarize)
 
@@ -65,13 +68,14 @@ def prepare(source: DataSource, raw: Raw) -> Data:
 def _table(source: DataSource, raw: Raw) -> Table:
     x = raw.x if isinstance(raw.x, Stream) else as_tensor(raw.x, source.source, missing=source.missing == "ignore")
     y, classes = (None, ()) if raw.y is None else as_labels(raw.y, len(x), source.source, raw.classes)
+    fields = NO_FIELDS if raw.fields is None else beside(raw.fields, len(x), missing=source.missing == "ignore")
     indices = _rows(source, len(x), has_test=raw.test_x is not None)
     parts: list[Tensor | Stream] = [x[index] for index in indices]
     labels: list[Tensor | None] = [None if y is None else y[index] for index in indices]
     if raw.test_x is not None:
         parts[2] = as_tensor(raw.test_x, source.source, missing=source.missing == "ignore")
         labels[2] = None if raw.test_y is None else as_labels(raw.test_y, len(parts[2]), source.source, classes)[0]
-    return Table(parts, labels, classes)
+    return Table(parts, labels, classes, [fields[index] for index in indices])
 
 
 def _rows(source: DataSource, size: int, *, has_test: bool) -> list[Tensor]:
@@ -102,10 +106,11 @@ def _kind(source: DataSource, found: Kind) -> Kind:
     return source.kind
 
 
-def _splits(source: DataSource, view: Scaled, labels: list[Tensor | None]) -> list[Split]:
+def _splits(source: DataSource, view: Scaled, table: Table) -> list[Split]:
     """The splits of the parts; held-out rows that fit are held in memory."""
     parts = [view.parts[0], *map(_gathered, view.parts[1:])]
-    train, *held_out = (Split(x, y, view.transform) for x, y in zip(parts, labels, strict=True))
+    rows = zip(parts, table.labels, table.fields, strict=True)
+    train, *held_out = (Split(x, y, view.transform, fields) for x, y, fields in rows)
     return [train, *(split.fixed(seeded(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
 
 

@@ -77,7 +77,7 @@ def evaluate(
             more streamed data with noise than fit at once.
         FloatingPointError: a bound is not finite.
     """
-    split = _checked(split, samples, limit)
+    split = _checked(split, samples, limit).arranged(pair.reads)
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
     point = pair.score != "elbo"
     if gaps and point:

@@ -15,18 +15,17 @@ __all__ = ["apart", "batches", "evaluating", "log_jacobian", "log_jacobians", "m
 
 
 def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-    """What the pair's programs are called with, in the rows' order: x ``(B, *event)``, and labels where the model takes them.
+    """What the pair's programs are called with, in the rows' order: x ``(B, *event)``, and what else they read.
 
     Raises:
-        ValueError: it takes labels, and rows have none.
+        ValueError: rows do not have it.
     """
-    labelled = getattr(pair.model, "labelled", False)
-    return split.labelled_batches(batch_size) if labelled else zip(split.batches(batch_size), strict=True)
+    return split.read(pair.reads, batch_size)
 
 
 def apart(pair: Pair, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """What of the tensors is the batch, x and labels where the model takes them, and what follows it."""
-    size = 2 if getattr(pair.model, "labelled", False) else 1
+    """What of the tensors is the batch, x and what else the programs read, and what follows it."""
+    size = len(pair.reads)
     return tensors[:size], tensors[size:]
 
 

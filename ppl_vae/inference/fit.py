@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from ppl_vae.inference.track import Track, tracking
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
+from ppl_vae.reads import reads
 from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec
 
@@ -47,12 +48,14 @@ __all__ = ["build", "default_guide", "fit", "refuse_others", "watched"]
 # Guides of latent variables that no bijection maps to real vectors, by the prior's support.
 WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
 PARTS = ("model", "guide", "method", "data")
+Rows = Data | DataSource | str | np.ndarray | Tensor | tuple | Mapping[str, Any]
+"""What :func:`~ppl_vae.load_data` takes or gave."""
 EXAMPLES = {"model": "VAE(), or a Pyro program", "guide": "AmortizedNormal(), or a Pyro program", "method": "SVI()"}
 
 
 def fit(
     model: Model | Callable,
-    data: Data | DataSource | str | np.ndarray | Tensor = "digits",
+    data: Rows = "digits",
     *,
     guide: Guide | Callable | None = None,
     method: Method | None = None,
@@ -66,8 +69,9 @@ def fit(
     """Fit a model to data.
 
     Args:
-        model: a declared model, or a plain Pyro program called with a batch ``x (B, *event)``.
-        data: what :func:`~ppl_vae.load_data` takes or gave.
+        model: a declared model, or a plain Pyro program called with a batch ``x (B, *event)`` and the batch's other fields.
+        data: what :func:`~ppl_vae.load_data` takes or gave; for programs of several arguments a tuple of arrays, in their
+            order, or a mapping of arrays by the arguments' names.
         guide: a declared guide (by default :func:`default_guide`), or a plain Pyro program if the model is one.
         method: how; ``SVI()`` by default.
         warm_start: an earlier fit of the same model, by any method, whose parameters are the start; the guide's too if it is
@@ -120,7 +124,7 @@ def fit(
 
 def watched(
     model: Model | Callable,
-    data: Data | DataSource | str | np.ndarray | Tensor,
+    data: Rows,
     *,
     guide: Guide | Callable | None,
     method: Method,
@@ -169,7 +173,7 @@ def watched(
     return fit
 
 
-def _placed(model: Model | Callable, data: Data | DataSource | str | np.ndarray | Tensor, device: str | torch.device) -> Data:
+def _placed(model: Model | Callable, data: Rows, device: str | torch.device) -> Data:
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
     if isinstance(model, Model):
@@ -206,8 +210,8 @@ def _refuse_watchers(progress: Any, track: Any, boards: Any) -> None:
 def _check_data(model: Model | Callable, pair: Pair, data: Data) -> None:
     """Raise ``ValueError`` if rows to fit to or to stop by lack labels that are needed, or lie outside the model's support."""
     for split in (data.train, data.valid):
-        if getattr(pair.model, "labelled", False) and len(split):
-            split.labels  # noqa: B018
+        for name in pair.reads[1:] if len(split) else ():
+            split.column(name)
         if isinstance(model, Model) and not split.transform.binarize:  # whose draws are zeros and ones
             for raw in split.chunks():
                 model.check_values(split.transform(raw, torch.Generator(split.device).manual_seed(0)))
@@ -260,6 +264,11 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
 
 def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
     if isinstance(model, Model) and isinstance(guide, Guide):
+        if spec.fields[1:]:
+            raise ValueError(
+                f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "
+                "load_data(x, y=labels)"
+            )
         model.check(spec)
         if model.parameter_priors and not isinstance(guide, BayesianGuide):
             raise ValueError(
@@ -275,7 +284,7 @@ def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> 
         return Pair(program, proposal, mean_field=getattr(proposal, "mean_field", not getattr(proposal, "exact", False)))
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
-    return Pair(model, guide, mean_field=False)
+    return Pair(model, guide, mean_field=False, reads=reads(model, guide, spec))
 
 
 def _take_over(pair: Pair, start: Fit, guide: Guide | Callable) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.data.arrays import as_array
+from ppl_vae.data.fields import given
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate import AIS, Gaps, batches, evaluate, evaluating
 from ppl_vae.evaluate.disentanglement import disentanglement
@@ -202,7 +203,7 @@ class Fit:
 
     def evaluate(
         self,
-        data: Data | Split | Tensor,
+        data: Data | Split | Tensor | tuple | Mapping[str, Any],
         *,
         y: Classes | None = None,
         samples: int = 1,
@@ -213,6 +214,7 @@ class Fit:
     ) -> dict[str, Any]:
         """How good the fit is on a split (or on the test split of a ``Data``); see :func:`ppl_vae.evaluate`.
 
+        Of programs of several arguments also on a tuple of arrays, or a mapping by name, as they were fitted to.
         A model that is conditioned on labels takes those of the split, or ``y``: class numbers or names ``(B,)``. Of data of
         which a part is its condition, the rest is scored.
 
@@ -376,14 +378,19 @@ class Fit:
             raise ValueError(f"expected classes of {', '.join(names)}, or their numbers from 0, got {y}")
         return numbers.to(self.device, torch.int64)
 
-    def _split(self, data: Data | Split | Tensor, y: Classes | None = None) -> Split:
+    def _split(self, data: Data | Split | Tensor | tuple | Mapping[str, Any], y: Classes | None = None) -> Split:
         """The data as a split on the pair's device, checked against what the pair was built for."""
-        if not isinstance(data, (Tensor, Split, Data)):
+        if not isinstance(data, (Tensor, Split, Data, tuple, Mapping)):
             raise ValueError(
                 f"expected a tensor of what the model sees, a split or data, got {type(data).__name__}: load it with "
                 "load_data, or give fit.rows(source, split)"
             )
-        if isinstance(data, Tensor):
+        if self.spec.fields and not isinstance(data, (Split, Data)):
+            x, fields = given((data,) if isinstance(data, Tensor) else data, self.spec)
+            data = Split(_real(x, "data"), None, self.transform.applied(), fields)
+        elif isinstance(data, (tuple, Mapping)):
+            raise ValueError("expected a tensor of what the model sees, got several fields: this was fitted to x alone")
+        elif isinstance(data, Tensor):
             data = Split(_real(data, "data"), None, self.transform.applied())
         else:
             data = self._binarized(data.test if isinstance(data, Data) else data)

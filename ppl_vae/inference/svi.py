@@ -136,7 +136,8 @@ class SVI(Method):
 
 def _initialize(pair: Pair, data: Data, seed: int) -> None:
     """Let both programs run once, and what knows a good start from the data take it, unless it holds an earlier fit's."""
-    pair.plates(*next(batches(pair, data.train[:2], 2)))
+    for part, _ in data.train.apart(pair.reads):
+        pair.plates(*next(batches(pair, part[:2], 2)))
     seen = _some(data.train, seed)
     for half in {"model", "guide"} - pair.warm:
         for module in (module for module in getattr(pair, half).modules() if hasattr(module, "centre_on")):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data
+from ppl_vae.data.fields import taken
 from ppl_vae.evaluate import batches, evaluate, evaluating, log_jacobian
 from ppl_vae.inference.guard import Guard
 from ppl_vae.inference.keeper import Nowhere
@@ -61,7 +62,7 @@ class Training:
         self.method, self.pair, self.data, self.clock, self.keeper = method, pair, data, clock, keeper
         kept = keeper.kept
         device = data.train.device
-        per_epoch = math.ceil(len(data.train) / method.batch_size)
+        per_epoch = sum(math.ceil(len(part) / method.batch_size) for part, _ in data.train.apart(pair.reads))
         self.objective = method.objective.build(pair, per_epoch).to(device)
         self.constant = log_jacobian(pair, data.train)
         self.modules = nn.ModuleDict({"pair": pair, "transform": data.train.transform, "objective": self.objective})
@@ -122,7 +123,7 @@ class Training:
 
     def step(self, block: list[Tensor], rows: Tensor) -> None:
         """Take the step on some rows of a block."""
-        self.steps[self.turn % len(self.steps)](*(part[rows] for part in block))
+        self.steps[self.turn % len(self.steps)](*taken(block, rows))
         self._count()
 
     def skip(self, rows: Tensor) -> None:
@@ -261,10 +262,7 @@ class Training:
 
     def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Blocks of the data, and which of their rows are a batch."""
-        labels = getattr(self.pair.model, "labelled", False)
-        for *block, order in self.data.train.blocks(self.method.batch_size, generator=self.generator, labels=labels):
-            for rows in order.split(self.method.batch_size):
-                yield block, rows
+        return self.data.train.steps(self.method.batch_size, generator=self.generator, reads=self.pair.reads)
 
     def _count(self) -> None:
         self.taken += 1

@@ -30,15 +30,17 @@ class PyroELBO(nn.Module):
         self.kind = AnalyticELBO if analytic else SampledELBO
         self.particles = particles
         self.elbo: Any = None
+        self._elbos: dict[Plates, Any] = {}  # batches that lack a field may have other sites
 
     def forward(self, *batch: Tensor) -> Estimate:
         """Of a batch."""
         plates = self.pair.plates(*batch)
-        if self.elbo is None:
+        if plates not in self._elbos:
             kind = EnumeratedELBO if plates.enumerated else self.kind
-            self.elbo = kind(
+            self._elbos[plates] = kind(
                 num_particles=self.particles, vectorize_particles=self.particles > 1, max_plate_nesting=plates.nesting
             )
+        self.elbo = self._elbos[plates]
         return self.estimate(plates, list(self.elbo._get_traces(self.pair.model, self.pair.guide, batch, {})))
 
     def estimate(self, plates: Plates, traces: Traces) -> Estimate:
