@@ -67,6 +67,7 @@ class Pair(nn.Module):
         self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
         # By the size of a batch, as a plate may be as large as it, and by the fields in it, some of which rows may lack.
         self._plates: dict[tuple[int, int], Plates] = {}
+        self.baselines: tuple[str, ...] = ()  # the guide's sites that ask for one
 
     @property
     def score(self) -> str:
@@ -100,6 +101,8 @@ class Pair(nn.Module):
                 guide = traced(self.guide, "guide", batch)
                 model = traced(poutine.replay(self.model, trace=guide), "model", batch)
             _check_sites(model, guide)
+            asking = (name for name in guide.stochastic_nodes if guide.nodes[name]["infer"].get("baseline"))
+            self.baselines = tuple(dict.fromkeys((*self.baselines, *asking)))
             self._plates[key] = _find_plates(model, guide, size, getattr(self.model, "size", None))
         return self._plates[key]
 

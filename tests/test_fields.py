@@ -63,7 +63,9 @@ def method(steps: int = 400, **options: Any) -> pv.SVI:
     return pv.SVI(**{"epochs": steps, "batch_size": N, "learning_rate": 0.03, "schedule": "constant", **options})
 
 
-def with_pyro(model: Callable, guide: Callable, *arguments: Tensor, steps: int = 400, loss: Any = None, lr: float = 0.03) -> float:
+def with_pyro(
+    model: Callable, guide: Callable, *arguments: Tensor, steps: int = 400, loss: Any = None, lr: float = 0.03
+) -> float:
     """Minus the loss per datum of Pyro's own loop, over its last quarter; the store is left as it ends."""
     svi = SVI(model, guide, pyro.optim.Adam({"lr": lr}), loss or Trace_ELBO())
     torch.manual_seed(0)
@@ -294,3 +296,89 @@ def test_ragged_rows_with_lengths_and_a_mask_give_the_marginal_of_what_is_there(
     longer = (torch.cat([x, torch.full((N, 4), 7.0)], 1), lengths, torch.cat([mask, torch.zeros(N, 4, dtype=torch.bool)], 1))
     with pytest.raises(ValueError, match=r"\(n, 6\)|field 2"):
         fitted.evaluate(longer)
+
+
+# --- partly labelled rows -------------------------------------------------------------------------------------------------
+
+
+def partly_labelled() -> tuple[Tensor, np.ma.MaskedArray]:
+    """Two overlapping clusters of one number, a quarter of the 60 rows with their class."""
+    generator = torch.Generator().manual_seed(2)
+    y = (torch.rand(N, generator=generator) < 0.6).long()
+    x = torch.tensor([-1.0, 1.5])[y] + torch.randn(N, generator=generator)
+    return x[:, None], np.ma.MaskedArray(y.numpy(), mask=np.arange(N) % 4 != 0)
+
+
+def clusters(x: Tensor, y: Tensor | None = None) -> None:
+    logit = pyro.param("logit", torch.tensor(0.0))
+    locs = pyro.param("locs", torch.tensor([-0.5, 0.5]))
+    with pyro.plate("data", N, subsample=x):
+        y = pyro.sample("y", dist.Categorical(logits=torch.stack([torch.zeros(()), logit])), obs=y)
+        pyro.sample("x", dist.Normal(locs[y], 1.0), obs=x[:, 0])
+
+
+def classify(x: Tensor, y: Tensor | None = None) -> None:
+    weight, bias = pyro.param("weight", torch.tensor(1.0)), pyro.param("bias", torch.tensor(0.0))
+    with pyro.plate("data", N, subsample=x):
+        if y is None:
+            score = weight * x[:, 0] + bias
+            logits = torch.stack([torch.zeros_like(score), score], -1)
+            pyro.sample("y", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+
+
+def log_likelihood(x: Tensor, y: np.ma.MaskedArray, logit: Tensor, locs: Tensor) -> Tensor:
+    """Log p(x, y) of the rows with a class, log p(x) of the others, per datum."""
+    joint = torch.stack([torch.zeros(()), logit]).log_softmax(0) + dist.Normal(locs, 1.0).log_prob(x)
+    seen = torch.from_numpy(~y.mask)
+    labelled = joint[seen].gather(1, torch.from_numpy(y.data)[seen][:, None]).sum()
+    return (labelled + joint[~seen].logsumexp(1).sum()) / N
+
+
+def test_rows_with_and_without_labels_are_fitted_together() -> None:
+    x, y = partly_labelled()
+    logit, locs = (torch.tensor(start, requires_grad=True) for start in (0.0, [-0.5, 0.5]))
+    optimizer = torch.optim.LBFGS([logit, locs], max_iter=100)
+
+    def close() -> Tensor:
+        optimizer.zero_grad()
+        loss = -log_likelihood(x, y, logit, locs)
+        loss.backward()
+        return loss
+
+    optimizer.step(close)
+    fitted = pv.fit(
+        clusters, all_of((x, y)), guide=classify, method=method(60, batch_size=10, learning_rate=0.1, schedule="cosine")
+    )
+    found = dict(fitted.pair.named_parameters())
+    torch.testing.assert_close(found["model.program.locs"].detach(), locs.detach(), atol=0.02, rtol=0)
+    torch.testing.assert_close(found["model.program.logit"].detach(), logit.detach(), atol=0.02, rtol=0)
+    exact = log_likelihood(x, y, logit, locs).item()
+    assert ours(fitted) == pytest.approx(exact, abs=0.02)
+    assert fitted.evaluate((x, y), samples=200)["iwae"] == pytest.approx(exact, abs=0.02)
+    with torch.no_grad():
+        unlabelled = log_likelihood(x, np.ma.MaskedArray(y.data, mask=True), logit, locs).item()
+    assert fitted.evaluate(x, samples=200)["iwae"] == pytest.approx(unlabelled, abs=0.02)
+
+
+def test_each_kind_of_batch_is_recorded() -> None:
+    x, y = partly_labelled()
+    ends = []
+    for compile in (False, "auto"):
+        short = method(43, batch_size=10, compile=compile)
+        programs = {"model": lambda *, x, label: clusters(x, label), "guide": lambda label, x: classify(x, label)}
+        fitted = pv.fit(programs["model"], all_of({"x": x, "label": y}), guide=programs["guide"], method=short)
+        ends.append([value.detach() for value in fitted.pair.parameters()])
+    torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=0)
+
+
+def test_batches_are_of_one_kind_and_hold_every_row_once() -> None:
+    x, y = partly_labelled()
+    split = all_of((x, y)).train
+    steps = list(split.steps(10, generator=torch.Generator().manual_seed(0), reads=("0", "1")))
+    assert sorted(len(block) for block, _ in steps) == [1] * 5 + [2] * 2
+    assert [len(rows) for _, rows in steps] == [10] * 5 + [5] * 2
+    assert sorted(torch.cat([rows for _, rows in steps]).tolist()) == list(range(N))
+    assert all(bool((split.fields.seen[rows]).all()) == (len(block) == 2) for block, rows in steps)
+    read = list(split.read(("0", "1"), 40))
+    assert [tuple(map(len, batch)) for batch in read] == [(15, 15), (40,), (5,)]
+    assert torch.equal(torch.cat([batch[0] for batch in read]), split.arranged(("0", "1")).x)

@@ -140,6 +140,8 @@ def watched(
     _refuse_watchers(progress, track, boards)
     if keeper.folder is not None and not (isinstance(model, Model) and isinstance(guide, Guide | None)):
         raise ValueError("plain Pyro programs have no declaration to save: fit them without a run folder (out)")
+    if keeper.folder is not None:
+        method.to_dict()
     data = _placed(model, data, device)
     guide = guide or default_guide(model, method)
     with keeper, seeded(method.seed, data.train.device):

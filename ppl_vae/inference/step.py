@@ -50,6 +50,7 @@ class Step:
         compile: ``True`` compiles, ``False`` stays eager, ``auto`` records and compiles where that pays.
         ahead: steps to be taken in all.
         go_on_at: of a fit that goes on, the rows of the batches that go the fast way from the first on.
+        whole: rows of a batch whose gradient counts in full, a smaller one's by its rows; by default every batch's does.
 
     Attributes:
         totals: sums over the data of objective, ELBO and reconstruction, ``(3,)``, on the device; set it to zero to start
@@ -68,6 +69,7 @@ class Step:
         compile: Compile = "auto",
         ahead: int = 0,
         go_on_at: int | None = None,
+        whole: int | None = None,
     ) -> None:
         self.objective = objective
         self.transform = transform
@@ -76,6 +78,7 @@ class Step:
         self.precision = precision
         self.compile = compile
         self.ahead = ahead
+        self.whole = whole
         self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
         self._settled: set[int] = set()  # by the number of fields in a batch
@@ -103,7 +106,8 @@ class Step:
         with local_params(), pyro.validation_enabled(self._validate), layers(self.precision):
             loss, elbo, reconstruction = objective(self.transform(raw), *others)
         self._validate = False
-        return loss, torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
+        numbers = torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
+        return loss if self.whole is None else loss * (len(raw) / self.whole), numbers
 
     def finish(self, numbers: Tensor, size: int) -> None:
         """Clip the gradients that the parameters hold, update them, and count."""

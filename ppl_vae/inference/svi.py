@@ -20,6 +20,7 @@ from ppl_vae.inference.keeper import NOWHERE, Nowhere
 from ppl_vae.inference.machine import Precision
 from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
 from ppl_vae.inference.objectives import ELBO, Objective
+from ppl_vae.inference.objectives.given import objective_of
 from ppl_vae.inference.optimizers import OPTIMIZERS
 from ppl_vae.inference.training import SCHEDULES, Training
 from ppl_vae.pair import Pair
@@ -35,7 +36,8 @@ class SVI(Method):
 
     Args:
         seed: of the initial parameters, the order of the data and every sample.
-        objective: what is maximized.
+        objective: what is maximized; also an object of ``pyro.infer``, such as ``TraceGraph_ELBO()``, or a function
+            ``loss(model, guide, *batch)``, each taken as it is (see :class:`~ppl_vae.PyroLoss`).
         optimizer: the gradient method.
         epochs: passes over the training data.
         batch_size: B, data per step; the last batch of an epoch may be smaller, none is dropped.
@@ -79,6 +81,7 @@ class SVI(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "objective", objective_of(self.objective))
         require(self.epochs >= 1, "at least 1 epoch", self.epochs)
         require(self.batch_size >= 1, "a batch_size of at least 1", self.batch_size)
         rate = self.learning_rate
@@ -90,6 +93,8 @@ class SVI(Method):
         require(self.alternate != "epochs" or self.epochs >= 2, "at least 2 epochs to alternate", self.epochs)
         fits = isinstance(self.compile, bool) or self.compile == "auto"  # 1 equals True, and YAML would bring it back as 1
         require(fits, "a compile that is auto, true or false", self.compile)
+        if self.compile is True and not self.objective.recordable:
+            raise ValueError(f"expected compile='auto' or False for {self.objective}, whose steps are eager, got True")
         require(self.precision in ("32", "bf16", "tf32"), "a precision of 32, bf16 or tf32", self.precision)
         policies = get_args(OnNonFinite)
         require(self.on_nonfinite in policies, f"an on_nonfinite of {', '.join(policies)}", self.on_nonfinite)
@@ -113,8 +118,11 @@ class SVI(Method):
             NonFiniteError: the objective, a gradient or a parameter is no longer finite; it has a post-mortem.
         """
         self._check(pair, data)
+        if self.objective.remark:
+            warnings.warn(self.objective.remark, Remark, stacklevel=2)
         clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
         _initialize(pair, data, self.seed)
+        self._name_ignored(pair)
         return Training(self, pair, data, clock, keeper).run()
 
     def _check(self, pair: Pair, data: Data) -> None:
@@ -129,6 +137,16 @@ class SVI(Method):
             warnings.warn(
                 f"the warm-up of {self.objective.ramp:g} epochs does not end within the {self.epochs} epochs of the fit: "
                 "shorten it, or raise epochs",
+                Remark,
+                stacklevel=3,
+            )
+
+    def _name_ignored(self, pair: Pair) -> None:
+        """Remark on baselines that the guide's sites ask for in vain."""
+        if pair.baselines and not self.objective.honours_baselines:
+            warnings.warn(
+                f"infer={{'baseline': ...}} of {', '.join(pair.baselines)} is ignored by {type(self.objective).__name__}: use "
+                "objective=pyro.infer.TraceGraph_ELBO(), which honours it, or ELBO(baseline='moving_average')",
                 Remark,
                 stacklevel=3,
             )

@@ -218,9 +218,11 @@ class Training:
             optimizer,
             clip_norm=method.clip_norm,
             precision=method.precision,
-            compile=method.compile,
+            compile=method.compile if method.objective.recordable else False,
             ahead=self.planned * (rows // method.batch_size) // len(self.optimizers),
             go_on_at=min(method.batch_size, rows) if begun else None,
+            # Of rows that lack a field there may be too few for one batch: a row is to count as any other.
+            whole=method.batch_size if len(self.data.train.apart(self.pair.reads)) > 1 else None,
         )
 
     def advance(self) -> None:
@@ -230,8 +232,12 @@ class Training:
         if not self.taken:
             self.learning_rate = rate
         objective, elbo, reconstruction = (self._pass() / max(1, len(self.data.train) - self.skipped)).tolist()
-        score, constant = self.pair.score, self.constant
-        row: Row = {"epoch": self.epoch + 1, "objective": objective + constant, score: elbo + constant}
+        score, constant, declared = self.pair.score, self.constant, self.method.objective
+        row: Row = {"epoch": self.epoch + 1, "objective": objective + (constant if declared.bounds else 0.0)}
+        if declared.name:
+            row["objective_name"] = declared.name
+        if declared.tells_elbo:
+            row[score] = elbo + constant
         if math.isfinite(reconstruction):
             row |= {"reconstruction": reconstruction + constant} | ({"kl": reconstruction - elbo} if score == "elbo" else {})
         if len(self.data.valid):
