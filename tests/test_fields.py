@@ -12,12 +12,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
+from pyro.infer import SVI, Trace_ELBO, config_enumerate
 from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroParam
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
-from torch.nn.functional import one_hot
 
 import ppl_vae as pv
 
@@ -382,3 +381,101 @@ def test_batches_are_of_one_kind_and_hold_every_row_once() -> None:
     read = list(split.read(("0", "1"), 40))
     assert [tuple(map(len, batch)) for batch in read] == [(15, 15), (40,), (5,)]
     assert torch.equal(torch.cat([batch[0] for batch in read]), split.arranged(("0", "1")).x)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ((torch.ones(5, 2), torch.ones(4)), "expected 5 rows of the field 1, one beside each of x, got 4"),
+        ((torch.ones(5, 2), 3), "for each of 5 rows, got a single one: bind what is the same for all rows with functools"),
+        ({"x": torch.ones(5, 2), "y": list("abcab")}, "expected the field y as numbers, got dtype <U1: code them as integers"),
+        ({"x": torch.ones(5, 2), "y": torch.tensor([1.0, 2, 3, 4, torch.nan])}, "y: expected complete data, got NaN"),
+        ({"x": torch.ones(5, 2), "y": torch.tensor([1.0, 2, 3, 4, torch.inf])}, "y: expected finite values"),
+        (
+            {"x": torch.ones(5, 2), "y of": torch.ones(5)},
+            "expected fields called as arguments of a program, got the name 'y of'",
+        ),
+        ((), "expected at least one field, got none"),
+        (
+            (torch.ones(2, 2), *[np.ma.MaskedArray([1, 2], mask=[True, False])] * 2),
+            "expected one field that rows may lack, got 1, 2",
+        ),
+        ((torch.ones(2, 2), np.ma.MaskedArray([[1, 2], [3, 4]], mask=[[1, 0], [0, 0]])), "expected rows masked as a whole"),
+    ],
+    ids=range(9),
+)
+def test_fields_that_are_none_are_refused(data: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        pv.load_data(data)
+
+
+def test_missing_numbers_of_a_field_are_handed_on_where_asked_for() -> None:
+    y = torch.tensor([1.0, 2, torch.nan])
+    data = all_of((torch.ones(3, 2), y), missing="ignore")
+    assert torch.equal(data.train.column("1").isnan(), y.isnan())
+
+
+def test_labels_come_as_a_field_or_with_a_lone_x() -> None:
+    with pytest.raises(ValueError, match="expected no y beside several fields"):
+        pv.load_data((torch.ones(5, 2), torch.ones(5)), y=[0, 1, 0, 1, 0])
+    with pytest.raises(ValueError, match="expected data of one field for a declared model, got 2"):
+        pv.fit(pv.FactorAnalysis(latent_dim=1), (torch.randn(20, 3), torch.ones(20)))
+
+
+@pytest.mark.parametrize(
+    ("program", "data", "told"),
+    [
+        (
+            model,
+            "x",
+            r"expected a model that can be called with the fields x, got model\(x: .*missing a required argument: 'y'",
+        ),
+        (
+            lambda x: None,
+            "xy",
+            r"that can be called with 2 fields by position, got model\(x\), which says: too many positional",
+        ),
+        (lambda x, y, w: None, {"x", "y"}, "missing a required argument: 'w'"),
+        (
+            lambda x: None,
+            {"x", "y", "v"},
+            r"expected fields that the programs read, got v, an argument of neither model\(x\) nor",
+        ),
+    ],
+    ids=range(4),
+)
+def test_programs_that_cannot_be_called_with_the_fields_are_refused(program: Callable, data: Any, told: str) -> None:
+    x, y = regression()
+    known = {"x": x, "y": y, "v": y}
+    given: Any = {"x": x, "xy": (x, y)}[data] if isinstance(data, str) else {name: known[name] for name in sorted(data)}
+    with pytest.raises(ValueError, match=told):
+        pv.fit(program, all_of(given), guide=guide, method=method(1))
+
+
+def test_evaluating_other_fields_is_refused() -> None:
+    x, y = regression()
+    fitted = pv.fit(model, all_of((x, y)), guide=guide, method=method(1))
+    for data, told in (
+        (x, "expected 2 fields by position, got 1 field by position: give a tuple of 2 arrays"),
+        ((x, y, y), "got 3 fields by position"),
+        ({"x": x, "y": y}, "got the fields x, y: give a tuple of 2 arrays"),
+        ((x, y.long()), r"expected the field 1 as real \(n\), got integer \(60,\)"),
+        ((x, y[:3]), "expected 60 rows of the field 1"),
+        (all_of(x).train, "none called '1'"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            fitted.evaluate(data)
+    alone = pv.fit(lambda x: model(x, y), all_of(x), guide=lambda x: guide(x, y), method=method(1))
+    with pytest.raises(ValueError, match="got several fields: this was fitted to x alone"):
+        alone.evaluate((x, y))
+
+
+def test_a_pair_made_by_hand_reads_x_alone() -> None:
+    x, y = regression()
+    data = all_of((x, y))
+    pair = pv.build(model, guide, data.spec)
+    assert pair.reads == ("0", "1")
+    assert np.isfinite(pv.evaluate(pair, data.train)["elbo"])

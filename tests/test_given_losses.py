@@ -63,7 +63,7 @@ def switched(x: Tensor) -> None:
         pyro.sample("x", dist.Normal(torch.where(z[..., None] > 0, locs[1], locs[0]), 0.7).to_event(1), obs=x)
 
 
-def switch(baseline: dict[str, Any], enumerate: str | None = None) -> Callable:
+def switch(baseline: dict[str, Any], summed: str | None = None) -> Callable:
     net = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
     nn.init.constant_(net[0].weight, 0.1)
     nn.init.zeros_(net[0].bias)
@@ -77,7 +77,7 @@ def switch(baseline: dict[str, Any], enumerate: str | None = None) -> Callable:
         asked: dict[str, Any] = {"baseline": dict(options)} if options else {}
         with pyro.plate("data", N, subsample=x):
             logits = bias + x[:, 0]
-            pyro.sample("z", dist.Bernoulli(logits=logits), infer={**asked, **({"enumerate": enumerate} if enumerate else {})})
+            pyro.sample("z", dist.Bernoulli(logits=logits), infer={**asked, **({"enumerate": summed} if summed else {})})
 
     return guide
 

@@ -122,9 +122,9 @@ def given(values: tuple | Mapping[str, Any], spec: DataSpec) -> tuple[Any, Field
     known = {field.name: field for field in spec.fields}
     needed = [field.name for field in spec.fields if not field.partial]
     if not set(needed) <= set(fields) <= set(known):
-        raise ValueError(f"expected the fields {_listed(known)}, got {_listed(fields)}: {_how(known)}")
+        raise ValueError(f"expected {_listed(known)}, got {_listed(fields)}: {_how(known)}")
     x = fields.pop(first)
-    rows = len(x)
+    rows = next(iter(np.shape(x)), 0)
     found = beside(fields, rows)
     for name, column in found.columns.items():
         shape, kind = tuple(column.shape[1:]), _kind(column)
@@ -199,7 +199,9 @@ def _small(array: np.ndarray) -> np.ndarray:
 
 def _listed(names: Iterable[str]) -> str:
     found = list(names)
-    return f"{len(found)} by position" if found and found[0].isdigit() else ", ".join(found)
+    if found[0].isdigit():
+        return f"{len(found)} field{'s' if len(found) > 1 else ''} by position"
+    return f"the fields {', '.join(found)}"
 
 
 def _how(names: Iterable[str]) -> str:

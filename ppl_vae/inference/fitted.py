@@ -389,7 +389,10 @@ class Fit:
             x, fields = given((data,) if isinstance(data, Tensor) else data, self.spec)
             data = Split(_real(x, "data"), None, self.transform.applied(), fields)
         elif isinstance(data, (tuple, Mapping)):
-            raise ValueError("expected a tensor of what the model sees, got several fields: this was fitted to x alone")
+            raise ValueError(
+                "expected a tensor of what the model sees, got several fields: this was fitted to x alone (give class labels, "
+                "where the programs read them, as y=...)"
+            )
         elif isinstance(data, Tensor):
             data = Split(_real(data, "data"), None, self.transform.applied())
         else:
