@@ -37,6 +37,13 @@ class Call(NamedTuple):
     keywords: tuple[str, ...] = ()
     without: Mapping[str, Any] = {}
 
+    def arguments(self, names: Sequence[str], batch: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:
+        """Those of the program, for a batch of these fields; one that is short lacks the field that rows may lack."""
+        if len(batch) < len(names):
+            names = [name for name in names if name not in self.without]
+        fields = {**self.without, **dict(zip(names, batch, strict=True))}
+        return [fields[name] for name in self.positional], {name: fields[name] for name in self.keywords}
+
 
 class Reads(NamedTuple):
     """The fields of a batch in their order, and how model and guide are called with them."""
@@ -107,13 +114,9 @@ class _Called(nn.Module):
             return getattr(super().__getattr__("program"), name)
 
     def forward(self, *batch: Tensor) -> Any:
-        """Run the program; a batch that is one short lacks the field that rows may lack."""
-        names = self._names
-        if len(batch) < len(names):
-            names = tuple(name for name in names if name not in self._call.without)
-        fields = {**self._call.without, **dict(zip(names, batch, strict=True))}
-        arguments = (fields[name] for name in self._call.positional)
-        return self.program(*arguments, **{name: fields[name] for name in self._call.keywords})
+        """Run the program."""
+        positional, keywords = self._call.arguments(self._names, batch)
+        return self.program(*positional, **keywords)
 
 
 def _by_name(names: tuple[str, ...], ways: dict[str, inspect.Signature]) -> dict[str, Call]:

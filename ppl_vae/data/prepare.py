@@ -110,7 +110,7 @@ def _splits(source: DataSource, view: Scaled, table: Table) -> list[Split]:
     """The splits of the parts; held-out rows that fit are held in memory."""
     parts = [view.parts[0], *map(_gathered, view.parts[1:])]
     rows = zip(parts, table.labels, table.fields, strict=True)
-    train, *held_out = (Split(x, y, view.transform, fields) for x, y, fields in rows)
+    train, *held_out = (Split(x, y, view.transform, fields=fields) for x, y, fields in rows)
     return [train, *(split.fixed(seeded(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
 
 

@@ -31,7 +31,7 @@ class Split:
         fields: what else plain programs read of the rows.
     """
 
-    def __init__(self, x: Tensor | Stream, y: Tensor | None, transform: Transform, fields: Fields = NO_FIELDS) -> None:
+    def __init__(self, x: Tensor | Stream, y: Tensor | None, transform: Transform, *, fields: Fields = NO_FIELDS) -> None:
         self.raw = x
         self.y = y
         self.transform = transform
@@ -53,7 +53,8 @@ class Split:
             rows = torch.arange(len(self))[rows][None]
         if isinstance(rows, Tensor):
             rows = rows.to(self.device)
-        return Split(self.raw[rows], None if self.y is None else self.y[rows], self.transform, self.fields[rows])
+        y = None if self.y is None else self.y[rows]
+        return self._with(raw=self.raw[rows], y=y, fields=self.fields[rows])
 
     @property
     def x(self) -> Tensor:
@@ -93,7 +94,8 @@ class Split:
         """This split on another device, its model's view in another floating dtype; self stays as it is."""
         y = None if self.y is None else self.y.to(device=device)
         transform = copy.deepcopy(self.transform).to(device=device, dtype=dtype)
-        return Split(self.raw.to(device=device), y, transform, self.fields.to(device, dtype))
+        fields = self.fields.to(device, dtype)
+        return self._with(raw=self.raw.to(device=device), y=y, transform=transform, fields=fields)
 
     def batches(self, batch_size: int, *, generator: Generator | None = None) -> Iterator[Tensor]:
         """What the model sees, batch by batch, the smaller last one included.
@@ -234,7 +236,7 @@ class Split:
 
     def under(self, transform: Transform) -> Split:
         """The same rows, shown to the model by another transform."""
-        return Split(self.raw, self.y, transform, self.fields)
+        return self._with(transform=transform)
 
     def fixed(self, generator: Generator) -> Split:
         """The same rows, with the transform's noise drawn once from a CPU generator and kept in ``x``.
@@ -246,7 +248,12 @@ class Split:
             return self
         home = self.to("cpu")
         x, transform = home.transform.freeze(home.x, generator)
-        return Split(x, home.y, transform, home.fields).to(self.device)
+        return home._with(raw=x, transform=transform).to(self.device)
+
+    def _with(self, **fields: object) -> Split:
+        other = copy.copy(self)
+        vars(other).update(fields)
+        return other
 
     def _check(self, batch_size: int, generator: Generator | None) -> None:
         if batch_size < 1:

@@ -387,7 +387,7 @@ class Fit:
             )
         if self.spec.fields and not isinstance(data, (Split, Data)):
             x, fields = given((data,) if isinstance(data, Tensor) else data, self.spec)
-            data = Split(_real(x, "data"), None, self.transform.applied(), fields)
+            data = Split(_real(x, "data"), None, self.transform.applied(), fields=fields)
         elif isinstance(data, (tuple, Mapping)):
             raise ValueError(
                 "expected a tensor of what the model sees, got several fields: this was fitted to x alone (give class labels, "
