@@ -364,6 +364,32 @@ def test_rows_with_and_without_labels_are_fitted_together() -> None:
     assert fitted.evaluate(x, samples=200)["iwae"] == pytest.approx(unlabelled, abs=0.02)
 
 
+def test_rows_of_both_kinds_in_one_batch_by_an_observed_mask() -> None:
+    x, partly = partly_labelled()
+    y, seen = torch.from_numpy(partly.data), torch.from_numpy(~partly.mask)
+
+    def model(x: Tensor, y: Tensor, seen: Tensor) -> None:
+        logit = pyro.param("logit", torch.tensor(0.2))
+        locs = pyro.param("locs", torch.tensor([-0.8, 1.8]))
+        with pyro.plate("data", N, subsample=x):
+            y = pyro.sample("y", dist.Categorical(logits=torch.stack([torch.zeros(()), logit])), obs=y, obs_mask=seen)
+            pyro.sample("x", dist.Normal(locs[y], 1.0), obs=x[:, 0])
+
+    def guide(x: Tensor, y: Tensor, seen: Tensor) -> None:
+        weight, bias = pyro.param("weight", torch.tensor(2.6)), pyro.param("bias", torch.tensor(-1.1))
+        with pyro.plate("data", N, subsample=x), poutine.mask(mask=~seen):
+            score = weight * x[:, 0] + bias
+            logits = torch.stack([torch.zeros_like(score), score], -1)
+            pyro.sample("y_unobserved", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+
+    short = method(20, learning_rate=1e-3)
+    fitted = pv.fit(model, all_of((x, y, seen)), guide=guide, method=short)
+    found = parameters(fitted)
+    exact = log_likelihood(x, partly, found["logit"], found["locs"]).item()
+    assert fitted.history[-1]["elbo"] == pytest.approx(exact, abs=1e-3)
+    assert fitted.evaluate((x, y, seen), samples=200)["iwae"] == pytest.approx(exact, abs=0.01)
+
+
 def test_each_kind_of_batch_is_recorded() -> None:
     x, y = partly_labelled()
     ends = []
