@@ -1,4 +1,4 @@
-"""A semi-supervised VAE in plain Pyro: few digits have a label, and the others help to tell the classes apart.
+"""A semi-supervised VAE in plain Pyro: few of the digits have a label, and all of them are fitted.
 
 It is M2 of Kingma, Rezende, Mohamed and Welling (2014), as one writes it in Pyro: y is observed where it is known, else the
 guide q(y | x) proposes it and Pyro sums over its ten values. As there, q(y | x) also learns from the known labels, which are

@@ -271,3 +271,10 @@ def test_parameters_that_a_loss_does_not_see_are_not_left_as_they_are_in_silence
     method = pv.SVI(objective=infer.RenyiELBO(num_particles=2), epochs=1)
     with pytest.warns(Remark), pytest.raises(ValueError, match="RenyiELBO to leave gradients, got none"):
         pv.fit(Unregistered(model), everything(reals()), guide=Unregistered(guide), method=method)
+
+
+def test_moving_averages_do_not_mind_a_smaller_last_batch() -> None:
+    method = pv.SVI(objective=infer.TraceGraph_ELBO(), epochs=2, batch_size=15)
+    with pytest.warns(Remark, match="TraceGraph_ELBO is taken as it is"):
+        fitted = pv.fit(switched, everything(reals()), guide=switch(AVERAGE), method=method)
+    assert np.isfinite(fitted.history[-1]["elbo"])
