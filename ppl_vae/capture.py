@@ -17,11 +17,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 from unittest import mock
 
 import torch
 from pyro.poutine.messenger import Messenger
+from pyro.util import warn_if_nan
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -220,6 +222,10 @@ class _Deferred(TorchFunctionMode):
             return args[0].detach()
         if func is torch.Tensor.masked_select and _asked_by_pyro():
             return torch.where(args[1], args[0], 0.0)  # summed afterwards
+        if func is torch.Tensor.__bool__ and _caller().f_code is warn_if_nan.__code__:
+            return False
+        if func is torch.Tensor.register_hook and args[1].__module__ == warn_if_nan.__module__:
+            return None  # of a loss, whose gradient is to be looked at
         return func(*args, **(kwargs or {}))
 
 
@@ -237,10 +243,15 @@ def _asked_by_pyro() -> bool:
 
 def _asked_by(modules: str) -> bool:
     """Whether the caller of the calling torch function is in a module whose name starts so."""
+    return _caller().f_globals.get("__name__", "").startswith(modules)
+
+
+def _caller() -> FrameType:
+    """The frame that called the calling torch function."""
     frame = sys._getframe(1)
-    while frame.f_code.co_name in ("__torch_function__", "_asked_by_pyro") and frame.f_back is not None:
+    while frame.f_code.co_name in ("__torch_function__", "_asked_by_pyro", "_asked_by") and frame.f_back is not None:
         frame = frame.f_back
-    return frame.f_globals.get("__name__", "").startswith(modules)
+    return frame
 
 
 def _lift_constants(module: fx.GraphModule) -> list[Tensor]:

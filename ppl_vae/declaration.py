@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 
@@ -37,7 +37,13 @@ PLAIN = (bool, int, float, str, bytes, Path, NoneType, tuple, list, ...)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """Base of every declaration."""
+    """Base of every declaration.
+
+    Class attributes:
+        declarable: whether YAML can tell it; a class that holds a user's object is no choice of a family.
+    """
+
+    declarable: ClassVar[bool] = True
 
     def __new__(cls, **fields: Any) -> Self:
         """Refuse values of another type before ``__init__`` and ``__post_init__`` meet them."""
@@ -58,8 +64,19 @@ class Declaration:
             if (plain := _python(value)) is not value:
                 object.__setattr__(self, field.name, plain)
 
+    @classmethod
+    def takes(cls, value: Any) -> bool:
+        """Whether a value may stand in a field of this class."""
+        return isinstance(value, cls)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only: ``{"class_path": ..., "init_args": {...}}`` for a family member, else just the fields."""
+        """Plain values only: ``{"class_path": ..., "init_args": {...}}`` for a family member, else just the fields.
+
+        Raises:
+            ValueError: it holds an object that no YAML can name.
+        """
+        if not self.declarable:
+            raise ValueError(f"{as_line(self)} holds an object that no YAML can name: use it without a run folder (out)")
         fields = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
         return {"class_path": _class_path(type(self)), "init_args": fields} if _in_family(type(self)) else fields
 
@@ -124,7 +141,7 @@ def require(condition: bool, expected: str, got: object) -> None:
 def family_members(base: type[Declaration]) -> Iterator[type[Declaration]]:
     """Every concrete class of a family that is imported now, in order of definition."""
     for cls in base.__subclasses__():
-        if not inspect.isabstract(cls):
+        if not inspect.isabstract(cls) and cls.declarable:
             yield cls
         yield from family_members(cls)
 
@@ -208,8 +225,10 @@ def _is_a(value: Any, hint: Any) -> bool:
         return isinstance(value, (tuple, list)) and (arguments[1:] != (...,) or all(_is_a(each, item) for each in value))
     if origin is typing.Literal:
         return isinstance(value, (str, Real))
-    if origin is str or (isinstance(origin, type) and issubclass(origin, Declaration)):
-        return isinstance(value, origin)
+    if isinstance(origin, type) and issubclass(origin, Declaration):
+        return origin.takes(value)
+    if origin is str:
+        return isinstance(value, str)
     return value is None if hint in (None, NoneType) else hint is Any or value is not None
 
 

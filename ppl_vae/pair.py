@@ -15,6 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ppl_vae.arguments import whole
+from ppl_vae.reads import Call, Reads
 from ppl_vae.rows import Counting, Looked, data_plate, grown, last_rows, numbered
 from ppl_vae.shapes import traced
 from ppl_vae.store import Store
@@ -67,6 +68,7 @@ class Pair(nn.Module):
         mean_field: whether the analytic KL of each latent site may be used (see ``pyro.infer.TraceMeanField_ELBO``).
         size: N, the number of data that are fitted to. A plate as large as any batch counts as the plate over these N.
         plain: whether the programs are a user's own, which may ask for ``pyro.param`` and ``pyro.module``.
+        reads: how plain programs are called that take more than x; see :func:`~ppl_vae.build`.
 
     Plain Pyro functions are welcome: what they ask Pyro's parameter store for becomes part of this module, and no global store
     is read or written. A module's attribute ``size``, where it has one and none is given here, is N: batches may be larger
@@ -77,17 +79,30 @@ class Pair(nn.Module):
     guide: Any
 
     def __init__(
-        self, model: Callable, guide: Callable, *, mean_field: bool = True, size: int | None = None, plain: bool = True
+        self,
+        model: Callable,
+        guide: Callable,
+        *,
+        mean_field: bool = True,
+        size: int | None = None,
+        plain: bool = True,
+        reads: Reads | None = None,
     ) -> None:
         super().__init__()
         self.model = _as_module(model)
         self.guide = _as_module(guide)
+        self.reads: tuple[str, ...] = ("x", "y") if getattr(self.model, "labelled", False) else ("x",)
+        self._calls: tuple[Call | None, Call | None] = (None, None)
+        if reads is not None:
+            self.reads, self._calls = reads.names, (reads.model, reads.guide)
         self.mean_field = mean_field
         self.size = size
         self.plain = plain
         self.local = False  # whether parameters belong to rows of the training data; known after the first run
         self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
-        self._plates: dict[int, Plates] = {}  # by the size of a batch: a plate may be as large as its batch
+        # By the size of a batch, as a plate may be as large as it, and by the fields in it, some of which rows may lack.
+        self._plates: dict[tuple[int, int], Plates] = {}
+        self.baselines: tuple[str, ...] = ()  # the guide's sites that ask for one
         self._stores = [half.store if isinstance(half, _PlainProgram) else Store(half) for half in (self.model, self.guide)]
         for store, twin in zip(self._stores, reversed(self._stores), strict=True):
             store.twin = twin
@@ -97,7 +112,7 @@ class Pair(nn.Module):
         """Model and guide as they are run."""
         if not self.plain:
             return Programs(self.model, self.guide)
-        return Programs(*(_Running(self, store) for store in self._stores))
+        return Programs(*(_Running(self, store, call) for store, call in zip(self._stores, self._calls, strict=True)))
 
     @property
     def score(self) -> str:
@@ -125,7 +140,7 @@ class Pair(nn.Module):
     @property
     def sizes(self) -> list[int]:
         """The sizes of the batches that :meth:`plates` has met."""
-        return list(self._plates)
+        return list(dict.fromkeys(size for size, _ in self._plates))
 
     def plates(self, *batch: Tensor) -> Plates:
         """Run both programs once for a batch of this size and find their plates.
@@ -137,7 +152,8 @@ class Pair(nn.Module):
                 that fails, or a site whose shapes do not fit; the message names the site.
         """
         size = len(batch[0])
-        if size not in self._plates:
+        key = size, len(batch)
+        if key not in self._plates:
             # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
             first = not self._plates
             numbers = last_rows(self.size, batch[0])
@@ -150,10 +166,12 @@ class Pair(nn.Module):
                 model = traced(poutine.replay(self.programs.model, trace=guide), "model", batch, size=self.size)
                 score = self._declared_score or kind_of_sum(model, guide, partial(self._again, batch))
             _check_sites(model, guide)
+            asking = (name for name in guide.stochastic_nodes if guide.nodes[name]["infer"].get("baseline"))
+            self.baselines = tuple(dict.fromkeys((*self.baselines, *asking)))
             declared = self.size or getattr(self.model, "size", None)
-            self._plates[size] = _find_plates(model, guide, size, declared, self._name)._replace(score=score)
+            self._plates[key] = _find_plates(model, guide, size, declared, self._name)._replace(score=score)
             self.local |= look.used
-        return self._plates[size]
+        return self._plates[key]
 
     def _again(self, batch: tuple[Tensor, ...]) -> poutine.Trace:
         """The guide at other random numbers."""
@@ -165,9 +183,10 @@ class Pair(nn.Module):
         """What the plate over the data is called, as far as is known."""
         return next((plates.name for plates in self._plates.values()), "data")
 
-    def _counting(self, batch: int) -> Counting:
-        plates = self._plates.get(batch)
-        return Counting(self._name, batch, *((plates.data_dim, plates.size) if plates else (0, batch)))
+    def _counting(self, batch: tuple[Tensor, ...]) -> Counting:
+        size = len(batch[0])
+        plates = self._plates.get((size, len(batch)))
+        return Counting(self._name, size, *((plates.data_dim, plates.size) if plates else (0, size)))
 
 
 def local_params() -> Any:
@@ -201,23 +220,25 @@ class _PlainProgram(nn.Module):
         self.store = Store(self)
         self.score = getattr(program, "score", None)
 
-    def forward(self, *batch: Tensor) -> Any:
+    def forward(self, *arguments: Any, **named: Any) -> Any:
         with self.store.opened():
-            return self.program(*batch)
+            return self.program(*arguments, **named)
 
 
 class _Running:
     """One of a pair's plain programs, called with all that it needs around it."""
 
-    def __init__(self, pair: Pair, store: Store) -> None:
+    def __init__(self, pair: Pair, store: Store, call: Call | None) -> None:
         self.pair = pair
         self.store = store
+        self.call = call
 
     def __call__(self, *batch: Tensor) -> Any:
         half = self.store.owner
+        arguments, named = (batch, {}) if self.call is None else self.call.arguments(self.pair.reads, batch)
         opened = contextlib.nullcontext() if isinstance(half, _PlainProgram) else self.store.opened()
-        with opened, self.pair._counting(len(batch[0])):
-            return half(*batch)
+        with opened, self.pair._counting(batch):
+            return half(*arguments, **named)
 
 
 def _as_module(program: Callable) -> nn.Module:

@@ -22,10 +22,27 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-__all__ = ["HALVES", "KINDS", "POINTS", "SCORES", "DataSpec", "Kind", "Remark", "Terms", "pass_name", "score_of"]
+__all__ = ["HALVES", "KINDS", "POINTS", "SCORES", "DataSpec", "Field", "Kind", "Remark", "Terms", "pass_name", "score_of"]
 
 Kind = Literal["binary", "unit_interval", "real", "count", "categorical"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """A named part of a datum, which a plain program takes as an argument.
+
+    Args:
+        name: of the argument; ``"0"``, ``"1"``, ... where programs are called by position.
+        event_shape: shape of one datum's.
+        kind: ``boolean``, ``integer`` or ``real`` numbers.
+        partial: whether some rows lack it.
+    """
+
+    name: str
+    event_shape: tuple[int, ...]
+    kind: Literal["boolean", "integer", "real"]
+    partial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +58,7 @@ class DataSpec:
         levels: number of categories of categorical data.
         missing: whether entries may be missing (NaN).
         columns: names of a table's columns, in the order of the event's elements, where they are known.
+        fields: of data that were given as several, x the first; none of a lone x.
 
     Raises:
         ValueError: a field that is not what it should be.
@@ -53,10 +71,12 @@ class DataSpec:
     levels: int | None = None
     missing: bool = False
     columns: tuple[str, ...] = ()
+    fields: tuple[Field, ...] = ()
 
     def __post_init__(self) -> None:
         sized = isinstance(self.event_shape, tuple) and all(_whole(size, 1) for size in self.event_shape)
         headed = sized and _names(self.columns) and len(self.columns) in (0, *self.event_shape[:1])
+        parts = isinstance(self.fields, tuple) and all(isinstance(field, Field) for field in self.fields)
         for name, expected, found in (
             ("event_shape", "whole numbers of at least 1", sized),
             ("kind", f"one of {', '.join(KINDS)}", self.kind in KINDS),
@@ -65,6 +85,7 @@ class DataSpec:
             ("columns", "names, one for each", headed),
             ("levels", "a whole number of at least 1, or none", self.levels is None or _whole(self.levels, 1)),
             ("missing", "true or false", isinstance(self.missing, bool)),
+            ("fields", "fields", parts),
         ):
             if not found:
                 raise ValueError(f"expected {name} of data: {expected}, got {str(getattr(self, name))[:80]!r}")

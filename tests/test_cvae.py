@@ -178,7 +178,7 @@ def test_streamed_rows_keep_their_labels(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     data = pv.load_data(tmp_path / "x.npy", y=np.arange(90) % 7, stream=1, valid=0.0, test=0.1)
     raws, labels = [], []
-    for raw, y, order in data.train.blocks(4, generator=torch.Generator().manual_seed(0), labels=True):
+    for raw, y, order in data.train.blocks(4, generator=torch.Generator().manual_seed(0), reads=("x", "y")):
         raws.append(raw[order])
         labels.append(y[order])
     raw, y = torch.cat(raws)[:, 0], torch.cat(labels)

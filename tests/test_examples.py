@@ -30,6 +30,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "ppca_linear_vae.py": (["--epochs", "2", "--variances", "6"], "scikit-learn PCA.score"),
     "priors_compared.py": (["--epochs", "1", "--samples", "5", "--priors", "uniform", "VampPrior of 50"], "VampPrior of 50 "),
     "rotation_gap.py": (["--degrees", "45", "--rows", "20", "--out", "rotation.png"], "in closed form"),
+    "semi_supervised.py": (["--epochs", "1"], "with 100 labels"),
     "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +17,16 @@ from ppl_vae.text import as_line, denied
 if TYPE_CHECKING:
     from ppl_vae.data.stream import Stream
 
-__all__ = ["Raw", "arranged", "as_array", "as_tensor", "numbers", "unreadable"]
+__all__ = [
+    "Raw",
+    "arranged",
+    "as_array",
+    "as_tensor",
+    "numbers",
+    "refuse_infinite",
+    "refuse_missing",
+    "unreadable",
+]
 
 
 class Raw(NamedTuple):
@@ -24,7 +34,8 @@ class Raw(NamedTuple):
 
     ``x`` is ``(N, *event)``, or a stream of it. ``y`` is ``(N,)`` or ``None``. ``levels`` is the number of values an image can
     take where that is not 256. A source with its own test set gives ``test_x``, ``test_y``, and the names of the ``classes``
-    that labels point to. ``columns`` are the names of a table's columns, in the order of the event's elements.
+    that labels point to. ``columns`` are the names of a table's columns, in the order of the event's elements. ``fields`` are
+    what came beside x, by name, and ``name`` is x's own among them.
     """
 
     x: np.ndarray | Stream
@@ -34,6 +45,8 @@ class Raw(NamedTuple):
     test_x: np.ndarray | None = None
     test_y: np.ndarray | None = None
     columns: tuple[str, ...] = ()
+    fields: Mapping[str, Any] | None = None
+    name: str = "x"
 
 
 def as_array(values: Any, what: str) -> np.ndarray:
@@ -85,9 +98,9 @@ def as_tensor(x: np.ndarray, name: str, *, missing: bool = False) -> Tensor:
     if x.ndim == 0 or x.size == 0:
         raise ValueError(f"{name}: expected at least one row of at least one value, got an array of shape {x.shape}")
     if x.dtype.kind == "f":
-        _refuse_infinite(x, name)
+        refuse_infinite(x, name)
         if not missing:
-            _refuse_missing(x, name)
+            refuse_missing(x, name)
     _refuse_overflow(x, name)
     return arranged(x)
 
@@ -138,13 +151,15 @@ def _channels_first(x: Tensor) -> Tensor:
     return x.movedim(3, 1).contiguous() if last else x
 
 
-def _refuse_infinite(x: np.ndarray, name: str) -> None:
+def refuse_infinite(x: np.ndarray, name: str) -> None:
+    """Raise ``ValueError`` if a number is infinite."""
     infinite = np.isinf(x)
     if infinite.any():
         raise ValueError(f"{name}: expected finite values, got inf in {_where(infinite)}: drop these rows or cap the values")
 
 
-def _refuse_missing(x: np.ndarray, name: str) -> None:
+def refuse_missing(x: np.ndarray, name: str) -> None:
+    """Raise ``ValueError`` if a number is missing."""
     absent = np.isnan(x)
     if absent.any():
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ppl_vae.data.arrays import Raw, as_array
+from ppl_vae.data.fields import named
 from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
 from ppl_vae.data.prepare import prepare
 from ppl_vae.data.readers import READERS, read_path, shards
@@ -22,13 +24,19 @@ __all__ = ["load_data"]
 
 
 def load_data(
-    source: str | Path | np.ndarray | Tensor | Frame | DataSource | Data = "digits", *, y: Any = None, **options: Any
+    source: str | Path | np.ndarray | Tensor | Frame | tuple | Mapping[str, Any] | DataSource | Data = "digits",
+    *,
+    y: Any = None,
+    **options: Any,
 ) -> Data:
     """Load data and split them into train, valid and test.
 
     Args:
         source: name of a set, path of a file or a folder of images, array ``(N, *event)``, frame of pandas or polars, or a
-            declaration.
+            declaration. For plain Pyro programs of more than one argument also a tuple of arrays of one length, or a mapping
+            of arrays by the programs' names for them: x, the first or what is called so, is scaled and described by the
+            options, the others go as they are. Of one of the others some rows may lack it: a masked array whose masked rows
+            have none.
         y: labels ``(N,)``, integers or strings, where the source brings none; not part of the declaration.
         options: fields of :class:`DataSource`, such as ``binarize="dynamic"``.
 
@@ -60,8 +68,17 @@ def load_data(
         return prepare(declared, _labelled(_read(declared), y))
     declared = DataSource(source="array", **_checked(options))
     _refuse_unused(declared, suffix="frame" if isinstance(source, Frame) else "")
+    if isinstance(source, (tuple, Mapping)):
+        return prepare(declared, _of_fields(source, y))
     raw = read_frame(source, declared) if isinstance(source, Frame) else Raw(as_array(source, "data"))
     return prepare(declared, _labelled(raw, y))
+
+
+def _of_fields(source: tuple | Mapping[str, Any], y: Any) -> Raw:
+    if y is not None:
+        raise ValueError("expected no y beside several fields, got some: give it as one of the fields")
+    (name, x), *others = named(source).items()
+    return Raw(as_array(x, "data"), fields=dict(others), name=name)
 
 
 def _read(source: DataSource) -> Raw:

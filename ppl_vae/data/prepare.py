@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.arrays import Raw, as_tensor
+from ppl_vae.data.fields import NO_FIELDS, Fields, beside, described
 from ppl_vae.data.labels import as_labels
 from ppl_vae.data.missing import spellings
 from ppl_vae.data.scaling import Scaled, scaled
@@ -35,12 +36,13 @@ REMEDIES: dict[Kind, str] = {
 
 
 class Table(NamedTuple):
-    """Rows of train, valid and test, each ``(N, *event)``, their labels where there are any, and the names of the classes."""
+    """Rows of train, valid and test, each ``(N, *event)``, their labels, the names of the classes, and what stands beside x."""
 
     parts: list[Tensor | Stream]
     labels: list[Tensor | None]
     classes: tuple[str, ...]
     columns: tuple[str, ...]
+    fields: list[Fields]
 
 
 def prepare(source: DataSource, raw: Raw) -> Data:
@@ -60,6 +62,7 @@ def prepare(source: DataSource, raw: Raw) -> Data:
         columns=table.columns,
         levels=int(view.found.high.max()) + 1 if kind == "categorical" else None,
         missing=view.found.missing,
+        fields=() if raw.fields is None else described(raw.name, view.transform.event_shape, table.fields[0]),
     )
     train, valid, test = _splits(source, view, table, white=(raw.levels or 256) - 1 if view.found.two_valued else 1)
     scalars = len(raw.x.shape) == 1
@@ -71,13 +74,14 @@ def _table(source: DataSource, raw: Raw) -> Table:
     x = raw.x if isinstance(raw.x, Stream) else as_tensor(raw.x, source.source, missing=source.missing == "ignore")
     spelled = spellings(source.missing_text)
     y, classes = (None, ()) if raw.y is None else as_labels(raw.y, len(x), source.source, raw.classes, spelled=spelled)
+    fields = NO_FIELDS if raw.fields is None else beside(raw.fields, len(x), missing=source.missing == "ignore")
     indices = _rows(source, len(x), has_test=raw.test_x is not None)
     parts: list[Tensor | Stream] = [x[index] for index in indices]
     labels: list[Tensor | None] = [None if y is None else y[index] for index in indices]
     if raw.test_x is not None:
         parts[2] = as_tensor(raw.test_x, source.source, missing=source.missing == "ignore")
         labels[2] = None if raw.test_y is None else as_labels(raw.test_y, len(parts[2]), source.source, classes)[0]
-    return Table(parts, labels, classes, raw.columns)
+    return Table(parts, labels, classes, raw.columns, [fields[index] for index in indices])
 
 
 def _rows(source: DataSource, size: int, *, has_test: bool) -> list[Tensor]:
@@ -113,8 +117,8 @@ def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> li
     parts = [view.parts[0], *map(_gathered, view.parts[1:])]
     white = white if view.kind == "binary" else 1
     train, *held_out = (
-        Split(x, y, view.transform, classes=table.classes, columns=table.columns, white=white)
-        for x, y in zip(parts, table.labels, strict=True)
+        Split(x, y, view.transform, classes=table.classes, columns=table.columns, fields=fields, white=white)
+        for x, y, fields in zip(parts, table.labels, table.fields, strict=True)
     )
     train = train.fixed(seeded(source.seed, 1)) if source.dequantize == "static" else train
     return [train, *(split.fixed(seeded(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from ppl_vae.data.blocks import in_order, shuffled
 from ppl_vae.data.columns import scaled_columns
+from ppl_vae.data.fields import NO_FIELDS, Fields, taken
 from ppl_vae.data.matching import shown
 from ppl_vae.data.source import DataSource, choice
 from ppl_vae.data.stream import Stream
@@ -34,6 +35,7 @@ class Split:
         columns: names of the columns of a table, where they are known.
         drawn: the transform whose noise was drawn already and is kept in ``x``, if that is so.
         white: what stands as 1 in ``x`` in the units of the source, such as 255 of images in black and white.
+        fields: what else plain programs read of the rows.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Split:
         columns: tuple[str, ...] = (),
         drawn: Transform | None = None,
         white: int = 1,
+        fields: Fields = NO_FIELDS,
     ) -> None:
         self.raw = x
         self.y = y
@@ -54,6 +57,7 @@ class Split:
         self.columns = tuple(columns)
         self.drawn = drawn
         self.white = white
+        self.fields = fields
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -62,7 +66,8 @@ class Split:
         labels = "unlabelled" if self.y is None else "labelled"
         streamed = ", streamed" if isinstance(self.raw, Stream) else ""
         dtype = str(self.raw.dtype).removeprefix("torch.")
-        return f"Split({len(self)} x {self.event_shape}, {dtype}, {labels}{streamed})"
+        beside = f", beside {', '.join(self.fields.columns)}" if self.fields.columns else ""
+        return f"Split({len(self)} x {self.event_shape}, {dtype}, {labels}{streamed}{beside})"
 
     def __getitem__(self, rows: int | slice | Tensor) -> Split:
         """The chosen rows: an index (kept as a split of one row), a slice, or a tensor of indices or booleans."""
@@ -70,7 +75,8 @@ class Split:
             rows = torch.arange(len(self))[rows][None]
         if isinstance(rows, Tensor):
             rows = rows.to(self.device)
-        return self._with(raw=self.raw[rows], y=None if self.y is None else self.y[rows])
+        y = None if self.y is None else self.y[rows]
+        return self._with(raw=self.raw[rows], y=y, fields=self.fields[rows])
 
     @property
     def x(self) -> Tensor:
@@ -110,7 +116,8 @@ class Split:
         """This split on another device, its model's view in another floating dtype; self stays as it is."""
         transform = copy.deepcopy(self.transform).to(device=device, dtype=dtype)  # says first if the device lacks float64
         y = None if self.y is None else self.y.to(device=device)
-        return self._with(raw=self.raw.to(device=device), y=y, transform=transform)
+        fields = self.fields.to(device, dtype)
+        return self._with(raw=self.raw.to(device=device), y=y, transform=transform, fields=fields)
 
     def batches(self, batch_size: int, *, generator: Generator | None = None) -> Iterator[Tensor]:
         """What the model sees, batch by batch, the smaller last one included.
@@ -141,10 +148,9 @@ class Split:
         Raises:
             ValueError: a batch size below 1, or rows without labels.
         """
-        labels = self.labels
-        return zip(self.batches(batch_size), labels.split(batch_size) if len(self) else (), strict=True)
+        return ((x, y) for x, y in self.read(("x", "y"), batch_size))
 
-    def blocks(self, batch_size: int, *, generator: Generator, labels: bool = False) -> Iterator[tuple[Tensor, ...]]:
+    def blocks(self, batch_size: int, *, generator: Generator, reads: Sequence[str] = ("x",)) -> Iterator[tuple[Tensor, ...]]:
         """One pass over the split in random order: raw rows on the device, and the order in which to visit them.
 
         Batches are slices of the order, ``transform(raw[order[i : i + batch_size]])``; the transform is left to the caller, who
@@ -154,16 +160,94 @@ class Split:
         Args:
             batch_size: rows in a batch; every block but the last holds a multiple of it.
             generator: shuffles the rows; on the device of the data.
-            labels: whether the rows' labels ``(C,)`` stand between them and their order.
+            reads: x, and the fields (``y``: the labels) that stand between the rows and their order.
 
         Yields:
-            raw rows ``(C, *event)`` and their order ``(C,)`` int64, both on the device.
+            raw rows ``(C, *event)``, fields ``(C, ...)``, and their order ``(C,)`` int64, all on the device.
 
         Raises:
-            ValueError: a batch size below 1, a generator of another device, or labels wanted of rows without.
+            ValueError: a batch size below 1, a generator of another device, or a field that the rows do not have.
         """
         self._check(batch_size, generator)
-        return shuffled(self.raw, batch_size, generator, beside=(self.labels,) if labels else ())
+        return shuffled(self.raw, batch_size, generator, beside=[self.column(name) for name in reads[1:]])
+
+    def column(self, name: str) -> Tensor:
+        """A field of each row ``(N, ...)``, as it is stored; ``y`` is the class labels where no field is called so.
+
+        Raises:
+            ValueError: the rows do not have it.
+        """
+        if name in self.fields.columns:
+            return self.fields.columns[name]
+        if name == "y":
+            return self.labels
+        raise ValueError(
+            f"expected rows with the fields that the programs read, got none called {name!r}: load them as those that were "
+            "fitted, as a tuple or by name"
+        )
+
+    def read(self, reads: Sequence[str], batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+        """What programs read, batch by batch, the smaller last one included, in the rows' order.
+
+        Rows that lack a field come last, in batches of their own without it.
+
+        Args:
+            reads: x, and the fields (``y``: the labels) beside it.
+            batch_size: rows in a batch.
+
+        Yields:
+            x ``(B, *event)`` as the model sees it, and the fields ``(B, ...)``.
+
+        Raises:
+            ValueError: a batch size below 1, or a field that the rows do not have.
+        """
+        self._check(batch_size, None)
+        parts = [(part, [part.column(name) for name in names[1:]]) for part, names in self.apart(reads)]
+        return (batch for part, columns in parts for batch in part._read(columns, batch_size))
+
+    def apart(self, reads: Sequence[str]) -> list[tuple[Split, tuple[str, ...]]]:
+        """The rows that have all these fields, and those that lack one, each with the names of what they have."""
+        partial, seen = self.fields.partial, self.fields.seen
+        if seen is None or partial not in reads:
+            return [(self, tuple(reads))]
+        parts = (self[seen], tuple(reads)), (self[~seen], tuple(name for name in reads if name != partial))
+        return [(part, names) for part, names in parts if len(part)]
+
+    def order(self, reads: Sequence[str]) -> Tensor:
+        """Which row comes when :meth:`read` gives them, ``(N,)``: those that lack a field last."""
+        seen = self.fields.seen
+        if seen is None or self.fields.partial not in reads:
+            return torch.arange(len(self), device=self.device)
+        return (~seen).to(torch.uint8).argsort(stable=True)
+
+    def arranged(self, reads: Sequence[str]) -> Split:
+        """The same rows in the order in which :meth:`read` gives them."""
+        return self if self.fields.seen is None else self[self.order(reads)]
+
+    def steps(self, batch_size: int, *, generator: Generator, reads: Sequence[str]) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """One pass over the split in random order, :meth:`blocks` cut into batches.
+
+        Rows that lack a field make batches of their own, without it, at random among the others; the smaller last ones of both
+        kinds come last. All batches of a pass together are all data once, as of rows of one kind.
+
+        Args:
+            batch_size: rows in a batch.
+            generator: shuffles the rows; on the device of the data.
+            reads: x, and the fields (``y``: the labels) beside it.
+
+        Yields:
+            a block's raw rows and fields, and which of its rows ``(B,)`` are a batch: see :func:`~ppl_vae.data.fields.taken`.
+        """
+        partial, seen = self.fields.partial, self.fields.seen
+        for *block, order in self.blocks(batch_size, generator=generator, reads=reads):
+            if seen is None or partial not in reads:
+                yield from ((block, rows) for rows in order.split(batch_size))
+                continue
+            without = [part for name, part in zip(reads, block, strict=True) if name != partial]
+            batches = [(block, rows) for rows in order[seen[order]].split(batch_size) if len(rows)]
+            batches += [(without, rows) for rows in order[~seen[order]].split(batch_size) if len(rows)]
+            places = torch.randperm(len(batches), generator=generator, device=order.device).tolist()
+            yield from sorted((batches[place] for place in places), key=lambda batch: len(batch[1]) < batch_size)
 
     def chunks(self) -> Iterator[Tensor]:
         """All raw rows in their order, a bounded number ``(C, *event)`` at a time."""
@@ -187,7 +271,8 @@ class Split:
             return self
         parts = [self, *others]
         labels = [part.y for part in parts if part.y is not None]
-        return self._with(raw=torch.cat([part.x for part in parts]), y=torch.cat(labels) if labels else None)
+        fields = self.fields.followed_by([part.fields for part in others])
+        return self._with(raw=torch.cat([part.x for part in parts]), y=torch.cat(labels) if labels else None, fields=fields)
 
     def labelled(self, y: Tensor | None, classes: tuple[str, ...]) -> Split:
         """The same rows with other labels ``(N,)``, indices into these names of classes."""
@@ -245,6 +330,10 @@ class Split:
             raise ValueError(f"expected batch_size >= 1, got {batch_size}")
         if generator is not None and generator.device.type != self.device.type:
             raise ValueError(f"expected a generator on the data's device {self.device}, got one on {generator.device}")
+
+    def _read(self, columns: list[Tensor], batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+        for start, x in zip(range(0, len(self), batch_size), self._batches(batch_size, None), strict=True):
+            yield tuple(taken([x, *(column[start : start + batch_size] for column in columns)], slice(None)))
 
     def _batches(self, batch_size: int, generator: Generator | None) -> Iterator[Tensor]:
         if generator is None:

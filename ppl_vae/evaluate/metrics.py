@@ -91,7 +91,7 @@ def evaluate(
             more streamed data with noise than fit at once.
         FloatingPointError: a bound is not finite.
     """
-    split = _checked(split, samples, limit)
+    split = _checked(split, samples, limit).arranged(pair.reads)
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
     point = pair.score in POINTS
     if gaps and point:

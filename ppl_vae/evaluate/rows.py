@@ -15,16 +15,14 @@ __all__ = ["apart", "batches", "evaluating", "log_jacobian", "log_jacobians", "m
 
 
 def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-    """What the pair's programs are called with, in the rows' order: x ``(B, *event)``, and labels where the model takes them.
+    """What the pair's programs are called with, in the rows' order: x ``(B, *event)``, and what else they read.
 
     While a batch is worked on, :func:`~ppl_vae.data_plate` knows its rows where programs have parameters of their own for each.
 
     Raises:
-        ValueError: it takes labels, and rows have none; or the pair has parameters for rows of the training data, and these are
-            other data.
+        ValueError: rows do not have it; or the pair has parameters for rows of the training data, and these are other data.
     """
-    labelled = getattr(pair.model, "labelled", False)
-    found = split.labelled_batches(batch_size) if labelled else zip(split.batches(batch_size), strict=True)
+    found = split.read(pair.reads, batch_size)
     return _numbered(pair, split, found) if pair.local else found
 
 
@@ -34,16 +32,16 @@ def _numbered(pair: Pair, split: Split, found: Iterator[tuple[Tensor, ...]]) -> 
             f"these programs have parameters of their own for each of {pair.size} rows of the training data: expected those "
             f"rows in their order, got {len(split)} others: give data.train, or write a guide that takes them from x"
         )
-    start = 0
+    order, start = split.order(pair.reads), 0
     for batch in found:
-        with numbered(torch.arange(start, start + len(batch[0]), device=split.device)):
+        with numbered(order[start : start + len(batch[0])]):
             yield batch
         start += len(batch[0])
 
 
 def apart(pair: Pair, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """What of the tensors is the batch, x and labels where the model takes them, and what follows it."""
-    size = 2 if getattr(pair.model, "labelled", False) else 1
+    """What of the tensors is the batch, x and what else the programs read, and what follows it."""
+    size = len(pair.reads)
     return tensors[:size], tensors[size:]
 
 

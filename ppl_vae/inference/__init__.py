@@ -17,6 +17,7 @@ from ppl_vae.inference.objectives import (
     LinearWarmUp,
     NoWarmUp,
     Objective,
+    PyroLoss,
     Renyi,
     WarmUp,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "Postmortem",
+    "PyroLoss",
     "Renyi",
     "TensorBoard",
     "WarmUp",

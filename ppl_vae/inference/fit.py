@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from ppl_vae.inference.without_latents import remark_if_far_below, without_laten
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
+from ppl_vae.reads import reads
 from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec
 
@@ -50,12 +51,14 @@ __all__ = ["build", "default_guide", "fit", "refuse_others", "watched"]
 # Guides of latent variables that no bijection maps to real vectors, by the prior's support.
 WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
 PARTS = ("model", "guide", "method", "data")
+Rows = Data | DataSource | str | np.ndarray | Tensor | tuple | Mapping[str, Any]
+"""What :func:`~ppl_vae.load_data` takes or gave."""
 EXAMPLES = {"model": "VAE(), or a Pyro program", "guide": "AmortizedNormal(), or a Pyro program", "method": "SVI()"}
 
 
 def fit(
     model: Model | Callable,
-    data: Data | DataSource | str | np.ndarray | Tensor = "digits",
+    data: Rows = "digits",
     *,
     guide: Guide | Callable | None = None,
     method: Method | None = None,
@@ -69,8 +72,9 @@ def fit(
     """Fit a model to data.
 
     Args:
-        model: a declared model, or a plain Pyro program called with a batch ``x (B, *event)``.
-        data: what :func:`~ppl_vae.load_data` takes or gave.
+        model: a declared model, or a plain Pyro program called with a batch ``x (B, *event)`` and the batch's other fields.
+        data: what :func:`~ppl_vae.load_data` takes or gave; for programs of several arguments a tuple of arrays, in their
+            order, or a mapping of arrays by the arguments' names.
         guide: a declared guide (by default :func:`default_guide`), or a plain Pyro program if the model is one.
         method: how; ``SVI()`` by default.
         warm_start: an earlier fit of the same model, by any method, whose parameters are the start; the guide's too if it is
@@ -123,7 +127,7 @@ def fit(
 
 def watched(
     model: Model | Callable,
-    data: Data | DataSource | str | np.ndarray | Tensor,
+    data: Rows,
     *,
     guide: Guide | Callable | None,
     method: Method,
@@ -139,6 +143,8 @@ def watched(
     _refuse_watchers(progress, track, boards)
     if keeper.folder is not None and not (isinstance(model, Model) and isinstance(guide, Guide | None)):
         raise ValueError("plain Pyro programs have no declaration to save: fit them without a run folder (out)")
+    if keeper.folder is not None:
+        method.to_dict()
     data = _placed(model, data, device)
     guide = guide or default_guide(model, method)
     with keeper, seeded(method.seed, data.train.device):
@@ -174,7 +180,7 @@ def watched(
     return fit
 
 
-def _placed(model: Model | Callable, data: Data | DataSource | str | np.ndarray | Tensor, device: str | torch.device) -> Data:
+def _placed(model: Model | Callable, data: Rows, device: str | torch.device) -> Data:
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
     data = model.resolve(data) if isinstance(model, Model) else data.as_given()
@@ -211,8 +217,8 @@ def _check_data(model: Model | Callable, pair: Pair, data: Data) -> None:
     """Raise ``ValueError`` if rows to fit to or to stop by lack labels that are needed, or lie outside the model's support."""
     labelled = getattr(pair.model, "labelled", False)
     for split in (data.train, data.valid):
-        if labelled and len(split):
-            split.labels  # noqa: B018
+        for name in pair.reads[1:] if len(split) else ():
+            split.column(name)
         if isinstance(model, Model) and not split.transform.binarize:  # whose draws are zeros and ones
             for raw in split.chunks():
                 model.check_values(split.transform(raw, torch.Generator(split.device).manual_seed(0)))
@@ -284,6 +290,11 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
 
 def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
     if isinstance(model, Model) and isinstance(guide, Guide):
+        if spec.fields[1:]:
+            raise ValueError(
+                f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "
+                "load_data(x, y=labels)"
+            )
         model.check(spec)
         if model.parameter_priors and not isinstance(guide, BayesianGuide):
             raise ValueError(
@@ -300,7 +311,7 @@ def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> 
         return Pair(program, proposal, mean_field=mean_field, size=spec.size, plain=False)
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
-    return Pair(model, guide, mean_field=False, size=spec.size)
+    return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec))
 
 
 def _take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) -> None:

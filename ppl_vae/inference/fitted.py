@@ -32,7 +32,7 @@ from ppl_vae.guides import (
 )
 from ppl_vae.inference.method import Method, Remark, Row
 from ppl_vae.inference.state import fingerprint
-from ppl_vae.inference.units import Classes, Entrance, as_real, check_probed, in_source_units
+from ppl_vae.inference.units import Classes, Entrance, Given, as_real, check_probed, in_source_units
 from ppl_vae.likelihoods.base import central
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
@@ -225,7 +225,7 @@ class Fit:
 
     def evaluate(
         self,
-        data: Data | Split | Tensor,
+        data: Given,
         *,
         y: Classes | None = None,
         samples: int = 1,
@@ -237,7 +237,8 @@ class Fit:
         """How good the fit is on a split (or on the test split of a ``Data``); see :func:`ppl_vae.evaluate`.
 
         A model that is conditioned on labels takes those of the split, matched by the names of the classes, or ``y``: one class
-        for all rows or ``(B,)``, as for :meth:`classes`. Of data of which a part is its condition, the rest is scored.
+        for all rows or ``(B,)``, as for :meth:`classes`. Of data of which a part is its condition, the rest is scored. Of
+        programs of several arguments also on a tuple of arrays, or a mapping by name, as they were fitted to.
 
         Dequantized data, data of discrete levels and images of bits or counts also get ``bits_per_dim``, of the tightest bound
         there is and by the mean number of entries that a datum has. Remarks tell of bounds that are not to be trusted: with
@@ -414,7 +415,7 @@ class Fit:
             device=self.device,
         )
 
-    def _split(self, data: Data | Split | Tensor, y: Classes | None = None) -> Split:
+    def _split(self, data: Given, y: Classes | None = None) -> Split:
         """The data as a split on the pair's device, matched to and checked against what the pair was built for."""
         return self._entrance.rows(data, y)
 

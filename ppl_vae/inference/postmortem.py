@@ -16,6 +16,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ppl_vae.data.fields import taken
 from ppl_vae.inference.machine import layers
 from ppl_vae.inference.state import replaced, write_tensors
 from ppl_vae.pair import local_params, numbered
@@ -198,7 +199,7 @@ def examine(
         parameters: their values one step earlier (if known), before the step, and after it.
     """
     random = torch.get_rng_state()
-    batch = [part[rows] for part in block]
+    batch = taken(block, rows)
     names = {id(value): name.removeprefix("pair.") for name, value in training.objective.named_parameters()}
     numbers = numbered(rows if step.local else None)
     with local_params(), layers(step.precision), pyro.validation_enabled(False), numbers, _Sites() as sites:

@@ -35,8 +35,9 @@ WORTH_COMPILING = 5000
 class Step:
     """A gradient step on a batch: raw rows ``(B, *event)`` and what else the programs take, such as labels ``(B,)``.
 
-    The first batch is stepped eagerly, the others of its size go the fastest way that pays. Batches of other sizes, such as an
-    epoch's last one, are stepped eagerly. A fit that goes on has taken its eager first step already.
+    The first batch is stepped eagerly, the others of its shapes go the fastest way that pays. Batches of other sizes, such as
+    an epoch's last one, are stepped eagerly. So it is of each kind of batch, where some lack a field. A fit that goes on has
+    taken its eager first step already.
 
     Args:
         objective: module from what the programs take to an :class:`~ppl_vae.inference.objectives.Estimate`, in training mode.
@@ -48,6 +49,7 @@ class Step:
         local: whether the last of a batch are the numbers ``(B,)`` of its rows among the training data, for their plate.
         ahead: steps to be taken in all.
         go_on_at: of a fit that goes on, the rows of the batches that go the fast way from the first on.
+        whole: rows of a batch whose gradient counts in full, a smaller one's by its rows; by default every batch's does.
 
     Attributes:
         totals: sums over the data of objective, ELBO and reconstruction, ``(3,)``, on the device; set it to zero to start
@@ -67,6 +69,7 @@ class Step:
         local: bool = False,
         ahead: int = 0,
         go_on_at: int | None = None,
+        whole: int | None = None,
     ) -> None:
         self.objective = objective
         self.transform = transform
@@ -76,26 +79,26 @@ class Step:
         self.compile = compile
         self.local = local
         self.ahead = ahead
+        self.whole = whole
         self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
-        self._settled = compile is False
-        self._go_on_at = None if self._settled else go_on_at
+        self._settled: set[int] = set()  # by the number of fields in a batch
+        self._go_on_at = None if compile is False else go_on_at
         self._validate = go_on_at is None
-        self._shape = torch.Size()
-        self._fast: Callable[..., None] = self._eager
+        self._fast: dict[tuple[torch.Size, ...], Callable[..., None]] = {}
 
     def __call__(self, *batch: Tensor) -> None:
         """Take the step; what came of it is added to ``totals``."""
-        if batch[0].shape == self._shape:
-            self._fast(*batch)
+        fast = self._fast.get(_shapes(batch))
+        if fast is not None:
+            fast(*batch)
         elif self._go_on_at == len(batch[0]):
-            self._go_on_at, self._settled = None, True
+            self._go_on_at = None
             self._settle(*batch)
             self(*batch)
         else:
             self._eager(*batch)
-            if not self._settled and self._go_on_at is None:
-                self._settled = True
+            if len(batch) not in self._settled and self._go_on_at is None:
                 self._settle(*batch)
 
     def forward(self, objective: Callable, raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +108,8 @@ class Step:
         with local_params(), pyro.validation_enabled(self._validate), layers(self.precision), numbered(rows):
             loss, elbo, reconstruction = objective(self.transform(raw), *others)
         self._validate = False
-        return loss, torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
+        numbers = torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
+        return loss if self.whole is None else loss * (len(raw) / self.whole), numbers
 
     def finish(self, numbers: Tensor, size: int) -> None:
         """Clip the gradients that the parameters hold, update them, and count."""
@@ -121,13 +125,18 @@ class Step:
         self.finish(numbers, len(batch[0]))
 
     def _settle(self, *batch: Tensor) -> None:
-        """Choose how batches of this shape go from here."""
+        """Choose how batches of these shapes go from here."""
+        self._settled.add(len(batch))
+        shapes = _shapes(batch)
+        self._fast[shapes] = self._eager
+        if self.compile is False:
+            return
         try:
             if self.compile is True or self.ahead >= WORTH_RECORDING:
-                recorded = _Recorded(self, batch)
-                self._shape, self._fast, self.way = batch[0].shape, recorded, "recorded"
+                self._fast[shapes] = recorded = _Recorded(self, batch)
+                self.way = "recorded"
                 if self.compile is True or self.ahead >= WORTH_COMPILING:
-                    self._fast, self.way = _Compiled(self, recorded, batch), "compiled"
+                    self._fast[shapes], self.way = _Compiled(self, recorded, batch), "compiled"
         except CaptureError as error:
             if self.compile is True:
                 raise ValueError(f"this step cannot be compiled ({error}): use compile='auto' or compile=False") from None
@@ -226,6 +235,10 @@ class _Compiled:
 
     def __call__(self, *batch: Tensor) -> None:
         self.run(*batch, self.step.optimizer.next_rates())
+
+
+def _shapes(batch: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:
+    return tuple(part.shape for part in batch)
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:

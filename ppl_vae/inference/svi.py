@@ -21,6 +21,7 @@ from ppl_vae.inference.keeper import NOWHERE, Nowhere
 from ppl_vae.inference.machine import Precision
 from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
 from ppl_vae.inference.objectives import ELBO, Objective
+from ppl_vae.inference.objectives.given import objective_of
 from ppl_vae.inference.optimizers import OPTIMIZERS
 from ppl_vae.inference.training import SCHEDULES, Training
 from ppl_vae.pair import Pair
@@ -39,7 +40,8 @@ class SVI(Method):
 
     Args:
         seed: of the initial parameters, the order of the data and every sample.
-        objective: what is maximized.
+        objective: what is maximized; also an object of ``pyro.infer``, such as ``TraceGraph_ELBO()``, or a function
+            ``loss(model, guide, *batch)``, each taken as it is (see :class:`~ppl_vae.PyroLoss`).
         optimizer: the gradient method.
         epochs: passes over the training data.
         batch_size: B, data per step; the last batch of an epoch may be smaller, none is dropped.
@@ -83,6 +85,7 @@ class SVI(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "objective", objective_of(self.objective))
         require(self.epochs >= 1, "at least 1 epoch", self.epochs)
         require(self.batch_size >= 1, "a batch_size of at least 1", self.batch_size)
         rate = self.learning_rate
@@ -94,6 +97,8 @@ class SVI(Method):
         require(self.alternate != "epochs" or self.epochs >= 2, "at least 2 epochs to alternate", self.epochs)
         fits = isinstance(self.compile, bool) or self.compile == "auto"  # 1 equals True, and YAML would bring it back as 1
         require(fits, "a compile that is auto, true or false", self.compile)
+        if self.compile is True and not self.objective.recordable:
+            raise ValueError(f"expected compile='auto' or False for {self.objective}, whose steps are eager, got True")
         require(self.precision in ("32", "bf16", "tf32"), "a precision of 32, bf16 or tf32", self.precision)
         policies = get_args(OnNonFinite)
         require(self.on_nonfinite in policies, f"an on_nonfinite of {', '.join(policies)}", self.on_nonfinite)
@@ -117,10 +122,13 @@ class SVI(Method):
             NonFiniteError: the objective, a gradient or a parameter is no longer finite; it has a post-mortem.
         """
         self._check(pair, data)
+        if self.objective.remark:
+            warnings.warn(self.objective.remark, Remark, stacklevel=2)
         clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
         _initialize(pair, data, self.seed, self.batch_size)
         if pair.local and (self.patience or self.restore_best):
             raise ValueError("parameters for rows of the training data leave patience and restore_best no validation ELBO")
+        self._name_ignored(pair)
         return Training(self, pair, data, clock, keeper).run()
 
     def _check(self, pair: Pair, data: Data) -> None:
@@ -155,11 +163,23 @@ class SVI(Method):
                 "pair fewer components, samples or rows of a batch, or transform='coupling'"
             )
 
+    def _name_ignored(self, pair: Pair) -> None:
+        """Remark on baselines that the guide's sites ask for in vain."""
+        if pair.baselines and not self.objective.honours_baselines:
+            warnings.warn(
+                f"infer={{'baseline': ...}} of {', '.join(pair.baselines)} is ignored by {type(self.objective).__name__}: use "
+                "objective=pyro.infer.TraceGraph_ELBO(), which honours it, or ELBO(baseline='moving_average')",
+                Remark,
+                stacklevel=3,
+            )
+
 
 def _initialize(pair: Pair, data: Data, seed: int, batch_size: int) -> None:
     """Let both programs run once, and what knows a good start from the data take it, unless it holds an earlier fit's."""
     size = min(batch_size, len(data.train))  # a program may make parameters and plates of the size of its batch
-    pair.plates(*next(batches(pair, data.train[:size], size)))
+    for part, _ in data.train.apart(pair.reads):
+        some = min(size, len(part))
+        pair.plates(*next(batches(pair, part[:some], some)))
     if pair.plain:
         _check_rows(pair, data)
     seen = _some(data.train, seed)

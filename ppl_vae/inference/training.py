@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Data
+from ppl_vae.data.fields import taken
 from ppl_vae.evaluate import batches, evaluate, evaluating, log_jacobian
 from ppl_vae.inference.guard import Guard
 from ppl_vae.inference.keeper import Nowhere
@@ -64,7 +65,7 @@ class Training:
         self.method, self.pair, self.data, self.clock, self.keeper = method, pair, data, clock, keeper
         kept = keeper.kept
         device = data.train.device
-        self.per_epoch = math.ceil(len(data.train) / method.batch_size)
+        self.per_epoch = sum(math.ceil(len(part) / method.batch_size) for part, _ in data.train.apart(pair.reads))
         self.objective = method.objective.build(pair, self.per_epoch).to(device)
         self.constant = log_jacobian(pair, data.train)
         self.modules = nn.ModuleDict({"pair": pair, "transform": data.train.transform, "objective": self.objective})
@@ -144,7 +145,7 @@ class Training:
     def step(self, block: list[Tensor], rows: Tensor) -> None:
         """Take the step on some rows of a block."""
         numbers = (rows,) if self.pair.local else ()
-        self.steps[self.turn % len(self.steps)](*(part[rows] for part in block), *numbers)
+        self.steps[self.turn % len(self.steps)](*taken(block, rows), *numbers)
         self._count()
 
     def skip(self, rows: Tensor) -> None:
@@ -240,10 +241,12 @@ class Training:
             optimizer,
             clip_norm=method.clip_norm,
             precision=method.precision,
-            compile=method.compile,
+            compile=method.compile if method.objective.recordable else False,
             local=self.pair.local,
             ahead=self.planned * (rows // method.batch_size) // len(self.optimizers),
             go_on_at=min(method.batch_size, rows) if begun else None,
+            # Of rows that lack a field there may be too few for one batch: a row is to count as any other.
+            whole=method.batch_size if len(self.data.train.apart(self.pair.reads)) > 1 else None,
         )
 
     def advance(self) -> None:
@@ -254,8 +257,12 @@ class Training:
             self.learning_rate = rate
         objective, elbo, reconstruction = (self._pass() / max(1, len(self.data.train) - self.skipped)).tolist()
         self._check_parameters()
-        score, constant = self.pair.score, self.constant
-        row: Row = {"epoch": self.epoch + 1, "objective": objective + constant, score: elbo + constant}
+        score, constant, declared = self.pair.score, self.constant, self.method.objective
+        row: Row = {"epoch": self.epoch + 1, "objective": objective + (constant if declared.bounds else 0.0)}
+        if declared.name:
+            row["objective_name"] = declared.name
+        if declared.tells_elbo:
+            row[score] = elbo + constant
         if math.isfinite(reconstruction):
             halves = {"reconstruction": reconstruction + constant, "kl": reconstruction - elbo}
             row |= {name: halves[name] for name in HALVES[score]}
@@ -298,10 +305,8 @@ class Training:
 
     def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Blocks of the data, and which of their rows are a batch."""
-        labels = getattr(self.pair.model, "labelled", False)
-        for *block, order in self.data.train.blocks(self.method.batch_size, generator=self.generator, labels=labels):
-            for rows in order.split(self.method.batch_size):
-                yield block, rows.sort().values if self.whole else rows
+        for block, rows in self.data.train.steps(self.method.batch_size, generator=self.generator, reads=self.pair.reads):
+            yield block, rows.sort().values if self.whole else rows
 
     def _count(self) -> None:
         self.taken += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,16 @@ from torch import Generator, Tensor
 
 from ppl_vae.data import Data, Split, Transform
 from ppl_vae.data.arrays import as_array
+from ppl_vae.data.fields import given as fields_given
 from ppl_vae.data.matching import classes_matched, columns_matched, is_number, numbered, shown, whole
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.inference.method import Remark
 from ppl_vae.types import DataSpec
 
-__all__ = ["Classes", "Entrance", "as_real", "check_probed", "in_source_units"]
+__all__ = ["Classes", "Entrance", "Given", "as_real", "check_probed", "in_source_units"]
+
+Given = Data | Split | Tensor | tuple | Mapping[str, Any]
+"""Rows: loaded, a tensor of x, or the arrays that programs of several arguments read."""
 
 Classes = int | str | Sequence[int] | Sequence[str] | np.ndarray | Tensor
 """A class, or several: names, or numbers."""
@@ -45,11 +49,12 @@ class Entrance:
     seed: int
     device: torch.device
 
-    def rows(self, data: Data | Split | Tensor, y: Classes | None = None, *, generator: Generator | None = None) -> Split:
+    def rows(self, data: Given, y: Classes | None = None, *, generator: Generator | None = None) -> Split:
         """Rows as the fit takes them: columns and classes matched by name, under its transform, checked, on its device.
 
         Args:
-            data: rows in the units of their source, the test rows of a ``Data``, or a split under ``transform.applied()``.
+            data: rows in the units of their source, the test rows of a ``Data``, or a split under ``transform.applied()``;
+                of programs of several arguments also their arrays, by position or by name.
             y: a class for all, or one for each.
             generator: draws what noise there is to be drawn; by default that of rows which came under another transform or
                 none is drawn, by ``seed``, and training rows of the fit's own kind get theirs at each visit.
@@ -57,24 +62,36 @@ class Entrance:
         Raises:
             ValueError: rows that the fit was not built for: why, and what to do.
         """
-        if not isinstance(data, (Tensor, Split, Data)):
-            raise ValueError(
-                f"expected a tensor in the units of the source, a split or data, got {type(data).__name__}: load it with "
-                "load_data, or give fit.rows(source, split)"
-            )
-        plain = Transform(self.spec.event_shape).to(self.transform.loc)
-        given = Split(as_real(data, "data"), None, plain) if isinstance(data, Tensor) else data
-        given = given.test if isinstance(given, Data) else given
-        split = self._matched(given if self.spec.event_shape else given.numbers(), named=not isinstance(data, Tensor))
+        given = data.test if isinstance(data, Data) else data if isinstance(data, Split) else self._in_memory(data)
+        loose = not isinstance(data, (Split, Data))
+        split = self._matched(given if self.spec.event_shape else given.numbers(), named=not loose)
         split = self._labelled(split.to(self.device), y)
         found = shown(split, self.transform, self.spec.kind)
-        known = found is split and not isinstance(data, Tensor)
+        known = found is split and not loose
         self._check(found, known=known)
         if not known:
             self._remark_on_scale(found)
         if generator is not None:
             return found.fixed(generator)
         return found if known else found.fixed(noise(self.seed, 3))
+
+    def _in_memory(self, data: Any) -> Split:
+        """A tensor, or the fields of programs of several arguments, as a split in the units of the source."""
+        if not isinstance(data, (Tensor, tuple, Mapping)):
+            raise ValueError(
+                f"expected a tensor in the units of the source, a split or data, got {type(data).__name__}: load it with "
+                "load_data, or give fit.rows(source, split)"
+            )
+        plain = Transform(self.spec.event_shape).to(self.transform.loc)
+        if self.spec.fields:
+            x, fields = fields_given((data,) if isinstance(data, Tensor) else data, self.spec)
+            return Split(as_real(x, "data"), None, plain, fields=fields)
+        if not isinstance(data, Tensor):
+            raise ValueError(
+                "expected a tensor in the units of the source, got several fields: this was fitted to x alone (give class "
+                "labels, where the programs read them, as y=...)"
+            )
+        return Split(as_real(data, "data"), None, plain)
 
     def classes(self, y: Classes) -> Tensor:
         """The places of classes ``(...)`` among the names that the fit knows; one class becomes ``(1,)``.

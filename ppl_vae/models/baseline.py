@@ -52,8 +52,8 @@ class Rows(Protocol):
 
     transform: Any
 
-    def blocks(self, batch_size: int, *, generator: Generator, labels: bool) -> Iterator[tuple[Tensor, ...]]:
-        """One pass in random order: raw rows, labels where asked for, and their order."""
+    def blocks(self, batch_size: int, *, generator: Generator, reads: tuple[str, ...]) -> Iterator[tuple[Tensor, ...]]:
+        """One pass in random order: raw rows, the fields beside x that are read, and their order."""
 
 
 class NoGuess(nn.Identity):
@@ -98,10 +98,11 @@ class FirstGuess(nn.Module):
     def fit(self, log_prob: Any, rows: Rows, generator: Generator, *, labelled: bool) -> None:
         """Maximize the mean of ``log_prob(x[, y])`` over the network's parameters."""
         declared = self.declared
+        reads = ("x", "y") if labelled else ("x",)
         self.network.requires_grad_(True)
         optimizer = torch.optim.Adam(self.network.parameters(), declared.learning_rate)
         for _ in range(declared.epochs):
-            for *block, order in rows.blocks(declared.batch_size, generator=generator, labels=labelled):
+            for *block, order in rows.blocks(declared.batch_size, generator=generator, reads=reads):
                 for chosen in order.split(declared.batch_size):
                     raw, *others = (part[chosen] for part in block)
                     loss = -log_prob(rows.transform(raw, generator), *others).mean()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pyro import infer
 from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration
@@ -30,6 +31,11 @@ class Estimate(NamedTuple):
 class Objective(Declaration, abc.ABC):
     """A bound on log p(x), or what else a pair is trained to maximize."""
 
+    @classmethod
+    def takes(cls, value: Any) -> bool:
+        """A loss in Pyro's form may stand for an objective."""
+        return isinstance(value, (cls, infer.ELBO)) or (callable(value) and not isinstance(value, type))
+
     @property
     def ramp(self) -> float:
         """Epochs until what is climbed no longer changes."""
@@ -39,6 +45,36 @@ class Objective(Declaration, abc.ABC):
     def draws(self) -> int:
         """S, samples of the latent variables of each datum in a step."""
         return int(getattr(self, "samples", getattr(self, "particles", 1)))
+
+    @property
+    def tells_elbo(self) -> bool:
+        """Whether its estimates hold the ELBO."""
+        return True
+
+    @property
+    def bounds(self) -> bool:
+        """Whether it is about log p(x), so that the log-determinant of the data's transform is part of it."""
+        return True
+
+    @property
+    def recordable(self) -> bool:
+        """Whether its steps may be recorded."""
+        return True
+
+    @property
+    def honours_baselines(self) -> bool:
+        """Whether it reads the guide's ``infer={"baseline": ...}``."""
+        return False
+
+    @property
+    def remark(self) -> str:
+        """What a fit by it has to tell, if anything."""
+        return ""
+
+    @property
+    def name(self) -> str:
+        """What the history calls it, if it is not ours."""
+        return ""
 
     @abc.abstractmethod
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:

@@ -32,14 +32,18 @@ class PyroELBO(nn.Module):
         self.kind = AnalyticELBO if analytic else SampledELBO
         self.particles = particles
         self.elbo: Any = None
+        self._elbos: dict[tuple[Plates, bool], Any] = {}  # batches that lack a field may have other sites
 
     def forward(self, *batch: Tensor) -> Estimate:
         """Of a batch."""
         plates = self.pair.plates(*batch)
-        if self.elbo is None:
+        together = self.particles > 1 and (bool(plates.undivided) or stacks(self.pair, batch))
+        if (plates, together) not in self._elbos:
             kind = EnumeratedELBO if plates.enumerated or plates.summed else self.kind
-            together = self.particles > 1 and (bool(plates.undivided) or stacks(self.pair, batch))
-            self.elbo = kind(num_particles=self.particles, vectorize_particles=together, max_plate_nesting=plates.nesting)
+            self._elbos[plates, together] = kind(
+                num_particles=self.particles, vectorize_particles=together, max_plate_nesting=plates.nesting
+            )
+        self.elbo = self._elbos[plates, together]
         return self.estimate(plates, list(self.elbo._get_traces(*self.pair.programs, batch, {})))
 
     def estimate(self, plates: Plates, traces: Traces) -> Estimate:
