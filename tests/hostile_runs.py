@@ -24,12 +24,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ppl_vae as pv
-from ppl_vae.inference.keeper import STATE, Keeper
 from ppl_vae.report import report
+from ppl_vae.storage import Checkpointer, RunFolder
 from tests.table import TINY, rows
 
 __all__ = ["CASES", "MEMORY", "REPORTS", "STATES", "answer", "answered", "tripwire"]
 
+STATE = RunFolder.SNAPSHOT
 MEMORY = 2**30
 """Bytes by which loading may raise the memory that the process has held at once."""
 
@@ -59,7 +60,7 @@ def _saved() -> Path:
 def _stopped() -> Path:
     """A run that was stopped after its first step, and that :func:`ppl_vae.resume_run` goes on with."""
     run = Path(_scratch.name) / "stopped"
-    keeper = Keeper(run)
+    keeper = Checkpointer(run)
     keeper.asked = signal.SIGTERM
     with contextlib.suppress(pv.Interrupted):
         pv.fit(pv.VAE(latent_dim=2, decoder=TINY), _data(), guide=GUIDE, method=pv.SVI(epochs=1), device="cpu", out=keeper)

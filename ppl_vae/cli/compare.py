@@ -11,11 +11,10 @@ from ppl_vae.data import DataSource, load_data
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
 from ppl_vae.inference import Comparison, Method, compare
-from ppl_vae.inference.keeper import check_free
 from ppl_vae.inference.progress import quiet as say_nothing
 from ppl_vae.models import Model
-from ppl_vae.runs import save_comparison
-from ppl_vae.side_by_side import RunComparison, compare_runs, save_run_comparison
+from ppl_vae.runs import RunComparison, compare_runs, save_comparison, save_run_comparison
+from ppl_vae.storage import check_free
 
 __all__ = ["options", "run"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.inference.method import Remark
-from ppl_vae.inference.state import replaced
+from ppl_vae.storage.atomic import replaced
 
 __all__ = ["done", "notes", "print_json", "print_table", "save_atomically", "say_saved", "writer"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-import yaml
 from pyro.distributions import Distribution
 from torch import Tensor
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.data.arrays import as_array
+from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate import AIS, Gaps, batches, evaluate, evaluating
 from ppl_vae.evaluate.disentanglement import disentanglement
@@ -31,11 +30,11 @@ from ppl_vae.guides import (
     Guide,
 )
 from ppl_vae.inference.method import Method, Remark, Row
-from ppl_vae.inference.state import fingerprint
 from ppl_vae.likelihoods.base import central
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
+from ppl_vae.storage import RunFolder
 from ppl_vae.types import SCORES, DataSpec, score_of
 
 __all__ = ["NOISE", "ROWS_AT_ONCE", "Fit", "describe", "weights"]
@@ -415,7 +414,7 @@ def describe(fit: Fit, data: Data | None = None) -> dict[str, str]:
     seen: dict[str, Any] = {"spec": dataclasses.asdict(fit.spec), "transform": transform}
     if data is not None:
         seen["fingerprint"] = fingerprint(data.test if len(data.test) else data.train)
-    return {"config.yaml": yaml.safe_dump(declared, sort_keys=False), "data.json": json.dumps(seen, indent=2) + "\n"}
+    return RunFolder.texts(declared, seen)
 
 
 def weights(fit: Fit) -> dict[str, Tensor]:

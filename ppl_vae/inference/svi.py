@@ -16,13 +16,13 @@ from ppl_vae.declaration import require
 from ppl_vae.evaluate import batches
 from ppl_vae.inference.em import Rows
 from ppl_vae.inference.guard import OnNonFinite
-from ppl_vae.inference.keeper import NOWHERE, Nowhere
 from ppl_vae.inference.machine import Precision
 from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
 from ppl_vae.inference.objectives import ELBO, Objective
 from ppl_vae.inference.optimizers import OPTIMIZERS
 from ppl_vae.inference.training import SCHEDULES, Training
 from ppl_vae.pair import Pair
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 
 __all__ = ["SVI"]
 
@@ -100,7 +100,7 @@ class SVI(Method):
         """The number of epochs."""
         return self.epochs
 
-    def run(self, pair: Pair, data: Data, report: Report, keeper: Nowhere = NOWHERE) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Row]:
         """Fit the pair; a row of history per epoch.
 
         The columns, in nats per datum: ``objective``, ``elbo``, ``reconstruction`` and ``kl`` are means over the epoch's
@@ -113,7 +113,7 @@ class SVI(Method):
             NonFiniteError: the objective, a gradient or a parameter is no longer finite; it has a post-mortem.
         """
         self._check(pair, data)
-        clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
+        clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
         _initialize(pair, data, self.seed)
         return Training(self, pair, data, clock, keeper).run()
 
