@@ -19,7 +19,7 @@ from ppl_vae.inference.fit import default_guide, place
 from ppl_vae.inference.progress import quiet as say_nothing
 from ppl_vae.models import Model
 from ppl_vae.runs import SavedRun
-from ppl_vae.storage import Checkpointer
+from ppl_vae.storage import Checkpointer, RunFolder
 
 __all__ = ["options", "run"]
 
@@ -86,7 +86,8 @@ def _boards(names: list[str], folder: Path | None, parts: dict[str, Any]) -> lis
 
 def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
-    parser.add_argument("--config", action="config", help="a run's config.yaml: run it again, with options after it on top")
+    what = f"a run's {RunFolder.CONFIG}: run it again, with options after it on top"
+    parser.add_argument("--config", action="config", help=what)
     parts: dict[str, tuple[Any, Declaration | None, str]] = {
         "model": (Model, None, "the model: a class name, an import path or a YAML file; by default VAE"),
         "guide": (Guide | None, None, "the approximate posterior, likewise; by default what suits model and method"),

@@ -61,7 +61,8 @@ def load_fit(saved: SavedRun, *, device: str | torch.device = "auto") -> Fit:
         _check_real(state)
         affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
         transform = Transform(spec.event_shape, **affine, **{name: _flag(described["transform"], name) for name in NOISE})
-        with allocating(at_most, f"what config.yaml declares beside {len(state)} tensors", tensors=1000 + 50 * len(state)):
+        what = f"what {folder.CONFIG} declares beside {len(state)} tensors"
+        with allocating(at_most, what, tensors=1000 + 50 * len(state)):
             pair = build(experiment.model, experiment.guide, spec)
             pair.load_state_dict({name.removeprefix("pair."): value for name, value in state.items()})
         _check_numbers(pair)

@@ -66,7 +66,7 @@ class AnyCheckpointer(Protocol):
             declared: the declared fields that must be, by name.
         """
 
-    def listening(self) -> contextlib.AbstractContextManager:
+    def listening(self) -> contextlib.AbstractContextManager[None]:
         """A context in which signals wait for the end of a step."""
 
     def due(self) -> bool:
@@ -97,7 +97,7 @@ class NullCheckpointer:
     def describe(self, files: Mapping[str, str], metadata: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
         """Be told what the fit is."""
 
-    def listening(self) -> contextlib.AbstractContextManager:
+    def listening(self) -> contextlib.AbstractContextManager[None]:
         """A context in which signals act at once."""
         return contextlib.nullcontext()
 

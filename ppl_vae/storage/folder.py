@@ -25,7 +25,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, TypeVar
 
 import yaml
 from safetensors.torch import load_file
@@ -47,6 +47,7 @@ MOST_NUMBERS = 8 * MIB  # of text
 LONGEST_ID = 64
 
 Kind = Literal["run", "comparison"]
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,8 @@ class RunFolder:
 
     def weights(self) -> dict[str, Tensor]:
         """The fitted tensors by name."""
-        return load_file(inside(self.path, self.WEIGHTS))
+        found: dict[str, Tensor] = load_file(inside(self.path, self.WEIGHTS))
+        return found
 
     def snapshot(self) -> Snapshot | None:
         """The last state of training, if one was kept."""
@@ -152,7 +154,7 @@ class RunFolder:
         """The pictures that are files of this folder themselves, by name."""
         return (path for path in sorted(self.path.glob("*.png")) if path.is_file() and not path.is_symlink())
 
-    def read(self, name: str, parse: Callable[[str], Any], *, at_most: int = MOST_TEXT) -> Any:
+    def read(self, name: str, parse: Callable[[str], T], *, at_most: int = MOST_TEXT) -> T:
         """What ``parse`` makes of the text of a file.
 
         Raises:
