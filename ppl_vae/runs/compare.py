@@ -131,6 +131,7 @@ class _Run:
 
     def __init__(self, path: Path, trust: tuple[str, ...]) -> None:
         folder = RunFolder(path)
+        folder.identity()  # of a newer format nothing else can be read
         self.folder = path
         self.metrics, described, self.history = _finished(folder)
         self.saved = SavedRun.open(path, trust=trust)
