@@ -37,7 +37,8 @@ class SavedRun:
         Raises:
             ValueError: no run there, one of a newer format, a damaged file, or a class from a module that is not trusted.
         """
-        folder, trust = RunFolder.open(as_path(path)), names("trust", trust)
+        path, trust = as_path(path), names("trust", trust)
+        folder = RunFolder.open(path)
         config = folder.config()
         try:
             return cls(folder=folder, experiment=Experiment.from_dict(config, trust=trust))
