@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 import ppl_vae as pv
-from ppl_vae.inference.keeper import STATE, Keeper
+from ppl_vae.storage import Checkpointer, RunFolder
 
 Row = dict[str, Any]
 N, D, K = 64, 6, 2
@@ -94,10 +94,10 @@ def _child(run: Path, kind: str, moment: float | None) -> bool:
 def _fit(run: Path, *, binarize: Literal["dynamic", "none"], **options: Any) -> None:
     data = pv.load_data("digits", binarize=binarize)
     data = dataclasses.replace(data, train=data.train[:400], valid=data.valid[:50], test=data.test[:50])
-    if (run / "config.yaml").exists() and ((run / STATE).exists() or (run / "history.jsonl").exists()):
+    if (run / "config.yaml").exists() and ((run / RunFolder.SNAPSHOT).exists() or (run / "history.jsonl").exists()):
         pv.resume_run(run, data=data, every=0.0)
     else:
-        pv.fit(data=data, out=Keeper(run, every=0.0), **options)
+        pv.fit(data=data, out=Checkpointer(run, every=0.0), **options)
 
 
 def _svi(compile: Literal["auto", False]) -> Row:

@@ -26,10 +26,10 @@ import torch
 import ppl_vae as pv
 from benchmarks.peers.ours import declared, loaded
 from benchmarks.peers.task import LEARNING_RATE, SIZES, rows
-from ppl_vae.inference.keeper import NOWHERE, Keeper
 from ppl_vae.inference.method import Stopwatch
 from ppl_vae.inference.training import Training
 from ppl_vae.pair import seeded
+from ppl_vae.storage import NULL_CHECKPOINTER, Checkpointer
 
 SIZE = dataclasses.replace(SIZES["mnist"], rows=128 * 468)  # as many steps in an epoch as MNIST has
 
@@ -61,11 +61,11 @@ def measure(pairs: int, *, compile: bool = True) -> dict[str, Any]:
     )
     with (
         tempfile.TemporaryDirectory() as folder,
-        Keeper(Path(folder) / "run") as keeper,
+        Checkpointer(Path(folder) / "run") as keeper,
         pyro.validation_enabled(False),
         seeded(method.seed, data.train.device),
     ):
-        training = Training(method, pv.build(*declared(SIZE), data.spec), data, Stopwatch(lambda row: None), NOWHERE)
+        training = Training(method, pv.build(*declared(SIZE), data.spec), data, Stopwatch(lambda row: None), NULL_CHECKPOINTER)
         times = _epochs(training, keeper, pairs)
         kept = median(_seconds(lambda: keeper.keep(training.state())) for _ in range(5))
     added = median(guarded / bare for guarded, bare in times) - 1
@@ -82,7 +82,7 @@ def measure(pairs: int, *, compile: bool = True) -> dict[str, Any]:
     }
 
 
-def _epochs(training: Training, keeper: Keeper, pairs: int) -> list[tuple[float, float]]:
+def _epochs(training: Training, keeper: Checkpointer, pairs: int) -> list[tuple[float, float]]:
     """Seconds of guarded and bare epochs, in pairs."""
     guard, bare = training.guard, Bare(training)
 
@@ -92,7 +92,7 @@ def _epochs(training: Training, keeper: Keeper, pairs: int) -> list[tuple[float,
             return _seconds(training.advance)
 
     def bare_epoch() -> float:
-        training.guard, training.keeper = bare, NOWHERE  # type: ignore[assignment]
+        training.guard, training.keeper = bare, NULL_CHECKPOINTER  # type: ignore[assignment]
         return _seconds(training.advance)
 
     guarded_epoch()  # compiles

@@ -1,7 +1,10 @@
 """Declared generative latent-variable models on Pyro: one declaration, any inference, honest numbers in nats per datum."""
 
+from typing import TYPE_CHECKING
+
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.declaration import Declaration
+from ppl_vae.deprecation import renamed_in
 from ppl_vae.evaluate import AIS, Gaps, evaluate
 from ppl_vae.guides import (
     AmortizedCategorical,
@@ -29,8 +32,6 @@ from ppl_vae.inference import (
     CyclicalWarmUp,
     Fit,
     InfoVAE,
-    Interrupted,
-    Keeper,
     LinearWarmUp,
     Method,
     MLflow,
@@ -111,8 +112,8 @@ from ppl_vae.priors import (
     VampPrior,
 )
 from ppl_vae.report import report
-from ppl_vae.runs import load_run, resume_run, save_run
-from ppl_vae.side_by_side import RunComparison, compare_runs, save_run_comparison
+from ppl_vae.runs import RunComparison, compare_runs, load_run, resume_run, save_run, save_run_comparison
+from ppl_vae.storage import Checkpointer, Interrupted
 from ppl_vae.types import DataSpec
 
 __all__ = [
@@ -145,6 +146,7 @@ __all__ = [
     "BetaELBO",
     "Binomial",
     "Categorical",
+    "Checkpointer",
     "ClosedForm",
     "ColumnGroup",
     "Columns",
@@ -177,7 +179,6 @@ __all__ = [
     "InfoVAE",
     "Interrupted",
     "InverseWishart",
-    "Keeper",
     "Labels",
     "Laplace",
     "LaplacePrior",
@@ -237,3 +238,6 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+if not TYPE_CHECKING:  # for which every name would exist
+    __getattr__ = renamed_in(__name__, {"Keeper": "Checkpointer"})

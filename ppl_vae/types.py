@@ -22,10 +22,26 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-__all__ = ["HALVES", "KINDS", "POINTS", "SCORES", "DataSpec", "Field", "Kind", "Remark", "Terms", "pass_name", "score_of"]
+__all__ = [
+    "HALVES",
+    "KINDS",
+    "POINTS",
+    "SCORES",
+    "DataSpec",
+    "Field",
+    "Kind",
+    "Remark",
+    "Row",
+    "Terms",
+    "pass_name",
+    "score_of",
+]
 
 Kind = Literal["binary", "unit_interval", "real", "count", "categorical"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Row = dict[str, Any]
+"""What a history says of one iteration: values by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

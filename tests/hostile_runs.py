@@ -24,12 +24,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ppl_vae as pv
-from ppl_vae.inference.keeper import STATE, Keeper
 from ppl_vae.report import report
+from ppl_vae.storage import Checkpointer, RunFolder
 from tests.table import TINY, rows
 
 __all__ = ["CASES", "MEMORY", "REPORTS", "STATES", "answer", "answered", "tripwire"]
 
+STATE = RunFolder.SNAPSHOT
 MEMORY = 2**30
 """Bytes by which loading may raise the memory that the process has held at once."""
 
@@ -59,7 +60,7 @@ def _saved() -> Path:
 def _stopped() -> Path:
     """A run that was stopped after its first step, and that :func:`ppl_vae.resume_run` goes on with."""
     run = Path(_scratch.name) / "stopped"
-    keeper = Keeper(run)
+    keeper = Checkpointer(run)
     keeper.asked = signal.SIGTERM
     with contextlib.suppress(pv.Interrupted):
         pv.fit(pv.VAE(latent_dim=2, decoder=TINY), _data(), guide=GUIDE, method=pv.SVI(epochs=1), device="cpu", out=keeper)
@@ -359,6 +360,20 @@ CASES: dict[str, Callable[[Path], object]] = {
     "a history of numbers": text("history.jsonl", "1\n2\n"),
     "no history": text("history.jsonl", ""),
     # paths
+    "an identity elsewhere": linked("run.json"),
+    "an identity that is a device": linked("run.json", "/dev/zero"),
+    "a sparse identity of 8 GiB": sparse("run.json", 2**33),
+    "a pickled identity": pickled("run.json"),
+    "a deep identity": text("run.json", "[" * 200_000),
+    "a format of 4000 digits": text("run.json", '{"format": ' + "9" * 4000 + "}"),
+    "a format that is a word": text("run.json", '{"format": "new", "id": "a"}'),
+    "a format that is true": text("run.json", '{"format": true, "id": "a"}'),
+    "a format below the first": text("run.json", '{"format": -1, "id": "a"}'),
+    "no format": text("run.json", '{"id": "a"}'),
+    "no id": text("run.json", '{"format": 1}'),
+    "an id that is a path": text("run.json", '{"format": 1, "id": "../../secret"}'),
+    "an id of markup": text("run.json", '{"format": 1, "id": "<script>"}'),
+    "an id of a MiB": text("run.json", '{"format": 1, "id": "' + "a" * 10**6 + '"}'),
     "a declaration elsewhere": linked("config.yaml"),
     "data elsewhere": linked("data.json"),
     "a history elsewhere": linked("history.jsonl"),

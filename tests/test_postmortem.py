@@ -22,11 +22,11 @@ import ppl_vae as pv
 import ppl_vae.inference.guard
 import ppl_vae.inference.step
 from benchmarks import faults
-from ppl_vae.inference.keeper import STATE
 from ppl_vae.inference.method import Remark
 from ppl_vae.inference.postmortem import Postmortem
-from ppl_vae.inference.state import read_state
 from ppl_vae.inference.training import Training
+from ppl_vae.storage import RunFolder
+from ppl_vae.storage.snapshot import read_snapshot
 
 SVI = pv.SVI(epochs=3, batch_size=16, compile=False)
 
@@ -154,7 +154,7 @@ def test_going_on_after_a_rewind_is_the_same_after_a_resume(tmp_path: Path) -> N
         fit = pv.fit(faults.VAE, data, guide=faults.AMORTIZED, method=method, out=tmp_path / "run")
     assert fit.history[0]["learning_rate"] == 1e3
     assert fit.history[1]["learning_rate"] < 1e2
-    assert read_state(tmp_path / "run" / STATE).facts["damping"] <= 0.1
+    assert read_snapshot(tmp_path / "run" / RunFolder.SNAPSHOT).metadata["damping"] <= 0.1
 
 
 SPOILT = data_of(faults._rows())
@@ -176,9 +176,9 @@ def spoiling(monkeypatch: pytest.MonkeyPatch, *places: int) -> None:
 def stopped(folder: Path, left: int, method: pv.SVI) -> None:
     """A run folder whose fit was asked to stop after so many states."""
 
-    class Impatient(pv.Keeper):
+    class Impatient(pv.Checkpointer):
         def keep(self, state: Any) -> None:
-            self.asked = signal.SIGTERM if state.facts["taken"] >= left else None
+            self.asked = signal.SIGTERM if state.metadata["taken"] >= left else None
             super().keep(state)
 
     with warnings.catch_warnings():
@@ -227,7 +227,7 @@ def test_a_post_mortem_of_the_first_step_is_in_nobodys_way(tmp_path: Path) -> No
     (tmp_path / "mine" / "postmortem").mkdir(parents=True)
     (tmp_path / "mine" / "postmortem" / "report.tex").touch()
     with pytest.raises(ValueError, match="exists and is not a run"):
-        pv.Keeper(tmp_path / "mine")
+        pv.Checkpointer(tmp_path / "mine")
 
 
 def test_a_parameter_that_is_not_finite_is_seen_though_no_objective_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,11 +250,11 @@ def test_a_parameter_that_is_not_finite_is_seen_though_no_objective_is(monkeypat
 
 def test_a_state_is_never_kept_of_what_is_not_finite(tmp_path: Path) -> None:
     method = dataclasses.replace(SVI, learning_rate=1e3)
-    keeper = pv.Keeper(tmp_path / "run", every=0.0)
+    keeper = pv.Checkpointer(tmp_path / "run", every=0.0)
     with pytest.raises(pv.NonFiniteError):
         pv.fit(faults.VAE, data_of(faults._rows()), guide=faults.AMORTIZED, method=method, out=keeper)
-    kept = read_state(tmp_path / "run" / STATE)
-    assert kept.facts["taken"] == 1
+    kept = read_snapshot(tmp_path / "run" / RunFolder.SNAPSHOT)
+    assert kept.metadata["taken"] == 1
     assert all(bool(value.isfinite().all()) for name, value in kept.tensors.items() if name.startswith("pair."))
 
 

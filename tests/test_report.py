@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -163,12 +164,17 @@ def test_a_run_that_cannot_be_read(copy: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match=r"cannot be read: .*File name too long.*: check the path"):
         report(copy / ("a" * 300))
 
-    def refuse(self: Path, *_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", str(self))
+    path_open = Path.open
+
+    def refuse(self: Path, *mode: Any, **options: Any) -> Any:
+        if self.name == name:
+            raise PermissionError(13, "Permission denied", str(self))
+        return path_open(self, *mode, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(ValueError, match=r"config\.yaml cannot be read: .*Permission denied"):
-        report(copy)
+    for name in ("run.json", "config.yaml"):
+        with pytest.raises(ValueError, match=rf"{name} cannot be read: .*Permission denied"):
+            report(copy)
 
 
 def test_refused(copy: Path, tmp_path: Path) -> None:

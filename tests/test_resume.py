@@ -22,13 +22,14 @@ from safetensors import SafetensorError
 
 import ppl_vae as pv
 import ppl_vae.inference.step
-from ppl_vae import cli, runs
-from ppl_vae.inference import signals
-from ppl_vae.inference import state as states
-from ppl_vae.inference.keeper import STATE, Keeper
+from ppl_vae import cli
 from ppl_vae.inference.method import Remark, Row
+from ppl_vae.runs import archive, resume
+from ppl_vae.storage import Checkpointer, RunFolder, Snapshot, atomic, signals, snapshot
+from ppl_vae.storage.snapshot import read_snapshot, write_snapshot
 from tests.table import TINY, rows, vae
 
+STATE = RunFolder.SNAPSHOT
 N = 46
 DATA = pv.load_data(rows("binary", N), y=[0, 1] * (N // 2), valid=0.2, test=0.1)
 REAL = pv.load_data(rows("real", N), valid=0.2, test=0.1)
@@ -39,14 +40,14 @@ class KilledError(Exception):
     """The end of a process."""
 
 
-class Mortal(Keeper):
+class Mortal(Checkpointer):
     """Keeps a state after every step, and dies after so many."""
 
     def __init__(self, folder: Path, left: int, every: float = 0.0, **options: Any) -> None:
         super().__init__(folder, every=0.0, **options)
         self.left = left
 
-    def keep(self, state: states.State) -> None:
+    def keep(self, state: Snapshot) -> None:
         super().keep(state)
         self.left -= 1
         if not self.left:
@@ -120,7 +121,7 @@ def test_a_fit_that_was_broken_off_goes_on_to_the_same_bits(
     first, second = (1, 5) if isinstance(options["method"], pv.SVI) else (2, 2)
     run = broken(tmp_path / "run", first, model, data, **options)
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "Keeper", partial(Mortal, left=second))
+        patch.setattr(resume, "Checkpointer", partial(Mortal, left=second))
         with pytest.raises(KilledError):
             pv.resume_run(run, data=data)
     same(pv.resume_run(run, data=data), whole)
@@ -150,11 +151,11 @@ def test_streamed_data_are_met_in_the_same_order(tmp_path: Path) -> None:
 def test_the_strides_of_a_state_come_back(tmp_path: Path) -> None:
     kept = {"turned": torch.arange(6.0).reshape(2, 3).T, "repeated": torch.tensor([[2.0]]).expand(3, 4), "none": torch.zeros(0)}
     facts = {"place": math.inf, "seconds": 1.0}
-    states.write_state(states.State(kept, facts, [{"epoch": 1, "elbo": math.nan}]), tmp_path / STATE)
-    found = states.read_state(tmp_path / STATE)
+    write_snapshot(Snapshot(kept, facts, [{"epoch": 1, "elbo": math.nan}]), tmp_path / STATE)
+    found = read_snapshot(tmp_path / STATE)
     assert all(torch.equal(value, kept[name]) for name, value in found.tensors.items())
     assert {name: value.stride() for name, value in found.tensors.items()} == {n: v.stride() for n, v in kept.items()}
-    assert found.facts == facts
+    assert found.metadata == facts
     assert math.isnan(found.history[0]["elbo"])
 
 
@@ -236,7 +237,7 @@ def test_plain_programs_have_no_run_folder(tmp_path: Path) -> None:
 def test_a_run_that_is_not_finished_is_loaded_as_it_is(begun: Path) -> None:
     with pytest.warns(Remark, match=r"is not finished: this is its state after 1 iterations; ppl-vae fit --resume .* goes on"):
         fit = pv.load_run(begun)
-    kept = states.read_state(begun / STATE)
+    kept = read_snapshot(begun / STATE)
     assert all(torch.equal(value, kept.tensors[f"pair.{name}"]) for name, value in fit.pair.state_dict().items())
     assert told(fit.history) == told(kept.history)
     (begun / "history.jsonl").write_text((begun / "history.jsonl").read_text() + '{"epoch": 2, "ob')
@@ -247,7 +248,7 @@ def test_a_run_that_is_not_finished_is_loaded_as_it_is(begun: Path) -> None:
 def test_a_finished_run_gets_its_pictures_in_place(tmp_path: Path) -> None:
     fit = pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        *("config.yaml", "data.json", "history.jsonl"),
+        *("run.json", "config.yaml", "data.json", "history.jsonl"),
         *("model.safetensors", STATE),
     }
     pv.save_run(fit, DATA, tmp_path / "run")
@@ -267,7 +268,9 @@ def test_nothing_is_written_before_the_first_step(begun: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
     before = (begun / STATE).read_bytes()
     with pytest.raises(ValueError, match="need validation data"):
-        pv.fit(vae(), pv.load_data(rows("binary"), valid=0.0), method=pv.SVI(patience=1), out=Keeper(begun, overwrite=True))
+        pv.fit(
+            vae(), pv.load_data(rows("binary"), valid=0.0), method=pv.SVI(patience=1), out=Checkpointer(begun, overwrite=True)
+        )
     assert (begun / STATE).read_bytes() == before
 
 
@@ -276,7 +279,7 @@ def test_a_run_is_replaced_only_when_asked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"already holds a run: choose another folder, or overwrite it .* \(--resume\)"):
         pv.fit(vae(), DATA, out=run)
     (run / "left.over").touch()
-    fit = pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=Keeper(run, overwrite=True))
+    fit = pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=Checkpointer(run, overwrite=True))
     assert bits(pv.load_run(run)) == bits(fit)
     assert not (run / "left.over").exists()
 
@@ -310,8 +313,8 @@ def test_two_do_not_write_one_folder(begun: Path) -> None:
             pv.resume_run(begun, data=DATA)
         other.kill()
         other.wait()
-    with Keeper(begun, resume=True) as keeper:
-        assert keeper.kept is not None
+    with Checkpointer(begun, resume=True) as keeper:
+        assert keeper.restored is not None
 
 
 def full_disk(*_: object) -> None:
@@ -330,7 +333,7 @@ def test_a_state_that_cannot_be_kept_leaves_the_last_one(
     run = broken(tmp_path / "run", 4, vae(), DATA, guide=GUIDE, method=SVI)
     before = (run / STATE).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(states, "save_file", fail)
+        patch.setattr(atomic, "save_file", fail)
         with pytest.raises(OSError, match=rf"{STATE} could not be written \(.*{reason}") as caught:
             pv.resume_run(run, data=DATA, every=0.0)
     assert "\n" not in str(caught.value)
@@ -357,12 +360,12 @@ def test_a_run_without_a_state_is_not_resumed(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"is finished, and keeps no state to go on from: fit again \(--overwrite\)"):
             pv.resume_run(run, method=longer, data=DATA)
     assert {path: path.read_bytes() for path in run.iterdir()} == before
-    with Keeper(tmp_path / "run", overwrite=True):  # the refused ones left no lock
+    with Checkpointer(tmp_path / "run", overwrite=True):  # the refused ones left no lock
         pass
 
 
 def test_the_second_of_two_keepers_does_not_replace_what_the_first_finished(tmp_path: Path) -> None:
-    first, second = Keeper(tmp_path / "run"), Keeper(tmp_path / "run")
+    first, second = Checkpointer(tmp_path / "run"), Checkpointer(tmp_path / "run")
     fit = pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=first)
     with pytest.raises(ValueError, match="already holds a run"):
         pv.fit(vae(), DATA, guide=GUIDE, method=dataclasses.replace(SVI, seed=9), out=second)
@@ -388,7 +391,7 @@ def test_the_history_of_an_unfinished_run_is_that_of_its_weights(begun: Path, tm
     with (run / "history.jsonl").open("a") as history:
         history.write('{"epoch": 2, "objective": -1.0, "elbo": -1.0, "seconds": 2.0}\n')
     with pytest.warns(Remark):
-        assert told(pv.load_run(run).history) == told(states.read_state(run / STATE).history)
+        assert told(pv.load_run(run).history) == told(read_snapshot(run / STATE).history)
 
 
 def test_a_folder_that_was_replaced_meanwhile_is_told(tmp_path: Path) -> None:
@@ -403,7 +406,7 @@ def test_a_folder_that_was_replaced_meanwhile_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
 def test_a_row_that_a_full_disk_does_not_take_is_told_in_words(tmp_path: Path) -> None:
-    class Full(Keeper):
+    class Full(Checkpointer):
         def _begin(self) -> None:
             super()._begin()
             assert self._history is not None
@@ -420,7 +423,7 @@ def test_what_numpy_counted_is_kept(tmp_path: Path) -> None:
     assert pv.load_run(tmp_path / "svi").method == method
     method = pv.EM(max_iterations=np.int64(2), tolerance=np.float32(0.0))
     pv.fit(pv.FactorAnalysis(latent_dim=np.int64(2)), REAL, method=method, out=tmp_path / "em")
-    assert states.read_state(tmp_path / "em" / STATE).facts["max_iterations"] == 2
+    assert read_snapshot(tmp_path / "em" / STATE).metadata["max_iterations"] == 2
 
 
 @pytest.mark.parametrize(
@@ -447,7 +450,7 @@ def test_a_state_that_memory_does_not_take_is_told(begun: Path, monkeypatch: pyt
     def exhausted(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(states, "safe_open", exhausted)
+    monkeypatch.setattr(snapshot, "safe_open", exhausted)
     with pytest.raises(ValueError, match="is no training state: MemoryError"):
         pv.resume_run(begun, data=DATA)
 
@@ -455,7 +458,7 @@ def test_a_state_that_memory_does_not_take_is_told(begun: Path, monkeypatch: pyt
 def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     (tmp_path / f".it.partial-{os.getpid()}").symlink_to(tmp_path / "mine")
-    with states.replaced(tmp_path / "it") as partial:
+    with atomic.replaced(tmp_path / "it") as partial:
         partial.write_text("new")
     assert ((tmp_path / "it").read_text(), (tmp_path / "mine").read_text()) == ("new", "precious")
 
@@ -497,7 +500,7 @@ def test_a_signal_waits_for_the_end_of_the_step(number: signal.Signals, code: in
         pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=tmp_path / "run", progress=lambda row: os.kill(os.getpid(), number))
     assert caught.value.code == code
     assert signal.getsignal(number) == before
-    assert len(states.read_state(tmp_path / "run" / STATE).history) == 1
+    assert len(read_snapshot(tmp_path / "run" / STATE).history) == 1
     same(pv.resume_run(tmp_path / "run", data=DATA), whole)
 
 
@@ -513,12 +516,12 @@ SMALL = ["--method.epochs", "2", "--model.latent_dim", "2", "--model.decoder.hid
 
 def test_fit_out_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "_pictures", lambda fit, data: iter(()))
+    monkeypatch.setattr(archive, "run_pictures", lambda fit, data: iter(()))
     np.savez("x.npz", x=rows("binary", N).numpy())
     fit = ["fit", "--data", "x.npz", "--quiet", "--guide", "AmortizedNormal", *SMALL]
     assert cli.main([*fit, "--out", "whole"]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "keep", lambda self, state: (keep(self, state), os.kill(os.getpid(), signal.SIGTERM)))
+        patch.setattr(Checkpointer, "keep", lambda self, state: (keep(self, state), os.kill(os.getpid(), signal.SIGTERM)))
         assert cli.main([*fit, "--out", "half", "--keep_every", "0"]) == 143
     line = capsys.readouterr().err
     assert line == "ppl-vae: error: stopped by SIGTERM; the state is kept, go on with: ppl-vae fit --resume half\n"
@@ -539,7 +542,7 @@ def test_fit_out_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
         assert message in capsys.readouterr().err
 
 
-keep = Keeper.keep
+keep = Checkpointer.keep
 
 
 def test_a_run_is_resumed_only_with_classes_that_are_trusted(tmp_path: Path, begun: Path) -> None:

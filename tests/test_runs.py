@@ -15,14 +15,15 @@ import yaml
 from safetensors import SafetensorError
 
 import ppl_vae as pv
-from ppl_vae import plots, runs
-from ppl_vae.inference import state as states
+from ppl_vae import plots
+from ppl_vae.runs import archive
+from ppl_vae.storage import atomic, check_free
 from tests.bare import Bare, BareGuide
 from tests.table import GUIDES, rows, vae
 
 DATA = pv.load_data(rows("binary", 40), y=[0, 1] * 20)
 PICTURES = {"data.png", "reconstructions.png", "samples.png", "learning_curve.png", "latent.png", "aggregate.png"}
-TEXTS = {"config.yaml", "data.json", "model.safetensors", "history.jsonl", "metrics.json", "environment.json"}
+TEXTS = {"run.json", "config.yaml", "data.json", "model.safetensors", "history.jsonl", "metrics.json", "environment.json"}
 
 
 def fitted(data: pv.Data = DATA, **changes) -> pv.Fit:
@@ -184,20 +185,20 @@ def test_a_run_is_replaced_only_when_asked(fit: pv.Fit, run: Path) -> None:
 
 
 def test_what_came_first_meanwhile_is_not_replaced(fit: pv.Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = runs.measure
+    measure = archive.measure
 
     def slow(fit: pv.Fit, data: pv.Data) -> dict:
         pv.fit(vae(), DATA, guide=GUIDES["AmortizedNormal-full"], method=pv.SVI(epochs=1, seed=5), out=tmp_path / "run")
         return measure(fit, data)
 
-    monkeypatch.setattr(runs, "measure", slow)
+    monkeypatch.setattr(archive, "measure", slow)
     refused(lambda: pv.save_run(fit, DATA, tmp_path / "run"), "already holds a run")
     assert names(tmp_path) == {"run"}
     assert pv.load_run(tmp_path / "run").method.seed == 5
 
 
 def test_a_folder_that_a_fit_writes_is_not_replaced(fit: pv.Fit, run: Path) -> None:
-    with pv.Keeper(run, overwrite=True):
+    with pv.Checkpointer(run, overwrite=True):
         refused(lambda: pv.save_run(fit, DATA, run, overwrite=True), "another process fits to .*run: wait for its end")
     assert names(run) == PICTURES | TEXTS
     assert names(run.parent) == {"run"}
@@ -231,8 +232,7 @@ def test_weights_that_a_full_disk_does_not_take_are_told(fit: pv.Fit, tmp_path: 
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: No space left on device (os error 28)")
 
-    monkeypatch.setattr(states, "save_file", full)
-    monkeypatch.setattr(runs, "save_file", full, raising=False)
+    monkeypatch.setattr(atomic, "save_file", full)
     with pytest.raises(OSError, match=r"model.safetensors could not be written \(.*No space left on device"):
         pv.save_run(fit, DATA, tmp_path / "run")
     assert names(tmp_path) == set()
@@ -267,7 +267,7 @@ def test_an_empty_folder_is_free_and_a_file_is_no_folder(fit: pv.Fit, tmp_path: 
     (tmp_path / "empty").mkdir()
     assert names(pv.save_run(fit, DATA, tmp_path / "empty")) == PICTURES | TEXTS
     (tmp_path / "file").touch()
-    refused(lambda: runs.check_free(tmp_path / "file" / "deep" / "run", overwrite=True), "is a file: choose another folder")
+    refused(lambda: check_free(tmp_path / "file" / "deep" / "run", overwrite=True), "is a file: choose another folder")
 
 
 def test_plain_programs_have_no_declaration_to_save(fit: pv.Fit, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ppl_vae.cli.options import check_files, expand
 from ppl_vae.cli.output import notes
 from ppl_vae.cli.refusals import explain, refuse
 from ppl_vae.declaration import enable_families
-from ppl_vae.inference.keeper import Interrupted
+from ppl_vae.storage import Interrupted
 
 __all__ = ["main"]
 
@@ -47,8 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         check_files(arguments)
-        options = parser.instantiate(parser.parse_args(expand(arguments)))
+        words, resumed = expand(arguments)
+        options = parser.instantiate(parser.parse_args(words))
         chosen = {name: value for name, value in vars(options[options.verb]).items() if name != "config"}
+        if resumed is not None:
+            chosen["resume"] = resumed
         with notes(quiet=chosen.get("quiet", False)):
             VERBS[options.verb].run(**chosen)
         sys.stdout.flush()

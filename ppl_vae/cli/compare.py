@@ -11,11 +11,11 @@ from ppl_vae.data import DataSource, load_data
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.guides import Guide
 from ppl_vae.inference import Comparison, Method, compare
-from ppl_vae.inference.keeper import check_free
 from ppl_vae.inference.progress import quiet as say_nothing
 from ppl_vae.models import Model
-from ppl_vae.runs import save_comparison
-from ppl_vae.side_by_side import RunComparison, compare_runs, save_run_comparison
+from ppl_vae.runs import RunComparison, compare_runs, save_comparison, save_run_comparison
+from ppl_vae.storage import check_free
+from ppl_vae.storage.folder import COMPARISON_FILES
 
 __all__ = ["options", "run"]
 
@@ -79,7 +79,7 @@ def options(parser: ArgumentParser) -> None:
     what = "a source (see --data.source) or a YAML file"
     parser.add_argument("--data", type=DataSource, default=DataSource(), sub_configs=True, help=what)
     parser.add_argument("--seeds", type=int, default=1, help="fits of each row; above 1 the table gives mean and spread")
-    parser.add_argument("--out", type=str | None, help="the folder to write: comparison.json, .md and .png")
+    parser.add_argument("--out", type=str | None, help=f"the folder to write: {', '.join(COMPARISON_FILES)}")
     parser.add_argument("--overwrite", action="store_true", help="replace the comparison in that folder")
     parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps, or auto")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

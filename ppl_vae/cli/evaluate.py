@@ -12,6 +12,7 @@ from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import print_json
 from ppl_vae.evaluate import AIS, Gaps
+from ppl_vae.storage import RunFolder
 
 __all__ = ["options", "run"]
 
@@ -94,7 +95,7 @@ def options(parser: ArgumentParser) -> None:
     what = "accuracy of a linear classifier of the codes, also with few labels"
     parser.add_argument("--probe", action="store_true", help=what)
     parser.add_argument("--limit", "--n", type=int | None, default=None, help="only the first so many data")
-    what = f"keep the numbers in {runs.EVALUATION} of the run, which its report shows"
+    what = f"keep the numbers in {RunFolder.EVALUATION} of the run, which its report shows"
     parser.add_argument("--save", action="store_true", help=what)
     parser.add_class_arguments(Gaps, "search", help="how the best q of each datum is looked for, with --gaps")
     parser.add_class_arguments(AIS, "annealing", help="how it is annealed, with --ais")

@@ -9,14 +9,17 @@ from jsonargparse import ArgumentParser
 
 from ppl_vae import runs
 from ppl_vae.cli.output import print_json, print_table, say_saved
-from ppl_vae.data import DataSource, load_data
+from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration
 from ppl_vae.guides import Guide
-from ppl_vae.inference import SVI, Keeper, Method, fit
+from ppl_vae.inference import SVI, Method, fit
 from ppl_vae.inference.boards import Board, open_board
-from ppl_vae.inference.fit import default_guide
+from ppl_vae.inference.experiment import Experiment
+from ppl_vae.inference.fit import default_guide, place
 from ppl_vae.inference.progress import quiet as say_nothing
 from ppl_vae.models import Model
+from ppl_vae.runs import SavedRun
+from ppl_vae.storage import Checkpointer, RunFolder
 
 __all__ = ["options", "run"]
 
@@ -28,7 +31,7 @@ def run(
     method: Method,
     data: DataSource,
     out: str | None,
-    resume: str | None,
+    resume: SavedRun | None,
     keep_every: float,
     trust: list[str],
     track: str,
@@ -39,26 +42,26 @@ def run(
     json: bool,
 ) -> None:
     """Fit a declared model to data and save the run: declaration, weights, history, metrics, pictures."""
-    folder = None if resume is None and out is None else Path(resume or out or "")
+    folder = resume.folder.path if resume else None if out is None else Path(out)
     progress = say_nothing if quiet or json else None
     parts = {"model": model, "guide": guide, "method": method, "data": data}
     followed: dict[str, Any] = {"track": _words(track), "boards": _boards(_words(log), folder, parts)}
     if resume is None:
-        keeper = None if folder is None else Keeper(folder, every=keep_every, overwrite=overwrite)
-        loaded = load_data(data)
-        fitted = fit(model, loaded, guide=guide, method=method, device=device, progress=progress, out=keeper, **followed)
+        checkpointer = None if folder is None else Checkpointer(folder, every=keep_every, overwrite=overwrite)
+        placed = place(model, data, device)
+        fitted = fit(model, placed, guide=guide, method=method, device=device, progress=progress, out=checkpointer, **followed)
     else:
         if out is not None or overwrite:
-            raise ValueError(f"--resume goes on in {resume} itself: leave --out and --overwrite away")
-        declared = {"model": model, "guide": guide or default_guide(model, method), "method": method, "data": data}
-        runs.check_unchanged(resume, declared, trust=trust)
-        loaded = load_data(data)
-        fitted = runs.resume_run(
-            resume, method=method, data=loaded, every=keep_every, trust=trust, device=device, progress=progress, **followed
+            raise ValueError(f"--resume goes on in {folder} itself: leave --out and --overwrite away")
+        guide = guide or default_guide(model, method)
+        runs.check_unchanged(resume, Experiment(model=model, guide=guide, method=method, data=data))
+        placed = place(model, data, device)
+        fitted = runs.resume_fit(
+            resume, method=method, data=placed, every=keep_every, device=device, progress=progress, **followed
         )
-    metrics = runs.measure(fitted, model.resolve(loaded))
+    metrics = runs.measure(fitted, placed)
     if folder is not None:
-        runs.save_run(fitted, loaded, folder, metrics=metrics)
+        runs.save_run(fitted, placed, folder, metrics=metrics)
     if json:
         return print_json({**metrics, "out": None if folder is None else str(folder)})
     if not quiet:
@@ -85,7 +88,8 @@ def _boards(names: list[str], folder: Path | None, parts: dict[str, Any]) -> lis
 
 def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
-    parser.add_argument("--config", action="config", help="a run's config.yaml: run it again, with options after it on top")
+    what = f"a run's {RunFolder.CONFIG}: run it again, with options after it on top"
+    parser.add_argument("--config", action="config", help=what)
     parts: dict[str, tuple[Any, Declaration | None, str]] = {
         "model": (Model, None, "the model: a class name, an import path or a YAML file; by default VAE"),
         "guide": (Guide | None, None, "the approximate posterior, likewise; by default what suits model and method"),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from ppl_vae import runs
 from ppl_vae.data import DataSource, Split
 from ppl_vae.inference import Fit
+from ppl_vae.runs import SavedRun
 from ppl_vae.text import from_yaml, read_text
 
 __all__ = ["check_files", "data_options", "expand", "rows_of", "run_options"]
@@ -41,10 +41,14 @@ def check_files(arguments: list[str]) -> None:
                 raise ValueError(f"{path}: {error}") from None
 
 
-def expand(arguments: list[str]) -> list[str]:
-    """A verb's short spellings written out; they come last, where `--method SVI` no longer resets them, and the model first."""
+def expand(arguments: list[str]) -> tuple[list[str], SavedRun | None]:
+    """A verb's short spellings written out, and the run that is to be resumed, if one is.
+
+    They come last, where `--method SVI` no longer resets them, and the model first; the declaration of a run to resume, as
+    options to start from, before all.
+    """
     if not arguments or arguments[0] not in ALIASES:
-        return arguments
+        return arguments, None
     verb, aliases = arguments[0], ALIASES[arguments[0]]
     parts: dict[str, list[str]] = {"--config": [], "--model": [], "": [], "short": []}
     words = iter(arguments[1:])
@@ -57,20 +61,21 @@ def expand(arguments: list[str]) -> list[str]:
         whole = name == "--data" and "".join(values).endswith(YAML_SUFFIXES)
         place = name if name in parts else "" if whole else "short"
         parts[place].append("=".join([aliases[name], *(values or [""])] if place == "short" else [name, *values]))
-    parts["--config"] += _resumed(parts[""])
+    resumed = _resumed(parts[""])
+    if resumed is not None:
+        parts["--config"] += ["--config", resumed.experiment.to_yaml()]
     default = [] if parts["--model"] else [f"--model={MODELS[verb]}"]
-    return [verb, *default, *chain.from_iterable(parts.values())]
+    return [verb, *default, *chain.from_iterable(parts.values())], resumed
 
 
-def _resumed(arguments: list[str]) -> list[str]:
-    """The declaration of a run that is to be resumed, as options to start from, once its classes were found trustworthy."""
+def _resumed(arguments: list[str]) -> SavedRun | None:
+    """The run that is to be resumed, whose classes were found trustworthy."""
     words = [word for given in arguments for word in (given.split("=", 1) if given.startswith("--") else [given])]
     if "--resume" not in words[:-1]:
-        return []
+        return None
     folder = words[words.index("--resume") + 1]
     trusted = words[words.index("--trust") + 1 :] if "--trust" in words else []
-    runs.check_declared(folder, trust=takewhile(lambda word: not word.startswith("-"), trusted))
-    return ["--config", str(Path(folder) / "config.yaml")]
+    return SavedRun.open(folder, trust=tuple(takewhile(lambda word: not word.startswith("-"), trusted)))
 
 
 def run_options(parser: ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.inference.method import Remark
-from ppl_vae.inference.state import replaced
+from ppl_vae.storage.atomic import replaced
 
 __all__ = ["done", "notes", "print_json", "print_table", "save_atomically", "save_table", "say_saved", "writer"]
 

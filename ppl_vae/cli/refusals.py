@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ppl_vae import runs
 from ppl_vae.cli.catalogue import declared
 from ppl_vae.declaration import Declaration, family_members, parse
+from ppl_vae.inference.experiment import PARTS
+from ppl_vae.storage import RunFolder
 from ppl_vae.text import did_you_mean, from_yaml, read_text
 
 __all__ = ["explain", "refuse"]
@@ -40,14 +41,14 @@ def explain(message: str, options: Sequence[str] = ()) -> str:
     if refused := re.search(NOT_ACCEPTED, message):
         return _no_field(*refused.groups())
     if message.startswith("Unexpected config"):
-        return f"expected a YAML file of {', '.join(runs.PARTS)} after --config, as a run's config.yaml is"
+        return f"expected a YAML file of {', '.join(PARTS)} after --config, as a run's {RunFolder.CONFIG} is"
     for pattern in UNREADABLE:
         if found := re.search(pattern, message):
             message = _reason(found["part"], found["file"]) or message
     nested = re.search(r"Parser key \"(\w+)\": .* is abstract .*NestedArg\(key='(\w+)'", message)
     if nested:
         option = f"--{nested[1]}.{nested[2]}"
-        choices = ", ".join(sorted(cls.__name__ for cls in family_members(runs.PARTS[nested[1]])))
+        choices = ", ".join(sorted(cls.__name__ for cls in family_members(PARTS[nested[1]])))
         return f"{option} is a field of a {nested[1]}: name its class before it, --{nested[1]} with one of {choices}"
     unknown = re.search(r"Expected a dot import path string: (\S+)", message)
     keys = re.findall(r'Parser key "([\w.]+)"', message)
@@ -72,7 +73,7 @@ def _no_field(part: str, path: str, option: str) -> str:
 def _reason(part: str, file: str) -> str | None:
     """Why a YAML file declares no such part, which the parser keeps to itself."""
     try:
-        parse(runs.PARTS[part], from_yaml(read_text(Path(file))))
+        parse(PARTS[part], from_yaml(read_text(Path(file))))
     except ValueError as error:
         return f"{file}: {' '.join(str(error).split())}"
     return None

@@ -5,7 +5,6 @@ from ppl_vae.inference.compare import Comparison, compare
 from ppl_vae.inference.em import EM, ClosedForm
 from ppl_vae.inference.fit import build, fit
 from ppl_vae.inference.fitted import Fit
-from ppl_vae.inference.keeper import Interrupted, Keeper
 from ppl_vae.inference.mcmc import NUTS
 from ppl_vae.inference.method import Method
 from ppl_vae.inference.objectives import (
@@ -36,8 +35,6 @@ __all__ = [
     "CyclicalWarmUp",
     "Fit",
     "InfoVAE",
-    "Interrupted",
-    "Keeper",
     "LinearWarmUp",
     "MLflow",
     "Method",

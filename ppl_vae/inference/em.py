@@ -17,10 +17,10 @@ from ppl_vae import em
 from ppl_vae.data import Data, Split
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import evaluate, log_jacobian
-from ppl_vae.inference.keeper import NOWHERE, Nowhere
 from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
-from ppl_vae.inference.state import State, taking_over
 from ppl_vae.pair import Pair
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Snapshot
+from ppl_vae.storage.snapshot import restoring
 
 __all__ = ["EM", "ClosedForm", "Rows"]
 
@@ -68,7 +68,7 @@ class EM(Method):
         """The steps of all starts together."""
         return self.max_iterations * self.n_init
 
-    def run(self, pair: Pair, data: Data, report: Report, keeper: Nowhere = NOWHERE) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Row]:
         """Fit the pair's model; a row of history per accepted step of the best start.
 
         ``log_likelihood``, ``objective`` and ``elbo`` are one number, exact, in nats per datum: after the E-step the ELBO is
@@ -78,7 +78,7 @@ class EM(Method):
             ValueError: a model without EM steps, a guide with parameters of its own, or no start that succeeds.
         """
         problem_of = _offered(self, pair, "em")
-        clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
+        clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
         rows = Rows(data.train)
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
         elements = math.prod(data.spec.event_shape)
@@ -104,11 +104,11 @@ class _Starts:
         failures: why, by the number of the start.
     """
 
-    def __init__(self, method: EM, clock: Stopwatch, keeper: Nowhere, constant: float, tolerance: float) -> None:
+    def __init__(self, method: EM, clock: Stopwatch, keeper: AnyCheckpointer, constant: float, tolerance: float) -> None:
         self.method, self.clock, self.keeper, self.constant, self.tolerance = method, clock, keeper, constant, tolerance
         self.results: list[tuple[em.Problem, Any, list[Row]]] = []
         self.failures: dict[int, em.EMError] = {}
-        facts = keeper.kept.facts if keeper.kept else {}
+        facts = keeper.restored.metadata if keeper.restored else {}
         if method.n_init > 1 and facts.get("max_iterations", math.inf) < method.max_iterations:
             raise ValueError(
                 f"EM with n_init={method.n_init} was begun with max_iterations={facts['max_iterations']}, which its earlier "
@@ -117,7 +117,7 @@ class _Starts:
 
     def iterate(self, problem: em.Problem) -> None:
         """Iterate from the next start, or go on with it."""
-        with taking_over(self.keeper.kept):
+        with restoring(self.keeper.restored):
             state, place, history = self._begin(problem)
             already = [em.Iteration(row["epoch"], row["log_likelihood"] - self.constant, row["seconds"]) for row in history]
         marked: tuple[Any, em.Place, int] | None = None
@@ -129,7 +129,7 @@ class _Starts:
         def mark(state: Any, place: em.Place) -> None:
             nonlocal marked
             marked = (state, place, len(history))
-            if self.keeper.wants():
+            if self.keeper.due():
                 self.keeper.keep(self._state(state, place, history))
 
         if place is not None:
@@ -169,17 +169,17 @@ class _Starts:
 
     def _begin(self, problem: em.Problem) -> tuple[Any, em.Place | None, list[Row]]:
         """Where the next start is to begin, by the kept state if that has seen it; a start that is over has no place."""
-        kept, number = self.keeper.kept, len(self.results)
-        if kept is None or number >= len(kept.facts["rows"]):
+        kept, number = self.keeper.restored, len(self.results)
+        if kept is None or number >= len(kept.metadata["rows"]):
             return problem.start, em.Place(), []
         leaves, tree = tree_flatten(problem.start)
         state = tree_unflatten([_as(old, kept.tensors[f"{number}.{leaf}"]) for leaf, old in enumerate(leaves)], tree)
-        first = sum(kept.facts["rows"][:number])
-        history = kept.history[first : first + kept.facts["rows"][number]]
-        over = number + 1 < len(kept.facts["rows"])
-        return state, None if over else em.Place(int(kept.facts["steps"]), float(kept.facts["judged"])), history
+        first = sum(kept.metadata["rows"][:number])
+        history = kept.history[first : first + kept.metadata["rows"][number]]
+        over = number + 1 < len(kept.metadata["rows"])
+        return state, None if over else em.Place(int(kept.metadata["steps"]), float(kept.metadata["judged"])), history
 
-    def _state(self, state: Any, place: em.Place, history: list[Row]) -> State:
+    def _state(self, state: Any, place: em.Place, history: list[Row]) -> Snapshot:
         """All that it takes to go on from a place."""
         states = [*(state for _, state, _ in self.results), state]
         histories = [*(history for _, _, history in self.results), history]
@@ -191,7 +191,7 @@ class _Starts:
             "max_iterations": self.method.max_iterations,
             "seconds": self.clock.seconds,
         }
-        return State(leaves, facts, list(itertools.chain.from_iterable(histories)))
+        return Snapshot(leaves, facts, list(itertools.chain.from_iterable(histories)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

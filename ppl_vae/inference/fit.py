@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, load_data
+from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.evaluate import evaluating
 from ppl_vae.guides import (
     AmortizedDelta,
@@ -30,12 +31,9 @@ from ppl_vae.guides import (
 from ppl_vae.inference.boards import Board
 from ppl_vae.inference.collapse import CollapseWatch
 from ppl_vae.inference.fitted import ROWS_AT_ONCE, Fit, describe, weights
-from ppl_vae.inference.keeper import NOWHERE, Keeper, Nowhere
 from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Method, Remark, Row
 from ppl_vae.inference.progress import Progress, passing_steps_to, progress_bar
-from ppl_vae.inference.same import fixed
-from ppl_vae.inference.state import fingerprint
 from ppl_vae.inference.svi import SVI
 from ppl_vae.inference.track import Track, tracking
 from ppl_vae.inference.without_latents import remark_if_far_below, without_latents
@@ -43,10 +41,12 @@ from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
 from ppl_vae.reads import reads
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
+from ppl_vae.storage.declared import fixed
 from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec
 
-__all__ = ["build", "default_guide", "fit", "refuse_others", "watched"]
+__all__ = ["build", "default_guide", "fit", "place", "refuse_others", "watched"]
 
 # Guides of latent variables that no bijection maps to real vectors, by the prior's support.
 WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
@@ -65,7 +65,7 @@ def fit(
     warm_start: Fit | None = None,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
-    out: str | Path | Keeper | None = None,
+    out: str | Path | Checkpointer | None = None,
     track: Sequence[str] = (),
     boards: Sequence[Board] = (),
 ) -> Fit:
@@ -82,8 +82,8 @@ def fit(
         device: where; ``auto`` takes CUDA or MPS where it works, else the CPU.
         progress: called with each row of the history; by default a progress bar if standard error is a terminal.
         out: a run folder that is written as the fit goes on, so that it survives what ends its process:
-            :func:`~ppl_vae.resume_run` goes on from there. With a ``Keeper`` it is told how often, and whether it may replace
-            another run.
+            :func:`~ppl_vae.resume_run` goes on from there. With a ``Checkpointer`` it is told how often, and whether it
+            may replace another run.
         track: numbers of the validation data that each row of the history gets besides, as ``valid_*``: ``active_units``,
             ``mutual_information``, ``marginal_kl``, ``total_correlation``, ``dimension_wise_kl``, ``kl_per_dimension``,
             ``iwae:50`` with any number of samples, ``probe``.
@@ -108,9 +108,9 @@ def fit(
     refuse_others(model, guide, method)
     if not isinstance(warm_start, Fit | None):
         raise ValueError(f"expected an earlier fit for warm_start, got {as_line(repr(warm_start))}: give what fit returned")
-    if not isinstance(out, str | Path | Keeper | None):
-        raise ValueError(f"expected a run folder for out, got {as_line(repr(out))}: give its path or a Keeper")
-    keeper = out if isinstance(out, Keeper) else NOWHERE if out is None else Keeper(out)
+    if not isinstance(out, str | Path | Checkpointer | None):
+        raise ValueError(f"expected a run folder for out, got {as_line(repr(out))}: give its path or a Checkpointer")
+    keeper = out if isinstance(out, Checkpointer) else NULL_CHECKPOINTER if out is None else Checkpointer(out)
     return watched(
         model,
         data,
@@ -135,7 +135,7 @@ def watched(
     progress: Progress | None,
     warm_start: Fit | None = None,
     watch: Callable[[Pair, Row], Any] = lambda pair, row: None,
-    keeper: Nowhere = NOWHERE,
+    keeper: AnyCheckpointer = NULL_CHECKPOINTER,
     track: Sequence[str] = (),
     boards: Sequence[Board] = (),
 ) -> Fit:
@@ -145,7 +145,7 @@ def watched(
         raise ValueError("plain Pyro programs have no declaration to save: fit them without a run folder (out)")
     if keeper.folder is not None:
         method.to_dict()
-    data = _placed(model, data, device)
+    data = place(model, data, device)
     guide = guide or default_guide(model, method)
     with keeper, seeded(method.seed, data.train.device):
         pair = build(model, guide, data.spec).to(data.train.device)
@@ -180,7 +180,7 @@ def watched(
     return fit
 
 
-def _placed(model: Model | Callable, data: Rows, device: str | torch.device) -> Data:
+def place(model: Model | Callable, data: Rows, device: str | torch.device) -> Data:
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
     data = model.resolve(data) if isinstance(model, Model) else data.as_given()
@@ -248,12 +248,12 @@ def _run(
     data: Data,
     progress: Progress | None,
     looks: tuple[Track, Callable[[Pair, Row], Any]],
-    keeper: Nowhere,
+    keeper: AnyCheckpointer,
     after: Sequence[Callable[[Row], Any]],
 ) -> list[Row]:
     """The method's history, each row added to, watched and then reported; Pyro checks no more than the method asks for."""
     add, watch = looks
-    done = len(keeper.kept.history) if keeper.kept else 0
+    done = len(keeper.restored.history) if keeper.restored else 0
     with pyro.validation_enabled(False), warnings.catch_warnings(), progress_bar(method, progress, done) as report:
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # what is not finite shows in the numbers
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-import yaml
 from pyro.distributions import Distribution
 from torch import Tensor
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
+from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.data.matching import classes_matched
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate import AIS, Gaps, batches, evaluate, evaluating
@@ -31,12 +30,12 @@ from ppl_vae.guides import (
     Guide,
 )
 from ppl_vae.inference.method import Method, Remark, Row
-from ppl_vae.inference.state import fingerprint
 from ppl_vae.inference.units import Classes, Entrance, Given, as_real, check_probed, in_source_units
 from ppl_vae.likelihoods.base import central
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
 from ppl_vae.pair import Pair, seeded
+from ppl_vae.storage import RunFolder
 from ppl_vae.types import SCORES, DataSpec, score_of
 
 __all__ = ["NOISE", "ROWS_AT_ONCE", "Fit", "describe", "weights"]
@@ -431,7 +430,7 @@ def describe(fit: Fit, data: Data | None = None) -> dict[str, str]:
     seen: dict[str, Any] = {"spec": dataclasses.asdict(fit.spec), "transform": transform}
     if data is not None:
         seen["fingerprint"] = fingerprint(data.test if len(data.test) else data.train)
-    return {"config.yaml": yaml.safe_dump(declared, sort_keys=False), "data.json": json.dumps(seen, indent=2) + "\n"}
+    return RunFolder.texts(declared, seen)
 
 
 def weights(fit: Fit) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ppl_vae.inference.method import Remark
 from ppl_vae.inference.postmortem import NonFiniteError, Postmortem, examine
-from ppl_vae.inference.state import State, random_state
+from ppl_vae.randomness import random_state
+from ppl_vae.storage import Snapshot
 
 if TYPE_CHECKING:
     from ppl_vae.inference.training import Training
@@ -48,7 +49,7 @@ class Guard:
         self.folder = folder
         self._since: list[Batch] = []
         self.tries = 0
-        self._safe: State | None = None
+        self._safe: Snapshot | None = None
 
     def begin(self) -> None:
         """A pass begins, or goes on."""
@@ -105,7 +106,7 @@ class Guard:
         with torch.no_grad():
             for name, tensor in live.items():
                 copies[name].copy_(tensor)
-        self._safe = State({**copies, **random_state(self._device)}, self.training.facts(), [])
+        self._safe = Snapshot({**copies, **random_state(self._device)}, self.training.facts(), [])
         self._since.clear()
 
     @torch.no_grad()
@@ -170,12 +171,12 @@ class Guard:
 
     @property
     def _safe_facts(self) -> dict[str, Any]:
-        return self._safe.facts if self._safe else {}
+        return self._safe.metadata if self._safe else {}
 
     def _return(self) -> None:
         assert self._safe is not None
         self.training.load(self._safe)
 
-    def _copy(self) -> State:
+    def _copy(self) -> Snapshot:
         tensors = {name: tensor.detach().clone() for name, tensor in self.training.tensors().items()}
-        return State({**tensors, **random_state(self._device)}, self.training.facts(), [])
+        return Snapshot({**tensors, **random_state(self._device)}, self.training.facts(), [])

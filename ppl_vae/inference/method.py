@@ -6,16 +6,15 @@ import abc
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.pair import Pair
-from ppl_vae.types import Remark
+from ppl_vae.types import Remark, Row
 
 __all__ = ["Method", "Remark", "Report", "Row", "Steps", "Stopwatch"]
 
-Row = dict[str, Any]
 Report = Callable[[Row], None]
 
 
@@ -35,7 +34,7 @@ class Method(Declaration, abc.ABC):
         posterior_guide: ``exact`` if the method works with the exact posterior only, ``any`` if it fits guides too.
         live: whether the pair's modules hold what a row of the history tells as soon as it is reported.
         length: the field that says how long a fit goes on, which may be raised when it is resumed; ``None`` if it cannot be
-            resumed. ``run`` of a method with a length takes a :class:`~ppl_vae.inference.keeper.Keeper` besides.
+            resumed. ``run`` of a method with a length takes a :class:`~ppl_vae.Checkpointer` besides.
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "any"

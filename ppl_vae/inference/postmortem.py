@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,9 @@ from torch.distributions import Distribution
 
 from ppl_vae.data.fields import taken
 from ppl_vae.inference.machine import layers
-from ppl_vae.inference.state import replaced, write_tensors
 from ppl_vae.pair import local_params, numbered
+from ppl_vae.storage import RunFolder
+from ppl_vae.storage.atomic import write_json, write_tensors, write_text
 
 if TYPE_CHECKING:
     from ppl_vae.inference.step import Step
@@ -99,14 +99,13 @@ class Postmortem:
         """Write text, JSON and the values (safetensors) into ``postmortem/`` of a run folder."""
         if folder is None:
             return
-        target = folder / "postmortem"
-        target.mkdir(parents=True, exist_ok=True)
-        name = f"epoch-{self.epoch}-step-{self.step}"
+        run = RunFolder(folder)
+        (folder / run.POSTMORTEM).mkdir(parents=True, exist_ok=True)
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "values"}
-        for suffix, text in ((".txt", self.text()), (".json", json.dumps(fields, indent=2) + "\n")):
-            with replaced(target / f"{name}{suffix}") as partial:
-                partial.write_text(text, encoding="utf-8")
-        write_tensors(self.values, target / f"{name}.safetensors")
+        text, plain, values = (run.postmortem(self.epoch, self.step, suffix) for suffix in (".txt", ".json", ".safetensors"))
+        write_text(text, self.text())
+        write_json(plain, fields)
+        write_tensors(self.values, values)
 
     @property
     def _suspect(self) -> str:
@@ -129,7 +128,7 @@ class NonFiniteError(FloatingPointError):
 
     def __init__(self, found: Postmortem, folder: Path | None, *, tries: int) -> None:
         tried = f" after {tries} tries to go on" if tries else ""
-        where = f"; see {folder / 'postmortem'}" if folder else ""
+        where = f"; see {folder / RunFolder.POSTMORTEM}" if folder else ""
         super().__init__(f"training is no longer finite{tried}: {found}{where}")
         self.postmortem = found
 

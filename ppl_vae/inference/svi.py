@@ -17,7 +17,6 @@ from ppl_vae.evaluate import batches, evaluating
 from ppl_vae.guides.amortized import LatentGuide
 from ppl_vae.inference.em import Rows
 from ppl_vae.inference.guard import OnNonFinite
-from ppl_vae.inference.keeper import NOWHERE, Nowhere
 from ppl_vae.inference.machine import Precision
 from ppl_vae.inference.method import Method, Remark, Report, Row, Stopwatch
 from ppl_vae.inference.objectives import ELBO, Objective
@@ -26,6 +25,7 @@ from ppl_vae.inference.optimizers import OPTIMIZERS
 from ppl_vae.inference.training import SCHEDULES, Training
 from ppl_vae.pair import Pair
 from ppl_vae.priors.posteriors import PosteriorMixture
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 
 __all__ = ["SVI"]
 
@@ -109,7 +109,7 @@ class SVI(Method):
         """The number of epochs."""
         return self.epochs
 
-    def run(self, pair: Pair, data: Data, report: Report, keeper: Nowhere = NOWHERE) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Row]:
         """Fit the pair; a row of history per epoch.
 
         The columns, in nats per datum: ``objective``, ``elbo``, ``reconstruction`` and ``kl`` are means over the epoch's
@@ -124,7 +124,7 @@ class SVI(Method):
         self._check(pair, data)
         if self.objective.remark:
             warnings.warn(self.objective.remark, Remark, stacklevel=2)
-        clock = Stopwatch(report, keeper.kept.facts["seconds"] if keeper.kept else 0.0)
+        clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
         _initialize(pair, data, self.seed, self.batch_size)
         if pair.local and (self.patience or self.restore_best):
             raise ValueError("parameters for rows of the training data leave patience and restore_best no validation ELBO")

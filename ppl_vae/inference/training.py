@@ -16,14 +16,15 @@ from ppl_vae.data import Data
 from ppl_vae.data.fields import taken
 from ppl_vae.evaluate import batches, evaluate, evaluating, log_jacobian
 from ppl_vae.inference.guard import Guard
-from ppl_vae.inference.keeper import Nowhere
 from ppl_vae.inference.machine import cpu_threads, products
 from ppl_vae.inference.method import Row, Stopwatch
 from ppl_vae.inference.optimizers import OPTIMIZERS, Optimizer
-from ppl_vae.inference.state import State, put_random, random_state, taking_over
 from ppl_vae.inference.step import Step
 from ppl_vae.nn.cost import multiplications
 from ppl_vae.pair import Pair, local_params, seeded
+from ppl_vae.randomness import put_random, random_state
+from ppl_vae.storage import AnyCheckpointer, Snapshot
+from ppl_vae.storage.snapshot import restoring
 from ppl_vae.types import HALVES, Remark
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ class Training:
         learning_rate: of the first step of the epoch in progress.
     """
 
-    def __init__(self, method: SVI, pair: Pair, data: Data, clock: Stopwatch, keeper: Nowhere) -> None:
+    def __init__(self, method: SVI, pair: Pair, data: Data, clock: Stopwatch, keeper: AnyCheckpointer) -> None:
         self.method, self.pair, self.data, self.clock, self.keeper = method, pair, data, clock, keeper
-        kept = keeper.kept
+        kept = keeper.restored
         device = data.train.device
         self.per_epoch = sum(math.ceil(len(part) / method.batch_size) for part, _ in data.train.apart(pair.reads))
         self.objective = method.objective.build(pair, self.per_epoch).to(device)
@@ -80,10 +81,10 @@ class Training:
         self.rate = method.learning_rate or float(getattr(pair.model, "learning_rate", LEARNING_RATE))
         groups = _halves(pair) if method.alternate else [self.parameters]
         self.optimizers: list[Optimizer] = [OPTIMIZERS[method.optimizer](group, self.rate) for group in groups]
-        with taking_over(kept):
+        with restoring(kept):
             # What was recorded or compiled for a fit stays so when the fit goes on, for more epochs too.
-            self.planned: int = _counted(kept.facts["planned"]) if kept else method.epochs
-            steps = kept.facts["steps"] if kept else [0] * len(groups)
+            self.planned: int = _counted(kept.metadata["planned"]) if kept else method.epochs
+            steps = kept.metadata["steps"] if kept else [0] * len(groups)
             begun = [_counted(number) > 0 for _, number in zip(groups, steps, strict=True)]
         self.steps = [self._step(optimizer, begun=before) for optimizer, before in zip(self.optimizers, begun, strict=True)]
         self.generator = torch.Generator(device).manual_seed(method.seed)
@@ -96,9 +97,9 @@ class Training:
         self.threads: int | None = None
         self.guard = Guard(self, method.on_nonfinite, keeper.folder)
         if kept:
-            with taking_over(kept):
+            with restoring(kept):
                 self._check(kept)
-                self._visit(kept.facts["sizes"])
+                self._visit(kept.metadata["sizes"])
                 self.load(kept)
 
     def run(self) -> list[Row]:
@@ -109,7 +110,7 @@ class Training:
             self._tell_undivided()
             while not self.done:
                 self.advance()
-                if not self.done and self.keeper.wants():
+                if not self.done and self.keeper.due():
                     self.keeper.keep(self.state())
             if (self.epoch, self.taken) != begun:
                 self.keeper.keep(self.state())
@@ -181,16 +182,16 @@ class Training:
             "seconds": self.clock.seconds,
         }
 
-    def state(self) -> State:
+    def state(self) -> Snapshot:
         """All that it takes to go on to the same bits."""
         best = {f"best.{name}": value for name, value in (self.best.state or {}).items()}
         tensors = {**self.tensors(), **random_state(self.data.train.device), "order": self.order, **best}
-        return State(tensors, self.facts(), self.history)
+        return Snapshot(tensors, self.facts(), self.history)
 
     @torch.no_grad()
-    def load(self, state: State) -> None:
+    def load(self, state: Snapshot) -> None:
         """Be where a state was taken; one without an ``order`` was taken in this very epoch."""
-        tensors, facts = state.tensors, state.facts
+        tensors, facts = state.tensors, state.metadata
         named = self.modules.state_dict(keep_vars=True)
         for name, tensor in named.items():
             if name in tensors:
@@ -210,15 +211,15 @@ class Training:
             self.best.load(elbo, epoch, tensors, self.data.train.device)
             self.history = list(state.history)
 
-    def _check(self, state: State) -> None:
+    def _check(self, state: Snapshot) -> None:
         """Raise an error of some kind if a state was not kept of such a fit: it is put in place by halves else."""
         for name in ("epoch", "taken", "skipped", "turn", "tries"):
-            _counted(state.facts[name])
-        if not 0 <= state.facts["learning_rate"] < math.inf:
-            raise ValueError(f"expected a learning rate of at least 0, got {state.facts['learning_rate']}")
-        for size in state.facts["sizes"]:
+            _counted(state.metadata[name])
+        if not 0 <= state.metadata["learning_rate"] < math.inf:
+            raise ValueError(f"expected a learning rate of at least 0, got {state.metadata['learning_rate']}")
+        for size in state.metadata["sizes"]:
             _counted(size, least=1)
-        damping, threads = state.facts["damping"], _counted(state.facts["threads"], least=1)
+        damping, threads = state.metadata["damping"], _counted(state.metadata["threads"], least=1)
         if not (0 < damping <= 1 and threads <= MOST_THREADS):
             raise ValueError(f"expected a damping of 0 to 1 and 1 to {MOST_THREADS} threads, got {damping} and {threads}")
         for name, tensor in self.tensors().items():
@@ -297,7 +298,7 @@ class Training:
         for block, rows in islice(self._batches(), self.taken, None):
             self.guard.step(block, rows)
             self.clock.step(self.taken, self.per_epoch)
-            if self.keeper.wants():
+            if self.keeper.due():
                 self.guard.look()
                 self.keeper.keep(self.state())
         self.guard.look()

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ppl_vae.inference.state import replaced
+from ppl_vae.storage.atomic import replaced
 from ppl_vae.types import KINDS, Kind
 
 __all__ = [

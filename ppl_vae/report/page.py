@@ -13,13 +13,14 @@ import yaml
 from ppl_vae.arguments import as_path, names
 from ppl_vae.declaration import Declaration
 from ppl_vae.inference.compare import short
-from ppl_vae.inference.state import replaced
+from ppl_vae.inference.experiment import PARTS
 from ppl_vae.report.markup import Markup, joined, table, tag
 from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
 from ppl_vae.report.words import METRICS, PICTURES, number, with_error
-from ppl_vae.runs import EVALUATION, PARTS
-from ppl_vae.text import MIB, as_line, denied, from_json, from_yaml, inside, is_number, read_text
+from ppl_vae.storage import RunFolder, RunIdentity
+from ppl_vae.storage.atomic import write_text
+from ppl_vae.text import MIB, as_line, denied, from_json, from_yaml, inside, is_number
 from ppl_vae.types import SCORES, pass_name, score_of
 
 __all__ = ["report"]
@@ -60,9 +61,7 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
     if out.suffix not in (".html", ".htm"):
         raise ValueError(f"expected a page that ends in .html, got {str(out)!r}")
     try:
-        if not (run / "config.yaml").is_file():
-            raise ValueError(f"there is no run in {run}: expected a folder with config.yaml, as `ppl-vae fit --out` writes it")
-        text = _page(run, trust)
+        text = _page(RunFolder.open(run), trust)
     except OSError as error:
         raise denied(run, error) from None
     try:
@@ -75,18 +74,17 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
 def _write(out: Path, text: str) -> None:
     """The page whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(out, text)
 
 
-def _page(run: Path, trust: Iterable[str]) -> str:
-    declared = _read(run, "config.yaml", from_yaml, {})
-    metrics = _read(run, "metrics.json", from_json, {})
-    evaluation = _read(run, EVALUATION, from_json, {})
-    history = _read(run, "history.jsonl", _rows, [], at_most=MOST_HISTORY)
-    environment = _read(run, "environment.json", from_json, {})
+def _page(run: RunFolder, trust: Iterable[str]) -> str:
+    declared = _read(run, run.CONFIG, from_yaml, {})
+    metrics = _read(run, run.METRICS, from_json, {})
+    evaluation = _read(run, run.EVALUATION, from_json, {})
+    history = _read(run, run.HISTORY, _rows, [], at_most=MOST_HISTORY)
+    environment = _read(run, run.ENVIRONMENT, from_json, {})
     pictures = _pictures(run)
-    title = run.resolve().name
+    title = run.path.resolve().name
     head = [
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
@@ -102,7 +100,7 @@ def _page(run: Path, trust: Iterable[str]) -> str:
         "Training": _training(pictures, history),
         "Pictures": _figures({name: data for name, data in pictures.items() if name not in CURVES}),
         "Run it again": _again(run, declared),
-        "Environment": _environment(environment),
+        "Environment": _environment({**environment, **_named(run.identity())}),
     }
     shown = [tag("section", tag("h2", name), *content) for name, content in sections.items() if content]
     body = [
@@ -171,7 +169,7 @@ def _told(name: str, part: Any, trust: Sequence[str]) -> list[Markup]:
 def _numbers(metrics: Mapping[str, Any]) -> list[Markup]:
     splits = {split: numbers for split, numbers in metrics.items() if isinstance(numbers, dict)}
     names = list(dict.fromkeys(name for numbers in splits.values() for name in numbers if not name.endswith("_se")))
-    _refuse_wide("metrics.json", names, splits)
+    _refuse_wide(RunFolder.METRICS, names, splits)
     names = [name for name in names if any(not isinstance(n.get(name), (list, dict)) for n in splits.values() if name in n)]
     if not names:
         return []
@@ -214,7 +212,7 @@ def _training(pictures: Mapping[str, bytes], history: Sequence[Mapping[str, Any]
         return []
     lists = {"epoch", *(name for row in history for name, value in row.items() if isinstance(value, list))}
     names = [name for name in dict.fromkeys(name for row in history for name in row) if name not in lists]
-    _refuse_wide("history.jsonl", names)
+    _refuse_wide(RunFolder.HISTORY, names)
     step = -(-len(history) // MOST_EPOCHS)
     chosen = [*history[::step], *([history[-1]] if (len(history) - 1) % step else [])]
     rows = ([number(row.get("epoch")), *(number(row.get(name)) for name in names)] for row in chosen)
@@ -247,35 +245,39 @@ def _course(history: Sequence[Mapping[str, Any]]) -> str:
     return f" The {name.replace('_', ' ')} goes from {first} to {last} nats per datum in {len(history)} {pass_name(history)}s."
 
 
-def _pictures(run: Path) -> dict[str, bytes]:
+def _pictures(run: RunFolder) -> dict[str, bytes]:
     """Pictures of the run, those that every run has first; nothing that is no PNG file or only a link.
 
     Raises:
         ValueError: one is too large for a page, or all together are.
     """
     found, room = {}, MOST_PICTURES
-    for path in sorted(run.glob("*.png")):
-        if path.is_file() and not path.is_symlink():
-            with inside(run, path.name).open("rb") as file:
-                data = file.read(len(PNG))
-                data += file.read(min(MOST_PICTURE, room) + 1) if data == PNG else b""
-            room -= len(data)
-            if len(data) > MOST_PICTURE or room < 0:
-                most = f"{MOST_PICTURE / MIB:g} MiB, {MOST_PICTURES / MIB:g} in all"
-                raise ValueError(f"{path}: expected pictures of at most {most}: move it out of the folder")
-            if data.startswith(PNG):
-                found[path.stem] = data
+    for path in run.pictures():
+        with inside(run.path, path.name).open("rb") as file:
+            data = file.read(len(PNG))
+            data += file.read(min(MOST_PICTURE, room) + 1) if data == PNG else b""
+        room -= len(data)
+        if len(data) > MOST_PICTURE or room < 0:
+            most = f"{MOST_PICTURE / MIB:g} MiB, {MOST_PICTURES / MIB:g} in all"
+            raise ValueError(f"{path}: expected pictures of at most {most}: move it out of the folder")
+        if data.startswith(PNG):
+            found[path.stem] = data
     return {name: found[name] for name in (*(one for one in PICTURES if one in found), *sorted(found.keys() - PICTURES.keys()))}
 
 
-def _again(run: Path, declared: Mapping[str, Any]) -> list[Markup]:
-    command = f"ppl-vae fit --config config.yaml --out {shlex.quote(run.resolve().name)}"
+def _again(run: RunFolder, declared: Mapping[str, Any]) -> list[Markup]:
+    command = f"ppl-vae fit --config {run.CONFIG} --out {shlex.quote(run.path.resolve().name)}"
     text = yaml.safe_dump(dict(declared), sort_keys=False)
     return [
-        tag("p", "With the declaration below in ", tag("code", "config.yaml"), ":"),
+        tag("p", "With the declaration below in ", tag("code", run.CONFIG), ":"),
         tag("pre", tag("code", command)),
-        tag("details", tag("summary", "config.yaml"), tag("pre", tag("code", text))),
+        tag("details", tag("summary", run.CONFIG), tag("pre", tag("code", text))),
     ]
+
+
+def _named(identity: RunIdentity) -> dict[str, Any]:
+    """The id of a run that has one."""
+    return {"run": identity.id} if identity.id else {}
 
 
 def _environment(environment: Mapping[str, Any]) -> list[Markup]:
@@ -300,13 +302,10 @@ def _rows(text: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _read(run: Path, name: str, parse: Callable[[str], Any], default: Any, *, at_most: int = MOST_TEXT) -> Any:
+def _read(run: RunFolder, name: str, parse: Callable[[str], Any], default: Any, *, at_most: int = MOST_TEXT) -> Any:
     """The content of a file of the folder, or ``default`` where there is none yet."""
-    path = inside(run, name)
-    try:
-        found = parse(read_text(path, at_most=at_most)) if path.exists() else default
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {as_line(error)}") from None
+    path = inside(run.path, name)
+    found = run.read(name, parse, at_most=at_most) if path.exists() else default
     if not isinstance(found, type(default)):
         raise ValueError(f"{path} cannot be read: expected {'lines' if isinstance(default, list) else 'names and values'}")
     return found

@@ -9,19 +9,20 @@ from typing import Any
 
 from ppl_vae import plots
 from ppl_vae.data import DataSource
-from ppl_vae.declaration import Declaration, require
+from ppl_vae.declaration import require
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.inference.compare import aligned, short
-from ppl_vae.inference.method import Row
-from ppl_vae.runs import PARTS, load_run, write_comparison
-from ppl_vae.text import MIB, as_line, from_json, from_yaml, is_number, read_text
-from ppl_vae.types import DataSpec
+from ppl_vae.runs.comparison import write_comparison
+from ppl_vae.runs.load import load_fit
+from ppl_vae.runs.saved import SavedRun
+from ppl_vae.storage import RunFolder
+from ppl_vae.text import as_line, is_number
+from ppl_vae.types import DataSpec, Row
 
 __all__ = ["RunComparison", "compare_runs", "save_run_comparison"]
 
 DISCRETE = ("binary", "count", "categorical")
 SPLITS = ("test", "valid")
-MOST_TEXT = 64 * MIB
 COLUMNS = {  # in this order, as many of them as are known of some run
     "elbo": "ELBO",
     "log_joint": "log p(x, z)",
@@ -103,7 +104,7 @@ def compare_runs(
             "by side all the same"
         )
     split = _common_split(found, anew=samples is not None)
-    rows = [run.row(split, samples, tuple(trust), device) for run in found]
+    rows = [run.row(split, samples, device) for run in found]
     if differing:
         rows = [
             {**row, "data": ", ".join(str(run.shown[name]) for name in differing)} for row, run in zip(rows, found, strict=True)
@@ -128,31 +129,29 @@ def save_run_comparison(comparison: RunComparison, path: str | Path, *, overwrit
 
 
 class _Run:
-    """What a folder says of its run; ``shown`` is what must be the same for numbers to compare."""
+    """A finished run; ``shown`` is what must be the same for numbers to compare."""
 
-    def __init__(self, folder: Path, trust: tuple[str, ...]) -> None:
-        self.folder = folder
-        config = _read(folder / "config.yaml", from_yaml)
-        described = _read(folder / "data.json", from_json)
-        self.metrics: dict[str, Any] = _read(folder / "metrics.json", _named)
-        self.history = _read(folder / "history.jsonl", lambda text: [_named(line) for line in text.splitlines()])
+    def __init__(self, path: Path, trust: tuple[str, ...]) -> None:
+        folder = RunFolder(path)
+        folder.identity()  # of a newer format nothing else can be read
+        self.folder = path
+        self.metrics, described, self.history = _finished(folder)
+        self.saved = SavedRun.open(path, trust=trust)
         try:
-            self.declared: dict[str, Declaration] = {
-                name: base.from_dict(config[name], trust=trust) for name, base in PARTS.items()
-            }
-            self.shown = _shown(self.declared["data"], described)
+            self.shown = _shown(self.saved.experiment.data, described)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder} is not a whole run: {type(error).__name__} {as_line(error)}") from None
+            raise ValueError(f"{path} is not a whole run: {type(error).__name__} {as_line(error)}") from None
         except ValueError as error:
-            raise ValueError(f"{folder}: {as_line(error, most=600)}") from None
+            raise ValueError(f"{path}: {as_line(error, most=600)}") from None
 
-    def row(self, split: str, samples: int | None, trust: tuple[str, ...], device: str) -> Row:
+    def row(self, split: str, samples: int | None, device: str) -> Row:
         """The run's row of the table."""
         numbers = self.metrics.get(split, {})
         if samples is not None:
-            fit = load_run(self.folder, trust=trust, device=device)
+            fit = load_fit(self.saved, device=device)
             numbers = fit.evaluate(fit.rows(fit.data, split), samples=samples)
-        parts = {name: short(self.declared[name]) for name in ("model", "guide", "method")}
+        declared = self.saved.experiment.parts
+        parts = {name: short(declared[name]) for name in ("model", "guide", "method")}
         costs = {"iterations": len(self.history), "seconds": None} | _numbers(self.metrics)
         return {
             "run": str(self.folder),
@@ -162,24 +161,16 @@ class _Run:
         }
 
 
-def _named(text: str) -> dict[str, Any]:
-    found = from_json(text)
-    if not isinstance(found, dict):
-        raise ValueError("expected values by name")
-    return found
-
-
 def _numbers(named: Mapping[str, Any]) -> Row:
     """Those of the values that are finite numbers."""
     return {name: value for name, value in named.items() if is_number(value)}
 
 
-def _shown(source: Any, described: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(source: DataSource, described: Mapping[str, Any]) -> dict[str, Any]:
     """What the numbers of a run are about, by the words of a data declaration.
 
     A density of values and a probability of levels are different things, whatever scale they are seen on.
     """
-    assert isinstance(source, DataSource)
     fields, transform = described["spec"], described["transform"]
     spec = DataSpec(event_shape=tuple(fields["event_shape"]), kind=fields["kind"], size=fields["size"])
     content = described.get("fingerprint", "unknown" if source.source == "array" else "named")
@@ -234,8 +225,9 @@ def _cell(row: Row, name: str) -> str:
     return f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
-def _read(path: Path, parse: Any) -> Any:
+def _finished(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any], list[Row]]:
+    """Metrics, description of the data and history, which a finished run has."""
     try:
-        return parse(read_text(path, at_most=MOST_TEXT))
+        return folder.metrics(), folder.description(), folder.history()
     except ValueError as error:
-        raise ValueError(f"{path.parent} is not a finished run: {as_line(error)}") from None
+        raise ValueError(f"{folder.path} is not a finished run: {as_line(error)}") from None

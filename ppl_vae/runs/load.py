@@ -1,0 +1,137 @@
+"""The way back from a run folder to the fit that it holds."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.data import Transform
+from ppl_vae.inference import Fit, build
+from ppl_vae.inference.fitted import NOISE
+from ppl_vae.inference.machine import choose_device
+from ppl_vae.inference.method import Remark
+from ppl_vae.memory import allocating, free, require_memory
+from ppl_vae.runs.saved import SavedRun
+from ppl_vae.storage import RunFolder
+from ppl_vae.text import as_line, inside
+from ppl_vae.types import DataSpec, Row
+
+__all__ = ["load_fit", "load_run"]
+
+AFFINE = ("loc", "scale")
+SLACK = 2**28  # bytes that building may take beside some times those of the weights
+
+
+def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch.device = "auto") -> Fit:
+    """The fit that a run folder holds. Nothing in the folder is executed, nothing outside of it is read.
+
+    What is built is bounded by the size of the weights that are there, whatever sizes the declaration names.
+
+    Args:
+        path: the folder.
+        trust: modules, besides ppl_vae, whose classes the declaration may name.
+        device: where the pair goes.
+
+    Raises:
+        ValueError: no run there, one that a newer ppl_vae wrote, a damaged file, a link that leads out of the folder, a
+            declaration larger than the weights, or a class from a module that is not trusted.
+    """
+    return load_fit(SavedRun.open(path, trust=trust), device=device)
+
+
+def load_fit(saved: SavedRun, *, device: str | torch.device = "auto") -> Fit:
+    """The fit that an opened run holds; see :func:`load_run`."""
+    folder, experiment, path = saved.folder, saved.experiment, saved.folder.path
+    described = folder.description()
+    begun = folder.has(RunFolder.SNAPSHOT) and not folder.finished
+    if not (folder.finished or begun):
+        raise ValueError(f"{path} was broken off before a state was kept: fit it again (ppl-vae fit --resume)")
+    history = [] if begun else folder.history()
+    at_most = _most_bytes(folder)
+    try:
+        spec = _spec(described["spec"])
+        with allocating(at_most, str(path)):
+            state, history = _last_state(folder) if begun else (folder.weights(), history)
+        _check_real(state)
+        affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
+        exact = state.pop("transform.exact", None)
+        affine |= {} if exact is None else {**dict(zip(AFFINE, exact, strict=True)), "exact": True}
+        transform = Transform(spec.event_shape, **affine, **{name: _flag(described["transform"], name) for name in NOISE})
+        what = f"what {folder.CONFIG} declares beside {len(state)} tensors"
+        with allocating(at_most, what, tensors=1000 + 50 * len(state)):
+            pair = build(experiment.model, experiment.guide, spec)
+            pair.load_state_dict({name.removeprefix("pair."): value for name, value in state.items()})
+        _check_numbers(pair)
+    except ValueError as error:
+        told = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: {as_line(told, most=600)}") from None
+    except Warning:
+        raise
+    except Exception as error:  # a stranger's declaration may fail to be built in any way
+        raise ValueError(f"{path} is not a whole run: {type(error).__name__} {as_line(error)}") from None
+    fit = Fit(
+        pair=pair,
+        model=experiment.model,
+        guide=experiment.guide,
+        method=experiment.method,
+        data=experiment.data,
+        spec=spec,
+        transform=transform,
+        history=history,
+    )
+    device = choose_device(device)
+    fit.pair.to(device)
+    fit.transform.to(device)
+    return fit
+
+
+def _most_bytes(folder: RunFolder) -> int:
+    """Bytes that reading and building a run may take: some times those of its weights, and no more than there are."""
+    files = [inside(folder.path, name) for name in (RunFolder.WEIGHTS, RunFolder.SNAPSHOT)]
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    require_memory(max(sizes, default=0), str(folder.path))
+    return min(free(), SLACK + 4 * sum(sizes))
+
+
+def _last_state(folder: RunFolder) -> tuple[dict[str, Tensor], list[Row]]:
+    """The weights of a run that is not finished as of its last state, and the history up to it, with a remark."""
+    snapshot = folder.snapshot()
+    assert snapshot is not None
+    weights = {name: value for name, value in snapshot.tensors.items() if name.startswith(("pair.", "transform."))}
+    if not weights:
+        raise ValueError("this run is not finished, and its state has no weights yet: go on with ppl-vae fit --resume")
+    warnings.warn(
+        f"{folder.path} is not finished: this is its state after {len(snapshot.history)} iterations; "
+        f"ppl-vae fit --resume {shlex.quote(str(folder.path))} goes on",
+        Remark,
+        stacklevel=4,
+    )
+    return weights, snapshot.history
+
+
+def _spec(fields: dict[str, Any]) -> DataSpec:
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return DataSpec(**plain)
+
+
+def _flag(fields: dict[str, Any], name: str) -> bool:
+    if not isinstance(fields[name], bool):
+        raise ValueError(f"expected {name} of the transform: true or false, got {as_line(fields[name])}")
+    return fields[name]
+
+
+def _check_real(state: Mapping[str, Tensor]) -> None:
+    if odd := [name for name, value in state.items() if value.is_complex()]:
+        raise ValueError(f"expected weights that are real numbers, got complex ones in {odd[0]}: fit it again")
+
+
+def _check_numbers(pair: nn.Module) -> None:
+    for name, value in pair.state_dict().items():
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise ValueError(f"expected weights that are numbers, got NaN in {name}: fit it again")

@@ -1,0 +1,100 @@
+"""Going on with a fit where its run folder left it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from ppl_vae.data import Data, DataSource
+from ppl_vae.inference import Fit, Method
+from ppl_vae.inference.boards import Board
+from ppl_vae.inference.experiment import Experiment
+from ppl_vae.inference.fit import place, watched
+from ppl_vae.inference.progress import Progress
+from ppl_vae.runs.saved import SavedRun
+from ppl_vae.storage import Checkpointer
+from ppl_vae.storage.declared import differences, fixed
+
+__all__ = ["check_unchanged", "resume_fit", "resume_run"]
+
+
+def resume_run(
+    path: str | Path,
+    *,
+    method: Method | None = None,
+    data: Data | DataSource | str | None = None,
+    every: float = 60.0,
+    trust: Iterable[str] = (),
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+    track: Sequence[str] = (),
+    boards: Sequence[Board] = (),
+) -> Fit:
+    """Go on with a fit from the last state that its run folder has, to the same bits as if it had never been stopped.
+
+    A run that is finished goes on too if ``method`` says that it is to be longer; its learning rate is then that of the longer
+    schedule from here on.
+
+    Args:
+        path: the folder that ``fit(..., out=path)`` or ``ppl-vae fit --out`` began.
+        method: the same method, or a longer one (more ``epochs`` or ``max_iterations``).
+        data: the same data; needed where they were given in memory.
+        every: seconds between two states that are kept.
+        trust: modules, besides ppl_vae, whose classes the declaration may name.
+        device: where; of the same kind as before.
+        progress: called with each new row of the history.
+        track: numbers that each new row gets besides, as for :func:`~ppl_vae.fit`.
+        boards: show the new rows as well.
+
+    Raises:
+        ValueError: no run there, one that another process writes or a newer ppl_vae wrote, a method that cannot be resumed, a
+            declaration that is not the same, other data.
+    """
+    saved = SavedRun.open(path, trust=trust)
+    return resume_fit(
+        saved, method=method, data=data, every=every, device=device, progress=progress, track=track, boards=boards
+    )
+
+
+def resume_fit(
+    saved: SavedRun,
+    *,
+    method: Method | None = None,
+    data: Data | DataSource | str | None = None,
+    every: float = 60.0,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+    track: Sequence[str] = (),
+    boards: Sequence[Board] = (),
+) -> Fit:
+    """Go on with the fit of an opened run; see :func:`resume_run`."""
+    before = saved.experiment
+    method = method or before.method
+    placed = place(before.model, before.data if data is None else data, device)
+    check_unchanged(saved, Experiment(model=before.model, guide=before.guide, method=method, data=placed.source))
+    return watched(
+        before.model,
+        placed,
+        guide=before.guide,
+        method=method,
+        device=device,
+        progress=progress,
+        keeper=Checkpointer(saved.folder.path, every=every, resume=True),
+        track=track,
+        boards=boards,
+    )
+
+
+def check_unchanged(saved: SavedRun, experiment: Experiment) -> None:
+    """Raise ``ValueError`` if a run cannot go on as this experiment says; the message shows what differs."""
+    path, before = saved.folder.path, saved.experiment
+    kind, length = type(before.method).__name__, before.method.length
+    if length is None:
+        raise ValueError(f"{path}: {kind} keeps no state to go on from: fit again with --overwrite, or to another folder")
+    if shown := differences(fixed(before.parts), fixed(experiment.parts)):
+        raise ValueError(f"{path} goes on only as it was declared ({shown}): leave that away, or fit to another folder")
+    taken, asked = getattr(before.method, length), getattr(experiment.method, length)
+    if asked < taken:
+        raise ValueError(f"{path} was declared with {length} = {taken}, got {asked}: resume it with at least as many")
