@@ -176,7 +176,8 @@ class SVI(Method):
 
 def _initialize(pair: Pair, data: Data, seed: int, batch_size: int) -> None:
     """Let both programs run once, and what knows a good start from the data take it, unless it holds an earlier fit's."""
-    size = min(batch_size, len(data.train))  # a program may make parameters and plates of the size of its batch
+    # A user's program may make parameters and plates of the size of its batch.
+    size = min(batch_size if pair.plain else 2, len(data.train))
     for part, _ in data.train.apart(pair.reads):
         some = min(size, len(part))
         pair.plates(*next(batches(pair, part[:some], some)))

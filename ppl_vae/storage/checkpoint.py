@@ -272,6 +272,8 @@ class Checkpointer:
 
     def finish(self, tensors: Mapping[str, Tensor], history: list[Row]) -> None:
         """Write the weights, and the history that belongs to them."""
+        if not self._begun:  # nothing was left to do, but the declaration may be spelled otherwise than it was
+            self._begin()
         self._check_there()
         self.run.finish(tensors, history)
 
