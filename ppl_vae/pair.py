@@ -154,24 +154,39 @@ class Pair(nn.Module):
         size = len(batch[0])
         key = size, len(batch)
         if key not in self._plates:
-            # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
-            first = not self._plates
-            numbers = last_rows(self.size, batch[0])
-            quiet = local_params(), torch.no_grad(), pyro.validation_enabled(first), seeded(0, batch[0].device)
-            with contextlib.ExitStack() as stack:
-                for context in (*quiet, numbered(numbers if self.plain else None)):
-                    stack.enter_context(context)
-                look = stack.enter_context(Looked(numbers))
-                guide = traced(self.programs.guide, "guide", batch, size=self.size)
-                model = traced(poutine.replay(self.programs.model, trace=guide), "model", batch, size=self.size)
-                score = self._declared_score or kind_of_sum(model, guide, partial(self._again, batch))
+            model, guide, score, local = self._first_run(batch)
             _check_sites(model, guide)
             asking = (name for name in guide.stochastic_nodes if guide.nodes[name]["infer"].get("baseline"))
             self.baselines = tuple(dict.fromkeys((*self.baselines, *asking)))
             declared = self.size or getattr(self.model, "size", None)
             self._plates[key] = _find_plates(model, guide, size, declared, self._name)._replace(score=score)
-            self.local |= look.used
+            self.local |= local
         return self._plates[key]
+
+    def _first_run(self, batch: tuple[Tensor, ...]) -> tuple[poutine.Trace, poutine.Trace, str, bool]:
+        """Traces of model and guide, what their terms sum to, and whether they asked for the rows of the training data."""
+        # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
+        if self._plates:
+            return self._run(batch, validated=False)
+        try:
+            return self._run(batch, validated=True)
+        except ValueError as error:
+            # What leaves its domain at some rows is for the training step to tell of, which knows the rows.
+            if not str(error.__cause__).startswith("Expected parameter"):
+                raise
+            return self._run(batch, validated=False)
+
+    def _run(self, batch: tuple[Tensor, ...], *, validated: bool) -> tuple[poutine.Trace, poutine.Trace, str, bool]:
+        numbers = last_rows(self.size, batch[0])
+        quiet = local_params(), torch.no_grad(), pyro.validation_enabled(validated), seeded(0, batch[0].device)
+        with contextlib.ExitStack() as stack:
+            for context in (*quiet, numbered(numbers if self.plain else None)):
+                stack.enter_context(context)
+            look = stack.enter_context(Looked(numbers))
+            guide = traced(self.programs.guide, "guide", batch, size=self.size)
+            model = traced(poutine.replay(self.programs.model, trace=guide), "model", batch, size=self.size)
+            score = self._declared_score or kind_of_sum(model, guide, partial(self._again, batch))
+        return model, guide, score, look.used
 
     def _again(self, batch: tuple[Tensor, ...]) -> poutine.Trace:
         """The guide at other random numbers."""

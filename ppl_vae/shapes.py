@@ -37,6 +37,7 @@ def traced(program: Callable, role: str, batch: tuple[Tensor, ...], *, size: int
         ValueError: the program fails, or a site's shapes do not fit; the message names the site, and its line in the program.
     """
     tracer = poutine.trace(program)
+    size = size if size is not None and len(batch[0]) < size else None  # a batch of all data is no subsample
     try:
         with _Lines() as lines:
             trace = tracer.get_trace(*batch)

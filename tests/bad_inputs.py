@@ -418,7 +418,8 @@ CASES: dict[str, BadInput] = {
         load(np.array([["2020-01-01"]], dtype="datetime64[D]")), "real numbers, got an array of dtype datetime64"
     ),
     "a record array": BadInput(load(np.zeros(9, dtype=[("a", float)])), "real numbers, got an array of dtype"),
-    "a dictionary": BadInput(load({"x": REALS}), "expected"),
+    "a dictionary": BadInput(load({"a b": REALS}), "fields called as arguments of a program, got the name 'a b'"),
+    "a dictionary of one field": BadInput(load({"x": REALS}), FINE),
     "a number": BadInput(load(3), "at least one row"),
     "nothing": BadInput(load(None), "expected"),
     "a set": BadInput(load({1.0, 2.0}), "expected"),

@@ -338,7 +338,7 @@ def ours(made: Callable[[], Programs], compile: Any, *, epochs: int = STEPS) -> 
     programs = made()
     method = pv.SVI(epochs=epochs, batch_size=N, learning_rate=RATE, schedule="constant", compile=compile)
     fit = pv.fit(programs.model, everything(programs.x), guide=programs.guide, method=method)
-    last = [row["elbo"] for row in fit.history[-100:]]
+    last = [row[fit.pair.score] for row in fit.history[-100:]]
     assert dict(pyro.get_param_store()) == {}
     return sum(last) / len(last), fit
 

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from ppl_vae.evaluate.bounds import At, Traces, log_joint, traces
 from ppl_vae.evaluate.rows import evaluating
 from ppl_vae.pair import Pair, seeded
+from ppl_vae.simplex import moved
 from ppl_vae.text import as_line
 from ppl_vae.types import Remark
 
@@ -96,7 +97,9 @@ def _drawn(guide: Trace) -> dict[str, dict[str, Any]]:
 def _of_sample(site: dict[str, Any], both: Trace, sample: int) -> Tensor | None:
     """The value of one of two samples in the shape that it has alone, if it has one."""
     shape, values = site["value"].shape, both.nodes[site["name"]]["value"]
-    return values[sample].reshape(shape) if values.numel() == 2 * shape.numel() and len(values) == 2 else None
+    if values.numel() != 2 * shape.numel() or len(values) != 2:
+        return None
+    return moved(values, lambda part: part[sample].reshape(shape))
 
 
 def _of_guide(both: Trace, alone: Trace, sample: int) -> list[tuple[Tensor, Tensor]]:

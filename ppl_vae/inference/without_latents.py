@@ -44,7 +44,7 @@ def without_latents(model: Any, pair: Pair, data: Data) -> float | None:
     if likelihood is None:
         return None
     x = _rows(data.train, likelihood.features)
-    x, constant = _in_own_units(x) if model.relative_floor else (x, 0.0)
+    x, constant = _in_own_units(x, common=model.isotropic) if model.relative_floor else (x, 0.0)
     with seeded(0, data.train.device), torch.enable_grad():
         found = likeliest(likelihood, x) + constant
     return found + log_jacobian(pair, data.train) if math.isfinite(found) else None
@@ -125,11 +125,12 @@ def _other_cause(history: list[Row], lacking: float) -> str:
     return "Lower the learning_rate, set clip_norm, or look at the data for entries that are no values"
 
 
-def _in_own_units(x: Tensor) -> tuple[Tensor, float]:
-    """Rows in the units that relative floors are shares of, and the log-determinant of that per datum."""
+def _in_own_units(x: Tensor, *, common: bool) -> tuple[Tensor, float]:
+    """Rows in the units that relative floors are shares of, the least for all if ``common``; the log-determinant per datum."""
     x = x.double()
     mean = x.nanmean(0)
     unit = units(mean.flatten(), (x - mean).square().nanmean(0).flatten()).reshape(mean.shape)
+    unit = unit.min().expand_as(unit) if common else unit
     return x / unit, -float((unit.log() * ~x.isnan()).sum() / len(x))
 
 

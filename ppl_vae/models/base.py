@@ -35,6 +35,11 @@ class Model(Declaration, abc.ABC):
     relative_floor: ClassVar[bool] = False
 
     @property
+    def isotropic(self) -> bool:
+        """Whether one noise scale serves all elements."""
+        return False
+
+    @property
     def parameter_priors(self) -> Mapping[str, Prior]:
         """The priors of parameters that have one; the others are point estimates."""
         return {}

@@ -100,9 +100,14 @@ class GMM(Model):
             raise ValueError(f"GMM is a model of numbers, but these data are {spec.kind}")
         check_complete(spec, self.parameter_priors)
 
+    @property
+    def isotropic(self) -> bool:
+        """Whether a component has one scale for all elements."""
+        return self.covariance == "spherical"
+
     def without_latents(self, spec: DataSpec) -> Likelihood:
         """Independent normal columns."""
-        return independent_columns(spec, floor=self.floor, isotropic=self.covariance == "spherical")
+        return independent_columns(spec, floor=self.floor, isotropic=self.isotropic)
 
     def build(self, spec: DataSpec) -> Any:
         """The Pyro program for data of this shape and number."""
