@@ -108,7 +108,7 @@ def _svi(compile: Literal["auto", False]) -> Row:
 
 def _em() -> Row:
     method = pv.EM(n_init=3, max_iterations=20, tolerance=0.0)
-    return {"binarize": "none", "model": pv.GMM(components=3), "method": method}
+    return {"binarize": "none", "model": pv.GMM(components=3, covariance="spherical"), "method": method}
 
 
 KINDS: dict[str, Callable[[], Row]] = {"eager": lambda: _svi(False), "recorded": lambda: _svi("auto"), "EM": _em}

@@ -243,7 +243,9 @@ HARD = {
 MODELS = {"FactorAnalysis": pv.FactorAnalysis(latent_dim=K), "PPCA": pv.PPCA(latent_dim=K), "GMM": pv.GMM(components=5)}
 
 
-@pytest.mark.filterwarnings("ignore:the noise variance of:UserWarning", "ignore:components :UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:the noise variance of:UserWarning", "ignore:components :UserWarning", "ignore:the fit ends at:UserWarning"
+)
 @pytest.mark.parametrize("method", [pv.EM(max_iterations=100), pv.ClosedForm(), pv.SVI(epochs=2)], ids=repr)
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("name", HARD)

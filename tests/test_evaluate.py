@@ -15,7 +15,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 import ppl_vae as pv
@@ -259,6 +259,17 @@ def test_annealing_is_within_the_sandwich_and_that_around_the_exact_value(factor
     assert numbers["bdmc_upper"] - numbers["bdmc_lower"] < 0.2
 
 
+class Hidden(nn.Module):
+    """A program that does not offer its posterior."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.program(x)
+
+
 def test_the_sandwich_of_simulated_data_is_around_their_log_likelihood(
     factors: pv.inference.Fit, data: pv.Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +281,7 @@ def test_the_sandwich_of_simulated_data_is_around_their_log_likelihood(
         return seen[-1]
 
     monkeypatch.setattr(Latents, "simulated", remembered)
-    hidden = pv.Pair(lambda x: factors.pair.model(x), factors.pair.guide)  # which does not offer its posterior
+    hidden = pv.Pair(Hidden(factors.pair.model), factors.pair.guide)
     found = annealed(hidden, data.test[:N], pv.AIS(temperatures=150, chains=32, leapfrog=3))
     ((x,), u), *_ = seen
     exact = factors.pair.model.log_prob(x).mean().item()

@@ -261,6 +261,7 @@ def test_the_importance_weighted_bound_lies_above_the_elbo(fit: pv.Fit) -> None:
     assert numbers["samples"] == 50
 
 
+@pytest.mark.filterwarnings("ignore:the fit ends at an ELBO:UserWarning")
 @pytest.mark.parametrize("scale", ["unit", "standardize", "none"])
 def test_dequantized_data_give_bits_per_dim_in_the_units_of_the_source(scale: str) -> None:
     counts = rows("count", N).to(torch.uint8)
@@ -296,6 +297,7 @@ def test_exact_methods_reach_bits_per_dim_by_static_noise(tmp_path: Path) -> Non
         pv.fit(model, pv.load_data(counts, dequantize="dynamic"), method=method, progress=lambda row: None)
 
 
+@pytest.mark.filterwarnings("ignore:the fit ends at an ELBO:UserWarning")
 @pytest.mark.parametrize("scale", ["unit", "standardize"])
 @pytest.mark.parametrize("dequantize", [True, False, "static"])
 def test_what_the_model_sees_is_scored_as_the_split_it_is_of(scale: str, dequantize: bool) -> None:

@@ -155,6 +155,7 @@ def test_noise_drawn_under_another_scaling_is_kept_or_taken_off() -> None:
     torch.testing.assert_close(plain.seen(noisy), plain.transform(noisy.x.floor()))
 
 
+@pytest.mark.filterwarnings("ignore:the fit ends at an ELBO:UserWarning")
 def test_patterns_are_drawn_under_the_fits_scaling_or_refused() -> None:
     gray = torch.randint(17, (60, 1, 3, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     gray[0, 0, 0, 0], gray[0, 0, 0, 1] = 0, 255
@@ -176,6 +177,7 @@ def test_patterns_are_drawn_under_the_fits_scaling_or_refused() -> None:
         levels.evaluate(data.test)
 
 
+@pytest.mark.filterwarnings("ignore:the fit ends at an ELBO:UserWarning")
 def test_black_and_white_images_are_so_to_a_fit_of_gray_ones() -> None:
     gray = torch.randint(256, (60, 1, 3, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     white = (gray > 127).to(torch.uint8) * 255

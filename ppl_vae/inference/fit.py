@@ -256,6 +256,7 @@ def _run(
     done = len(keeper.restored.history) if keeper.restored else 0
     with pyro.validation_enabled(False), warnings.catch_warnings(), progress_bar(method, progress, done) as report:
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # what is not finite shows in the numbers
+        warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # which a user froze
 
         def tell(row: Row) -> None:
             row.update(add(pair))
