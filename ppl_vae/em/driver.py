@@ -17,6 +17,8 @@ from torch import Tensor
 __all__ = ["EMError", "EMResult", "Iteration", "Place", "Plain", "Scheme", "Squarem", "Step", "best_of", "run"]
 
 S = TypeVar("S")
+AHEAD = 1e3  # tolerances that may still be gained in all when a run ends
+
 Step = Callable[[S], tuple[S, Any]]
 
 
@@ -33,10 +35,11 @@ class Iteration(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a run stands: the steps taken, and the log-likelihood that the next one is judged by."""
+    """Where a run stands: the steps taken, the log-likelihood that the next one is judged by, and what the last one gained."""
 
     steps: int = 0
     judged: float = -math.inf
+    gained: float = math.inf
 
 
 class EMResult(NamedTuple, Generic[S]):
@@ -131,14 +134,18 @@ def run(
     place: Place = Place(),  # noqa: B008
     on_place: Callable[[S, Place], None] | None = None,
 ) -> EMResult[S]:
-    """Iterate ``step`` from ``state`` until the log-likelihood gains no more than the tolerance.
+    """Iterate ``step`` from ``state`` until the log-likelihood gains no more than the tolerance, and is not about to.
+
+    Gains that fall by a rate r have ``r / (1 - r)`` times the last one ahead of them (Aitken's rule; Boehning et al. 1994, "The
+    distribution of the likelihood ratio for mixtures of densities"). Small gains that grow, on a plateau, end nothing.
 
     Args:
         step: ``state -> (new_state, log_likelihood of the old state in nats per datum)``.
         state: the start; a fitted state is a warm start.
         max_iterations: steps at most. One more evaluation may follow, to know the log-likelihood of the last state.
         tolerance: converged when ``l_new - l_old <= tolerance``, in nats per datum, so that the units of the data, which move
-            both, do not matter; an accelerated scheme is judged cycle by cycle.
+            both, do not matter, and no more than a thousand times as much is ahead; an accelerated scheme is judged cycle by
+            cycle.
         acceleration: ``None`` or a :class:`Squarem`.
         on_iteration: called with every line of the history as it is made, and its state.
         slack: the relative fall that passes as rounding.
@@ -157,20 +164,22 @@ def run(
     """
     began = time.perf_counter()
     history = list(already)
-    judged = place.judged
+    judged, gained = place.judged, place.gained
     for current, value, steps, comparable in (acceleration or Plain())(_guarded(step), state, place.steps):
         if history and steps > max_iterations:
             break
         if comparable and on_place is not None:
-            on_place(current, Place(steps, judged))
+            on_place(current, Place(steps, judged, gained))
         _check(history, value, steps, slack)
         state = current
         history.append(Iteration(steps, value, time.perf_counter() - began))
         if on_iteration is not None:
             on_iteration(history[-1], state)
-        if comparable and value - judged <= tolerance:
-            return EMResult(state, history, True, steps)
-        judged = value if comparable else judged
+        if comparable:
+            gain = value - judged
+            if gain <= tolerance and _is_last(gain, gained, tolerance):
+                return EMResult(state, history, True, steps)
+            judged, gained = value, gain
         if steps >= max_iterations:
             break
     return EMResult(state, history, False, history[-1].iteration)
@@ -179,6 +188,12 @@ def run(
 def best_of(results: Iterable[EMResult[S]]) -> EMResult[S]:
     """The result of the highest log-likelihood, for several starts (``n_init``); lazily fed, only two are alive at a time."""
     return max(results, key=lambda result: result.history[-1].log_likelihood)
+
+
+def _is_last(gain: float, before: float, tolerance: float) -> bool:
+    """Whether gains that went on as the last two did would add nothing of note."""
+    rate = gain / before if before > 0 else 0.0
+    return gain <= 1e-3 * tolerance or (rate < 1 and gain * rate / (1 - rate) <= AHEAD * tolerance)
 
 
 def _check(history: list[Iteration], value: float, steps: int, slack: float) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -177,7 +177,7 @@ class _Starts:
         first = sum(kept.metadata["rows"][:number])
         history = kept.history[first : first + kept.metadata["rows"][number]]
         over = number + 1 < len(kept.metadata["rows"])
-        return state, None if over else em.Place(int(kept.metadata["steps"]), float(kept.metadata["judged"])), history
+        return state, None if over else _place(kept.metadata), history
 
     def _state(self, state: Any, place: em.Place, history: list[Row]) -> Snapshot:
         """All that it takes to go on from a place."""
@@ -188,10 +188,16 @@ class _Starts:
             "rows": [len(rows) for rows in histories],
             "steps": place.steps,
             "judged": place.judged,
+            "gained": place.gained,
             "max_iterations": self.method.max_iterations,
             "seconds": self.clock.seconds,
         }
         return Snapshot(leaves, facts, list(itertools.chain.from_iterable(histories)))
+
+
+def _place(metadata: Mapping[str, Any]) -> em.Place:
+    gained = float(metadata.get("gained", math.inf))  # which snapshots of before do not tell
+    return em.Place(int(metadata["steps"]), float(metadata["judged"]), gained)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
