@@ -16,6 +16,7 @@ from ppl_vae.data import Data, Split, Transform
 from ppl_vae.data.arrays import as_array
 from ppl_vae.data.fields import given as fields_given
 from ppl_vae.data.matching import classes_matched, columns_matched, is_number, numbered, shown, whole
+from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.inference.method import Remark
 from ppl_vae.types import DataSpec
@@ -169,6 +170,7 @@ class Entrance:
         """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
         noisy = split.transform.dequantize and not known
         for raw in split.chunks():
+            refuse_narrow(raw, split.transform)
             if noisy and not whole(raw):
                 raise ValueError(
                     "expected whole numbers in the units of the source, which noise is added to, got fractions: round them "
