@@ -95,7 +95,7 @@ def shown(split: Split, transform: Transform, kind: Kind) -> Split:
     if theirs is not None and theirs.binarize and (transform.binarize or not binary):
         raise ValueError(
             "expected rows in the units of their source, got zeros and ones that were drawn from them under another scaling: "
-            "load them with binarize='none', or give fit.rows(source, split)"
+            "load them with binarize='none', or give fit.rows(DataSource(...), split)"
         )
     if transform.binarize and drawn_already(split):
         return split.under(Transform(transform.event_shape).to(transform.loc)).to(split.device)

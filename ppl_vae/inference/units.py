@@ -81,7 +81,7 @@ class Entrance:
         if not isinstance(data, (Tensor, tuple, Mapping)):
             raise ValueError(
                 f"expected a tensor in the units of the source, a split or data, got {type(data).__name__}: load it with "
-                "load_data, or give fit.rows(source, split)"
+                "load_data, or give fit.rows(DataSource(...), split)"
             )
         plain = Transform(self.spec.event_shape).to(self.transform.loc)
         if self.spec.fields:
@@ -240,6 +240,8 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     whole_numbers = spec.kind in ("binary", "count", "categorical") and not transform.binarize
     if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not whole(x)):
         like = "binarized data like those" if spec.kind == "binary" else "data like those"
+        if spec.kind == "binary" and bool(((x == 0) | (x == x.max())).all()):
+            like = f"zeros and ones (divided by {x.max():g}), as black and white images are held, like those"
         raise ValueError(
             f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
             f"give {like} it was fitted to, in the units of their source"
