@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from ppl_vae.data.transform import Transform
 from ppl_vae.types import Kind
@@ -15,7 +14,7 @@ from ppl_vae.types import Kind
 if TYPE_CHECKING:
     from ppl_vae.data.split import Split
 
-__all__ = ["classes_matched", "columns_matched", "drawn_already", "is_number", "numbered", "shown", "whole"]
+__all__ = ["classes_matched", "columns_matched", "drawn_already", "is_whole_number", "numbered", "shown"]
 
 NEGLIGIBLE = 1e-6  # of a scale: what casting a transform may change of it
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -109,14 +108,9 @@ def drawn_already(split: Split) -> bool:
     return all(bool(((rows == 0) | (rows == 1)).all()) for rows in split.chunks())
 
 
-def is_number(name: str) -> bool:
+def is_whole_number(name: str) -> bool:
     """Whether the name of a class is a whole number."""
     return NUMBER.fullmatch(name) is not None
-
-
-def whole(x: Tensor) -> bool:
-    """Whether all that is there are whole numbers."""
-    return not x.is_floating_point() or bool(((x == x.floor()) | x.isnan()).all())
 
 
 def _alike(one: Transform, other: Transform) -> bool:
