@@ -114,3 +114,18 @@ def test_a_saved_run_sees_new_rows_under_the_transform_of_the_fit(tmp_path: Path
     split = MODEL.resolve(data).test
     assert loaded.evaluate(split) == pytest.approx(fit.evaluate(split))
     assert loaded.transform.loc.tolist() == fit.transform.loc.tolist()
+
+
+def test_standardize_is_about_the_real_columns_and_keeps_the_digits_of_those_far_from_zero() -> None:
+    near = birds()
+    far = near + np.array([0, 0, 0, 1.7e9, 0, 0, 0])
+    x = MODEL.resolve(pv.load_data(near)).train.transformed()
+    for values in (near, far):
+        data = MODEL.resolve(pv.load_data(values, scale="standardize"))
+        torch.testing.assert_close(data.train.transformed(), x, rtol=0, atol=1e-4)
+        assert MODEL.resolve(data).train.transform.loc.tolist() == data.train.transform.loc.tolist()
+    elbos = [fitted(pv.load_data(values, scale="standardize"), epochs=3).history[-1]["elbo"] for values in (near, far)]
+    assert elbos[0] == pytest.approx(elbos[1], abs=1e-3)
+    assert elbos[0] == pytest.approx(fitted(near, epochs=3).history[-1]["elbo"], abs=1e-3)
+    fixed = dataclasses.replace(MODEL, likelihood=table("fixed"))
+    torch.testing.assert_close(fixed.resolve(pv.load_data(near, scale="standardize")).train.transformed(), x, rtol=0, atol=1e-4)

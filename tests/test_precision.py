@@ -126,3 +126,15 @@ def test_an_exact_transform_is_of_the_shape_of_the_data():
     assert Transform((2,), 1.7e9 + 0.25, 0.5, exact=True)(torch.tensor([[1.7e9, 1.7e9 + 1]], dtype=torch.float64)).tolist() == [
         [-0.5, 1.5]
     ]
+
+
+def test_rows_that_lost_their_digits_are_refused_and_one_row_keeps_them():
+    data = load_data(FAR, scale="standardize", **WHOLE)
+    fit = pv.fit(pv.FactorAnalysis(latent_dim=1), data, method=pv.EM(), progress=quiet)
+    one = fit.evaluate(torch.tensor(FAR[:1]))["elbo"]
+    for scale in ("auto", "standardize"):
+        assert fit.evaluate(load_data(FAR[:1], scale=scale, **WHOLE).train)["elbo"] == pytest.approx(one, abs=1e-6)
+    beside_zero = load_data(np.concatenate([FAR[:9], 0 * FAR[:1]]), **WHOLE).train  # whose deviations float32 does hold
+    for rows in (torch.tensor(FAR[:9], dtype=torch.float32), beside_zero):
+        with pytest.raises(ValueError, match=r"got float32, which moves feature 0 .* float64 tensor"):
+            fit.evaluate(rows)

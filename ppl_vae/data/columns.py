@@ -14,7 +14,7 @@ from ppl_vae.data.transform import Transform
 if TYPE_CHECKING:
     from ppl_vae.data.split import Data
 
-__all__ = ["scaled_columns"]
+__all__ = ["natural_columns", "scaled_columns"]
 
 
 def scaled_columns(data: Data, free: Tensor) -> Data:
@@ -30,10 +30,23 @@ def scaled_columns(data: Data, free: Tensor) -> Data:
     constant = scale <= torch.finfo(torch.float32).eps * moments.mean.abs()
     loc, scale = torch.where(free, moments.mean, 0.0), torch.where(free & ~constant, scale, 1.0)
     before = data.train.transform
-    transform = Transform(before.event_shape, loc, scale).to(before.loc)
-    train, valid, test = (split.under(transform) for split in (data.train, data.valid, data.test))
     spec = dataclasses.replace(data.spec, kind="real", levels=None)
-    return dataclasses.replace(data, spec=spec, train=train, valid=valid, test=test)
+    return _under(dataclasses.replace(data, spec=spec), Transform(before.event_shape, loc, scale).to(before.loc))
+
+
+def natural_columns(data: Data, chosen: Tensor) -> Data:
+    """Standardized data whose columns where ``chosen (*event)`` is true are as the source has them."""
+    before = data.train.transform
+    if data.source.scale != "standardize" or before.noisy or not bool(chosen.any()):
+        return data
+    loc, scale = before.constants
+    loc, scale = torch.where(chosen, 0.0, loc), torch.where(chosen, 1.0, scale)
+    return _under(data, Transform(before.event_shape, loc, scale, exact=before.exact is not None).to(before.loc))
+
+
+def _under(data: Data, transform: Transform) -> Data:
+    train, valid, test = (split.under(transform) for split in (data.train, data.valid, data.test))
+    return dataclasses.replace(data, train=train, valid=valid, test=test)
 
 
 def _plain(transform: Transform) -> bool:

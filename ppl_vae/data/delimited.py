@@ -14,7 +14,7 @@ import numpy as np
 from ppl_vae.data.arrays import Raw, unreadable
 from ppl_vae.data.missing import is_absent, spellings
 from ppl_vae.data.source import DataSource
-from ppl_vae.data.tables import is_number, table
+from ppl_vae.data.tables import is_numeric, table
 from ppl_vae.types import Remark
 
 __all__ = ["read_csv"]
@@ -77,7 +77,7 @@ def _has_names(path: Path, rows: list[list[str]], source: DataSource) -> bool:
     first, below, spelled = rows[0], rows[1:], spellings(source.missing_text)
     if source.header is not None:
         return source.header
-    if not all(is_number(cell, spelled) for cell in first):
+    if not all(is_numeric(cell, spelled) for cell in first):
         return True
     if source.label in first and source.label not in map(str, range(len(first))):
         return True
@@ -100,7 +100,7 @@ def _looks_like_names(first: Sequence[str], below: Sequence[Sequence[str]], spel
     if len(first) < 2 or not below or not all(WHOLE.fullmatch(cell) for cell in first) or len(set(first)) < len(first):
         return False
     there = [place for place in range(len(first)) if not all(is_absent(row[place], spelled) for row in below)]
-    if not all(any(is_number(row[place], ()) for row in below) for place in there):
+    if not all(any(is_numeric(row[place], ()) for row in below) for place in there):
         return True
     if not all(int(left) < int(right) for left, right in pairwise(first)):
         return False
@@ -112,5 +112,5 @@ def _evenly_spaced(first: Sequence[str]) -> bool:
     """Whether a line could hold years or numbers of columns: three numbers or more in equal steps."""
     if len(first) < 3 or not all(first):
         return False
-    steps = np.diff(np.array(first, dtype=np.float64)) if all(is_number(cell, ()) for cell in first) else np.zeros(1)
+    steps = np.diff(np.array(first, dtype=np.float64)) if all(is_numeric(cell, ()) for cell in first) else np.zeros(1)
     return bool(steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0.0))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from ppl_vae.data.transform import Transform
 from ppl_vae.types import Kind
@@ -15,7 +14,7 @@ from ppl_vae.types import Kind
 if TYPE_CHECKING:
     from ppl_vae.data.split import Split
 
-__all__ = ["classes_matched", "columns_matched", "drawn_already", "is_number", "numbered", "shown", "whole"]
+__all__ = ["classes_matched", "columns_matched", "drawn_already", "is_whole_number", "numbered", "shown"]
 
 NEGLIGIBLE = 1e-6  # of a scale: what casting a transform may change of it
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -95,7 +94,7 @@ def shown(split: Split, transform: Transform, kind: Kind) -> Split:
     if theirs is not None and theirs.binarize and (transform.binarize or not binary):
         raise ValueError(
             "expected rows in the units of their source, got zeros and ones that were drawn from them under another scaling: "
-            "load them with binarize='none', or give fit.rows(source, split)"
+            "load them with binarize='none', or give fit.rows(DataSource(...), split)"
         )
     if transform.binarize and drawn_already(split):
         return split.under(Transform(transform.event_shape).to(transform.loc)).to(split.device)
@@ -109,14 +108,9 @@ def drawn_already(split: Split) -> bool:
     return all(bool(((rows == 0) | (rows == 1)).all()) for rows in split.chunks())
 
 
-def is_number(name: str) -> bool:
+def is_whole_number(name: str) -> bool:
     """Whether the name of a class is a whole number."""
     return NUMBER.fullmatch(name) is not None
-
-
-def whole(x: Tensor) -> bool:
-    """Whether all that is there are whole numbers."""
-    return not x.is_floating_point() or bool(((x == x.floor()) | x.isnan()).all())
 
 
 def _alike(one: Transform, other: Transform) -> bool:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import WIDE, Summary, moments_of
-from ppl_vae.data.transform import CHUNK
+from ppl_vae.data.transform import CHUNK, Transform
 
-__all__ = ["UNIFORM", "constants", "fine", "in_doubt", "narrowed", "refuse_fill", "refuse_fine", "rounded"]
+__all__ = ["UNIFORM", "constants", "fine", "in_doubt", "narrowed", "refuse_fill", "refuse_fine", "refuse_narrow", "rounded"]
 
 LOST = 1e-3
 """The share of a standard deviation that rounding may take: it changes a log-density by about LOST^2 / 6 nats."""
@@ -74,6 +74,22 @@ def refuse_fine(found: Summary, features: Tensor, name: str) -> None:
             f"{name}: expected values that float32 tells apart, got feature {first} (from 0) with mean {mean:.10g} and "
             f"standard deviation {scale:.3g}: use scale='standardize', which centres in float64 (numbers are of the source's "
             "values all the same)"
+        )
+
+
+def refuse_narrow(rows: Tensor, transform: Transform) -> None:
+    """Raise ``ValueError`` if rows ``(n, *event)`` came as float32, which lost digits that an exact transform goes by."""
+    if transform.exact is None or transform.seen or rows.dtype in WIDE or not rows.is_floating_point() or not len(rows):
+        return
+    lost = rows.double().abs().nan_to_num(nan=0.0).amax(0) * torch.finfo(rows.dtype).eps / 2
+    share = lost / transform.constants[1].expand(lost.shape)
+    if bool((share > LOST).any()):
+        first = int(share.flatten().argmax())
+        raise ValueError(
+            f"expected rows with all digits of their source, got {str(rows.dtype).removeprefix('torch.')}, which moves feature "
+            f"{first} (from 0) by up to {float(lost.flatten()[first]):.3g} where one standard deviation is "
+            f"{float(transform.constants[1].expand(lost.shape).flatten()[first]):.3g}: give them as a float64 tensor, or load "
+            "float64 values with scale='standardize'"
         )
 
 

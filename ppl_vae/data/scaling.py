@@ -50,7 +50,9 @@ def scaled(source: DataSource, parts: list[Tensor | Stream], levels: int) -> Sca
         raise ValueError(f"{source.source}: expected integers for dequantize, got fractions: use dequantize='none'")
     features = fine(found, dtype, noise=noise, centred=centred)
     exact = bool(features.any())
-    parts = [narrowed(part, found, exact=exact) for part in parts]
+    # One row has no deviation that could tell which of its digits matter: a fit that it is shown to knows.
+    wide = exact or (len(parts[0]) == 1 and bool((found.lost > 0).any()))
+    parts = [narrowed(part, found, exact=wide) for part in parts]
     found = found if exact else rounded(found, dtype)
     if centred:
         loc, scale = _standard(found, dtype, noise=noise)

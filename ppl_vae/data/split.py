@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppl_vae.data.blocks import in_order, shuffled
-from ppl_vae.data.columns import scaled_columns
+from ppl_vae.data.columns import natural_columns, scaled_columns
 from ppl_vae.data.fields import NO_FIELDS, Fields, taken
 from ppl_vae.data.matching import shown
 from ppl_vae.data.source import DataSource, choice
@@ -382,18 +382,20 @@ class Data:
         splits = {name: getattr(self, name).numbers() for name in ("train", "valid", "test")}
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, event_shape=()), scalars=False, **splits)
 
-    def resolve(self, accepts: Collection[Kind], free: Tensor | None = None) -> Data:
+    def resolve(self, accepts: Collection[Kind], *, free: Tensor | None = None, real: Tensor | None = None) -> Data:
         """Settle what the source leaves open, for a model that takes these kinds of values; identity if all is settled.
 
         Args:
             accepts: settles ``binarize="auto"``.
             free: settles ``scale="auto"`` of the elements ``(*event)`` whose units the model is free to choose: they are
                 standardized one by one, as the columns of a table whose kinds differ.
+            real: the elements that ``scale="standardize"`` is about, where the others are codes or counts.
         """
         data = self
         if self.source.binarize == "auto":
             data = binarized(self, "dynamic" if self._should_binarize(accepts) else "none")
-        return data if free is None else scaled_columns(data, free)
+        data = data if free is None else scaled_columns(data, free)
+        return data if real is None else natural_columns(data, ~real)
 
     def part(self, name: Literal["train", "valid", "test"], transform: Transform | None = None) -> Split:
         """One split by name; under ``transform``, such as the one an earlier fit saw its data through.

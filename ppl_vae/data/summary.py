@@ -11,7 +11,7 @@ from torch import Tensor
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK
 
-__all__ = ["WIDE", "Moments", "Summary", "moments_of", "summarized"]
+__all__ = ["WIDE", "Moments", "Summary", "all_whole", "moments_of", "summarized"]
 
 WIDE = (torch.float64, torch.int32, torch.int64)
 """Dtypes of which float32 does not hold every value."""
@@ -76,8 +76,8 @@ def summarized(parts: Sequence[Tensor | Stream], *, top: int, moments: bool) -> 
             low = torch.minimum(low, _filled(rows, torch.inf).amin(dim=0).double())
             high = torch.maximum(high, _filled(rows, -torch.inf).amax(dim=0).double())
             missing = missing or (rows.is_floating_point() and bool(rows.isnan().any()))
-            whole = whole and _whole(rows)
-            rounded_whole = rounded_whole and _whole(rows.float() if wide else rows)
+            whole = whole and all_whole(rows)
+            rounded_whole = rounded_whole and all_whole(rows.float() if wide else rows)
             two_valued = two_valued and bool(((rows == 0) | (rows == top)).all())
             if moments and index == 0:
                 total = total | moments_of(rows.double())
@@ -94,7 +94,8 @@ def moments_of(x: Tensor) -> Moments:
     return Moments(number, mean, ((x - mean) ** 2).nansum(dim=0))
 
 
-def _whole(x: Tensor) -> bool:
+def all_whole(x: Tensor) -> bool:
+    """Whether all that is there are whole numbers."""
     return not x.is_floating_point() or bool(((x == x.floor()) | x.isnan()).all())
 
 

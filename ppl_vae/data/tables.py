@@ -16,7 +16,7 @@ from ppl_vae.data.source import DataSource
 from ppl_vae.memory import require_memory
 from ppl_vae.types import Remark
 
-__all__ = ["Frame", "is_number", "read_frame", "read_parquet", "table"]
+__all__ = ["Frame", "is_numeric", "read_frame", "read_parquet", "table"]
 
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Names that a column of row numbers or row names has: none, or what pandas makes of that."""
@@ -94,7 +94,7 @@ def table(
     return Raw(x, y, columns=tuple(each for place, each in enumerate(names) if place != label))
 
 
-def is_number(cell: object, spelled: Collection[str]) -> bool:
+def is_numeric(cell: object, spelled: Collection[str]) -> bool:
     """Whether a cell holds a number, or stands for a missing one."""
     try:
         return is_absent(cell, spelled) or (not np.iscomplexobj(cell) and float(cell) is not None)  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def _numbers_rows(place: int, name: str, column: np.ndarray, spelled: Collection
         return False
     if name.startswith("__") or absent(column, spelled).all():
         return True
-    if place > 0 or not all(is_number(cell, ()) for cell in column.tolist()):
+    if place > 0 or not all(is_numeric(cell, ()) for cell in column.tolist()):
         return place == 0
     values = column.astype(np.float64)
     return bool((values == np.floor(values)).all() and (np.diff(values) > 0).all())
@@ -149,7 +149,7 @@ def _numeric(name: str, column_name: str, column: np.ndarray, spelled: Collectio
     if found.dtype.kind == "O" and absent(found, ()).all():
         return np.full(found.shape, np.nan)
     if found.dtype.kind not in "biuf":
-        example = next((cell for cell in column if not is_number(cell, spelled)), column[0])
+        example = next((cell for cell in column if not is_numeric(cell, spelled)), column[0])
         raise ValueError(
             f"{name}: expected numbers in column {column_name!r}, got {str(example)[:40]!r}: {_remedy(str(example))}"
         )
@@ -158,7 +158,7 @@ def _numeric(name: str, column_name: str, column: np.ndarray, spelled: Collectio
 
 def _remedy(cell: str) -> str:
     """What to do about a cell that is not a number."""
-    if is_number(cell, ()):
+    if is_numeric(cell, ()):
         return "convert the text of this column to numbers, or drop it"
     if re.fullmatch(r"[-+\d.,' ]*\d,\d[\d.,' ]*", cell):
         return "write numbers with a decimal point and without separators of thousands"
@@ -178,4 +178,4 @@ def _label_column(column: np.ndarray, spelled: Collection[str]) -> np.ndarray:
 
 
 def _is_whole(cell: str) -> bool:
-    return is_number(cell, ()) and float(cell).is_integer()
+    return is_numeric(cell, ()) and float(cell).is_integer()

@@ -90,7 +90,15 @@ class Fit:
         """One split, or ``all`` rows in their order, of the fit's own data or of others, under the fitted transform.
 
         The noise of the transform (binarization, dequantization) is drawn once, by the source's seed.
+
+        Raises:
+            ValueError: no declaration of data, or rows that the fit was not built for.
         """
+        if not isinstance(source, DataSource):
+            raise ValueError(
+                f"expected a declaration such as DataSource(source='new.csv'), got {type(source).__name__}: give one, or load "
+                "the rows with load_data and give its splits"
+            )
         names: tuple[Any, ...] = (split,)
         if split == "all":
             source, names = dataclasses.replace(source, valid=0.0, test=0.0), ("train", "test")

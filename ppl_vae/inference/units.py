@@ -15,8 +15,10 @@ from torch import Generator, Tensor
 from ppl_vae.data import Data, Split, Transform
 from ppl_vae.data.arrays import as_array
 from ppl_vae.data.fields import given as fields_given
-from ppl_vae.data.matching import classes_matched, columns_matched, is_number, numbered, shown, whole
+from ppl_vae.data.matching import classes_matched, columns_matched, is_whole_number, numbered, shown
+from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.summary import all_whole
 from ppl_vae.inference.method import Remark
 from ppl_vae.types import DataSpec
 
@@ -80,7 +82,7 @@ class Entrance:
         if not isinstance(data, (Tensor, tuple, Mapping)):
             raise ValueError(
                 f"expected a tensor in the units of the source, a split or data, got {type(data).__name__}: load it with "
-                "load_data, or give fit.rows(source, split)"
+                "load_data, or give fit.rows(DataSource(...), split)"
             )
         plain = Transform(self.spec.event_shape).to(self.transform.loc)
         if self.spec.fields:
@@ -108,7 +110,7 @@ class Entrance:
             places = [self._place(value) for value in values.ravel().tolist()]
         except (TypeError, ValueError) as error:
             known = ", ".join(names) or "none: the data had no labels"
-            numeric = [is_number(name) for name in names]
+            numeric = [is_whole_number(name) for name in names]
             told = "" if all(numeric) else " as text" if any(numeric) else ", or their numbers from 0"
             raise ValueError(f"expected classes of {known}{told}, got {error}") from None
         return torch.tensor(places, dtype=torch.int64, device=self.device).reshape(values.shape)
@@ -117,11 +119,11 @@ class Entrance:
         """The place of a class; a ``ValueError`` names a value that is none."""
         names = self.spec.classes
         value = value.item() if isinstance(value, (Tensor, np.generic)) else value
-        numeric = any(is_number(name) for name in names)
+        numeric = any(is_whole_number(name) for name in names)
         if isinstance(value, (str, bool)) and str(value) in names:
             return names.index(str(value))
         if isinstance(value, int) and not isinstance(value, bool):
-            if numeric and all(is_number(name) for name in names) and str(value) in names:
+            if numeric and all(is_whole_number(name) for name in names) and str(value) in names:
                 return names.index(str(value))
             if not numeric and 0 <= value < len(names):
                 return value
@@ -169,7 +171,8 @@ class Entrance:
         """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
         noisy = split.transform.dequantize and not known
         for raw in split.chunks():
-            if noisy and not whole(raw):
+            refuse_narrow(raw, split.transform)
+            if noisy and not all_whole(raw):
                 raise ValueError(
                     "expected whole numbers in the units of the source, which noise is added to, got fractions: round them "
                     "down, or give the split that they are of, which knows of its noise"
@@ -236,8 +239,10 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     ranges = {"binary": (0, 1), "unit_interval": (0, 1), "count": (0, math.inf), "categorical": (0, (spec.levels or 1) - 1)}
     low, high = ranges.get(spec.kind, (-math.inf, math.inf))
     whole_numbers = spec.kind in ("binary", "count", "categorical") and not transform.binarize
-    if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not whole(x)):
+    if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not all_whole(x)):
         like = "binarized data like those" if spec.kind == "binary" else "data like those"
+        if spec.kind == "binary" and bool(((x == 0) | (x == x.max())).all()):
+            like = f"zeros and ones (divided by {x.max():g}), as black and white images are held, like those"
         raise ValueError(
             f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
             f"give {like} it was fitted to, in the units of their source"

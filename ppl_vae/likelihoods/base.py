@@ -65,6 +65,10 @@ class Likelihood(Declaration, abc.ABC):
         """Which elements ``(*event)`` are to be standardized by themselves since others cannot be; else ``None``."""
         return None
 
+    def real_elements(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """Which elements ``(*event)`` are real numbers, where others are codes or counts; else ``None``."""
+        return None
+
     def spare(self, highest: Tensor) -> str:
         """What of it data with these highest values ``(*event)`` leave unused, and the remedy; empty if nothing."""
         return ""

@@ -95,10 +95,11 @@ class MixedTable(Likelihood):
 
     def free_units(self, event_shape: tuple[int, ...]) -> Tensor | None:
         """The columns of groups with a location and a learned scale."""
-        free = torch.zeros(math.prod(event_shape), dtype=torch.bool)
-        for group, columns in zip(self.groups, self._columns(len(free)), strict=True):
-            free[list(columns)] = group.likelihood.unit_free
-        return free.reshape(event_shape)
+        return self._where(event_shape, [group.likelihood.unit_free for group in self.groups])
+
+    def real_elements(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """The columns of groups that are densities of real numbers."""
+        return self._where(event_shape, ["real" in group.likelihood.accepts for group in self.groups])
 
     def spare(self, highest: Tensor) -> str:
         """Levels of categories that no row has: every column gets as many features as the largest group."""
@@ -129,6 +130,13 @@ class MixedTable(Likelihood):
     def story(self, features: str) -> str:
         """The density as text."""
         return " x ".join(f"{group.likelihood.story(features)}[{_text(group.columns)}]" for group in self.groups)
+
+    def _where(self, event_shape: tuple[int, ...], groups: list[bool]) -> Tensor:
+        """The columns of the groups of which this is true, ``(*event)``."""
+        found = torch.zeros(math.prod(event_shape), dtype=torch.bool)
+        for true, columns in zip(groups, self._columns(len(found)), strict=True):
+            found[list(columns)] = true
+        return found.reshape(event_shape)
 
     def _columns(self, size: int) -> list[tuple[int, ...]]:
         """The columns of each group in a table of so many."""

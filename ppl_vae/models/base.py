@@ -64,9 +64,14 @@ class Model(Declaration, abc.ABC):
         """Which elements ``(*event)`` of data may come in any units, because only some can be standardized; else ``None``."""
         return None
 
+    def real_elements(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """Which elements ``(*event)`` of data are real numbers, where others are codes or counts; else ``None``."""
+        return None
+
     def resolve(self, data: Data) -> Data:
         """The data as this model takes them, where their source leaves that open."""
-        return data.resolve(self.accepts, self.free_units(data.spec.event_shape))
+        shape = data.spec.event_shape
+        return data.resolve(self.accepts, free=self.free_units(shape), real=self.real_elements(shape))
 
     def without_latents(self, spec: DataSpec) -> Likelihood | None:
         """The likelihood that is left without the latent variable, the same for all data; ``None`` where there is no such."""

@@ -50,6 +50,10 @@ class Decoded(Model, abc.ABC):
         """Those that the likelihood leaves free."""
         return self.likelihood.free_units(event_shape)
 
+    def real_elements(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """Those that the likelihood takes for real numbers."""
+        return self.likelihood.real_elements(event_shape)
+
     def without_latents(self, spec: DataSpec) -> Likelihood | None:
         """The likelihood."""
         return self.likelihood
