@@ -118,7 +118,13 @@ def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]
 
 
 def check_agreement(
-    expected: Program, found: Program, state: Sequence[Tensor], inputs: Sequence[Tensor], *, reason: str = NOT_REPEATED
+    expected: Program,
+    found: Program,
+    state: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    *,
+    reason: str = NOT_REPEATED,
+    tolerance: float = 1e-3,
 ) -> None:
     """Do both to copies of ``state``, from the same random numbers.
 
@@ -128,6 +134,7 @@ def check_agreement(
         state: tensors that they may change in place.
         inputs: tensors that they only read.
         reason: what to say if they part.
+        tolerance: how far they may part by rounding, of the largest number that comes out.
 
     Raises:
         CaptureError: their outputs part by more than rounding.
@@ -140,7 +147,7 @@ def check_agreement(
         raise CaptureError(reason)
     scale = max(float(value.nan_to_num(0.0, 0.0, 0.0).abs().max()) for value in outputs[0] if value.numel())
     for ours, theirs in zip(*outputs, strict=True):
-        if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+        if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
             raise CaptureError(reason)
 
 
@@ -264,7 +271,10 @@ def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
                 held[node.target] = module.graph.placeholder(f"constant_{len(held)}")
         node.replace_all_uses_with(held[node.target])
         module.graph.erase_node(node)
-    constants = [getattr(module, name).detach() for name in held]
+    values = {name: getattr(module, name) for name in held}
+    if any(isinstance(value, torch.Generator) for value in values.values()):
+        raise CaptureError("it draws from a generator of its own, torch.Generator(), which a record would not start anew")
+    constants = [value.detach() for value in values.values()]
     for name in held:
         delattr(module, name)
     return constants

@@ -11,45 +11,18 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.nn import PyroModule
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ppl_vae.arguments import whole
+from ppl_vae.plates import Plates, check_pairing, find_plates
 from ppl_vae.reads import Call, Reads
-from ppl_vae.rows import Counting, Looked, data_plate, grown, last_rows, numbered
+from ppl_vae.rows import Counting, Looked, data_plate, last_rows, numbered
 from ppl_vae.shapes import traced
 from ppl_vae.store import Store
-from ppl_vae.terms import kind_of_sum, sampled, summed_out
-from ppl_vae.types import SCORES
+from ppl_vae.terms import kind_of_sum, points, sampled
+from ppl_vae.types import POINTS, SCORES
 
 __all__ = ["Pair", "Plates", "Programs", "data_plate", "local_params", "numbered", "seeded"]
-
-
-class Plates(NamedTuple):
-    """Where the data stand among a program's plates.
-
-    ``nesting`` is the number of plate dimensions, ``data_dim`` (negative) the one that indexes the data, and ``size`` the
-    number of data that the programs' log-probabilities are scaled to. ``enumerated`` tells whether the guide has a discrete
-    latent variable that Pyro is to sum over. ``shared`` names the latent variables that are not of a datum, but of all data,
-    ``summed`` the discrete ones that the model sums out, and ``subsampled`` the plates beside the data's of which a run sees a
-    part. ``score`` is what the terms of a datum sum to, one of :data:`ppl_vae.types.SCORES`, and ``name`` is what the plate
-    over the data is called.
-    """
-
-    nesting: int
-    data_dim: int
-    size: int
-    enumerated: bool
-    shared: tuple[str, ...] = ()
-    summed: tuple[str, ...] = ()
-    subsampled: tuple[str, ...] = ()
-    score: str = "elbo"
-    name: str = "data"
-
-    @property
-    def undivided(self) -> tuple[str, ...]:
-        """The variables that the model sums out over all data, whose log p(x) is no mean over them."""
-        return tuple(name for name in self.summed if name in self.shared)
 
 
 class Programs(NamedTuple):
@@ -133,6 +106,11 @@ class Pair(nn.Module):
         return said
 
     @property
+    def drawn(self) -> bool:
+        """Whether the guide draws any latent variable, so that many samples tell more than one."""
+        return any(plates.drawn for plates in self._plates.values())
+
+    @property
     def undivided(self) -> tuple[str, ...]:
         """The variables that the model sums out over all data, as far as it met batches."""
         return next((plates.undivided for plates in self._plates.values()), ())
@@ -154,17 +132,17 @@ class Pair(nn.Module):
         size = len(batch[0])
         key = size, len(batch)
         if key not in self._plates:
-            model, guide, score, local = self._first_run(batch)
-            _check_sites(model, guide)
+            model, guide, (score, drawn), local = self._first_run(batch)
+            check_pairing(model, guide)
             asking = (name for name in guide.stochastic_nodes if guide.nodes[name]["infer"].get("baseline"))
             self.baselines = tuple(dict.fromkeys((*self.baselines, *asking)))
             declared = self.size or getattr(self.model, "size", None)
-            self._plates[key] = _find_plates(model, guide, size, declared, self._name)._replace(score=score)
+            self._plates[key] = find_plates(model, guide, size, declared, self._names)._replace(score=score, drawn=drawn)
             self.local |= local
         return self._plates[key]
 
-    def _first_run(self, batch: tuple[Tensor, ...]) -> tuple[poutine.Trace, poutine.Trace, str, bool]:
-        """Traces of model and guide, what their terms sum to, and whether they asked for the rows of the training data."""
+    def _first_run(self, batch: tuple[Tensor, ...]) -> tuple[poutine.Trace, poutine.Trace, tuple[str, bool], bool]:
+        """Traces of model and guide, what is :meth:`_told` of them, and whether they asked for rows of the training data."""
         # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
         if self._plates:
             return self._run(batch, validated=False)
@@ -176,7 +154,9 @@ class Pair(nn.Module):
                 raise
             return self._run(batch, validated=False)
 
-    def _run(self, batch: tuple[Tensor, ...], *, validated: bool) -> tuple[poutine.Trace, poutine.Trace, str, bool]:
+    def _run(
+        self, batch: tuple[Tensor, ...], *, validated: bool
+    ) -> tuple[poutine.Trace, poutine.Trace, tuple[str, bool], bool]:
         numbers = last_rows(self.size, batch[0])
         quiet = local_params(), torch.no_grad(), pyro.validation_enabled(validated), seeded(0, batch[0].device)
         with contextlib.ExitStack() as stack:
@@ -185,8 +165,16 @@ class Pair(nn.Module):
             look = stack.enter_context(Looked(numbers))
             guide = traced(self.programs.guide, "guide", batch, size=self.size)
             model = traced(poutine.replay(self.programs.model, trace=guide), "model", batch, size=self.size)
-            score = self._declared_score or kind_of_sum(model, guide, partial(self._again, batch))
-        return model, guide, score, look.used
+            told = self._told(model, guide, batch)
+        return model, guide, told, look.used
+
+    def _told(self, model: poutine.Trace, guide: poutine.Trace, batch: tuple[Tensor, ...]) -> tuple[str, bool]:
+        """What the sum of the terms is, and whether the guide draws any latent variable."""
+        if self._declared_score:
+            return self._declared_score, self._declared_score not in POINTS
+        still = points(model, guide, partial(self._again, batch))
+        latent = {name for name, site in sampled(guide) if not site["is_observed"] and not site["infer"].get("is_auxiliary")}
+        return kind_of_sum(model, guide, still), bool(latent - set(still))
 
     def _again(self, batch: tuple[Tensor, ...]) -> poutine.Trace:
         """The guide at other random numbers."""
@@ -194,14 +182,14 @@ class Pair(nn.Module):
             return traced(self.programs.guide, "guide", batch, size=self.size)
 
     @property
-    def _name(self) -> str:
-        """What the plate over the data is called, as far as is known."""
-        return next((plates.name for plates in self._plates.values()), "data")
+    def _names(self) -> tuple[str, ...]:
+        """What the plates over the data are called, as far as is known."""
+        return next((plates.names for plates in reversed(self._plates.values())), ())
 
     def _counting(self, batch: tuple[Tensor, ...]) -> Counting:
         size = len(batch[0])
         plates = self._plates.get((size, len(batch)))
-        return Counting(self._name, size, *((plates.data_dim, plates.size) if plates else (0, size)))
+        return Counting(self._names, size, *((plates.data_dim, plates.size) if plates else (0, size)))
 
 
 def local_params() -> Any:
@@ -263,86 +251,3 @@ def _as_module(program: Callable) -> nn.Module:
         # Pyro creates it only for modules that are born with local parameters; ours are used both ways.
         program._pyro_context.param_state = {"params": {}, "constraints": {}}
     return program
-
-
-def _check_sites(model: poutine.Trace, guide: poutine.Trace) -> None:
-    latent, proposed = ({name for name, site in sampled(half) if not site["is_observed"]} for half in (model, guide))
-    latent -= set(summed_out(model, guide))
-    # Pyro's automatic guides draw in unconstrained coordinates under names of their own.
-    proposed -= {name for name in proposed if guide.nodes[name]["infer"].get("is_auxiliary")}
-    unmatched = sorted(latent ^ proposed)
-    if unmatched:
-        discrete = [name for name in unmatched if name in latent and model.nodes[name]["fn"].has_enumerate_support]
-        summed = f"; or let Pyro sum {discrete[0]} out, by infer={{'enumerate': 'parallel'}} in the model" if discrete else ""
-        raise ValueError(
-            f"the latent sites of model and guide differ: {', '.join(unmatched)} stands in only one of them; "
-            f"every pyro.sample of the model that is not observed needs one of the same name in the guide{summed}"
-        )
-
-
-def _find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int, declared: Any, name: str) -> Plates:
-    stacks = [site["cond_indep_stack"] for site in model.nodes.values() if site["type"] == "sample"]
-    nesting = max((-frame.dim for stack in stacks for frame in stack if frame.vectorized), default=0)
-    frame = _over_the_data(model, batch, name)
-    enumerated = any(guide.nodes[name]["infer"].get("enumerate") == "parallel" for name in guide.stochastic_nodes)
-    known = isinstance(declared, int) and declared > 0
-    size = (declared if known else batch) if grown(frame, batch) else frame.full_size
-    return Plates(
-        nesting=nesting,
-        data_dim=frame.dim,
-        size=size,
-        enumerated=enumerated,
-        shared=_shared(model, frame.dim) or _shared(guide, frame.dim),
-        summed=summed_out(model, guide),
-        subsampled=_subsampled(model, guide, frame.dim),
-        name=frame.name,
-    )
-
-
-def _over_the_data(model: poutine.Trace, batch: int, name: str) -> Any:
-    """The plate of the data, one of the size of the batch or of none."""
-    observed = {site: model.nodes[site]["cond_indep_stack"] for site in model.observation_nodes}
-    frames = {frame for stack in observed.values() for frame in stack if frame.vectorized}
-    fitting = [frame for frame in frames if frame.size == batch] or [frame for frame in frames if frame.size == -1]
-    found = [frame for frame in fitting if frame.name == name] or fitting
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(sorted(repr(frame.name) for frame in found))
-        raise ValueError(f"the plates {names} all have the batch's size {batch}: call the one over the data 'data'")
-    raise ValueError(_without_plate(observed, frames, batch))
-
-
-def _without_plate(observed: dict[str, Any], frames: Any, batch: int) -> str:
-    if not observed:
-        return "the model observes nothing: give its data to one of its sites, pyro.sample(..., obs=x)"
-    for frame in frames:
-        if frame.size < frame.full_size:
-            return (
-                f"the plate {frame.name!r} takes {frame.size} of {frame.full_size} data, but the batch, which is a subsample "
-                f"already, holds {batch}: write pv.data_plate(N, x) and leave subsample_size to the method's batch_size; an "
-                "automatic guide takes create_plates=lambda x: pv.data_plate(N, x)"
-            )
-    stands = ", ".join(f"{name!r} in {_told(stack)}" for name, stack in observed.items())
-    return (
-        f"no observed site stands in a pyro.plate over the {batch} data of the batch, but {stands}: write the observation "
-        "inside `with pv.data_plate(N, x):`, N the number of training data, so that the ELBO can be given per datum, or give "
-        "the method batch_size = N"
-    )
-
-
-def _told(stack: Any) -> str:
-    plates = [f"{frame.name!r} of {frame.size} (dim {frame.dim})" for frame in stack if frame.vectorized]
-    return f"the plates {', '.join(plates)}" if len(plates) > 1 else f"the plate {plates[0]}" if plates else "no plate"
-
-
-def _shared(program: poutine.Trace, data_dim: int) -> tuple[str, ...]:
-    """The latent sites that stand outside of the plate over the data."""
-    latent = {name: program.nodes[name] for name in program.stochastic_nodes if not site_is_subsample(program.nodes[name])}
-    return tuple(name for name, site in latent.items() if all(frame.dim != data_dim for frame in site["cond_indep_stack"]))
-
-
-def _subsampled(model: poutine.Trace, guide: poutine.Trace, data_dim: int) -> tuple[str, ...]:
-    """The plates beside that over the data of which a run sees a part."""
-    frames = {frame for trace in (model, guide) for _, site in sampled(trace) for frame in site["cond_indep_stack"]}
-    return tuple(sorted({frame.name for frame in frames if frame.dim != data_dim and (frame.full_size or 0) > frame.size}))

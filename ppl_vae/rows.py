@@ -52,7 +52,7 @@ class Counting(Messenger):
     """The plate over the data as the fit knows it.
 
     Args:
-        name: of the plate.
+        names: of the plate.
         batch: B.
         dim: of the plate; 0 if that is not known yet.
         size: N.
@@ -61,16 +61,16 @@ class Counting(Messenger):
     subsample do. A plate that would draw a subsample of B gets the rows of the batch instead.
     """
 
-    def __init__(self, name: str, batch: int, dim: int, size: int) -> None:
+    def __init__(self, names: tuple[str, ...], batch: int, dim: int, size: int) -> None:
         super().__init__()
-        self.name = name
+        self.names = names
         self.batch = batch
         self.dim = dim
         self.size = size
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
-            drawn = msg["name"] == self.name and msg["value"] is None and msg["fn"].subsample_size == self.batch
+            drawn = msg["name"] in self.names and msg["value"] is None and msg["fn"].subsample_size == self.batch
             if drawn and _ROWS.get() is not None and self.batch < msg["fn"].size:
                 msg["value"] = _ROWS.get()
         elif self.size != self.batch and any(self._grown(frame) for frame in msg["cond_indep_stack"]):
@@ -81,7 +81,7 @@ class Counting(Messenger):
             msg["scale"] = msg["scale"] * (self.size / self.batch)
 
     def _grown(self, frame: Any) -> bool:
-        return (frame.name, frame.dim) == (self.name, self.dim) and grown(frame, self.batch)
+        return frame.name in self.names and frame.dim == self.dim and grown(frame, self.batch)
 
 
 def grown(frame: Any, batch: int) -> bool:

@@ -19,24 +19,24 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-__all__ = ["auxiliary", "kind_of_sum", "sampled", "summed_out", "unnormalized", "weighed"]
+__all__ = ["auxiliary", "kind_of_sum", "points", "sampled", "summed_out", "unnormalized", "weighed"]
 
 Site = dict[str, Any]
 
 
-def kind_of_sum(model: Trace, guide: Trace, again: Callable[[], Trace]) -> str:
+def kind_of_sum(model: Trace, guide: Trace, still: list[str]) -> str:
     """What the sum of a pair's terms is, by the names of :data:`ppl_vae.types.SCORES`.
 
     Args:
         model: of one run.
         guide: of the same run.
-        again: runs the guide once more, with other random numbers.
+        still: the latent variables of which the guide has a point alone, see :func:`points`.
     """
     if unnormalized(model) or set(unnormalized(guide)) - set(auxiliary(guide)):
         return "unnormalized_objective"
     if weighed(model) or weighed(guide) or _masked_apart(model, guide):
         return "weighted_objective"
-    return "log_joint" if _points(model, guide, again) else "elbo"
+    return "log_joint" if still else "elbo"
 
 
 def sampled(trace: Trace) -> Iterator[tuple[str, Site]]:
@@ -90,8 +90,14 @@ def _alike(q: Any, p: Any) -> bool:
     return bool((q == p).all())
 
 
-def _points(model: Trace, guide: Trace, again: Callable[[], Trace]) -> list[str]:
-    """The continuous latent variables that the guide has no density of, and always the same value."""
+def points(model: Trace, guide: Trace, again: Callable[[], Trace]) -> list[str]:
+    """The continuous latent variables that the guide has no density of, and always the same value.
+
+    Args:
+        model: of one run.
+        guide: of the same run.
+        again: runs the guide once more, with other random numbers.
+    """
     found = {name: site for name, site in sampled(guide) if name in model.nodes and _is_point(site, model.nodes[name])}
     other = again().nodes if found else {}
     return [name for name, site in found.items() if name in other and torch.equal(site["value"], other[name]["value"])]

@@ -325,7 +325,7 @@ def test_a_program_that_differs_from_call_to_call_stays_eager() -> None:
             super().forward(x + float(generator.normal()))
 
     data = pv.load_data(np.random.default_rng(0).normal(size=(640, D)).astype(np.float32), valid=0.0, test=0.0)
-    with pytest.warns(Remark, match="steps are eager, not compiled: its record does not repeat it"):
+    with pytest.warns(Remark, match="steps are eager, not compiled: the program does something else at every call"):
         pv.fit(Jittery(), data, guide=Guide(), method=pv.SVI(epochs=30))
 
 

@@ -11,7 +11,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
+from pyro.infer.autoguide import AutoDelta
 from torch import Tensor, nn
 
 import ppl_vae as pv
@@ -365,3 +366,87 @@ def test_chains_anneal_densities_only() -> None:
         fitted = pv.fit(model, rows, guide=guide, method=FROZEN)
         with pytest.raises(ValueError, match=r"annealed importance sampling goes to p\(z \| x\).*x of the model"):
             fitted.evaluate(rows.train, ais=pv.AIS(temperatures=4, chains=2, simulated=0))
+
+
+# --- plates beside that over the data, in its dimension ---------------------------------------------------------------------
+
+
+def grouped(groups: int, *, dim: int) -> Programs:
+    """Normal(0, 1) locations of groups and data around the first of them; its plate may stand in the data's dimension."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("groups", groups, dim=dim):
+            m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), dim=-1):  # counted from the right, for many samples
+            first = m[..., :1] if dim == -1 else m[..., :1, :]
+            pyro.sample("x", dist.Normal(first, 1.0), obs=x[:, 0])
+
+    def guide(x: Tensor) -> None:
+        loc = pyro.param("loc", torch.linspace(-1.0, 1.0, groups))
+        with pyro.plate("groups", groups, dim=dim):
+            pyro.sample("m", dist.Normal(loc if dim == -1 else loc[:, None], 0.01))
+
+    return Programs(model, guide)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("dim", [-1, -2])
+def test_a_plate_in_the_dimension_of_the_data_is_another_plate(groups: int, dim: int) -> None:
+    programs, split = grouped(groups, dim=dim), everything(data())
+    fit = pv.fit(programs.model, split, guide=programs.guide, method=pv.SVI(epochs=1, batch_size=6, learning_rate=1e-12))
+    loc = torch.linspace(-1.0, 1.0, groups)
+    kl = torch.distributions.kl_divergence(dist.Normal(loc, 0.01), dist.Normal(0.0, 1.0)).sum().item() / ROWS
+    likelihood = dist.Normal(loc[0], 1.0).log_prob(data()[:, 0]).mean().item()
+    for samples, noise in ((1, 0.4), (400, 0.03)):  # log q of a single draw
+        numbers = fit.evaluate(split.train, samples=samples)
+        assert numbers["kl"] == pytest.approx(kl, abs=noise)
+        assert numbers["reconstruction"] == pytest.approx(likelihood, abs=noise / 2)
+        assert "iwae" not in numbers  # a group is no latent variable of a datum
+    assert fit.history[0]["kl"] == pytest.approx(kl, abs=0.4)
+    assert fit.pair.plates(data()).shared == ("m",)
+
+
+def mixture_of_shared_components() -> Programs:
+    """As Pyro's tutorial writes it: components and data stand in plates of one dimension."""
+
+    @config_enumerate
+    def model(x: Tensor) -> None:
+        weights = pyro.sample("weights", dist.Dirichlet(torch.ones(2)))
+        with pyro.plate("components", 2):
+            locs = pyro.sample("locs", dist.Normal(0.0, 10.0))
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(weights))
+            pyro.sample("x", dist.Normal(locs[k], 1.0), obs=x[:, 0])
+
+    return Programs(model, AutoDelta(poutine.block(model, expose=["weights", "locs"])))
+
+
+def test_components_in_a_plate_are_no_data() -> None:
+    programs, split = mixture_of_shared_components(), everything(data())
+    fit = pv.fit(programs.model, split, guide=programs.guide, method=FROZEN)
+    loss = TraceEnum_ELBO(max_plate_nesting=1)
+    expected = -seeded(lambda: loss.loss(*fit.pair.programs, data())) / ROWS
+    assert fit.pair.score == "log_joint"
+    assert fit.evaluate(split.train)["log_joint"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_samples_count_where_a_guide_has_points_of_some_variables_and_draws_others() -> None:
+    def model(x: Tensor) -> None:
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(m, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("m", dist.Delta(pyro.param("loc", torch.tensor(0.5))))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((x[:, 0] + 0.5) / 2, 0.3))
+
+    fit = pv.fit(model, everything(data()), guide=guide, method=FROZEN)
+    q = dist.Normal((data()[:, 0] + 0.5) / 2, 0.3)
+    noise = -0.5 * math.log(2 * math.pi) - 0.5 * ((data()[:, 0] - q.loc) ** 2 + 0.3**2)
+    kl = torch.distributions.kl_divergence(q, dist.Normal(0.5, 1.0))
+    expected = (noise - kl).mean() + dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.5)) / ROWS
+    numbers = fit.evaluate(everything(data()).train, samples=2000)
+    assert fit.pair.score == "log_joint"
+    assert numbers["log_joint"] == pytest.approx(expected.item(), abs=0.01)

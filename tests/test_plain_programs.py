@@ -451,6 +451,121 @@ def test_a_record_that_loses_a_gradient_is_not_used() -> None:
         ours(out_of_sight, True)
 
 
+def annealed(weight: Callable[[], float]) -> Programs:
+    """The KL counts by a weight that the program makes anew at every call."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            with poutine.scale(scale=weight()):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+    def guide(x: Tensor) -> None:
+        loc = pyro.param("loc", torch.tensor(0.0)) + x[:, 0]
+        with pyro.plate("data", len(x)), poutine.scale(scale=weight()):
+            pyro.sample("z", dist.Normal(loc, 0.7))
+
+    return Programs(model, guide, rows())
+
+
+def rising() -> Programs:
+    """A weight that rises by 1e-4 from call to call."""
+    calls = iter(range(100_000))
+    return annealed(lambda: min(1.0, 0.01 + 1e-4 * next(calls)))
+
+
+def test_a_weight_that_the_program_changes_is_not_recorded() -> None:
+    ends = []
+    for compile in (False, "auto"):
+        programs = rising()
+        method = pv.SVI(epochs=400, batch_size=N, learning_rate=RATE, compile=compile)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            fit = pv.fit(programs.model, everything(programs.x), guide=programs.guide, method=method)
+        ends.append(fit.history[-1]["weighted_objective"])
+    assert [str(warning.message)[:61] for warning in told] == ["steps are eager, not compiled: the program does something els"]
+    assert ends[1] == pytest.approx(ends[0], abs=0.01)
+
+
+def test_a_weight_in_a_tensor_is_recorded_and_seen_to_change() -> None:
+    weight = torch.tensor(0.01)
+    programs = annealed(lambda: weight)  # type: ignore[arg-type,return-value]
+
+    def progress(row: Any) -> None:
+        weight.fill_(min(1.0, row["epoch"] / 200))
+
+    fits = []
+    for compile in (False, "auto"):
+        weight.fill_(0.01)
+        method = pv.SVI(epochs=400, batch_size=N, learning_rate=RATE, compile=compile)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Remark)
+            data = everything(programs.x)
+            fits.append(pv.fit(programs.model, data, guide=programs.guide, method=method, progress=progress))
+    one, other = ([row["weighted_objective"] for row in fit.history] for fit in fits)
+    assert other == pytest.approx(one, abs=1e-5)
+
+
+def own_generator() -> Programs:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            mixing = torch.randn(2, D, generator=torch.Generator().manual_seed(5))
+            pyro.sample("x", dist.Normal(z @ mixing, 1.0).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        weight = pyro.param("weight", torch.zeros(D, 2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x @ weight, 0.7).to_event(1))
+
+    return Programs(model, guide, rows())
+
+
+def test_a_generator_of_the_programs_own_is_not_recorded() -> None:
+    with pytest.warns(Remark, match=r"^steps are eager, not compiled: it draws from a generator of its own"):
+        end, fit = ours(own_generator, "auto", epochs=300)
+    assert end == pytest.approx(ours(own_generator, False, epochs=300)[0], abs=1e-6)
+    numbers = [fit.evaluate(everything(rows()).train, samples=2)["elbo"] for _ in range(40)]
+    assert numbers == [numbers[0]] * 40
+
+
+def nothing_to_climb(x: Tensor) -> None:
+    loc = pyro.param("loc", torch.tensor(0.5)).detach()
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(loc, 1.0))
+
+
+@pytest.mark.parametrize("compile", [False, "auto", True])
+def test_an_objective_that_depends_on_no_parameter_is_refused(compile: Any) -> None:
+    model = annealed(lambda: 1.0).model
+    with pytest.raises(ValueError, match=r"^the objective depends on no parameter, so there is nothing to climb: use the "):
+        pv.fit(model, everything(rows()), guide=nothing_to_climb, method=pv.SVI(epochs=2, compile=compile))
+
+
+@pytest.mark.parametrize("made", [with_param, with_module, per_datum, param_in_a_pyro_module, scalar_rows])
+def test_a_warm_start_goes_on_from_an_earlier_fit_of_the_programs(made: Callable[[], Programs]) -> None:
+    _, first = ours(made, False, epochs=300)
+    still = pv.SVI(epochs=20, batch_size=N, learning_rate=1e-9, compile=False)
+    second = pv.fit(first.model, everything(made().x), guide=first.guide, method=still, warm_start=first)
+    end, start = ([row[first.pair.score] for row in fit.history] for fit in (first, second))
+    assert sum(start) / 20 == pytest.approx(sum(end[-20:]) / 20, abs=0.1)
+    for name, value in first.pair.state_dict().items():
+        assert torch.allclose(value, second.pair.state_dict()[name], atol=1e-6)
+
+
+def test_a_warm_start_of_other_data_is_refused_in_words() -> None:
+    def guide(x: Tensor) -> None:
+        loc = pyro.param("loc", lambda: torch.zeros(len(x)))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 0.7))
+
+    programs = Programs(annealed(lambda: 1.0).model, guide, rows())
+    _, first = ours(lambda: programs, False, epochs=1)
+    method = pv.SVI(epochs=1, batch_size=N)
+    with pytest.raises(ValueError, match=r"^a warm start needs an earlier fit of the same model to data of the same shape: "):
+        pv.fit(programs.model, everything(programs.x[:30]), guide=programs.guide, method=method, warm_start=first)
+
+
 def test_results_of_different_number_do_not_agree() -> None:
     with pytest.raises(CaptureError, match="its record does not repeat it"):
         check_agreement(lambda x: [x, x], lambda x: [x], [], [torch.ones(2)])
@@ -501,6 +616,54 @@ def test_a_plate_as_large_as_its_batch_counts_all_the_data(size: int) -> None:
         assert elbo_terms(fit.pair, (torch.zeros(count, 1),), samples=2000).kl.mean().item() == pytest.approx(kl, abs=1e-3)
         assert fit.pair.plates(torch.zeros(count, 1)).size == 60
     assert fit.evaluate(data.train)["kl"] == pytest.approx(kl, abs=0.02)
+
+
+def plates(latent: str, observed: str, proposed: str) -> Programs:
+    """A latent variable of each datum under plates of these names, which are all over the data."""
+
+    def model(x: Tensor) -> None:
+        loc = pyro.param("loc", torch.zeros(D))
+        over = {name: pyro.plate(name, len(x)) for name in dict.fromkeys((latent, observed))}
+        with over[latent]:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with over[observed]:
+            pyro.sample("x", dist.Normal(z[..., None] + loc, 1.0).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        slope = pyro.param("slope", torch.tensor(0.5))
+        with pyro.plate(proposed, len(x)):
+            pyro.sample("z", dist.Normal(slope * x[:, 0], 0.5))
+
+    return Programs(model, guide, rows())
+
+
+@pytest.mark.filterwarnings("ignore:Found plate statements in guide but not model")
+@pytest.mark.parametrize("size", [60, 20, 16])
+@pytest.mark.parametrize("names", [("data", "data", "batch"), ("latents", "data", "data"), ("a", "b", "c")])
+def test_plates_over_the_data_may_have_several_names(names: tuple[str, str, str], size: int) -> None:
+    method = pv.SVI(epochs=30, batch_size=size, learning_rate=RATE, compile=False)
+    one, other = (
+        pv.fit(programs.model, everything(programs.x), guide=programs.guide, method=method)
+        for programs in (plates("data", "data", "data"), plates(*names))
+    )
+    for name in ("elbo", "reconstruction", "kl"):
+        expected = [row[name] for row in one.history]
+        assert [row[name] for row in other.history] == pytest.approx(expected, abs=1e-5)
+    x = everything(rows()).train
+    assert other.evaluate(x, samples=5) == pytest.approx(one.evaluate(x, samples=5), abs=1e-5)
+
+
+def test_a_plate_that_has_the_size_of_a_batch_by_chance_is_refused_when_that_shows() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("groups", 20):
+            m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pv.data_plate(N, x):
+            pyro.sample("x", dist.Normal(m.mean(), 1.0), obs=x[:, 0])
+
+    method = pv.SVI(epochs=1, batch_size=20, compile=False)
+    fit = pv.fit(model, everything(rows()), guide=AutoNormal(model), method=method)
+    with pytest.raises(ValueError, match=r"^the plate 'groups' had the size of a batch and now has 20 of 60, so nobody"):
+        fit.evaluate(everything(rows()).train)
 
 
 def local(guide: bool, n: int) -> Callable:

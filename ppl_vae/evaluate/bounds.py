@@ -39,7 +39,6 @@ __all__ = [
     "reconstruction",
     "repeated",
     "sample_sites",
-    "site_in_plate",
     "site_kl",
     "traces",
 ]
@@ -152,7 +151,7 @@ def enumerated_elbo(pair: Pair, batch: tuple[Tensor, ...]) -> Tensor:
     plates = pair.plates(*batch)
     with local_params():
         trace = poutine.trace(repeated(pair.programs.guide, 1, plates)).get_trace(*batch)
-    ((name, site),) = [(name, trace.nodes[name]) for name in trace.stochastic_nodes if site_in_plate(trace.nodes[name], plates)]
+    ((name, site),) = [(name, trace.nodes[name]) for name in trace.stochastic_nodes if plates.of_data(trace.nodes[name])]
     support = site["fn"].enumerate_support(expand=False)[:, 0]  # without the dimension of the one sample
     values = support.expand(len(support), *site["value"].shape[1:])
     with At({name: lambda fn: values}):
@@ -243,18 +242,10 @@ def per_datum(site: dict[str, Any], key: str, plates: Plates) -> Tensor:
 
     Only the scale that the plate over the data makes is taken back: what other plates and ``poutine.scale`` make counts.
     """
-    values = site[key] / _scale_of_data(site, plates)
+    own = plates.of_data(site)
+    values = site[key] / (own.full_size / own.size if own else 1.0)
     values = values.reshape((1,) * (1 + plates.nesting - values.dim()) + values.shape)
-    others = [dim for dim in range(-plates.nesting, 0) if dim != plates.data_dim]
+    others = [dim for dim in range(-plates.nesting, 0) if not (own and dim == plates.data_dim)]
     values = values.sum(others, keepdim=True) if others else values
     values = values.reshape(len(values), -1)
-    return values if site_in_plate(site, plates) else values / plates.size
-
-
-def _scale_of_data(site: dict[str, Any], plates: Plates) -> float:
-    return next((frame.full_size / frame.size for frame in site["cond_indep_stack"] if frame.dim == plates.data_dim), 1.0)
-
-
-def site_in_plate(site: dict[str, Any], plates: Plates) -> bool:
-    """Whether a site stands in the plate over the data, so that each datum has its own."""
-    return any(frame.dim == plates.data_dim for frame in site["cond_indep_stack"])
+    return values if own else values / plates.size

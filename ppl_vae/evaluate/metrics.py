@@ -93,7 +93,7 @@ def evaluate(
     """
     split = _checked(split, samples, limit).arranged(pair.reads)
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
-    point = pair.score in POINTS
+    point = pair.score in POINTS and not pair.drawn
     if gaps and point:
         raise ValueError("a point in place of a posterior has no gaps: use a guide with a density")
     if gaps and pair.score != "elbo":

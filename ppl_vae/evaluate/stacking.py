@@ -24,7 +24,7 @@ __all__ = ["stacks", "why_not_stacked"]
 
 TOLERANCE = 1e-3  # between log-probabilities of one draw, in nats and relative
 
-_found: weakref.WeakKeyDictionary[Pair, dict[int, str | None]] = weakref.WeakKeyDictionary()
+_found: weakref.WeakKeyDictionary[Pair, dict[tuple[int, int], str | None]] = weakref.WeakKeyDictionary()
 
 
 def stacks(pair: Pair, batch: tuple[Tensor, ...]) -> bool:
@@ -45,17 +45,17 @@ def stacks(pair: Pair, batch: tuple[Tensor, ...]) -> bool:
 
 
 def why_not_stacked(pair: Pair, batch: tuple[Tensor, ...]) -> str | None:
-    """Why the programs do not take several samples at once, if so; found once for each size of a batch.
+    """Why the programs do not take several samples at once, if so; found once for each size and kind of batch.
 
     Parameters, buffers and the state of random number generators stay as they are.
     """
     known = _found.setdefault(pair, {})
-    size = len(batch[0])
-    if size not in known:
+    key = len(batch[0]), len(batch)  # a batch that lacks a field has other sites
+    if key not in known:
         # Nobody counts or records what is done here.
         with _disable_current_modes(), evaluating(pair), seeded(0, batch[0].device):
-            known[size] = _reason(pair, batch)
-    return known[size]
+            known[key] = _reason(pair, batch)
+    return known[key]
 
 
 def _reason(pair: Pair, batch: tuple[Tensor, ...]) -> str | None:

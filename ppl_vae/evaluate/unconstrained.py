@@ -16,7 +16,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
-from ppl_vae.evaluate.bounds import At, per_datum, repeated, site_in_plate
+from ppl_vae.evaluate.bounds import At, per_datum, repeated
 from ppl_vae.guides.coordinates import unmixed
 from ppl_vae.pair import Pair, Plates, local_params
 from ppl_vae.terms import unnormalized, weighed
@@ -166,7 +166,7 @@ def _bijection(fn: Any) -> Transform:
 
 
 def _check(name: str, site: dict[str, Any], plates: Plates) -> None:
-    if not site_in_plate(site, plates):
+    if not plates.of_data(site):
         raise ValueError(
             f"{name} is shared by all data, so log p(x) is not a mean over them: annealed importance sampling is for latent "
             "variables of each datum; fit a model whose parameters carry no priors"

@@ -34,7 +34,7 @@ from ppl_vae.inference.fitted import ROWS_AT_ONCE, Fit, describe, weights
 from ppl_vae.inference.machine import choose_device
 from ppl_vae.inference.method import Method, Remark, Row
 from ppl_vae.inference.progress import Progress, passing_steps_to, progress_bar
-from ppl_vae.inference.svi import SVI
+from ppl_vae.inference.svi import SVI, meet
 from ppl_vae.inference.track import Track, tracking
 from ppl_vae.inference.without_latents import remark_if_far_below, without_latents
 from ppl_vae.memory import allocating, free
@@ -164,6 +164,8 @@ def watched(
             facts = {"data": fingerprint(data.train), "device": data.train.device.type}
             keeper.describe(describe(fit, data), facts, fixed({name: getattr(fit, name) for name in PARTS}))
         if warm_start is not None:
+            if pair.plain:
+                meet(pair, data, method.batch_size if isinstance(method, SVI) else len(data.train))
             _take_over(pair, warm_start, guide, data.spec)
         if hasattr(pair.model, "prepare") and "model" not in pair.warm:
             pair.model.prepare(data.train, torch.Generator(data.train.device).manual_seed(method.seed))
@@ -323,13 +325,13 @@ def _take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) 
             raise ValueError(f"a warm start needs the {what} of the earlier fit in their order: expected {told}")
     try:
         pair.model.load_state_dict(start.pair.model.state_dict())
+        if guide == start.guide:
+            pair.guide.load_state_dict(start.pair.guide.state_dict())
+            pair.warm.add("guide")
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"a warm start needs an earlier fit of the same model to data of the same shape: {reason}") from None
     pair.warm.add("model")
-    if guide == start.guide:
-        pair.guide.load_state_dict(start.pair.guide.state_dict())
-        pair.warm.add("guide")
 
 
 def default_guide(model: Model | Callable, method: Method) -> Guide:

@@ -231,7 +231,8 @@ def examine(
 
 def _suspects(training: Training, loss: Tensor, guilty: Site | None, after: list[Tensor]) -> tuple[Stage, list[int]]:
     """What is not finite first, and the places of the parameters that may be the cause."""
-    gradients = torch.autograd.grad(loss, training.parameters, allow_unused=True)
+    learned = training.parameters
+    gradients = torch.autograd.grad(loss, learned, allow_unused=True) if loss.requires_grad else [None] * len(learned)
     behind = _behind(guilty.problem[1] if guilty and guilty.problem else loss, training)
     if guilty is not None or not bool(loss.isfinite()):
         return "objective", behind

@@ -27,7 +27,7 @@ from ppl_vae.pair import Pair
 from ppl_vae.priors.posteriors import PosteriorMixture
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 
-__all__ = ["SVI"]
+__all__ = ["SVI", "meet"]
 
 MOST_PASSES = 4_000_000  # of a flow's networks in a step: some ten seconds
 LOOKED_AT, ELEMENTS = 10_000, 2**23  # rows that networks are centred on, fewer where they are large
@@ -176,11 +176,7 @@ class SVI(Method):
 
 def _initialize(pair: Pair, data: Data, seed: int, batch_size: int) -> None:
     """Let both programs run once, and what knows a good start from the data take it, unless it holds an earlier fit's."""
-    # A user's program may make parameters and plates of the size of its batch.
-    size = min(batch_size if pair.plain else 2, len(data.train))
-    for part, _ in data.train.apart(pair.reads):
-        some = min(size, len(part))
-        pair.plates(*next(batches(pair, part[:some], some)))
+    meet(pair, data, batch_size)
     if pair.plain:
         _check_rows(pair, data)
     seen = _some(data.train, seed)
@@ -194,6 +190,15 @@ def _initialize(pair: Pair, data: Data, seed: int, batch_size: int) -> None:
             pair.model.prior.initialize(data.train)
     if "guide" not in pair.warm and hasattr(pair.guide, "initialize"):
         pair.guide.initialize(Rows(data.train), pair.model)
+
+
+def meet(pair: Pair, data: Data, batch_size: int) -> None:
+    """Let both programs run once for each kind of batch: plain ones then have all their parameters."""
+    # A user's program may make parameters and plates of the size of its batch.
+    size = min(batch_size if pair.plain else 2, len(data.train))
+    for part, _ in data.train.apart(pair.reads):
+        some = min(size, len(part))
+        pair.plates(*next(batches(pair, part[:some], some)))
 
 
 def _check_rows(pair: Pair, data: Data) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ppl_vae.evaluate.bounds import Traces, log_joint, log_q, per_datum, reconstruction, sample_sites, traces
 from ppl_vae.evaluate.stacking import why_not_stacked
-from ppl_vae.inference.objectives.pyro_elbo import in_data_plate
 from ppl_vae.pair import Pair
 from ppl_vae.simplex import of_logarithms, remembered
 from ppl_vae.terms import auxiliary
@@ -87,7 +86,7 @@ def draw(pair: Pair, batch: tuple[Tensor, ...], samples: int, cut: Callable[[Any
         )
     with _Cut(cut) as cuts:
         ran = traces(pair, batch, samples)
-    shared = [site["name"] for site in sample_sites(ran.guide) if not in_data_plate(site, ran.plates)]
+    shared = [site["name"] for site in sample_sites(ran.guide) if not ran.plates.of_data(site)]
     if shared:
         raise ValueError(
             f"{purpose} is defined for latent variables of a datum, but {', '.join(shared)} belongs to the whole data set: "

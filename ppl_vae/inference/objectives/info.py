@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.inference.objectives.base import Estimate, Objective
-from ppl_vae.inference.objectives.pyro_elbo import WeighedELBO, in_data_plate
+from ppl_vae.inference.objectives.pyro_elbo import WeighedELBO
 from ppl_vae.inference.objectives.pyro_parts import Traces
 from ppl_vae.pair import Pair, Plates
 
@@ -124,7 +124,7 @@ def squared_mmd(z: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor], bandwi
 
 def _latent_site(guide: Trace, plates: Plates) -> str:
     """The one latent variable of a datum."""
-    local = [name for name, site in guide.nodes.items() if site["type"] == "sample" and in_data_plate(site, plates)]
+    local = [name for name, site in guide.nodes.items() if site["type"] == "sample" and plates.of_data(site)]
     if len(local) != 1 or not guide.nodes[local[0]]["fn"].has_rsample or guide.nodes[local[0]]["infer"].get("is_auxiliary"):
         raise ValueError(
             f"InfoVAE compares draws of one reparameterized latent variable per datum with its prior, this guide has "

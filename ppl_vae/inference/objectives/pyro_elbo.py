@@ -14,7 +14,7 @@ from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.pyro_parts import AnalyticELBO, EnumeratedELBO, SampledELBO, Traces
 from ppl_vae.pair import Pair, Plates
 
-__all__ = ["PyroELBO", "WeighedELBO", "in_data_plate"]
+__all__ = ["PyroELBO", "WeighedELBO"]
 
 
 class PyroELBO(nn.Module):
@@ -78,7 +78,7 @@ class WeighedELBO(PyroELBO):
         with torch.no_grad():
             reconstruction = elbo.reconstruction(traces) / plates.size
             kl = {name: elbo.kl(traces, name) / plates.size for name in _latents(traces)}
-            local = [name for name in kl if in_data_plate(traces[0][1].nodes[name], plates)]
+            local = [name for name in kl if plates.of_data(traces[0][1].nodes[name])]
             weights, offset = self.weigh(torch.stack([kl[name] for name in local]) if local else reconstruction.new_zeros(0))
         for name, weight in zip(local, weights.unbind(), strict=True):
             for site in (trace.nodes[name] for pair in traces for trace in pair if name in trace.nodes):
@@ -97,11 +97,6 @@ def _check_priors(plates: Plates, traces: Traces) -> None:
                 f"the prior of {name} hangs on {', '.join(plates.summed)}, which the model sums out, so it has no KL of its "
                 "own to weigh: use objective=ELBO() or IWAE()"
             )
-
-
-def in_data_plate(site: dict[str, Any], plates: Plates) -> bool:
-    """Whether a site belongs to a datum, not to the whole data set."""
-    return any(frame.dim == plates.data_dim for frame in site["cond_indep_stack"])
 
 
 def _latents(traces: Traces) -> Iterator[str]:
