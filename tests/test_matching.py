@@ -192,6 +192,20 @@ def test_black_and_white_images_are_so_to_a_fit_of_gray_ones() -> None:
         unit.encode(gray / 255)
 
 
+def test_levels_given_to_a_fit_of_black_and_white_images_are_told_how_these_are_held() -> None:
+    levels = 255 * torch.randint(2, (60, 1, 3, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    fit = pv.fit(pv.VAE(latent_dim=2, decoder=TINY), pv.load_data(levels), method=pv.SVI(epochs=1))
+    with pytest.raises(ValueError, match=r"got 0 to 255: give zeros and ones \(divided by 255\), as black and white"):
+        fit.evaluate(levels)
+    assert fit.evaluate(levels / 255)["n"] == 60
+
+
+def test_rows_of_a_source_take_its_declaration() -> None:
+    fit = pv.fit(pv.VAE(latent_dim=2, decoder=TINY), "digits", method=pv.SVI(epochs=1))
+    with pytest.raises(ValueError, match=r"declaration such as DataSource\(source='new.csv'\), got str: give one, or load"):
+        fit.rows("digits", "test")
+
+
 def test_streams_and_frozen_splits_meet_it_alike(tmp_path: Path) -> None:
     fit = factors(pv.load_data(table(), scale="standardize"))
     new = table(80, seed=1).astype(np.float32)
