@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from functools import partial
@@ -546,3 +547,13 @@ def test_runs_where_the_data_are(factors, blobs, device):
         states.append(mixture_missing.em_step(start, y, cov)[0])
     assert all(t.device.type == device for state in states for t in state)
     assert em_moments.Moments._fields == ("rows", "mean", "covariance", "root")
+
+
+def test_a_run_goes_on_over_a_plateau() -> None:
+    """Logistic growth of the log-likelihood after a slow beginning: gains fall below the tolerance, then grow again."""
+    gains = [10.0 ** -(2 + 4 * math.sin(math.pi * k / 40)) for k in range(40)] + [1e-3 * 0.5**k for k in range(60)]
+    values = list(itertools.accumulate(gains))
+    result = run(lambda k: (k + 1, values[min(int(k), len(values) - 1)]), torch.tensor(0), tolerance=1e-5)
+    assert min(gains[:40]) < 1e-5
+    assert result.converged
+    assert result.history[-1].log_likelihood == pytest.approx(values[-1], abs=1e-4)

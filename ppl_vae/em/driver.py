@@ -18,6 +18,7 @@ __all__ = ["EMError", "EMResult", "Iteration", "Place", "Plain", "Scheme", "Squa
 
 S = TypeVar("S")
 AHEAD = 1e3  # tolerances that may still be gained in all when a run ends
+SETTLED = 5e-3  # a rate of gains that rises by less from step to step has come to where it stays
 
 Step = Callable[[S], tuple[S, Any]]
 
@@ -35,11 +36,12 @@ class Iteration(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a run stands: the steps taken, the log-likelihood that the next one is judged by, and what the last one gained."""
+    """Where a run stands: the steps taken, the log-likelihood that the next one is judged by, the last gain and its rate."""
 
     steps: int = 0
     judged: float = -math.inf
     gained: float = math.inf
+    rate: float = 0.0
 
 
 class EMResult(NamedTuple, Generic[S]):
@@ -137,7 +139,8 @@ def run(
     """Iterate ``step`` from ``state`` until the log-likelihood gains no more than the tolerance, and is not about to.
 
     Gains that fall by a rate r have ``r / (1 - r)`` times the last one ahead of them (Aitken's rule; Boehning et al. 1994, "The
-    distribution of the likelihood ratio for mixtures of densities"). Small gains that grow, on a plateau, end nothing.
+    distribution of the likelihood ratio for mixtures of densities"). Where the rate itself still rises, as on the way over a
+    plateau to gains that grow again, that says nothing yet, and the run goes on.
 
     Args:
         step: ``state -> (new_state, log_likelihood of the old state in nats per datum)``.
@@ -164,12 +167,12 @@ def run(
     """
     began = time.perf_counter()
     history = list(already)
-    judged, gained = place.judged, place.gained
+    judged, gained, rate = place.judged, place.gained, place.rate
     for current, value, steps, comparable in (acceleration or Plain())(_guarded(step), state, place.steps):
         if history and steps > max_iterations:
             break
         if comparable and on_place is not None:
-            on_place(current, Place(steps, judged, gained))
+            on_place(current, Place(steps, judged, gained, rate))
         _check(history, value, steps, slack)
         state = current
         history.append(Iteration(steps, value, time.perf_counter() - began))
@@ -177,7 +180,8 @@ def run(
             on_iteration(history[-1], state)
         if comparable:
             gain = value - judged
-            if gain <= tolerance and _is_last(gain, gained, tolerance):
+            before, rate = rate, gain / gained if gained > 0 else 0.0
+            if gain <= tolerance and _is_last(gain, rate, before, tolerance):
                 return EMResult(state, history, True, steps)
             judged, gained = value, gain
         if steps >= max_iterations:
@@ -190,10 +194,10 @@ def best_of(results: Iterable[EMResult[S]]) -> EMResult[S]:
     return max(results, key=lambda result: result.history[-1].log_likelihood)
 
 
-def _is_last(gain: float, before: float, tolerance: float) -> bool:
-    """Whether gains that went on as the last two did would add nothing of note."""
-    rate = gain / before if before > 0 else 0.0
-    return gain <= 1e-3 * tolerance or (rate < 1 and gain * rate / (1 - rate) <= AHEAD * tolerance)
+def _is_last(gain: float, rate: float, before: float, tolerance: float) -> bool:
+    """Whether gains that went on to fall by the rate would add nothing of note, and the rate has settled since ``before``."""
+    settled = rate < 1 and rate - before <= SETTLED
+    return gain <= 1e-3 * tolerance or (settled and gain * rate / (1 - rate) <= AHEAD * tolerance)
 
 
 def _check(history: list[Iteration], value: float, steps: int, slack: float) -> None:

@@ -189,6 +189,7 @@ class _Starts:
             "steps": place.steps,
             "judged": place.judged,
             "gained": place.gained,
+            "rate": place.rate,
             "max_iterations": self.method.max_iterations,
             "seconds": self.clock.seconds,
         }
@@ -196,8 +197,8 @@ class _Starts:
 
 
 def _place(metadata: Mapping[str, Any]) -> em.Place:
-    gained = float(metadata.get("gained", math.inf))  # which snapshots of before do not tell
-    return em.Place(int(metadata["steps"]), float(metadata["judged"]), gained)
+    gained, rate = float(metadata.get("gained", math.inf)), float(metadata.get("rate", 0.0))  # snapshots of before tell none
+    return em.Place(int(metadata["steps"]), float(metadata["judged"]), gained, rate)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
