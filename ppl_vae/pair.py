@@ -189,7 +189,8 @@ class Pair(nn.Module):
     def _counting(self, batch: tuple[Tensor, ...]) -> Counting:
         size = len(batch[0])
         plates = self._plates.get((size, len(batch)))
-        return Counting(self._names, size, *((plates.data_dim, plates.size) if plates else (0, size)))
+        dim, counted = (plates.data_dim, plates.size) if plates else (0, size)
+        return Counting(self._names, size, dim, counted, total=self.size)
 
 
 def local_params() -> Any:

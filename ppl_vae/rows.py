@@ -52,25 +52,28 @@ class Counting(Messenger):
     """The plate over the data as the fit knows it.
 
     Args:
-        names: of the plate.
+        names: of the plate; none if that is not known yet.
         batch: B.
         dim: of the plate; 0 if that is not known yet.
-        size: N.
+        size: N, as the plate counts it; B if that is not known yet.
+        total: N, as the fit knows it.
 
     Sites of a plate that is as large as its batch of B count N / B times, as those of a plate of N with the batch as its
     subsample do. A plate that would draw a subsample of B gets the rows of the batch instead.
     """
 
-    def __init__(self, names: tuple[str, ...], batch: int, dim: int, size: int) -> None:
+    def __init__(self, names: tuple[str, ...], batch: int, dim: int, size: int, *, total: int | None) -> None:
         super().__init__()
         self.names = names
         self.batch = batch
         self.dim = dim
         self.size = size
+        self.total = total
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
-            drawn = msg["name"] in self.names and msg["value"] is None and msg["fn"].subsample_size == self.batch
+            known = msg["name"] in self.names or (not self.names and msg["fn"].size == self.total)
+            drawn = known and msg["value"] is None and msg["fn"].subsample_size == self.batch
             if drawn and _ROWS.get() is not None and self.batch < msg["fn"].size:
                 msg["value"] = _ROWS.get()
         elif self.size != self.batch and any(self._grown(frame) for frame in msg["cond_indep_stack"]):

@@ -56,8 +56,8 @@ def run(path, *arguments):
     runpy.run_path(path, run_name="__main__")
 
 def understand(*words):
-    cli.options._resumed = lambda arguments: []  # there is no such run here
-    options = cli._parser().parse_args(cli.expand(list(words)))
+    cli.options._resumed = lambda arguments: None  # there is no such run here
+    options = cli._parser().parse_args(cli.expand(list(words))[0])
     assert options.verb == words[0]
 
 job = json.load(sys.stdin)
