@@ -716,6 +716,20 @@ def test_parameters_of_a_datum_are_trained_by_that_datum(name: str, size: int, c
         assert fit.evaluate(data.train, samples=20)["elbo"] == pytest.approx(exact, abs=0.05)
 
 
+@pytest.mark.parametrize("how", [lambda x: {"subsample": torch.arange(len(x))}, lambda x: {"subsample_size": len(x)}])
+def test_an_automatic_guide_trains_its_rows_whatever_the_plate_is_called(how: Callable[[torch.Tensor], dict[str, Any]]) -> None:
+    def model(x: torch.Tensor) -> None:
+        with pyro.plate("cells", 40, **how(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+
+    x = torch.linspace(-3, 3, 40)[torch.randperm(40, generator=torch.Generator().manual_seed(0)), None]
+    data = everything(x)
+    fit = pv.fit(model, data, guide=AutoNormal(model), method=pv.SVI(epochs=120, batch_size=10, learning_rate=0.1))
+    location = next(value for name, value in fit.pair.guide.named_parameters() if "loc" in name)
+    torch.testing.assert_close(location.detach(), data.train.raw[:, 0] / 2, atol=0.35, rtol=0)
+
+
 def test_a_smaller_last_batch_has_its_rows_too() -> None:
     x = torch.linspace(-3, 3, 40)[:, None]
     for guide in (local(True, 40), AutoNormal(local(False, 40), create_plates=lambda x: pv.data_plate(40, x))):
