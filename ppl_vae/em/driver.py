@@ -140,7 +140,8 @@ def run(
 
     Gains that fall by a rate r have ``r / (1 - r)`` times the last one ahead of them (Aitken's rule; Boehning et al. 1994, "The
     distribution of the likelihood ratio for mixtures of densities"). Where the rate itself still rises, as on the way over a
-    plateau to gains that grow again, that says nothing yet, and the run goes on.
+    plateau to gains that grow again, that says nothing yet, and the run goes on. Cycles of an accelerated scheme, which leaps over
+    plateaus, have no such rate: of them the last gain decides.
 
     Args:
         step: ``state -> (new_state, log_likelihood of the old state in nats per datum)``.
@@ -148,7 +149,7 @@ def run(
         max_iterations: steps at most. One more evaluation may follow, to know the log-likelihood of the last state.
         tolerance: converged when ``l_new - l_old <= tolerance``, in nats per datum, so that the units of the data, which move
             both, do not matter, and no more than a thousand times as much is ahead; an accelerated scheme is judged cycle by
-            cycle.
+            cycle, by its gain alone.
         acceleration: ``None`` or a :class:`Squarem`.
         on_iteration: called with every line of the history as it is made, and its state.
         slack: the relative fall that passes as rounding.
@@ -181,7 +182,7 @@ def run(
         if comparable:
             gain = value - judged
             before, rate = rate, gain / gained if gained > 0 else 0.0
-            if gain <= tolerance and _is_last(gain, rate, before, tolerance):
+            if gain <= tolerance and (acceleration is not None or _is_last(gain, rate, before, tolerance)):
                 return EMResult(state, history, True, steps)
             judged, gained = value, gain
         if steps >= max_iterations:
