@@ -140,8 +140,8 @@ def run(
 
     Gains that fall by a rate r have ``r / (1 - r)`` times the last one ahead of them (Aitken's rule; Boehning et al. 1994, "The
     distribution of the likelihood ratio for mixtures of densities"). Where the rate itself still rises, as on the way over a
-    plateau to gains that grow again, that says nothing yet, and the run goes on. Cycles of an accelerated scheme, which leaps over
-    plateaus, have no such rate: of them the last gain decides.
+    plateau to gains that grow again, that says nothing yet, and the run goes on. Cycles of an accelerated scheme, which leaps
+    over plateaus, have no such rate: of them the last gain decides.
 
     Args:
         step: ``state -> (new_state, log_likelihood of the old state in nats per datum)``.

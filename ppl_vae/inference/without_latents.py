@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, Split
-from ppl_vae.em.floors import units
+from ppl_vae.em.floors import common, variance_floor
 from ppl_vae.evaluate import log_jacobian
 from ppl_vae.inference.method import Method, Remark, Row
 from ppl_vae.likelihoods import Likelihood
@@ -44,9 +44,11 @@ def without_latents(model: Any, pair: Pair, data: Data) -> float | None:
     if likelihood is None:
         return None
     x = _rows(data.train, likelihood.features)
-    x, constant = _in_own_units(x, common=model.isotropic) if model.relative_floor else (x, 0.0)
-    with seeded(0, data.train.device), torch.enable_grad():
-        found = likeliest(likelihood, x) + constant
+    if model.relative_floor is not None:
+        found = _likeliest_normals(x, floor=model.relative_floor, isotropic=model.isotropic)
+    else:
+        with seeded(0, data.train.device), torch.enable_grad():
+            found = likeliest(likelihood, x)
     return found + log_jacobian(pair, data.train) if math.isfinite(found) else None
 
 
@@ -125,13 +127,17 @@ def _other_cause(history: list[Row], lacking: float) -> str:
     return "Lower the learning_rate, set clip_norm, or look at the data for entries that are no values"
 
 
-def _in_own_units(x: Tensor, *, common: bool) -> tuple[Tensor, float]:
-    """Rows in the units that relative floors are shares of, the least for all if ``common``; the log-determinant per datum."""
-    x = x.double()
-    mean = x.nanmean(0)
-    unit = units(mean.flatten(), (x - mean).square().nanmean(0).flatten()).reshape(mean.shape)
-    unit = unit.min().expand_as(unit) if common else unit
-    return x / unit, -float((unit.log() * ~x.isnan()).sum() / len(x))
+def _likeliest_normals(x: Tensor, *, floor: float, isotropic: bool) -> float:
+    """The same in closed form of normal columns ``(N, *event)``, whose floor is a share of their standard deviations."""
+    x = x.double().flatten(1)
+    mean, share = x.nanmean(0), (~x.isnan()).double().mean(0)
+    variance = (x - mean).square().nanmean(0)
+    least = variance_floor(mean, variance, floor)
+    if isotropic:
+        pooled = torch.maximum((share * variance).sum() / share.sum(), common(least)).expand_as(variance)
+    else:
+        pooled = torch.maximum(variance, least)
+    return -0.5 * float((share * ((2 * math.pi * pooled).log() + variance / pooled)).sum())
 
 
 def _odd_columns(x: Tensor) -> str:

@@ -28,11 +28,14 @@ class Model(Declaration, abc.ABC):
         posterior_family: what is known of p(z | x): ``unknown``, ``linear`` (normal with a mean linear in x) or ``discrete``;
             or, of models without p(z), that codes are the ``point`` of an encoder or a ``projection`` that the model knows.
             Methods choose their default guide by it.
-        relative_floor: whether ``floor`` is a share of the columns' standard deviation.
     """
 
     posterior_family: ClassVar[PosteriorFamily] = "unknown"
-    relative_floor: ClassVar[bool] = False
+
+    @property
+    def relative_floor(self) -> float | None:
+        """The least noise as a share of the columns' standard deviation, of normal models that have such."""
+        return None
 
     @property
     def isotropic(self) -> bool:

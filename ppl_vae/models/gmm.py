@@ -63,7 +63,6 @@ class GMM(Model):
     """
 
     posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "discrete"
-    relative_floor: ClassVar[bool] = True
 
     components: int = 10
     covariance: Literal["full", "tied", "diagonal", "spherical"] = "full"
@@ -104,6 +103,11 @@ class GMM(Model):
     def isotropic(self) -> bool:
         """Whether a component has one scale for all elements."""
         return self.covariance == "spherical"
+
+    @property
+    def relative_floor(self) -> float:
+        """The floor."""
+        return self.floor
 
     def without_latents(self, spec: DataSpec) -> Likelihood:
         """Independent normal columns."""

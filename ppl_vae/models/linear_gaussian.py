@@ -41,7 +41,6 @@ class _LinearGaussian(Model, abc.ABC):
     """What factor analysis and PPCA share."""
 
     posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "linear"
-    relative_floor: ClassVar[bool] = True
 
     latent_dim: int = 8
     prior: Prior = StandardNormal()
@@ -74,6 +73,11 @@ class _LinearGaussian(Model, abc.ABC):
         limit = math.prod(spec.event_shape) - self.isotropic
         if self.latent_dim > limit:
             raise ValueError(f"expected at most {limit} factors for data of shape {spec.event_shape}, got {self.latent_dim}")
+
+    @property
+    def relative_floor(self) -> float:
+        """The floor."""
+        return self.floor
 
     def without_latents(self, spec: DataSpec) -> Likelihood:
         """Independent normal columns."""
