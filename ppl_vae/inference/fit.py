@@ -15,7 +15,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from ppl_vae.data import Data, DataSource, load_data
+from ppl_vae.data import Data, DataSource, Split, load_data
 from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.evaluate import evaluating
 from ppl_vae.guides import (
@@ -224,16 +224,19 @@ def _check_data(model: Model | Callable, pair: Pair, data: Data) -> None:
         if isinstance(model, Model) and not split.transform.binarize:  # whose draws are zeros and ones
             for raw in split.chunks():
                 model.check_values(split.transform(raw, torch.Generator(split.device).manual_seed(0)))
-    if isinstance(model, Model) and not data.train.transform.noisy:
-        highest = torch.stack([data.train.transform(raw).nan_to_num(nan=-math.inf).amax(0) for raw in data.train.chunks()])
-        if spare := model.spare(highest.amax(0)):
-            warnings.warn(spare, Remark, stacklevel=4)
+    if isinstance(model, Model) and not data.train.transform.noisy and (spare := model.spare(lambda: _highest(data.train))):
+        warnings.warn(spare, Remark, stacklevel=4)
     if labelled and (alone := _untaught(data)):
         warnings.warn(
             f"the model learns nothing of classes without a row of training data, and scores them all the same: {alone}",
             Remark,
             stacklevel=4,
         )
+
+
+def _highest(split: Split) -> Tensor:
+    """The highest value of each element ``(*event)``, as the model sees it."""
+    return torch.stack([split.transform(raw).nan_to_num(nan=-math.inf).amax(0) for raw in split.chunks()]).amax(0)
 
 
 def _untaught(data: Data) -> str:

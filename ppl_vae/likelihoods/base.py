@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -69,8 +70,8 @@ class Likelihood(Declaration, abc.ABC):
         """Which elements ``(*event)`` are real numbers, where others are codes or counts; else ``None``."""
         return None
 
-    def spare(self, highest: Tensor) -> str:
-        """What of it data with these highest values ``(*event)`` leave unused, and the remedy; empty if nothing."""
+    def spare(self, highest: Callable[[], Tensor]) -> str:
+        """What of it data leave unused whose ``highest`` values ``(*event)`` can be asked for, and the remedy; or nothing."""
         return ""
 
     @abc.abstractmethod

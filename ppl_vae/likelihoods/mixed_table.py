@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -101,11 +102,11 @@ class MixedTable(Likelihood):
         """The columns of groups that are densities of real numbers."""
         return self._where(event_shape, ["real" in group.likelihood.accepts for group in self.groups])
 
-    def spare(self, highest: Tensor) -> str:
+    def spare(self, highest: Callable[[], Tensor]) -> str:
         """Levels of categories that no row has: every column gets as many features as the largest group."""
-        found = []
-        for group, columns in zip(self.groups, self._columns(highest.numel()), strict=True):
-            levels = int(highest.flatten()[list(columns)].nan_to_num(0.0).max()) + 1
+        found, values = [], highest().flatten().nan_to_num(0.0)
+        for group, columns in zip(self.groups, self._columns(len(values)), strict=True):
+            levels = int(values[list(columns)].max()) + 1
             inner = group.likelihood.likelihood if isinstance(group.likelihood, Masked) else group.likelihood
             if isinstance(inner, Levels) and inner.levels > 2 * max(levels, 2):
                 found.append(

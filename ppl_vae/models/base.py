@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -59,8 +59,8 @@ class Model(Declaration, abc.ABC):
     def check_values(self, x: Tensor) -> None:
         """Raise ``ValueError`` if data x ``(n, *event)``, as the model sees them, leave its support; called before a fit."""
 
-    def spare(self, highest: Tensor) -> str:
-        """What of it data with these highest values ``(*event)`` leave unused, and the remedy; empty if nothing."""
+    def spare(self, highest: Callable[[], Tensor]) -> str:
+        """What of it data leave unused whose ``highest`` values ``(*event)`` can be asked for, and the remedy; or nothing."""
         return ""
 
     def free_units(self, event_shape: tuple[int, ...]) -> Tensor | None:

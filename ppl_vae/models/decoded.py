@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -42,7 +43,7 @@ class Decoded(Model, abc.ABC):
         """Raise ``ValueError`` if data x ``(n, *event)`` do not lie in the likelihood's support."""
         self.likelihood.check_values(x)
 
-    def spare(self, highest: Tensor) -> str:
+    def spare(self, highest: Callable[[], Tensor]) -> str:
         """What of the likelihood is unused."""
         return self.likelihood.spare(highest)
 
