@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ppl_vae.data.precision import constants
 from ppl_vae.data.summary import summarized
 from ppl_vae.data.transform import Transform
 
@@ -24,11 +25,10 @@ def scaled_columns(data: Data, free: Tensor) -> Data:
     """
     if data.source.scale != "auto" or data.spec.kind == "binary" or not _plain(data.train.transform) or not bool(free.any()):
         return data
-    moments = summarized([data.train.raw], top=1, moments=True).moments
-    scale = moments.variance.sqrt()
+    found = summarized([data.train.raw], top=1, moments=True)
     # A constant's spread is rounding error, which must not be blown up to 1.
-    constant = scale <= torch.finfo(torch.float32).eps * moments.mean.abs()
-    loc, scale = torch.where(free, moments.mean, 0.0), torch.where(free & ~constant, scale, 1.0)
+    varying = free & ~constants(found, torch.float32)
+    loc, scale = torch.where(free, found.moments.mean, 0.0), torch.where(varying, found.moments.variance.sqrt(), 1.0)
     before = data.train.transform
     spec = dataclasses.replace(data.spec, kind="real", levels=None)
     return _under(dataclasses.replace(data, spec=spec), Transform(before.event_shape, loc, scale).to(before.loc))

@@ -132,9 +132,7 @@ class Transform(nn.Module):
 
     def chosen(self, columns: list[int]) -> Transform:
         """The transform of these columns ``(len(columns),)`` of data ``(D,)``."""
-        loc, scale = (value[columns] if value.ndim else value for value in self.constants)
-        noise = {"dequantize": self.dequantize, "binarize": self.binarize}
-        return type(self)((len(columns),), loc, scale, **noise, exact=self.exact is not None).to(self.loc)
+        return self._moved((len(columns),), lambda value: value[columns] if value.ndim else value)
 
     def applied(self) -> Transform:
         """What is left to do to data that went through this transform: nothing, but their log_jacobian is its own."""
@@ -144,9 +142,7 @@ class Transform(nn.Module):
 
     def of_numbers(self) -> Transform:
         """The same of data whose events of shape ``(1,)`` are numbers."""
-        loc, scale = (value.reshape(()) for value in self.constants)
-        noise = {"dequantize": self.dequantize, "binarize": self.binarize}
-        return type(self)((), loc, scale, **noise, exact=self.exact is not None).to(self.loc)
+        return self._moved((), lambda value: value.reshape(()))
 
     def extra_repr(self) -> str:
         """The flags, for ``repr``."""
@@ -155,6 +151,12 @@ class Transform(nn.Module):
     def _like(self, cls: type[Transform], *, dequantize: bool = False) -> Transform:
         loc, scale = self.constants
         return cls(self.event_shape, loc, scale, dequantize=dequantize, exact=self.exact is not None).to(self.loc)
+
+    def _moved(self, event_shape: tuple[int, ...], move: Callable[[Tensor], Tensor]) -> Transform:
+        """The same of data of another shape, shift and scale arranged by ``move``."""
+        loc, scale = map(move, self.constants)
+        noise = {"dequantize": self.dequantize, "binarize": self.binarize}
+        return type(self)(event_shape, loc, scale, **noise, exact=self.exact is not None).to(self.loc)
 
     def _typed(self, raw: Tensor) -> Tensor:
         return raw if raw.dtype == torch.float64 else raw.to(self.constants[0].dtype)

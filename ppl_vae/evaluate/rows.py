@@ -57,7 +57,7 @@ def log_jacobians(pair: Pair, split: Split) -> float | Tensor:
         One number where it is that of all data, as of complete ones; else ``(N,)`` in float64.
     """
     transform = split.transform
-    return 0.0 if transform.binarize else observed_sum(pair, split, -transform.scale.double().log())
+    return 0.0 if transform.binarize else observed_sum(pair, split, -transform.constants[1].double().log())
 
 
 def observed_sum(pair: Pair, split: Split, values: Tensor) -> float | Tensor:
