@@ -25,7 +25,7 @@ def ours(arrays: Arrays, iterations: int) -> tuple[list[float], float]:
     """Times at which the M-steps ended, and the log-likelihood of the state before the last one."""
     import torch
 
-    from ppl_vae.em import covariances, mixture
+    from ppl_vae.exact import covariances, mixture
 
     x, weights, locs, spread = (torch.from_numpy(arrays[name]) for name in ("x", "weights", "locs", "covariances"))
     state = mixture.Parameters(weights, locs, spread)
@@ -70,7 +70,7 @@ def main() -> None:
     side, path, iterations = sys.argv[1], sys.argv[2], int(sys.argv[3])
     function = {"ours": ours, "scikit-learn": scikit_learn}[side]
     if side == "ours":
-        import ppl_vae.em  # noqa: F401
+        import ppl_vae.exact  # noqa: F401
     else:
         import sklearn.mixture  # noqa: F401
     with np.load(path) as file:

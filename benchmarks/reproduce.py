@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 import ppl_vae as pv
-from ppl_vae.inference.experiment import PARTS
+from ppl_vae.fitting.experiment import PARTS
 from ppl_vae.runs import save_run
 
 FOLDER = Path(__file__).parent / "reproductions"

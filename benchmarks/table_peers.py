@@ -19,9 +19,9 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.mixture import GaussianMixture
 
 import ppl_vae as pv
-from ppl_vae.em import floors, linear_gaussian, mixture, moments, profile, run
-from ppl_vae.em.covariances import covariance
-from ppl_vae.em.driver import Squarem
+from ppl_vae.exact import floors, linear_gaussian, mixture, moments, profile, run
+from ppl_vae.exact.covariances import covariance
+from ppl_vae.exact.driver import Squarem
 
 __all__ = ["COVARIANCES", "Compared", "factor_analysis", "gmm", "ppca"]
 

@@ -6,6 +6,7 @@ from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.declaration import Declaration
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.evaluate import AIS, Gaps, evaluate
+from ppl_vae.fitting import Comparison, Fit, MLflow, TensorBoard, build, compare, fit
 from ppl_vae.guides import (
     AmortizedCategorical,
     AmortizedDelta,
@@ -28,23 +29,16 @@ from ppl_vae.inference import (
     SVI,
     BetaELBO,
     ClosedForm,
-    Comparison,
     CyclicalWarmUp,
-    Fit,
     InfoVAE,
     LinearWarmUp,
     Method,
-    MLflow,
     NonFiniteError,
     NoWarmUp,
     Objective,
     PyroLoss,
     Renyi,
-    TensorBoard,
     WarmUp,
-    build,
-    compare,
-    fit,
 )
 from ppl_vae.likelihoods import (
     Bernoulli,
@@ -83,7 +77,6 @@ from ppl_vae.models import (
     Quadrants,
 )
 from ppl_vae.nn import MLP, Conv, Linear, Network
-from ppl_vae.pair import Pair, data_plate
 from ppl_vae.priors import (
     AutoregressiveFlow,
     ConditionalNormal,
@@ -111,6 +104,7 @@ from ppl_vae.priors import (
     Uniform,
     VampPrior,
 )
+from ppl_vae.program.pair import Pair, data_plate
 from ppl_vae.report import report
 from ppl_vae.runs import RunComparison, compare_runs, load_run, resume_run, save_run, save_run_comparison
 from ppl_vae.storage import Checkpointer, Interrupted

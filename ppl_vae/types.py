@@ -16,7 +16,7 @@ P     likelihood parameters per data element (decoder features)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -31,6 +31,7 @@ __all__ = [
     "Field",
     "Kind",
     "Remark",
+    "Report",
     "Row",
     "Terms",
     "pass_name",
@@ -42,6 +43,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Row = dict[str, Any]
 """What a history says of one iteration: values by name."""
+
+Report = Callable[[Row], None]
+"""What is called with each row as soon as it is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

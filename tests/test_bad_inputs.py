@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import ppl_vae as pv
-from ppl_vae.inference.method import Remark
+from ppl_vae.types import Remark
 from tests.bad_inputs import CASES, FINE, answer
 from tests.table import DECLARATIONS, rows
 
@@ -30,7 +30,7 @@ FUZZ = settings(
 )
 
 
-@pytest.mark.filterwarnings("default::ppl_vae.inference.method.Remark")
+@pytest.mark.filterwarnings("default::ppl_vae.inference.methods.base.Remark")
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_input_gets_its_answer(case: str, recwarn: pytest.WarningsRecorder) -> None:
     found = answer(case)

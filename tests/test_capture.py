@@ -19,15 +19,15 @@ from pyro import poutine
 from torch import Tensor, nn
 
 import ppl_vae as pv
-import ppl_vae.capture
-import ppl_vae.inference.step
-from ppl_vae.capture import CaptureError, CudaGraph, Graph, capture
+import ppl_vae.inference.training.step
+import ppl_vae.program.capture
 from ppl_vae.evaluate import log_weights
-from ppl_vae.evaluate.replay import _records
-from ppl_vae.inference.machine import layers
-from ppl_vae.inference.method import Remark
-from ppl_vae.inference.optimizers import OPTIMIZERS, Optimizer
-from ppl_vae.inference.step import WORTH_RECORDING, Step
+from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer
+from ppl_vae.inference.training.step import WORTH_RECORDING, Step
+from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, capture
+from ppl_vae.program.machine import layers
+from ppl_vae.program.replay import _records
+from ppl_vae.types import Remark
 from tests.table import SEED, TINY, vae
 
 D, K, N = 6, 2, 40
@@ -342,9 +342,9 @@ def test_without_a_compiler_steps_are_recorded(monkeypatch: pytest.MonkeyPatch) 
     def fail(*args: Any) -> None:
         raise CaptureError("no C++ compiler")
 
-    monkeypatch.setattr(ppl_vae.capture, "_compile", fail)
-    monkeypatch.setattr(ppl_vae.inference.step, "WORTH_COMPILING", 20)
-    monkeypatch.setattr(ppl_vae.inference.step, "WORTH_RECORDING", 10)
+    monkeypatch.setattr(ppl_vae.program.capture, "_compile", fail)
+    monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_COMPILING", 20)
+    monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_RECORDING", 10)
     data = pv.load_data("digits")
     with pytest.warns(Remark, match=r"^steps are recorded, not compiled: no C\+\+ compiler"):
         fitted = pv.fit(vae(), data, method=pv.SVI(epochs=2))
@@ -359,7 +359,7 @@ def test_a_compiled_fit_is_the_eager_fit_and_the_second_one_is_not_compiled_agai
     data = pv.load_data("digits")
     eager = pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=False))
     fits = [pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=True))]
-    monkeypatch.setattr(ppl_vae.capture, "_compile", lambda *args: pytest.fail("compiled again"))
+    monkeypatch.setattr(ppl_vae.program.capture, "_compile", lambda *args: pytest.fail("compiled again"))
     fits.append(pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=True)))
     for fitted in fits:
         for ours, theirs in zip(fitted.history, eager.history, strict=True):

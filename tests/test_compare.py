@@ -13,7 +13,7 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae import cli, plots, runs
-from ppl_vae.inference.method import Remark
+from ppl_vae.types import Remark
 
 FIELDS = ["train_log_likelihood", "test_log_likelihood", "elbo", "gap", "distance", "iterations", "seconds", "seconds_to_best"]
 FA = pv.FactorAnalysis(latent_dim=2)

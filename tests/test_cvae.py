@@ -15,10 +15,10 @@ import torch
 import ppl_vae as pv
 from ppl_vae import cli, plots
 from ppl_vae.evaluate import elbo_terms
-from ppl_vae.inference.method import Remark
-from ppl_vae.inference.optimizers import OPTIMIZERS
-from ppl_vae.inference.step import WORTH_RECORDING, Step
+from ppl_vae.inference.training.optimizers import OPTIMIZERS
+from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from ppl_vae.models.conditions.completed import Completed
+from ppl_vae.types import Remark
 from tests.table import EVENT, GUIDES, LATENT, PRIORS, ROWS, TINY, guide_for, kind_for, rows
 
 CLASSES = ("cat", "dog", "owl")

@@ -15,7 +15,7 @@ from sklearn.decomposition import FactorAnalysis as SklearnFactorAnalysis
 from sklearn.mixture import GaussianMixture
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from ppl_vae.em import (
+from ppl_vae.exact import (
     Squarem,
     best_of,
     floors,
@@ -29,9 +29,9 @@ from ppl_vae.em import (
     rotations,
     run,
 )
-from ppl_vae.em import moments as em_moments
-from ppl_vae.em.covariances import COVARIANCES, covariance
-from ppl_vae.em.moments import merge, moments
+from ppl_vae.exact import moments as em_moments
+from ppl_vae.exact.covariances import COVARIANCES, covariance
+from ppl_vae.exact.moments import merge, moments
 
 N, D, K, C = 400, 10, 3, 3
 EXACT = 1e-8

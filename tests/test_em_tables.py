@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 import ppl_vae as pv
-from ppl_vae import em
-from ppl_vae.em import distances, floors, linear_gaussian, mixture, mixture_start, moments, posterior, profile
-from ppl_vae.em.covariances import COVARIANCES
-from ppl_vae.inference.method import Remark
+from ppl_vae import exact
+from ppl_vae.exact import distances, floors, linear_gaussian, mixture, mixture_start, moments, posterior, profile
+from ppl_vae.exact.covariances import COVARIANCES
 from ppl_vae.models.linear_gaussian import LinearGaussianModel
+from ppl_vae.types import Remark
 
 KINDS = list(COVARIANCES)
 FACTORS: dict[str, pv.Model] = {"FA": pv.FactorAnalysis(latent_dim=2), "PPCA": pv.PPCA(latent_dim=2)}
@@ -147,7 +147,7 @@ def test_a_linear_models_density_is_exact_where_the_noise_is_tiny() -> None:
     expected = -0.5 * ((2 * math.pi * variance).log().sum() + (inside.square() / variance).sum(1))
     expected = expected - 0.5 * (3 * math.log(2 * math.pi * 1e-6) + across.square().sum(1) / 1e-6)
     torch.testing.assert_close(posterior.log_prob(p, x), expected, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(em.missing.log_prob(p, x), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(exact.missing.log_prob(p, x), expected, rtol=1e-4, atol=1e-3)
 
 
 # --- units and floors -------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_em_of_isotropic_noise_keeps_digits_that_differences_lose() -> None:
     start = profile.initial(m, 3, generator=generator())
     start = start._replace(noise=start.noise.mean().expand(4))
     step = partial(profile.profile_step, moments=m, isotropic=True, floor=floor)
-    found = em.run(step, start, max_iterations=500, tolerance=1e-12, slack=1e-12)
+    found = exact.run(step, start, max_iterations=500, tolerance=1e-12, slack=1e-12)
     best = -0.5 * (4 * math.log(2 * math.pi) + torch.linalg.eigvalsh(m.covariance).log().sum().item() + 4)
     assert found.history[-1].log_likelihood == pytest.approx(best, abs=1e-6)
 
@@ -341,7 +341,7 @@ def test_a_start_that_fails_is_dropped_and_told(monkeypatch: pytest.MonkeyPatch)
 def test_a_fit_fails_where_all_starts_do(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(90, 2))
     failing(monkeypatch, starts={1, 2})
-    with pytest.raises(em.EMError, match=r"^a variance has probably collapsed .* at iteration 2: "):
+    with pytest.raises(exact.EMError, match=r"^a variance has probably collapsed .* at iteration 2: "):
         fitted(pv.GMM(components=2), x, pv.EM(n_init=2))
 
 
@@ -380,7 +380,7 @@ def hostile(seed: int) -> np.ndarray:
     return x[rng.integers(0, rows, rows)] if rng.random() < 0.3 else x
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.inference.method.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.inference.methods.base.Remark")
 @pytest.mark.parametrize("seed", range(6))
 def test_hostile_tables_are_fitted(seed: int) -> None:
     x = hostile(seed)

@@ -14,8 +14,8 @@ from sklearn.mixture import GaussianMixture
 from torch.distributions import MultivariateNormal
 
 import ppl_vae as pv
-from ppl_vae import em
-from ppl_vae.em.rotations import principal_angle
+from ppl_vae import exact
+from ppl_vae.exact.rotations import principal_angle
 
 N, D, K, C = 400, 8, 3, 3
 EXACT = 1e-6  # nats per datum
@@ -65,7 +65,7 @@ def log_likelihood(fit: pv.Fit, data: pv.Data) -> float:
 
 def covariance(fit: pv.Fit) -> torch.Tensor:
     """Cov[x] of a fitted linear-Gaussian model, whatever its prior is."""
-    parameters = em.posterior.fold_prior(fit.pair.model.parameters_em, fit.pair.model.prior_em)
+    parameters = exact.posterior.fold_prior(fit.pair.model.parameters_em, fit.pair.model.prior_em)
     return (parameters.loadings @ parameters.loadings.T + parameters.noise.diag()).detach()
 
 
@@ -286,7 +286,7 @@ def test_a_file_gives_the_same_fit_as_memory(x: np.ndarray, data: pv.Data, model
     problems = [
         memory.pair.model.em(rows, generator=generator()) for rows in (np.load(path, mmap_mode="c"), torch.from_numpy(x))
     ]
-    mapped, held = (em.run(p.step, p.start, max_iterations=15, acceleration=p.acceleration) for p in problems)
+    mapped, held = (exact.run(p.step, p.start, max_iterations=15, acceleration=p.acceleration) for p in problems)
     assert mapped.history[-1].log_likelihood == pytest.approx(held.history[-1].log_likelihood, abs=1e-10)
     assert mapped.history[-1].log_likelihood == pytest.approx(memory.history[-1]["log_likelihood"], abs=1e-3)
 

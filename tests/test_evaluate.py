@@ -30,8 +30,8 @@ from ppl_vae.evaluate.metrics import _gaps
 from ppl_vae.evaluate.remarks import remarks
 from ppl_vae.evaluate.schedule import spaced
 from ppl_vae.evaluate.unconstrained import Latents
-from ppl_vae.inference.method import Remark
-from ppl_vae.pair import local_params
+from ppl_vae.program.pair import local_params
+from ppl_vae.types import Remark
 from tests.table import EVENT, GUIDES, LATENT, MODELS, TINY, built, fits, guide_for, kind_for, rows, vae
 
 CLOSE = 0.02  # nats

@@ -40,7 +40,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
 RUNNER = """
 import contextlib, io, json, os, runpy, sys, traceback, warnings
 from ppl_vae import cli
-from ppl_vae.inference.method import Remark
+from ppl_vae.types import (Remark)
 
 def attempt(function, *arguments):
     printed, error = io.StringIO(), ""

@@ -16,12 +16,12 @@ from scipy import stats
 from torch import Tensor
 
 import ppl_vae as pv
-from ppl_vae.inference import progress, training
-from ppl_vae.inference.method import Remark
-from ppl_vae.inference.step import Step
+from ppl_vae.fitting.callbacks import progress
+from ppl_vae.inference.training import loop as training
+from ppl_vae.inference.training.step import Step
 from ppl_vae.models.vae import likeliest_features
 from ppl_vae.nn import inputs
-from ppl_vae.types import DataSpec
+from ppl_vae.types import DataSpec, Remark
 from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, vae
 
 GUIDE = GUIDES["AmortizedNormal-diagonal"]

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 import ppl_vae as pv
-from ppl_vae.inference.method import Remark
 from ppl_vae.inference.objectives.given import objective_of
+from ppl_vae.types import Remark
 
 N = 40
 

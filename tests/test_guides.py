@@ -15,14 +15,14 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from torch.func import functional_call
 
 import ppl_vae as pv
-from ppl_vae.capture import capture, check_agreement
 from ppl_vae.evaluate import elbo_terms, log_weights
 from ppl_vae.guides.coordinates import POINTS, Pushforward, standard_points
 from ppl_vae.guides.gumbel import Concrete
 from ppl_vae.guides.mixture import PathwiseMixture
 from ppl_vae.nn.curves import Affine, RationalQuadraticSpline
 from ppl_vae.nn.masked import MaskedNetwork, MaskedTransform
-from ppl_vae.pair import local_params
+from ppl_vae.program.capture import capture, check_agreement
+from ppl_vae.program.pair import local_params
 from ppl_vae.simplex import of_logarithms
 from tests.table import EVENT, GUIDES, LATENT, PRIORS, TINY, built, fits, guide_for, kind_for, rows, tiny_flow, vae
 

@@ -17,9 +17,9 @@ from torch.distributions import Distribution, biject_to, constraints
 
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms, log_weights
-from ppl_vae.inference.optimizers import OPTIMIZERS
-from ppl_vae.inference.step import WORTH_RECORDING, Step
-from ppl_vae.pair import local_params
+from ppl_vae.inference.training.optimizers import OPTIMIZERS
+from ppl_vae.inference.training.step import WORTH_RECORDING, Step
+from ppl_vae.program.pair import local_params
 from tests.table import (
     DECLARATIONS,
     EVENT,

@@ -17,7 +17,7 @@ import ppl_vae as pv
 from ppl_vae import cli
 from ppl_vae.data import Split, Transform
 from ppl_vae.data.split import seeded
-from ppl_vae.inference.method import Remark
+from ppl_vae.types import Remark
 from tests.table import rows
 
 NAMES = ("a", "b", "c", "d")

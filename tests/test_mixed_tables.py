@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from ppl_vae.inference.method import Remark
+from ppl_vae.types import Remark
 
 REAL = slice(3, 7)
 

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 import ppl_vae as pv
-import ppl_vae.inference.step
+import ppl_vae.inference.training.step
 from ppl_vae.cli import main
-from ppl_vae.inference.fit import watched
-from ppl_vae.inference.method import Remark
+from ppl_vae.fitting.fit import watched
 from ppl_vae.inference.objectives.info import KERNELS, squared_mmd
-from ppl_vae.inference.optimizers import OPTIMIZERS
-from ppl_vae.inference.step import Step
-from ppl_vae.pair import local_params
+from ppl_vae.inference.training.optimizers import OPTIMIZERS
+from ppl_vae.inference.training.step import Step
+from ppl_vae.program.pair import local_params
+from ppl_vae.types import Remark
 from tests.table import EVENT, GUIDES, OBJECTIVES, SEED, built, guide_for, kind_for, rows, vae
 
 SIZE = 500
@@ -482,7 +482,7 @@ def test_guide_and_model_learn_by_turns() -> None:
 
 
 def test_alternating_steps_are_recorded_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ppl_vae.inference.step, "WORTH_RECORDING", 5)
+    monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_RECORDING", 5)
     methods = [pv.SVI(epochs=2, alternate="steps", clip_norm=10.0, compile=compile) for compile in ("auto", False)]
     fits = [pv.fit(vae(), "digits", method=method) for method in methods]
     for ours, theirs in zip(*(fitted.pair.parameters() for fitted in fits), strict=True):

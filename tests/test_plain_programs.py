@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 import ppl_vae as pv
-from ppl_vae.capture import CaptureError, check_agreement
 from ppl_vae.evaluate import elbo_terms
-from ppl_vae.inference.method import Remark
+from ppl_vae.program.capture import CaptureError, check_agreement
+from ppl_vae.types import Remark
 
 N, D, STEPS, RATE = 60, 3, 400, 0.02
 

@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import ppl_vae as pv
-import ppl_vae.inference.guard
-import ppl_vae.inference.step
+import ppl_vae.inference.training.nonfinite
+import ppl_vae.inference.training.step
 from benchmarks import faults
-from ppl_vae.inference.method import Remark
-from ppl_vae.inference.postmortem import Postmortem
-from ppl_vae.inference.training import Training
+from ppl_vae.inference.training.diagnosis import Postmortem
+from ppl_vae.inference.training.loop import Training
 from ppl_vae.storage import RunFolder
 from ppl_vae.storage.snapshot import read_snapshot
+from ppl_vae.types import Remark
 
 SVI = pv.SVI(epochs=3, batch_size=16, compile=False)
 
@@ -75,13 +75,13 @@ class Model(faults.Model):
 
 @pytest.fixture(params=["eager", "recorded"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(ppl_vae.inference.step, "WORTH_RECORDING", 1 if request.param == "recorded" else 10**9)
+    monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_RECORDING", 1 if request.param == "recorded" else 10**9)
     return request.param
 
 
 @pytest.mark.parametrize("look", [1, 2, 100])
 def test_the_guilty_step_is_found_whenever_it_is_looked_for(look: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ppl_vae.inference.guard, "LOOK", look)
+    monkeypatch.setattr(ppl_vae.inference.training.nonfinite, "LOOK", look)
     order = torch.randperm(faults.N, generator=torch.Generator().manual_seed(0))
     step = 1 + int((order == 7).nonzero()) // 16
     with pytest.raises(pv.NonFiniteError) as caught:
@@ -112,7 +112,7 @@ def test_a_step_that_is_skipped_changes_nothing(way: str) -> None:
 
 
 def test_what_does_not_help_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ppl_vae.inference.guard.MOST, "skip", 0)
+    monkeypatch.setitem(ppl_vae.inference.training.nonfinite.MOST, "skip", 0)
     with pytest.raises(pv.NonFiniteError, match="no longer finite: site 'x'"):
         skipping()
 
@@ -188,7 +188,7 @@ def stopped(folder: Path, left: int, method: pv.SVI) -> None:
 
 
 def test_a_resume_remembers_the_tries_of_its_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ppl_vae.inference.guard.MOST, "skip", 1)
+    monkeypatch.setitem(ppl_vae.inference.training.nonfinite.MOST, "skip", 1)
     spoiling(monkeypatch, 2, 4)
     stopped(tmp_path / "run", 3, dataclasses.replace(SVI, learning_rate=1e-3, on_nonfinite="skip"))
     with pytest.raises(pv.NonFiniteError, match="after 1 tries"):
@@ -295,7 +295,7 @@ def test_the_command_line_says_it_in_one_line(
 
 
 def test_a_fit_survives_kills(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ppl_vae.inference.step, "WORTH_RECORDING", 1)
+    monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_RECORDING", 1)
     found = faults.kills(6)
     assert found["kills survived"] == 6
     assert found["fits with equal bits"] == found["fits"]

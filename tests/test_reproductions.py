@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import reproduce
 from ppl_vae.evaluate import elbo_terms
-from ppl_vae.inference.fit import build
-from ppl_vae.pair import Pair
+from ppl_vae.fitting.build import build
+from ppl_vae.program.pair import Pair
 from ppl_vae.types import DataSpec
 
 

@@ -21,12 +21,12 @@ import torch
 from safetensors import SafetensorError
 
 import ppl_vae as pv
-import ppl_vae.inference.step
+import ppl_vae.inference.training.step
 from ppl_vae import cli
-from ppl_vae.inference.method import Remark, Row
 from ppl_vae.runs import archive, resume
 from ppl_vae.storage import Checkpointer, RunFolder, Snapshot, atomic, signals, snapshot
 from ppl_vae.storage.snapshot import read_snapshot, write_snapshot
+from ppl_vae.types import Remark, Row
 from tests.table import TINY, rows, vae
 
 STATE = RunFolder.SNAPSHOT
@@ -81,7 +81,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compiled graphs of these tests, none from before; recording pays from the first step on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PPL_VAE_CACHE", str(tmp_path_factory.mktemp("compiled")))
-        patch.setattr(ppl_vae.inference.step, "WORTH_RECORDING", 1)
+        patch.setattr(ppl_vae.inference.training.step, "WORTH_RECORDING", 1)
         yield
 
 
@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.inference.method.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.inference.methods.base.Remark")
 @pytest.mark.parametrize(("model", "data", "options"), CASES.values(), ids=CASES)
 def test_a_fit_that_was_broken_off_goes_on_to_the_same_bits(
     model: Any, data: pv.Data, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import ppl_vae as pv
 from ppl_vae import cli, declaration
-from ppl_vae.inference.experiment import Experiment
+from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.runs import SavedRun, archive, save_evaluation
 from ppl_vae.storage import Checkpointer, RunFolder
 from ppl_vae.storage.folder import COMPARISON_FILES, FORMAT

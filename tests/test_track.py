@@ -18,9 +18,9 @@ import torch
 import ppl_vae as pv
 from ppl_vae.cli import main
 from ppl_vae.cli.evaluate import _few
-from ppl_vae.inference.boards import MLflow, TensorBoard, open_board
-from ppl_vae.inference.collapse import CollapseWatch
-from ppl_vae.inference.method import Remark
+from ppl_vae.fitting.callbacks.collapse import CollapseWatch
+from ppl_vae.fitting.callbacks.loggers import MLflow, TensorBoard, open_board
+from ppl_vae.types import Remark
 from tests.table import GUIDES, TINY, built, rows, vae
 
 DATA = pv.load_data(rows("binary", 60), y=[0, 1] * 30, valid=0.3)

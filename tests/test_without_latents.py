@@ -16,8 +16,8 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae import cli
-from ppl_vae.inference.method import Remark
-from ppl_vae.inference.without_latents import likeliest
+from ppl_vae.fitting.without_latents import likeliest
+from ppl_vae.types import Remark
 from tests.table import TINY
 
 GENERATOR = torch.Generator().manual_seed(0)

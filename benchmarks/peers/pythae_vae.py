@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import ppl_vae as pv
 from ppl_vae.evaluate import evaluate
-from ppl_vae.pair import Pair
+from ppl_vae.program.pair import Pair
 
 __all__ = ["Guide", "Model", "network", "train_and_score"]
 

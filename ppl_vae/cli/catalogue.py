@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 
 from ppl_vae.cli.output import print_json
 from ppl_vae.declaration import Declaration, family_members
+from ppl_vae.fitting.build import default_guide
 from ppl_vae.inference import SVI
-from ppl_vae.inference.fit import default_guide
 from ppl_vae.models import Model
 from ppl_vae.text import did_you_mean, from_yaml, read_text
 

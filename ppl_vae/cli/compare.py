@@ -9,9 +9,10 @@ from jsonargparse import ArgumentParser
 from ppl_vae.cli.output import print_json, say_saved
 from ppl_vae.data import DataSource, load_data
 from ppl_vae.evaluate.metrics import UNIT
+from ppl_vae.fitting import Comparison, compare
+from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
 from ppl_vae.guides import Guide
-from ppl_vae.inference import Comparison, Method, compare
-from ppl_vae.inference.progress import quiet as say_nothing
+from ppl_vae.inference import Method
 from ppl_vae.models import Model
 from ppl_vae.runs import RunComparison, compare_runs, save_comparison, save_run_comparison
 from ppl_vae.storage import check_free

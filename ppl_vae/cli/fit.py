@@ -11,12 +11,14 @@ from ppl_vae import runs
 from ppl_vae.cli.output import print_json, print_table, say_saved
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration
+from ppl_vae.fitting import fit
+from ppl_vae.fitting.build import default_guide
+from ppl_vae.fitting.callbacks.loggers import Board, open_board
+from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
+from ppl_vae.fitting.experiment import Experiment
+from ppl_vae.fitting.fit import place
 from ppl_vae.guides import Guide
-from ppl_vae.inference import SVI, Method, fit
-from ppl_vae.inference.boards import Board, open_board
-from ppl_vae.inference.experiment import Experiment
-from ppl_vae.inference.fit import default_guide, place
-from ppl_vae.inference.progress import quiet as say_nothing
+from ppl_vae.inference import SVI, Method
 from ppl_vae.models import Model
 from ppl_vae.runs import SavedRun
 from ppl_vae.storage import Checkpointer, RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from ppl_vae.data import DataSource, Split
-from ppl_vae.inference import Fit
+from ppl_vae.fitting import Fit
 from ppl_vae.runs import SavedRun
 from ppl_vae.text import from_yaml, read_text
 

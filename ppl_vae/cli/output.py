@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.inference.method import Remark
 from ppl_vae.storage.atomic import replaced
+from ppl_vae.types import Remark
 
 __all__ = ["done", "notes", "print_json", "print_table", "save_atomically", "save_table", "say_saved", "writer"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ppl_vae.cli.catalogue import declared
 from ppl_vae.declaration import Declaration, family_members, parse
-from ppl_vae.inference.experiment import PARTS
+from ppl_vae.fitting.experiment import PARTS
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import did_you_mean, from_yaml, read_text
 

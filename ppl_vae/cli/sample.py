@@ -10,8 +10,8 @@ from jsonargparse import ArgumentParser
 from ppl_vae import plots, runs
 from ppl_vae.cli.options import run_options
 from ppl_vae.cli.output import done, save_atomically, save_table, writer
-from ppl_vae.inference import Fit
-from ppl_vae.inference.method import Remark
+from ppl_vae.fitting import Fit
+from ppl_vae.types import Remark
 
 __all__ = ["options", "run"]
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.capture import Compile
 from ppl_vae.data import Split
 from ppl_vae.evaluate.bar import Advance, progress_bar
 from ppl_vae.evaluate.batches import layout
@@ -24,7 +23,8 @@ from ppl_vae.evaluate.importance import importance_bound
 from ppl_vae.evaluate.rows import batches, evaluating
 from ppl_vae.evaluate.schedule import AIS
 from ppl_vae.evaluate.unconstrained import Latents
-from ppl_vae.pair import Pair, seeded
+from ppl_vae.program.capture import Compile
+from ppl_vae.program.pair import Pair, seeded
 
 __all__ = ["AIS", "Annealed", "annealed"]
 

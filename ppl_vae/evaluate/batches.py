@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.capture import Compile
 from ppl_vae.data import Split
 from ppl_vae.evaluate.bounds import bounds
 from ppl_vae.evaluate.importance import FEWEST, importance_bound, pareto_k
-from ppl_vae.evaluate.replay import Replay, replay
 from ppl_vae.evaluate.stacking import stacks
-from ppl_vae.pair import Pair
+from ppl_vae.program.capture import Compile
+from ppl_vae.program.pair import Pair
+from ppl_vae.program.replay import Replay, replay
 
 __all__ = ["Layout", "bounds_of_batches", "layout", "pieces"]
 

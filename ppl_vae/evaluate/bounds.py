@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.evaluate.contraction import contracted, latent_part
-from ppl_vae.pair import Pair, Plates, local_params
-from ppl_vae.terms import auxiliary
+from ppl_vae.program.pair import Pair, Plates, local_params
+from ppl_vae.program.terms import auxiliary
 from ppl_vae.types import Terms
 
 __all__ = [

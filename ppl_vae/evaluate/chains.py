@@ -9,13 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.capture import Compile
 from ppl_vae.evaluate.bar import Advance
-from ppl_vae.evaluate.replay import Replay, replay
 from ppl_vae.evaluate.rows import apart
 from ppl_vae.evaluate.schedule import AIS, PILOT, spaced
 from ppl_vae.evaluate.unconstrained import Densities, Latents
-from ppl_vae.pair import Pair
+from ppl_vae.program.capture import Compile
+from ppl_vae.program.pair import Pair
+from ppl_vae.program.replay import Replay, replay
 
 __all__ = ["Chains", "Point", "Work"]
 

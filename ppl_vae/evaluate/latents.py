@@ -13,7 +13,7 @@ from torch.distributions import kl_divergence
 from ppl_vae.data import Split
 from ppl_vae.evaluate.rows import batches, evaluating
 from ppl_vae.evaluate.surgery import dimensions, marginals, surgery
-from ppl_vae.pair import Pair, seeded
+from ppl_vae.program.pair import Pair, seeded
 
 __all__ = ["ACTIVE", "latents"]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl_vae.capture import Compile
 from ppl_vae.data import Split
 from ppl_vae.data.split import seeded as noise
 from ppl_vae.evaluate.annealing import AIS, Annealed, annealed
@@ -17,7 +16,8 @@ from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.remarks import MANY_BAD
 from ppl_vae.evaluate.rows import batches, evaluating, log_jacobian, log_jacobians, mean
-from ppl_vae.pair import Pair, seeded
+from ppl_vae.program.capture import Compile
+from ppl_vae.program.pair import Pair, seeded
 from ppl_vae.types import HALVES, POINTS, SCORES
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]

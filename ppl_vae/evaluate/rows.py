@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Split
-from ppl_vae.pair import Pair, numbered
+from ppl_vae.program.pair import Pair, numbered
 
 __all__ = ["apart", "batches", "evaluating", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppl_vae.em.distances import squared_distances
-from ppl_vae.pair import seeded
+from ppl_vae.exact.distances import squared_distances
+from ppl_vae.program.pair import seeded
 
 __all__ = ["Features", "classifier_test", "features_of", "frechet_distance", "mmd", "precision_recall", "sample_quality"]
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ppl_vae.evaluate.bounds import At, Traces, log_joint, traces
 from ppl_vae.evaluate.rows import evaluating
-from ppl_vae.pair import Pair, seeded
+from ppl_vae.program.pair import Pair, seeded
 from ppl_vae.simplex import moved
 from ppl_vae.text import as_line
 from ppl_vae.types import Remark

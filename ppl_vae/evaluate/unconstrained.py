@@ -18,8 +18,8 @@ from torch.distributions import Transform, biject_to
 
 from ppl_vae.evaluate.bounds import At, per_datum, repeated
 from ppl_vae.guides.coordinates import unmixed
-from ppl_vae.pair import Pair, Plates, local_params
-from ppl_vae.terms import unnormalized, weighed
+from ppl_vae.program.pair import Pair, Plates, local_params
+from ppl_vae.program.terms import unnormalized, weighed
 
 __all__ = ["Densities", "Latents"]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ppl_vae.guides.coordinates import Coordinates
 from ppl_vae.nn import Network, inputs
 from ppl_vae.nn.conditioned import conditioned
-from ppl_vae.pair import data_plate
+from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
 __all__ = ["EncodedGuide", "LatentGuide", "RealGuide", "encoder"]

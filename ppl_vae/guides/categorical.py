@@ -20,8 +20,8 @@ from ppl_vae.guides import amortized
 from ppl_vae.guides.base import Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import innermost, support
 from ppl_vae.nn import MLP, Network
-from ppl_vae.pair import data_plate
 from ppl_vae.priors.factorized_categorical import GroupedOneHot
+from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedCategorical", "OneHotCodes"]

@@ -17,7 +17,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.guides.base import Guide, remedy
-from ppl_vae.pair import data_plate
+from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
 __all__ = ["ExactPosterior"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.em import moments
+from ppl_vae.exact import moments
 from ppl_vae.guides.amortized import RealGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.types import DataSpec

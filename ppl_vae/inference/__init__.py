@@ -1,12 +1,10 @@
 """Methods: how a pair is fitted."""
 
-from ppl_vae.inference.boards import MLflow, TensorBoard
-from ppl_vae.inference.compare import Comparison, compare
-from ppl_vae.inference.em import EM, ClosedForm
-from ppl_vae.inference.fit import build, fit
-from ppl_vae.inference.fitted import Fit
-from ppl_vae.inference.mcmc import NUTS
-from ppl_vae.inference.method import Method
+from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.closed_form import ClosedForm
+from ppl_vae.inference.methods.em import EM
+from ppl_vae.inference.methods.nuts import NUTS
+from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.inference.objectives import (
     ELBO,
     IWAE,
@@ -20,8 +18,7 @@ from ppl_vae.inference.objectives import (
     Renyi,
     WarmUp,
 )
-from ppl_vae.inference.postmortem import NonFiniteError, Postmortem
-from ppl_vae.inference.svi import SVI
+from ppl_vae.inference.training.diagnosis import NonFiniteError, Postmortem
 
 __all__ = [
     "ELBO",
@@ -31,12 +28,9 @@ __all__ = [
     "SVI",
     "BetaELBO",
     "ClosedForm",
-    "Comparison",
     "CyclicalWarmUp",
-    "Fit",
     "InfoVAE",
     "LinearWarmUp",
-    "MLflow",
     "Method",
     "NoWarmUp",
     "NonFiniteError",
@@ -44,9 +38,5 @@ __all__ = [
     "Postmortem",
     "PyroLoss",
     "Renyi",
-    "TensorBoard",
     "WarmUp",
-    "build",
-    "compare",
-    "fit",
 ]

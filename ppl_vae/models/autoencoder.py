@@ -20,13 +20,13 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.em import moments
+from ppl_vae.exact import moments
 from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.base import PosteriorFamily
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.models.vae import LatentModel
 from ppl_vae.nn import MLP, Network
-from ppl_vae.pair import data_plate
+from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
 __all__ = ["AutoEncoder", "CodeModel"]

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.distributions import biject_to, constraints, transform_to
 
 from ppl_vae.declaration import family_members
-from ppl_vae.em import covariances, linear_gaussian, mixture, mixture_start, moments, profile
-from ppl_vae.em import posterior as exact
-from ppl_vae.pair import data_plate
+from ppl_vae.exact import covariances, linear_gaussian, mixture, mixture_start, moments, profile
+from ppl_vae.exact import posterior as exact
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.priors.base import Support
 from ppl_vae.priors.inverse_wishart import covariance
+from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
 __all__ = ["BayesianFactorModel", "BayesianMixtureModel", "BayesianModel", "Coordinates", "check_complete", "check_priors"]
@@ -419,11 +419,11 @@ class Full:
         return torch.linalg.cholesky(values[self.site])
 
     def covariances(self, values: Values) -> Tensor:
-        """What ``ppl_vae.em`` calls the covariances of this structure."""
+        """What ``ppl_vae.exact`` calls the covariances of this structure."""
         return values[self.site]
 
     def values(self, estimate: Tensor) -> dict[str, Tensor]:
-        """A start of the parameter by name from what ``ppl_vae.em`` calls the covariances."""
+        """A start of the parameter by name from what ``ppl_vae.exact`` calls the covariances."""
         variance = estimate.diagonal(dim1=-2, dim2=-1)
         return {self.site: estimate + RIDGE * variance.mean(-1, keepdim=True).expand_as(variance).diag_embed()}
 

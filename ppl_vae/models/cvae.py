@@ -19,8 +19,8 @@ from ppl_vae.models.baseline import Baseline, FirstGuess, NoGuess, Rows
 from ppl_vae.models.conditions import Condition, Labels
 from ppl_vae.models.vae import VAE, LatentModel
 from ppl_vae.nn.conditioned import conditioned
-from ppl_vae.pair import data_plate
 from ppl_vae.priors import ConditionalNormal, ConditionalPrior, Prior
+from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
 __all__ = ["CVAE", "ConditionalModel"]

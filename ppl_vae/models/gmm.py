@@ -23,13 +23,13 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.em import Problem, covariances, floors, mixture, mixture_missing, mixture_start, moments
-from ppl_vae.em.distances import squared_distances
+from ppl_vae.exact import Problem, covariances, floors, mixture, mixture_missing, mixture_start, moments
+from ppl_vae.exact.distances import squared_distances
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
-from ppl_vae.pair import data_plate
 from ppl_vae.priors import Prior
+from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["GMM", "MixtureModel"]

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.em import Problem, Squarem, floors, linear_gaussian, missing, moments, posterior, profile, rotations
-from ppl_vae.em.driver import Step
+from ppl_vae.exact import Problem, Squarem, floors, linear_gaussian, missing, moments, posterior, profile, rotations
+from ppl_vae.exact.driver import Step
 from ppl_vae.likelihoods import Gaussian, Likelihood
 from ppl_vae.likelihoods.noise import NoiseScale
 from ppl_vae.models.base import Model, independent_columns

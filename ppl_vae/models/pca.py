@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.declaration import require
-from ppl_vae.em import floors, moments
+from ppl_vae.exact import floors, moments
 from ppl_vae.likelihoods import Gaussian
 from ppl_vae.likelihoods.noise import NoiseScale
 from ppl_vae.models.autoencoder import CodeModel

@@ -21,8 +21,8 @@ from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.nn import MLP, Network
-from ppl_vae.pair import data_plate
 from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
 __all__ = ["VAE", "LatentModel"]

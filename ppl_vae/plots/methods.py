@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
 
-from ppl_vae.inference import Comparison
+from ppl_vae.fitting import Comparison
 from ppl_vae.plots.canvas import NATS, new_figure, points_on
 
 __all__ = ["compare"]

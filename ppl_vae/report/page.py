@@ -12,8 +12,8 @@ import yaml
 
 from ppl_vae.arguments import as_path, names
 from ppl_vae.declaration import Declaration
-from ppl_vae.inference.compare import short
-from ppl_vae.inference.experiment import PARTS
+from ppl_vae.fitting.compare import short
+from ppl_vae.fitting.experiment import PARTS
 from ppl_vae.report.markup import Markup, joined, table, tag
 from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE

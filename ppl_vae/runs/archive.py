@@ -16,9 +16,9 @@ from ppl_vae import plots
 from ppl_vae.arguments import as_path
 from ppl_vae.data import Data
 from ppl_vae.evaluate.metrics import UNIT
-from ppl_vae.inference import Fit
-from ppl_vae.inference.fit import place
-from ppl_vae.inference.fitted import describe, weights
+from ppl_vae.fitting import Fit
+from ppl_vae.fitting.fit import place
+from ppl_vae.fitting.fitted import describe, weights
 from ppl_vae.models import Model
 from ppl_vae.runs.pictures import run_pictures
 from ppl_vae.storage import RunFolder, check_free

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ppl_vae import plots
 from ppl_vae.evaluate.metrics import UNIT
-from ppl_vae.inference import Comparison
+from ppl_vae.fitting import Comparison
 from ppl_vae.models import Model
 from ppl_vae.storage import check_free
 from ppl_vae.storage.atomic import write_json, write_text

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Transform
-from ppl_vae.inference import Fit, build
-from ppl_vae.inference.fitted import NOISE
-from ppl_vae.inference.machine import choose_device
-from ppl_vae.inference.method import Remark
+from ppl_vae.fitting import Fit, build
+from ppl_vae.fitting.fitted import NOISE
 from ppl_vae.memory import allocating, free, require_memory
+from ppl_vae.program.machine import choose_device
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line, inside
-from ppl_vae.types import DataSpec, Row
+from ppl_vae.types import DataSpec, Remark, Row
 
 __all__ = ["load_fit", "load_run"]
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from ppl_vae import plots
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluate import evaluating
-from ppl_vae.inference import Fit
-from ppl_vae.pair import seeded
+from ppl_vae.fitting import Fit
+from ppl_vae.program.pair import seeded
 
 __all__ = ["run_pictures"]
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from ppl_vae.data import Data, DataSource
-from ppl_vae.inference import Fit, Method
-from ppl_vae.inference.boards import Board
-from ppl_vae.inference.experiment import Experiment
-from ppl_vae.inference.fit import place, watched
-from ppl_vae.inference.progress import Progress
+from ppl_vae.fitting import Fit
+from ppl_vae.fitting.callbacks.loggers import Board
+from ppl_vae.fitting.callbacks.progress import Progress
+from ppl_vae.fitting.experiment import Experiment
+from ppl_vae.fitting.fit import place, watched
+from ppl_vae.inference import Method
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import Checkpointer
 from ppl_vae.storage.declared import differences, fixed

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ppl_vae.arguments import as_path, names
-from ppl_vae.inference.experiment import Experiment
+from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line
 

@@ -10,7 +10,7 @@ from pyro import infer
 from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.pair import Pair
+from ppl_vae.program.pair import Pair
 
 __all__ = ["Estimate", "Objective"]
 

@@ -16,7 +16,7 @@ from ppl_vae.declaration import require
 from ppl_vae.inference.objectives.base import Objective
 from ppl_vae.inference.objectives.pyro_elbo import WeighedELBO
 from ppl_vae.inference.objectives.warm_up import NoWarmUp, WarmUp
-from ppl_vae.pair import Pair
+from ppl_vae.program.pair import Pair
 
 __all__ = ["BetaELBO"]
 

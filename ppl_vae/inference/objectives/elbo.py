@@ -15,7 +15,7 @@ from ppl_vae.inference.objectives.base import Objective
 from ppl_vae.inference.objectives.importance_bound import ImportanceBound
 from ppl_vae.inference.objectives.pyro_elbo import PyroELBO
 from ppl_vae.inference.objectives.score_function import ScoreFunctionELBO
-from ppl_vae.pair import Pair
+from ppl_vae.program.pair import Pair
 
 __all__ = ["ELBO"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.inference.objectives.base import Estimate, Objective
-from ppl_vae.pair import Pair
+from ppl_vae.program.pair import Pair
 
 __all__ = ["PyroLoss", "objective_of"]
 

@@ -14,7 +14,7 @@ from torch import nn
 from ppl_vae.declaration import require
 from ppl_vae.inference.objectives.base import Objective
 from ppl_vae.inference.objectives.importance_bound import ImportanceBound
-from ppl_vae.pair import Pair
+from ppl_vae.program.pair import Pair
 
 __all__ = ["IWAE", "Renyi"]
 

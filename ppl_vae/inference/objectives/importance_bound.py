@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.draws import Draws, draw, every, not_reparameterized
-from ppl_vae.pair import Pair
+from ppl_vae.program.pair import Pair
 
 __all__ = ["ImportanceBound"]
 

@@ -18,7 +18,7 @@ from ppl_vae.declaration import require
 from ppl_vae.inference.objectives.base import Estimate, Objective
 from ppl_vae.inference.objectives.pyro_elbo import WeighedELBO
 from ppl_vae.inference.objectives.pyro_parts import Traces
-from ppl_vae.pair import Pair, Plates
+from ppl_vae.program.pair import Pair, Plates
 
 __all__ = ["InfoVAE", "squared_mmd"]
 

@@ -12,7 +12,7 @@ from ppl_vae.evaluate.bounds import guide_sites
 from ppl_vae.evaluate.stacking import stacks
 from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.pyro_parts import AnalyticELBO, EnumeratedELBO, SampledELBO, Traces
-from ppl_vae.pair import Pair, Plates
+from ppl_vae.program.pair import Pair, Plates
 
 __all__ = ["PyroELBO", "WeighedELBO"]
 

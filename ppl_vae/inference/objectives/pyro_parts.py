@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.evaluate.contraction import latent_part
-from ppl_vae.terms import auxiliary
+from ppl_vae.program.terms import auxiliary
 
 __all__ = ["AnalyticELBO", "EnumeratedELBO", "SampledELBO", "Traces"]
 

@@ -1,0 +1,29 @@
+"""A split as matrices, for what is computed from all data in a few passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from ppl_vae.data import Split
+
+__all__ = ["Rows"]
+
+
+ROWS_AT_ONCE = 8192
+
+
+class Rows:
+    """A split as matrices ``(B, D)`` in the order of the data, walked anew at every pass; never held whole."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.split.transform.noisy:
+            raise ValueError(
+                "EM and closed forms need data that stay the same at every pass: draw their noise once (dequantize='static', "
+                "binarize='static') or leave the values as they are (dequantize='none', binarize='none')"
+            )
+        return (x.flatten(1) for x in self.split.batches(ROWS_AT_ONCE))

@@ -1,0 +1,68 @@
+"""Expectation maximization: pure E- and M-steps on tensors, and one driver that knows no model.
+
+==============================================  ======================================================================
+module                                          what it does
+==============================================  ======================================================================
+:mod:`~ppl_vae.exact.driver`                       :func:`run` any step, check monotonicity, accelerate with :class:`Squarem`
+:mod:`~ppl_vae.exact.moments`                      mean and covariance of data of any size
+:mod:`~ppl_vae.exact.distances`                    squared distances of all pairs
+:mod:`~ppl_vae.exact.floors`                       least variances, relative to the columns' own
+:mod:`~ppl_vae.exact.linear_gaussian`              factor analysis and PPCA: E-step, M-step, log-likelihood
+:mod:`~ppl_vae.exact.profile`                      their starts, closed forms and the accelerated step
+:mod:`~ppl_vae.exact.posterior`                    their exact posterior and marginal, under any Gaussian prior
+:mod:`~ppl_vae.exact.rotations`                    varimax, canonical loadings, principal angle
+:mod:`~ppl_vae.exact.missing`                      factor analysis and PPCA with missing entries
+:mod:`~ppl_vae.exact.covariances`                  full, tied, diagonal, spherical
+:mod:`~ppl_vae.exact.mixture`                      Gaussian mixtures: E-step, M-step, log-density, responsibilities
+:mod:`~ppl_vae.exact.mixture_start`                k-means++ and random starts
+:mod:`~ppl_vae.exact.mixture_missing`              the E-step of mixtures with missing entries
+==============================================  ======================================================================
+
+Fitting is always the same three lines::
+
+    m = moments.moments(x)
+    step = partial(profile.profile_step, moments=m, isotropic=False, floor=linear_gaussian.noise_floor(m))
+    result = run(step, profile.initial(m, latent_dim=20))
+"""
+
+from ppl_vae.exact import (
+    covariances,
+    distances,
+    driver,
+    floors,
+    linear_gaussian,
+    missing,
+    mixture,
+    mixture_missing,
+    mixture_start,
+    moments,
+    posterior,
+    profile,
+    rotations,
+)
+from ppl_vae.exact.driver import EMError, EMResult, Iteration, Place, Squarem, best_of, run
+from ppl_vae.exact.problem import Problem
+
+__all__ = [
+    "EMError",
+    "EMResult",
+    "Iteration",
+    "Place",
+    "Problem",
+    "Squarem",
+    "best_of",
+    "covariances",
+    "distances",
+    "driver",
+    "floors",
+    "linear_gaussian",
+    "missing",
+    "mixture",
+    "mixture_missing",
+    "mixture_start",
+    "moments",
+    "posterior",
+    "profile",
+    "rotations",
+    "run",
+]

@@ -1,0 +1,155 @@
+"""Starts of a Gaussian mixture: k-means++ and random, from a sample of the rows that fits into memory.
+
+A start is a hard assignment of the sample to C centres and one M-step, whose covariances are shrunk towards the pooled one so
+that no component begins as a spike on one or two rows. Arthur & Vassilvitskii (2007), "k-means++: the advantages of careful
+seeding".
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ppl_vae.exact.covariances import Covariance
+from ppl_vae.exact.distances import squared_distances
+from ppl_vae.exact.mixture import Parameters
+from ppl_vae.exact.moments import Data, row_blocks
+
+__all__ = ["assign", "initial", "kmeans", "kmeans_plus_plus", "random_rows", "sample_rows"]
+
+
+def initial(
+    data: Data,
+    components: int,
+    covariance: Covariance,
+    *,
+    generator: torch.Generator,
+    method: str = "kmeans++",
+    floor: Tensor | float = 1e-6,
+    sample: int = 50_000,
+    iterations: int = 10,
+) -> Parameters:
+    """A start for EM.
+
+    Args:
+        data: as in :func:`ppl_vae.exact.mixture.e_step`; NaN entries are replaced by their column's mean here, and only here.
+        components: C.
+        covariance: the structure.
+        generator: the source of randomness, on the data's device; several starts (``n_init``) draw from one generator in turn.
+        method: ``kmeans++`` (seeding and a few iterations of k-means) or ``random`` (distinct rows as centres).
+        floor: as in :func:`ppl_vae.exact.mixture.m_step`.
+        sample: rows drawn without replacement where the data have more.
+        iterations: of k-means.
+
+    Raises:
+        ValueError: fewer distinct rows than components, or an unknown method.
+    """
+    rows = _impute(sample_rows(data, max(sample, 20 * components), generator))
+    distinct = torch.unique(rows, dim=0).shape[0]
+    if not 1 <= components <= distinct:
+        raise ValueError(
+            f"expected components between 1 and the {distinct} distinct points among {rows.shape[0]} rows, got {components}: "
+            "a component needs at least one point of its own; use fewer components, or add noise to rounded or duplicated data"
+        )
+    if method not in ("kmeans++", "random"):
+        raise ValueError(f"expected a start among kmeans++, random, got {method!r}")
+    if method == "random":
+        centers = random_rows(rows, components, generator)
+    else:
+        centers = kmeans(rows, kmeans_plus_plus(rows, components, generator), iterations)
+    return _from_labels(rows, assign(rows, centers)[0], components, covariance, floor)
+
+
+def sample_rows(data: Data, size: int, generator: torch.Generator) -> Tensor:
+    """At most ``size`` rows, uniformly without replacement, float64, in one pass: those of the largest random keys."""
+    kept: Tensor | None = None
+    keys = torch.empty(0, dtype=torch.float64, device=generator.device)
+    for block in row_blocks(data, 8192):
+        fresh = torch.rand(block.shape[0], dtype=torch.float64, generator=generator, device=generator.device)
+        kept = block if kept is None else torch.cat([kept, block])
+        keys = torch.cat([keys, fresh])
+        if kept.shape[0] > size:
+            keys, order = keys.topk(size)
+            kept = kept[order.to(kept.device)]
+    if kept is None or not kept.shape[0]:
+        raise ValueError(
+            "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
+        )
+    return kept
+
+
+def random_rows(x: Tensor, components: int, generator: torch.Generator) -> Tensor:
+    """C distinct rows drawn uniformly, ``(C, D)``."""
+    distinct = torch.unique(x, dim=0)
+    return distinct[torch.randperm(distinct.shape[0], generator=generator, device=generator.device)[:components].to(x.device)]
+
+
+def kmeans_plus_plus(x: Tensor, components: int, generator: torch.Generator) -> Tensor:
+    """C rows, each drawn with probability proportional to its squared distance to those already drawn, ``(C, D)``."""
+    pick = torch.randint(x.shape[0], (1,), generator=generator, device=generator.device).to(x.device)
+    centers = [x[pick[0]]]
+    distance = (x - centers[0]).square().sum(1)
+    for _ in range(components - 1):
+        u = torch.rand((), dtype=x.dtype, generator=generator, device=generator.device).to(x.device)
+        cumulative = distance.cumsum(0)
+        # Not multinomial, which is limited to 2^24 rows; a row at distance 0 has an empty interval and is never drawn.
+        pick = torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp_max(x.shape[0] - 1)
+        centers.append(x[pick])
+        distance = torch.minimum(distance, (x - centers[-1]).square().sum(1))
+    return torch.stack(centers)
+
+
+def kmeans(x: Tensor, centers: Tensor, iterations: int) -> Tensor:
+    """Lloyd's iterations; a centre without rows moves to the row that is farthest from its own."""
+    for _ in range(iterations):
+        labels, distance = assign(x, centers)
+        counts = torch.bincount(labels, minlength=centers.shape[0])
+        sums = torch.zeros_like(centers).index_add_(0, labels, x)
+        new = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centers)
+        empty = counts == 0
+        if empty.any():
+            new[empty] = x[distance.topk(int(empty.sum())).indices]
+        if torch.equal(new, centers):
+            break
+        centers = new
+    return centers
+
+
+def assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest centre of each row and the squared distance to it, ``(N,)`` each; in blocks, ``(N, C)`` is never held."""
+    parts = []
+    for block in row_blocks(x, max(64, 2**22 // centers.shape[0])):
+        least, label = squared_distances(block, centers).min(1)
+        parts.append((label, least.to(x.dtype)))
+    labels, distances = zip(*parts, strict=True)
+    return torch.cat(labels), torch.cat(distances)
+
+
+def _impute(x: Tensor) -> Tensor:
+    return torch.where(x.isnan(), x.nanmean(0), x)
+
+
+def _from_labels(x: Tensor, labels: Tensor, components: int, covariance: Covariance, floor: Tensor | float) -> Parameters:
+    """An M-step from hard labels with D pseudo-rows of the pooled covariance in every component."""
+    columns = x.shape[1]
+    counts = torch.bincount(labels, minlength=components).to(x.dtype)
+    filled = counts.clamp_min(1)
+    center = x.mean(0)
+    y = x - center
+    locs = torch.zeros(components, columns, dtype=x.dtype, device=x.device).index_add_(0, labels, y) / filled[:, None]
+    own = _features(y - locs[labels], covariance)  # about each one's own mean, so nothing cancels
+    second = y.new_zeros(components, own.shape[1]).index_add_(0, labels, own)
+    zeros = torch.zeros_like(locs)
+    spread = covariance.estimate(second.sum(0, keepdim=True) if covariance.shared else second, zeros, filled)
+    if not covariance.shared:
+        pooled = covariance.estimate(_features(y, covariance).sum(0, keepdim=True), zeros[:1], filled.new_tensor([len(x)]))
+        share = (counts / (counts + columns)).reshape(-1, *[1] * (spread.dim() - 1))
+        spread = share * spread + (1 - share) * pooled
+    weights = (counts + 1) / (counts + 1).sum()
+    return Parameters(weights, locs + center, covariance.bound(spread, torch.as_tensor(floor).to(x)))
+
+
+def _features(y: Tensor, covariance: Covariance) -> Tensor:
+    phi = y.new_empty(covariance.size(y.shape[1]), y.shape[0])
+    covariance.features(y.T.contiguous(), phi)
+    return phi.T

@@ -1,0 +1,172 @@
+"""Sample moments of data of any size: the only thing that EM for a linear Gaussian model needs to see of them.
+
+Rows are read in blocks, each block is centred by one provisional mean and multiplied in float64, so the result depends neither
+on how the rows were batched nor on whether they fit into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Columns", "Data", "Moments", "columns", "merge", "moments", "rooted", "row_blocks"]
+
+Data = Any
+"""A tensor ``(N, D)``, anything that slices by rows like one (a memory-mapped array), or an iterable of batches ``(B, D)``."""
+
+
+class Moments(NamedTuple):
+    """Number of rows, mean and (biased) covariance, all float64 on the data's device.
+
+    Args:
+        rows: N, ``()``.
+        mean: x_bar = sum_n x_n / N, ``(D,)``.
+        covariance: S = sum_n (x_n - x_bar)(x_n - x_bar)^T / N, ``(D, D)``.
+        root: F of S = F F^T, ``(D, D)``, where :func:`rooted` made it, else ``None``.
+    """
+
+    rows: Tensor
+    mean: Tensor
+    covariance: Tensor
+    root: Tensor | None = None
+
+
+def rooted(moments: Moments) -> Moments:
+    """The same with a root of the covariance, by its eigenvectors.
+
+    From a root, quadratic forms are sums of squares. A noise that is one number for columns of very different scale is many
+    orders of magnitude below the largest variance, and differences of quadratic forms would lose it.
+    """
+    values, vectors = torch.linalg.eigh(moments.covariance)
+    return moments._replace(root=vectors * values.clamp_min(0).sqrt())
+
+
+class Columns(NamedTuple):
+    """Each column by itself, over its observed entries, float64: their number, mean and (biased) variance, ``(D,)``."""
+
+    counts: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def columns(data: Data) -> Columns:
+    """The columns one by one, NaN being missing, in one pass; sums are about the first block's means, so nothing cancels.
+
+    Raises:
+        ValueError: no rows at all, or a column without an observed entry.
+    """
+    shift: Tensor | None = None
+    totals: list[Tensor] = []
+    for block in row_blocks(data, 8192):
+        seen = ~block.isnan()
+        if shift is None:
+            shift = torch.where(seen.any(0), block.nanmean(0), 0.0)
+        y = torch.where(seen, block - shift, 0.0)
+        parts = torch.stack([seen.sum(0).to(y), y.sum(0), y.square().sum(0)])
+        totals = [parts if not totals else totals[0] + parts]
+    if shift is None:
+        raise ValueError(
+            "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
+        )
+    counts, first, second = totals[0]
+    if (counts == 0).any():
+        raise ValueError(
+            f"columns {(counts == 0).nonzero().flatten().tolist()} have no observed entry, so nothing can be learnt of them: "
+            "drop them"
+        )
+    offset = first / counts
+    return Columns(counts, shift + offset, (second / counts - offset.square()).clamp_min(0))
+
+
+def row_blocks(data: Data, rows: int, dtype: torch.dtype | None = torch.float64) -> Iterator[Tensor]:
+    """Yield the data as tensors of at most ``rows`` rows, in order.
+
+    Args:
+        data: a tensor or memory-mapped array ``(N, D)``, or an iterable of batches. Every pass iterates it anew, so EM over
+            batches needs a list, a ``DataLoader`` or another iterable that can be walked again: a generator is spent after one
+            pass.
+        rows: rows of a block; bounds the working memory.
+        dtype: dtype of the blocks, ``None`` for the data's own.
+
+    Raises:
+        ValueError: if a batch is not a matrix.
+    """
+    batches = [data] if hasattr(data, "shape") else data
+    for batch in batches:
+        if len(batch.shape) != 2:
+            raise ValueError(
+                f"expected rows of shape (N, D), got shape {tuple(batch.shape)}: events with several axes must be flattened, "
+                "x.flatten(1)"
+            )
+        for start in range(0, batch.shape[0], rows):
+            block = torch.as_tensor(batch[start : start + rows])
+            yield block if dtype is None else block.to(dtype)
+
+
+def moments(data: Data, *, rows: int = 2048) -> Moments:
+    """Mean and covariance in one pass over the data, accumulated in float64.
+
+    With c the mean of the first block: x_bar = c + mean(x - c), S = mean((x - c)(x - c)^T) - (x_bar - c)(x_bar - c)^T.
+    The last term is small because c is near the mean, so nothing cancels.
+
+    Args:
+        data: see :func:`row_blocks`.
+        rows: rows of a block.
+
+    Raises:
+        ValueError: no rows at all, or entries that are NaN or infinite.
+
+    Example:
+        >>> moments(torch.tensor([[0.0, 1.0], [2.0, 1.0]])).covariance.tolist()
+        [[1.0, 0.0], [0.0, 0.0]]
+    """
+    count, shift = 0, torch.empty(0)
+    first = second = shift
+    for raw in row_blocks(data, rows, None):
+        if not count:
+            shift = raw.double().mean(0)
+            first, second = torch.zeros_like(shift), shift.new_zeros(shift.numel(), shift.numel())
+        block = raw - shift  # float64 by promotion: one pass instead of two
+        count += block.shape[0]
+        first += block.sum(0)
+        _add_gram(second, block)
+    if not count:
+        raise ValueError(
+            "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
+        )
+    if not second.isfinite().all():
+        raise ValueError(
+            "the data have NaN or infinite entries, so their covariance does not exist: "
+            "declare them missing (then use ppl_vae.exact.missing), or drop or impute these rows"
+        )
+    second = second.tril() + second.tril(-1).T
+    offset = first / count
+    return Moments(shift.new_tensor(count), shift + offset, second / count - torch.outer(offset, offset))
+
+
+def _add_gram(total: Tensor, block: Tensor) -> None:
+    """Add the lower triangle of X^T X, in strips of columns: with four strips 5/8 of the work of the whole product."""
+    columns = block.shape[1]
+    width = max(128, -(-columns // 4))
+    for start in range(0, columns, width):
+        end = min(start + width, columns)
+        total[start:, start:end].addmm_(block[:, start:].T, block[:, start:end])
+
+
+def merge(*parts: Moments) -> Moments:
+    """Moments of the union of disjoint sets of rows, such as the shards of several machines.
+
+    With weights w_i = N_i / N: x_bar = sum_i w_i x_bar_i, S = sum_i w_i (S_i + (x_bar_i - x_bar)(x_bar_i - x_bar)^T).
+    """
+    return reduce(_merge_two, parts)
+
+
+def _merge_two(a: Moments, b: Moments) -> Moments:
+    count = a.rows + b.rows
+    wa, wb = a.rows / count, b.rows / count
+    gap = b.mean - a.mean
+    return Moments(count, a.mean + wb * gap, wa * a.covariance + wb * b.covariance + wa * wb * torch.outer(gap, gap))

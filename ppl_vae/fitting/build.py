@@ -1,0 +1,104 @@
+"""From declarations, or two plain Pyro programs, to a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ppl_vae.fitting.fitted import Fit
+from ppl_vae.guides import (
+    AmortizedDelta,
+    AmortizedGumbel,
+    AmortizedLinear,
+    AmortizedNormal,
+    AmortizedProjectedNormal,
+    BayesianGuide,
+    ExactPosterior,
+    Guide,
+)
+from ppl_vae.inference.methods.base import Method
+from ppl_vae.memory import allocating, free
+from ppl_vae.models import Model
+from ppl_vae.program.pair import Pair
+from ppl_vae.program.reads import reads
+from ppl_vae.text import as_line
+from ppl_vae.types import DataSpec
+
+__all__ = ["build", "default_guide", "take_over"]
+
+
+WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
+
+
+def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
+    """A declared model and guide, or two plain Pyro programs, as a pair.
+
+    Raises:
+        ValueError: data outside the model's support, a declared half with a plain one, or a guide that leaves out parameters.
+    """
+    what = f"{as_line(model)} for data of shape {spec.event_shape}"
+    try:
+        with allocating(free(), what):
+            return _built(model, guide, spec)
+    except (TypeError, RuntimeError) as error:
+        if "Overflow when unpacking" not in str(error):
+            raise
+        raise ValueError(f"{what}: expected sizes that memory holds, got one beyond 64 bits: give less") from None
+
+
+def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
+    if isinstance(model, Model) and isinstance(guide, Guide):
+        if spec.fields[1:]:
+            raise ValueError(
+                f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "
+                "load_data(x, y=labels)"
+            )
+        model.check(spec)
+        if model.parameter_priors and not isinstance(guide, BayesianGuide):
+            raise ValueError(
+                f"the parameters {', '.join(model.parameter_priors)} of this model carry priors, which {guide!r} leaves out: "
+                f"use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS; EM and closed forms fit the model without priors"
+            )
+        program = model.build(spec)
+        proposal = guide.build(program, spec)
+        prior: Any = getattr(program, "prior", None)
+        if hasattr(prior, "attach"):  # a prior made of posteriors
+            prior.attach(proposal.posterior, spec)
+        # A sampled KL makes the ELBO of the exact posterior log p(x) for every sample; an analytic one does not.
+        mean_field = getattr(proposal, "mean_field", not getattr(proposal, "exact", False))
+        return Pair(program, proposal, mean_field=mean_field, size=spec.size, plain=False)
+    if isinstance(model, Model) or isinstance(guide, Guide):
+        raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
+    return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec))
+
+
+def take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) -> None:
+    """Copy the parameters of an earlier fit, the guide's only if it is declared alike."""
+    for what, earlier, now in (("columns", start.spec.columns, spec.columns), ("classes", start.spec.classes, spec.classes)):
+        if earlier and now and earlier != now and (what == "columns" or getattr(pair.model, "labelled", False)):
+            told = f"{', '.join(earlier)}, got {', '.join(now)}"
+            raise ValueError(f"a warm start needs the {what} of the earlier fit in their order: expected {told}")
+    try:
+        pair.model.load_state_dict(start.pair.model.state_dict())
+        if guide == start.guide:
+            pair.guide.load_state_dict(start.pair.guide.state_dict())
+            pair.warm.add("guide")
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"a warm start needs an earlier fit of the same model to data of the same shape: {reason}") from None
+    pair.warm.add("model")
+
+
+def default_guide(model: Model | Callable, method: Method) -> Guide:
+    """The guide that a method gives a model if none is declared: as rich as the posterior is known to be, no richer."""
+    family = getattr(model, "posterior_family", "unknown")
+    if getattr(model, "parameter_priors", ()) and method.posterior_guide == "any":
+        return BayesianGuide()
+    if method.posterior_guide == "exact" or family in ("discrete", "projection"):
+        return ExactPosterior()
+    if family == "point":
+        return AmortizedDelta()
+    if family == "linear":
+        return AmortizedLinear()
+    support = getattr(getattr(model, "prior", None), "support", "real")
+    return WITHOUT_COORDINATES.get(support, AmortizedNormal())

@@ -1,0 +1,142 @@
+"""Where rows of a history are shown as a fit goes on, besides ``history.jsonl``: TensorBoard, MLflow."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ppl_vae.types import Row
+
+__all__ = ["BOARDS", "Board", "MLflow", "TensorBoard", "open_board"]
+
+
+class Board(Protocol):
+    """Takes the rows of one history; a context that is left when the fit ends."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def __call__(self, row: Row) -> None:
+        """Show a row."""
+
+
+class TensorBoard:
+    """Event files, a curve a column: ``tensorboard --logdir RUN`` (extra ``track``).
+
+    Args:
+        folder: of the event files; made with the first row.
+
+    Raises:
+        ValueError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._writer: Any = None
+        _imported("tensorboard", "pip install ppl_vae[track]")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def __call__(self, row: Row) -> None:
+        """Add a point to each curve."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Of a fit that goes on, points of epochs that are fitted anew are hidden.
+            self._writer = SummaryWriter(str(self.folder), purge_step=row["epoch"])
+        for name, value in _scalars(row):
+            self._writer.add_scalar(name, value, global_step=row["epoch"])
+        self._writer.flush()
+
+
+class MLflow:
+    """A run of MLflow, with the declaration as its parameters and a metric a column.
+
+    It goes where MLflow is told to: ``$MLFLOW_TRACKING_URI``, by default a store in the working directory.
+
+    Args:
+        name: of the run.
+        parameters: what was declared, by name.
+
+    Raises:
+        ValueError: mlflow is not installed.
+    """
+
+    def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
+        self._mlflow = _imported("mlflow", "pip install mlflow")
+        self._name = name
+        self._parameters = dict(_flat(parameters))
+
+    def __enter__(self) -> Self:
+        self._mlflow.start_run(run_name=self._name)
+        self._mlflow.log_params(self._parameters)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._mlflow.end_run(status="FINISHED" if kind is None else "FAILED")
+
+    def __call__(self, row: Row) -> None:
+        """Log the row as metrics of its epoch."""
+        self._mlflow.log_metrics(dict(_scalars(row)), step=row["epoch"])
+
+
+def open_board(name: str, folder: Path, parameters: Mapping[str, Any]) -> Board:
+    """A board by its name.
+
+    Args:
+        name: ``tensorboard`` or ``mlflow``.
+        folder: the run's.
+        parameters: what was declared.
+
+    Raises:
+        ValueError: an unknown name, or what it needs is not installed.
+    """
+    if name not in BOARDS:
+        raise ValueError(f"unknown board {name!r}: choose from {', '.join(BOARDS)}")
+    return BOARDS[name](folder, parameters)
+
+
+def _imported(package: str, remedy: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ValueError(f"{package} is not installed: {remedy}") from None
+
+
+def _scalars(row: Row) -> Iterator[tuple[str, float]]:
+    """The numbers of a row; those of a list each under its place."""
+    for name, value in row.items():
+        if name == "epoch" or isinstance(value, str) or value is None:
+            continue
+        if isinstance(value, list):
+            yield from ((f"{name}/{place}", float(one)) for place, one in enumerate(value))
+        else:
+            yield name, float(value)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested names joined by dots, as on the command line."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            inner = {**value.get("init_args", {})} if "class_path" in value else value
+            if "class_path" in value:
+                yield f"{prefix}{name}", str(value["class_path"]).rpartition(".")[2]
+            yield from _flat(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+BOARDS: dict[str, Callable[[Path, Mapping[str, Any]], Board]] = {
+    "tensorboard": lambda folder, parameters: TensorBoard(folder / "tensorboard"),
+    "mlflow": lambda folder, parameters: MLflow(folder.name, parameters),
+}

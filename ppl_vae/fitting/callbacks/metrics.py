@@ -1,0 +1,149 @@
+"""Numbers that a history gets on request, an epoch at a time: of the validation split, after the epoch, off the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data import Data, Split
+from ppl_vae.evaluate import batches, evaluate, evaluating
+from ppl_vae.evaluate.latents import latents
+from ppl_vae.evaluate.probes import probe
+from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.svi import SVI
+from ppl_vae.program.pair import Pair, Plates, seeded
+from ppl_vae.types import POINTS, SCORES, Row
+
+__all__ = ["TRACKED", "Track", "tracking"]
+
+Track = Callable[[Pair], Row]
+"""Columns to add to a row of the history, from the pair as it is."""
+
+Measure = Callable[[Pair, Data, int], Any] | None
+"""What gives a column; ``None`` for those of the latent variables, which are found together."""
+
+LATENTS = ("active_units", "mutual_information", "marginal_kl", "total_correlation", "dimension_wise_kl", "kl_per_dimension")
+LATENT_ROWS = 1000
+PROBE_ROWS = 5000
+ROWS_AT_ONCE = 1000
+
+
+def tracking(names: Sequence[str], method: Method, data: Data, pair: Pair) -> Track:
+    """What computes the named columns, ``valid_*``, after each epoch.
+
+    Args:
+        names: such as ``active_units``, ``mutual_information`` or ``iwae:50``, the importance-weighted bound of 50 samples.
+        method: the fit's.
+        data: the fit's, on the pair's device.
+        pair: the one to be fitted.
+
+    Raises:
+        ValueError: an unknown name, no validation data, a method whose modules hold the result at its end only, a bound of a
+            point, or a probe of a guide without codes or of data without classes.
+    """
+    if not names:
+        return lambda pair: {}
+    if not method.live:
+        raise ValueError(
+            f"{type(method).__name__} writes into the modules when it is done, so there is nothing to track before: use SVI, "
+            "or evaluate the fit"
+        )
+    if len(data.valid) < 2:
+        raise ValueError("track needs validation data: give load_data a `valid` fraction above 0")
+    parts = [_part(name) for name in names]
+    size = method.batch_size if isinstance(method, SVI) else 2
+    _refuse_unmeasurable([measure for _, measure, _ in parts], data, pair, size)
+    wanted = [name for name in LATENTS if name in names]
+
+    def track(pair: Pair) -> Row:
+        row = _latent_columns(pair, data.valid, wanted) if wanted else {}
+        for column, measure, argument in parts:
+            row |= {} if measure is None else {f"valid_{column}": measure(pair, data, argument)}
+        return row
+
+    return track
+
+
+def _part(name: str) -> tuple[str, Measure, int]:
+    """A column's name, what measures it (``None`` for those of the latent variables), and its argument."""
+    kind, colon, argument = name.partition(":")
+    known = kind in TRACKED and bool(colon) == (kind in WITH_NUMBER)
+    if not known or (colon and not (argument.isdecimal() and int(argument) >= 1)):
+        valid = [f"{one}:NUMBER" if one in WITH_NUMBER else one for one in TRACKED]
+        raise ValueError(f"unknown number to track {name!r}: choose from {', '.join(valid)}")
+    return name.replace(":", "_"), TRACKED[kind], int(argument or 0)
+
+
+def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair, size: int) -> None:
+    """Raise ``ValueError`` before the first step for what could only fail after an epoch."""
+    if _iwae in measures:
+        _refuse_unweighted(_alike(pair, data.train, size))
+    if _probe not in measures:
+        return
+    if not hasattr(pair.guide, "posterior"):
+        raise ValueError("a guide without `posterior` has no codes to track a probe of: declare the model and the guide")
+    if len(data.train.labels[:PROBE_ROWS].unique()) < 2:
+        raise ValueError("a probe tells classes apart, but the training data are of only one: track others")
+    data.valid.labels  # noqa: B018
+
+
+def _refuse_unweighted(plates: Plates) -> None:
+    """Raise ``ValueError`` if a datum has no importance weights of its own."""
+    if plates.score in POINTS:
+        raise ValueError(
+            f"a point has no bound to track as iwae: its {plates.score} is in every row already; leave iwae out, or use a "
+            "guide with a density"
+        )
+    if plates.score != "elbo":
+        raise ValueError(f"a {SCORES[plates.score]} bounds nothing, so there is no iwae to track: leave it out")
+    if plates.shared:
+        raise ValueError(
+            f"{', '.join(plates.shared)} is shared by all data, so none has an importance-weighted bound of its own to track "
+            "as iwae: valid_elbo is in every row already"
+        )
+    if plates.subsampled:
+        raise ValueError(
+            f"the plates {', '.join(plates.subsampled)} show a sample of themselves, which leaves weights that bound nothing: "
+            "leave iwae out, or take plates without subsampling"
+        )
+
+
+def _alike(pair: Pair, split: Split, size: int) -> Plates:
+    """What there is to know of the sites, by a batch of the size to come.
+
+    A pair of its own looks, so that the fit's still meets its batches anew.
+    """
+    with evaluating(pair), seeded(0, split.device):
+        first = next(batches(pair, split[:size], size))
+        return Pair(pair.model, pair.guide, size=pair.size, plain=pair.plain).plates(*first)
+
+
+def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Row:
+    found = latents(pair, valid, rows=LATENT_ROWS)
+    for name in wanted:
+        if name not in found:
+            notes = found.get("notes", {})
+            raise ValueError(f"{name} cannot be tracked: {notes.get(name, '; '.join(notes.values()))}")
+    return {f"valid_{name}": found[name] for name in wanted}
+
+
+def _iwae(pair: Pair, data: Data, samples: int) -> float:
+    numbers = evaluate(pair, data.valid, samples=samples)
+    return numbers["iwae"] if samples > 1 else numbers["elbo"]
+
+
+def _probe(pair: Pair, data: Data, argument: int) -> float:
+    return probe(_codes(pair, data.train[:PROBE_ROWS]), _codes(pair, data.valid))["accuracy"]
+
+
+def _codes(pair: Pair, split: Split) -> tuple[Tensor, Tensor]:
+    with evaluating(pair), seeded(0, split.device):
+        means = [pair.guide.posterior(*batch).mean.flatten(1) for batch in batches(pair, split, ROWS_AT_ONCE)]
+    return torch.cat(means), split.labels
+
+
+TRACKED: Mapping[str, Measure] = {**dict.fromkeys(LATENTS), "iwae": _iwae, "probe": _probe}
+WITH_NUMBER = ("iwae",)

@@ -1,0 +1,302 @@
+"""`compare`: one declared model fitted by several methods, in one table and one unit."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from types import NoneType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.arguments import whole
+from ppl_vae.data import Data, DataSource, Split, load_data
+from ppl_vae.declaration import Declaration, require
+from ppl_vae.evaluate import evaluating, log_jacobian
+from ppl_vae.evaluate.metrics import UNIT
+from ppl_vae.fitting.build import build, default_guide
+from ppl_vae.fitting.callbacks.progress import Progress
+from ppl_vae.fitting.checks import check_declared
+from ppl_vae.fitting.fit import watched
+from ppl_vae.fitting.fitted import Fit
+from ppl_vae.guides import Guide
+from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.em import EM
+from ppl_vae.models import Model
+from ppl_vae.program.machine import choose_device
+from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.types import POINTS, SCORES, Remark, Row
+
+__all__ = ["Climb", "Comparison", "compare", "short"]
+
+NEAR = 0.01  # nats per datum to the best: who is so near has arrived
+SAMPLES = 100  # per datum, for the bound that stands in where log p(x) is not known
+ROWS_AT_ONCE = 1000
+FIELDS = (
+    "train_log_likelihood",
+    "test_log_likelihood",
+    "elbo",
+    "gap",
+    "distance",
+    "iterations",
+    "seconds",
+    "seconds_to_best",
+)
+
+COLUMNS = {
+    "train_log_likelihood": "train log-lik.",
+    "test_log_likelihood": "test log-lik.",
+    "elbo": "ELBO",
+    "seconds_to_best": "s to best",
+    "seconds": "s",
+}
+DIGITS = {"distance": 4, "iterations": 0, "seconds": 3, "seconds_to_best": 3}
+
+Climb = list[tuple[float, float]]
+"""Seconds since the fit began and the log-likelihood of the training data then, in nats per datum."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """What :func:`compare` found; ``print`` shows the table.
+
+    ``rows`` holds a dictionary per method and guide; log-likelihoods, ELBO and gap are in nats per datum:
+
+    - ``method``, ``guide``: the class and those of its fields that are not the defaults.
+    - ``train_log_likelihood``, ``test_log_likelihood``: exact if ``exact``, where the model knows log p(x); elsewhere the
+      importance-weighted bound with 100 samples. ``None`` without test data.
+    - ``elbo``: of the training data; ``gap``: log-likelihood - ELBO, the KL from the guide to the exact posterior; ``None`` of
+      points in place of posteriors, such as MAP estimates.
+    - ``distance`` to the solution of EM, or of the best row if EM is not compared: the largest principal angle between the
+      loadings' subspaces in radians, or for mixtures the root mean square distance of matched means. ``None`` for models
+      that define none.
+    - ``iterations`` (steps of EM, epochs of SVI), ``seconds``, and ``seconds_to_best``: those until the log-likelihood of the
+      training data came within 0.01 of the best that any method ended at from this seed; ``None`` if never, or for a model
+      that does not know log p(x).
+    - with several seeds all these are means, and ``*_sd`` their standard deviations.
+
+    Attributes:
+        model: the declared model.
+        data: what it was fitted to, as the model saw it.
+        rows: the table.
+        climbs: of each row and seed the way up; by the history's ELBO if the model does not know log p(x).
+        fits: of each row and seed the fit.
+    """
+
+    model: Model | Callable
+    data: Data
+    rows: list[Row]
+    climbs: list[list[Climb]]
+    fits: list[list[Fit]]
+
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The unit and the rows, as plain values."""
+        return {"unit": UNIT, "rows": self.rows}
+
+    def to_markdown(self) -> str:
+        """The rows as a Markdown table whose columns are also aligned as text; ± is the standard deviation over the seeds."""
+        names = ("method", "guide", *FIELDS)
+        table = [[COLUMNS.get(name, name) for name in names], *([_cell(row, name) for name in names] for row in self.rows)]
+        return aligned(table, words=2)
+
+
+def compare(
+    model: Model | Callable,
+    data: Data | DataSource | str | np.ndarray | Tensor = "digits",
+    *,
+    methods: Sequence[Method],
+    guides: Sequence[Guide | Callable] | None = None,
+    seeds: int | Sequence[int] = 1,
+    device: str | torch.device = "auto",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Fit one model by several methods and put what they reach, and how fast, side by side.
+
+    For one seed all methods start from the same parameters where the model defines a start (linear-Gaussian models and
+    mixtures do). The log-likelihood of the training data is recorded after every iteration, off the clock.
+
+    Args:
+        model: a declared model, or a plain Pyro program.
+        data: what :func:`~ppl_vae.load_data` takes or gave.
+        methods: how to fit, each.
+        guides: tried with every method that fits guides; a method that needs the exact posterior takes that. By default each
+            method's own default guide.
+        seeds: how many, counted from each method's own seed; or which.
+        device: where, as for :func:`~ppl_vae.fit`.
+        progress: called with each row of each history; by default a progress bar if standard error is a terminal.
+
+    Raises:
+        ValueError: no methods, guides or seeds, or a method that cannot fit the model: why, and which can.
+
+    Example:
+        >>> blobs = torch.randn(200, 2)
+        >>> comparison = compare(GMM(components=1), blobs, methods=[EM(), SVI(epochs=20)])
+        >>> [row["method"] for row in comparison.rows]
+        ['EM', 'SVI(epochs=20)']
+    """
+    require(isinstance(methods, (list, tuple)), "methods as a list, such as [EM(), SVI()]", methods)
+    require(isinstance(guides, (list, tuple, NoneType)), "guides as a list, such as [AmortizedNormal()], or None", guides)
+    require(len(methods) > 0, "at least one method to compare", list(methods))
+    require(guides is None or len(guides) > 0, "at least one guide, or None for the defaults", guides)
+    for method in methods:
+        for guide in guides or (None,):
+            check_declared(model, guide, method)
+    seeds = [whole("seeds", seed) for seed in seeds] if isinstance(seeds, Iterable) else whole("seeds", seeds)
+    require(seeds >= 1 if isinstance(seeds, int) else len(seeds) > 0, "at least one seed", seeds)
+    data = load_data(data)
+    if isinstance(model, Model):
+        data = model.resolve(data)
+    data = data.to(choose_device(device))
+    entries = [(method, guide) for method in methods for guide in _guides(model, method, guides)]
+    names = [(short(method), short(guide)) for method, guide in entries]
+    require(len(set(names)) == len(names), "methods and guides that differ", names)
+    with seeded(0):
+        for _, guide in entries:
+            _check_comparable(build(model, guide, data.spec))  # what cannot be compared is refused before the first long fit
+    runs = [[_run(model, data, guide, each, progress) for each in _with_seeds(method, seeds)] for method, guide in entries]
+    for same_seed in zip(*runs, strict=True):
+        _relate([method for method, _ in entries], same_seed)
+    return Comparison(
+        model=model,
+        data=data,
+        rows=[_row(method, guide, of_seeds) for (method, guide), of_seeds in zip(entries, runs, strict=True)],
+        climbs=[[run.climb for run in of_seeds] for of_seeds in runs],
+        fits=[[run.fit for run in of_seeds] for of_seeds in runs],
+    )
+
+
+def _check_comparable(pair: Pair) -> None:
+    if pair.score == "elbo" or hasattr(pair.model, "log_prob"):
+        return
+    if pair.score not in POINTS:
+        raise ValueError(
+            f"fits are compared by log p(x), of which a {SCORES[pair.score]} gives no bound: use programs without weights and "
+            "factors, or evaluate each fit"
+        )
+    raise ValueError(
+        "fits are compared by log p(x), of which codes that are points without a density give no bound: use a guide with a "
+        "density and a model with a prior, such as AmortizedNormal and VAE, or evaluate each fit"
+    )
+
+
+class _Run(NamedTuple):
+    """One fit and what is known of it; ``_relate`` adds to the numbers what takes the other fits."""
+
+    fit: Fit
+    climb: Climb
+    numbers: dict[str, Any]
+
+
+def _guides(model: Model | Callable, method: Method, guides: Sequence[Guide | Callable] | None) -> Sequence[Guide | Callable]:
+    return guides if guides is not None and method.posterior_guide != "exact" else [default_guide(model, method)]
+
+
+def _with_seeds(method: Method, seeds: int | Sequence[int]) -> list[Method]:
+    numbers = range(method.seed, method.seed + seeds) if isinstance(seeds, int) else seeds
+    return [dataclasses.replace(method, seed=seed) for seed in numbers]
+
+
+def _run(model: Model | Callable, data: Data, guide: Guide | Callable, method: Method, progress: Progress | None) -> _Run:
+    climb: Climb = []
+
+    def watch(pair: Pair, row: Row) -> None:
+        _check_comparable(pair)  # what a plain program's terms are is known from its first batch on
+        if "log_likelihood" not in row and hasattr(pair.model, "log_prob"):
+            row = {**row, "log_likelihood": _log_likelihood(pair, data.train)}
+        climb.append((row["seconds"], row["log_likelihood" if "log_likelihood" in row else pair.score]))
+
+    fit = watched(model, data, guide=guide, method=method, device=data.train.device, progress=progress, watch=watch)
+    return _Run(fit, climb, _numbers(fit, data))
+
+
+def _log_likelihood(pair: Pair, split: Split) -> float:
+    """Mean of the exact log p(x); any noise of the data is not drawn from the fit's own random numbers."""
+    with evaluating(pair), seeded(0, split.device):
+        total = sum(pair.model.log_prob(x).double().sum().item() for x in split.batches(ROWS_AT_ONCE))
+    return total / len(split) + log_jacobian(pair, split)
+
+
+def _numbers(fit: Fit, data: Data) -> dict[str, Any]:
+    exact = hasattr(fit.pair.model, "log_prob")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Remark)  # that a bound may be loose: the table marks it as one
+        train, test = (
+            fit.evaluate(split, samples=1 if exact else SAMPLES) if len(split) else {} for split in (data.train, data.test)
+        )
+    bound = next(name for name in ("log_likelihood", "iwae", "elbo") if name in train)
+    elbo = train.get("elbo")  # there is none of a point, such as a MAP estimate
+    return {
+        "exact": exact,
+        "train_log_likelihood": train[bound],
+        "test_log_likelihood": test.get(bound),
+        "elbo": elbo,
+        "gap": None if elbo is None or bound == "elbo" else train[bound] - elbo,
+        "iterations": fit.history[-1]["epoch"],
+        "seconds": fit.history[-1]["seconds"],
+    }
+
+
+def _relate(methods: Sequence[Method], runs: Sequence[_Run]) -> None:
+    """What one seed's fits are to each other: the distance to the reference, and the seconds until the best was near."""
+    candidates = [run for method, run in zip(methods, runs, strict=True) if isinstance(method, EM)] or runs
+    reference = max(candidates, key=lambda run: run.numbers["train_log_likelihood"]).fit.pair.model
+    best = max(run.numbers["train_log_likelihood"] for run in runs)
+    for run in runs:
+        model = run.fit.pair.model
+        run.numbers["distance"] = model.distance(reference) if hasattr(model, "distance") else None
+        near = (seconds for seconds, value in run.climb if run.numbers["exact"] and value >= best - NEAR)
+        run.numbers["seconds_to_best"] = next(near, None)
+
+
+def _row(method: Method, guide: Guide | Callable, runs: Sequence[_Run]) -> Row:
+    row: Row = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
+    for name in FIELDS:
+        values = [run.numbers[name] for run in runs]
+        known = None not in values
+        row[name] = (values[0] if len(values) == 1 else statistics.fmean(values)) if known else None
+        if len(values) > 1:
+            row[f"{name}_sd"] = statistics.stdev(values) if known else None
+    return row
+
+
+def short(value: Any) -> str:
+    """A declaration's class and the fields that are not its defaults; a function's name."""
+    if not isinstance(value, Declaration):
+        return getattr(value, "__name__", repr(value))
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if not _is_default(field, value)}
+    inner = ", ".join(f"{k}={short(v) if isinstance(v, Declaration) else repr(v)}" for k, v in fields.items())
+    return f"{type(value).__name__}({inner})" if inner else type(value).__name__
+
+
+def _is_default(field: dataclasses.Field, value: Declaration) -> bool:
+    return field.default is not dataclasses.MISSING and getattr(value, field.name) == field.default
+
+
+def _cell(row: Row, name: str) -> str:
+    value, spread = row[name], row.get(f"{name}_sd")
+    if value is None or isinstance(value, str):
+        return value or "-"
+    digits = DIGITS.get(name, 3)
+    mark = "" if row["exact"] or "likelihood" not in name else ">= "
+    return f"{mark}{value + 0.0:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def aligned(table: Sequence[Sequence[str]], *, words: int) -> str:
+    """Cells as a Markdown table that is aligned as text too, the heads first: so many columns of words, then numbers."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rule = [f"{'-' * (width - 1)}{'-' if place < words else ':'}" for place, width in enumerate(widths)]
+    padded = [
+        [
+            cell.ljust(width) if place < words else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in table
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))

@@ -1,0 +1,55 @@
+"""The declaration of a whole fit: what ``config.yaml`` of a run holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from ppl_vae.data import DataSource
+from ppl_vae.declaration import Declaration
+from ppl_vae.guides import Guide
+from ppl_vae.inference.methods.base import Method
+from ppl_vae.models import Model
+from ppl_vae.text import as_line
+
+__all__ = ["PARTS", "Experiment"]
+
+PARTS: dict[str, type[Declaration]] = {"model": Model, "guide": Guide, "method": Method, "data": DataSource}
+"""What the parts of an experiment are declarations of."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment(Declaration):
+    """All that a fit was declared by; the same experiment is the same fit, to the last bit, on one machine.
+
+    Args:
+        model: what was fitted.
+        guide: its approximate posterior.
+        method: how.
+        data: to what.
+    """
+
+    model: Model
+    guide: Guide
+    method: Method
+    data: DataSource
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any] | str, *, trust: Iterable[str] = ()) -> Self:
+        """Rebuild an experiment from what :meth:`to_dict` gave.
+
+        Raises:
+            ValueError: a part that is missing or cannot be rebuilt, or a class from a module that is not trusted.
+        """
+        trust = (trust,) if isinstance(trust, str) else tuple(trust)
+        if not isinstance(config, Mapping) or not PARTS.keys() <= config.keys():
+            got = ", ".join(map(str, config)) if isinstance(config, Mapping) else type(config).__name__
+            raise ValueError(f"expected the declarations {', '.join(PARTS)}, got {as_line(got or 'none')}")
+        parts: dict[str, Any] = {name: base.from_dict(config[name], trust=trust) for name, base in PARTS.items()}
+        return cls(**parts)
+
+    @property
+    def parts(self) -> dict[str, Declaration]:
+        """The declarations by the names of their fields."""
+        return {name: getattr(self, name) for name in PARTS}

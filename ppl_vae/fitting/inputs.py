@@ -1,0 +1,252 @@
+"""What comes into a fit and what leaves it: rows and classes by their names, values in the units of their source."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ppl_vae.data import Data, Split, Transform
+from ppl_vae.data.arrays import as_array
+from ppl_vae.data.fields import given as fields_given
+from ppl_vae.data.matching import classes_matched, columns_matched, is_whole_number, numbered, shown
+from ppl_vae.data.precision import refuse_narrow
+from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.summary import all_whole
+from ppl_vae.types import DataSpec, Remark
+
+__all__ = ["Classes", "Entrance", "Given", "as_real", "check_probed", "in_source_units"]
+
+Given = Data | Split | Tensor | tuple | Mapping[str, Any]
+"""Rows: loaded, a tensor of x, or the arrays that programs of several arguments read."""
+
+Classes = int | str | Sequence[int] | Sequence[str] | np.ndarray | Tensor
+"""A class, or several: names, or numbers."""
+
+NAMED = 10  # columns that a remark names
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entrance:
+    """The one way in for rows and for classes.
+
+    Args:
+        spec: what the data of the fit look like.
+        transform: from the source's data to what the model sees.
+        labelled: whether the model is conditioned on labels.
+        seed: of noise that is to be drawn for rows.
+        device: where rows are wanted.
+    """
+
+    spec: DataSpec
+    transform: Transform
+    labelled: bool
+    seed: int
+    device: torch.device
+
+    def rows(self, data: Given, y: Classes | None = None, *, generator: Generator | None = None) -> Split:
+        """Rows as the fit takes them: columns and classes matched by name, under its transform, checked, on its device.
+
+        Args:
+            data: rows in the units of their source, the test rows of a ``Data``, or a split under ``transform.applied()``;
+                of programs of several arguments also their arrays, by position or by name.
+            y: a class for all, or one for each.
+            generator: draws what noise there is to be drawn; by default that of rows which came under another transform or
+                none is drawn, by ``seed``, and training rows of the fit's own kind get theirs at each visit.
+
+        Raises:
+            ValueError: rows that the fit was not built for: why, and what to do.
+        """
+        given = data.test if isinstance(data, Data) else data if isinstance(data, Split) else self._in_memory(data)
+        loose = not isinstance(data, (Split, Data))
+        split = self._matched(given if self.spec.event_shape else given.numbers(), named=not loose)
+        split = self._labelled(split.to(self.device), y)
+        found = shown(split, self.transform, self.spec.kind)
+        known = found is split and not loose
+        self._check(found, known=known)
+        if not known:
+            self._remark_on_scale(found)
+        if generator is not None:
+            return found.fixed(generator)
+        return found if known else found.fixed(noise(self.seed, 3))
+
+    def _in_memory(self, data: Any) -> Split:
+        """A tensor, or the fields of programs of several arguments, as a split in the units of the source."""
+        if not isinstance(data, (Tensor, tuple, Mapping)):
+            raise ValueError(
+                f"expected a tensor in the units of the source, a split or data, got {type(data).__name__}: load it with "
+                "load_data, or give fit.rows(DataSource(...), split)"
+            )
+        plain = Transform(self.spec.event_shape).to(self.transform.loc)
+        if self.spec.fields:
+            x, fields = fields_given((data,) if isinstance(data, Tensor) else data, self.spec)
+            return Split(as_real(x, "data"), None, plain, fields=fields)
+        if not isinstance(data, Tensor):
+            raise ValueError(
+                "expected a tensor in the units of the source, got several fields: this was fitted to x alone (give class "
+                "labels, where the programs read them, as y=...)"
+            )
+        return Split(as_real(data, "data"), None, plain)
+
+    def classes(self, y: Classes) -> Tensor:
+        """The places of classes ``(...)`` among the names that the fit knows; one class becomes ``(1,)``.
+
+        A number is the class of that name where the classes are named by numbers, and a place from 0 where none is.
+
+        Raises:
+            ValueError: an unknown class, or a number where only some of the classes are named by numbers.
+        """
+        names = self.spec.classes
+        given = [y] if isinstance(y, (str, int, np.integer)) else y
+        try:
+            values = as_array(given, "classes") if isinstance(given, (Tensor, np.ndarray)) else np.array(given, dtype=object)
+            places = [self._place(value) for value in values.ravel().tolist()]
+        except (TypeError, ValueError) as error:
+            known = ", ".join(names) or "none: the data had no labels"
+            numeric = [is_whole_number(name) for name in names]
+            told = "" if all(numeric) else " as text" if any(numeric) else ", or their numbers from 0"
+            raise ValueError(f"expected classes of {known}{told}, got {error}") from None
+        return torch.tensor(places, dtype=torch.int64, device=self.device).reshape(values.shape)
+
+    def _place(self, value: Any) -> int:
+        """The place of a class; a ``ValueError`` names a value that is none."""
+        names = self.spec.classes
+        value = value.item() if isinstance(value, (Tensor, np.generic)) else value
+        numeric = any(is_whole_number(name) for name in names)
+        if isinstance(value, (str, bool)) and str(value) in names:
+            return names.index(str(value))
+        if isinstance(value, int) and not isinstance(value, bool):
+            if numeric and all(is_whole_number(name) for name in names) and str(value) in names:
+                return names.index(str(value))
+            if not numeric and 0 <= value < len(names):
+                return value
+        raise ValueError(str(value)[:80])
+
+    def _matched(self, split: Split, *, named: bool) -> Split:
+        """The rows, their columns as the fit has them."""
+        names, found = self.spec.columns, split.columns
+        split, left = columns_matched(split, names)
+        if left:
+            _remark(f"columns that the fit does not know are left out: {', '.join(left[:NAMED])}")
+        expected, shape = self.spec.event_shape, tuple(split.raw.shape)
+        if not shape or shape[1:] != expected:
+            raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {shape}")
+        unnamed = [columns == numbered(columns) for columns in (names, found)]
+        if named and unnamed[0] != unnamed[1]:
+            side = "the fit knows no names of its columns" if unnamed[0] else "these data have no names of columns"
+            _remark(f"{side}: they are taken in their order, as {', '.join((found if unnamed[0] else names)[:NAMED])}")
+        return split.renamed(names)
+
+    def _labelled(self, split: Split, y: Classes | None) -> Split:
+        """The rows, their labels numbered as the fit has them; of a model that takes none, as far as it knows the classes."""
+        if y is not None:
+            places = self.classes(y)
+            places = places.expand(len(split)) if isinstance(y, (str, int, np.integer)) else places
+            if places.shape != (len(split),):
+                raise ValueError(f"expected one class for each of {len(split)} rows, got {tuple(places.shape)}")
+            return split.labelled(places, self.spec.classes)
+        if self.labelled or (split.classes and set(split.classes) <= set(self.spec.classes)):
+            return classes_matched(split, self.spec.classes)
+        return split
+
+    def _remark_on_scale(self, split: Split) -> None:
+        """Warn of values in [0, 1] where those of the source are scaled to it, as if that had been done already."""
+        scale = split.transform.scale
+        if split.transform.seen or self.spec.kind == "real" or not bool((scale >= 2).all()) or not len(split):
+            return
+        if all(bool(((raw >= 0) & (raw <= 1)).all()) for raw in split.chunks()):
+            _remark(
+                f"values from 0 to 1 are taken in the units of the source, whose scale is {float(scale.max()):g}: multiply "
+                "them, or give rows that were scaled already as a split under fit.transform.applied()"
+            )
+
+    def _check(self, split: Split, *, known: bool) -> None:
+        """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
+        noisy = split.transform.dequantize and not known
+        for raw in split.chunks():
+            refuse_narrow(raw, split.transform)
+            if noisy and not all_whole(raw):
+                raise ValueError(
+                    "expected whole numbers in the units of the source, which noise is added to, got fractions: round them "
+                    "down, or give the split that they are of, which knows of its noise"
+                )
+            _check_values(split.transform, raw, self.spec)
+            if noisy:  # of less than 1
+                _check_values(split.transform, raw + 1.0, self.spec)
+
+
+def in_source_units(x: Tensor, transform: Transform, spec: DataSpec, *, means: bool, dequantized: bool) -> Tensor:
+    """Values as the model sees them ``(..., *event)`` in the units of the source.
+
+    Of dequantized data draws are whole numbers again, and means lie half a level lower, where those of the levels do.
+    """
+    raw = transform.inverse(x)
+    if not dequantized:
+        return raw
+    raw = raw - 0.5 if means else raw.floor()
+    if spec.kind != "unit_interval":
+        return raw
+    loc, scale = transform.constants
+    return torch.minimum(torch.maximum(raw, loc), loc + scale - 1)
+
+
+def check_probed(train: Split, test: Split) -> None:
+    """Say so where the classes of test data leave the accuracy of a classifier of the training data without a meaning.
+
+    Raises:
+        ValueError: test data of one class, which always guessing it would get right.
+    """
+    names = test.classes or tuple(map(str, range(int(test.labels.max()) + 1)))
+    found, taught = (set(part.labels.unique().tolist()) for part in (test, train))
+    if len(found) < 2:
+        raise ValueError(
+            f"expected test data of at least 2 classes, got only {names[found.pop()]!r}: the accuracy on one class says how "
+            "often it is guessed, not how well classes are told apart"
+        )
+    if alone := [names[place] for place in sorted(found - taught)]:
+        _remark(f"classes without a row of training data, which the classifier cannot guess: {', '.join(alone)}")
+
+
+def as_real(values: Any, what: str) -> Tensor:
+    """Real numbers in memory as a tensor.
+
+    Raises:
+        ValueError: complex numbers, or nothing that is one dense array of numbers.
+    """
+    if not isinstance(values, Tensor):
+        array = as_array(values, what)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"expected {what} as real numbers, got {type(values).__name__} of dtype {array.dtype}")
+        values = torch.from_numpy(array.astype(np.float64))
+    if values.layout != torch.strided or values.is_meta or values.is_complex():
+        told = f"{values.dtype}, {values.layout}, on {values.device}"
+        raise ValueError(f"expected {what} as one dense tensor of real numbers, got {told}: convert it first")
+    return values
+
+
+def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
+    """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
+    x = transform.affine(raw)
+    if not spec.missing and not bool(x.isfinite().all()):
+        raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
+    ranges = {"binary": (0, 1), "unit_interval": (0, 1), "count": (0, math.inf), "categorical": (0, (spec.levels or 1) - 1)}
+    low, high = ranges.get(spec.kind, (-math.inf, math.inf))
+    whole_numbers = spec.kind in ("binary", "count", "categorical") and not transform.binarize
+    if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not all_whole(x)):
+        like = "binarized data like those" if spec.kind == "binary" else "data like those"
+        if spec.kind == "binary" and bool(((x == 0) | (x == x.max())).all()):
+            like = f"zeros and ones (divided by {x.max():g}), as black and white images are held, like those"
+        raise ValueError(
+            f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
+            f"give {like} it was fitted to, in the units of their source"
+        )
+
+
+def _remark(message: str) -> None:
+    warnings.warn(message, Remark, stacklevel=2)

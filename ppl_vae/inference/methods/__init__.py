@@ -1,0 +1,1 @@
+"""The methods by which a pair is fitted."""

@@ -1,0 +1,54 @@
+"""What every method declaration offers."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import ClassVar, Literal
+
+from ppl_vae.data import Data
+from ppl_vae.declaration import Declaration, require
+from ppl_vae.program.pair import Pair
+from ppl_vae.types import Report, Row
+
+__all__ = ["Method"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method(Declaration, abc.ABC):
+    """How a pair is fitted. Every method has a ``seed`` and writes what it finds into the pair's modules.
+
+    Class attributes:
+        posterior_guide: ``exact`` if the method works with the exact posterior only, ``any`` if it fits guides too.
+        live: whether the pair's modules hold what a row of the history tells as soon as it is reported.
+        length: the field that says how long a fit goes on, which may be raised when it is resumed; ``None`` if it cannot be
+            resumed. ``run`` of a method with a length takes a :class:`~ppl_vae.Checkpointer` besides.
+    """
+
+    posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
+    live: ClassVar[bool] = True
+    length: ClassVar[str | None] = None
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, "a seed of 0 to 2^63 - 1", self.seed)
+
+    @property
+    @abc.abstractmethod
+    def iterations(self) -> int:
+        """The most rows that the history can get; what a progress bar counts to."""
+
+    @abc.abstractmethod
+    def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
+        """Fit the pair to ``data.train``, both on one device, and return the history, a row an iteration.
+
+        A row has ``epoch``, ``objective``, ``elbo`` (or what else the pair's ``score`` is) and ``seconds``: those worked since
+        the fit began, so they never fall, and without what ``report`` took (see :class:`Stopwatch`); the last row's are those
+        of the whole fit.
+
+        Args:
+            pair: model and guide; their parameters are changed in place.
+            data: the splits; ``data.valid`` is used where a method needs held-out data.
+            report: called with each row as soon as it is known.
+        """

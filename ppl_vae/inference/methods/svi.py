@@ -1,0 +1,233 @@
+"""Stochastic variational inference: an objective climbed by minibatch gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data import Data, Split
+from ppl_vae.data.matrices import Rows
+from ppl_vae.declaration import require
+from ppl_vae.evaluate import batches, evaluating
+from ppl_vae.guides.amortized import LatentGuide
+from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.objectives import ELBO, Objective
+from ppl_vae.inference.objectives.given import objective_of
+from ppl_vae.inference.training.clock import Stopwatch
+from ppl_vae.inference.training.loop import Training
+from ppl_vae.inference.training.optimizers import OPTIMIZERS
+from ppl_vae.inference.training.schedules import SCHEDULES, OnNonFinite
+from ppl_vae.priors.posteriors import PosteriorMixture
+from ppl_vae.program.capture import Compile
+from ppl_vae.program.machine import Precision
+from ppl_vae.program.pair import Pair
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
+from ppl_vae.types import Remark, Report, Row
+
+__all__ = ["SVI", "meet"]
+
+MOST_PASSES = 4_000_000  # of a flow's networks in a step: some ten seconds
+LOOKED_AT, ELEMENTS = 10_000, 2**23  # rows that networks are centred on, fewer where they are large
+VALIDATED = 1000  # rows of the validation data that plain programs are tried on before the first step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SVI(Method):
+    """Stochastic variational inference (Hoffman et al. 2013) with a fused torch optimizer.
+
+    Args:
+        seed: of the initial parameters, the order of the data and every sample.
+        objective: what is maximized; also an object of ``pyro.infer``, such as ``TraceGraph_ELBO()``, or a function
+            ``loss(model, guide, *batch)``, each taken as it is (see :class:`~ppl_vae.PyroLoss`).
+        optimizer: the gradient method.
+        epochs: passes over the training data.
+        batch_size: B, data per step; the last batch of an epoch may be smaller, none is dropped.
+        learning_rate: of the first epoch; by default the model's own, 2e-3 for networks.
+        schedule: how the learning rate falls with the epochs: not at all; along a half ``cosine`` towards zero; or
+            ``exponential`` to a hundredth.
+        clip_norm: gradients of a larger norm (in nats per datum) are scaled down to it.
+        alternate: the schedule of the EM view: an E-step on the guide's parameters phi, then an M-step on the model's theta, by
+            turns from step to step (``steps``) or from epoch to epoch (``epochs``), each with its own optimizer; by default
+            both at once.
+        patience: stop after so many epochs without a better validation ELBO.
+        restore_best: end with the parameters of the epoch with the best validation ELBO.
+        compile: whether steps are recorded and compiled: never (``False``), always (``True``, an error where it cannot be
+            done), or where it pays (``auto``: recorded for fits of 300 steps or more, compiled for 5000 or more). Compiled
+            steps are kept on disk for the next fit, in ``$PPL_VAE_CACHE`` or ``~/.cache/ppl_vae/compiled``.
+        precision: of the networks' layers: float32 as the data are, ``bf16`` operands, or ``tf32`` products. Log-probabilities
+            and KL are computed and summed in float32.
+        on_nonfinite: what happens when the objective, a gradient or a parameter is no longer finite: ``stop`` with a
+            post-mortem; ``skip`` the step, at most 20 of an epoch; or ``rewind`` to where all was finite, at most 100 steps
+            back, and go on with a tenth of the learning rate, at most 5 times in an epoch.
+
+    Raises:
+        ValueError: a number out of range, or an unknown optimizer, schedule or precision.
+    """
+
+    length: ClassVar[str | None] = "epochs"
+
+    objective: Objective = ELBO()
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float | None = None
+    schedule: Literal["constant", "cosine", "exponential"] = "cosine"
+    clip_norm: float | None = None
+    alternate: Literal["steps", "epochs"] | None = None
+    patience: int | None = None
+    restore_best: bool = False
+    compile: Compile = "auto"
+    precision: Precision = "32"
+    on_nonfinite: OnNonFinite = "stop"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "objective", objective_of(self.objective))
+        require(self.epochs >= 1, "at least 1 epoch", self.epochs)
+        require(self.batch_size >= 1, "a batch_size of at least 1", self.batch_size)
+        rate = self.learning_rate
+        require(rate is None or 0 < rate < math.inf, "a positive learning_rate", rate)
+        require(self.optimizer in OPTIMIZERS, f"an optimizer of {', '.join(OPTIMIZERS)}", self.optimizer)
+        require(self.schedule in SCHEDULES, f"a schedule of {', '.join(SCHEDULES)}", self.schedule)
+        require(self.clip_norm is None or self.clip_norm > 0, "a positive clip_norm", self.clip_norm)
+        require(self.alternate in (None, "steps", "epochs"), "to alternate steps or epochs", self.alternate)
+        require(self.alternate != "epochs" or self.epochs >= 2, "at least 2 epochs to alternate", self.epochs)
+        fits = isinstance(self.compile, bool) or self.compile == "auto"  # 1 equals True, and YAML would bring it back as 1
+        require(fits, "a compile that is auto, true or false", self.compile)
+        if self.compile is True and not self.objective.recordable:
+            raise ValueError(f"expected compile='auto' or False for {self.objective}, whose steps are eager, got True")
+        require(self.precision in ("32", "bf16", "tf32"), "a precision of 32, bf16 or tf32", self.precision)
+        policies = get_args(OnNonFinite)
+        require(self.on_nonfinite in policies, f"an on_nonfinite of {', '.join(policies)}", self.on_nonfinite)
+        require(self.patience is None or self.patience >= 1, "a patience of at least 1 epoch", self.patience)
+
+    @property
+    def iterations(self) -> int:
+        """The number of epochs."""
+        return self.epochs
+
+    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Row]:
+        """Fit the pair; a row of history per epoch.
+
+        The columns, in nats per datum: ``objective``, ``elbo``, ``reconstruction`` and ``kl`` are means over the epoch's
+        training steps, the first what was climbed, the others the true ELBO and its halves whatever was climbed;
+        ``valid_elbo``, ``valid_reconstruction`` and ``valid_kl`` are those of the validation split after it.
+
+        Raises:
+            ValueError: early stopping or the best epoch asked for without validation data, an objective that is not defined for
+                the pair, or nothing to alternate.
+            NonFiniteError: the objective, a gradient or a parameter is no longer finite; it has a post-mortem.
+        """
+        self._check(pair, data)
+        if self.objective.remark:
+            warnings.warn(self.objective.remark, Remark, stacklevel=2)
+        clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
+        _initialize(pair, data, self.seed, self.batch_size)
+        if pair.local and (self.patience or self.restore_best):
+            raise ValueError("parameters for rows of the training data leave patience and restore_best no validation ELBO")
+        self._name_ignored(pair)
+        return Training(self, pair, data, clock, keeper).run()
+
+    def _check(self, pair: Pair, data: Data) -> None:
+        """Raise ``ValueError`` if these data cannot be fitted so, and remark on what is probably not meant."""
+        if len(data.valid) == 0 and (self.patience or self.restore_best):
+            raise ValueError("patience and restore_best need validation data: give load_data a `valid` fraction above 0")
+        if data.spec.missing and not getattr(getattr(pair.model, "likelihood", None), "missing", False):
+            raise ValueError(
+                "SVI needs complete data: fill missing entries or drop those rows, or fit by EM, which sums them out"
+            )
+        self._check_passes(pair, data)
+        if self.objective.ramp > self.epochs:
+            warnings.warn(
+                f"the warm-up of {self.objective.ramp:g} epochs does not end within the {self.epochs} epochs of the fit: "
+                "shorten it, or raise epochs",
+                Remark,
+                stacklevel=3,
+            )
+
+    def _check_passes(self, pair: Pair, data: Data) -> None:
+        """Raise ``ValueError`` if each step would invert a flow for all posteriors that the prior is made of."""
+        prior, guide = getattr(pair.model, "prior", None), pair.guide
+        if not (isinstance(prior, PosteriorMixture) and isinstance(guide, LatentGuide)):
+            return
+        draws = min(self.batch_size, len(data.train)) * self.objective.draws
+        if (passes := draws * prior.densities * guide.foreign_passes) > MOST_PASSES:
+            raise ValueError(
+                f"this prior asks each of the {draws} draws of a step for its density under {prior.densities} posteriors of a "
+                f"flow, which is inverted for it by {guide.foreign_passes} passes of its networks: {passes:.3g} passes a step, "
+                f"at most {MOST_PASSES:.3g} are taken. Use a guide whose density is known everywhere (AmortizedNormal, also "
+                "with covariance='full', or AmortizedMixture), or a prior that does not ask it (AutoregressiveFlow); with this "
+                "pair fewer components, samples or rows of a batch, or transform='coupling'"
+            )
+
+    def _name_ignored(self, pair: Pair) -> None:
+        """Remark on baselines that the guide's sites ask for in vain."""
+        if pair.baselines and not self.objective.honours_baselines:
+            warnings.warn(
+                f"infer={{'baseline': ...}} of {', '.join(pair.baselines)} is ignored by {type(self.objective).__name__}: use "
+                "objective=pyro.infer.TraceGraph_ELBO(), which honours it, or ELBO(baseline='moving_average')",
+                Remark,
+                stacklevel=3,
+            )
+
+
+def _initialize(pair: Pair, data: Data, seed: int, batch_size: int) -> None:
+    """Let both programs run once, and what knows a good start from the data take it, unless it holds an earlier fit's."""
+    meet(pair, data, batch_size)
+    if pair.plain:
+        _check_rows(pair, data)
+    seen = _some(data.train, seed)
+    for half in {"model", "guide"} - pair.warm:
+        for module in (module for module in getattr(pair, half).modules() if hasattr(module, "centre_on")):
+            module.centre_on(seen)
+    if "model" not in pair.warm:
+        if hasattr(pair.model, "initialize"):
+            pair.model.initialize(Rows(data.train), torch.Generator(data.train.device).manual_seed(seed))
+        if hasattr(getattr(pair.model, "prior", None), "initialize"):
+            pair.model.prior.initialize(data.train)
+    if "guide" not in pair.warm and hasattr(pair.guide, "initialize"):
+        pair.guide.initialize(Rows(data.train), pair.model)
+
+
+def meet(pair: Pair, data: Data, batch_size: int) -> None:
+    """Let both programs run once for each kind of batch: plain ones then have all their parameters."""
+    # A user's program may make parameters and plates of the size of its batch.
+    size = min(batch_size if pair.plain else 2, len(data.train))
+    for part, _ in data.train.apart(pair.reads):
+        some = min(size, len(part))
+        pair.plates(*next(batches(pair, part[:some], some)))
+
+
+def _check_rows(pair: Pair, data: Data) -> None:
+    """Raise ``ValueError`` if plain programs cannot be run on the data to come; remark on what is not evaluated."""
+    if pair.local and not isinstance(data.train.raw, Tensor):
+        raise ValueError("these programs have parameters of their own for rows of the data: fit data in memory, not a stream")
+    if not len(data.valid):
+        return
+    if pair.local:
+        warnings.warn(
+            "these programs have parameters of their own for rows of the training data, which other data have none of: there "
+            "are no validation numbers; load the data with load_data(..., valid=0.0, test=0.0) to fit them all",
+            Remark,
+            stacklevel=3,
+        )
+        return
+    size = min(len(data.valid), VALIDATED)
+    try:
+        with evaluating(pair):
+            pair.plates(*next(batches(pair, data.valid[:size], size)))
+    except ValueError as error:
+        raise ValueError(f"{error}; so it is for the {size} validation data: or load_data(..., valid=0.0)") from None
+
+
+def _some(split: Split, seed: int) -> Tensor:
+    """Rows from all over a split, as the model sees them; their noise is no fit's other noise."""
+    most = min(LOOKED_AT, max(1, ELEMENTS // math.prod(split.event_shape)))
+    count = min(most, len(split), getattr(split.raw, "at_once", most))
+    places = torch.linspace(0, len(split) - 1, count).long()
+    return split[places].transformed(torch.Generator(split.device).manual_seed(seed))

@@ -1,0 +1,258 @@
+"""The training step: eager, replayed from a record, or compiled as a whole.
+
+    x = transform(raw);  loss = objective(x);  gradients;  clipping;  update;  totals += (objective, elbo, reconstruction)
+
+Eager, Pyro runs the programs at every step. Recorded, the same operations are done again without Python's programs, to the same
+last bit. Compiled, the whole step is one library call; sums come in another order, and numbers agree to rounding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from itertools import compress, islice
+from typing import Literal
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.inference.training.optimizers import Optimizer
+from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, CudaGraph, Exchanged, capture, check_agreement
+from ppl_vae.program.machine import Precision, layers
+from ppl_vae.program.pair import local_params, numbered
+from ppl_vae.types import Remark
+
+__all__ = ["Step"]
+
+# Steps ahead from which recording (about a second) and compiling (10 to 30 seconds) pay. They are counted and not timed: a fit
+# goes the same way, and ends with the same numbers, on a busy machine.
+WORTH_RECORDING = 300
+WORTH_COMPILING = 5000
+CHANGES = (
+    "the program does something else at every call, such as a weight that it changes itself, which a record would hold still"
+)
+
+
+class Step:
+    """A gradient step on a batch: raw rows ``(B, *event)`` and what else the programs take, such as labels ``(B,)``.
+
+    The first batch is stepped eagerly, the others of its shapes go the fastest way that pays. Batches of other sizes, such as
+    an epoch's last one, are stepped eagerly. So it is of each kind of batch, where some lack a field. A fit that goes on has
+    taken its eager first step already.
+
+    Args:
+        objective: module from what the programs take to an :class:`~ppl_vae.inference.objectives.Estimate`, in training mode.
+        transform: module from raw rows to what the model sees.
+        optimizer: updates parameters of ``objective``; the others stay as they are.
+        clip_norm: gradients of a larger norm are scaled down to it.
+        precision: what the networks' layers multiply, decided as a step is recorded; how products are rounded is the caller's.
+        compile: ``True`` compiles, ``False`` stays eager, ``auto`` records and compiles where that pays.
+        local: whether the last of a batch are the numbers ``(B,)`` of its rows among the training data, for their plate.
+        ahead: steps to be taken in all.
+        go_on_at: of a fit that goes on, the rows of the batches that go the fast way from the first on.
+        whole: rows of a batch whose gradient counts in full, a smaller one's by its rows; by default every batch's does.
+
+    Attributes:
+        totals: sums over the data of objective, ELBO and reconstruction, ``(3,)``, on the device; set it to zero to start
+            again.
+        way: how full batches go: ``eager``, ``recorded`` or ``compiled``.
+    """
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        transform: nn.Module,
+        optimizer: Optimizer,
+        *,
+        clip_norm: float | None = None,
+        precision: Precision = "32",
+        compile: Compile = "auto",
+        local: bool = False,
+        ahead: int = 0,
+        go_on_at: int | None = None,
+        whole: int | None = None,
+    ) -> None:
+        self.objective = objective
+        self.transform = transform
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.precision = precision
+        self.compile = compile
+        self.local = local
+        self.ahead = ahead
+        self.whole = whole
+        self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
+        self.way: Literal["eager", "recorded", "compiled"] = "eager"
+        self._settled: set[int] = set()  # by the number of fields in a batch
+        self._go_on_at = None if compile is False else go_on_at
+        self._validate = go_on_at is None
+        self._fast: dict[tuple[torch.Size, ...], Callable[..., None]] = {}
+
+    def __call__(self, *batch: Tensor) -> None:
+        """Take the step; what came of it is added to ``totals``."""
+        fast = self._fast.get(_shapes(batch))
+        if fast is not None:
+            fast(*batch)
+        elif self._go_on_at == len(batch[0]):
+            self._go_on_at = None
+            self._settle(*batch)
+            self(*batch)
+        else:
+            self._eager(*batch)
+            if len(batch) not in self._settled and self._go_on_at is None:
+                self._settle(*batch)
+
+    def forward(self, objective: Callable, raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and its objective, ELBO and reconstruction ``(3,)``."""
+        # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
+        rows, others = (others[-1], others[:-1]) if self.local else (None, others)
+        with local_params(), pyro.validation_enabled(self._validate), layers(self.precision), numbered(rows):
+            loss, elbo, reconstruction = objective(self.transform(raw), *others)
+        self._validate = False
+        numbers = torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
+        return loss if self.whole is None else loss * (len(raw) / self.whole), numbers
+
+    def finish(self, numbers: Tensor, size: int) -> None:
+        """Clip the gradients that the parameters hold, update them, and count."""
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.optimizer.parameters, self.clip_norm)
+        self.optimizer.step()
+        self.totals += size * numbers
+
+    def _eager(self, *batch: Tensor) -> None:
+        self.optimizer.torch.zero_grad(set_to_none=True)
+        loss, numbers = self.forward(self.objective, *batch)
+        if not loss.requires_grad:
+            raise ValueError(
+                "the objective depends on no parameter, so there is nothing to climb: use the parameters that model and guide "
+                "ask for in what they sample, without .detach(), .item() and torch.no_grad()"
+            )
+        loss.backward(inputs=self.optimizer.parameters)
+        self.finish(numbers, len(batch[0]))
+
+    def _settle(self, *batch: Tensor) -> None:
+        """Choose how batches of these shapes go from here."""
+        self._settled.add(len(batch))
+        shapes = _shapes(batch)
+        self._fast[shapes] = self._eager
+        if self.compile is False:
+            return
+        try:
+            if self.compile is True or self.ahead >= WORTH_RECORDING:
+                self._fast[shapes] = recorded = _Recorded(self, batch)
+                self.way = "recorded"
+                if self.compile is True or self.ahead >= WORTH_COMPILING:
+                    self._fast[shapes], self.way = _Compiled(self, recorded, batch), "compiled"
+        except CaptureError as error:
+            if self.compile is True:
+                raise ValueError(f"this step cannot be compiled ({error}): use compile='auto' or compile=False") from None
+            warnings.warn(f"steps are {self.way}, not compiled: {error}", Remark, stacklevel=2)
+
+
+class _Recorded:
+    """Gradients from a record of the objective and its derivatives; the update by ``torch.optim``."""
+
+    def __init__(self, step: Step, batch: tuple[Tensor, ...]) -> None:
+        self.step = step
+        parameters, buffers = dict(step.objective.named_parameters()), dict(step.objective.named_buffers())
+        self.originals = [*parameters.values(), *buffers.values()]
+        self.state = [tensor.detach() for tensor in self.originals]
+        self.names = list(parameters)
+        updated = {id(parameter) for parameter in step.optimizer.parameters}
+        self.trained = [place for place, parameter in enumerate(parameters.values()) if id(parameter) in updated]
+        self.used: list[bool] = []
+        self.graph = capture(self.gradients, self.state, batch)
+        eager = partial(self.eager, self.used)
+        # A weight that the program raises a little at every call would pass as rounding, and stand still in the record.
+        rounding = 0.0 if step.totals.device.type == "cpu" else 1e-5
+        check_agreement(eager, eager, self.state, batch, reason=CHANGES, tolerance=rounding)
+        check_agreement(eager, self.graph, self.state, batch)
+
+    def gradients(self, *tensors: Tensor) -> list[Tensor]:
+        """Of parameters, buffers and a batch: the gradients of those in use, then objective, ELBO and reconstruction."""
+        state, batch = list(tensors[: len(self.state)]), tensors[len(self.state) :]
+        for place in self.trained:
+            state[place] = state[place].detach().requires_grad_()
+        with Exchanged(self.originals, state):
+            loss, numbers = self.step.forward(self.step.objective, *batch)
+        return self._in_use(loss, [state[place] for place in self.trained], numbers)
+
+    def eager(self, recorded: list[bool], *tensors: Tensor) -> list[Tensor]:
+        """The same as the program does it, without anything in place of its own tensors; buffers are then as before.
+
+        Raises:
+            CaptureError: it has gradients for other parameters than were ``recorded``.
+        """
+        buffers = self.originals[len(self.names) :]
+        before = [buffer.clone() for buffer in buffers]
+        loss, numbers = self.step.forward(self.step.objective, *tensors[len(self.state) :])
+        gradients = self._in_use(loss, [self.originals[place] for place in self.trained], numbers)
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+        names = [self.names[place] for place in self.trained]
+        lost = [name for name, ours, theirs in zip(names, recorded, self.used, strict=True) if ours != theirs]
+        if lost:
+            told = ", ".join(lost[:3])
+            raise CaptureError(f"its record loses the gradient of {told}: torch does not see what the program does to it")
+        return gradients
+
+    def _in_use(self, loss: Tensor, trained: list[Tensor], numbers: Tensor) -> list[Tensor]:
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+        self.used = [gradient is not None for gradient in gradients]
+        found = zip(trained, gradients, strict=True)
+        return [*(_laid_out_as(value, gradient) for value, gradient in found if gradient is not None), numbers]
+
+    def __call__(self, *batch: Tensor) -> None:
+        *gradients, numbers = self.graph(*self.state, *batch)
+        for parameter, gradient in zip(compress(self.step.optimizer.parameters, self.used), gradients, strict=True):
+            parameter.grad = gradient
+        self.step.finish(numbers, len(batch[0]))
+
+
+class _Compiled:
+    """Gradients, update and totals as one library call, on CUDA as one launch."""
+
+    def __init__(self, step: Step, recorded: _Recorded, batch: tuple[Tensor, ...]) -> None:
+        self.step = step
+        self.recorded = recorded
+        optimizer = step.optimizer
+        updated = list(compress(optimizer.parameters, recorded.used))
+        moments = [moment for parameter in updated for moment in optimizer.moments(parameter)]
+        self.updated = list(compress(recorded.trained, recorded.used))
+        self.state = [*recorded.state, *moments, step.totals]
+        self.moments = len(moments)
+        inputs = [*batch, torch.tensor(optimizer.rates(1), device=step.totals.device)]
+        program = capture(self.whole, self.state, inputs).compiled(*self.state, *inputs)
+        check_agreement(self.whole, program, self.state, inputs, reason=MISCOMPILED)
+        self.run = CudaGraph(program, self.state, inputs) if step.totals.is_cuda else partial(program, *self.state)
+
+    def whole(self, *tensors: Tensor) -> list[Tensor]:
+        """Of parameters, buffers, moments, totals, a batch and the optimizer's rates: change all but the last two in place."""
+        tail = iter(tensors)
+        state, moments = list(islice(tail, len(self.recorded.state))), list(islice(tail, self.moments))
+        totals, *batch, rates = tail
+        *gradients, numbers = self.recorded.graph(*state, *batch)
+        if self.step.clip_norm is not None:
+            norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+            scale = (self.step.clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+            gradients = [scale * gradient for gradient in gradients]
+        kept = len(self.step.optimizer.kept)
+        for place, (index, gradient) in enumerate(zip(self.updated, gradients, strict=True)):
+            self.step.optimizer.update(state[index], gradient, moments[kept * place : kept * (place + 1)], rates)
+        totals.add_(len(batch[0]) * numbers)
+        return [numbers, *(gradient.norm() for gradient in gradients)]
+
+    def __call__(self, *batch: Tensor) -> None:
+        self.run(*batch, self.step.optimizer.next_rates())
+
+
+def _shapes(batch: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:
+    return tuple(part.shape for part in batch)
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with the strides of its parameter, which fused optimizers take for granted."""
+    return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)

@@ -1,0 +1,307 @@
+"""Functions of tensors as graphs: recorded once, replayed without Python, compiled where that pays.
+
+Pyro's programs are Python: their traces, plates and distributions are built anew at every call and cost milliseconds. What
+they do to tensors is nearly always the same, so it is recorded once (``make_fx``), and the record is replayed or compiled
+(AOTInductor) into a library that is kept on disk for the next process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+from unittest import mock
+
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.util import warn_if_nan
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+
+from ppl_vae.program.pair import seeded
+from ppl_vae.program.shapes import line_of
+
+__all__ = ["MISCOMPILED", "CaptureError", "Compile", "CudaGraph", "Exchanged", "Graph", "Program", "capture", "check_agreement"]
+
+Compile = Literal["auto"] | bool
+Program = Callable[..., list[Tensor]]
+KEPT = 100  # compiled graphs on disk, about 2 MB each
+
+NOT_REPEATED = (
+    "its record does not repeat it, so the program differs from call to call: it may use random numbers from outside torch, or "
+    "count its calls"
+)
+MISCOMPILED = "compiled, it parts from its own record by more than rounding"
+
+
+class CaptureError(RuntimeError):
+    """A function cannot be recorded or compiled; the message says why in one line."""
+
+
+class Graph:
+    """What a function did to tensors, as a function of these tensors. Tensors it reached on its own are still the same ones.
+
+    Args:
+        module: the record; its placeholders are the function's tensors, then ``constants``.
+        constants: tensors that the function knew from elsewhere; they are read anew at every call.
+    """
+
+    def __init__(self, module: fx.GraphModule, constants: list[Tensor]) -> None:
+        self.module = module
+        self.constants = constants
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """Do it again to other tensors of the same shapes, types and device."""
+        return self.module(*inputs, *self.constants)
+
+    def compiled(self, *inputs: Tensor) -> Program:
+        """The same function as machine code, from the disk if it was compiled before.
+
+        Raises:
+            CaptureError: no compiler, or an operation that it does not know.
+        """
+        inputs = (*inputs, *self.constants)
+        file = self.file(*inputs)
+        if not file.exists():
+            _compile(self.module, inputs, file)
+        run = torch._C._aoti.AOTIModelPackageLoader(str(file), "model", True, 1, -1).run
+        constants = [constant.detach() for constant in self.constants]
+        return lambda *inputs: run([*inputs, *constants])
+
+    def file(self, *inputs: Tensor) -> Path:
+        """Where the machine code is kept, by everything that it depends on."""
+        signature = [(tuple(t.shape), t.stride(), t.dtype, t.device) for t in (*inputs, *self.constants)]
+        threads = torch.get_num_threads() if all(t.device.type == "cpu" for t in inputs) else 0
+        hardware = torch.cuda.get_device_capability() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
+        parts = (self.module.code, signature, threads, hardware, platform.machine(), torch.__version__)
+        return cache() / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.pt2"
+
+
+def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]) -> Graph:
+    """Record what ``function(*state, *inputs)`` does; nothing is changed and no random number is used up.
+
+    Args:
+        function: of tensors to a list of tensors, the same operations at every call. It may change ``state`` in place, and draw
+            from torch's global generator.
+        state: what it changes; recorded on copies.
+        inputs: what it only reads.
+
+    Raises:
+        CaptureError: it decides by the values of tensors, or does what cannot be recorded; the message names the place.
+    """
+    copies = [tensor.detach().clone() for tensor in state]
+    examples = [*copies, *(tensor.detach() for tensor in inputs)]
+    last = _LastSite()
+    try:
+        with seeded(0, examples[0].device), warnings.catch_warnings(), _as_if_traced(), last:
+            warnings.simplefilter("ignore")
+            module = make_fx(function, _allow_non_fake_inputs=True)(*examples)
+    except Exception as error:
+        raise CaptureError(f"{last}{line_of(error)}{_first_line(error)}") from error
+    constants = _lift_constants(module)
+    for node in module.graph.nodes:
+        node.meta.clear()  # the examples' fake twins, each of another mode, which the compiler would refuse
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return Graph(module, constants)
+
+
+def check_agreement(
+    expected: Program,
+    found: Program,
+    state: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    *,
+    reason: str = NOT_REPEATED,
+    tolerance: float = 1e-3,
+) -> None:
+    """Do both to copies of ``state``, from the same random numbers.
+
+    Args:
+        expected: the program.
+        found: what is to stand in its place.
+        state: tensors that they may change in place.
+        inputs: tensors that they only read.
+        reason: what to say if they part.
+        tolerance: how far they may part by rounding, of the largest number that comes out.
+
+    Raises:
+        CaptureError: their outputs part by more than rounding.
+    """
+    outputs = []
+    for function in (expected, found):
+        with seeded(0, inputs[0].device):
+            outputs.append(function(*(tensor.clone() for tensor in state), *inputs))
+    if len(outputs[0]) != len(outputs[1]):
+        raise CaptureError(reason)
+    scale = max(float(value.nan_to_num(0.0, 0.0, 0.0).abs().max()) for value in outputs[0] if value.numel())
+    for ours, theirs in zip(*outputs, strict=True):
+        if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
+            raise CaptureError(reason)
+
+
+class Exchanged(TorchFunctionMode):
+    """Inside, torch sees other tensors in place of some, wherever a program holds them; the program sees its own.
+
+    Args:
+        originals: tensors that the program holds, in modules, in closures, in Pyro's store.
+        others: what torch sees in their place.
+    """
+
+    def __init__(self, originals: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.there = {id(original): other for original, other in zip(originals, others, strict=True)}
+        self.back = {id(other): original for original, other in zip(originals, others, strict=True)}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function of torch with the others; what it changed in place comes back as the program's own."""
+        args, kwargs = tree_map_only(Tensor, lambda tensor: self.there.get(id(tensor), tensor), (args, kwargs or {}))
+        result = func(*args, **kwargs)
+        return self.back.get(id(result), result) if isinstance(result, Tensor) else result
+
+
+class CudaGraph:
+    """A program on CUDA as one launch, replayed on the same memory; random numbers go on from replay to replay.
+
+    Args:
+        program: of ``(*state, *inputs)``; it changes ``state`` in place.
+        state: tensors that stay where they are.
+        inputs: examples of those that are given anew at every call.
+    """
+
+    def __init__(self, program: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+        self.inputs = [tensor.clone() for tensor in inputs]
+        before = [tensor.clone() for tensor in state]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with seeded(0, inputs[0].device), torch.cuda.stream(stream):
+            program(*state, *self.inputs)  # what is allocated or chosen at a first call must not be captured
+        torch.cuda.current_stream().wait_stream(stream)
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = program(*state, *self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """Run it on these inputs; the outputs are overwritten by the next call."""
+        for fixed, value in zip(self.inputs, inputs, strict=True):
+            fixed.copy_(value, non_blocking=True)
+        self.graph.replay()
+        return self.outputs
+
+
+def cache() -> Path:
+    """The folder of compiled graphs, ``$PPL_VAE_CACHE`` or ``~/.cache/ppl_vae/compiled``."""
+    return Path(os.environ.get("PPL_VAE_CACHE") or "~/.cache/ppl_vae/compiled").expanduser()
+
+
+class _LastSite(Messenger):
+    """Remembers at which site of a program its recording stopped."""
+
+    name = ""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.name = msg["name"]
+
+    def __str__(self) -> str:
+        return f"after the site {self.name!r}, " if self.name else ""
+
+
+class _Deferred(TorchFunctionMode):
+    """Answers questions about values that Pyro asks to log them or to save work, and torch to check them, without knowing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__bool__ and _asked_by("torch.distributions.distribution"):
+            return True  # a distribution that was made to check its arguments; the eager step found them valid
+        if func is torch.Tensor.item and _asked_by_pyro():
+            return args[0].detach()
+        if func is torch.Tensor.masked_select and _asked_by_pyro():
+            return torch.where(args[1], args[0], 0.0)  # summed afterwards
+        if func is torch.Tensor.__bool__ and _caller().f_code is warn_if_nan.__code__:
+            return False
+        if func is torch.Tensor.register_hook and args[1].__module__ == warn_if_nan.__module__:
+            return None  # of a loss, whose gradient is to be looked at
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def _as_if_traced() -> Iterator[None]:
+    """Pyro, and no other library, takes the branches that it has for ``torch.jit.trace``."""
+    with mock.patch.object(torch._C, "_get_tracing_state", _asked_by_pyro), _Deferred():
+        yield
+
+
+def _asked_by_pyro() -> bool:
+    """Whether the caller of the calling torch function is part of Pyro."""
+    return _asked_by("pyro.")
+
+
+def _asked_by(modules: str) -> bool:
+    """Whether the caller of the calling torch function is in a module whose name starts so."""
+    return _caller().f_globals.get("__name__", "").startswith(modules)
+
+
+def _caller() -> FrameType:
+    """The frame that called the calling torch function."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_name in ("__torch_function__", "_asked_by_pyro", "_asked_by") and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
+    """Turn the tensors that a graph holds into inputs of it, so that it sees them change, and compiles without them."""
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    held: dict[str, fx.Node] = {}
+    for node in [node for node in module.graph.nodes if node.op == "get_attr"]:
+        if node.target not in held:
+            with module.graph.inserting_after((placeholders + list(held.values()))[-1]):
+                held[node.target] = module.graph.placeholder(f"constant_{len(held)}")
+        node.replace_all_uses_with(held[node.target])
+        module.graph.erase_node(node)
+    values = {name: getattr(module, name) for name in held}
+    if any(isinstance(value, torch.Generator) for value in values.values()):
+        raise CaptureError("it draws from a generator of its own, torch.Generator(), which a record would not start anew")
+    constants = [value.detach() for value in values.values()]
+    for name in held:
+        delattr(module, name)
+    return constants
+
+
+def _compile(module: fx.GraphModule, inputs: tuple[Tensor, ...], file: Path) -> None:
+    # Random numbers are drawn by torch, in the order in which the program draws them.
+    options = {"fallback_random": True, "reorder_for_peak_memory": False, "aot_inductor.package": True}
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # torch warns of a CUDA toolkit without a device, and of operations not fused
+    try:
+        import torch._inductor as inductor
+        from torch._inductor.package import package_aoti
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad(), tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder:
+            parts: Any = inductor.aot_compile(
+                module, tuple(tensor.detach() for tensor in inputs), options={**options, "aot_inductor.output_path": folder}
+            )
+            Path(str(package_aoti(str(Path(folder) / file.name), parts))).rename(file)
+    except Exception as error:
+        raise CaptureError(_first_line(error)) from error
+    finally:
+        logging.disable(level)
+    for old in sorted(file.parent.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,254 @@
+"""The pair: a built ``model`` and ``guide``, Pyro programs of one signature, one data plate and the same latent sites."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.arguments import whole
+from ppl_vae.program.plates import Plates, check_pairing, find_plates
+from ppl_vae.program.reads import Call, Reads
+from ppl_vae.program.rows import Counting, Looked, data_plate, last_rows, numbered
+from ppl_vae.program.shapes import traced
+from ppl_vae.program.store import Store
+from ppl_vae.program.terms import kind_of_sum, points, sampled
+from ppl_vae.types import POINTS, SCORES
+
+__all__ = ["Pair", "Plates", "Programs", "data_plate", "local_params", "numbered", "seeded"]
+
+
+class Programs(NamedTuple):
+    """What is run, in place of the modules that own the parameters: both take a batch."""
+
+    model: Callable
+    guide: Callable
+
+
+class Pair(nn.Module):
+    """A model and a guide, fitted together.
+
+    Args:
+        model: p(x, z), a callable on a batch that samples ``z`` and observes the data inside a plate over the data.
+        guide: q(z | x), with the same signature, plates and latent sites.
+        mean_field: whether the analytic KL of each latent site may be used (see ``pyro.infer.TraceMeanField_ELBO``).
+        size: N, the number of data that are fitted to. A plate as large as any batch counts as the plate over these N.
+        plain: whether the programs are a user's own, which may ask for ``pyro.param`` and ``pyro.module``.
+        reads: how plain programs are called that take more than x; see :func:`~ppl_vae.build`.
+
+    Plain Pyro functions are welcome: what they ask Pyro's parameter store for becomes part of this module, and no global store
+    is read or written. A module's attribute ``size``, where it has one and none is given here, is N: batches may be larger
+    than the data set that it was fitted to.
+    """
+
+    model: Any
+    guide: Any
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        *,
+        mean_field: bool = True,
+        size: int | None = None,
+        plain: bool = True,
+        reads: Reads | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = _as_module(model)
+        self.guide = _as_module(guide)
+        self.reads: tuple[str, ...] = ("x", "y") if getattr(self.model, "labelled", False) else ("x",)
+        self._calls: tuple[Call | None, Call | None] = (None, None)
+        if reads is not None:
+            self.reads, self._calls = reads.names, (reads.model, reads.guide)
+        self.mean_field = mean_field
+        self.size = size
+        self.plain = plain
+        self.local = False  # whether parameters belong to rows of the training data; known after the first run
+        self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
+        # By the size of a batch, as a plate may be as large as it, and by the fields in it, some of which rows may lack.
+        self._plates: dict[tuple[int, int], Plates] = {}
+        self.baselines: tuple[str, ...] = ()  # the guide's sites that ask for one
+        self._stores = [half.store if isinstance(half, _PlainProgram) else Store(half) for half in (self.model, self.guide)]
+        for store, twin in zip(self._stores, reversed(self._stores), strict=True):
+            store.twin = twin
+
+    @property
+    def programs(self) -> Programs:
+        """Model and guide as they are run."""
+        if not self.plain:
+            return Programs(self.model, self.guide)
+        return Programs(*(_Running(self, store, call) for store, call in zip(self._stores, self._calls, strict=True)))
+
+    @property
+    def score(self) -> str:
+        """What the mean of log p(x, z) - log q(z) is, of :data:`ppl_vae.types.SCORES`: the ``elbo``, if both are densities.
+
+        Of a point it is the ``log_joint``, and of codes without p(z) the ``reconstruction``; neither bounds log p(x), nor do
+        sums of weighed terms or of factors. An attribute ``score`` of a program says it, else its sites, once it met a batch.
+        """
+        return self._declared_score or next(
+            (plates.score for plates in self._plates.values() if plates.score != "elbo"), "elbo"
+        )
+
+    @property
+    def _declared_score(self) -> str | None:
+        said = getattr(self.model, "score", None) or getattr(self.guide, "score", None)
+        if said is not None and said not in SCORES:
+            raise ValueError(f"expected a score of {', '.join(SCORES)}, got {said!r}: give the program's attribute one of them")
+        return said
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the guide draws any latent variable, so that many samples tell more than one."""
+        return any(plates.drawn for plates in self._plates.values())
+
+    @property
+    def undivided(self) -> tuple[str, ...]:
+        """The variables that the model sums out over all data, as far as it met batches."""
+        return next((plates.undivided for plates in self._plates.values()), ())
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes of the batches that :meth:`plates` has met."""
+        return list(dict.fromkeys(size for size, _ in self._plates))
+
+    def plates(self, *batch: Tensor) -> Plates:
+        """Run both programs once for a batch of this size and find their plates.
+
+        The first run creates the parameters that the programs make when they are first called.
+
+        Raises:
+            ValueError: no plate over the data around the observed site, sites of model and guide that do not match, a program
+                that fails, or a site whose shapes do not fit; the message names the site.
+        """
+        size = len(batch[0])
+        key = size, len(batch)
+        if key not in self._plates:
+            model, guide, (score, drawn), local = self._first_run(batch)
+            check_pairing(model, guide)
+            asking = (name for name in guide.stochastic_nodes if guide.nodes[name]["infer"].get("baseline"))
+            self.baselines = tuple(dict.fromkeys((*self.baselines, *asking)))
+            declared = self.size or getattr(self.model, "size", None)
+            self._plates[key] = find_plates(model, guide, size, declared, self._names)._replace(score=score, drawn=drawn)
+            self.local |= local
+        return self._plates[key]
+
+    def _first_run(self, batch: tuple[Tensor, ...]) -> tuple[poutine.Trace, poutine.Trace, tuple[str, bool], bool]:
+        """Traces of model and guide, what is :meth:`_told` of them, and whether they asked for rows of the training data."""
+        # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
+        if self._plates:
+            return self._run(batch, validated=False)
+        try:
+            return self._run(batch, validated=True)
+        except ValueError as error:
+            # What leaves its domain at some rows is for the training step to tell of, which knows the rows.
+            if not str(error.__cause__).startswith("Expected parameter"):
+                raise
+            return self._run(batch, validated=False)
+
+    def _run(
+        self, batch: tuple[Tensor, ...], *, validated: bool
+    ) -> tuple[poutine.Trace, poutine.Trace, tuple[str, bool], bool]:
+        numbers = last_rows(self.size, batch[0])
+        quiet = local_params(), torch.no_grad(), pyro.validation_enabled(validated), seeded(0, batch[0].device)
+        with contextlib.ExitStack() as stack:
+            for context in (*quiet, numbered(numbers if self.plain else None)):
+                stack.enter_context(context)
+            look = stack.enter_context(Looked(numbers))
+            guide = traced(self.programs.guide, "guide", batch, size=self.size)
+            model = traced(poutine.replay(self.programs.model, trace=guide), "model", batch, size=self.size)
+            told = self._told(model, guide, batch)
+        return model, guide, told, look.used
+
+    def _told(self, model: poutine.Trace, guide: poutine.Trace, batch: tuple[Tensor, ...]) -> tuple[str, bool]:
+        """What the sum of the terms is, and whether the guide draws any latent variable."""
+        if self._declared_score:
+            return self._declared_score, self._declared_score not in POINTS
+        still = points(model, guide, partial(self._again, batch))
+        latent = {name for name, site in sampled(guide) if not site["is_observed"] and not site["infer"].get("is_auxiliary")}
+        return kind_of_sum(model, guide, still), bool(latent - set(still))
+
+    def _again(self, batch: tuple[Tensor, ...]) -> poutine.Trace:
+        """The guide at other random numbers."""
+        with seeded(1, batch[0].device):
+            return traced(self.programs.guide, "guide", batch, size=self.size)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What the plates over the data are called, as far as is known."""
+        return next((plates.names for plates in reversed(self._plates.values())), ())
+
+    def _counting(self, batch: tuple[Tensor, ...]) -> Counting:
+        size = len(batch[0])
+        plates = self._plates.get((size, len(batch)))
+        dim, counted = (plates.data_dim, plates.size) if plates else (0, size)
+        return Counting(self._names, size, dim, counted, total=self.size)
+
+
+def local_params() -> Any:
+    """A context in which modules own their parameters and Pyro's global store is neither read nor written."""
+    return pyro.settings.context(module_local_params=True)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Torch's random numbers from ``seed`` inside, and as if nothing had been drawn afterwards.
+
+    Raises:
+        ValueError: a seed that is no whole number, negative or too large for torch.
+    """
+    seed = whole("seed", seed)
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"expected a seed of 0 to 2^63 - 1, got {seed}")
+    device = torch.device(device)
+    devices = [] if device.type == "cpu" else [device.index or 0]
+    with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):
+        torch.manual_seed(seed)
+        yield
+
+
+class _PlainProgram(nn.Module):
+    """A user's Pyro function as a module that owns the parameters that it asks Pyro for."""
+
+    def __init__(self, program: Callable) -> None:
+        super().__init__()
+        self.program = program
+        self.store = Store(self)
+        self.score = getattr(program, "score", None)
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        with self.store.opened():
+            return self.program(*arguments, **named)
+
+
+class _Running:
+    """One of a pair's plain programs, called with all that it needs around it."""
+
+    def __init__(self, pair: Pair, store: Store, call: Call | None) -> None:
+        self.pair = pair
+        self.store = store
+        self.call = call
+
+    def __call__(self, *batch: Tensor) -> Any:
+        half = self.store.owner
+        arguments, named = (batch, {}) if self.call is None else self.call.arguments(self.pair.reads, batch)
+        opened = contextlib.nullcontext() if isinstance(half, _PlainProgram) else self.store.opened()
+        with opened, self.pair._counting(batch):
+            return half(*arguments, **named)
+
+
+def _as_module(program: Callable) -> nn.Module:
+    if not isinstance(program, nn.Module):
+        return _PlainProgram(program)
+    if isinstance(program, PyroModule) and not hasattr(program._pyro_context, "param_state"):
+        # Pyro creates it only for modules that are born with local parameters; ours are used both ways.
+        program._pyro_context.param_state = {"params": {}, "constraints": {}}
+    return program

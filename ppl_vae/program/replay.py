@@ -1,0 +1,112 @@
+"""What is done to a pair and a batch again and again: eager at first, then replayed from a record, compiled for long work."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import pyro
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, Program, capture, check_agreement
+from ppl_vae.program.pair import Pair
+
+__all__ = ["Replay", "replay"]
+
+WORTH_RECORDING = 4  # calls of one shape; recording one costs about as much as ten eager ones
+WORTH_COMPILING = 2**31  # elements of the data, counted once for every time that they are decoded
+
+
+def replay(pair: Pair, name: Hashable, function: Callable[..., list[Tensor]], *, elements: int, compile: Compile) -> Replay:
+    """``function``, called with tensors, the fastest way that pays; what was recorded of the pair before serves again.
+
+    Args:
+        pair: model and guide, in evaluation mode; ``function`` reads their parameters and buffers and changes none.
+        name: what ``function`` is among those of this pair, with all that it knows besides its arguments.
+        function: of tensors to a list of tensors.
+        elements: of the data, once for every time that they are decoded in all the calls to come.
+        compile: ``False`` stays eager; ``True`` compiles; ``auto`` does what pays.
+    """
+    return Replay(pair, name, function, compile is True or elements >= WORTH_COMPILING, compile)
+
+
+class Replay:
+    """A function of tensors and of a pair's present parameters.
+
+    Raises:
+        ValueError: it has to be compiled and cannot be.
+    """
+
+    def __init__(self, pair: Pair, name: Hashable, function: Callable[..., list[Tensor]], long: bool, compile: Compile) -> None:
+        self.pair = pair
+        self.function = function
+        self.long = long
+        self.compile = compile
+        self.names = [*dict(pair.named_parameters("pair")), *dict(pair.named_buffers("pair"))]
+        self.state = [tensor.detach() for tensor in (*pair.parameters(), *pair.buffers())]
+        self.key = (name, tuple(zip(self.names, (tensor.dtype for tensor in self.state), strict=True)), long)
+        self.records = _records.setdefault(pair, _Records())
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """Call it with these tensors, first those of a batch's size or more."""
+        if self.compile is False or self.pair.local:  # a record would hold the rows of one batch
+            return self.function(*inputs)
+        inputs = tuple(tensor.contiguous() for tensor in inputs)  # a record knows one layout
+        key = (*self.key, tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs))
+        self.records.seen[key] += 1
+        if self.compile is not True and self.records.seen[key] <= (1 if self.long else WORTH_RECORDING):
+            return self.function(*inputs)
+        if key not in self.records.programs:
+            self.records.programs[key] = self._recorded(inputs)
+        program = self.records.programs[key]
+        return program(*self.state, *inputs) if program else self.function(*inputs)
+
+    def _recorded(self, inputs: tuple[Tensor, ...]) -> Program | None:
+        try:
+            return self._captured(inputs)
+        except CaptureError as error:
+            if self.compile is True:
+                raise ValueError(f"this evaluation cannot be compiled ({error}): use compile='auto' or False") from None
+            return None
+
+    def _captured(self, inputs: tuple[Tensor, ...]) -> Program:
+        called = _Called(self.pair, self.function)
+
+        def function(*tensors: Tensor) -> list[Tensor]:
+            values = dict(zip(self.names, tensors[: len(self.names)], strict=True))
+            with pyro.validation_enabled(False):  # which looks at values
+                return functional_call(called, values, tensors[len(self.names) :])
+
+        graph = capture(function, self.state, list(inputs))
+        check_agreement(function, graph, self.state, list(inputs))
+        if not self.long:
+            return graph
+        program = graph.compiled(*self.state, *inputs)
+        check_agreement(graph, program, self.state, list(inputs), reason=MISCOMPILED)
+        return program
+
+
+class _Called(nn.Module):
+    """A function of a pair as a module of it: its parameters can be given from outside."""
+
+    def __init__(self, pair: Pair, function: Callable[..., list[Tensor]]) -> None:
+        super().__init__()
+        self.pair = pair
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)
+
+
+class _Records:
+    """What was recorded of one pair, good for any values of its parameters and buffers; the pair itself is not held."""
+
+    def __init__(self) -> None:
+        self.seen: Counter = Counter()
+        self.programs: dict[tuple, Program | None] = {}
+
+
+_records: weakref.WeakKeyDictionary[Pair, _Records] = weakref.WeakKeyDictionary()
