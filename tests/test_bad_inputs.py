@@ -30,7 +30,7 @@ FUZZ = settings(
 )
 
 
-@pytest.mark.filterwarnings("default::ppl_vae.inference.methods.base.Remark")
+@pytest.mark.filterwarnings("default::ppl_vae.types.Remark")
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_input_gets_its_answer(case: str, recwarn: pytest.WarningsRecorder) -> None:
     found = answer(case)

@@ -316,7 +316,7 @@ def test_a_fit_offers_what_a_point_estimate_offers(factors: pv.Data) -> None:
     torch.testing.assert_close(fitted.pair.model.values["loc"], fitted.pair.guide.theta.median()["loc"])
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.inference.methods.base.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
 def test_nuts_finds_the_exact_posterior_twice_the_same_and_leaves_nothing_behind() -> None:
     x, seen = 0.7 + randn(40, 1), []
     data = all_of(x)
@@ -339,7 +339,7 @@ def test_nuts_finds_the_exact_posterior_twice_the_same_and_leaves_nothing_behind
     assert torch.equal(once, again)
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.inference.methods.base.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
 @pytest.mark.parametrize("name", ["FactorAnalysis", "GMM-spherical"])
 def test_nuts_and_the_full_rank_guide_agree(name: str, factors: pv.Data, blobs: pv.Data) -> None:
     model = MODELS[name]

@@ -380,7 +380,7 @@ def hostile(seed: int) -> np.ndarray:
     return x[rng.integers(0, rows, rows)] if rng.random() < 0.3 else x
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.inference.methods.base.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
 @pytest.mark.parametrize("seed", range(6))
 def test_hostile_tables_are_fitted(seed: int) -> None:
     x = hostile(seed)

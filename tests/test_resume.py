@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.inference.methods.base.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
 @pytest.mark.parametrize(("model", "data", "options"), CASES.values(), ids=CASES)
 def test_a_fit_that_was_broken_off_goes_on_to_the_same_bits(
     model: Any, data: pv.Data, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
