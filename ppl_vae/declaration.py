@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Self
 
 import yaml
 
+from ppl_vae.named import Named
 from ppl_vae.text import as_line, from_yaml, read_text
 
 __all__ = ["Declaration", "enable_families", "family_members", "parse", "refuse_untrusted", "require"]
@@ -224,7 +225,7 @@ def _is_a(value: Any, hint: Any) -> bool:
         item = arguments[0] if arguments else Any
         return isinstance(value, (tuple, list)) and (arguments[1:] != (...,) or all(_is_a(each, item) for each in value))
     if origin is typing.Literal:
-        return isinstance(value, (str, Real))
+        return isinstance(value, (str, Real, Named))
     if isinstance(origin, type) and issubclass(origin, Declaration):
         return origin.takes(value)
     if origin is str:
@@ -270,7 +271,10 @@ def _of_plain(check: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _python(value: Any) -> Any:
-    """The value itself, or in place of numpy's numbers and text, which neither YAML nor JSON knows, Python's."""
+    """The value itself, or in place of numpy's numbers and text, which neither YAML nor JSON knows, Python's.
+
+    A record that goes by its name is told by it.
+    """
     if type(value) in (tuple, list):
         plain = type(value)(map(_python, value))
         return value if all(map(operator.is_, plain, value)) else plain
@@ -278,4 +282,6 @@ def _python(value: Any) -> Any:
         return value
     if isinstance(value, str):
         return str.__str__(value)
+    if isinstance(value, Named):
+        return value.name
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value

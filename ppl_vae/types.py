@@ -18,28 +18,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from ppl_vae.kinds import BINARY, CATEGORICAL, COUNT, KINDS, REAL, UNIT_INTERVAL, Kind, KindName
+from ppl_vae.scores import SCORES, Score, score_of
+
 __all__ = [
-    "HALVES",
+    "BINARY",
+    "CATEGORICAL",
+    "COUNT",
     "KINDS",
-    "POINTS",
+    "REAL",
     "SCORES",
+    "UNIT_INTERVAL",
     "DataSpec",
     "Field",
     "Kind",
+    "KindName",
     "Remark",
     "Report",
     "Row",
+    "Score",
     "Terms",
     "pass_name",
     "score_of",
 ]
-
-Kind = Literal["binary", "unit_interval", "real", "count", "categorical"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Row = dict[str, Any]
 """What a history says of one iteration: values by name."""
@@ -71,7 +76,7 @@ class DataSpec:
 
     Args:
         event_shape: shape of one datum as the model sees it, ``(channels, height, width)`` for images.
-        kind: the set the values lie in: ``binary`` {0, 1}, ``unit_interval`` [0, 1], ``real``,
+        kind: the set the values lie in, or its name: ``binary`` {0, 1}, ``unit_interval`` [0, 1], ``real``,
             ``count`` {0, 1, 2, ...} or ``categorical`` {0, ..., levels - 1}.
         size: N, the number of training data; scales a batch's ELBO to the whole set.
         classes: names of the classes where the data are labelled.
@@ -94,12 +99,14 @@ class DataSpec:
     fields: tuple[Field, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.kind, (str, Kind)) and self.kind in KINDS:
+            object.__setattr__(self, "kind", Kind.of(self.kind))
         sized = isinstance(self.event_shape, tuple) and all(_whole(size, 1) for size in self.event_shape)
         headed = sized and _names(self.columns) and len(self.columns) in (0, *self.event_shape[:1])
         parts = isinstance(self.fields, tuple) and all(isinstance(field, Field) for field in self.fields)
         for name, expected, found in (
             ("event_shape", "whole numbers of at least 1", sized),
-            ("kind", f"one of {', '.join(KINDS)}", self.kind in KINDS),
+            ("kind", f"one of {', '.join(KINDS)}", isinstance(self.kind, Kind) and self.kind in KINDS),
             ("size", "a whole number", _whole(self.size, 0)),
             ("classes", "names", _names(self.classes)),
             ("columns", "names, one for each", headed),
@@ -110,6 +117,12 @@ class DataSpec:
             if not found:
                 raise ValueError(f"expected {name} of data: {expected}, got {str(getattr(self, name))[:80]!r}")
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest value that an element can have."""
+        high = self.levels - 1 if self.kind.levelled and self.levels is not None else self.kind.high
+        return self.kind.low, high
+
 
 def _names(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
@@ -117,35 +130,6 @@ def _names(value: object) -> bool:
 
 def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-SCORES = {
-    "elbo": "ELBO",
-    "log_joint": "log p(x, z)",
-    "reconstruction": "reconstruction: log p(x | z)",
-    "weighted_objective": "weighted objective: terms with scales of their own",
-    "unnormalized_objective": "unnormalized objective: terms that are no densities",
-}
-"""What the mean of log p(x, z) - log q(z | x) is called: of densities; of a point in place of q; of a code without p(z); of
-terms that ``poutine.scale`` or a mask of one program weighs; of terms that are no densities, as ``pyro.factor``. Only the first
-bounds log p(x)."""
-
-HALVES: dict[str, tuple[str, ...]] = {
-    "elbo": ("reconstruction", "kl"),
-    "log_joint": ("reconstruction",),
-    "reconstruction": ("reconstruction",),
-    "weighted_objective": (),
-    "unnormalized_objective": (),
-}
-"""The parts that are told beside each of :data:`SCORES`."""
-
-POINTS = ("log_joint", "reconstruction")
-"""The scores of points in place of posteriors, of which a sample is as good as many."""
-
-
-def score_of(row: Mapping[str, Any]) -> str:
-    """The one of :data:`SCORES` that a row of numbers is about; ``elbo`` if it has none."""
-    return next((name for name in SCORES if row.get(name) is not None), "elbo")
 
 
 def pass_name(history: Sequence[Mapping[str, Any]]) -> str:

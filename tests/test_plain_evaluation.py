@@ -106,7 +106,7 @@ def test_fit_and_evaluate_tell_the_number_under_its_name(case: Case) -> None:
     assert ("iwae" in numbers) == case.weighted
     if case.weighted:
         assert numbers["iwae"] > numbers["elbo"] - 1e-6
-    assert SCORES[case.score].partition(":")[0] in str(fitted)
+    assert SCORES[case.score].label in str(fitted)
 
 
 @pytest.mark.parametrize("name", ["loss in the guide", "observed in the guide"])

@@ -13,6 +13,7 @@ from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import print_json
 from ppl_vae.evaluate import AIS, Gaps
 from ppl_vae.storage import RunFolder
+from ppl_vae.types import Score
 
 __all__ = ["options", "run"]
 
@@ -70,7 +71,7 @@ def run(
     print(f"{fitted.model}\n{fitted.guide}")
     for title, part in {name: numbers, **{f"{title} data": part for title, part in others.items()}, **parts}.items():
         unit = "" if title in ("probe", "sample_quality") else f", {runs.UNIT}"
-        _print_numbers(f"{title.replace('_', ' ')}{unit}", part)
+        _print_numbers(f"{title.replace('_', ' ')}{unit}", part, fitted.pair.score)
     return None
 
 
@@ -101,7 +102,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_class_arguments(AIS, "annealing", help="how it is annealed, with --ais")
 
 
-def _print_numbers(title: str, numbers: dict[str, Any]) -> None:
+def _print_numbers(title: str, numbers: dict[str, Any], score: Score) -> None:
     """Print a line for each number, with its standard error."""
     from rich.console import Console
     from rich.table import Table
@@ -113,7 +114,7 @@ def _print_numbers(title: str, numbers: dict[str, Any]) -> None:
         if isinstance(value, dict):  # why something is left out
             print(*(f"{left_out}: {why}" for left_out, why in value.items()), sep="\n")
         elif not name.endswith("_se"):
-            table.add_row(name, _cell(value), _cell(numbers.get(f"{name}_se", "")))
+            table.add_row(score.label if name == score else name, _cell(value), _cell(numbers.get(f"{name}_se", "")))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_vae.data.precision import constants
 from ppl_vae.data.summary import summarized
 from ppl_vae.data.transform import Transform
+from ppl_vae.types import REAL
 
 if TYPE_CHECKING:
     from ppl_vae.data.split import Data
@@ -30,7 +31,7 @@ def scaled_columns(data: Data, free: Tensor) -> Data:
     varying = free & ~constants(found, torch.float32)
     loc, scale = torch.where(free, found.moments.mean, 0.0), torch.where(varying, found.moments.variance.sqrt(), 1.0)
     before = data.train.transform
-    spec = dataclasses.replace(data.spec, kind="real", levels=None)
+    spec = dataclasses.replace(data.spec, kind=REAL, levels=None)
     return _under(dataclasses.replace(data, spec=spec), Transform(before.event_shape, loc, scale).to(before.loc))
 
 

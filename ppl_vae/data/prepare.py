@@ -19,21 +19,6 @@ from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["prepare"]
 
-PERMITS: dict[Kind, tuple[Kind, ...]] = {
-    "binary": ("binary", "unit_interval", "real", "count", "categorical"),
-    "unit_interval": ("unit_interval", "real"),
-    "count": ("count", "categorical", "real"),
-    "real": ("real",),
-}
-"""As what values may be declared, by the narrowest kind they have."""
-
-REMEDIES: dict[Kind, str] = {
-    "binary": "recode two values as 0 and 1, threshold them, or draw from values in [0, 1] with binarize='dynamic'",
-    "unit_interval": "scale them with scale='unit'",
-    "count": "give integers >= 0 and use scale='none'",
-    "categorical": "give integers >= 0 and use scale='none'",
-}
-
 
 class Table(NamedTuple):
     """Rows of train, valid and test, each ``(N, *event)``, their labels, the names of the classes, and what stands beside x."""
@@ -60,7 +45,7 @@ def prepare(source: DataSource, raw: Raw) -> Data:
         size=len(view.parts[0]),
         classes=table.classes,
         columns=table.columns,
-        levels=int(view.found.high.max()) + 1 if kind == "categorical" else None,
+        levels=int(view.found.high.max()) + 1 if kind.levelled else None,
         missing=view.found.missing,
         fields=() if raw.fields is None else described(raw.name, view.transform.event_shape, table.fields[0]),
     )
@@ -107,9 +92,10 @@ def _kind(source: DataSource, found: Kind) -> Kind:
     drawn = source.kind == "binary" and source.binarize in ("static", "dynamic")
     if source.kind is None or drawn:
         return found
-    if source.kind not in PERMITS[found]:
-        raise ValueError(f"{source.source}: expected {source.kind} data, got {found} data: {REMEDIES[source.kind]}")
-    return source.kind
+    declared = Kind.of(source.kind)
+    if not declared.includes(found):
+        raise ValueError(f"{source.source}: expected {declared} data, got {found} data: {declared.remedy}")
+    return declared
 
 
 def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> list[Split]:

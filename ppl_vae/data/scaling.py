@@ -12,7 +12,7 @@ from ppl_vae.data.source import DataSource
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import Summary, summarized
 from ppl_vae.data.transform import Transform
-from ppl_vae.types import Kind
+from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Kind
 
 __all__ = ["Scaled", "scaled"]
 
@@ -56,13 +56,13 @@ def scaled(source: DataSource, parts: list[Tensor | Stream], levels: int) -> Sca
     found = found if exact else rounded(found, dtype)
     if centred:
         loc, scale = _standard(found, dtype, noise=noise)
-        return Scaled(parts, found, _transform(source, found, loc, scale, exact=exact), "real")
+        return Scaled(parts, found, _transform(source, found, loc, scale, exact=exact), REAL)
     if how == "unit" and dtype == torch.uint8:
         return _unit_by_levels(source, parts, found, levels)
     if how == "unit" and (noise or bool((found.low < 0).any() or (found.high > 1).any())):
-        return Scaled(parts, found, _unit_by_extremes(source, found, exact=exact), "unit_interval")
+        return Scaled(parts, found, _unit_by_extremes(source, found, exact=exact), UNIT_INTERVAL)
     refuse_fine(found, features, source.source)
-    return Scaled(parts, found, _transform(source, found), "real" if noise else _kind_of(found))
+    return Scaled(parts, found, _transform(source, found), REAL if noise else _kind_of(found))
 
 
 def _how(source: DataSource, train: Tensor | Stream) -> str:
@@ -84,7 +84,7 @@ def _unit_by_levels(source: DataSource, parts: list[Tensor | Stream], found: Sum
         parts, levels = [_black_and_white(part) for part in parts], 2
         found = found._replace(high=(found.high > 0).double())
     scale = levels if source.dequantize else levels - 1
-    kind: Kind = "binary" if levels == 2 and not source.dequantize else "unit_interval"
+    kind = BINARY if levels == 2 and not source.dequantize else UNIT_INTERVAL
     return Scaled(parts, found, _transform(source, found, 0.0, float(scale)), kind)
 
 
@@ -109,5 +109,5 @@ def _standard(found: Summary, dtype: torch.dtype, *, noise: bool) -> tuple[Tenso
 def _kind_of(found: Summary) -> Kind:
     low, high = float(found.low.min()), float(found.high.max())
     if low >= 0 and high <= 1:
-        return "binary" if found.whole else "unit_interval"
-    return "count" if found.whole and low >= 0 else "real"
+        return BINARY if found.whole else UNIT_INTERVAL
+    return COUNT if found.whole and low >= 0 else REAL

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
-from ppl_vae.types import KINDS, Kind
+from ppl_vae.types import KINDS, KindName
 
 __all__ = ["LABELLED", "Binarize", "DataSource", "Scale", "choice"]
 
@@ -75,7 +75,7 @@ class DataSource(Declaration):
     binarize: Binarize = "auto"
     scale: Scale = "auto"
     dequantize: bool | Dequantize = False
-    kind: Kind | None = None
+    kind: KindName | None = None
     label: str | None = None
     key: str | None = None
     header: bool | None = None

@@ -18,7 +18,7 @@ from ppl_vae.data.matching import shown
 from ppl_vae.data.source import DataSource, choice
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK, Transform
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import BINARY, DataSpec, Kind
 
 __all__ = ["Data", "Split", "binarized", "seeded"]
 
@@ -432,7 +432,7 @@ def binarized(data: Data, how: Literal["none", "static", "dynamic"]) -> Data:
     train, valid, test = (split.under(_binarizing(split.transform)) for split in (data.train, data.valid, data.test))
     return Data(
         source=source,
-        spec=dataclasses.replace(data.spec, kind="binary"),
+        spec=dataclasses.replace(data.spec, kind=BINARY),
         train=train.fixed(seeded(source.seed, 1)) if how == "static" else train,
         valid=valid.fixed(seeded(source.seed, 2)),
         test=test.fixed(seeded(source.seed, 3)),

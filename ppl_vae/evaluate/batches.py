@@ -100,7 +100,7 @@ def _program(pair: Pair, samples: int, weighted: bool) -> Callable[..., list[Ten
 
     def program(*batch: Tensor) -> list[Tensor]:
         plates = pair.plates(*batch)
-        own = pair.score == "elbo" and not plates.shared and not plates.subsampled
+        own = pair.score.bound == "lower" and not plates.shared and not plates.subsampled
         terms, *others = bounds(pair, batch, samples=samples, weighted=weighted and own)
         return [*terms, *(other for other in others if other is not None)]
 

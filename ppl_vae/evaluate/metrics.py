@@ -18,13 +18,12 @@ from ppl_vae.evaluate.remarks import MANY_BAD
 from ppl_vae.evaluate.rows import batches, evaluating, log_jacobian, log_jacobians, mean
 from ppl_vae.program.capture import Compile
 from ppl_vae.program.pair import Pair, seeded
-from ppl_vae.types import HALVES, POINTS, SCORES
+from ppl_vae.types import Score
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
 UNIT = "nats per datum"
 BOUNDS = {
-    "elbo": "ELBO",
     "log_likelihood": "log-likelihood",
     "iwae": "iwae",
     "ais": "ais",
@@ -93,11 +92,11 @@ def evaluate(
     """
     split = _checked(split, samples, limit).arranged(pair.reads)
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
-    point = pair.score in POINTS and not pair.drawn
+    point = pair.score.points and not pair.drawn
     if gaps and point:
         raise ValueError("a point in place of a posterior has no gaps: use a guide with a density")
-    if gaps and pair.score != "elbo":
-        raise ValueError(f"gaps are parts of an ELBO, which a {SCORES[pair.score]} is not")
+    if gaps and pair.score.bound != "lower":
+        raise ValueError(f"gaps are parts of an ELBO, which a {pair.score.title} is not")
     if gaps and not (hasattr(pair.model, "log_prob") or samples > 1 or ais):
         raise ValueError(
             "gaps are counted from log p(x), which this model does not know: give samples above 1, 1000 say, or ais"
@@ -115,11 +114,11 @@ def evaluate(
             elements=samples * len(split) * math.prod(split.event_shape),
             advance=advance,
         )
-    _check_finite(columns)
+    _check_finite(columns, pair.score)
     numbers = _bounds(columns, pair.score, constant, samples)
     if ais:
         found = annealed(pair, split, ais, seed=seed, compile=compile, progress=progress)
-        _check_finite(found.columns)
+        _check_finite(found.columns, pair.score)
         columns |= found.columns
         numbers |= _means(found.columns, constant) | _sandwich(found, constant)
     if gaps:
@@ -128,7 +127,7 @@ def evaluate(
             pair, split, gaps, samples=samples, seed=seed, compile=compile, progress=progress, known=columns["elbo"]
         )
         columns |= local
-        _check_finite(columns)
+        _check_finite(columns, pair.score)
         numbers |= _gaps(columns, constant, numbers)
     return numbers
 
@@ -143,11 +142,12 @@ def _checked(split: Split, samples: int, limit: int | None) -> Split:
     return split if limit is None else split[:limit]
 
 
-def _check_finite(columns: dict[str, Tensor]) -> None:
-    for name, finite in ((name, columns[name].isfinite()) for name in BOUNDS if name in columns):
+def _check_finite(columns: dict[str, Tensor], score: Score) -> None:
+    labels = BOUNDS | {"elbo": score.label}
+    for name, finite in ((name, columns[name].isfinite()) for name in labels if name in columns):
         if not bool(finite.all()):
             raise FloatingPointError(
-                f"the {BOUNDS[name]} of {int((~finite).sum())} of {len(finite)} data is not finite: if the fit diverged, lower "
+                f"the {labels[name]} of {int((~finite).sum())} of {len(finite)} data is not finite: if the fit diverged, lower "
                 "the learning rate, clip the gradients (clip_norm), or standardize the data"
             )
 
@@ -160,16 +160,13 @@ def _check_counted(columns: dict[str, Tensor]) -> None:
         )
 
 
-def _bounds(columns: dict[str, Tensor], score: str, constant: float | Tensor, samples: int) -> dict[str, Any]:
+def _bounds(columns: dict[str, Tensor], score: Score, constant: float | Tensor, samples: int) -> dict[str, Any]:
     n = len(columns["elbo"])
     likelihood = _means({name: columns[name] for name in ("log_likelihood",) if name in columns}, constant)
-    if score != "elbo":
-        named = {score: columns["elbo"]} | {half: columns[half] for half in HALVES[score]}
-        return {**_means(named, constant, errors=(score,)), **likelihood, "n": n}
-    halves = {name: columns[name] for name in ("elbo", "reconstruction", "kl")}
-    numbers = {**_means(halves, constant, errors=("elbo",)), "n": n, **likelihood}
-    if likelihood:
-        numbers["gap"] = numbers["log_likelihood"] - numbers["elbo"]
+    named = {score.name: columns["elbo"]} | {part: columns[part] for part in score.parts if part != score.name}
+    numbers = {**_means(named, constant, errors=(score.name,)), "n": n, **likelihood}
+    if likelihood and score.bound == "lower":
+        numbers["gap"] = numbers["log_likelihood"] - numbers[score.name]
     if "iwae" in columns:
         numbers |= {**_means({"iwae": columns["iwae"]}, constant), "samples": samples}
     if "k_hat" in columns:

@@ -29,7 +29,7 @@ from ppl_vae.inference.methods.em import EM
 from ppl_vae.models import Model
 from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair, seeded
-from ppl_vae.types import POINTS, SCORES, Remark, Row
+from ppl_vae.types import Remark, Row
 
 __all__ = ["Climb", "Comparison", "compare", "short"]
 
@@ -173,11 +173,11 @@ def compare(
 
 
 def _check_comparable(pair: Pair) -> None:
-    if pair.score == "elbo" or hasattr(pair.model, "log_prob"):
+    if pair.score.bound or hasattr(pair.model, "log_prob"):
         return
-    if pair.score not in POINTS:
+    if not pair.score.points:
         raise ValueError(
-            f"fits are compared by log p(x), of which a {SCORES[pair.score]} gives no bound: use programs without weights and "
+            f"fits are compared by log p(x), of which a {pair.score.title} gives no bound: use programs without weights and "
             "factors, or evaluate each fit"
         )
     raise ValueError(
@@ -210,7 +210,7 @@ def _run(model: Model | Callable, data: Data, guide: Guide | Callable, method: M
         _check_comparable(pair)  # what a plain program's terms are is known from its first batch on
         if "log_likelihood" not in row and hasattr(pair.model, "log_prob"):
             row = {**row, "log_likelihood": _log_likelihood(pair, data.train)}
-        climb.append((row["seconds"], row["log_likelihood" if "log_likelihood" in row else pair.score]))
+        climb.append((row["seconds"], row["log_likelihood" if "log_likelihood" in row else pair.score.name]))
 
     fit = watched(model, data, guide=guide, method=method, device=data.train.device, progress=progress, watch=watch)
     return _Run(fit, climb, _numbers(fit, data))
@@ -224,13 +224,14 @@ def _log_likelihood(pair: Pair, split: Split) -> float:
 
 
 def _numbers(fit: Fit, data: Data) -> dict[str, Any]:
-    exact = hasattr(fit.pair.model, "log_prob")
+    score = fit.pair.score
+    exact = hasattr(fit.pair.model, "log_prob") or score.bound == "exact"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # that a bound may be loose: the table marks it as one
         train, test = (
             fit.evaluate(split, samples=1 if exact else SAMPLES) if len(split) else {} for split in (data.train, data.test)
         )
-    bound = next(name for name in ("log_likelihood", "iwae", "elbo") if name in train)
+    bound = next(name for name in ("log_likelihood", "iwae", score.name) if name in train)
     elbo = train.get("elbo")  # there is none of a point, such as a MAP estimate
     return {
         "exact": exact,

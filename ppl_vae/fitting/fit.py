@@ -193,7 +193,7 @@ def _run(
     """The method's history, each row added to, watched and then reported; Pyro checks no more than the method asks for."""
     add, watch = looks
     done = len(keeper.restored.history) if keeper.restored else 0
-    with pyro.validation_enabled(False), warnings.catch_warnings(), progress_bar(method, progress, done) as report:
+    with pyro.validation_enabled(False), warnings.catch_warnings(), progress_bar(method, progress, pair, done) as report:
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # what is not finite shows in the numbers
         warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # which a user froze
 

@@ -36,7 +36,7 @@ from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair, seeded
 from ppl_vae.storage import RunFolder
-from ppl_vae.types import SCORES, DataSpec, Remark, Row, score_of
+from ppl_vae.types import SCORES, DataSpec, Remark, Row, Score, score_of
 
 __all__ = ["NOISE", "ROWS_AT_ONCE", "Fit", "describe", "weights"]
 
@@ -74,12 +74,15 @@ class Fit:
     without_latents: float | None = None
 
     def __str__(self) -> str:
-        last = self.history[-1] if self.history else {}
-        score = score_of(last)
-        value = last.get(f"valid_{score}", last.get(score))
-        name = SCORES[score].partition(":")[0]
-        reached = "" if value is None else f"; {name} {value:.2f} nats per datum after {len(self.history)} iterations"
+        last, score = self.history[-1] if self.history else {}, self.score
+        value = last.get(f"valid_{score.name}", last.get(score.name))
+        reached = "" if value is None else f"; {score.label} {value:.2f} nats per datum after {len(self.history)} iterations"
         return f"{self.model}; {self.guide}{reached}"
+
+    @property
+    def score(self) -> Score:
+        """What the number is that the history tells of the pair's terms: its name there, its label, what it bounds."""
+        return score_of(self.history[-1] if self.history else {}, self.pair.score)
 
     @property
     def device(self) -> torch.device:
@@ -266,12 +269,14 @@ class Fit:
 
     def _tightest(self, numbers: dict[str, Any]) -> str:
         """The name of the tightest bound on the log-probability of discrete data; empty for densities and for points."""
-        image = self.spec.kind in ("binary", "count") and len(self.spec.event_shape) == 3
-        if not (self.data.dequantize or self.spec.kind == "categorical" or image):
+        kind = self.spec.kind
+        image = kind.discrete and len(self.spec.event_shape) == 3
+        if not (self.data.dequantize or kind.levelled or image):
             return ""
         if "log_likelihood" in numbers:
             return "log_likelihood"
-        bounds = ("elbo", "iwae", "ais", "local_elbo", "local_iwae")
+        score = self.pair.score
+        bounds = (*([score.name] if score.bound else []), "iwae", "ais", "local_elbo", "local_iwae")
         return max((name for name in bounds if name in numbers), key=lambda name: numbers[name], default="")
 
     def latents(
@@ -435,7 +440,9 @@ def describe(fit: Fit, data: Data | None = None) -> dict[str, str]:
     """The texts of a run folder that tell what is fitted, by file; with ``data`` also what tells them from others."""
     declared = {name: getattr(fit, name).to_dict() for name in ("model", "guide", "method", "data")}
     transform = {name: getattr(fit.transform, name) for name in NOISE}
-    seen: dict[str, Any] = {"spec": dataclasses.asdict(fit.spec), "transform": transform}
+    seen: dict[str, Any] = {"spec": {**dataclasses.asdict(fit.spec), "kind": fit.spec.kind.name}, "transform": transform}
+    if fit.score.name not in SCORES:
+        seen["score"] = fit.score.to_dict()
     if data is not None:
         seen["fingerprint"] = fingerprint(data.test if len(data.test) else data.train)
     return RunFolder.texts(declared, seen)

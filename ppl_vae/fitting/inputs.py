@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -158,7 +157,7 @@ class Entrance:
     def _remark_on_scale(self, split: Split) -> None:
         """Warn of values in [0, 1] where those of the source are scaled to it, as if that had been done already."""
         scale = split.transform.scale
-        if split.transform.seen or self.spec.kind == "real" or not bool((scale >= 2).all()) or not len(split):
+        if split.transform.seen or not self.spec.kind.bounded or not bool((scale >= 2).all()) or not len(split):
             return
         if all(bool(((raw >= 0) & (raw <= 1)).all()) for raw in split.chunks()):
             _remark(
@@ -190,7 +189,7 @@ def in_source_units(x: Tensor, transform: Transform, spec: DataSpec, *, means: b
     if not dequantized:
         return raw
     raw = raw - 0.5 if means else raw.floor()
-    if spec.kind != "unit_interval":
+    if not spec.kind.bounded:
         return raw
     loc, scale = transform.constants
     return torch.minimum(torch.maximum(raw, loc), loc + scale - 1)
@@ -235,9 +234,8 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     x = transform.affine(raw)
     if not spec.missing and not bool(x.isfinite().all()):
         raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
-    ranges = {"binary": (0, 1), "unit_interval": (0, 1), "count": (0, math.inf), "categorical": (0, (spec.levels or 1) - 1)}
-    low, high = ranges.get(spec.kind, (-math.inf, math.inf))
-    whole_numbers = spec.kind in ("binary", "count", "categorical") and not transform.binarize
+    low, high = spec.limits
+    whole_numbers = spec.kind.discrete and not transform.binarize
     if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not all_whole(x)):
         like = "binarized data like those" if spec.kind == "binary" else "data like those"
         if spec.kind == "binary" and bool(((x == 0) | (x == x.max())).all()):

@@ -22,6 +22,7 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.scores import ELBO
 from ppl_vae.types import Remark, Row
 
 __all__ = ["likeliest", "remark_if_far_below", "without_latents"]
@@ -39,7 +40,7 @@ def without_latents(model: Any, pair: Pair, data: Data) -> float | None:
     That is so for plain programs, conditional models, codes without p(z), and parameters that carry priors. Of many rows some
     from all over the data are looked at.
     """
-    if not isinstance(model, Model) or model.parameter_priors or pair.score != "elbo":
+    if not isinstance(model, Model) or model.parameter_priors or pair.score != ELBO:
         return None
     likelihood = model.without_latents(data.spec)
     if likelihood is None:

@@ -17,7 +17,7 @@ from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["Likelihood", "central", "elements"]
 
-REDECLARED: dict[tuple[Kind, Kind], str] = {
+REDECLARED: dict[tuple[str, str], str] = {
     ("unit_interval", "binary"): "binarize the data (binarize='dynamic')",
     ("unit_interval", "categorical"): "load images as levels (kind='categorical')",
     ("unit_interval", "count"): "load images as counts (kind='count')",
@@ -36,7 +36,7 @@ class Likelihood(Declaration, abc.ABC):
     """p(x | h), the distribution of a datum given the decoder's features h.
 
     Class attributes:
-        accepts: the kinds of data that lie in the support.
+        accepts: the kinds of data that lie in the support, or their names.
         factorizes: whether the elements of a datum are independent given h, so that each has a log-probability of its own.
         discrete: whether it gives probabilities of whole numbers; a density otherwise.
         filler: a value inside the support, which stands where a missing entry stood before it is masked out.
@@ -94,7 +94,7 @@ class Likelihood(Declaration, abc.ABC):
         others = [cls.__name__ for cls in family_members(Likelihood) if spec.kind in _class_accepts(cls)]
         remedies += [f"use a likelihood on {spec.kind} data ({', '.join(others)})"] if others else []
         raise ValueError(
-            f"{type(self).__name__} is a likelihood of {' or '.join(sorted(self.accepts))} data, but these data are "
+            f"{type(self).__name__} is a likelihood of {' or '.join(sorted(map(str, self.accepts)))} data, but these data are "
             f"{spec.kind}: {', or '.join(remedies)}"
         )
 

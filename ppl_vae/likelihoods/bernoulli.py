@@ -9,7 +9,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ppl_vae.likelihoods.base import Likelihood
-from ppl_vae.types import Kind
+from ppl_vae.types import BINARY, Kind
 
 __all__ = ["Bernoulli"]
 
@@ -25,7 +25,7 @@ class Bernoulli(Likelihood):
         torch.Size([1, 8, 8])
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"binary"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({BINARY})
     discrete: ClassVar[bool] = True
 
     @property

@@ -15,7 +15,7 @@ from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.unit_interval import Stretched, check_margin
 from ppl_vae.stable import log_dirichlet
-from ppl_vae.types import Kind
+from ppl_vae.types import UNIT_INTERVAL, Kind
 
 __all__ = ["Beta", "LogBeta"]
 
@@ -44,7 +44,7 @@ class Beta(Likelihood):
         tensor(0.)
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"unit_interval"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({UNIT_INTERVAL})
     filler: ClassVar[float] = 0.5
 
     margin: float = 0.5 / 255

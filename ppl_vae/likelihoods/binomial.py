@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.stable import log_binomial
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import CATEGORICAL, COUNT, DataSpec, Kind
 
 __all__ = ["Binomial", "LogitBinomial"]
 
@@ -34,7 +34,7 @@ class Binomial(Likelihood):
         tensor([8., 8.])
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"count", "categorical"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({COUNT, CATEGORICAL})
     discrete: ClassVar[bool] = True
 
     total: int = 255

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import CATEGORICAL, DataSpec, Kind
 
 __all__ = ["Categorical", "CodeDistribution", "Levels"]
 
@@ -24,7 +24,7 @@ class Levels(Likelihood):
         levels: L, how many values an element can take; 256 for 8-bit images.
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"categorical"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({CATEGORICAL})
     discrete: ClassVar[bool] = True
 
     levels: int = 256

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.likelihoods.base import Likelihood
-from ppl_vae.types import Kind
+from ppl_vae.types import UNIT_INTERVAL, Kind
 
 __all__ = ["ContinuousBernoulli", "ContinuousBernoulliDistribution"]
 
@@ -32,7 +32,7 @@ class ContinuousBernoulli(Likelihood):
         tensor([0.5000, 0.5000])
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"unit_interval"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({UNIT_INTERVAL})
 
     @property
     def features(self) -> int:

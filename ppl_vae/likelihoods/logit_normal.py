@@ -14,7 +14,7 @@ from torch.distributions.utils import broadcast_all
 
 from ppl_vae.likelihoods.scales import Family, LocationScale
 from ppl_vae.likelihoods.unit_interval import OpenInterval, Stretched, check_margin
-from ppl_vae.types import Kind
+from ppl_vae.types import UNIT_INTERVAL, Kind
 
 __all__ = ["LogitNormal", "LogitNormalDistribution"]
 
@@ -44,7 +44,7 @@ class LogitNormal(LocationScale):
         tensor([0.5000, 0.5000])
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"unit_interval"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({UNIT_INTERVAL})
     filler: ClassVar[float] = 0.5
 
     value: float = 1.0

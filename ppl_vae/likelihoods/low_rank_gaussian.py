@@ -15,7 +15,7 @@ from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.scales import check_scale
 from ppl_vae.stable import low_rank_mahalanobis
-from ppl_vae.types import Kind
+from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Kind
 
 __all__ = ["LowRankGaussian", "LowRankNormal"]
 
@@ -41,7 +41,7 @@ class LowRankGaussian(Likelihood):
         5
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"binary", "unit_interval", "real", "count"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({BINARY, UNIT_INTERVAL, REAL, COUNT})
     factorizes: ClassVar[bool] = False
 
     rank: int = 5

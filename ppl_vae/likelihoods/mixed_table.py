@@ -17,7 +17,7 @@ from ppl_vae.likelihoods.base import Likelihood, central
 from ppl_vae.likelihoods.categorical import Levels
 from ppl_vae.likelihoods.gaussian import Gaussian
 from ppl_vae.likelihoods.masked import Masked
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
 
 __all__ = ["ColumnConstraint", "ColumnDistribution", "ColumnGroup", "MixedTable"]
 
@@ -72,7 +72,7 @@ class MixedTable(Likelihood):
         tensor([1., 0., 0.])
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"real", "unit_interval", "count", "binary"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({REAL, UNIT_INTERVAL, COUNT, BINARY})
     factorizes: ClassVar[bool] = False
 
     groups: tuple[ColumnGroup, ...] = (ColumnGroup(),)
@@ -100,7 +100,7 @@ class MixedTable(Likelihood):
 
     def real_elements(self, event_shape: tuple[int, ...]) -> Tensor | None:
         """The columns of groups that are densities of real numbers."""
-        return self._where(event_shape, ["real" in group.likelihood.accepts for group in self.groups])
+        return self._where(event_shape, [REAL in group.likelihood.accepts for group in self.groups])
 
     def spare(self, highest: Callable[[], Tensor]) -> str:
         """Levels of categories that no row has: every column gets as many features as the largest group."""

@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.scales import Scale, check_scale, scaled
 from ppl_vae.stable import log_binomial
-from ppl_vae.types import Kind
+from ppl_vae.types import COUNT, Kind
 
 __all__ = ["NegativeBinomial", "NegativeBinomialDistribution"]
 
@@ -40,7 +40,7 @@ class NegativeBinomial(Likelihood):
         tensor([1.5000])
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"count"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({COUNT})
     discrete: ClassVar[bool] = True
 
     dispersion: Scale = "per_feature"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.stable import log_poisson
-from ppl_vae.types import Kind
+from ppl_vae.types import COUNT, Kind
 
 __all__ = ["LogPoisson", "Poisson"]
 
@@ -26,7 +26,7 @@ class Poisson(Likelihood):
         tensor([1., 1., 1.])
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"count"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({COUNT})
     discrete: ClassVar[bool] = True
 
     @property

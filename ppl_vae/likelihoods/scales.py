@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
-from ppl_vae.types import Kind
+from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Kind
 
 __all__ = ["LocationScale", "Scale", "check_scale", "scaled"]
 
@@ -28,7 +28,7 @@ Family = Callable[[Tensor, Tensor], dist.Distribution]
 class LocationScale(Likelihood, abc.ABC):
     """p(x | h) = prod_d f((x_d - h_d) / scale_d) / scale_d, for a density f; its fields are told at ``Gaussian``."""
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({"binary", "unit_interval", "real", "count"})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({BINARY, UNIT_INTERVAL, REAL, COUNT})
 
     scale: Scale = "shared"
     value: float = 0.5

@@ -30,7 +30,7 @@ from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.priors import Prior
 from ppl_vae.program.pair import data_plate
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
 
 __all__ = ["GMM", "MixtureModel"]
 
@@ -91,7 +91,7 @@ class GMM(Model):
     @property
     def accepts(self) -> frozenset[Kind]:
         """The kinds of data that lie on the real line."""
-        return frozenset({"binary", "unit_interval", "real", "count"})
+        return frozenset({BINARY, UNIT_INTERVAL, REAL, COUNT})
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are not numbers."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.nn.base import Network
-from ppl_vae.types import DataSpec
+from ppl_vae.types import COUNT, REAL, DataSpec
 
 __all__ = ["Shown", "encoder", "standardized"]
 
@@ -43,12 +43,12 @@ def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.
 def standardized(spec: DataSpec, *, centred: bool = False) -> Shown:
     """The module from such data to what networks are shown of them; ``centred`` where that is to be centred."""
     layers: list[nn.Module] = []
-    if spec.kind == "count":
-        layers.append(LogCounts())
-    if spec.kind == "categorical" and spec.levels is not None:
+    if spec.kind.levelled and spec.levels is not None:
         layers.append(Levels(spec.levels))
+    elif spec.kind == COUNT:
+        layers.append(LogCounts())
     if centred:
-        layers.append(Narrowed(spec.event_shape) if spec.kind == "real" else Centred(spec.event_shape))
+        layers.append(Narrowed(spec.event_shape) if spec.kind == REAL else Centred(spec.event_shape))
     if spec.missing:
         layers.append(ZeroForMissing())
     return Shown(*layers)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ppl_vae.storage.atomic import replaced
-from ppl_vae.types import KINDS, Kind
+from ppl_vae.types import Kind
 
 __all__ = [
     "DPI",
@@ -63,14 +63,13 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, l
     return figure, [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
 
 
-def values_of(x: Tensor, kind: Kind) -> Tensor:
+def values_of(x: Tensor, kind: Kind | str) -> Tensor:
     """Check ``(N, *event)`` and bring it to the CPU in float64."""
-    if kind not in KINDS:
-        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    bounded = Kind.of(kind).bounded
     if x.ndim < 1 or not x.numel():
         raise ValueError(f"expected at least one datum, (N, *event), got shape {tuple(x.shape)}")
     integer = not (x.is_floating_point() or x.is_complex())
-    if integer and kind in ("binary", "unit_interval") and x.max() > 1:
+    if integer and bounded and x.max() > 1:
         raise ValueError(f"{kind} data: expected values of 0 to 1, got {int(x.max())}; divide 8-bit images by 255")
     return x.detach().to("cpu", torch.float64)
 
@@ -82,9 +81,9 @@ def images_of(x: Tensor) -> Tensor | None:
     return x if x.ndim == 4 and x.shape[1] in (1, 3) else None
 
 
-def limits_of(x: Tensor, kind: Kind) -> tuple[float, float]:
+def limits_of(x: Tensor, kind: Kind | str) -> tuple[float, float]:
     """Ends of the colour scale."""
-    if kind in ("binary", "unit_interval"):
+    if Kind.of(kind).bounded:
         return 0.0, 1.0
     values = x[x.isfinite()].sort().values
     if not len(values):
@@ -96,12 +95,12 @@ def limits_of(x: Tensor, kind: Kind) -> tuple[float, float]:
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
-def extend_of(kind: Kind) -> str:
+def extend_of(kind: Kind | str) -> str:
     """Which ends of a colour bar go on, ``matplotlib``'s ``extend``."""
-    return "neither" if kind in ("binary", "unit_interval") else "both"
+    return "neither" if Kind.of(kind).bounded else "both"
 
 
-def tiled(images: Tensor, columns: int, limits: tuple[float, float], kind: Kind) -> tuple[Figure, Axes]:
+def tiled(images: Tensor, columns: int, limits: tuple[float, float], kind: Kind | str) -> tuple[Figure, Axes]:
     """One mosaic: grey with a colour bar where the scale is not 0 to 1, or RGB."""
     mosaic = _mosaic(images, columns)
     cells = max(columns, math.ceil(len(images) / columns))

@@ -16,7 +16,7 @@ from ppl_vae.types import Kind
 __all__ = ["by_class", "comparison", "completions", "grid"]
 
 
-def grid(x: Tensor, *, columns: int | None = None, title: str | None = None, kind: Kind) -> Figure:
+def grid(x: Tensor, *, columns: int | None = None, title: str | None = None, kind: Kind | str) -> Figure:
     """Data or samples at a glance.
 
     Images are tiled, row by row, with gutters of one pixel; a two-dimensional event is a scatter;
@@ -51,7 +51,7 @@ def grid(x: Tensor, *, columns: int | None = None, title: str | None = None, kin
     return figure
 
 
-def comparison(data: Tensor, reconstruction: Tensor, *, kind: Kind) -> Figure:
+def comparison(data: Tensor, reconstruction: Tensor, *, kind: Kind | str) -> Figure:
     """Data and their reconstructions on one scale, that of the data.
 
     Images alternate: a row of data, below it the row of their reconstructions. Tables are two heat
@@ -89,7 +89,9 @@ def comparison(data: Tensor, reconstruction: Tensor, *, kind: Kind) -> Figure:
     return figure
 
 
-def by_class(x: Tensor, classes: Sequence[str], *, kind: Kind, title: str = "a row: one z; a column: one class") -> Figure:
+def by_class(
+    x: Tensor, classes: Sequence[str], *, kind: Kind | str, title: str = "a row: one z; a column: one class"
+) -> Figure:
     """Samples of a model conditioned on classes: the class changes along a row, z along a column.
 
     What is not an image is drawn as `grid` draws it, one row after the other.
@@ -108,7 +110,7 @@ def by_class(x: Tensor, classes: Sequence[str], *, kind: Kind, title: str = "a r
     return _table_of_images(x, [""] * len(x), classes, kind, title)
 
 
-def completions(x: Tensor, known: Tensor, samples: Tensor, *, kind: Kind, title: str = "completions") -> Figure:
+def completions(x: Tensor, known: Tensor, samples: Tensor, *, kind: Kind | str, title: str = "completions") -> Figure:
     """Data of which a part is known, and samples of the rest.
 
     Images alternate in a column: what is known, the samples, the truth. Everything else is drawn as `grid` draws it.
@@ -134,7 +136,7 @@ def completions(x: Tensor, known: Tensor, samples: Tensor, *, kind: Kind, title:
     return _table_of_images(rows, names, [""] * len(x), kind, title)
 
 
-def _compare_images(data: Tensor, reconstruction: Tensor, limits: tuple[float, float], kind: Kind) -> Figure:
+def _compare_images(data: Tensor, reconstruction: Tensor, limits: tuple[float, float], kind: Kind | str) -> Figure:
     """Rows of at most ten data, each above the row of their reconstructions."""
     columns = min(len(data), 10)
     blank = -len(data) % columns
@@ -146,7 +148,7 @@ def _compare_images(data: Tensor, reconstruction: Tensor, limits: tuple[float, f
     return figure
 
 
-def _table_of_images(x: Tensor, rows: Sequence[str], columns: Sequence[str], kind: Kind, title: str) -> Figure:
+def _table_of_images(x: Tensor, rows: Sequence[str], columns: Sequence[str], kind: Kind | str, title: str) -> Figure:
     """``(R, C, *event)`` with names at the sides; a `grid` where the data are no images."""
     flat = values_of(x.flatten(0, 1), kind)
     images = images_of(flat)

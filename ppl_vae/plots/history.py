@@ -11,57 +11,58 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ppl_vae.plots.canvas import NATS, new_figure
-from ppl_vae.types import SCORES, pass_name, score_of
+from ppl_vae.types import SCORES, Score, pass_name, score_of
 
 __all__ = ["learning_curve", "tracked"]
 
 
-def learning_curve(history: Sequence[Mapping[str, Any]]) -> Figure:
+def learning_curve(history: Sequence[Mapping[str, Any]], *, score: Score | None = None) -> Figure:
     """The objective and its two halves against the epoch, or the iteration of EM, in nats per datum.
 
-    Left: training and validation ELBO, and the objective where it is not the ELBO; of points in place of posteriors, which have
-    no ELBO, log p(x, z) or the reconstruction. Right:
-    reconstruction and KL, each on an axis of its own since they differ by orders of magnitude.
+    Left: the training and the validation score, which is the ELBO or what there is in place of it, and the objective where it
+    is another number. Right: reconstruction and KL, each on an axis of its own since they differ by orders of magnitude.
     Vertical limits fit the later 90 % of the epochs, so the first ones may leave the frame.
 
     Args:
         history: a row an epoch with ``epoch`` and ``elbo``, ``log_joint`` or ``reconstruction``, and where known
             ``objective``, ``kl`` and the same with ``valid_`` before them, each in nats per datum; None stands for absent,
             other keys are ignored.
+        score: of a program that has one of its own, whose name stands in the rows then.
 
     Raises:
         ValueError: if history is empty or a row lacks ``epoch`` or what is told of the others.
     """
     if not history:
         raise ValueError("history: expected at least one row, got none; fit for one epoch or more")
-    score = score_of(history[0])
+    told = score_of(history[0], score)
     for row in history:
-        if row.get("epoch") is None or row.get(score) is None:
-            raise ValueError(f"history: every row needs 'epoch' and {score!r}, got the keys {sorted(row)}")
+        if row.get("epoch") is None or row.get(told.name) is None:
+            raise ValueError(f"history: every row needs 'epoch' and {told.name!r}, got the keys {sorted(row)}")
     halves = {"reconstruction": "reconstruction: E log p(x | z)", "kl": "KL of posterior from prior"}
-    present = [name for name in halves if name != score and any(row.get(name) is not None for row in history)]
+    present = [name for name in halves if name != told.name and any(row.get(name) is not None for row in history)]
     figure, _ = new_figure(9 if present else 5, 4, columns=0)
-    axes = figure.subplot_mosaic([[score, name] for name in present] or [[score]])
-    objective = ("objective",) if any(_differs(row.get("objective"), row[score]) for row in history) else ()
+    axes = figure.subplot_mosaic([[told.name, name] for name in present] or [[told.name]])
+    objective = ("objective",) if any(_differs(row.get("objective"), row[told.name]) for row in history) else ()
     for name, ax in axes.items():
-        _curves(ax, history, (name, f"valid_{name}", *(objective if name == score else ())))
-        ax.set_title({**halves, score: f"{SCORES[score]} (higher is better)"}[name])
-    axes[score].legend()
+        _curves(ax, history, (name, f"valid_{name}", *(objective if name == told.name else ())))
+        ax.set_title({**halves, told.name: f"{told.title} (higher is better)"}[name])
+    axes[told.name].legend()
     return figure
 
 
-def tracked(history: Sequence[Mapping[str, Any]]) -> Figure | None:
+def tracked(history: Sequence[Mapping[str, Any]], *, score: Score | None = None) -> Figure | None:
     """Everything else that the history was asked to track on the validation data, a panel a number; ``None`` if nothing was.
 
     Args:
         history: a row an epoch with ``epoch`` and ``valid_*``; lists are drawn as a line for each of their numbers.
+        score: of a program that has one of its own, which is no tracked number.
 
     Raises:
         ValueError: if history is empty.
     """
     if not history:
         raise ValueError("history: expected at least one row, got none; fit for one epoch or more")
-    names = [name for name in dict.fromkeys(name for row in history for name in row) if _is_tracked(name)]
+    names = [name for name in dict.fromkeys(name for row in history for name in row) if _is_tracked(name, score)]
     if not names:
         return None
     columns = min(3, len(names))
@@ -77,8 +78,8 @@ def tracked(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     return figure
 
 
-def _is_tracked(name: str) -> bool:
-    return name.startswith("valid_") and name.removeprefix("valid_") not in (*SCORES, "kl")
+def _is_tracked(name: str, score: Score | None) -> bool:
+    return name.startswith("valid_") and name.removeprefix("valid_") not in (*SCORES, "kl", score)
 
 
 def _differs(objective: float | None, elbo: float) -> bool:

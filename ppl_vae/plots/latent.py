@@ -17,7 +17,7 @@ from ppl_vae.types import Kind
 __all__ = ["aggregate", "latent_scatter", "manifold", "quantile_grid"]
 
 
-def manifold(decoded: Tensor, *, kind: Kind) -> Figure:
+def manifold(decoded: Tensor, *, kind: Kind | str) -> Figure:
     """Images decoded from a two-dimensional latent, each where its code lies under the prior.
 
     Args:

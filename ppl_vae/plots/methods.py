@@ -60,8 +60,9 @@ def _climbs(ax: Axes, comparison: Comparison, colours: Sequence[Any]) -> None:
         margin = 0.06 * (best - min(late)) or 0.05 * abs(best) or 1.0
         ax.set_ylim(min(late) - margin, best + margin)
     exact = all(row["exact"] for row in comparison.rows)
+    labels = sorted({fit.score.label for fits in comparison.fits for fit in fits})
     ax.set(xlabel="seconds since the fit began", ylabel=NATS)
-    ax.set_title("training log-likelihood (higher is better)" if exact else "training ELBO (higher is better)")
+    ax.set_title(f"training {'log-likelihood' if exact else ' or '.join(labels)} (higher is better)")
     ax.ticklabel_format(axis="y", useOffset=False)
     ax.grid(alpha=0.3)
 

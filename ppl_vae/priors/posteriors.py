@@ -18,11 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import DataSpec
 
-__all__ = ["PosteriorMixture", "Rows", "noise", "value_range"]
-
-RANGES: dict[Kind, tuple[float, float]] = {"binary": (0.0, 1.0), "unit_interval": (0.0, 1.0), "count": (0.0, math.inf)}
+__all__ = ["PosteriorMixture", "Rows", "noise"]
 
 
 class Rows(Protocol):
@@ -100,14 +98,9 @@ class PosteriorMixture(nn.Module, abc.ABC):
         return rows[order].transformed().to(like)
 
 
-def value_range(spec: DataSpec) -> tuple[float, float]:
-    """The least and the largest value that such data can have."""
-    return (0.0, float((spec.levels or 2) - 1)) if spec.kind == "categorical" else RANGES.get(spec.kind, (-math.inf, math.inf))
-
-
 def noise(shape: tuple[int, ...], spec: DataSpec, like: Tensor) -> Tensor:
     """Values in the data's range: uniform if it is bounded, exponential from one bound, else standard normal."""
-    low, high = value_range(spec)
+    low, high = spec.limits
     draws = like.new_empty(shape)
     if math.isfinite(high):
         return draws.uniform_(low, high)

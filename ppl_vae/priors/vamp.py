@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior
 from ppl_vae.priors.mixture import Mixture
-from ppl_vae.priors.posteriors import PosteriorMixture, Rows, noise, value_range
+from ppl_vae.priors.posteriors import PosteriorMixture, Rows, noise
 from ppl_vae.types import DataSpec
 
 __all__ = ["VampPrior"]
@@ -83,7 +83,7 @@ class VampModule(PosteriorMixture):
 
     def create(self, spec: DataSpec) -> None:
         """Pseudo-inputs of the data's shape and range."""
-        self.low, self.high = value_range(spec)
+        self.low, self.high = spec.limits
         self.pseudo_inputs = nn.Parameter(noise((len(self.logits), *spec.event_shape), spec, self.logits.detach()))
 
     @torch.no_grad()

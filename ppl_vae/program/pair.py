@@ -20,7 +20,7 @@ from ppl_vae.program.rows import Counting, Looked, data_plate, last_rows, number
 from ppl_vae.program.shapes import traced
 from ppl_vae.program.store import Store
 from ppl_vae.program.terms import kind_of_sum, points, sampled
-from ppl_vae.types import POINTS, SCORES
+from ppl_vae.scores import ELBO, Score
 
 __all__ = ["Pair", "Plates", "Programs", "data_plate", "local_params", "numbered", "seeded"]
 
@@ -88,22 +88,19 @@ class Pair(nn.Module):
         return Programs(*(_Running(self, store, call) for store, call in zip(self._stores, self._calls, strict=True)))
 
     @property
-    def score(self) -> str:
-        """What the mean of log p(x, z) - log q(z) is, of :data:`ppl_vae.types.SCORES`: the ``elbo``, if both are densities.
+    def score(self) -> Score:
+        """What the mean of log p(x, z) - log q(z) is: the ``elbo``, if both are densities.
 
         Of a point it is the ``log_joint``, and of codes without p(z) the ``reconstruction``; neither bounds log p(x), nor do
-        sums of weighed terms or of factors. An attribute ``score`` of a program says it, else its sites, once it met a batch.
+        sums of weighed terms or of factors. An attribute ``score`` of a program says it, by the name of one of
+        :data:`ppl_vae.types.SCORES` or by a :class:`~ppl_vae.Score` of its own; else its sites, once it met a batch.
         """
-        return self._declared_score or next(
-            (plates.score for plates in self._plates.values() if plates.score != "elbo"), "elbo"
-        )
+        return self._declared_score or next((plates.score for plates in self._plates.values() if plates.score != ELBO), ELBO)
 
     @property
-    def _declared_score(self) -> str | None:
+    def _declared_score(self) -> Score | None:
         said = getattr(self.model, "score", None) or getattr(self.guide, "score", None)
-        if said is not None and said not in SCORES:
-            raise ValueError(f"expected a score of {', '.join(SCORES)}, got {said!r}: give the program's attribute one of them")
-        return said
+        return None if said is None else Score.of(said)
 
     @property
     def drawn(self) -> bool:
@@ -141,7 +138,7 @@ class Pair(nn.Module):
             self.local |= local
         return self._plates[key]
 
-    def _first_run(self, batch: tuple[Tensor, ...]) -> tuple[poutine.Trace, poutine.Trace, tuple[str, bool], bool]:
+    def _first_run(self, batch: tuple[Tensor, ...]) -> tuple[poutine.Trace, poutine.Trace, tuple[Score, bool], bool]:
         """Traces of model and guide, what is :meth:`_told` of them, and whether they asked for rows of the training data."""
         # Pyro checks the first run; later ones, of other sizes, may come from parameters that are no longer finite.
         if self._plates:
@@ -156,7 +153,7 @@ class Pair(nn.Module):
 
     def _run(
         self, batch: tuple[Tensor, ...], *, validated: bool
-    ) -> tuple[poutine.Trace, poutine.Trace, tuple[str, bool], bool]:
+    ) -> tuple[poutine.Trace, poutine.Trace, tuple[Score, bool], bool]:
         numbers = last_rows(self.size, batch[0])
         quiet = local_params(), torch.no_grad(), pyro.validation_enabled(validated), seeded(0, batch[0].device)
         with contextlib.ExitStack() as stack:
@@ -168,10 +165,10 @@ class Pair(nn.Module):
             told = self._told(model, guide, batch)
         return model, guide, told, look.used
 
-    def _told(self, model: poutine.Trace, guide: poutine.Trace, batch: tuple[Tensor, ...]) -> tuple[str, bool]:
+    def _told(self, model: poutine.Trace, guide: poutine.Trace, batch: tuple[Tensor, ...]) -> tuple[Score, bool]:
         """What the sum of the terms is, and whether the guide draws any latent variable."""
         if self._declared_score:
-            return self._declared_score, self._declared_score not in POINTS
+            return self._declared_score, not self._declared_score.points
         still = points(model, guide, partial(self._again, batch))
         latent = {name for name, site in sampled(guide) if not site["is_observed"] and not site["infer"].get("is_auxiliary")}
         return kind_of_sum(model, guide, still), bool(latent - set(still))

@@ -9,6 +9,7 @@ from pyro.poutine.util import site_is_subsample
 
 from ppl_vae.program.rows import grown
 from ppl_vae.program.terms import sampled, summed_out
+from ppl_vae.scores import ELBO, Score
 
 __all__ = ["Plates", "check_pairing", "find_plates"]
 
@@ -20,7 +21,7 @@ class Plates(NamedTuple):
     number of data that the programs' log-probabilities are scaled to. ``enumerated`` tells whether the guide has a discrete
     latent variable that Pyro is to sum over. ``shared`` names the latent variables that are not of a datum, but of all data,
     ``summed`` the discrete ones that the model sums out, and ``subsampled`` the plates beside the data's of which a run sees a
-    part. ``score`` is what the terms of a datum sum to, one of :data:`ppl_vae.types.SCORES`, and ``names`` are what plates over
+    part. ``score`` is what the terms of a datum sum to, and ``names`` are what plates over
     the data are called: other plates may stand in the same dimension beside them. ``drawn`` tells whether the guide draws any
     latent variable, as points do not.
     """
@@ -32,7 +33,7 @@ class Plates(NamedTuple):
     shared: tuple[str, ...] = ()
     summed: tuple[str, ...] = ()
     subsampled: tuple[str, ...] = ()
-    score: str = "elbo"
+    score: Score = ELBO
     names: tuple[str, ...] = ("data",)
     drawn: bool = True
 

@@ -19,13 +19,15 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
+from ppl_vae.scores import ELBO, LOG_JOINT, UNNORMALIZED_OBJECTIVE, WEIGHTED_OBJECTIVE, Score
+
 __all__ = ["auxiliary", "kind_of_sum", "points", "sampled", "summed_out", "unnormalized", "weighed"]
 
 Site = dict[str, Any]
 
 
-def kind_of_sum(model: Trace, guide: Trace, still: list[str]) -> str:
-    """What the sum of a pair's terms is, by the names of :data:`ppl_vae.types.SCORES`.
+def kind_of_sum(model: Trace, guide: Trace, still: list[str]) -> Score:
+    """What the sum of a pair's terms is, of :data:`ppl_vae.types.SCORES`.
 
     Args:
         model: of one run.
@@ -33,10 +35,10 @@ def kind_of_sum(model: Trace, guide: Trace, still: list[str]) -> str:
         still: the latent variables of which the guide has a point alone, see :func:`points`.
     """
     if unnormalized(model) or set(unnormalized(guide)) - set(auxiliary(guide)):
-        return "unnormalized_objective"
+        return UNNORMALIZED_OBJECTIVE
     if weighed(model) or weighed(guide) or _masked_apart(model, guide):
-        return "weighted_objective"
-    return "log_joint" if still else "elbo"
+        return WEIGHTED_OBJECTIVE
+    return LOG_JOINT if still else ELBO
 
 
 def sampled(trace: Trace) -> Iterator[tuple[str, Site]]:

@@ -17,11 +17,11 @@ from ppl_vae.fitting.experiment import PARTS
 from ppl_vae.report.markup import Markup, joined, table, tag
 from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
-from ppl_vae.report.words import METRICS, PICTURES, number, with_error
+from ppl_vae.report.words import PICTURES, meanings, number, with_error
 from ppl_vae.storage import RunFolder, RunIdentity
 from ppl_vae.storage.atomic import write_text
 from ppl_vae.text import MIB, as_line, denied, from_json, from_yaml, inside, is_number
-from ppl_vae.types import SCORES, pass_name, score_of
+from ppl_vae.types import SCORES, Score, pass_name, score_of
 
 __all__ = ["report"]
 
@@ -83,7 +83,7 @@ def _page(run: RunFolder, trust: Iterable[str]) -> str:
     evaluation = _read(run, run.EVALUATION, from_json, {})
     history = _read(run, run.HISTORY, _rows, [], at_most=MOST_HISTORY)
     environment = _read(run, run.ENVIRONMENT, from_json, {})
-    pictures = _pictures(run)
+    pictures, score = _pictures(run), run.score()
     title = run.path.resolve().name
     head = [
         tag("meta", charset="utf-8"),
@@ -95,16 +95,16 @@ def _page(run: RunFolder, trust: Iterable[str]) -> str:
     ]
     sections = {
         "Model": _model(declared, tuple(trust)),
-        "Numbers": _numbers(metrics),
-        "Evaluation": _evaluation(evaluation, len(history)),
-        "Training": _training(pictures, history),
+        "Numbers": _numbers(metrics, score),
+        "Evaluation": _evaluation(evaluation, len(history), score),
+        "Training": _training(pictures, history, score),
         "Pictures": _figures({name: data for name, data in pictures.items() if name not in CURVES}),
         "Run it again": _again(run, declared),
         "Environment": _environment({**environment, **_named(run.identity())}),
     }
     shown = [tag("section", tag("h2", name), *content) for name, content in sections.items() if content]
     body = [
-        tag("header", tag("h1", title), tag("p", _lead(declared), class_="lead"), _facts(metrics)),
+        tag("header", tag("h1", title), tag("p", _lead(declared), class_="lead"), _facts(metrics, score)),
         tag("main", *shown),
         tag("footer", "Written by ppl_vae. Log-probabilities are in nats per datum, constants kept."),
     ]
@@ -124,13 +124,14 @@ def _class_name(part: Any) -> str:
     return str(path).rpartition(".")[2]
 
 
-def _facts(metrics: Mapping[str, Any]) -> Markup:
+def _facts(metrics: Mapping[str, Any], score: Score | None) -> Markup:
     """The most telling numbers, large."""
     name, numbers = next(
         ((split, metrics[split]) for split in ("test", "valid") if isinstance(metrics.get(split), dict)), ("", {})
     )
-    wanted = ("log_likelihood", "iwae", *SCORES, "kl", "active_units", "bits_per_dim")
-    tiles = [(f"{name} {METRICS[one][0]}", with_error(numbers, one)) for one in wanted if one in numbers]
+    own, known = [] if score is None else [score.name], meanings(score)
+    wanted = ("log_likelihood", "iwae", *own, *SCORES, "kl", "active_units", "bits_per_dim")
+    tiles = [(f"{name} {known[one][0]}", with_error(numbers, one)) for one in wanted if one in numbers]
     tiles += [(label, number(metrics[one]) + unit) for one, label, unit in COSTS if one in metrics]
     return tag("dl", *(tag("div", tag("dt", label), tag("dd", *_parted(value))) for label, value in tiles), class_="facts")
 
@@ -166,28 +167,29 @@ def _told(name: str, part: Any, trust: Sequence[str]) -> list[Markup]:
         return [tag("span", f"{_class_name(part)}: a class that is not trusted here; its fields are below", class_="note")]
 
 
-def _numbers(metrics: Mapping[str, Any]) -> list[Markup]:
+def _numbers(metrics: Mapping[str, Any], score: Score | None) -> list[Markup]:
     splits = {split: numbers for split, numbers in metrics.items() if isinstance(numbers, dict)}
     names = list(dict.fromkeys(name for numbers in splits.values() for name in numbers if not name.endswith("_se")))
     _refuse_wide(RunFolder.METRICS, names, splits)
     names = [name for name in names if any(not isinstance(n.get(name), (list, dict)) for n in splits.values() if name in n)]
     if not names:
         return []
-    labels = [METRICS.get(name, (name, ""))[0] for name in names]
+    known = meanings(score)
+    labels = [known.get(name, (name, ""))[0] for name in names]
     rows = ([label, *(with_error(n, name) for n in splits.values())] for label, name in zip(labels, names, strict=True))
     unit = f"In {metrics.get('unit', 'nats per datum')}; ± is the standard error over the data."
     if is_number(best := metrics.get("without_latents")):
         unit += f" Without latent variables the likelihood reaches {number(best)} on the training data."
-    words = [(METRICS[name]) for name in names if name in METRICS]
+    words = [known[name] for name in names if name in known]
     meaning = tag("dl", *(joined((tag("dt", label), tag("dd", what))) for label, what in words), class_="words")
     return [table(unit, ["", *splits], rows), tag("details", tag("summary", "What the numbers mean"), meaning)]
 
 
-def _evaluation(evaluation: Mapping[str, Any], iterations: int) -> list[Markup]:
+def _evaluation(evaluation: Mapping[str, Any], iterations: int, score: Score | None) -> list[Markup]:
     """What was found since, with a word if the fit went on after it."""
     then = evaluation.get("iterations", iterations)
     told = f"Of the run as it was after {number(then)} iterations; it has {iterations} now."
-    return [*([tag("p", told, class_="note")] if then != iterations else []), *_numbers(_columns(evaluation))]
+    return [*([tag("p", told, class_="note")] if then != iterations else []), *_numbers(_columns(evaluation), score)]
 
 
 def _columns(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def _refuse_wide(name: str, columns: Sequence[str], splits: Mapping[str, Any] | 
         raise ValueError(f"{name} cannot be shown: expected at most {MOST_COLUMNS} names, of {MOST_SPLITS} splits")
 
 
-def _training(pictures: Mapping[str, bytes], history: Sequence[Mapping[str, Any]]) -> list[Markup]:
+def _training(pictures: Mapping[str, bytes], history: Sequence[Mapping[str, Any]], score: Score | None) -> list[Markup]:
     if not history:
         return []
     lists = {"epoch", *(name for row in history for name, value in row.items() if isinstance(value, list))}
@@ -218,31 +220,30 @@ def _training(pictures: Mapping[str, bytes], history: Sequence[Mapping[str, Any]
     rows = ([number(row.get("epoch")), *(number(row.get(name)) for name in names)] for row in chosen)
     shown = f"{len(chosen)} of {len(history)} rows of the history" if step > 1 else f"All {len(history)} rows of the history"
     whole = tag("details", tag("summary", shown), table(f"{shown}, in nats per datum", [pass_name(history), *names], rows))
-    return [*_figures({name: pictures[name] for name in CURVES if name in pictures}, history), whole]
+    return [*_figures({name: pictures[name] for name in CURVES if name in pictures}, _course(history, score)), whole]
 
 
 CURVES = ("learning_curve", "tracked")
 WIDE = (*CURVES, "aggregate")
 
 
-def _figures(pictures: Mapping[str, bytes], history: Sequence[Mapping[str, Any]] = ()) -> list[Markup]:
+def _figures(pictures: Mapping[str, bytes], course: str = "") -> list[Markup]:
     figures = []
     for name, data in pictures.items():
         caption = PICTURES.get(name, name.replace("_", " "))
         encoded = base64.b64encode(data).decode("ascii")
-        image = tag("img", src=f"data:image/png;base64,{encoded}", alt=f"{caption}{_course(history)}")
+        image = tag("img", src=f"data:image/png;base64,{encoded}", alt=f"{caption}{course}")
         figures.append(tag("figure", image, tag("figcaption", caption), class_="wide" if name in WIDE else None))
     return [tag("div", *figures, class_="pictures")] if figures else []
 
 
-def _course(history: Sequence[Mapping[str, Any]]) -> str:
+def _course(history: Sequence[Mapping[str, Any]], own: Score | None) -> str:
     """What a curve shows, for those who do not see it."""
-    if not history:
-        return ""
-    score = score_of(history[-1])
-    name = f"valid_{score}" if f"valid_{score}" in history[-1] else score
-    first, last = (number(row.get(name)) for row in (history[0], history[-1]))
-    return f" The {name.replace('_', ' ')} goes from {first} to {last} nats per datum in {len(history)} {pass_name(history)}s."
+    score = score_of(history[-1], own)
+    held_out = f"valid_{score.name}" in history[-1]
+    first, last = (number(row.get(f"valid_{score.name}" if held_out else score.name)) for row in (history[0], history[-1]))
+    name = f"validation {score.label}" if held_out else score.label
+    return f" The {name} goes from {first} to {last} nats per datum in {len(history)} {pass_name(history)}s."
 
 
 def _pictures(run: RunFolder) -> dict[str, bytes]:

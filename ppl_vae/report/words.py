@@ -6,23 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppl_vae.text import as_line, is_number
+from ppl_vae.types import SCORES, Score
 
-__all__ = ["METRICS", "PICTURES", "number", "with_error"]
+__all__ = ["METRICS", "PICTURES", "meanings", "number", "with_error"]
 
 METRICS = {
-    "elbo": ("ELBO", "A lower bound on log p(x): reconstruction - KL. Higher is better."),
+    **{score.name: (score.label, score.meaning) for score in SCORES.values()},
     "log_likelihood": ("log-likelihood", "log p(x) itself, which this model knows."),
     "iwae": ("importance-weighted bound", "A lower bound on log p(x), tighter with more samples (Burda et al. 2016)."),
     "ais": ("annealed importance sampling", "A lower bound on log p(x) from a path of distributions (Neal 2001)."),
     "bdmc_lower": ("lower end of the sandwich", "Bidirectional Monte Carlo (Grosse et al. 2016): log p(x) lies above it."),
     "bdmc_upper": ("upper end of the sandwich", "Bidirectional Monte Carlo (Grosse et al. 2016): log p(x) lies below it."),
     "k_hat_bad": ("untrustworthy weights", "The share of data whose importance weights have a Pareto k-hat above 0.7."),
-    "log_joint": ("log p(x, z)", "At the point that stands in place of a posterior; no bound on log p(x)."),
-    "weighted_objective": ("weighted objective", "Climbed, its terms weighed by poutine.scale; no bound on log p(x)."),
-    "unnormalized_objective": (
-        "unnormalized objective",
-        "Climbed, with terms that are no densities; no bound on log p(x).",
-    ),
     "local_elbo": ("ELBO of the best q", "Of the best q of the guide's family for each datum."),
     "local_iwae": ("bound of the best q", "The importance-weighted bound of the best q of the guide's family for each datum."),
     "local_k_hat_bad": ("untrustworthy weights of the best q", "The share of data whose weights have a k-hat above 0.7."),
@@ -59,7 +54,7 @@ METRICS = {
 """A label and its meaning."""
 
 PICTURES = {
-    "learning_curve": "Objective, ELBO, reconstruction and KL as the fit went on.",
+    "learning_curve": "The score of the fit, its parts and the objective as the fit went on.",
     "tracked": "Numbers tracked on the validation data, as the fit went on.",
     "data": "Data.",
     "reconstructions": "Data and their reconstructions.",
@@ -70,6 +65,11 @@ PICTURES = {
     "manifold": "Images decoded from a grid of the latent plane.",
 }
 """The pictures of a run, in the order of the page."""
+
+
+def meanings(own: Score | None) -> dict[str, tuple[str, str]]:
+    """:data:`METRICS` with the score of a program that has one of its own."""
+    return METRICS if own is None else {own.name: (own.label, own.meaning)} | METRICS
 
 
 def number(value: Any) -> str:

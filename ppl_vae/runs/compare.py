@@ -15,19 +15,16 @@ from ppl_vae.fitting.compare import aligned, short
 from ppl_vae.runs.comparison import write_comparison
 from ppl_vae.runs.load import load_fit
 from ppl_vae.runs.saved import SavedRun
+from ppl_vae.scores import RECONSTRUCTION
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line, is_number
-from ppl_vae.types import DataSpec, Row
+from ppl_vae.types import SCORES, DataSpec, Row, Score
 
 __all__ = ["RunComparison", "compare_runs", "save_run_comparison"]
 
-DISCRETE = ("binary", "count", "categorical")
 SPLITS = ("test", "valid")
 COLUMNS = {  # in this order, as many of them as are known of some run
-    "elbo": "ELBO",
-    "log_joint": "log p(x, z)",
-    "weighted_objective": "weighted objective",
-    "unnormalized_objective": "unnormalized objective",
+    **{score.name: score.label for score in SCORES.values() if score != RECONSTRUCTION},
     "iwae": "iwae",
     "log_likelihood": "log-lik.",
     "reconstruction": "reconstruction",
@@ -50,11 +47,13 @@ class RunComparison:
             error ``*_se`` where there is one, ``iterations`` and ``seconds``; ``data`` where the runs are not of the same.
         histories: of each run the rows of its history.
         split: which split the numbers are of.
+        scores: of each run the score of its program, if that has one of its own.
     """
 
     rows: list[Row]
     histories: list[list[Row]]
     split: str
+    scores: list[Score | None] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
         return self.to_markdown()
@@ -65,8 +64,9 @@ class RunComparison:
 
     def to_markdown(self) -> str:
         """The rows as a Markdown table whose columns are also aligned as text; ± is the standard error over the data."""
-        names = [name for name in (*WORDS, *COLUMNS) if any(row.get(name) is not None for row in self.rows)]
-        table = [[COLUMNS.get(name, name) for name in names], *([_cell(row, name) for name in names] for row in self.rows)]
+        columns = {score.name: score.label for score in self.scores if score is not None} | COLUMNS
+        names = [name for name in (*WORDS, *columns) if any(row.get(name) is not None for row in self.rows)]
+        table = [[columns.get(name, name) for name in names], *([_cell(row, name) for name in names] for row in self.rows)]
         return aligned(table, words=sum(name in WORDS for name in names))
 
 
@@ -109,7 +109,7 @@ def compare_runs(
         rows = [
             {**row, "data": ", ".join(str(run.shown[name]) for name in differing)} for row, run in zip(rows, found, strict=True)
         ]
-    return RunComparison(rows=rows, histories=[run.history for run in found], split=split)
+    return RunComparison(rows=rows, histories=[run.history for run in found], split=split, scores=[run.score for run in found])
 
 
 def save_run_comparison(comparison: RunComparison, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -124,7 +124,7 @@ def save_run_comparison(comparison: RunComparison, path: str | Path, *, overwrit
         ValueError: the folder is taken.
     """
     text = f"{UNIT}, {comparison.split} data; ±: standard error over the data; s: seconds.\n\n{comparison}\n"
-    figure = plots.runs(comparison.rows, comparison.histories)
+    figure = plots.runs(comparison.rows, comparison.histories, comparison.scores or None)
     return write_comparison(path, comparison.to_dict(), text, figure, overwrite=overwrite)
 
 
@@ -136,6 +136,7 @@ class _Run:
         folder.identity()  # of a newer format nothing else can be read
         self.folder = path
         self.metrics, described, self.history = _finished(folder)
+        self.score = folder.score()
         self.saved = SavedRun.open(path, trust=trust)
         try:
             self.shown = _shown(self.saved.experiment.data, described)
@@ -175,7 +176,7 @@ def _shown(source: DataSource, described: Mapping[str, Any]) -> dict[str, Any]:
     spec = DataSpec(event_shape=tuple(fields["event_shape"]), kind=fields["kind"], size=fields["size"])
     content = described.get("fingerprint", "unknown" if source.source == "array" else "named")
     require(isinstance(content, str), "a fingerprint of the data as text", content)
-    discrete = transform["dequantize"] or source.dequantize or spec.kind in DISCRETE
+    discrete = transform["dequantize"] or source.dequantize or spec.kind.discrete
     binarized = "none" if source.binarize == "auto" else source.binarize
     return {
         "source": source.name if source.source != "array" else "array",

@@ -33,8 +33,8 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
         yield "reconstructions", plots.comparison(x, fit.reconstruct(rows, seen=True), kind=kind)
     if decodes and hasattr(fit.pair.model, "prior"):
         yield _sampled(fit, rows[:10])
-    yield "learning_curve", plots.learning_curve(fit.history)
-    if (tracked := plots.tracked(fit.history)) is not None:
+    yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
+    if (tracked := plots.tracked(fit.history, score=fit.score)) is not None:
         yield "tracked", tracked
     if encodes:
         yield from _encoded(fit, shown)

@@ -34,7 +34,7 @@ from torch import Tensor
 from ppl_vae.storage.atomic import write_json, write_tensors, write_text
 from ppl_vae.storage.snapshot import Snapshot, read_snapshot, write_snapshot
 from ppl_vae.text import MIB, MOST_TEXT, as_line, from_json, from_yaml, inside, read_text
-from ppl_vae.types import Row
+from ppl_vae.types import Row, Score
 
 __all__ = ["COMPARISON_FILES", "FORMAT", "RunFolder", "RunIdentity", "check_free"]
 
@@ -129,8 +129,16 @@ class RunFolder:
         return self.read(self.CONFIG, _named(from_yaml))
 
     def description(self) -> dict[str, Any]:
-        """What the data look like, as plain values: ``spec``, ``transform`` and, if it is known, their ``fingerprint``."""
+        """What the data look like, as plain values: ``spec``, ``transform`` and, where known, ``fingerprint`` and ``score``."""
         return self.read(self.DESCRIPTION, _named(from_json))
+
+    def score(self) -> Score | None:
+        """The program's own score, if it has one; else the rows of the history tell by their keys which one they are about."""
+        told = self.description().get("score") if self.has(self.DESCRIPTION) else None
+        try:
+            return None if told is None else Score.from_dict(told)
+        except ValueError as error:
+            raise ValueError(f"{self.path / self.DESCRIPTION} cannot be read: {as_line(error)}") from None
 
     def history(self) -> list[Row]:
         """The rows of the history; at least one."""

@@ -15,7 +15,7 @@ from ppl_vae.evaluate.probes import probe
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.program.pair import Pair, Plates, seeded
-from ppl_vae.types import POINTS, SCORES, Row
+from ppl_vae.types import Row
 
 __all__ = ["TRACKED", "Track", "tracking"]
 
@@ -92,13 +92,14 @@ def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair, si
 
 def _refuse_unweighted(plates: Plates) -> None:
     """Raise ``ValueError`` if a datum has no importance weights of its own."""
-    if plates.score in POINTS:
+    if plates.score.points:
         raise ValueError(
-            f"a point has no bound to track as iwae: its {plates.score} is in every row already; leave iwae out, or use a "
+            f"a point has no bound to track as iwae: its {plates.score.name} is in every row already; leave iwae out, or use a "
             "guide with a density"
         )
-    if plates.score != "elbo":
-        raise ValueError(f"a {SCORES[plates.score]} bounds nothing, so there is no iwae to track: leave it out")
+    if plates.score.bound != "lower":
+        bounds = "is no bound to make tighter" if plates.score.bound else "bounds nothing"
+        raise ValueError(f"a {plates.score.title} {bounds}, so there is no iwae to track: leave it out")
     if plates.shared:
         raise ValueError(
             f"{', '.join(plates.shared)} is shared by all data, so none has an importance-weighted bound of its own to track "

@@ -11,7 +11,8 @@ from typing import Any
 
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Steps
-from ppl_vae.types import SCORES, Remark, Report, Row, score_of
+from ppl_vae.program.pair import Pair
+from ppl_vae.types import Remark, Report, Row, Score, score_of
 
 __all__ = ["Progress", "passing_steps_to", "progress_bar", "quiet"]
 
@@ -25,7 +26,7 @@ def quiet(row: Row) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(method: Method, progress: Progress | None, done: int = 0) -> Iterator[Report]:
+def progress_bar(method: Method, progress: Progress | None, pair: Pair, done: int = 0) -> Iterator[Report]:
     """What a method reports its rows to: ``progress``, or a bar on standard error where that is a terminal.
 
     The bar also tells how far an iteration is. Where there is none, a remark tells of a first iteration that takes long.
@@ -33,6 +34,7 @@ def progress_bar(method: Method, progress: Progress | None, done: int = 0) -> It
     Args:
         method: how many rows there will be.
         progress: called with each row.
+        pair: whose score the rows tell.
         done: rows of a fit that goes on.
     """
     if progress is not None or not sys.stderr.isatty():
@@ -44,7 +46,7 @@ def progress_bar(method: Method, progress: Progress | None, done: int = 0) -> It
 
     columns = (TextColumn(type(method).__name__), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with RichProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        yield _Bar(bars, bars.add_task("starting", total=method.iterations, completed=done), done)
+        yield _Bar(bars, bars.add_task("starting", total=method.iterations, completed=done), done, pair)
 
 
 def passing_steps_to(report: Report, tell: Report) -> Report:
@@ -65,14 +67,14 @@ class _Passing:
 class _Bar:
     """Rows and steps on a terminal."""
 
-    def __init__(self, bars: Any, bar: Any, done: int) -> None:
-        self.bars, self.bar, self.done = bars, bar, done
+    def __init__(self, bars: Any, bar: Any, done: int, pair: Pair) -> None:
+        self.bars, self.bar, self.done, self.pair = bars, bar, done, pair
         self.looked = self.began = time.monotonic()
 
     def __call__(self, row: Row) -> None:
         self.done += 1
         self.began = time.monotonic()
-        self.bars.update(self.bar, completed=self.done, description=_summary(row))
+        self.bars.update(self.bar, completed=self.done, description=_summary(row, score_of(row, self.pair.score)))
 
     def step(self, taken: int, of: int, seconds: float) -> None:
         """Move on by a part of an iteration; of a long one tell how long a step takes."""
@@ -118,10 +120,7 @@ def _time(seconds: float) -> str:
     return f"{seconds / 86400:.3g} days"
 
 
-def _summary(row: Row) -> str:
-    score = score_of(row)
-    held_out = "valid_" if f"valid_{score}" in row else ""
-    label = SCORES[score].partition(":")[0]
-    return "  ".join(
-        f"{name} {row[held_out + key]:.2f}" for name, key in ((label, score), ("KL", "kl")) if held_out + key in row
-    )
+def _summary(row: Row, score: Score) -> str:
+    held_out = "valid_" if f"valid_{score.name}" in row else ""
+    shown = ((score.label, score.name), ("KL", "kl"))
+    return "  ".join(f"{label} {row[held_out + key]:.2f}" for label, key in shown if held_out + key in row)

@@ -43,8 +43,8 @@ class ClosedForm(Method):
         pair.model.assign(solve(Rows(data.train)))
         seconds = clock.seconds
         numbers = evaluate(pair, data.train)
-        row = {**exact_row(1, numbers.get("log_likelihood", numbers[pair.score]), clock), "seconds": seconds}
+        row = {**exact_row(1, numbers.get("log_likelihood", numbers[pair.score.name]), clock), "seconds": seconds}
         if "log_likelihood" not in numbers:  # PCA has no density
-            row = {name: row[name] for name in ("epoch", "objective", "seconds")} | {pair.score: numbers[pair.score]}
+            row = {name: row[name] for name in ("epoch", "objective", "seconds")} | {pair.score.name: numbers[pair.score.name]}
         clock.report(row)
         return [row]

@@ -26,7 +26,7 @@ from ppl_vae.program.pair import Pair, local_params, seeded
 from ppl_vae.program.randomness import put_random, random_state
 from ppl_vae.storage import AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring
-from ppl_vae.types import HALVES, Remark, Row
+from ppl_vae.types import Remark, Row
 
 if TYPE_CHECKING:
     from ppl_vae.inference.methods.svi import SVI
@@ -117,7 +117,9 @@ class Training:
     def _tell_undivided(self) -> None:
         if len(self.data.valid) and self.pair.undivided:
             told = f"the model sums out {', '.join(self.pair.undivided)}, which all data share"
-            warnings.warn(f"validation rows have no ELBO of their own, so none is told: {told}", Remark, stacklevel=2)
+            warnings.warn(
+                f"validation rows have no {self.pair.score.label} of their own, so none is told: {told}", Remark, stacklevel=2
+            )
 
     def _cost(self) -> int:
         """The multiplications of a step, forwards."""
@@ -258,21 +260,21 @@ class Training:
         if declared.name:
             row["objective_name"] = declared.name
         if declared.tells_elbo:
-            row[score] = elbo + constant
+            row[score.name] = elbo + constant
         if math.isfinite(reconstruction):
             halves = {"reconstruction": reconstruction + constant, "kl": reconstruction - elbo}
-            row |= {name: halves[name] for name in HALVES[score]}
+            row |= {name: halves[name] for name in score.parts}
         if len(self.data.valid) and not (self.pair.local or self.pair.undivided):
             valid = evaluate(self.pair, self.data.valid)
-            row |= {f"valid_{name}": valid[name] for name in (score, *HALVES[score]) if name in valid}
+            row |= {f"valid_{name}": valid[name] for name in (score.name, *score.parts) if name in valid}
         self.epoch, self.taken, self.skipped = self.epoch + 1, 0, 0
         self.turn += self.method.alternate == "epochs"
         self.order = self.generator.get_state()
         self.history.append({**row, "learning_rate": self.learning_rate, "seconds": self.clock.seconds})
         _settle(self.pair)
         self.clock.report(self.history[-1])
-        if f"valid_{score}" in row:
-            self.best.see(row[f"valid_{score}"], self.epoch, self.pair if self.method.restore_best else None)
+        if f"valid_{score.name}" in row:
+            self.best.see(row[f"valid_{score.name}"], self.epoch, self.pair if self.method.restore_best else None)
 
     def _check_parameters(self) -> None:
         """Raise ``ValueError`` for a parameter that a program first asked for when its training had begun without it."""
