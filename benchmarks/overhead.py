@@ -28,7 +28,7 @@ from benchmarks.peers.ours import declared, loaded
 from benchmarks.peers.task import LEARNING_RATE, SIZES, rows
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.loop import Training
-from ppl_vae.program.pair import seeded
+from ppl_vae.program.context import seeded
 from ppl_vae.storage import NULL_CHECKPOINTER, Checkpointer
 
 SIZE = dataclasses.replace(SIZES["mnist"], rows=128 * 468)  # as many steps in an epoch as MNIST has

@@ -18,7 +18,7 @@ from torch.distributions import MultivariateNormal
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms, log_weights
 from ppl_vae.priors.inverse_wishart import CovarianceTransform
-from ppl_vae.program.pair import local_params
+from ppl_vae.program.context import local_params
 from ppl_vae.types import Remark
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from ppl_vae.program.pair import local_params
+from ppl_vae.program.context import local_params
 from tests.table import GUIDES, LIKELIHOODS, MODELS, OBJECTIVES, PRIORS, built, fits, follows, kind_for, rows, vae_of
 
 BATCH = 4

@@ -30,7 +30,7 @@ from ppl_vae.evaluate.metrics import _gaps
 from ppl_vae.evaluate.remarks import remarks
 from ppl_vae.evaluate.schedule import spaced
 from ppl_vae.evaluate.unconstrained import Latents
-from ppl_vae.program.pair import local_params
+from ppl_vae.program.context import local_params
 from ppl_vae.types import Remark
 from tests.table import EVENT, GUIDES, LATENT, MODELS, TINY, built, fits, guide_for, kind_for, rows, vae
 

@@ -12,7 +12,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms, log_weights
 from ppl_vae.guides.normal import MIN_SCALE
-from ppl_vae.program.pair import local_params
+from ppl_vae.program.context import local_params
 from tests.table import EVENT, LATENT, built, rows, spec_for, vae
 
 D = math.prod(EVENT)

@@ -22,7 +22,7 @@ from ppl_vae.guides.mixture import PathwiseMixture
 from ppl_vae.nn.curves import Affine, RationalQuadraticSpline
 from ppl_vae.nn.masked import MaskedNetwork, MaskedTransform
 from ppl_vae.program.capture import capture, check_agreement
-from ppl_vae.program.pair import local_params
+from ppl_vae.program.context import local_params
 from ppl_vae.simplex import of_logarithms
 from tests.table import EVENT, GUIDES, LATENT, PRIORS, TINY, built, fits, guide_for, kind_for, rows, tiny_flow, vae
 

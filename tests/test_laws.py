@@ -19,7 +19,7 @@ import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms, log_weights
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
-from ppl_vae.program.pair import local_params
+from ppl_vae.program.context import local_params
 from tests.table import (
     DECLARATIONS,
     EVENT,

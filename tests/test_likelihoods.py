@@ -23,7 +23,7 @@ from ppl_vae.evaluate import elbo_terms
 from ppl_vae.likelihoods.low_rank_gaussian import LowRankNormal
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomialDistribution
 from ppl_vae.nn.inputs import encoder
-from ppl_vae.program.pair import seeded
+from ppl_vae.program.context import seeded
 from tests.table import EVENT, LEVELS, LIKELIHOODS, ROWS, TINY, rows, vae
 
 NAN = float("nan")

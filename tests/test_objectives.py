@@ -21,7 +21,7 @@ from ppl_vae.fitting.fit import watched
 from ppl_vae.inference.objectives.info import KERNELS, squared_mmd
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.step import Step
-from ppl_vae.program.pair import local_params
+from ppl_vae.program.context import local_params
 from ppl_vae.types import Remark
 from tests.table import EVENT, GUIDES, OBJECTIVES, SEED, built, guide_for, kind_for, rows, vae
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import ppl_vae as pv
 from ppl_vae.evaluate.bounds import bounds, elbo_terms
-from ppl_vae.program.pair import local_params
+from ppl_vae.program.context import local_params
 from ppl_vae.program.terms import auxiliary
 from ppl_vae.types import SCORES, Remark
 from tests.plain_programs import PROGRAMS, ROWS, SUMMED, Case, N, Programs, conjugate, data, mixture, mixture_prior

@@ -20,11 +20,12 @@ from ppl_vae.evaluate.bar import Advance, progress_bar
 from ppl_vae.evaluate.batches import layout
 from ppl_vae.evaluate.chains import Chains, Work
 from ppl_vae.evaluate.importance import importance_bound
-from ppl_vae.evaluate.rows import batches, evaluating
+from ppl_vae.evaluate.rows import batches
 from ppl_vae.evaluate.schedule import AIS
 from ppl_vae.evaluate.unconstrained import Latents
 from ppl_vae.program.capture import Compile
-from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.pair import Pair
 
 __all__ = ["AIS", "Annealed", "annealed"]
 

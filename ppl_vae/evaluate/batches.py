@@ -12,10 +12,10 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.evaluate.bounds import bounds
 from ppl_vae.evaluate.importance import FEWEST, importance_bound, pareto_k
-from ppl_vae.evaluate.stacking import stacks
 from ppl_vae.program.capture import Compile
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.replay import Replay, replay
+from ppl_vae.program.stacking import stacks
 
 __all__ = ["Layout", "bounds_of_batches", "layout", "pieces"]
 

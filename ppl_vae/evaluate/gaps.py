@@ -22,9 +22,10 @@ from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
 from ppl_vae.evaluate.importance import importance_bound, pareto_k
-from ppl_vae.evaluate.rows import apart, batches, evaluating
+from ppl_vae.evaluate.rows import apart, batches
 from ppl_vae.program.capture import Compile
-from ppl_vae.program.pair import Pair, Plates, Programs, seeded
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.pair import Pair, Plates, Programs
 from ppl_vae.program.replay import Replay, replay
 
 __all__ = ["Gaps", "local_bounds"]

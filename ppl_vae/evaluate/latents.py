@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.data import Split
-from ppl_vae.evaluate.rows import batches, evaluating
+from ppl_vae.evaluate.rows import batches
 from ppl_vae.evaluate.surgery import dimensions, marginals, surgery
-from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.pair import Pair
 
 __all__ = ["ACTIVE", "latents"]
 

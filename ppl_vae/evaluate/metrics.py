@@ -15,9 +15,10 @@ from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.remarks import MANY_BAD
-from ppl_vae.evaluate.rows import batches, evaluating, log_jacobian, log_jacobians, mean
+from ppl_vae.evaluate.rows import batches, log_jacobian, log_jacobians, mean
 from ppl_vae.program.capture import Compile
-from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.pair import Pair
 from ppl_vae.types import Score
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]

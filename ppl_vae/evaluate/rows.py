@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_vae.data import Split
 from ppl_vae.program.pair import Pair, numbered
 
-__all__ = ["apart", "batches", "evaluating", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
+__all__ = ["apart", "batches", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
 
 
 def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
@@ -80,16 +79,3 @@ def observed_sum(pair: Pair, split: Split, values: Tensor) -> float | Tensor:
 def mean(values: float | Tensor) -> float:
     """Over the data; one number is that of all."""
     return values.mean().item() if isinstance(values, Tensor) else values
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients, each as it was before afterwards."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for child, mode in modes.items():
-            child.training = mode

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.exact.distances import squared_distances
-from ppl_vae.program.pair import seeded
+from ppl_vae.program.context import seeded
 
 __all__ = ["Features", "classifier_test", "features_of", "frechet_distance", "mmd", "precision_recall", "sample_quality"]
 

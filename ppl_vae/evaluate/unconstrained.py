@@ -16,10 +16,11 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import Transform, biject_to
 
-from ppl_vae.evaluate.bounds import At, per_datum, repeated
 from ppl_vae.guides.coordinates import unmixed
-from ppl_vae.program.pair import Pair, Plates, local_params
+from ppl_vae.program.context import local_params
+from ppl_vae.program.pair import Pair, Plates
 from ppl_vae.program.terms import unnormalized, weighed
+from ppl_vae.program.traces import Substitute, per_datum, vectorize_particles
 
 __all__ = ["Densities", "Latents"]
 
@@ -110,7 +111,7 @@ class Latents:
             ValueError: the model does not observe x, and x alone.
         """
         with local_params():
-            program = poutine.uncondition(repeated(self.pair.programs.model, 1, self.plates))
+            program = poutine.uncondition(vectorize_particles(self.pair.programs.model, 1, self.plates))
             trace = poutine.util.prune_subsample_sites(poutine.trace(program).get_trace(*batch))
         names = [name for name in trace.stochastic_nodes if name not in self.shapes]
         if len(names) != 1 or trace.nodes[names[0]]["value"].numel() != batch[0].numel():
@@ -127,7 +128,7 @@ class Latents:
 
     def _log_densities(self, u: Tensor, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         volumes: dict[str, Tensor] = {}
-        with At({name: partial(_placed, name, value, volumes) for name, value in self.unpack(u).items()}):
+        with Substitute({name: partial(_placed, name, value, volumes) for name, value in self.unpack(u).items()}):
             trace = self._trace(batch)
         trace.compute_log_prob()
         zero = u.new_zeros(u.shape[:2])
@@ -142,7 +143,7 @@ class Latents:
 
     def _trace(self, batch: tuple[Tensor, ...]) -> poutine.Trace:
         with local_params():
-            trace = poutine.trace(repeated(self.pair.programs.model, self.chains, self.plates)).get_trace(*batch)
+            trace = poutine.trace(vectorize_particles(self.pair.programs.model, self.chains, self.plates)).get_trace(*batch)
         return poutine.util.prune_subsample_sites(trace)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, load_data
 from ppl_vae.declaration import Declaration, require
-from ppl_vae.evaluate import evaluating, log_jacobian
+from ppl_vae.evaluate import log_jacobian
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.build import build, default_guide
 from ppl_vae.fitting.callbacks.progress import Progress
@@ -27,8 +27,9 @@ from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.em import EM
 from ppl_vae.models import Model
+from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.machine import choose_device
-from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.program.pair import Pair
 from ppl_vae.types import Remark, Row
 
 __all__ = ["Climb", "Comparison", "compare", "short"]

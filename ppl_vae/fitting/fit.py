@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, load_data
 from ppl_vae.data.fingerprint import fingerprint
-from ppl_vae.evaluate import evaluating
 from ppl_vae.fitting.build import build, default_guide, take_over
 from ppl_vae.fitting.callbacks.collapse import CollapseWatch
 from ppl_vae.fitting.callbacks.loggers import Board
@@ -31,8 +30,9 @@ from ppl_vae.guides import (
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.svi import SVI, meet
 from ppl_vae.models import Model
+from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.machine import choose_device
-from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
 from ppl_vae.storage.declared import fixed
 from ppl_vae.text import as_line

@@ -19,7 +19,7 @@ from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.data.matching import classes_matched
 from ppl_vae.data.split import seeded as noise
-from ppl_vae.evaluate import AIS, Gaps, batches, evaluate, evaluating
+from ppl_vae.evaluate import AIS, Gaps, batches, evaluate
 from ppl_vae.evaluate.disentanglement import disentanglement
 from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import assigned, cluster_scores, probe
@@ -34,7 +34,8 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.likelihoods.base import central
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
-from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.pair import Pair
 from ppl_vae.storage import RunFolder
 from ppl_vae.types import SCORES, DataSpec, Remark, Row, Score, score_of
 

@@ -21,7 +21,8 @@ from ppl_vae.exact.floors import common, variance_floor
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models import Model
-from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.program.context import seeded
+from ppl_vae.program.pair import Pair
 from ppl_vae.scores import ELBO
 from ppl_vae.types import Remark, Row
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.guides.base import Guide, remedy
 from ppl_vae.guides.exact import ExactPosterior
-from ppl_vae.program.pair import local_params
+from ppl_vae.program.context import local_params
 from ppl_vae.types import DataSpec
 
 __all__ = ["BayesianGuide", "ParameterGuide"]

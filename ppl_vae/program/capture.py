@@ -29,7 +29,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from ppl_vae.program.pair import seeded
+from ppl_vae.program.context import seeded
 from ppl_vae.program.shapes import line_of
 
 __all__ = ["MISCOMPILED", "CaptureError", "Compile", "CudaGraph", "Exchanged", "Graph", "Program", "capture", "check_agreement"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.arguments import whole
+from ppl_vae.program.capabilities import Abilities, GuideProgram, ModelProgram, guide_facts, model_facts
+from ppl_vae.program.context import local_params, seeded
 from ppl_vae.program.plates import Plates, check_pairing, find_plates
 from ppl_vae.program.reads import Call, Reads
 from ppl_vae.program.rows import Counting, Looked, data_plate, last_rows, numbered
@@ -22,7 +23,7 @@ from ppl_vae.program.store import Store
 from ppl_vae.program.terms import kind_of_sum, points, sampled
 from ppl_vae.scores import ELBO, Score
 
-__all__ = ["Pair", "Plates", "Programs", "data_plate", "local_params", "numbered", "seeded"]
+__all__ = ["Pair", "Plates", "Programs", "data_plate", "numbered"]
 
 
 class Programs(NamedTuple):
@@ -33,7 +34,7 @@ class Programs(NamedTuple):
 
 
 class Pair(nn.Module):
-    """A model and a guide, fitted together.
+    """A model and a guide, fitted together; ``can`` says what they can do beyond running.
 
     Args:
         model: p(x, z), a callable on a batch that samples ``z`` and observes the data inside a plate over the data.
@@ -64,7 +65,8 @@ class Pair(nn.Module):
         super().__init__()
         self.model = _as_module(model)
         self.guide = _as_module(guide)
-        self.reads: tuple[str, ...] = ("x", "y") if getattr(self.model, "labelled", False) else ("x",)
+        self.can = Abilities.of(self.model, self.guide)
+        self.reads: tuple[str, ...] = self.model_facts.reads
         self._calls: tuple[Call | None, Call | None] = (None, None)
         if reads is not None:
             self.reads, self._calls = reads.names, (reads.model, reads.guide)
@@ -79,6 +81,16 @@ class Pair(nn.Module):
         self._stores = [half.store if isinstance(half, _PlainProgram) else Store(half) for half in (self.model, self.guide)]
         for store, twin in zip(self._stores, reversed(self._stores), strict=True):
             store.twin = twin
+
+    @property
+    def model_facts(self) -> ModelProgram:
+        """The model with the facts of a :class:`~ppl_vae.program.capabilities.ModelProgram`, defaults where it says none."""
+        return model_facts(self.model)
+
+    @property
+    def guide_facts(self) -> GuideProgram:
+        """The guide with the facts of a :class:`~ppl_vae.program.capabilities.GuideProgram`, defaults where it says none."""
+        return guide_facts(self.guide)
 
     @property
     def programs(self) -> Programs:
@@ -99,7 +111,7 @@ class Pair(nn.Module):
 
     @property
     def _declared_score(self) -> Score | None:
-        said = getattr(self.model, "score", None) or getattr(self.guide, "score", None)
+        said = self.model_facts.score or self.guide_facts.score
         return None if said is None else Score.of(said)
 
     @property
@@ -133,7 +145,7 @@ class Pair(nn.Module):
             check_pairing(model, guide)
             asking = (name for name in guide.stochastic_nodes if guide.nodes[name]["infer"].get("baseline"))
             self.baselines = tuple(dict.fromkeys((*self.baselines, *asking)))
-            declared = self.size or getattr(self.model, "size", None)
+            declared = self.size or self.model_facts.size
             self._plates[key] = find_plates(model, guide, size, declared, self._names)._replace(score=score, drawn=drawn)
             self.local |= local
         return self._plates[key]
@@ -190,28 +202,6 @@ class Pair(nn.Module):
         return Counting(self._names, size, dim, counted, total=self.size)
 
 
-def local_params() -> Any:
-    """A context in which modules own their parameters and Pyro's global store is neither read nor written."""
-    return pyro.settings.context(module_local_params=True)
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Torch's random numbers from ``seed`` inside, and as if nothing had been drawn afterwards.
-
-    Raises:
-        ValueError: a seed that is no whole number, negative or too large for torch.
-    """
-    seed = whole("seed", seed)
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"expected a seed of 0 to 2^63 - 1, got {seed}")
-    device = torch.device(device)
-    devices = [] if device.type == "cpu" else [device.index or 0]
-    with torch.random.fork_rng(devices=devices, device_type="cuda" if device.type == "cpu" else device.type):
-        torch.manual_seed(seed)
-        yield
-
-
 class _PlainProgram(nn.Module):
     """A user's Pyro function as a module that owns the parameters that it asks Pyro for."""
 
@@ -219,7 +209,7 @@ class _PlainProgram(nn.Module):
         super().__init__()
         self.program = program
         self.store = Store(self)
-        self.score = getattr(program, "score", None)
+        self.score = model_facts(program).score
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
         with self.store.opened():
@@ -245,7 +235,7 @@ class _Running:
 def _as_module(program: Callable) -> nn.Module:
     if not isinstance(program, nn.Module):
         return _PlainProgram(program)
-    if isinstance(program, PyroModule) and not hasattr(program._pyro_context, "param_state"):
+    if isinstance(program, PyroModule) and "param_state" not in vars(program._pyro_context):
         # Pyro creates it only for modules that are born with local parameters; ours are used both ways.
         program._pyro_context.param_state = {"params": {}, "constraints": {}}
     return program

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from ppl_vae import plots
 from ppl_vae.data import Data, Split
-from ppl_vae.evaluate import evaluating
 from ppl_vae.fitting import Fit
-from ppl_vae.program.pair import seeded
+from ppl_vae.program.context import evaluating, seeded
 
 __all__ = ["run_pictures"]
 

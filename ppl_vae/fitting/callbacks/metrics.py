@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, Split
-from ppl_vae.evaluate import batches, evaluate, evaluating
+from ppl_vae.evaluate import batches, evaluate
 from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import probe
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.svi import SVI
-from ppl_vae.program.pair import Pair, Plates, seeded
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.pair import Pair, Plates
 from ppl_vae.types import Row
 
 __all__ = ["TRACKED", "Track", "tracking"]

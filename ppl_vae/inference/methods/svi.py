@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_vae.data import Data, Split
 from ppl_vae.data.matrices import Rows
 from ppl_vae.declaration import require
-from ppl_vae.evaluate import batches, evaluating
+from ppl_vae.evaluate import batches
 from ppl_vae.guides.amortized import LatentGuide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.objectives import ELBO, Objective
@@ -24,6 +24,7 @@ from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.schedules import SCHEDULES, OnNonFinite
 from ppl_vae.priors.posteriors import PosteriorMixture
 from ppl_vae.program.capture import Compile
+from ppl_vae.program.context import evaluating
 from ppl_vae.program.machine import Precision
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer

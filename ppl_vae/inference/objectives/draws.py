@@ -10,10 +10,10 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.evaluate.bounds import Traces, log_joint, log_q, per_datum, reconstruction, sample_sites, traces
-from ppl_vae.evaluate.stacking import why_not_stacked
 from ppl_vae.program.pair import Pair
+from ppl_vae.program.stacking import why_not_stacked
 from ppl_vae.program.terms import auxiliary
+from ppl_vae.program.traces import Traces, log_joint, log_q, per_datum, reconstruction, sample_sites, traces
 from ppl_vae.simplex import of_logarithms, remembered
 
 __all__ = ["Draws", "draw", "every", "not_reparameterized"]

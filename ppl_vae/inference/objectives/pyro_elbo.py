@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.evaluate.bounds import guide_sites
-from ppl_vae.evaluate.stacking import stacks
 from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.pyro_parts import AnalyticELBO, EnumeratedELBO, SampledELBO, Traces
 from ppl_vae.program.pair import Pair, Plates
+from ppl_vae.program.stacking import stacks
+from ppl_vae.program.traces import guide_sites
 
 __all__ = ["PyroELBO", "WeighedELBO"]
 

@@ -13,7 +13,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.evaluate.contraction import latent_part
+from ppl_vae.program.contraction import latent_part
 from ppl_vae.program.terms import auxiliary
 
 __all__ = ["AnalyticELBO", "EnumeratedELBO", "SampledELBO", "Traces"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.evaluate.bounds import guide_sites, site_kl
 from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.draws import Draws, draw, every, not_reparameterized
 from ppl_vae.program.pair import Pair
+from ppl_vae.program.traces import guide_sites, site_kl
 
 __all__ = ["ScoreFunctionELBO"]
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ppl_vae.data.fields import taken
+from ppl_vae.program.context import local_params
 from ppl_vae.program.machine import layers
-from ppl_vae.program.pair import local_params, numbered
+from ppl_vae.program.pair import numbered
 from ppl_vae.storage import RunFolder
 from ppl_vae.storage.atomic import write_json, write_tensors, write_text
 

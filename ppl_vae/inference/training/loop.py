@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Data
 from ppl_vae.data.fields import taken
-from ppl_vae.evaluate import batches, evaluate, evaluating, log_jacobian
+from ppl_vae.evaluate import batches, evaluate, log_jacobian
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.nonfinite import Guard
 from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer
 from ppl_vae.inference.training.schedules import SCHEDULES
 from ppl_vae.inference.training.step import Step
 from ppl_vae.nn.cost import multiplications
+from ppl_vae.program.context import evaluating, local_params, seeded
 from ppl_vae.program.machine import cpu_threads, products
-from ppl_vae.program.pair import Pair, local_params, seeded
+from ppl_vae.program.pair import Pair
 from ppl_vae.program.randomness import put_random, random_state
 from ppl_vae.storage import AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring

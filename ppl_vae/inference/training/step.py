@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from ppl_vae.inference.training.optimizers import Optimizer
 from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, CudaGraph, Exchanged, capture, check_agreement
+from ppl_vae.program.context import local_params
 from ppl_vae.program.machine import Precision, layers
-from ppl_vae.program.pair import local_params, numbered
+from ppl_vae.program.pair import numbered
 from ppl_vae.types import Remark
 
 __all__ = ["Step"]

@@ -13,9 +13,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from ppl_vae.evaluate.bounds import At, Traces, log_joint, traces
-from ppl_vae.evaluate.rows import evaluating
-from ppl_vae.program.pair import Pair, seeded
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.pair import Pair
+from ppl_vae.program.traces import Substitute, Traces, log_joint, traces
 from ppl_vae.simplex import moved
 from ppl_vae.text import as_line
 from ppl_vae.types import Remark
@@ -76,7 +76,7 @@ def _agree(pair: Pair, batch: tuple[Tensor, ...], alone: Traces, both: Traces) -
         if any(value is None for value in values.values()):
             return False
         try:
-            with At({name: partial(_this, value) for name, value in values.items()}):
+            with Substitute({name: partial(_this, value) for name, value in values.items()}):
                 again = traces(pair, batch, 1)
         except NotImplementedError:  # a density of its own draws only
             return True

@@ -1,0 +1,76 @@
+"""The latent variables of a program: what each is, and trees of them.
+
+A program has its latent variables by name. What is asked or given per variable is a *tree*: of several a mapping from their
+names, of a lone one the bare value. ``torch.utils._pytree.tree_map`` goes over both alike, so nobody asks how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch.distributions import constraints
+
+__all__ = ["Site", "Tree", "by_name", "tree"]
+
+T = TypeVar("T")
+Tree = Any
+"""A value, or values by the names of several sites."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One latent variable of a program.
+
+    Args:
+        name: of its ``pyro.sample`` statement.
+        event_shape: of one datum's value.
+        support: where it lies, a ``torch.distributions.constraints``.
+        plates: those that it stands in, without that over the data, from the outermost.
+        shared: whether all data share it, as a parameter with a prior.
+        summed: whether the model sums it out, so that the guide has none of this name.
+    """
+
+    name: str
+    event_shape: tuple[int, ...]
+    support: Any = constraints.real
+    plates: tuple[str, ...] = ()
+    shared: bool = False
+    summed: bool = False
+
+
+def tree(values: Mapping[str, T]) -> Tree:
+    """Values by the names of sites as a tree: that of a lone site stands by itself.
+
+    Example:
+        >>> tree({"z": 1}), tree({"z1": 1, "z2": 2})
+        (1, {'z1': 1, 'z2': 2})
+    """
+    return dict(values) if len(values) != 1 else next(iter(values.values()))
+
+
+def by_name(sites: Mapping[str, Any], value: Any) -> dict[str, Any]:
+    """The leaves of a tree by the names of its sites.
+
+    Args:
+        sites: in the order of the story; only their names matter.
+        value: a mapping with these names, or of a lone site also the bare value.
+
+    Raises:
+        ValueError: other names, or a bare value in place of several.
+
+    Example:
+        >>> by_name({"z": ...}, 3)
+        {'z': 3}
+    """
+    if isinstance(value, Mapping):
+        if missing := [name for name in sites if name not in value]:
+            raise ValueError(f"expected a value for each of {', '.join(sites)}, got none for {', '.join(missing)}")
+        if unknown := [str(name) for name in value if name not in sites]:
+            raise ValueError(f"expected values for {', '.join(sites)}, got one for {', '.join(unknown)} as well: leave it out")
+        return {name: value[name] for name in sites}
+    if len(sites) != 1:
+        names = ", ".join(f"{name!r}: ..." for name in sites)
+        raise ValueError(f"expected a mapping {{{names}}} of the {len(sites)} latent variables, got {type(value).__name__}")
+    return dict.fromkeys(sites, value)
