@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import pyro
 import pyro.distributions as dist
@@ -65,3 +66,47 @@ class BareGuideProgram(PyroModule):
     def forward(self, x: Tensor) -> None:
         with pv.data_plate(self.size, x):
             pyro.sample("z", dist.Normal(self.slope * x.flatten(1).mean(1), 1.0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Observed(Bare):
+    """Independent normal elements and no latent variable, so that the terms sum to log p(x) itself, and say so.
+
+    Args:
+        name: of the score.
+        label: of the score.
+        bound: whether the score is exactly log p(x), as it is, or what a test would have it say.
+    """
+
+    name: str = "evidence"
+    label: str = "log-evidence"
+    bound: Literal["lower", "exact"] | None = "exact"
+
+    def build(self, spec: DataSpec) -> ObservedProgram:
+        program = ObservedProgram(spec)
+        program.score = pv.Score(self.name, self.label, self.bound)
+        return program
+
+
+class ObservedProgram(PyroModule):
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.size = spec.size
+        self.loc = nn.Parameter(torch.zeros(spec.event_shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with pv.data_plate(self.size, x):
+            return pyro.sample("x", dist.Normal(self.loc, 1.0).expand(x.shape).to_event(self.loc.dim()), obs=x)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Silent(BareGuide):
+    """Draws nothing."""
+
+    def build(self, model: nn.Module, spec: DataSpec) -> SilentProgram:
+        return SilentProgram()
+
+
+class SilentProgram(PyroModule):
+    def forward(self, x: Tensor) -> None:
+        pass

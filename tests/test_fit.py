@@ -21,7 +21,7 @@ from ppl_vae.inference.training import loop as training
 from ppl_vae.inference.training.step import Step
 from ppl_vae.models.vae import likeliest_features
 from ppl_vae.nn import inputs
-from ppl_vae.types import DataSpec, Remark
+from ppl_vae.types import SCORES, DataSpec, Remark
 from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, vae
 
 GUIDE = GUIDES["AmortizedNormal-diagonal"]
@@ -420,7 +420,9 @@ def test_a_first_epoch_that_takes_long_tells_what_is_ahead(monkeypatch: pytest.M
 def test_a_bar_moves_by_steps_before_there_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict] = []
     monkeypatch.setattr(progress, "MOMENT", 0.0)
-    bar = progress._Bar(SimpleNamespace(update=lambda bar, **said: seen.append(said)), 0, 2)
+    bar = progress._Bar(
+        SimpleNamespace(update=lambda bar, **said: seen.append(said)), 0, 2, SimpleNamespace(score=SCORES["elbo"])
+    )
     monkeypatch.setattr(bar, "began", bar.began - 6)
     bar.step(3, 12, 6.0)
     assert seen[0] == {"completed": 2.25}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
-from ppl_vae.cli.output import print_json
+from ppl_vae.cli.output import heading, print_json
 from ppl_vae.evaluate import AIS, Gaps
 from ppl_vae.storage import RunFolder
 from ppl_vae.types import Score
@@ -114,7 +114,7 @@ def _print_numbers(title: str, numbers: dict[str, Any], score: Score) -> None:
         if isinstance(value, dict):  # why something is left out
             print(*(f"{left_out}: {why}" for left_out, why in value.items()), sep="\n")
         elif not name.endswith("_se"):
-            table.add_row(score.label if name == score else name, _cell(value), _cell(numbers.get(f"{name}_se", "")))
+            table.add_row(heading(name, score), _cell(value), _cell(numbers.get(f"{name}_se", "")))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

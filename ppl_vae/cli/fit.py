@@ -68,7 +68,11 @@ def run(
         return print_json({**metrics, "out": None if folder is None else str(folder)})
     if not quiet:
         print(f"{fitted.model}\n{fitted.guide}")
-        print_table({name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)}, metrics["unit"])
+        print_table(
+            {name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)},
+            metrics["unit"],
+            fitted.pair.score,
+        )
         if (best := metrics.get("without_latents")) is not None:
             print(f"without latent variables the likelihood reaches {best:.3f} on the training data")
         print(f"{metrics['iterations']} iterations in {metrics['seconds']:.1f} s on {fitted.device}")

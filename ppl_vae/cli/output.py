@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.storage.atomic import replaced
-from ppl_vae.types import Remark
+from ppl_vae.types import Remark, Score
 
-__all__ = ["done", "notes", "print_json", "print_table", "save_atomically", "save_table", "say_saved", "writer"]
+__all__ = ["done", "heading", "notes", "print_json", "print_table", "save_atomically", "save_table", "say_saved", "writer"]
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -26,15 +26,20 @@ def print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content))
 
 
-def print_table(splits: dict[str, dict[str, Any]], unit: str) -> None:
-    """Print a row of numbers for each split."""
+def heading(name: str, score: Score) -> str:
+    """What people read in place of a number's name: of a score its label."""
+    return {score.name: score.label, f"{score.name}_se": f"{score.label} ±"}.get(name, name)
+
+
+def print_table(splits: dict[str, dict[str, Any]], unit: str, score: Score) -> None:
+    """Print a row of numbers for each split, among them that of the fit's score."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=unit, title_justify="left")
     columns = list(dict.fromkeys(name for numbers in splits.values() for name in numbers))
     for column in ["", *columns]:
-        table.add_column(column, justify="right")
+        table.add_column(heading(column, score), justify="right")
     for split, numbers in splits.items():
         table.add_row(split, *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in numbers.values()))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
