@@ -83,7 +83,8 @@ def evaluate(
           is ``None``, and ``approximation_gap_at_least`` what the gap is not below.
 
         Of points in place of posteriors there is no ELBO: instead of ``elbo`` and ``kl`` it is ``log_joint``, log p(x, z), and
-        without p(z) the ``reconstruction`` alone; samples are then of no use and ignored.
+        without p(z) the ``reconstruction`` alone; samples are then of no use and ignored. Of programs whose ``score`` is
+        another it is that, with its parts.
 
     Raises:
         ValueError: an empty split, fewer than one sample, rows without labels for a model of labelled data, gaps without any

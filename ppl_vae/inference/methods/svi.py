@@ -130,7 +130,8 @@ class SVI(Method):
         clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
         _initialize(pair, data, self.seed, self.batch_size)
         if pair.local and (self.patience or self.restore_best):
-            raise ValueError("parameters for rows of the training data leave patience and restore_best no validation ELBO")
+            label = pair.score.label
+            raise ValueError(f"parameters for rows of the training data leave patience and restore_best no validation {label}")
         self._name_ignored(pair)
         return Training(self, pair, data, clock, keeper).run()
 
