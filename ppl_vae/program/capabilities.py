@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import pyro
 import torch
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.program.joint import Joint, draw
@@ -33,12 +33,14 @@ __all__ = [
     "Generative",
     "GuideProgram",
     "KnownPosterior",
+    "MadeOfPosteriors",
     "Marginal",
     "ModelProgram",
     "ParameterDensity",
     "Solvable",
     "guide_facts",
     "model_facts",
+    "posterior_prior",
     "prior_support",
 ]
 
@@ -196,16 +198,22 @@ class ModelProgram(PyroModule):
     prior: Any
     decode: Any
 
-    def forward(self, *batch: Tensor) -> Any:
+    def forward(self, *batch: Any, **fields: Any) -> Any:
         """The story, with the batch's x observed."""
+        batch = (*batch, *fields.values())
         known = self.known(*batch)
-        with data_plate(self.size or len(batch[0]), batch[0]):
+        with data_plate(self.size, batch[0]):
             z = draw(next(iter(self.sites)), self.prior_given(*known))
             return pyro.sample("x", self.decode(z, *known), obs=batch[0])
 
     @property
     def sites(self) -> Mapping[str, Site]:
-        """The latent variables, by name and in the order of the story: those of ``prior()``, a lone one called z."""
+        """The latent variables, by name and in the order of the story: those of ``prior()``, a lone one called z.
+
+        None of a program without a ``prior``, whose traces alone tell them.
+        """
+        if not isinstance(self, Generative):
+            return {}
         p = self.prior()
         if isinstance(p, Joint):
             shapes, supports = p.event_shape, p.support
@@ -253,21 +261,26 @@ class GuideProgram(PyroModule):
     size: int | None = None
     site: str = "z"
     exact: bool = False
-    exact_latents: bool = False
     point: bool = False
     score: Any = None
     foreign_passes: int = 0
 
     posterior: Any
 
-    def forward(self, *batch: Tensor) -> Any:
+    def forward(self, *batch: Any, **fields: Any) -> Any:
         """Draw the latent variables of each datum of the batch."""
+        batch = (*batch, *fields.values())
         return self.draw(self.posterior(*batch), *batch)
 
     def draw(self, q: Any, *batch: Tensor) -> Any:
         """Draw the latent variables of each datum of the batch from q, whose batch shape is ``(B,)``."""
-        with data_plate(self.size or len(batch[0]), batch[0]):
+        with data_plate(self.size, batch[0]):
             return draw(self.site, q)
+
+    @property
+    def exact_latents(self) -> bool:
+        """Whether q(z | x, theta) is p(z | x, theta), of a guide over parameters as well."""
+        return False
 
     @property
     def mean_field(self) -> bool:
@@ -331,6 +344,21 @@ class Abilities:
         )
 
 
+@runtime_checkable
+class MadeOfPosteriors(Protocol):
+    """A prior that is made of the guide's own posteriors, which it has to be given."""
+
+    def attach(self, posterior: Any, spec: Any) -> None:
+        """Take the guide's ``posterior``, for data of this kind."""
+        ...
+
+
+def posterior_prior(program: Any) -> MadeOfPosteriors | None:
+    """The prior of a built model, if it is made of the guide's posteriors."""
+    prior = getattr(program, "prior", None)
+    return prior if isinstance(prior, MadeOfPosteriors) else None
+
+
 class _Facts:
     """A foreign program, and the defaults of a base class for what it does not say."""
 
@@ -345,7 +373,7 @@ class _Facts:
         if value is not MISSING:
             return value
         if name == "sites" and (shape := getattr(self._program, "latent_shape", None)) is not None:
-            return {"z": Site("z", tuple(shape), self._support())}
+            return self._lone_site(tuple(shape))
         if name == "reads" and getattr(self._program, "labelled", False):
             return ("x", "y")
         default = inspect.getattr_static(self._base, name)
@@ -353,9 +381,11 @@ class _Facts:
             return cast(Any, default.fget)(self)
         return MethodType(default, self) if isinstance(default, FunctionType) else default
 
-    def _support(self) -> Any:
+    def _lone_site(self, shape: tuple[int, ...]) -> dict[str, Site]:
         prior = getattr(self._program, "prior", None)
-        return constraints.real if prior is None else prior_support(prior)
+        index = prior is not None and not isinstance(prior, nn.Module)  # a mixture gives p(k) by a method
+        name = "k" if index else "z"
+        return {name: Site(name, shape, constraints.real if prior is None else prior_support(prior), index=index)}
 
 
 def prior_support(prior: Any) -> Any:

@@ -85,7 +85,7 @@ class CollapseWatch:
         if fixed := self._wide_scale():
             return fixed, 'learn it (scale="shared"), or fix it at the size of the noise'
         remedy = "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, or weaken the decoder"
-        if getattr(self._pair.model, "labelled", False) or hasattr(self._pair.model, "known_entries"):
+        if self._pair.model_facts.labelled or self._pair.model_facts.known_entries is not None:
             return "The condition tells the decoder what z could", remedy
         return (
             "It has been so from the first epochs on, as where the decoder learns to do without z before the guide can tell it "
