@@ -18,7 +18,7 @@ from ppl_vae.guides import (
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
-from ppl_vae.program.capabilities import guide_facts, posterior_prior
+from ppl_vae.program.facts import guide_facts, posterior_prior
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.reads import reads
 from ppl_vae.text import as_line

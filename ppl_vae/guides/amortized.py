@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ppl_vae.guides.coordinates import Coordinates
 from ppl_vae.nn import Network, inputs
 from ppl_vae.nn.conditioned import conditioned
-from ppl_vae.program.capabilities import GuideProgram, model_facts
+from ppl_vae.program.base import GuideProgram
+from ppl_vae.program.facts import model_facts
 from ppl_vae.types import DataSpec
 
 __all__ = ["EncodedGuide", "LatentGuide", "RealGuide", "encoder"]

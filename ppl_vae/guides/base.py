@@ -10,8 +10,10 @@ from pyro.distributions import constraints
 from torch import nn
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.program.capabilities import Generative, model_facts
-from ppl_vae.program.sites import Site, innermost
+from ppl_vae.program.capabilities import Generative
+from ppl_vae.program.facts import model_facts
+from ppl_vae.program.sites import Site
+from ppl_vae.program.wrapped import innermost
 from ppl_vae.types import DataSpec
 
 __all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent", "lone_site", "remedy"]

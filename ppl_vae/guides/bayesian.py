@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.guides.base import Guide, remedy
 from ppl_vae.guides.exact import ExactPosterior
-from ppl_vae.program.capabilities import GuideProgram, guide_facts, model_facts
+from ppl_vae.program.base import GuideProgram
 from ppl_vae.program.context import local_params
+from ppl_vae.program.facts import guide_facts, model_facts
 from ppl_vae.types import DataSpec
 
 __all__ = ["BayesianGuide", "ParameterGuide"]

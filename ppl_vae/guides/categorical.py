@@ -22,7 +22,8 @@ from ppl_vae.nn import MLP, Network
 from ppl_vae.priors.factorized_categorical import GroupedOneHot
 from ppl_vae.priors.one_hot import OneHotGroups
 from ppl_vae.program.pair import data_plate
-from ppl_vae.program.sites import Site, innermost
+from ppl_vae.program.sites import Site
+from ppl_vae.program.wrapped import innermost
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedCategorical", "OneHotCodes"]

@@ -18,7 +18,7 @@ from torch.distributions import Transform, biject_to, constraints
 from torch.distributions.transforms import ReshapeTransform
 
 from ppl_vae.guides.base import lone_site
-from ppl_vae.program.sites import innermost
+from ppl_vae.program.wrapped import innermost
 
 __all__ = ["Coordinates", "Pointed", "Pushforward", "points", "standard_points", "unmixed"]
 

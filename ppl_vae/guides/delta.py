@@ -15,7 +15,7 @@ from ppl_vae.guides.amortized import LatentGuide, encoder
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import Coordinates
 from ppl_vae.nn import MLP, Network
-from ppl_vae.program.capabilities import posterior_prior
+from ppl_vae.program.facts import posterior_prior
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedDelta"]

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.guides.base import Guide, remedy
-from ppl_vae.program.capabilities import GuideProgram, KnownPosterior, model_facts
+from ppl_vae.program.base import GuideProgram
+from ppl_vae.program.capabilities import KnownPosterior
+from ppl_vae.program.facts import model_facts
 from ppl_vae.program.joint import draw
 from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec

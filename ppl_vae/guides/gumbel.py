@@ -23,7 +23,7 @@ from ppl_vae.guides.categorical import OneHotCodes
 from ppl_vae.guides.coordinates import POINTS, standard_points
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors.factorized_categorical import GroupedOneHot
-from ppl_vae.program.sites import innermost
+from ppl_vae.program.wrapped import innermost
 from ppl_vae.simplex import log_coordinates, of_logarithms
 from ppl_vae.types import DataSpec
 

@@ -19,7 +19,8 @@ from ppl_vae.declaration import require
 from ppl_vae.exact import moments
 from ppl_vae.guides.amortized import RealGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
-from ppl_vae.program.capabilities import KnownPosterior, model_facts
+from ppl_vae.program.capabilities import KnownPosterior
+from ppl_vae.program.facts import model_facts
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedLinear"]

@@ -19,7 +19,7 @@ from ppl_vae.guides.amortized import EncodedGuide, RealGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import points
 from ppl_vae.guides.normal import AmortizedNormal
-from ppl_vae.program.capabilities import model_facts, posterior_prior
+from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.types import DataSpec
 
 __all__ = ["SemiAmortized"]

@@ -20,7 +20,7 @@ from ppl_vae.models.conditions import Condition, Labels
 from ppl_vae.models.vae import VAE, LatentModel
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.priors import ConditionalNormal, ConditionalPrior, Prior
-from ppl_vae.program.capabilities import posterior_prior
+from ppl_vae.program.facts import posterior_prior
 from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec
 

@@ -29,7 +29,7 @@ from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.priors import Prior
-from ppl_vae.program.capabilities import ModelProgram
+from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec, Kind

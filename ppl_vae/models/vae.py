@@ -21,7 +21,8 @@ from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.program.capabilities import ModelProgram, prior_support
+from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.facts import prior_support
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec

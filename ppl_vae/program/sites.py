@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from torch.distributions import constraints
 
-__all__ = ["Site", "Tree", "Wrapped", "by_name", "innermost", "tree"]
+__all__ = ["Site", "Tree", "by_name", "tree"]
 
 T = TypeVar("T")
 Tree = Any
@@ -76,15 +76,3 @@ def by_name(sites: Mapping[str, Any], value: Any) -> dict[str, Any]:
         names = ", ".join(f"{name!r}: ..." for name in sites)
         raise ValueError(f"expected a mapping {{{names}}} of the {len(sites)} latent variables, got {type(value).__name__}")
     return dict.fromkeys(sites, value)
-
-
-@runtime_checkable
-class Wrapped(Protocol):
-    """A constraint that asks another one of parts of a value, as of each element."""
-
-    base_constraint: Any
-
-
-def innermost(constraint: Any) -> Any:
-    """What a constraint asks of one element or vector, without what it is wrapped in; a mixture's is that of its components."""
-    return innermost(constraint.base_constraint) if isinstance(constraint, Wrapped) else constraint

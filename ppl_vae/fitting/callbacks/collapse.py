@@ -36,6 +36,7 @@ class CollapseWatch:
     """
 
     def __init__(self, model: Any, pair: Pair, method: Method, data: Data) -> None:
+        self._units = sum(math.prod(site.event_shape) for site in pair.model_facts.sites.values())
         self._likelihood: Any = getattr(model, "likelihood", None)
         self._pair, self._method, self._data = pair, method, data
         objective = getattr(method, "objective", None)
@@ -67,7 +68,7 @@ class CollapseWatch:
         """What is wrong with this epoch."""
         if kl < NEGLIGIBLE:
             return f"its KL from the prior is {max(kl, 0.0):.3f} nats per datum, so z tells nothing of x"
-        active, units = row.get("valid_active_units"), math.prod(self._pair.model.latent_shape)
+        active, units = row.get("valid_active_units"), self._units
         if active is not None and active < FEW * units:
             return f"{active} of {units} latent dimensions vary with the data"
         return None
