@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from ppl_vae.deprecation import renamed_in
 from ppl_vae.kinds import BINARY, CATEGORICAL, COUNT, KINDS, REAL, UNIT_INTERVAL, Kind, KindName
 from ppl_vae.scores import SCORES, Score, score_of
 
@@ -35,9 +36,9 @@ __all__ = [
     "UNIT_INTERVAL",
     "DataSpec",
     "Field",
+    "FitWarning",
     "Kind",
     "KindName",
-    "Remark",
     "Report",
     "Row",
     "Score",
@@ -145,5 +146,9 @@ class Terms(NamedTuple):
     kl: Tensor
 
 
-class Remark(UserWarning):
+class FitWarning(UserWarning):
     """What there is to tell of data that are taken, or a result that is returned nevertheless, such as a dead component."""
+
+
+if not TYPE_CHECKING:  # for which every name would exist
+    __getattr__ = renamed_in(__name__, {"Remark": "FitWarning"})

@@ -30,7 +30,7 @@ from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Remark, Row
+from ppl_vae.types import FitWarning, Row
 
 __all__ = ["Climb", "Comparison", "compare", "short"]
 
@@ -228,7 +228,7 @@ def _numbers(fit: Fit, data: Data) -> dict[str, Any]:
     score = fit.pair.score
     exact = hasattr(fit.pair.model, "log_prob") or score.bound == "exact"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Remark)  # that a bound may be loose: the table marks it as one
+        warnings.simplefilter("ignore", FitWarning)  # that a bound may be loose: the table marks it as one
         train, test = (
             fit.evaluate(split, samples=1 if exact else SAMPLES) if len(split) else {} for split in (data.train, data.test)
         )

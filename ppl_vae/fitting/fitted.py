@@ -37,7 +37,7 @@ from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import RunFolder
-from ppl_vae.types import SCORES, DataSpec, Remark, Row, Score, score_of
+from ppl_vae.types import SCORES, DataSpec, FitWarning, Row, Score, score_of
 
 __all__ = ["NOISE", "ROWS_AT_ONCE", "Fit", "describe", "weights"]
 
@@ -261,7 +261,7 @@ class Fit:
         with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
             numbers = evaluate(self.pair, split, samples=samples, gaps=gaps, ais=ais, limit=limit, seed=seed, progress=True)
         for remark in remarks(numbers, samples=samples):
-            warnings.warn(remark, Remark, stacklevel=2)
+            warnings.warn(remark, FitWarning, stacklevel=2)
         if bound := self._tightest(numbers):
             dimensions = mean(observed_sum(self.pair, split, torch.ones(())))
             numbers["bits_per_dim"] = -numbers[bound] / (math.log(2) * dimensions)

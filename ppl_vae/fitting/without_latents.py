@@ -24,7 +24,7 @@ from ppl_vae.models import Model
 from ppl_vae.program.context import seeded
 from ppl_vae.program.pair import Pair
 from ppl_vae.scores import ELBO
-from ppl_vae.types import Remark, Row
+from ppl_vae.types import FitWarning, Row
 
 __all__ = ["likeliest", "remark_if_far_below", "without_latents"]
 
@@ -103,7 +103,7 @@ def remark_if_far_below(model: Any, method: Method, best: float | None, data: Da
         warnings.warn(
             f"the fit ends at an ELBO of {reached:.5g} nats per datum, far below the {best:.5g} that the likelihood reaches "
             f"without latent variables, alike for all data. {cause}",
-            Remark,
+            FitWarning,
             stacklevel=4,
         )
 

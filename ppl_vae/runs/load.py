@@ -19,7 +19,7 @@ from ppl_vae.program.machine import choose_device
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line, inside
-from ppl_vae.types import DataSpec, Remark, Row
+from ppl_vae.types import DataSpec, FitWarning, Row
 
 __all__ = ["load_fit", "load_run"]
 
@@ -108,7 +108,7 @@ def _last_state(folder: RunFolder) -> tuple[dict[str, Tensor], list[Row]]:
     warnings.warn(
         f"{folder.path} is not finished: this is its state after {len(snapshot.history)} iterations; "
         f"ppl-vae fit --resume {shlex.quote(str(folder.path))} goes on",
-        Remark,
+        FitWarning,
         stacklevel=4,
     )
     return weights, snapshot.history

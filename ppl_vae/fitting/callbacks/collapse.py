@@ -15,7 +15,7 @@ import torch
 from ppl_vae.data import Data
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Remark, Row
+from ppl_vae.types import FitWarning, Row
 
 __all__ = ["CollapseWatch"]
 
@@ -62,7 +62,7 @@ class CollapseWatch:
         if row["epoch"] - self._since + 1 >= self._wait:
             self._done = True
             cause, remedy = self._cause(row)
-            warnings.warn(f"the posterior has collapsed: {symptom}. {cause}: {remedy}", Remark, stacklevel=2)
+            warnings.warn(f"the posterior has collapsed: {symptom}. {cause}: {remedy}", FitWarning, stacklevel=2)
 
     def _symptom(self, row: Row, kl: float) -> str | None:
         """What is wrong with this epoch."""

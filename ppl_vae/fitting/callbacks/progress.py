@@ -12,7 +12,7 @@ from typing import Any
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Steps
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Remark, Report, Row, Score, score_of
+from ppl_vae.types import FitWarning, Report, Row, Score, score_of
 
 __all__ = ["Progress", "passing_steps_to", "progress_bar", "quiet"]
 
@@ -107,7 +107,7 @@ class _Length:
             warnings.warn(
                 f"{taken} of the {of} steps of an epoch took {_time(passed)}, {_time(step)} each: an epoch takes about "
                 f"{_time(step * of)}, and the {self.left} epochs {_time(step * of * self.left)}",
-                Remark,
+                FitWarning,
                 stacklevel=2,
             )
 

@@ -24,7 +24,7 @@ from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring
-from ppl_vae.types import Remark, Report, Row
+from ppl_vae.types import FitWarning, Report, Row
 
 __all__ = ["EM"]
 
@@ -94,7 +94,7 @@ class EM(Method):
         problem, state, history = starts.best()
         problem.assign(state)
         if remark := problem.remark(state):
-            warnings.warn(remark, Remark, stacklevel=2)
+            warnings.warn(remark, FitWarning, stacklevel=2)
         return [*history[:-1], {**history[-1], "seconds": clock.seconds}]
 
 
@@ -166,7 +166,7 @@ class _Starts:
             raise next(iter(self.failures.values()))
         if self.failures:
             numbers, first = ", ".join(map(str, self.failures)), next(iter(self.failures.values()))
-            warnings.warn(f"start {numbers} of {self.method.n_init} failed and was dropped: {first}", Remark, stacklevel=3)
+            warnings.warn(f"start {numbers} of {self.method.n_init} failed and was dropped: {first}", FitWarning, stacklevel=3)
         return max(succeeded, key=lambda result: result[2][-1]["log_likelihood"])
 
     def _begin(self, problem: exact.Problem) -> tuple[Any, exact.Place | None, list[Row]]:

@@ -20,7 +20,7 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.machine import cpu_threads
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Remark, Report, Row
+from ppl_vae.types import FitWarning, Report, Row
 
 __all__ = ["NUTS"]
 
@@ -96,7 +96,7 @@ class NUTS(Method):
             warnings.warn(
                 f"the chains have not mixed: r_hat is {summary['r_hat']:.3g}, expected below 1.1; raise warmup and samples, or "
                 "use fewer components or factors",
-                Remark,
+                FitWarning,
                 stacklevel=2,
             )
         return record.rows

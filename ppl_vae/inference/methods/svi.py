@@ -28,7 +28,7 @@ from ppl_vae.program.context import evaluating
 from ppl_vae.program.machine import Precision
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
-from ppl_vae.types import Remark, Report, Row
+from ppl_vae.types import FitWarning, Report, Row
 
 __all__ = ["SVI", "meet"]
 
@@ -126,7 +126,7 @@ class SVI(Method):
         """
         self._check(pair, data)
         if self.objective.remark:
-            warnings.warn(self.objective.remark, Remark, stacklevel=2)
+            warnings.warn(self.objective.remark, FitWarning, stacklevel=2)
         clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
         _initialize(pair, data, self.seed, self.batch_size)
         if pair.local and (self.patience or self.restore_best):
@@ -148,7 +148,7 @@ class SVI(Method):
             warnings.warn(
                 f"the warm-up of {self.objective.ramp:g} epochs does not end within the {self.epochs} epochs of the fit: "
                 "shorten it, or raise epochs",
-                Remark,
+                FitWarning,
                 stacklevel=3,
             )
 
@@ -173,7 +173,7 @@ class SVI(Method):
             warnings.warn(
                 f"infer={{'baseline': ...}} of {', '.join(pair.baselines)} is ignored by {type(self.objective).__name__}: use "
                 "objective=pyro.infer.TraceGraph_ELBO(), which honours it, or ELBO(baseline='moving_average')",
-                Remark,
+                FitWarning,
                 stacklevel=3,
             )
 
@@ -215,7 +215,7 @@ def _check_rows(pair: Pair, data: Data) -> None:
         warnings.warn(
             "these programs have parameters of their own for rows of the training data, which other data have none of: there "
             "are no validation numbers; load the data with load_data(..., valid=0.0, test=0.0) to fit them all",
-            Remark,
+            FitWarning,
             stacklevel=3,
         )
         return

@@ -27,7 +27,7 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.program.randomness import put_random, random_state
 from ppl_vae.storage import AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring
-from ppl_vae.types import Remark, Row
+from ppl_vae.types import FitWarning, Row
 
 if TYPE_CHECKING:
     from ppl_vae.inference.methods.svi import SVI
@@ -119,7 +119,9 @@ class Training:
         if len(self.data.valid) and self.pair.undivided:
             told = f"the model sums out {', '.join(self.pair.undivided)}, which all data share"
             warnings.warn(
-                f"validation rows have no {self.pair.score.label} of their own, so none is told: {told}", Remark, stacklevel=2
+                f"validation rows have no {self.pair.score.label} of their own, so none is told: {told}",
+                FitWarning,
+                stacklevel=2,
             )
 
     def _cost(self) -> int:

@@ -23,7 +23,7 @@ from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, CudaGrap
 from ppl_vae.program.context import local_params
 from ppl_vae.program.machine import Precision, layers
 from ppl_vae.program.pair import numbered
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 __all__ = ["Step"]
 
@@ -149,7 +149,7 @@ class Step:
         except CaptureError as error:
             if self.compile is True:
                 raise ValueError(f"this step cannot be compiled ({error}): use compile='auto' or compile=False") from None
-            warnings.warn(f"steps are {self.way}, not compiled: {error}", Remark, stacklevel=2)
+            warnings.warn(f"steps are {self.way}, not compiled: {error}", FitWarning, stacklevel=2)
 
 
 class _Recorded:
