@@ -39,18 +39,18 @@ __all__ = [
     "FitWarning",
     "Kind",
     "KindName",
+    "Record",
     "Report",
-    "Row",
     "Score",
     "Terms",
     "pass_name",
     "score_of",
 ]
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 """What a history says of one iteration: values by name."""
 
-Report = Callable[[Row], None]
+Report = Callable[[Record], None]
 """What is called with each row as soon as it is known."""
 
 
@@ -151,4 +151,4 @@ class FitWarning(UserWarning):
 
 
 if not TYPE_CHECKING:  # for which every name would exist
-    __getattr__ = renamed_in(__name__, {"Remark": "FitWarning"})
+    __getattr__ = renamed_in(__name__, {"Remark": "FitWarning", "Row": "Record"})

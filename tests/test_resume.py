@@ -26,7 +26,7 @@ from ppl_vae import cli
 from ppl_vae.runs import archive, resume
 from ppl_vae.storage import Checkpointer, RunFolder, Snapshot, atomic, signals, snapshot
 from ppl_vae.storage.snapshot import read_snapshot, write_snapshot
-from ppl_vae.types import FitWarning, Row
+from ppl_vae.types import FitWarning, Record
 from tests.table import TINY, rows, vae
 
 STATE = RunFolder.SNAPSHOT
@@ -59,7 +59,7 @@ def bits(fit: pv.Fit) -> dict[str, list]:
     return {name: value.tolist() for name, value in fit.pair.state_dict().items()}
 
 
-def told(history: list[Row]) -> list[Row]:
+def told(history: list[Record]) -> list[Record]:
     """A history without the times."""
     return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
 
@@ -378,7 +378,7 @@ def test_a_longer_fit_that_died_at_once_is_not_finished(tmp_path: Path) -> None:
     whole = pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=tmp_path / "run")
     pv.save_run(whole, DATA, tmp_path / "run")
 
-    def die(row: Row) -> None:
+    def die(row: Record) -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
@@ -397,7 +397,7 @@ def test_the_history_of_an_unfinished_run_is_that_of_its_weights(begun: Path, tm
 
 
 def test_a_folder_that_was_replaced_meanwhile_is_told(tmp_path: Path) -> None:
-    def replace(row: Row) -> None:
+    def replace(row: Record) -> None:
         (tmp_path / "run").rename(tmp_path / "elsewhere")
         (tmp_path / "run").mkdir()
 

@@ -30,7 +30,7 @@ from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import FitWarning, Row
+from ppl_vae.types import FitWarning, Record
 
 __all__ = ["Climb", "Comparison", "compare", "short"]
 
@@ -90,7 +90,7 @@ class Comparison:
 
     model: Model | Callable
     data: Data
-    rows: list[Row]
+    rows: list[Record]
     climbs: list[list[Climb]]
     fits: list[list[Fit]]
 
@@ -207,7 +207,7 @@ def _with_seeds(method: Method, seeds: int | Sequence[int]) -> list[Method]:
 def _run(model: Model | Callable, data: Data, guide: Guide | Callable, method: Method, progress: Progress | None) -> _Run:
     climb: Climb = []
 
-    def watch(pair: Pair, row: Row) -> None:
+    def watch(pair: Pair, row: Record) -> None:
         _check_comparable(pair)  # what a plain program's terms are is known from its first batch on
         if "log_likelihood" not in row and hasattr(pair.model, "log_prob"):
             row = {**row, "log_likelihood": _log_likelihood(pair, data.train)}
@@ -257,8 +257,8 @@ def _relate(methods: Sequence[Method], runs: Sequence[_Run]) -> None:
         run.numbers["seconds_to_best"] = next(near, None)
 
 
-def _row(method: Method, guide: Guide | Callable, runs: Sequence[_Run]) -> Row:
-    row: Row = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
+def _row(method: Method, guide: Guide | Callable, runs: Sequence[_Run]) -> Record:
+    row: Record = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
     for name in FIELDS:
         values = [run.numbers[name] for run in runs]
         known = None not in values
@@ -281,7 +281,7 @@ def _is_default(field: dataclasses.Field, value: Declaration) -> bool:
     return field.default is not dataclasses.MISSING and getattr(value, field.name) == field.default
 
 
-def _cell(row: Row, name: str) -> str:
+def _cell(row: Record, name: str) -> str:
     value, spread = row[name], row.get(f"{name}_sd")
     if value is None or isinstance(value, str):
         return value or "-"

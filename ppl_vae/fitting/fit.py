@@ -36,7 +36,7 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
 from ppl_vae.storage.declared import fixed
 from ppl_vae.text import as_line
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["fit", "place", "watched"]
 
@@ -123,7 +123,7 @@ def watched(
     device: str | torch.device,
     progress: Progress | None,
     warm_start: Fit | None = None,
-    watch: Callable[[Pair, Row], Any] = lambda pair, row: None,
+    watch: Callable[[Pair, Record], Any] = lambda pair, row: None,
     keeper: AnyCheckpointer = NULL_CHECKPOINTER,
     track: Sequence[str] = (),
     boards: Sequence[Board] = (),
@@ -186,10 +186,10 @@ def _run(
     pair: Pair,
     data: Data,
     progress: Progress | None,
-    looks: tuple[Track, Callable[[Pair, Row], Any]],
+    looks: tuple[Track, Callable[[Pair, Record], Any]],
     keeper: AnyCheckpointer,
-    after: Sequence[Callable[[Row], Any]],
-) -> list[Row]:
+    after: Sequence[Callable[[Record], Any]],
+) -> list[Record]:
     """The method's history, each row added to, watched and then reported; Pyro checks no more than the method asks for."""
     add, watch = looks
     done = len(keeper.restored.history) if keeper.restored else 0
@@ -197,7 +197,7 @@ def _run(
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # what is not finite shows in the numbers
         warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # which a user froze
 
-        def tell(row: Row) -> None:
+        def tell(row: Record) -> None:
             row.update(add(pair))
             watch(pair, row)
             report(row)

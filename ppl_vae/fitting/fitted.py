@@ -37,7 +37,7 @@ from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import RunFolder
-from ppl_vae.types import SCORES, DataSpec, FitWarning, Row, Score, score_of
+from ppl_vae.types import SCORES, DataSpec, FitWarning, Record, Score, score_of
 
 __all__ = ["NOISE", "ROWS_AT_ONCE", "Fit", "describe", "weights"]
 
@@ -71,7 +71,7 @@ class Fit:
     data: DataSource
     spec: DataSpec
     transform: Transform
-    history: list[Row]
+    history: list[Record]
     without_latents: float | None = None
 
     def __str__(self) -> str:

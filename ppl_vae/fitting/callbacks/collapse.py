@@ -15,7 +15,7 @@ import torch
 from ppl_vae.data import Data
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import FitWarning, Row
+from ppl_vae.types import FitWarning, Record
 
 __all__ = ["CollapseWatch"]
 
@@ -49,7 +49,7 @@ class CollapseWatch:
         self._since: int | None = None
         self._highest = 0.0
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Record) -> None:
         """Look at a row; say it if it is time."""
         if self._done or row["epoch"] <= self._ramp or "kl" not in row:
             return
@@ -64,7 +64,7 @@ class CollapseWatch:
             cause, remedy = self._cause(row)
             warnings.warn(f"the posterior has collapsed: {symptom}. {cause}: {remedy}", FitWarning, stacklevel=2)
 
-    def _symptom(self, row: Row, kl: float) -> str | None:
+    def _symptom(self, row: Record, kl: float) -> str | None:
         """What is wrong with this epoch."""
         if kl < NEGLIGIBLE:
             return f"its KL from the prior is {max(kl, 0.0):.3f} nats per datum, so z tells nothing of x"
@@ -73,7 +73,7 @@ class CollapseWatch:
             return f"{active} of {units} latent dimensions vary with the data"
         return None
 
-    def _cause(self, row: Row) -> tuple[str, str]:
+    def _cause(self, row: Record) -> tuple[str, str]:
         """The likeliest cause that can be seen, and what helps against it."""
         objective: Any = getattr(self._method, "objective", None)
         if getattr(objective, "beta", 1.0) > 1 and getattr(objective, "capacity", None) is None:

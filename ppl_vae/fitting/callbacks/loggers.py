@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["BOARDS", "Board", "MLflow", "TensorBoard", "open_board"]
 
@@ -20,7 +20,7 @@ class Board(Protocol):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Record) -> None:
         """Show a row."""
 
 
@@ -46,7 +46,7 @@ class TensorBoard:
         if self._writer is not None:
             self._writer.close()
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Record) -> None:
         """Add a point to each curve."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
@@ -85,7 +85,7 @@ class MLflow:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._mlflow.end_run(status="FINISHED" if kind is None else "FAILED")
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Record) -> None:
         """Log the row as metrics of its epoch."""
         self._mlflow.log_metrics(dict(_scalars(row)), step=row["epoch"])
 
@@ -113,7 +113,7 @@ def _imported(package: str, remedy: str) -> Any:
         raise ValueError(f"{package} is not installed: {remedy}") from None
 
 
-def _scalars(row: Row) -> Iterator[tuple[str, float]]:
+def _scalars(row: Record) -> Iterator[tuple[str, float]]:
     """The numbers of a row; those of a list each under its place."""
     for name, value in row.items():
         if name == "epoch" or isinstance(value, str) or value is None:

@@ -16,11 +16,11 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair, Plates
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["TRACKED", "Track", "tracking"]
 
-Track = Callable[[Pair], Row]
+Track = Callable[[Pair], Record]
 """Columns to add to a row of the history, from the pair as it is."""
 
 Measure = Callable[[Pair, Data, int], Any] | None
@@ -59,7 +59,7 @@ def tracking(names: Sequence[str], method: Method, data: Data, pair: Pair) -> Tr
     _refuse_unmeasurable([measure for _, measure, _ in parts], data, pair, size)
     wanted = [name for name in LATENTS if name in names]
 
-    def track(pair: Pair) -> Row:
+    def track(pair: Pair) -> Record:
         row = _latent_columns(pair, data.valid, wanted) if wanted else {}
         for column, measure, argument in parts:
             row |= {} if measure is None else {f"valid_{column}": measure(pair, data, argument)}
@@ -123,7 +123,7 @@ def _alike(pair: Pair, split: Split, size: int) -> Plates:
         return Pair(pair.model, pair.guide, size=pair.size, plain=pair.plain).plates(*first)
 
 
-def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Row:
+def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Record:
     found = latents(pair, valid, rows=LATENT_ROWS)
     for name in wanted:
         if name not in found:

@@ -12,16 +12,16 @@ from typing import Any
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Steps
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import FitWarning, Report, Row, Score, score_of
+from ppl_vae.types import FitWarning, Record, Report, Score, score_of
 
 __all__ = ["Progress", "passing_steps_to", "progress_bar", "quiet"]
 
-Progress = Callable[[Row], Any]
+Progress = Callable[[Record], Any]
 LONG = 30.0  # seconds of an iteration that is not over, after which its length is told
 MOMENT = 0.1  # seconds between two looks of a bar at the steps
 
 
-def quiet(row: Row) -> None:
+def quiet(row: Record) -> None:
     """Say nothing of the progress."""
 
 
@@ -60,7 +60,7 @@ class _Passing:
     def __init__(self, tell: Report, listener: Steps) -> None:
         self._tell, self.step = tell, listener.step
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Record) -> None:
         self._tell(row)
 
 
@@ -71,7 +71,7 @@ class _Bar:
         self.bars, self.bar, self.done, self.pair = bars, bar, done, pair
         self.looked = self.began = time.monotonic()
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Record) -> None:
         self.done += 1
         self.began = time.monotonic()
         self.bars.update(self.bar, completed=self.done, description=_summary(row, score_of(row, self.pair.score)))
@@ -95,7 +95,7 @@ class _Length:
         self.began = time.monotonic()
         self.told = False
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Record) -> None:
         self.told = True
 
     def step(self, taken: int, of: int, seconds: float) -> None:
@@ -120,7 +120,7 @@ def _time(seconds: float) -> str:
     return f"{seconds / 86400:.3g} days"
 
 
-def _summary(row: Row, score: Score) -> str:
+def _summary(row: Record, score: Score) -> str:
     held_out = "valid_" if f"valid_{score.name}" in row else ""
     shown = ((score.label, score.name), ("KL", "kl"))
     return "  ".join(f"{label} {row[held_out + key]:.2f}" for label, key in shown if held_out + key in row)

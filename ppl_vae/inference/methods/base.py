@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Report, Row
+from ppl_vae.types import Record, Report
 
 __all__ = ["Method"]
 
@@ -40,7 +40,7 @@ class Method(Declaration, abc.ABC):
         """The most rows that the history can get; what a progress bar counts to."""
 
     @abc.abstractmethod
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report) -> list[Record]:
         """Fit the pair to ``data.train``, both on one device, and return the history, a row an iteration.
 
         A row has ``epoch``, ``objective``, ``elbo`` (or what else the pair's ``score`` is) and ``seconds``: those worked since

@@ -12,7 +12,7 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.conjugate import exact_row, offered
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Report, Row
+from ppl_vae.types import Record, Report
 
 __all__ = ["ClosedForm"]
 
@@ -32,7 +32,7 @@ class ClosedForm(Method):
         """One evaluation of the formula."""
         return 1
 
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report) -> list[Record]:
         """Fit the pair's model; one row of history.
 
         Raises:

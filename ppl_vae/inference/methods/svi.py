@@ -28,7 +28,7 @@ from ppl_vae.program.context import evaluating
 from ppl_vae.program.machine import Precision
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
-from ppl_vae.types import FitWarning, Report, Row
+from ppl_vae.types import FitWarning, Record, Report
 
 __all__ = ["SVI", "meet"]
 
@@ -112,7 +112,7 @@ class SVI(Method):
         """The number of epochs."""
         return self.epochs
 
-    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Fit the pair; a row of history per epoch.
 
         The columns, in nats per datum: ``objective``, ``elbo``, ``reconstruction`` and ``kl`` are means over the epoch's

@@ -27,7 +27,7 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.program.randomness import put_random, random_state
 from ppl_vae.storage import AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring
-from ppl_vae.types import FitWarning, Row
+from ppl_vae.types import FitWarning, Record
 
 if TYPE_CHECKING:
     from ppl_vae.inference.methods.svi import SVI
@@ -86,7 +86,7 @@ class Training:
         self.generator = torch.Generator(device).manual_seed(method.seed)
         self.order = self.generator.get_state()
         self.best = _Best()
-        self.history: list[Row] = []
+        self.history: list[Record] = []
         self.epoch = self.taken = self.skipped = self.turn = 0
         self.damping = 1.0
         self.learning_rate = self.rate
@@ -98,7 +98,7 @@ class Training:
                 self._visit(kept.metadata["sizes"])
                 self.load(kept)
 
-    def run(self) -> list[Row]:
+    def run(self) -> list[Record]:
         """Train to the end; the history."""
         begun = self.epoch, self.taken
         with cpu_threads(self._cost(), like=self.threads), products(self.method.precision):
@@ -259,7 +259,7 @@ class Training:
         objective, elbo, reconstruction = (self._pass() / max(1, len(self.data.train) - self.skipped)).tolist()
         self._check_parameters()
         score, constant, declared = self.pair.score, self.constant, self.method.objective
-        row: Row = {"epoch": self.epoch + 1, "objective": objective + (constant if declared.bounds else 0.0)}
+        row: Record = {"epoch": self.epoch + 1, "objective": objective + (constant if declared.bounds else 0.0)}
         if declared.name:
             row["objective_name"] = declared.name
         if declared.tells_elbo:
