@@ -35,6 +35,7 @@ __all__ = [
     "SCORES",
     "UNIT_INTERVAL",
     "DataSpec",
+    "ELBOTerms",
     "Field",
     "FitWarning",
     "Kind",
@@ -42,7 +43,6 @@ __all__ = [
     "Record",
     "Report",
     "Score",
-    "Terms",
     "pass_name",
     "score_of",
 ]
@@ -138,7 +138,7 @@ def pass_name(history: Sequence[Mapping[str, Any]]) -> str:
     return "epoch" if any("learning_rate" in row for row in history) else "iteration"
 
 
-class Terms(NamedTuple):
+class ELBOTerms(NamedTuple):
     """The ELBO of each datum and its two halves, ``elbo = reconstruction - kl``, each ``(B,)`` in nats."""
 
     elbo: Tensor
@@ -151,4 +151,4 @@ class FitWarning(UserWarning):
 
 
 if not TYPE_CHECKING:  # for which every name would exist
-    __getattr__ = renamed_in(__name__, {"Remark": "FitWarning", "Row": "Record"})
+    __getattr__ = renamed_in(__name__, {"Remark": "FitWarning", "Row": "Record", "Terms": "ELBOTerms"})

@@ -22,12 +22,12 @@ from torch.distributions import biject_to
 from ppl_vae.program.wrapped import unwrapped
 from ppl_vae.scores import ELBO, LOG_JOINT, UNNORMALIZED_OBJECTIVE, WEIGHTED_OBJECTIVE, Score
 
-__all__ = ["auxiliary", "kind_of_sum", "points", "sampled", "summed_out", "unnormalized", "weighed"]
+__all__ = ["auxiliary", "points", "sampled", "score_of_terms", "summed_out", "unnormalized", "weighed"]
 
 Site = dict[str, Any]
 
 
-def kind_of_sum(model: Trace, guide: Trace, still: list[str]) -> Score:
+def score_of_terms(model: Trace, guide: Trace, still: list[str]) -> Score:
     """What the sum of a pair's terms is, of :data:`ppl_vae.types.SCORES`.
 
     Args:
