@@ -31,7 +31,7 @@ from ppl_vae.guides import (
     Guide,
 )
 from ppl_vae.inference.methods.base import Method
-from ppl_vae.likelihoods.base import central
+from ppl_vae.likelihoods.base import point_prediction
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
@@ -232,7 +232,7 @@ class Fit:
                 raise ValueError(f"expected one condition or {n}, got {len(known[0])}")
             z = self.pair.model.prior_given(*known).expand((n,)).sample() if known else prior().sample((n,))
             likelihood = decode(z, *known)
-            return (central(likelihood) if means else likelihood.sample()).reshape(n, *self.spec.event_shape)
+            return (point_prediction(likelihood) if means else likelihood.sample()).reshape(n, *self.spec.event_shape)
 
     def evaluate(
         self,
@@ -377,7 +377,7 @@ class Fit:
 
     def _means(self, z: Tensor, *known: Tensor) -> Tensor:
         """Means of p(x | z), ``(..., *event)``, given what is known."""
-        mean = central(self._declared(self.pair.model, "decode")(z, *known))
+        mean = point_prediction(self._declared(self.pair.model, "decode")(z, *known))
         leading = torch.broadcast_shapes(z.shape[: -len(self.pair.model.latent_shape)], *(part.shape[:-1] for part in known))
         return mean.reshape(*leading, *self.spec.event_shape)
 
