@@ -16,7 +16,7 @@ from ppl_vae.deprecation import renamed_in
 from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["Likelihood", "elements", "point_prediction"]
+__all__ = ["Likelihood", "point_prediction", "unreduced"]
 
 REDECLARED: dict[tuple[str, str], str] = {
     ("unit_interval", "binary"): "binarize the data (binarize='dynamic')",
@@ -117,7 +117,7 @@ class Likelihood(Declaration, abc.ABC):
             )
 
 
-def elements(distribution: dist.Distribution, event_dim: int) -> dist.Distribution:
+def unreduced(distribution: dist.Distribution, event_dim: int) -> dist.Distribution:
     """The distributions of the elements of a datum, where these are independent: every event dimension a batch dimension."""
     return distribution.base_dist if event_dim else distribution
 
@@ -150,4 +150,4 @@ def _likelihoods() -> list[type[Likelihood]]:
 
 
 if not TYPE_CHECKING:  # for which every name would exist
-    __getattr__ = renamed_in(__name__, {"central": "point_prediction"})
+    __getattr__ = renamed_in(__name__, {"central": "point_prediction", "elements": "unreduced"})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.declaration import require
-from ppl_vae.likelihoods.base import Likelihood, elements, point_prediction
+from ppl_vae.likelihoods.base import Likelihood, point_prediction, unreduced
 from ppl_vae.likelihoods.gaussian import Gaussian
 from ppl_vae.types import DataSpec, Kind
 
@@ -91,7 +91,7 @@ class MaskedModule(nn.Module):
 
     def forward(self, features: Tensor) -> dist.Distribution:
         """p(x | h) for features h ``(..., P, *event)``."""
-        return MaskedDistribution(elements(self.likelihood(features), self.event_dim), self.filler).to_event(self.event_dim)
+        return MaskedDistribution(unreduced(self.likelihood(features), self.event_dim), self.filler).to_event(self.event_dim)
 
 
 class MissingOr(constraints.Constraint):
