@@ -41,13 +41,13 @@ from ppl_vae.types import Record
 __all__ = ["fit", "place", "watched"]
 
 PARTS = ("model", "guide", "method", "data")
-Rows = Data | DataSource | str | np.ndarray | Tensor | tuple | Mapping[str, Any]
+DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple | Mapping[str, Any]
 """What :func:`~ppl_vae.load_data` takes or gave."""
 
 
 def fit(
     model: Model | Callable,
-    data: Rows = "digits",
+    data: DataLike = "digits",
     *,
     guide: Guide | Callable | None = None,
     method: Method | None = None,
@@ -116,7 +116,7 @@ def fit(
 
 def watched(
     model: Model | Callable,
-    data: Rows,
+    data: DataLike,
     *,
     guide: Guide | Callable | None,
     method: Method,
@@ -171,7 +171,7 @@ def watched(
     return fit
 
 
-def place(model: Model | Callable, data: Rows, device: str | torch.device) -> Data:
+def place(model: Model | Callable, data: DataLike, device: str | torch.device) -> Data:
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
     data = model.resolve(data) if isinstance(model, Model) else data.as_given()

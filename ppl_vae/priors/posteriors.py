@@ -20,10 +20,10 @@ from torch.distributions import constraints
 
 from ppl_vae.types import DataSpec
 
-__all__ = ["PosteriorMixture", "Rows", "noise"]
+__all__ = ["IndexedRows", "PosteriorMixture", "noise"]
 
 
-class Rows(Protocol):
+class IndexedRows(Protocol):
     """Rows of data that can be picked and shown as the model sees them; :class:`ppl_vae.Split` is one."""
 
     def __len__(self) -> int: ...
@@ -84,7 +84,7 @@ class PosteriorMixture(nn.Module, abc.ABC):
         """Make what has the data's shape, filled with noise."""
 
     @abc.abstractmethod
-    def initialize(self, rows: Rows) -> None:
+    def initialize(self, rows: IndexedRows) -> None:
         """Start from training data, drawn with torch's global generator."""
 
     @abc.abstractmethod
@@ -92,7 +92,7 @@ class PosteriorMixture(nn.Module, abc.ABC):
         """p(z), given q(z | x)."""
 
     @staticmethod
-    def pick(rows: Rows, count: int, like: Tensor) -> Tensor:
+    def pick(rows: IndexedRows, count: int, like: Tensor) -> Tensor:
         """Random rows as the model sees them, ``(count, *event)``; each row once before any comes twice."""
         order = torch.randperm(len(rows))[torch.arange(count) % len(rows)]
         return rows[order].transformed().to(like)

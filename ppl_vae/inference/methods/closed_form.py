@@ -6,7 +6,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from ppl_vae.data import Data
-from ppl_vae.data.matrices import Rows
+from ppl_vae.data.matrices import Matrices
 from ppl_vae.evaluate import evaluate
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.conjugate import exact_row, offered
@@ -40,7 +40,7 @@ class ClosedForm(Method):
         """
         clock = Stopwatch(report)
         solve = offered(self, pair, "closed_form")
-        pair.model.assign(solve(Rows(data.train)))
+        pair.model.assign(solve(Matrices(data.train)))
         seconds = clock.seconds
         numbers = evaluate(pair, data.train)
         row = {**exact_row(1, numbers.get("log_likelihood", numbers[pair.score.name]), clock), "seconds": seconds}

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ppl_vae import exact
 from ppl_vae.data import Data
-from ppl_vae.data.matrices import Rows
+from ppl_vae.data.matrices import Matrices
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import log_jacobian
 from ppl_vae.inference.methods.base import Method
@@ -81,7 +81,7 @@ class EM(Method):
         """
         problem_of = offered(self, pair, "em")
         clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
-        rows = Rows(data.train)
+        rows = Matrices(data.train)
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
         elements = math.prod(data.spec.event_shape)
         starts = _Starts(self, clock, keeper, log_jacobian(pair, data.train), self.tolerance * elements)

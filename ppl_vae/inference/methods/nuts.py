@@ -14,7 +14,7 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from ppl_vae.data import Data
-from ppl_vae.data.matrices import Rows
+from ppl_vae.data.matrices import Matrices
 from ppl_vae.declaration import require
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Stopwatch
@@ -80,7 +80,7 @@ class NUTS(Method):
             FloatingPointError: the log-density is not finite at the start.
         """
         clock = Stopwatch(report)
-        rows = Rows(data.train)
+        rows = Matrices(data.train)
         self._check(pair)
         pair.model.initialize(rows, torch.Generator(data.train.device).manual_seed(self.seed))
         posterior = _Posterior(pair.model, rows, data.train.transform.log_jacobian)
@@ -144,7 +144,7 @@ class NUTS(Method):
 class _Posterior:
     """The log-density of the parameters given the rows, in the model's unconstrained coordinates and in float64."""
 
-    def __init__(self, model: Any, rows: Rows, constant: float) -> None:
+    def __init__(self, model: Any, rows: Matrices, constant: float) -> None:
         self.model = model
         self.size = model.size
         self.constant = constant

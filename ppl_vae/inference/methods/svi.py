@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, Split
-from ppl_vae.data.matrices import Rows
+from ppl_vae.data.matrices import Matrices
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import batches
 from ppl_vae.guides.amortized import LatentGuide
@@ -189,11 +189,11 @@ def _initialize(pair: Pair, data: Data, seed: int, batch_size: int) -> None:
             module.centre_on(seen)
     if "model" not in pair.warm:
         if hasattr(pair.model, "initialize"):
-            pair.model.initialize(Rows(data.train), torch.Generator(data.train.device).manual_seed(seed))
+            pair.model.initialize(Matrices(data.train), torch.Generator(data.train.device).manual_seed(seed))
         if hasattr(getattr(pair.model, "prior", None), "initialize"):
             pair.model.prior.initialize(data.train)
     if "guide" not in pair.warm and hasattr(pair.guide, "initialize"):
-        pair.guide.initialize(Rows(data.train), pair.model)
+        pair.guide.initialize(Matrices(data.train), pair.model)
 
 
 def meet(pair: Pair, data: Data, batch_size: int) -> None:
