@@ -73,7 +73,7 @@ class Training:
                 "pyro.module, or make the programs modules"
             )
         # All data at once come in their order, so that a plain program may have parameters for each of them.
-        self.whole = pair.plain and method.batch_size >= len(data.train)
+        self.in_order = pair.plain and method.batch_size >= len(data.train)
         self.rate = method.learning_rate or pair.model_facts.learning_rate or LEARNING_RATE
         groups = _halves(pair) if method.alternate else [self.parameters]
         self.optimizers: list[Optimizer] = [OPTIMIZERS[method.optimizer](group, self.rate) for group in groups]
@@ -247,7 +247,7 @@ class Training:
             ahead=self.planned * (rows // method.batch_size) // len(self.optimizers),
             go_on_at=min(method.batch_size, rows) if begun else None,
             # Of rows that lack a field there may be too few for one batch: a row is to count as any other.
-            whole=method.batch_size if len(self.data.train.apart(self.pair.reads)) > 1 else None,
+            full_batch=method.batch_size if len(self.data.train.apart(self.pair.reads)) > 1 else None,
         )
 
     def advance(self) -> None:
@@ -307,7 +307,7 @@ class Training:
     def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Blocks of the data, and which of their rows are a batch."""
         for block, rows in self.data.train.steps(self.method.batch_size, generator=self.generator, reads=self.pair.reads):
-            yield block, rows.sort().values if self.whole else rows
+            yield block, rows.sort().values if self.in_order else rows
 
     def _count(self) -> None:
         self.taken += 1
