@@ -16,7 +16,7 @@ from sklearn.datasets import load_iris, load_wine
 import ppl_vae as pv
 from ppl_vae import cli
 from ppl_vae.data import Split, Transform
-from ppl_vae.data.split import seeded
+from ppl_vae.data.split import seeded_generator
 from ppl_vae.types import FitWarning
 from tests.table import rows
 
@@ -212,7 +212,7 @@ def test_streams_and_frozen_splits_meet_it_alike(tmp_path: Path) -> None:
     np.save(tmp_path / "new.npy", new)
     streamed = pv.load_data(str(tmp_path / "new.npy"), stream=1, scale="unit", valid=0.0, test=0.0).train
     assert log_likelihood(fit, streamed) == pytest.approx(exact(fit, new), abs=1e-4)
-    frozen = streamed.fixed(seeded(0, 1))
+    frozen = streamed.fixed(seeded_generator(0, 1))
     assert log_likelihood(fit, frozen[:20]) == pytest.approx(exact(fit, new[:20]), abs=1e-4)
 
 

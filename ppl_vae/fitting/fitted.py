@@ -18,7 +18,7 @@ from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.data.matching import classes_matched
-from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.split import seeded_generator as noise
 from ppl_vae.evaluate import AIS, Gaps, batches, evaluate
 from ppl_vae.evaluate.disentanglement import disentanglement
 from ppl_vae.evaluate.latents import latents

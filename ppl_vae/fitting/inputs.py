@@ -16,7 +16,7 @@ from ppl_vae.data.arrays import as_array
 from ppl_vae.data.fields import given as fields_given
 from ppl_vae.data.matching import classes_matched, columns_matched, is_whole_number, numbered, shown
 from ppl_vae.data.precision import refuse_narrow
-from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.split import seeded_generator as noise
 from ppl_vae.data.summary import all_whole
 from ppl_vae.types import DataSpec, FitWarning
 
