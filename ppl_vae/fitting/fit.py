@@ -20,7 +20,7 @@ from ppl_vae.fitting.build import build, default_guide, take_over
 from ppl_vae.fitting.callbacks.collapse import CollapseWatch
 from ppl_vae.fitting.callbacks.loggers import Board
 from ppl_vae.fitting.callbacks.metrics import Track, tracking
-from ppl_vae.fitting.callbacks.progress import Progress, passing_steps_to, progress_bar
+from ppl_vae.fitting.callbacks.progress import Progress, fit_progress, passing_steps_to
 from ppl_vae.fitting.checks import check_callbacks, check_data, check_declared
 from ppl_vae.fitting.fitted import ROWS_AT_ONCE, Fit, describe, weights
 from ppl_vae.fitting.without_latents import remark_if_far_below, without_latents
@@ -193,7 +193,7 @@ def _run(
     """The method's history, each row added to, watched and then reported; Pyro checks no more than the method asks for."""
     add, watch = looks
     done = len(keeper.restored.history) if keeper.restored else 0
-    with pyro.validation_enabled(False), warnings.catch_warnings(), progress_bar(method, progress, pair, done) as report:
+    with pyro.validation_enabled(False), warnings.catch_warnings(), fit_progress(method, progress, pair, done) as report:
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # what is not finite shows in the numbers
         warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # which a user froze
 

@@ -14,7 +14,7 @@ from ppl_vae.inference.training.clock import Steps
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import FitWarning, Record, Report, Score, score_of
 
-__all__ = ["Progress", "passing_steps_to", "progress_bar", "quiet"]
+__all__ = ["Progress", "fit_progress", "passing_steps_to", "quiet"]
 
 Progress = Callable[[Record], Any]
 LONG = 30.0  # seconds of an iteration that is not over, after which its length is told
@@ -26,7 +26,7 @@ def quiet(row: Record) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(method: Method, progress: Progress | None, pair: Pair, done: int = 0) -> Iterator[Report]:
+def fit_progress(method: Method, progress: Progress | None, pair: Pair, done: int = 0) -> Iterator[Report]:
     """What a method reports its rows to: ``progress``, or a bar on standard error where that is a terminal.
 
     The bar also tells how far an iteration is. Where there is none, a remark tells of a first iteration that takes long.
