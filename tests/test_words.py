@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import json
 import math
 import pickle
@@ -26,7 +27,20 @@ from ppl_vae import cli, plots
 from ppl_vae.fitting.callbacks import progress
 from ppl_vae.report import report
 from ppl_vae.storage import RunFolder
-from ppl_vae.types import BINARY, CATEGORICAL, COUNT, KINDS, REAL, SCORES, UNIT_INTERVAL, Kind, KindName, Score, score_of
+from ppl_vae.types import (
+    BINARY,
+    CATEGORICAL,
+    COUNT,
+    KINDS,
+    REAL,
+    SCORES,
+    UNIT_INTERVAL,
+    FitWarning,
+    Kind,
+    KindName,
+    Score,
+    score_of,
+)
 from tests.bare import Observed, Silent
 
 INF = math.inf
@@ -344,3 +358,29 @@ def test_a_lower_bound_of_ones_own_has_importance_weights() -> None:
     assert {"surrogate", "surrogate_se", "kl"} <= set(numbers)
     assert {"surrogate", "kl"} <= set(fit.history[-1])
     assert "surrogate ELBO" in str(fit)
+
+
+# --- names of before ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("ppl_vae.types", "Remark", "FitWarning"),
+        ("ppl_vae.types", "Row", "Record"),
+        ("ppl_vae.types", "Terms", "ELBOTerms"),
+        ("ppl_vae.likelihoods.base", "central", "point_prediction"),
+        ("ppl_vae.likelihoods.base", "elements", "unreduced"),
+    ],
+)
+def test_a_name_of_before_is_the_same_thing_and_says_its_name_of_now(module: str, old: str, new: str) -> None:
+    home = importlib.import_module(module)
+    with pytest.warns(DeprecationWarning, match=f"{module}.{old} is called {module}.{new} now"):
+        assert getattr(home, old) is getattr(home, new)
+    assert old not in home.__all__
+    assert new in home.__all__
+
+
+def test_the_warning_of_odd_fits_stands_at_the_root() -> None:
+    assert pv.FitWarning is FitWarning
+    assert issubclass(FitWarning, UserWarning)
