@@ -604,7 +604,7 @@ def test_what_cannot_be_built_is_refused_with_the_remedy() -> None:
         "a flow needs a base.*AmortizedDelta.*use AmortizedNormal": (vae(), pv.AmortizedFlow(base=pv.AmortizedDelta())),
         "local steps start from.*AmortizedLinear.*use AmortizedNormal": (vae(), pv.SemiAmortized(base=pv.AmortizedLinear())),
         "made of the guide's own posteriors": (vae(prior=pv.VampPrior(components=2)), pv.SemiAmortized()),
-        "points has no density: use": (vae(prior=pv.VampPrior(components=2)), pv.AmortizedDelta()),
+        "AmortizedDelta cannot go with a prior": (vae(prior=pv.VampPrior(components=2)), pv.AmortizedDelta()),
         "variable is sphere: use AmortizedProjectedNormal": (vae(prior=pv.ProjectedNormal()), pv.AmortizedNormal()),
         "variable is one_hot: use AmortizedGumbel": (vae(prior=pv.OneHotCategorical()), pv.AmortizedFlow()),
         "variable is component: use ExactPosterior": (pv.GMM(components=2), pv.AmortizedGumbel()),
