@@ -77,7 +77,7 @@ def _unread() -> int:
 
 def _options(parser: ArgumentParser, arguments: list[str]) -> list[str]:
     """The options of the verb that is asked for."""
-    chosen = getattr(parser, "_subcommands_action", None)
+    chosen = parser._subcommands_action
     verb = chosen.choices.get(arguments[0]) if chosen is not None and arguments else None
     return [] if verb is None else [option for action in verb._actions for option in action.option_strings]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.guides import (
@@ -19,6 +21,8 @@ from ppl_vae.guides import (
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
+from ppl_vae.priors import Prior
+from ppl_vae.program.capabilities import guide_facts
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.reads import reads
 from ppl_vae.text import as_line
@@ -30,7 +34,22 @@ __all__ = ["build", "default_guide", "take_over"]
 WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
 
 
-def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
+@runtime_checkable
+class _WithPrior(Protocol):
+    """A declared model that has p(z) as a field."""
+
+    prior: Prior
+
+
+@runtime_checkable
+class _OfPosteriors(Protocol):
+    """A built prior made of the guide's posteriors, which it has to meet."""
+
+    def attach(self, posterior: Callable[[Tensor], Any], spec: DataSpec) -> None:
+        """Meet the guide and the shape of the data."""
+
+
+def build(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], spec: DataSpec) -> Pair:
     """A declared model and guide, or two plain Pyro programs, as a pair.
 
     Raises:
@@ -39,14 +58,14 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
     what = f"{as_line(model)} for data of shape {spec.event_shape}"
     try:
         with allocating(free(), what):
-            return _built(model, guide, spec)
+            return _pair(model, guide, spec)
     except (TypeError, RuntimeError) as error:
         if "Overflow when unpacking" not in str(error):
             raise
         raise ValueError(f"{what}: expected sizes that memory holds, got one beyond 64 bits: give less") from None
 
 
-def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
+def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], spec: DataSpec) -> Pair:
     if isinstance(model, Model) and isinstance(guide, Guide):
         if spec.fields[1:]:
             raise ValueError(
@@ -61,23 +80,24 @@ def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> 
             )
         program = model.build(spec)
         proposal = guide.build(program, spec)
-        prior: Any = getattr(program, "prior", None)
-        if hasattr(prior, "attach"):  # a prior made of posteriors
-            prior.attach(proposal.posterior, spec)
-        # A sampled KL makes the ELBO of the exact posterior log p(x) for every sample; an analytic one does not.
-        mean_field = getattr(proposal, "mean_field", not getattr(proposal, "exact", False))
-        return Pair(program, proposal, mean_field=mean_field, size=spec.size, plain=False)
+        pair = Pair(program, proposal, mean_field=guide_facts(proposal).mean_field, size=spec.size, plain=False)
+        prior = None if pair.can.generate is None else pair.can.generate.prior
+        if isinstance(prior, _OfPosteriors) and pair.can.encode is not None:
+            prior.attach(pair.can.encode.posterior, spec)
+        return pair
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
     return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec))
 
 
-def take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) -> None:
+def take_over(pair: Pair, start: Fit, guide: Guide | Callable[..., Any], spec: DataSpec) -> None:
     """Copy the parameters of an earlier fit, the guide's only if it is declared alike."""
     for what, earlier, now in (("columns", start.spec.columns, spec.columns), ("classes", start.spec.classes, spec.classes)):
-        if earlier and now and earlier != now and (what == "columns" or getattr(pair.model, "labelled", False)):
-            told = f"{', '.join(earlier)}, got {', '.join(now)}"
-            raise ValueError(f"a warm start needs the {what} of the earlier fit in their order: expected {told}")
+        if earlier and now and earlier != now and (what == "columns" or pair.model_facts.labelled):
+            raise ValueError(
+                f"a warm start needs the {what} of the earlier fit in their order: expected {', '.join(earlier)}, got "
+                f"{', '.join(now)}"
+            )
     try:
         pair.model.load_state_dict(start.pair.model.state_dict())
         if guide == start.guide:
@@ -89,16 +109,18 @@ def take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) -
     pair.warm.add("model")
 
 
-def default_guide(model: Model | Callable, method: Method) -> Guide:
+def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
     """The guide that a method gives a model if none is declared: as rich as the posterior is known to be, no richer."""
-    family = getattr(model, "posterior_family", "unknown")
-    if getattr(model, "parameter_priors", ()) and method.posterior_guide == "any":
+    if not isinstance(model, Model):
+        return ExactPosterior() if method.posterior_guide == "exact" else AmortizedNormal()
+    if model.parameter_priors and method.posterior_guide == "any":
         return BayesianGuide()
-    if method.posterior_guide == "exact" or family in ("discrete", "projection"):
+    if method.posterior_guide == "exact" or model.posterior_family in ("discrete", "projection"):
         return ExactPosterior()
-    if family == "point":
+    if model.posterior_family == "point":
         return AmortizedDelta()
-    if family == "linear":
+    if model.posterior_family == "linear":
         return AmortizedLinear()
-    support = getattr(getattr(model, "prior", None), "support", "real")
-    return WITHOUT_COORDINATES.get(support, AmortizedNormal())
+    return (
+        WITHOUT_COORDINATES.get(model.prior.support, AmortizedNormal()) if isinstance(model, _WithPrior) else AmortizedNormal()
+    )

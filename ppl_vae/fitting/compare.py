@@ -15,24 +15,29 @@ from torch import Tensor
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, load_data
-from ppl_vae.declaration import Declaration, require
+from ppl_vae.declaration import require
+from ppl_vae.deprecation import RenamedAttribute
 from ppl_vae.evaluate import log_jacobian
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.build import build, default_guide
+from ppl_vae.fitting.callbacks.arguments import all_callbacks
+from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.fitting.callbacks.progress import Progress
 from ppl_vae.fitting.checks import check_declared
-from ppl_vae.fitting.fit import watched
+from ppl_vae.fitting.fit import fit_with_callbacks
 from ppl_vae.fitting.fitted import Fit
+from ppl_vae.fitting.table import aligned, short
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.em import EM
 from ppl_vae.models import Model
+from ppl_vae.program.capabilities import Marginal
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import POINTS, SCORES, Remark, Row
 
-__all__ = ["Climb", "Comparison", "compare", "short"]
+__all__ = ["Comparison", "Trajectory", "compare"]
 
 NEAR = 0.01  # nats per datum to the best: who is so near has arrived
 SAMPLES = 100  # per datum, for the bound that stands in where log p(x) is not known
@@ -57,7 +62,7 @@ COLUMNS = {
 }
 DIGITS = {"distance": 4, "iterations": 0, "seconds": 3, "seconds_to_best": 3}
 
-Climb = list[tuple[float, float]]
+Trajectory = list[tuple[float, float]]
 """Seconds since the fit began and the log-likelihood of the training data then, in nats per datum."""
 
 
@@ -84,15 +89,17 @@ class Comparison:
         model: the declared model.
         data: what it was fitted to, as the model saw it.
         rows: the table.
-        climbs: of each row and seed the way up; by the history's ELBO if the model does not know log p(x).
+        trajectories: of each row and seed the way up; by the history's ELBO if the model does not know log p(x).
         fits: of each row and seed the fit.
     """
 
-    model: Model | Callable
+    model: Model | Callable[..., Any]
     data: Data
     rows: list[Row]
-    climbs: list[list[Climb]]
+    trajectories: list[list[Trajectory]]
     fits: list[list[Fit]]
+
+    climbs = RenamedAttribute("trajectories")
 
     def __str__(self) -> str:
         return self.to_markdown()
@@ -109,11 +116,11 @@ class Comparison:
 
 
 def compare(
-    model: Model | Callable,
+    model: Model | Callable[..., Any],
     data: Data | DataSource | str | np.ndarray | Tensor = "digits",
     *,
     methods: Sequence[Method],
-    guides: Sequence[Guide | Callable] | None = None,
+    guides: Sequence[Guide | Callable[..., Any]] | None = None,
     seeds: int | Sequence[int] = 1,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
@@ -168,13 +175,13 @@ def compare(
         model=model,
         data=data,
         rows=[_row(method, guide, of_seeds) for (method, guide), of_seeds in zip(entries, runs, strict=True)],
-        climbs=[[run.climb for run in of_seeds] for of_seeds in runs],
+        trajectories=[[run.trajectory for run in of_seeds] for of_seeds in runs],
         fits=[[run.fit for run in of_seeds] for of_seeds in runs],
     )
 
 
 def _check_comparable(pair: Pair) -> None:
-    if pair.score == "elbo" or hasattr(pair.model, "log_prob"):
+    if pair.score == "elbo" or pair.can.marginal is not None:
         return
     if pair.score not in POINTS:
         raise ValueError(
@@ -191,11 +198,13 @@ class _Run(NamedTuple):
     """One fit and what is known of it; ``_relate`` adds to the numbers what takes the other fits."""
 
     fit: Fit
-    climb: Climb
+    trajectory: Trajectory
     numbers: dict[str, Any]
 
 
-def _guides(model: Model | Callable, method: Method, guides: Sequence[Guide | Callable] | None) -> Sequence[Guide | Callable]:
+def _guides(
+    model: Model | Callable[..., Any], method: Method, guides: Sequence[Guide | Callable[..., Any]] | None
+) -> Sequence[Guide | Callable[..., Any]]:
     return guides if guides is not None and method.posterior_guide != "exact" else [default_guide(model, method)]
 
 
@@ -204,28 +213,48 @@ def _with_seeds(method: Method, seeds: int | Sequence[int]) -> list[Method]:
     return [dataclasses.replace(method, seed=seed) for seed in numbers]
 
 
-def _run(model: Model | Callable, data: Data, guide: Guide | Callable, method: Method, progress: Progress | None) -> _Run:
-    climb: Climb = []
+class _Recorder(Callback):
+    """Notes a trajectory: the log-likelihood of the training data, exact where the model knows it, after each row."""
 
-    def watch(pair: Pair, row: Row) -> None:
-        _check_comparable(pair)  # what a plain program's terms are is known from its first batch on
-        if "log_likelihood" not in row and hasattr(pair.model, "log_prob"):
-            row = {**row, "log_likelihood": _log_likelihood(pair, data.train)}
-        climb.append((row["seconds"], row["log_likelihood" if "log_likelihood" in row else pair.score]))
+    def begin(self, context: FitContext) -> None:
+        """Start a new one."""
+        self.trajectory: Trajectory = []
+        self._pair, self._train = context.pair, context.data.train
 
-    fit = watched(model, data, guide=guide, method=method, device=data.train.device, progress=progress, watch=watch)
-    return _Run(fit, climb, _numbers(fit, data))
+    def record(self, row: Row) -> None:
+        """Add a point; nothing is added to the row."""
+        _check_comparable(self._pair)  # what a plain program's terms are is known from its first batch on
+        if "log_likelihood" in row:
+            value = row["log_likelihood"]
+        elif self._pair.can.marginal is not None:
+            value = _log_likelihood(self._pair, self._pair.can.marginal, self._train)
+        else:
+            value = row[self._pair.score]
+        self.trajectory.append((row["seconds"], value))
 
 
-def _log_likelihood(pair: Pair, split: Split) -> float:
+def _run(
+    model: Model | Callable[..., Any],
+    data: Data,
+    guide: Guide | Callable[..., Any],
+    method: Method,
+    progress: Progress | None,
+) -> _Run:
+    recorder = _Recorder()
+    callbacks = all_callbacks(progress=progress, callbacks=[recorder])
+    fit = fit_with_callbacks(model, data, guide=guide, method=method, device=data.train.device, callbacks=callbacks)
+    return _Run(fit, recorder.trajectory, _numbers(fit, data))
+
+
+def _log_likelihood(pair: Pair, model: Marginal, split: Split) -> float:
     """Mean of the exact log p(x); any noise of the data is not drawn from the fit's own random numbers."""
     with evaluating(pair), seeded(0, split.device):
-        total = sum(pair.model.log_prob(x).double().sum().item() for x in split.batches(ROWS_AT_ONCE))
+        total = sum(model.log_prob(x).double().sum().item() for x in split.batches(ROWS_AT_ONCE))
     return total / len(split) + log_jacobian(pair, split)
 
 
 def _numbers(fit: Fit, data: Data) -> dict[str, Any]:
-    exact = hasattr(fit.pair.model, "log_prob")
+    exact = fit.pair.can.marginal is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # that a bound may be loose: the table marks it as one
         train, test = (
@@ -250,13 +279,13 @@ def _relate(methods: Sequence[Method], runs: Sequence[_Run]) -> None:
     reference = max(candidates, key=lambda run: run.numbers["train_log_likelihood"]).fit.pair.model
     best = max(run.numbers["train_log_likelihood"] for run in runs)
     for run in runs:
-        model = run.fit.pair.model
-        run.numbers["distance"] = model.distance(reference) if hasattr(model, "distance") else None
-        near = (seconds for seconds, value in run.climb if run.numbers["exact"] and value >= best - NEAR)
+        model = run.fit.pair.can.compare
+        run.numbers["distance"] = None if model is None else model.distance(reference)
+        near = (seconds for seconds, value in run.trajectory if run.numbers["exact"] and value >= best - NEAR)
         run.numbers["seconds_to_best"] = next(near, None)
 
 
-def _row(method: Method, guide: Guide | Callable, runs: Sequence[_Run]) -> Row:
+def _row(method: Method, guide: Guide | Callable[..., Any], runs: Sequence[_Run]) -> Row:
     row: Row = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
     for name in FIELDS:
         values = [run.numbers[name] for run in runs]
@@ -267,19 +296,6 @@ def _row(method: Method, guide: Guide | Callable, runs: Sequence[_Run]) -> Row:
     return row
 
 
-def short(value: Any) -> str:
-    """A declaration's class and the fields that are not its defaults; a function's name."""
-    if not isinstance(value, Declaration):
-        return getattr(value, "__name__", repr(value))
-    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if not _is_default(field, value)}
-    inner = ", ".join(f"{k}={short(v) if isinstance(v, Declaration) else repr(v)}" for k, v in fields.items())
-    return f"{type(value).__name__}({inner})" if inner else type(value).__name__
-
-
-def _is_default(field: dataclasses.Field, value: Declaration) -> bool:
-    return field.default is not dataclasses.MISSING and getattr(value, field.name) == field.default
-
-
 def _cell(row: Row, name: str) -> str:
     value, spread = row[name], row.get(f"{name}_sd")
     if value is None or isinstance(value, str):
@@ -287,17 +303,3 @@ def _cell(row: Row, name: str) -> str:
     digits = DIGITS.get(name, 3)
     mark = "" if row["exact"] or "likelihood" not in name else ">= "
     return f"{mark}{value + 0.0:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
-
-
-def aligned(table: Sequence[Sequence[str]], *, words: int) -> str:
-    """Cells as a Markdown table that is aligned as text too, the heads first: so many columns of words, then numbers."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    rule = [f"{'-' * (width - 1)}{'-' if place < words else ':'}" for place, width in enumerate(widths)]
-    padded = [
-        [
-            cell.ljust(width) if place < words else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in table
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))

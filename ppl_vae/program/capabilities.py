@@ -27,6 +27,7 @@ from ppl_vae.program.sites import Site
 __all__ = [
     "Abilities",
     "Amortized",
+    "CodeDensity",
     "Comparable",
     "Conjugate",
     "Family",
@@ -36,6 +37,7 @@ __all__ = [
     "Marginal",
     "ModelProgram",
     "ParameterDensity",
+    "Prepared",
     "Solvable",
     "guide_facts",
     "model_facts",
@@ -138,6 +140,24 @@ class Comparable(Protocol):
 
     def distance(self, other: Any) -> float:
         """Zero for the same p(x)."""
+        ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """A model of which a part is fitted to the training rows before any method sees it."""
+
+    def prepare(self, rows: Any, generator: torch.Generator) -> None:
+        """Fit that part to rows, with the generator's random numbers alone."""
+        ...
+
+
+@runtime_checkable
+class CodeDensity(Protocol):
+    """A model whose codes have no p(z) while it is fitted, and get a density of their own afterwards."""
+
+    def fit_codes(self, codes: Any) -> None:
+        """Fit that density to codes ``(B, *event)``, batch after batch."""
         ...
 
 
@@ -299,6 +319,8 @@ class Abilities:
         solve: the model, if it is :class:`Solvable`.
         compare: the model, if it is :class:`Comparable`.
         weigh_parameters: the model, if its parameters carry priors.
+        prepare: the model, if a part of it is fitted before any method sees it.
+        fit_codes: the model, if its codes get their density after the fit.
     """
 
     generate: ModelProgram | None
@@ -310,6 +332,8 @@ class Abilities:
     solve: Solvable | None
     compare: Comparable | None
     weigh_parameters: ParameterDensity | None
+    prepare: Prepared | None
+    fit_codes: CodeDensity | None
 
     def __repr__(self) -> str:
         return f"Abilities({', '.join(field.name for field in fields(self) if getattr(self, field.name) is not None)})"
@@ -328,6 +352,8 @@ class Abilities:
             solve=model if isinstance(model, Solvable) else None,
             compare=model if isinstance(model, Comparable) else None,
             weigh_parameters=model if facts.parameter_sites and isinstance(model, ParameterDensity) else None,
+            prepare=model if isinstance(model, Prepared) else None,
+            fit_codes=model if isinstance(model, CodeDensity) else None,
         )
 
 

@@ -12,8 +12,10 @@ import yaml
 
 from ppl_vae.arguments import as_path, names
 from ppl_vae.declaration import Declaration
-from ppl_vae.fitting.compare import short
 from ppl_vae.fitting.experiment import PARTS
+from ppl_vae.fitting.table import short
+from ppl_vae.guides import Guide
+from ppl_vae.models import Model
 from ppl_vae.report.markup import Markup, joined, table, tag
 from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
@@ -158,10 +160,9 @@ def _model(declared: Mapping[str, Any], trust: Sequence[str]) -> list[Markup]:
 def _told(name: str, part: Any, trust: Sequence[str]) -> list[Markup]:
     try:
         declaration: Declaration = PARTS[name].from_dict(part, trust=trust)
-        story = getattr(declaration, "story", None)
-        if story is None:
+        if not isinstance(declaration, Model | Guide):
             return [tag("code", short(declaration))]
-        return [formula(line) for line in lines(story())]
+        return [formula(line) for line in lines(declaration.story())]
     except ValueError:
         return [tag("span", f"{_class_name(part)}: a class that is not trusted here; its fields are below", class_="note")]
 

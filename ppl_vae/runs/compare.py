@@ -11,7 +11,7 @@ from ppl_vae import plots
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import require
 from ppl_vae.evaluate.metrics import UNIT
-from ppl_vae.fitting.compare import aligned, short
+from ppl_vae.fitting.table import aligned, short
 from ppl_vae.runs.comparison import write_comparison
 from ppl_vae.runs.load import load_fit
 from ppl_vae.runs.saved import SavedRun

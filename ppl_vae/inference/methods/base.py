@@ -39,6 +39,10 @@ class Method(Declaration, abc.ABC):
     def iterations(self) -> int:
         """The most rows that the history can get; what a progress bar counts to."""
 
+    def steps_per_pass(self, rows: int) -> int:
+        """How many steps see so many rows once: one, of a method that sees all of them in each."""
+        return 1
+
     @abc.abstractmethod
     def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
         """Fit the pair to ``data.train``, both on one device, and return the history, a row an iteration.
