@@ -79,7 +79,7 @@ class EM(Method):
         Raises:
             ValueError: a model without EM steps, a guide with parameters of its own, or no start that succeeds.
         """
-        problem_of = offered(self, pair, "exact")
+        problem_of = offered(self, pair, "em")
         clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
         rows = Rows(data.train)
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
