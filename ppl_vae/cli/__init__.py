@@ -19,7 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, report, sample
 from ppl_vae.cli.options import check_files, expand
 from ppl_vae.cli.output import notes
-from ppl_vae.cli.refusals import explain, refuse
+from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.declaration import enable_families
 from ppl_vae.storage import Interrupted
 
@@ -58,13 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _unread()
     except (ArgumentError, ValueError, OSError) as error:
-        return refuse(explain(str(error), _options(parser, arguments)), code=2)
+        return print_error(explain(str(error), _options(parser, arguments)), code=2)
     except FloatingPointError as error:
-        return refuse(str(error), code=1)
+        return print_error(str(error), code=1)
     except Interrupted as stop:
-        return refuse(str(stop), code=stop.code)
+        return print_error(str(stop), code=stop.code)
     except KeyboardInterrupt:
-        return refuse("interrupted", code=130)
+        return print_error("interrupted", code=130)
     return 0
 
 
