@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             VERBS[options.verb].run(**chosen)
         sys.stdout.flush()
     except BrokenPipeError:
-        return _unread()
+        return _end_without_reader()
     except (ArgumentError, ValueError, OSError) as error:
         return print_error(explain(str(error), _options(parser, arguments)), code=2)
     except FloatingPointError as error:
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _unread() -> int:
+def _end_without_reader() -> int:
     """Nobody reads on, as after ``| head``: end as others do that the signal ends, without another word."""
     with contextlib.suppress(OSError, ValueError):  # what is buffered finds no reader at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -56,9 +56,9 @@ def explain(message: str, options: Sequence[str] = ()) -> str:
         return message
     option = keys[-1].rpartition(".")[2]
     names = sorted({cls.__name__ for base in _bases(option) for cls in family_members(base)})
-    told = f"unknown {option} {unknown[1]!r}: choose from {', '.join(names)}, or give the import path of your own class"
+    message = f"unknown {option} {unknown[1]!r}: choose from {', '.join(names)}, or give the import path of your own class"
     near = did_you_mean(unknown[1], names)
-    return f"{told}; {near}" if near else told
+    return f"{message}; {near}" if near else message
 
 
 def _no_field(part: str, path: str, option: str) -> str:

@@ -109,7 +109,7 @@ def _behind(ax: Axes, rows: Sequence[Mapping[str, Any]], colours: Sequence[Any])
             behind = f"  ({length:.3f} behind)" if length else "  (best)"
             text = f"  {label} {row[key] + 0.0:.3f}{'' if key == 'gap' else behind}"
             ax.annotate(text, (length + (row.get(f"{key}_sd") or 0), y), va="center", fontsize=8)
-    ax.set_yticks(range(len(rows)), [_wrapped(name) for name in _names(rows)], fontsize=9)
+    ax.set_yticks(range(len(rows)), [_in_lines(name) for name in _names(rows)], fontsize=9)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.9 * max(ax.get_xlim()[1], 1e-3))
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -140,5 +140,5 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [row["method"] if alone else f"{row['method']}, {row['guide']}" for row in rows]
 
 
-def _wrapped(name: str) -> str:
+def _in_lines(name: str) -> str:
     return "\n".join(textwrap.wrap(name.replace("(", " ("), 24, break_long_words=False))

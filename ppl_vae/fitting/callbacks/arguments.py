@@ -48,21 +48,21 @@ def all_callbacks(
         raise ValueError(f"expected a function of a row for progress, got {as_line(repr(progress))}")
     if not isinstance(track, (list, tuple)) or not all(isinstance(name, str) for name in track):
         raise ValueError(f"expected a list of names to track, such as ['active_units'], got {as_line(repr(track))}")
-    shown = [*_each("loggers", loggers, "[TensorBoard(folder)]"), *map(_logger, _listed("boards", boards or ()))]
-    own = _each("callbacks", callbacks, "[Printing()] of a class Printing(Callback)")
+    shown = [*_callbacks("loggers", loggers, "[TensorBoard(folder)]"), *map(_logger, _list("boards", boards or ()))]
+    own = _callbacks("callbacks", callbacks, "[Printing()] of a class Printing(Callback)")
     first = [Metrics(track), *own, progress_callback(progress)]
     return CallbackList([*first, HistoryWriter(checkpointer), *shown, CollapseWarning()])
 
 
-def _each(what: str, given: Any, example: str) -> list[Callback]:
+def _callbacks(what: str, given: Any, example: str) -> list[Callback]:
     """A list of callbacks, checked."""
-    for each in _listed(what, given):
+    for each in _list(what, given):
         if not isinstance(each, Callback):
             raise ValueError(f"expected a list of {what}, such as {example}, got {as_line(repr(each))} in it")
     return list(given)
 
 
-def _listed(what: str, given: Any) -> Sequence[Any]:
+def _list(what: str, given: Any) -> Sequence[Any]:
     if not isinstance(given, (list, tuple)):
         raise ValueError(f"expected a list of {what}, got {as_line(repr(given))}")
     return given

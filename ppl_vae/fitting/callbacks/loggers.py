@@ -34,7 +34,7 @@ class TensorBoard(Logger):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._writer: Any = None
-        _imported("tensorboard", "pip install ppl_vae[track]")
+        _import("tensorboard", "pip install ppl_vae[track]")
 
     def record(self, row: Row) -> None:
         """Add a point to each curve."""
@@ -69,7 +69,7 @@ class MLflow(Logger):
     """
 
     def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
-        self._mlflow = _imported("mlflow", "pip install mlflow")
+        self._mlflow = _import("mlflow", "pip install mlflow")
         self._name = name
         self._parameters = dict(_flat(parameters))
 
@@ -138,7 +138,7 @@ def open_logger(name: str, folder: Path, parameters: Mapping[str, Any]) -> Logge
     return LOGGERS[name](folder, parameters)
 
 
-def _imported(package: str, remedy: str) -> Any:
+def _import(package: str, remedy: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
