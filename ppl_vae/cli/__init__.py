@@ -17,9 +17,9 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, report, sample
+from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.options import check_files, expand
 from ppl_vae.cli.output import notes
-from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.declaration import enable_families
 from ppl_vae.storage import Interrupted
 

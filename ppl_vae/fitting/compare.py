@@ -26,7 +26,7 @@ from ppl_vae.fitting.callbacks.progress import Progress
 from ppl_vae.fitting.checks import check_declared
 from ppl_vae.fitting.fit import fit_with_callbacks
 from ppl_vae.fitting.fitted import Fit
-from ppl_vae.fitting.table import aligned, short
+from ppl_vae.fitting.table import COLUMNS, aligned, cell, short
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.em import EM
@@ -52,15 +52,6 @@ FIELDS = (
     "seconds",
     "seconds_to_best",
 )
-
-COLUMNS = {
-    "train_log_likelihood": "train log-lik.",
-    "test_log_likelihood": "test log-lik.",
-    "elbo": "ELBO",
-    "seconds_to_best": "s to best",
-    "seconds": "s",
-}
-DIGITS = {"distance": 4, "iterations": 0, "seconds": 3, "seconds_to_best": 3}
 
 Trajectory = list[tuple[float, float]]
 """Seconds since the fit began and the log-likelihood of the training data then, in nats per datum."""
@@ -111,7 +102,7 @@ class Comparison:
     def to_markdown(self) -> str:
         """The rows as a Markdown table whose columns are also aligned as text; ± is the standard deviation over the seeds."""
         names = ("method", "guide", *FIELDS)
-        table = [[COLUMNS.get(name, name) for name in names], *([_cell(row, name) for name in names] for row in self.rows)]
+        table = [[COLUMNS.get(name, name) for name in names], *([cell(row, name) for name in names] for row in self.rows)]
         return aligned(table, words=2)
 
 
@@ -294,12 +285,3 @@ def _row(method: Method, guide: Guide | Callable[..., Any], runs: Sequence[_Run]
         if len(values) > 1:
             row[f"{name}_sd"] = statistics.stdev(values) if known else None
     return row
-
-
-def _cell(row: Row, name: str) -> str:
-    value, spread = row[name], row.get(f"{name}_sd")
-    if value is None or isinstance(value, str):
-        return value or "-"
-    digits = DIGITS.get(name, 3)
-    mark = "" if row["exact"] or "likelihood" not in name else ">= "
-    return f"{mark}{value + 0.0:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")

@@ -37,7 +37,7 @@ from ppl_vae.types import Row
 
 __all__ = ["fit", "fit_with_callbacks", "place"]
 
-Rows = Data | DataSource | str | np.ndarray | Tensor | tuple | Mapping[str, Any]
+Rows = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What :func:`~ppl_vae.load_data` takes or gave."""
 
 

@@ -8,8 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppl_vae.declaration import Declaration
+from ppl_vae.types import Row
 
-__all__ = ["aligned", "short"]
+__all__ = ["COLUMNS", "aligned", "cell", "short"]
+
+COLUMNS = {
+    "train_log_likelihood": "train log-lik.",
+    "test_log_likelihood": "test log-lik.",
+    "elbo": "ELBO",
+    "seconds_to_best": "s to best",
+    "seconds": "s",
+}
+DIGITS = {"distance": 4, "iterations": 0, "seconds": 3, "seconds_to_best": 3}
 
 
 def short(value: Any) -> str:
@@ -23,6 +33,16 @@ def short(value: Any) -> str:
 
 def _is_default(field: dataclasses.Field[Any], value: Declaration) -> bool:
     return field.default is not dataclasses.MISSING and getattr(value, field.name) == field.default
+
+
+def cell(row: Row, name: str) -> str:
+    """A number of a row with its spread over the seeds, marked where it is only a bound."""
+    value, spread = row[name], row.get(f"{name}_sd")
+    if value is None or isinstance(value, str):
+        return value or "-"
+    digits = DIGITS.get(name, 3)
+    mark = "" if row["exact"] or "likelihood" not in name else ">= "
+    return f"{mark}{value + 0.0:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
 
 
 def aligned(table: Sequence[Sequence[str]], *, words: int) -> str:

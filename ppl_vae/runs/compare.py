@@ -100,8 +100,8 @@ def compare_runs(
     differing = _differences(found)
     if differing and not across_data:
         raise ValueError(
-            f"{_difference(found, differing[0])}, so their numbers do not compare: pass across_data (--across-data) to see them side "
-            "by side all the same"
+            f"{_difference(found, differing[0])}, so their numbers do not compare: pass across_data (--across-data) to see "
+            "them side by side all the same"
         )
     split = _common_split(found, anew=samples is not None)
     rows = [run.row(split, samples, device) for run in found]

@@ -87,7 +87,7 @@ def _check_measurable(measures: Sequence[Measure], data: Data, pair: Pair, size:
         return
     if pair.can.encode is None:
         raise ValueError("a guide without `posterior` has no codes to track a probe of: declare the model and the guide")
-    if len(data.train.labels[:PROBE_ROWS].unique()) < 2:
+    if len(torch.unique(data.train.labels[:PROBE_ROWS])) < 2:
         raise ValueError("a probe tells classes apart, but the training data are of only one: track others")
     data.valid.labels  # noqa: B018
 
@@ -134,11 +134,11 @@ def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Row:
 
 def _iwae(pair: Pair, data: Data, samples: int) -> float:
     numbers = evaluate(pair, data.valid, samples=samples)
-    return numbers["iwae"] if samples > 1 else numbers["elbo"]
+    return float(numbers["iwae"] if samples > 1 else numbers["elbo"])
 
 
 def _probe(pair: Pair, data: Data, argument: int) -> float:
-    return probe(_codes(pair, data.train[:PROBE_ROWS]), _codes(pair, data.valid))["accuracy"]
+    return float(probe(_codes(pair, data.train[:PROBE_ROWS]), _codes(pair, data.valid))["accuracy"])
 
 
 def _codes(pair: Pair, split: Split) -> tuple[Tensor, Tensor]:
