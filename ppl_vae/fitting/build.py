@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
-
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.guides import (
     AmortizedDelta,
@@ -22,7 +20,7 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
 from ppl_vae.priors import Prior
-from ppl_vae.program.capabilities import guide_facts
+from ppl_vae.program.facts import guide_facts, posterior_prior
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.reads import reads
 from ppl_vae.text import as_line
@@ -39,14 +37,6 @@ class _WithPrior(Protocol):
     """A declared model that has p(z) as a field."""
 
     prior: Prior
-
-
-@runtime_checkable
-class _OfPosteriors(Protocol):
-    """A built prior made of the guide's posteriors, which it has to meet."""
-
-    def attach(self, posterior: Callable[[Tensor], Any], spec: DataSpec) -> None:
-        """Meet the guide and the shape of the data."""
 
 
 def build(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], spec: DataSpec) -> Pair:
@@ -80,11 +70,9 @@ def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
             )
         program = model.build(spec)
         proposal = guide.build(program, spec)
-        pair = Pair(program, proposal, mean_field=guide_facts(proposal).mean_field, size=spec.size, plain=False)
-        prior = None if pair.can.generate is None else pair.can.generate.prior
-        if isinstance(prior, _OfPosteriors) and pair.can.encode is not None:
-            prior.attach(pair.can.encode.posterior, spec)
-        return pair
+        if (prior := posterior_prior(program)) is not None:
+            prior.attach(proposal.posterior, spec)
+        return Pair(program, proposal, mean_field=guide_facts(proposal).mean_field, size=spec.size, plain=False)
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
     return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec))
