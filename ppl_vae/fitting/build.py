@@ -1,4 +1,4 @@
-"""From declarations, or two plain Pyro programs, to a pair."""
+"""From declarations, or two plain Pyro programs, to a pair; and the guide that is taken where none is declared."""
 
 from __future__ import annotations
 
@@ -56,18 +56,9 @@ def build(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
 
 
 def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], spec: DataSpec) -> Pair:
+    """The pair, whatever memory it takes."""
     if isinstance(model, Model) and isinstance(guide, Guide):
-        if spec.fields[1:]:
-            raise ValueError(
-                f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "
-                "load_data(x, y=labels)"
-            )
-        model.check(spec)
-        if model.parameter_priors and not isinstance(guide, BayesianGuide):
-            raise ValueError(
-                f"the parameters {', '.join(model.parameter_priors)} of this model carry priors, which {guide!r} leaves out: "
-                f"use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS; EM and closed forms fit the model without priors"
-            )
+        _check_declared(model, guide, spec)
         program = model.build(spec)
         proposal = guide.build(program, spec)
         if (prior := posterior_prior(program)) is not None:
@@ -76,6 +67,21 @@ def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
     return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec))
+
+
+def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:
+    """Raise ``ValueError`` for data that the model is no density of, or parameters that the guide leaves out."""
+    if spec.fields[1:]:
+        raise ValueError(
+            f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "
+            "load_data(x, y=labels)"
+        )
+    model.check(spec)
+    if model.parameter_priors and not isinstance(guide, BayesianGuide):
+        raise ValueError(
+            f"the parameters {', '.join(model.parameter_priors)} of this model carry priors, which {guide!r} leaves out: "
+            f"use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS; EM and closed forms fit the model without priors"
+        )
 
 
 def take_over(pair: Pair, start: Fit, guide: Guide | Callable[..., Any], spec: DataSpec) -> None:
@@ -109,6 +115,5 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
         return AmortizedDelta()
     if model.posterior_family == "linear":
         return AmortizedLinear()
-    return (
-        WITHOUT_COORDINATES.get(model.prior.support, AmortizedNormal()) if isinstance(model, _WithPrior) else AmortizedNormal()
-    )
+    support = model.prior.support if isinstance(model, _WithPrior) else "real"
+    return WITHOUT_COORDINATES.get(support, AmortizedNormal())

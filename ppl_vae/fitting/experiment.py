@@ -22,13 +22,21 @@ PARTS: dict[str, type[Declaration]] = {"model": Model, "guide": Guide, "method":
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment(Declaration):
-    """All that a fit was declared by; the same experiment is the same fit, to the last bit, on one machine.
+    """All that a fit is declared by; the same experiment is the same fit, to the last bit, on one machine.
 
     Args:
-        model: what was fitted.
+        model: what is fitted.
         guide: its approximate posterior.
         method: how.
         data: to what.
+
+    Example:
+        >>> experiment = Experiment(
+        ...     model=PPCA(latent_dim=1), guide=ExactPosterior(), method=ClosedForm(), data=DataSource(source="digits")
+        ... )
+        >>> Experiment.from_dict(experiment.to_dict()) == experiment  # what config.yaml of a run holds
+        True
+        >>> fitted = fit(**experiment.parts)
     """
 
     model: Model

@@ -53,7 +53,7 @@ class Callback:
     Example:
         >>> class Best(Callback):
         ...     def begin(self, context):
-        ...         self.best = -math.inf
+        ...         self.best = float("-inf")
         ...     def record(self, row):
         ...         self.best = row["best_elbo"] = max(self.best, row["elbo"])
         >>> fitted = fit(VAE(latent_dim=2), "digits", method=SVI(epochs=2), callbacks=[Best()])
