@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
-from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.inference.objectives import BetaELBO
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.types import Remark, Row
@@ -50,11 +49,11 @@ class CollapseWarning(Callback):
         """Find out whether there is a code to lose, and how long to wait."""
         pair, method = context.pair, context.method
         self._context = context
-        self._objective = method.objective if isinstance(method, SVI) else None
+        self._objective = method.objective
         continuous = pair.can.generate is not None and pair.can.generate.latent == "continuous" and pair.can.encode is not None
         point = pair.guide_facts.point or pair.can.fit_codes is not None
         self._done = self._objective is None or not continuous or point
-        self._wait = max(EPOCHS, math.ceil(STEPS / method.steps_per_pass(len(context.data.train))))
+        self._wait = max(EPOCHS, math.ceil(STEPS / method.steps_per_epoch(len(context.data.train))))
         self._since: int | None = None
         self._highest = 0.0
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
+from ppl_vae.inference.objectives import Objective
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import Report, Row
 
@@ -39,8 +40,13 @@ class Method(Declaration, abc.ABC):
     def iterations(self) -> int:
         """The most rows that the history can get; what a progress bar counts to."""
 
-    def steps_per_pass(self, rows: int) -> int:
-        """How many steps see so many rows once: one, of a method that sees all of them in each."""
+    @property
+    def objective(self) -> Objective | None:
+        """What gradient steps climb; ``None`` of a method without any."""
+        return None
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Steps in which an iteration goes through so many training data."""
         return 1
 
     @abc.abstractmethod

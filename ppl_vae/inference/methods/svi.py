@@ -112,8 +112,8 @@ class SVI(Method):
         """The number of epochs."""
         return self.epochs
 
-    def steps_per_pass(self, rows: int) -> int:
-        """How many batches so many rows make."""
+    def steps_per_epoch(self, rows: int) -> int:
+        """Batches of so many training data."""
         return math.ceil(rows / self.batch_size)
 
     def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Row]:
