@@ -18,7 +18,7 @@ from ppl_vae.fitting.callbacks.arguments import all_callbacks
 from ppl_vae.fitting.callbacks.base import CallbackList
 from ppl_vae.fitting.callbacks.history import HistoryWriter
 from ppl_vae.fitting.callbacks.loggers import Logger
-from ppl_vae.fitting.callbacks.progress import LengthRemark, ProgressBar
+from ppl_vae.fitting.callbacks.progress import DurationMonitor, ProgressBar
 from ppl_vae.runs import SavedRun
 from ppl_vae.storage import Checkpointer
 from tests.table import TINY, rows, vae
@@ -114,7 +114,7 @@ def test_a_row_is_added_to_then_shown_then_written_then_logged(tmp_path: Path) -
 
 def test_the_list_is_the_same_for_every_way_in() -> None:
     kinds = [type(each).__name__ for each in all_callbacks(callbacks=[Sum()], loggers=[Logger()], progress=print).callbacks]
-    assert kinds == ["Metrics", "Sum", "ProgressFunction", "HistoryWriter", "Logger", "CollapseWarning"]
+    assert kinds == ["Metrics", "Sum", "ProgressFunction", "HistoryWriter", "Logger", "CollapseMonitor"]
 
 
 # --- contents -------------------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_a_callback_meets_the_fit_and_its_steps() -> None:
 def test_steps_are_told_only_where_somebody_listens() -> None:
     assert CallbackList([Sum(), Logger(), HistoryWriter(Checkpointer)]).report.__self__  # a bound method, of rows alone
     assert not hasattr(CallbackList([Sum()]).report, "step")
-    for listening in (ProgressBar(), LengthRemark()):
+    for listening in (ProgressBar(), DurationMonitor()):
         assert hasattr(CallbackList([Sum(), listening]).report, "step")
 
 
@@ -324,7 +324,7 @@ def test_a_logger_is_still_called(tmp_path: Path) -> None:
 
 LIBRARY: dict[str, Callable[[Path], pv.Callback]] = {
     "ProgressFunction": lambda folder: progress_module.ProgressFunction(lambda row: None),
-    "LengthRemark": lambda folder: LengthRemark(),
+    "DurationMonitor": lambda folder: DurationMonitor(),
     "ProgressBar": lambda folder: ProgressBar(),
     "TensorBoard": lambda folder: loggers_module.TensorBoard(folder / "curves"),
 }

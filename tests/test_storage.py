@@ -266,6 +266,15 @@ def test_the_configuration_is_the_experiment(run: Path) -> None:
     assert Experiment.from_yaml(run / "config.yaml") == saved.experiment
 
 
+def test_the_parts_of_an_experiment_are_the_arguments_of_its_fit(before: Path) -> None:
+    saved = SavedRun.open(before)
+    again = pv.fit(**saved.experiment.parts, device="cpu")
+    assert again.history[-1]["valid_elbo"] == pytest.approx(saved.folder.history()[-1]["valid_elbo"], abs=0.01)
+    assert {name.partition(".")[0] for name in saved.experiment.fixed} == {"model", "guide", "method", "data"}
+    assert "method.epochs" not in saved.experiment.fixed
+    assert "method.learning_rate" in saved.experiment.fixed
+
+
 def test_an_experiment_of_fewer_parts_is_refused(run: Path) -> None:
     (run / "config.yaml").write_text("model: VAE\nguide: AmortizedNormal\n")
     with pytest.raises(ValueError, match=r"run: expected the declarations model, guide, method, data, got model, guide$"):
@@ -296,6 +305,9 @@ def test_the_old_names_work_and_say_so(tmp_path: Path) -> None:
         assert checkpointer.kept is None
     with pytest.warns(DeprecationWarning, match=r"Checkpointer.wants is called Checkpointer.due now"):
         assert checkpointer.wants == checkpointer.due
+    comparison = pv.Comparison(model=vae(), data=DATA, rows=[], trajectories=[], fits=[])
+    with pytest.warns(DeprecationWarning, match=r"Comparison.climbs is called Comparison.trajectories now"):
+        assert comparison.climbs is comparison.trajectories
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = pv.Nothing
     assert "Keeper" not in pv.__all__

@@ -19,7 +19,7 @@ import ppl_vae as pv
 from ppl_vae.cli import main
 from ppl_vae.cli.evaluate import _few
 from ppl_vae.fitting.callbacks.base import FitContext
-from ppl_vae.fitting.callbacks.collapse import CollapseWarning
+from ppl_vae.fitting.callbacks.collapse import CollapseMonitor
 from ppl_vae.fitting.callbacks.loggers import MLflow, TensorBoard, open_logger
 from ppl_vae.types import Remark
 from tests.table import GUIDES, TINY, built, rows, vae
@@ -207,7 +207,7 @@ def remarks(kls: list[float], model: pv.Model | None = None, method: pv.SVI | No
     data = SimpleNamespace(train=pv.load_data(0.1 * torch.randn(300, 1, 3, 4), valid=0.0, test=0.0).train)
     method = pv.SVI(batch_size=1, objective=method.objective)
     pair = built(model)
-    warning = CollapseWarning()
+    warning = CollapseMonitor()
     warning.begin(FitContext(pair=pair, model=model, guide=pair.guide, method=method, data=data))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

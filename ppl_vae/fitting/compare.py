@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import whole
-from ppl_vae.data import Data, DataSource, Split, load_data
+from ppl_vae.data import Data, DataSource, Split
 from ppl_vae.declaration import require
 from ppl_vae.deprecation import RenamedAttribute
 from ppl_vae.evaluate import log_jacobian
@@ -24,7 +24,7 @@ from ppl_vae.fitting.callbacks.arguments import all_callbacks
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.fitting.callbacks.progress import Progress
 from ppl_vae.fitting.checks import check_declared
-from ppl_vae.fitting.fit import fit_with_callbacks
+from ppl_vae.fitting.fit import fit_with_callbacks, place
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.fitting.table import COLUMNS, aligned, cell, short
 from ppl_vae.guides import Guide
@@ -33,7 +33,6 @@ from ppl_vae.inference.methods.em import EM
 from ppl_vae.models import Model
 from ppl_vae.program.capabilities import Marginal
 from ppl_vae.program.context import evaluating, seeded
-from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import POINTS, SCORES, Remark, Row
 
@@ -149,10 +148,7 @@ def compare(
             check_declared(model, guide, method)
     seeds = [whole("seeds", seed) for seed in seeds] if isinstance(seeds, Iterable) else whole("seeds", seeds)
     require(seeds >= 1 if isinstance(seeds, int) else len(seeds) > 0, "at least one seed", seeds)
-    data = load_data(data)
-    if isinstance(model, Model):
-        data = model.resolve(data)
-    data = data.to(choose_device(device))
+    data = place(model, data, device)
     entries = [(method, guide) for method in methods for guide in _guides(model, method, guides)]
     names = [(short(method), short(guide)) for method, guide in entries]
     require(len(set(names)) == len(names), "methods and guides that differ", names)

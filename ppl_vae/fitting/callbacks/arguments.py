@@ -7,7 +7,7 @@ from typing import Any
 
 from ppl_vae.deprecation import warn_renamed
 from ppl_vae.fitting.callbacks.base import Callback, CallbackList
-from ppl_vae.fitting.callbacks.collapse import CollapseWarning
+from ppl_vae.fitting.callbacks.collapse import CollapseMonitor
 from ppl_vae.fitting.callbacks.history import HistoryWriter
 from ppl_vae.fitting.callbacks.loggers import Board, BoardLogger
 from ppl_vae.fitting.callbacks.metrics import Metrics
@@ -51,7 +51,7 @@ def all_callbacks(
     shown = [*_callbacks("loggers", loggers, "[TensorBoard(folder)]"), *map(_logger, _list("boards", boards or ()))]
     own = _callbacks("callbacks", callbacks, "[Printing()] of a class Printing(Callback)")
     first = [Metrics(track), *own, progress_callback(progress)]
-    return CallbackList([*first, HistoryWriter(checkpointer), *shown, CollapseWarning()])
+    return CallbackList([*first, HistoryWriter(checkpointer), *shown, CollapseMonitor()])
 
 
 def _callbacks(what: str, given: Any, example: str) -> list[Callback]:

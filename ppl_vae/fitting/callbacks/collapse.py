@@ -17,7 +17,7 @@ from ppl_vae.inference.objectives import BetaELBO
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.types import Remark, Row
 
-__all__ = ["CollapseWarning"]
+__all__ = ["CollapseMonitor"]
 
 NEGLIGIBLE = 0.05  # nats per datum
 EPOCHS, STEPS = 3, 500  # for so long at least
@@ -40,7 +40,7 @@ class _Scaled(Protocol):
     value: float
 
 
-class CollapseWarning(Callback):
+class CollapseMonitor(Callback):
     """Sees the rows of one history; remarks once that the posterior has collapsed."""
 
     _done = True

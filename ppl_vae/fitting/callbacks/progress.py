@@ -11,7 +11,7 @@ from typing import Any
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.types import SCORES, Remark, Row, score_of
 
-__all__ = ["LengthRemark", "Progress", "ProgressBar", "ProgressFunction", "progress_callback", "quiet"]
+__all__ = ["DurationMonitor", "Progress", "ProgressBar", "ProgressFunction", "progress_callback", "quiet"]
 
 Progress = Callable[[Row], Any]
 LONG = 30.0  # seconds of an iteration that is not over, after which its length is told
@@ -32,7 +32,7 @@ def progress_callback(progress: Progress | None) -> Callback:
     """
     if progress is not None:
         return ProgressFunction(progress)
-    return ProgressBar() if sys.stderr.isatty() else LengthRemark()
+    return ProgressBar() if sys.stderr.isatty() else DurationMonitor()
 
 
 class ProgressFunction(Callback):
@@ -82,7 +82,7 @@ class ProgressBar(Callback):
         self._bars.stop()
 
 
-class LengthRemark(Callback):
+class DurationMonitor(Callback):
     """Tells, once, how long a fit will take whose first iteration takes long."""
 
     def begin(self, context: FitContext) -> None:
