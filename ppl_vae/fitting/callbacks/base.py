@@ -140,14 +140,17 @@ class CallbackList(Callback):
     @property
     def report(self) -> Report:
         """What a method calls with each row; it takes steps as well if any callback listens to them."""
-        return _RowsAndSteps(self) if self._hearing_steps else self.record
+        if not self._hearing_steps:
+            return self.record
+        lone = len(self._hearing_steps) == 1  # as usual, and asked after every step
+        return _RowsAndSteps(self.record, self._hearing_steps[0].step if lone else self.step)
 
 
 class _RowsAndSteps:
     """Callbacks in the form in which methods report."""
 
-    def __init__(self, callbacks: CallbackList) -> None:
-        self._record, self.step = callbacks.record, callbacks.step
+    def __init__(self, record: Report, step: Callable[[int, int, float], None]) -> None:
+        self._record, self.step = record, step
 
     def __call__(self, row: Row) -> None:
         self._record(row)
