@@ -1,4 +1,4 @@
-"""What is refused before anything is fitted: classes for objects, data outside the model's support."""
+"""What is checked before anything is fitted: objects in place of classes, data in the model's support."""
 
 from __future__ import annotations
 

@@ -48,10 +48,10 @@ def all_callbacks(
         raise ValueError(f"expected a function of a row for progress, got {as_line(repr(progress))}")
     if not isinstance(track, (list, tuple)) or not all(isinstance(name, str) for name in track):
         raise ValueError(f"expected a list of names to track, such as ['active_units'], got {as_line(repr(track))}")
-    shown = [*_callbacks("loggers", loggers, "[TensorBoard(folder)]"), *map(_logger, _list("boards", boards or ()))]
+    logged = [*_callbacks("loggers", loggers, "[TensorBoard(folder)]"), *map(_logger, _list("boards", boards or ()))]
     own = _callbacks("callbacks", callbacks, "[Printing()] of a class Printing(Callback)")
     first = [Metrics(track), *own, progress_callback(progress)]
-    return CallbackList([*first, HistoryWriter(checkpointer), *shown, CollapseMonitor()])
+    return CallbackList([*first, HistoryWriter(checkpointer), *logged, CollapseMonitor()])
 
 
 def _callbacks(what: str, given: Any, example: str) -> list[Callback]:

@@ -15,6 +15,7 @@ import torch
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.inference.objectives import BetaELBO
 from ppl_vae.likelihoods import Likelihood
+from ppl_vae.models import Model
 from ppl_vae.types import Remark, Row
 
 __all__ = ["CollapseMonitor"]
@@ -106,7 +107,7 @@ class CollapseMonitor(Callback):
     def _wide_scale(self) -> str | None:
         """A fixed scale of the likelihood that covers all that varies in the data."""
         model = self._context.model
-        likelihood = model.likelihood if isinstance(model, _Decoded) else None
+        likelihood = model.likelihood if isinstance(model, Model) and isinstance(model, _Decoded) else None
         if not isinstance(likelihood, _Scaled) or likelihood.scale != "fixed":
             return None
         rows = self._context.data.train[:1000]
