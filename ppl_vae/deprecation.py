@@ -48,12 +48,12 @@ class RenamedAttribute:
 
 
 def warn_renamed(before: str, now: str, *, stacklevel: int = 3) -> None:
-    """Say what an old name is called now.
+    """Warn that something was met under its old name.
 
     Args:
-        before: the old name.
-        now: the new one.
-        stacklevel: how far above this function the old name was used, as for ``warnings.warn``.
+        before: the name.
+        now: what it is called.
+        stacklevel: of whom it is told, see ``warnings.warn``; 1 is who calls this.
     """
     warnings.warn(
         f"{before} is called {now} now; the old name goes with the next release: use the new one",
