@@ -108,7 +108,7 @@ from ppl_vae.program.pair import Pair, data_plate
 from ppl_vae.report import report
 from ppl_vae.runs import RunComparison, compare_runs, load_run, resume_run, save_run, save_run_comparison
 from ppl_vae.storage import Checkpointer, Interrupted
-from ppl_vae.types import DataSpec
+from ppl_vae.types import DataSpec, FitWarning
 
 __all__ = [
     "AIS",
@@ -167,6 +167,7 @@ __all__ = [
     "FactorizedCategorical",
     "Fit",
     "FitContext",
+    "FitWarning",
     "Gaps",
     "Gaussian",
     "GaussianGrid",

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -28,12 +28,12 @@ __all__ = [
     "POINTS",
     "SCORES",
     "DataSpec",
+    "ELBOTerms",
     "Field",
+    "FitWarning",
     "Kind",
-    "Remark",
+    "Record",
     "Report",
-    "Row",
-    "Terms",
     "pass_name",
     "score_of",
 ]
@@ -41,10 +41,10 @@ __all__ = [
 Kind = Literal["binary", "unit_interval", "real", "count", "categorical"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 """What a history says of one iteration: values by name."""
 
-Report = Callable[[Row], None]
+Report = Callable[[Record], None]
 """What is called with each row as soon as it is known."""
 
 
@@ -153,7 +153,7 @@ def pass_name(history: Sequence[Mapping[str, Any]]) -> str:
     return "epoch" if any("learning_rate" in row for row in history) else "iteration"
 
 
-class Terms(NamedTuple):
+class ELBOTerms(NamedTuple):
     """The ELBO of each datum and its two halves, ``elbo = reconstruction - kl``, each ``(B,)`` in nats."""
 
     elbo: Tensor
@@ -161,5 +161,9 @@ class Terms(NamedTuple):
     kl: Tensor
 
 
-class Remark(UserWarning):
+class FitWarning(UserWarning):
     """What there is to tell of data that are taken, or a result that is returned nevertheless, such as a dead component."""
+
+
+if not TYPE_CHECKING:  # for which every name would exist
+    __getattr__ = renamed_in(__name__, {"Remark": "FitWarning", "Row": "Record", "Terms": "ELBOTerms"})

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import ppl_vae as pv
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 from tests.bad_inputs import CASES, FINE, answer
 from tests.table import DECLARATIONS, rows
 
@@ -30,7 +30,7 @@ FUZZ = settings(
 )
 
 
-@pytest.mark.filterwarnings("default::ppl_vae.types.Remark")
+@pytest.mark.filterwarnings("default::ppl_vae.types.FitWarning")
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_input_gets_its_answer(case: str, recwarn: pytest.WarningsRecorder) -> None:
     found = answer(case)
@@ -38,7 +38,7 @@ def test_a_bad_input_gets_its_answer(case: str, recwarn: pytest.WarningsRecorder
         assert found is None
     else:
         assert re.search(CASES[case].message, found or ""), found
-    assert all(issubclass(warning.category, Remark) for warning in recwarn)
+    assert all(issubclass(warning.category, FitWarning) for warning in recwarn)
 
 
 # --- fuzzing --------------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_files_with_some_bytes_changed(name: str, data: st.DataObject, tmp_path_
     source = path if path.suffix != ".png" else path.parent
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.simplefilter("ignore", Remark)
+        warnings.simplefilter("ignore", FitWarning)
         refused_or_fine(lambda: pv.load_data(source, valid=0.0, test=0.0, missing="ignore", **label))
 
 

@@ -19,7 +19,7 @@ import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms, log_weights
 from ppl_vae.priors.inverse_wishart import CovarianceTransform
 from ppl_vae.program.context import local_params
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("map", "mean_field", "full_rank")
@@ -316,7 +316,7 @@ def test_a_fit_offers_what_a_point_estimate_offers(factors: pv.Data) -> None:
     torch.testing.assert_close(fitted.pair.model.values["loc"], fitted.pair.guide.theta.median()["loc"])
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.FitWarning")
 def test_nuts_finds_the_exact_posterior_twice_the_same_and_leaves_nothing_behind() -> None:
     x, seen = 0.7 + randn(40, 1), []
     data = all_of(x)
@@ -339,7 +339,7 @@ def test_nuts_finds_the_exact_posterior_twice_the_same_and_leaves_nothing_behind
     assert torch.equal(once, again)
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.FitWarning")
 @pytest.mark.parametrize("name", ["FactorAnalysis", "GMM-spherical"])
 def test_nuts_and_the_full_rank_guide_agree(name: str, factors: pv.Data, blobs: pv.Data) -> None:
     model = MODELS[name]
@@ -356,6 +356,6 @@ def test_nuts_and_the_full_rank_guide_agree(name: str, factors: pv.Data, blobs: 
 
 
 def test_chains_that_have_not_mixed_are_told() -> None:
-    assert issubclass(Remark, UserWarning)
-    with pytest.warns(Remark, match="have not mixed"):
+    assert issubclass(FitWarning, UserWarning)
+    with pytest.warns(FitWarning, match="have not mixed"):
         pv.fit(MIXTURES["spherical"], all_of(randn(12, 1)), method=pv.NUTS(samples=4, warmup=1, chains=2))

@@ -27,7 +27,7 @@ from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, capture
 from ppl_vae.program.machine import layers
 from ppl_vae.program.replay import _records
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 from tests.table import SEED, TINY, vae
 
 D, K, N = 6, 2, 40
@@ -310,7 +310,7 @@ def test_what_cannot_be_recorded_is_named_with_its_site_and_line() -> None:
 
     data = pv.load_data(np.random.default_rng(0).normal(size=(640, D)).astype(np.float32), valid=0.0, test=0.0)
     guide = Guide()
-    with pytest.warns(Remark, match=r"^steps are eager.*after the site 'z', test_capture.py:\d+ `if z.mean\(\) > 0:`"):
+    with pytest.warns(FitWarning, match=r"^steps are eager.*after the site 'z', test_capture.py:\d+ `if z.mean\(\) > 0:`"):
         fitted = pv.fit(model, data, guide=guide, method=pv.SVI(epochs=30))
     assert len(fitted.history) == 30
     with pytest.raises(ValueError, match=r"cannot be compiled .*use compile='auto' or compile=False"):
@@ -325,7 +325,7 @@ def test_a_program_that_differs_from_call_to_call_stays_eager() -> None:
             super().forward(x + float(generator.normal()))
 
     data = pv.load_data(np.random.default_rng(0).normal(size=(640, D)).astype(np.float32), valid=0.0, test=0.0)
-    with pytest.warns(Remark, match="steps are eager, not compiled: the program does something else at every call"):
+    with pytest.warns(FitWarning, match="steps are eager, not compiled: the program does something else at every call"):
         pv.fit(Jittery(), data, guide=Guide(), method=pv.SVI(epochs=30))
 
 
@@ -346,7 +346,7 @@ def test_without_a_compiler_steps_are_recorded(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_COMPILING", 20)
     monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_RECORDING", 10)
     data = pv.load_data("digits")
-    with pytest.warns(Remark, match=r"^steps are recorded, not compiled: no C\+\+ compiler"):
+    with pytest.warns(FitWarning, match=r"^steps are recorded, not compiled: no C\+\+ compiler"):
         fitted = pv.fit(vae(), data, method=pv.SVI(epochs=2))
     eager = pv.fit(vae(), data, method=pv.SVI(epochs=2, compile=False))
     assert all(torch.equal(a, b) for a, b in zip(fitted.pair.parameters(), eager.pair.parameters(), strict=True))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae import cli, plots, runs
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 FIELDS = ["train_log_likelihood", "test_log_likelihood", "elbo", "gap", "distance", "iterations", "seconds", "seconds_to_best"]
 FA = pv.FactorAnalysis(latent_dim=2)
@@ -235,7 +235,7 @@ def test_what_em_remarks_on_is_one_line(verb: str, tmp_path: Path, capsys: pytes
     x = factors(80).numpy()
     x[:, 0] = 1
     np.save(tmp_path / "constant.npy", x)
-    with pytest.warns(Remark, match="stands on its floor"):
+    with pytest.warns(FitWarning, match="stands on its floor"):
         pv.fit(FA, x, method=pv.EM(), device="cpu")
     options = ["--model", "FactorAnalysis", "--model.latent_dim", "2", "--data", str(tmp_path / "constant.npy")]
     method = ["--method", "EM"] if verb == "fit" else ["--methods", "[EM]", "--seeds", "2"]

@@ -18,7 +18,7 @@ from ppl_vae.evaluate import elbo_terms
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from ppl_vae.models.conditions.completed import Completed
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 from tests.table import EVENT, GUIDES, LATENT, PRIORS, ROWS, TINY, guide_for, kind_for, rows
 
 CLASSES = ("cat", "dog", "owl")
@@ -241,7 +241,7 @@ def test_columns_are_conditioned_on_and_not_modelled() -> None:
     x = torch.cat([y, 100 * (3 * y + 0.1 * torch.randn(400, 1, generator=generator))], 1)
     model = pv.CVAE(condition=pv.Columns(columns=(0,)), latent_dim=1, likelihood=pv.Gaussian(), decoder=pv.MLP(hidden=(20,)))
     data = pv.load_data(x.numpy(), scale="standardize", valid=0.0, test=0.25)
-    with pytest.warns(Remark, match="posterior has collapsed"):  # given y there is nothing left to encode
+    with pytest.warns(FitWarning, match="posterior has collapsed"):  # given y there is nothing left to encode
         fitted = pv.fit(model, data, method=pv.SVI(epochs=150, learning_rate=1e-2))
     exact = dist.Normal(300 * data.test.x[:, 0], 10.0).log_prob(data.test.x[:, 1]).mean().item()
     assert exact - 0.5 < fitted.evaluate(data.test, samples=20)["iwae"] < exact + 0.2

@@ -22,7 +22,7 @@ from ppl_vae import exact
 from ppl_vae.exact import distances, floors, linear_gaussian, mixture, mixture_start, moments, posterior, profile
 from ppl_vae.exact.covariances import COVARIANCES
 from ppl_vae.models.linear_gaussian import LinearGaussianModel
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 KINDS = list(COVARIANCES)
 FACTORS: dict[str, pv.Model] = {"FA": pv.FactorAnalysis(latent_dim=2), "PPCA": pv.PPCA(latent_dim=2)}
@@ -46,7 +46,7 @@ def remarks(model: pv.Model, x: Any, method: pv.Method | None = None) -> list[st
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted(model, x, method)
-    return [str(one.message) for one in caught if issubclass(one.category, Remark)]
+    return [str(one.message) for one in caught if issubclass(one.category, FitWarning)]
 
 
 # --- distance from zero -----------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ def test_a_start_that_fails_is_dropped_and_told(monkeypatch: pytest.MonkeyPatch)
     x = np.random.default_rng(0).normal(size=(90, 2)) + np.repeat([[-5.0], [0], [5]], 30, 0)
     model = pv.GMM(components=3)
     failing(monkeypatch, starts={1, 3})
-    with pytest.warns(Remark, match=r"start 1, 3 of 4 failed and was dropped: a variance has probably collapsed"):
+    with pytest.warns(FitWarning, match=r"start 1, 3 of 4 failed and was dropped: a variance has probably collapsed"):
         fit = fitted(model, x, pv.EM(n_init=4))
     monkeypatch.undo()
     both = [fitted(model, x, pv.EM(n_init=n)).history[-1]["log_likelihood"] for n in (1, 4)]
@@ -358,7 +358,7 @@ def test_a_fit_goes_on_behind_a_start_that_failed(tmp_path: Path, monkeypatch: p
     """A state kept after a failed start holds no rows of it, and the best of the others is found."""
     x = np.random.default_rng(0).normal(size=(90, 2)) + np.repeat([[-5.0], [0], [5]], 30, 0)
     failing(monkeypatch, starts={2})
-    with pytest.warns(Remark, match="start 2 of 2 failed"):
+    with pytest.warns(FitWarning, match="start 2 of 2 failed"):
         fit = fitted(pv.GMM(components=3), x, pv.EM(n_init=2))
     monkeypatch.undo()
     assert fit.history[-1]["log_likelihood"] == pytest.approx(
@@ -380,7 +380,7 @@ def hostile(seed: int) -> np.ndarray:
     return x[rng.integers(0, rows, rows)] if rng.random() < 0.3 else x
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.FitWarning")
 @pytest.mark.parametrize("seed", range(6))
 def test_hostile_tables_are_fitted(seed: int) -> None:
     x = hostile(seed)

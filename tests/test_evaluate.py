@@ -20,7 +20,7 @@ from torch.distributions import kl_divergence
 
 import ppl_vae as pv
 from ppl_vae import cli
-from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.split import seeded_generator as noise
 from ppl_vae.evaluate.annealing import Annealed, _sandwich, annealed
 from ppl_vae.evaluate.batches import bounds_of_batches, layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
@@ -31,7 +31,7 @@ from ppl_vae.evaluate.remarks import remarks
 from ppl_vae.evaluate.schedule import spaced
 from ppl_vae.evaluate.unconstrained import Latents
 from ppl_vae.program.context import local_params
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 from tests.table import EVENT, GUIDES, LATENT, MODELS, TINY, built, fits, guide_for, kind_for, rows, vae
 
 CLOSE = 0.02  # nats
@@ -181,7 +181,7 @@ def test_weights_that_are_not_to_be_trusted_are_remarked_on(data: pv.Data, facto
     with torch.no_grad():
         narrow.guide.raw.fill_(-4.0)
     found = dataclasses.replace(factors, pair=narrow, guide=pv.AmortizedLinear(covariance="diagonal"))
-    with pytest.warns(Remark, match="are not to be trusted"):
+    with pytest.warns(FitWarning, match="are not to be trusted"):
         numbers = found.evaluate(data.test, samples=1000)
     assert numbers["k_hat_bad"] > 0.5
     assert found.evaluate(data.test, samples=200)["k_hat_bad"] > 0.5  # a bound, and nothing more was asked for
@@ -299,7 +299,7 @@ def test_a_sandwich_is_widened_by_the_spread_of_its_chains() -> None:
 
 def test_colder_chains_give_looser_bounds(factors: pv.inference.Fit, data: pv.Data) -> None:
     cold, warm = (pv.AIS(temperatures=count, chains=4, leapfrog=3, simulated=0) for count in (8, 200))
-    with pytest.warns(Remark, match="below the ELBO of .* its chains did not mix"):
+    with pytest.warns(FitWarning, match="below the ELBO of .* its chains did not mix"):
         few = factors.evaluate(data.test, ais=cold, limit=N)
     many = factors.evaluate(data.test, ais=warm, limit=N)
     assert few["ais"] < many["ais"] < many["log_likelihood"] + CLOSE

@@ -40,7 +40,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
 RUNNER = """
 import contextlib, io, json, os, runpy, sys, traceback, warnings
 from ppl_vae import cli
-from ppl_vae.types import (Remark)
+from ppl_vae.types import (FitWarning)
 
 def attempt(function, *arguments):
     printed, error = io.StringIO(), ""
@@ -62,7 +62,7 @@ def understand(*words):
 
 job = json.load(sys.stdin)
 warnings.simplefilter("error")
-warnings.filterwarnings("ignore", category=Remark)  # on what a fit of one epoch is worth
+warnings.filterwarnings("ignore", category=FitWarning)  # on what a fit of one epoch is worth
 results = {name: attempt(run, *words) for name, words in job["scripts"].items()}
 os.chdir(job["root"])
 results |= {name: attempt(understand, *words) for name, words in job["commands"].items()}

@@ -21,7 +21,7 @@ from ppl_vae.inference.training import loop as training
 from ppl_vae.inference.training.step import Step
 from ppl_vae.models.vae import likeliest_features
 from ppl_vae.nn import inputs
-from ppl_vae.types import DataSpec, Remark
+from ppl_vae.types import DataSpec, FitWarning
 from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, vae
 
 GUIDE = GUIDES["AmortizedNormal-diagonal"]
@@ -413,7 +413,9 @@ def test_an_element_that_never_varies_has_a_finite_start() -> None:
 def test_a_first_epoch_that_takes_long_tells_what_is_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LONG", 0.0)
     x = (np.arange(240).reshape(60, 4) % 2).astype(np.float32)
-    with pytest.warns(Remark, match=r"1 of the \d+ steps of an epoch took .* each: an epoch takes about .*, and the 3 epochs "):
+    with pytest.warns(
+        FitWarning, match=r"1 of the \d+ steps of an epoch took .* each: an epoch takes about .*, and the 3 epochs "
+    ):
         pv.fit(pv.VAE(latent_dim=1), x, method=pv.SVI(epochs=3, batch_size=10))
 
 

@@ -17,7 +17,7 @@ from torch.distributions import constraints
 
 import ppl_vae as pv
 from ppl_vae.inference.objectives.given import objective_of
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 N = 40
 
@@ -142,7 +142,7 @@ def test_the_gradients_are_pyros_own_over_n(name: str) -> None:
 def test_the_history_says_what_was_climbed(name: str) -> None:
     loss, model, guide = LOSSES[name]
     x = reals()
-    with pytest.warns(Remark, match="is taken as it is"):
+    with pytest.warns(FitWarning, match="is taken as it is"):
         fitted = pv.fit(model, pv.load_data(x, valid=0.2, test=0.0), guide=guide, method=pv.SVI(objective=loss, epochs=2))
     row = fitted.history[-1]
     elbo = name in ("Trace", "TraceGraph")
@@ -160,7 +160,7 @@ def test_recorded_steps_are_the_eager_ones(name: str) -> None:
     ends = []
     for compile in (False, "auto"):
         method = pv.SVI(objective=loss, epochs=301, batch_size=N, compile=compile)
-        with pytest.warns(Remark, match="is taken as it is"):
+        with pytest.warns(FitWarning, match="is taken as it is"):
             fitted = pv.fit(model, everything(reals()), guide=guide, method=method)
         ends.append([value.detach() for value in fitted.pair.parameters()])
     torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=0)
@@ -170,7 +170,7 @@ def test_a_baseline_ends_where_pyros_own_loop_ends() -> None:
     x = reals()
     programs = switched, switch({**AVERAGE, "nn_baseline": True})
     method = pv.SVI(objective=infer.TraceGraph_ELBO(), epochs=300, batch_size=N, learning_rate=0.03, schedule="constant")
-    with pytest.warns(Remark, match="steps are eager"):
+    with pytest.warns(FitWarning, match="steps are eager"):
         fitted = pv.fit(programs[0], everything(x), guide=programs[1], method=method)
     ours = np.mean([row["elbo"] for row in fitted.history[-75:]])
     with pyro.get_param_store().scope():
@@ -187,7 +187,7 @@ def test_a_baseline_ends_where_pyros_own_loop_ends() -> None:
 @pytest.mark.parametrize("objective", [pv.ELBO(), infer.Trace_ELBO()])
 def test_a_baseline_that_nobody_reads_is_named(objective: Any) -> None:
     method = pv.SVI(objective=objective, epochs=1)
-    with pytest.warns(Remark) as said:
+    with pytest.warns(FitWarning) as said:
         pv.fit(switched, everything(reals()), guide=switch(AVERAGE), method=method)
     (told,) = [str(remark.message) for remark in said if "baseline" in str(remark.message)]
     assert "of z is ignored" in told
@@ -196,7 +196,7 @@ def test_a_baseline_that_nobody_reads_is_named(objective: Any) -> None:
 
 def test_a_declared_model_takes_a_given_loss_but_no_run_folder(tmp_path: Path) -> None:
     method = pv.SVI(objective=infer.Trace_ELBO(), epochs=1, batch_size=200)
-    with pytest.warns(Remark, match="Trace_ELBO is taken as it is"):
+    with pytest.warns(FitWarning, match="Trace_ELBO is taken as it is"):
         fitted = pv.fit(pv.VAE(), "digits", method=method)
     assert fitted.history[-1]["elbo"] == fitted.history[-1]["objective"]
     out = tmp_path / "run"
@@ -242,7 +242,7 @@ def test_losses_that_would_train_nothing_are_refused() -> None:
         (number, "one that depends on no parameter"),
         (several, r"to return one number, got a tensor of shape \(2,\)"),
     ):
-        with pytest.warns(Remark), pytest.raises(ValueError, match=told):
+        with pytest.warns(FitWarning), pytest.raises(ValueError, match=told):
             pv.fit(model, everything(reals()), guide=guide, method=pv.SVI(objective=loss, epochs=1))
 
 
@@ -269,12 +269,12 @@ def test_parameters_that_a_loss_does_not_see_are_not_left_as_they_are_in_silence
             pyro.sample("z", dist.Normal(loc[:, 0], 1.0))
 
     method = pv.SVI(objective=infer.RenyiELBO(num_particles=2), epochs=1)
-    with pytest.warns(Remark), pytest.raises(ValueError, match="RenyiELBO to leave gradients, got none"):
+    with pytest.warns(FitWarning), pytest.raises(ValueError, match="RenyiELBO to leave gradients, got none"):
         pv.fit(Unregistered(model), everything(reals()), guide=Unregistered(guide), method=method)
 
 
 def test_moving_averages_do_not_mind_a_smaller_last_batch() -> None:
     method = pv.SVI(objective=infer.TraceGraph_ELBO(), epochs=2, batch_size=15)
-    with pytest.warns(Remark, match="TraceGraph_ELBO is taken as it is"):
+    with pytest.warns(FitWarning, match="TraceGraph_ELBO is taken as it is"):
         fitted = pv.fit(switched, everything(reals()), guide=switch(AVERAGE), method=method)
     assert np.isfinite(fitted.history[-1]["elbo"])

@@ -16,8 +16,8 @@ from sklearn.datasets import load_iris, load_wine
 import ppl_vae as pv
 from ppl_vae import cli
 from ppl_vae.data import Split, Transform
-from ppl_vae.data.split import seeded
-from ppl_vae.types import Remark
+from ppl_vae.data.split import seeded_generator
+from ppl_vae.types import FitWarning
 from tests.table import rows
 
 NAMES = ("a", "b", "c", "d")
@@ -188,7 +188,7 @@ def test_black_and_white_images_are_so_to_a_fit_of_gray_ones() -> None:
         assert split.x.max() == 1
         torch.testing.assert_close(fit.seen(split), fit.seen(white))
     unit = pv.fit(model, pv.load_data(gray), method=pv.SVI(epochs=1))
-    with pytest.warns(Remark, match="give rows that were scaled already as a split under"):
+    with pytest.warns(FitWarning, match="give rows that were scaled already as a split under"):
         unit.encode(gray / 255)
 
 
@@ -212,7 +212,7 @@ def test_streams_and_frozen_splits_meet_it_alike(tmp_path: Path) -> None:
     np.save(tmp_path / "new.npy", new)
     streamed = pv.load_data(str(tmp_path / "new.npy"), stream=1, scale="unit", valid=0.0, test=0.0).train
     assert log_likelihood(fit, streamed) == pytest.approx(exact(fit, new), abs=1e-4)
-    frozen = streamed.fixed(seeded(0, 1))
+    frozen = streamed.fixed(seeded_generator(0, 1))
     assert log_likelihood(fit, frozen[:20]) == pytest.approx(exact(fit, new[:20]), abs=1e-4)
 
 
@@ -277,7 +277,7 @@ def test_missing_columns_are_named_and_extra_ones_left_out(by_column: tuple[Path
     with pytest.raises(ValueError, match="expected the columns a, b, c, d, got d, x, a, y: b, c missing, x, y not known"):
         fit.evaluate(lacking)
     more = pv.load_data(write(folder / "more.csv", ("d", "x", "c", "b", "a"), new), valid=0.0, test=0.0).train
-    with pytest.warns(Remark, match="columns that the fit does not know are left out: x"):
+    with pytest.warns(FitWarning, match="columns that the fit does not know are left out: x"):
         assert log_likelihood(fit, more) == pytest.approx(exact(fit, new), abs=1e-4)
     twice = Split(torch.from_numpy(new), None, Transform((4,)), columns=("a", "a", "c", "d"))
     with pytest.raises(ValueError, match="expected columns of different names to match them by, got a twice"):
@@ -287,11 +287,11 @@ def test_missing_columns_are_named_and_extra_ones_left_out(by_column: tuple[Path
 def test_columns_without_names_on_one_side_are_remarked_on(by_column: tuple[Path, pv.inference.Fit], tmp_path: Path) -> None:
     fit = by_column[1]
     new = table(50, seed=1)
-    with pytest.warns(Remark, match="these data have no names of columns: they are taken in their order, as a, b, c, d"):
+    with pytest.warns(FitWarning, match="these data have no names of columns: they are taken in their order, as a, b, c, d"):
         assert log_likelihood(fit, pv.load_data(new, valid=0.0, test=0.0).train) == pytest.approx(exact(fit, new), abs=1e-4)
     unnamed = factors(pv.load_data(table(), scale="standardize"))
     split = pv.load_data(write(tmp_path / "named.csv", NAMES, new), valid=0.0, test=0.0).train
-    with pytest.warns(Remark, match="the fit knows no names of its columns: they are taken in their order, as a, b, c, d"):
+    with pytest.warns(FitWarning, match="the fit knows no names of its columns: they are taken in their order, as a, b, c, d"):
         assert log_likelihood(unnamed, split) == pytest.approx(exact(unnamed, new), abs=1e-4)
 
 
@@ -406,7 +406,7 @@ def test_probes_match_classes_by_name(lettered: pv.inference.Fit) -> None:
         fit.probe(data.train, strange)
     assert fit.evaluate(strange)["n"] == 100  # a model without labels scores any
     known = data.train[data.train.y < 2]
-    with pytest.warns(Remark, match="classes without a row of training data, which the classifier cannot guess: c"):
+    with pytest.warns(FitWarning, match="classes without a row of training data, which the classifier cannot guess: c"):
         fit.probe(known, data.test)
 
 
@@ -414,7 +414,7 @@ def test_a_class_of_held_out_rows_alone_is_remarked_on() -> None:
     data = pv.load_data(CLUSTERS, y=LETTERS)
     kept = pv.Data(source=data.source, spec=data.spec, train=data.train[data.train.y != 2], valid=data.valid, test=data.test)
     model = pv.CVAE(latent_dim=1, likelihood=pv.Gaussian(), decoder=pv.Linear())
-    with pytest.warns(Remark, match="learns nothing of classes without a row of training data, .*: c"):
+    with pytest.warns(FitWarning, match="learns nothing of classes without a row of training data, .*: c"):
         pv.fit(model, kept, method=pv.SVI(epochs=1))
 
 
@@ -478,7 +478,7 @@ def test_data_frames_bring_the_names_of_their_columns() -> None:
     split = pv.load_data(permuted, valid=0.0, test=0.0).train
     assert log_likelihood(fit, split) == pytest.approx(exact(fit, new), abs=1e-4)
     numbered = pv.load_data(pandas.DataFrame(new), valid=0.0, test=0.0).train
-    with pytest.warns(Remark, match="these data have no names of columns"):
+    with pytest.warns(FitWarning, match="these data have no names of columns"):
         assert log_likelihood(fit, numbered) == log_likelihood(fit, split)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 REAL = slice(3, 7)
 
@@ -101,7 +101,7 @@ def test_a_count_of_thousands_starts_at_its_mean() -> None:
 
 def test_levels_that_no_row_has_are_told() -> None:
     wide = pv.MixedTable(groups=(pv.ColumnGroup(columns=(0, 1), likelihood=pv.Categorical()), *table().groups[1:]))
-    with pytest.warns(Remark, match="columns 0, 1 hold codes up to 2, and Categorical has 256 levels.*: declare levels=3"):
+    with pytest.warns(FitWarning, match="columns 0, 1 hold codes up to 2, and Categorical has 256 levels.*: declare levels=3"):
         fitted(birds(60), epochs=1, model=dataclasses.replace(MODEL, likelihood=wide))
 
 

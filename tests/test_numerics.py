@@ -294,7 +294,7 @@ EM_MODELS: dict[str, pv.Model] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.FitWarning")
 @pytest.mark.parametrize("spread", [0.1, 1e-4])
 @pytest.mark.parametrize("name", EM_MODELS)
 def test_em_does_not_depend_on_the_units(name: str, spread: float) -> None:

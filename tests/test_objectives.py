@@ -21,7 +21,7 @@ from ppl_vae.inference.objectives.info import KERNELS, squared_mmd
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.step import Step
 from ppl_vae.program.context import local_params
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 from tests.table import EVENT, GUIDES, OBJECTIVES, SEED, built, guide_for, kind_for, rows, vae
 
 SIZE = 500
@@ -271,7 +271,7 @@ def test_the_warm_up_goes_by_steps_and_is_part_of_the_state(warm_up: pv.WarmUp, 
 
 def test_a_warm_up_that_does_not_end_is_told() -> None:
     method = pv.SVI(epochs=2, objective=pv.BetaELBO(warm_up=pv.LinearWarmUp(epochs=5)))
-    with pytest.warns(Remark, match="warm-up of 5 epochs does not end within the 2 epochs of the fit: shorten it"):
+    with pytest.warns(FitWarning, match="warm-up of 5 epochs does not end within the 2 epochs of the fit: shorten it"):
         fitted = pv.fit(vae(), "digits", method=method)
     assert fitted.history[0]["objective"] > fitted.history[0]["elbo"]
 

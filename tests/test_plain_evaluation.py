@@ -19,7 +19,7 @@ import ppl_vae as pv
 from ppl_vae.evaluate.bounds import bounds, elbo_terms
 from ppl_vae.program.context import local_params
 from ppl_vae.program.terms import auxiliary
-from ppl_vae.types import SCORES, Remark
+from ppl_vae.types import SCORES, FitWarning
 from tests.plain_programs import PROGRAMS, ROWS, SUMMED, Case, N, Programs, conjugate, data, mixture, mixture_prior
 
 ALONE = ("PyroSample",)  # torch's linear layers take one weight
@@ -254,7 +254,7 @@ def test_a_sum_over_what_all_data_share_is_fitted_and_not_told_of_a_datum() -> N
     with pytest.raises(ValueError, match=r"sums out k, which all data share, so that log p.* is no mean over the data: move"):
         fitted.evaluate(rows.train)
     halved = pv.load_data(data().numpy(), valid=0.5, test=0.0)
-    with pytest.warns(Remark, match="validation rows have no ELBO of their own, so none is told: the model sums out k"):
+    with pytest.warns(FitWarning, match="validation rows have no ELBO of their own, so none is told: the model sums out k"):
         fitted = pv.fit(everybodys_component, halved, guide=lambda x: None, method=FROZEN)
     assert "valid_elbo" not in fitted.history[0]
 
@@ -300,7 +300,7 @@ def test_batch_normalization_is_evaluated_one_sample_after_the_other(features: i
     assert math.isfinite(fitted.history[-1]["valid_elbo"])
     split = rows.valid
     assert len(split) == ROWS
-    with pytest.warns(Remark, match="samples are drawn one after the other, since the programs do not take several"):
+    with pytest.warns(FitWarning, match="samples are drawn one after the other, since the programs do not take several"):
         several = fitted.evaluate(split, samples=300)
     assert fitted.evaluate(split, samples=300) == several  # and is told once
     assert several["iwae"] > several["elbo"]
@@ -314,7 +314,7 @@ def test_batch_normalization_is_evaluated_one_sample_after_the_other(features: i
 def test_several_particles_of_such_programs_are_run_one_after_the_other() -> None:
     rows = pv.load_data(torch.randn(40, 6).numpy(), valid=0.0, test=0.0)
     model, guide = normalized(6)
-    with pytest.warns(Remark, match="one after the other"):
+    with pytest.warns(FitWarning, match="one after the other"):
         fitted = pv.fit(model, rows, guide=guide, method=pv.SVI(epochs=1, objective=pv.ELBO(particles=3)))
     assert math.isfinite(fitted.history[-1]["elbo"])
     with pytest.raises(ValueError, match=r"takes 5 samples at once, .* which the programs do not .*use objective=ELBO\(\)"):

@@ -20,7 +20,7 @@ from torch.distributions import constraints
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms
 from ppl_vae.program.capture import CaptureError, check_agreement
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 N, D, STEPS, RATE = 60, 3, 400, 0.02
 
@@ -348,7 +348,7 @@ def test_a_fit_ends_where_pyros_loop_ends(name: str) -> None:
     made = PROGRAMS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Pyro's own, of its masks and guides
-        warnings.simplefilter("error", Remark)  # a fit that stays eager says so
+        warnings.simplefilter("error", FitWarning)  # a fit that stays eager says so
         expected = pyros(made)
         recorded, fit = ours(made, "auto")
         _, eager = ours(made, False, epochs=40)
@@ -443,7 +443,7 @@ def out_of_sight() -> Programs:
 
 def test_a_record_that_loses_a_gradient_is_not_used() -> None:
     with pytest.warns(
-        Remark, match=r"^steps are eager, not compiled: its record loses the gradient of pair.guide.weight: torch"
+        FitWarning, match=r"^steps are eager, not compiled: its record loses the gradient of pair.guide.weight: torch"
     ):
         _, fit = ours(out_of_sight, "auto")
     assert fit.pair.guide.weight.item() == pytest.approx(0.5, abs=0.15)
@@ -499,7 +499,7 @@ def test_a_weight_in_a_tensor_is_recorded_and_seen_to_change() -> None:
         weight.fill_(0.01)
         method = pv.SVI(epochs=400, batch_size=N, learning_rate=RATE, compile=compile)
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Remark)
+            warnings.simplefilter("error", FitWarning)
             data = everything(programs.x)
             fits.append(pv.fit(programs.model, data, guide=programs.guide, method=method, progress=progress))
     one, other = ([row["weighted_objective"] for row in fit.history] for fit in fits)
@@ -522,7 +522,7 @@ def own_generator() -> Programs:
 
 
 def test_a_generator_of_the_programs_own_is_not_recorded() -> None:
-    with pytest.warns(Remark, match=r"^steps are eager, not compiled: it draws from a generator of its own"):
+    with pytest.warns(FitWarning, match=r"^steps are eager, not compiled: it draws from a generator of its own"):
         end, fit = ours(own_generator, "auto", epochs=300)
     assert end == pytest.approx(ours(own_generator, False, epochs=300)[0], abs=1e-6)
     numbers = [fit.evaluate(everything(rows()).train, samples=2)["elbo"] for _ in range(40)]
@@ -741,7 +741,7 @@ def test_a_smaller_last_batch_has_its_rows_too() -> None:
 def test_other_data_have_no_rows_of_the_training_data() -> None:
     data = pv.load_data(torch.linspace(-3, 3, 57)[:, None], valid=0.1, test=0.2)
     n = len(data.train)
-    with pytest.warns(Remark, match="other data have none of: there are no validation numbers"):
+    with pytest.warns(FitWarning, match="other data have none of: there are no validation numbers"):
         fit = pv.fit(local(False, n), data, guide=local(True, n), method=pv.SVI(epochs=2, batch_size=10))
     assert "valid_elbo" not in fit.history[-1]
     with pytest.raises(
@@ -749,7 +749,10 @@ def test_other_data_have_no_rows_of_the_training_data() -> None:
     ):
         fit.evaluate(data.test)
     method = pv.SVI(epochs=2, batch_size=10, patience=1)
-    with pytest.warns(Remark, match="no val"), pytest.raises(ValueError, match="leave patience and restore_best no validation"):
+    with (
+        pytest.warns(FitWarning, match="no val"),
+        pytest.raises(ValueError, match="leave patience and restore_best no validation"),
+    ):
         pv.fit(local(False, n), data, guide=local(True, n), method=method)
 
 

@@ -26,7 +26,7 @@ from ppl_vae.inference.training.diagnosis import Postmortem
 from ppl_vae.inference.training.loop import Training
 from ppl_vae.storage import RunFolder
 from ppl_vae.storage.snapshot import read_snapshot
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 SVI = pv.SVI(epochs=3, batch_size=16, compile=False)
 
@@ -104,7 +104,7 @@ def test_a_compiled_step_is_found_guilty_too() -> None:
 
 def test_a_step_that_is_skipped_changes_nothing(way: str) -> None:
     compile = False if way == "eager" else "auto"
-    with pytest.warns(Remark, match=r"step \d of epoch \d is left out: site 'x' of the model: its scale has run to zero"):
+    with pytest.warns(FitWarning, match=r"step \d of epoch \d is left out: site 'x' of the model: its scale has run to zero"):
         fit = skipping(compile=compile)
     assert all(bool(value.isfinite().all()) for value in fit.pair.state_dict().values())
     assert all(math.isfinite(row["objective"]) for row in fit.history)
@@ -131,7 +131,7 @@ class Drifting(faults.Model):
 
 
 def test_a_rewound_fit_goes_on_with_a_tenth_of_the_learning_rate() -> None:
-    with pytest.warns(Remark, match="back to step 0 of epoch 1 with a tenth of the learning rate: site 'x' of the model"):
+    with pytest.warns(FitWarning, match="back to step 0 of epoch 1 with a tenth of the learning rate: site 'x' of the model"):
         fit = rewinding(epochs=1)
     assert all(bool(value.isfinite().all()) for value in fit.pair.state_dict().values())
     assert math.isfinite(fit.history[0]["objective"])
@@ -141,7 +141,7 @@ def test_rewinding_has_an_end() -> None:
     model = faults.Model(shift=lambda w, x: (x[:, :1] - 9.0) / (x[:, 1:2] - 9.0))
     method = dataclasses.replace(SVI, on_nonfinite="rewind")
     with (
-        pytest.warns(Remark, match="with a tenth of the learning rate"),
+        pytest.warns(FitWarning, match="with a tenth of the learning rate"),
         pytest.raises(pv.NonFiniteError, match="no longer finite after 5 tries to go on"),
     ):
         pv.fit(model, data_of(faults._rows(9.0)), guide=faults.Guide(), method=method)
@@ -150,7 +150,7 @@ def test_rewinding_has_an_end() -> None:
 def test_going_on_after_a_rewind_is_the_same_after_a_resume(tmp_path: Path) -> None:
     method = dataclasses.replace(SVI, learning_rate=1e3, on_nonfinite="rewind", epochs=2)
     data = data_of(faults._rows())
-    with pytest.warns(Remark, match="with a tenth of the learning rate"):
+    with pytest.warns(FitWarning, match="with a tenth of the learning rate"):
         fit = pv.fit(faults.VAE, data, guide=faults.AMORTIZED, method=method, out=tmp_path / "run")
     assert fit.history[0]["learning_rate"] == 1e3
     assert fit.history[1]["learning_rate"] < 1e2
@@ -182,7 +182,7 @@ def stopped(folder: Path, left: int, method: pv.SVI) -> None:
             super().keep(state)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Remark)
+        warnings.simplefilter("ignore", FitWarning)
         with pytest.raises(pv.Interrupted):
             pv.fit(faults.VAE, SPOILT, guide=faults.AMORTIZED, method=method, out=Impatient(folder, every=0.0))
 
@@ -212,7 +212,7 @@ def test_a_full_disk_does_not_hide_why_training_is_not_finite(tmp_path: Path, mo
     monkeypatch.setattr(Postmortem, "save", full)
     method = dataclasses.replace(SVI, learning_rate=1e3)
     with (
-        pytest.warns(Remark, match="no post-mortem is written: .*No space left on device"),
+        pytest.warns(FitWarning, match="no post-mortem is written: .*No space left on device"),
         pytest.raises(pv.NonFiniteError) as caught,
     ):
         pv.fit(faults.VAE, SPOILT, guide=faults.AMORTIZED, method=method, out=tmp_path / "run")

@@ -26,7 +26,7 @@ from ppl_vae import cli
 from ppl_vae.runs import archive, resume
 from ppl_vae.storage import Checkpointer, RunFolder, Snapshot, atomic, signals, snapshot
 from ppl_vae.storage.snapshot import read_snapshot, write_snapshot
-from ppl_vae.types import Remark, Row
+from ppl_vae.types import FitWarning, Record
 from tests.table import TINY, rows, vae
 
 STATE = RunFolder.SNAPSHOT
@@ -59,7 +59,7 @@ def bits(fit: pv.Fit) -> dict[str, list]:
     return {name: value.tolist() for name, value in fit.pair.state_dict().items()}
 
 
-def told(history: list[Row]) -> list[Row]:
+def told(history: list[Record]) -> list[Record]:
     """A history without the times."""
     return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
 
@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.FitWarning")
 @pytest.mark.parametrize(("model", "data", "options"), CASES.values(), ids=CASES)
 def test_a_fit_that_was_broken_off_goes_on_to_the_same_bits(
     model: Any, data: pv.Data, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -235,13 +235,15 @@ def test_plain_programs_have_no_run_folder(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_finished_is_loaded_as_it_is(begun: Path) -> None:
-    with pytest.warns(Remark, match=r"is not finished: this is its state after 1 iterations; ppl-vae fit --resume .* goes on"):
+    with pytest.warns(
+        FitWarning, match=r"is not finished: this is its state after 1 iterations; ppl-vae fit --resume .* goes on"
+    ):
         fit = pv.load_run(begun)
     kept = read_snapshot(begun / STATE)
     assert all(torch.equal(value, kept.tensors[f"pair.{name}"]) for name, value in fit.pair.state_dict().items())
     assert told(fit.history) == told(kept.history)
     (begun / "history.jsonl").write_text((begun / "history.jsonl").read_text() + '{"epoch": 2, "ob')
-    with pytest.warns(Remark):
+    with pytest.warns(FitWarning):
         assert len(pv.load_run(begun).history) == 1
 
 
@@ -376,13 +378,13 @@ def test_a_longer_fit_that_died_at_once_is_not_finished(tmp_path: Path) -> None:
     whole = pv.fit(vae(), DATA, guide=GUIDE, method=SVI, out=tmp_path / "run")
     pv.save_run(whole, DATA, tmp_path / "run")
 
-    def die(row: Row) -> None:
+    def die(row: Record) -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
         pv.resume_run(tmp_path / "run", method=dataclasses.replace(SVI, epochs=4), data=DATA, progress=die)
     assert not {"model.safetensors", "metrics.json"} & {path.name for path in (tmp_path / "run").iterdir()}
-    with pytest.warns(Remark, match="is not finished: this is its state after 2 iterations"):
+    with pytest.warns(FitWarning, match="is not finished: this is its state after 2 iterations"):
         assert bits(pv.load_run(tmp_path / "run")) == bits(whole)
 
 
@@ -390,12 +392,12 @@ def test_the_history_of_an_unfinished_run_is_that_of_its_weights(begun: Path, tm
     run = Path(shutil.copytree(begun, tmp_path / "run"))
     with (run / "history.jsonl").open("a") as history:
         history.write('{"epoch": 2, "objective": -1.0, "elbo": -1.0, "seconds": 2.0}\n')
-    with pytest.warns(Remark):
+    with pytest.warns(FitWarning):
         assert told(pv.load_run(run).history) == told(read_snapshot(run / STATE).history)
 
 
 def test_a_folder_that_was_replaced_meanwhile_is_told(tmp_path: Path) -> None:
-    def replace(row: Row) -> None:
+    def replace(row: Record) -> None:
         (tmp_path / "run").rename(tmp_path / "elsewhere")
         (tmp_path / "run").mkdir()
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ppl_vae.data import Data, load_data
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 WHOLE = {"valid": 0, "test": 0}
 REALS = "5.1,3.5,1.4\n4.9,3.0,1.6\n4.7,3.2,1.3\n"
@@ -32,7 +32,7 @@ def told(source: Any, **options: Any) -> tuple[Data, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         data = load_data(source, **{**WHOLE, **options})
-    assert all(warning.category is Remark for warning in caught)
+    assert all(warning.category is FitWarning for warning in caught)
     return data, [str(warning.message) for warning in caught]
 
 

@@ -21,7 +21,7 @@ from ppl_vae.cli.evaluate import _few
 from ppl_vae.fitting.callbacks.base import FitContext
 from ppl_vae.fitting.callbacks.collapse import CollapseMonitor
 from ppl_vae.fitting.callbacks.loggers import MLflow, TensorBoard, open_logger
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 from tests.table import GUIDES, TINY, built, rows, vae
 
 DATA = pv.load_data(rows("binary", 60), y=[0, 1] * 30, valid=0.3)
@@ -213,7 +213,7 @@ def remarks(kls: list[float], model: pv.Model | None = None, method: pv.SVI | No
         warnings.simplefilter("always")
         for place, kl in enumerate(kls):
             warning.record({"epoch": place + 1, "kl": kl, "learning_rate": 0.02, **{k: v[place] for k, v in columns.items()}})
-    assert all(issubclass(one.category, Remark) for one in caught)
+    assert all(issubclass(one.category, FitWarning) for one in caught)
     return [str(one.message) for one in caught]
 
 
@@ -257,7 +257,7 @@ def test_models_without_a_code_to_lose_are_left_alone() -> None:
 def test_a_fit_that_collapses_says_so() -> None:
     data = pv.load_data(rows("binary", 340), valid=0.0, test=0.0)
     method = pv.SVI(epochs=5, batch_size=2, objective=pv.BetaELBO(beta=100.0), learning_rate=0.03)
-    with pytest.warns(Remark, match="the posterior has collapsed.*beta = 100"):
+    with pytest.warns(FitWarning, match="the posterior has collapsed.*beta = 100"):
         pv.fit(vae(), data, method=method)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 import ppl_vae as pv
 from ppl_vae import cli
 from ppl_vae.fitting.without_latents import likeliest
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 from tests.table import TINY
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -116,7 +116,9 @@ INCOMES = np.random.default_rng(0).lognormal(10.5, 0.6, size=(200, 3))
 
 def test_a_fit_far_below_it_names_the_scale_of_the_columns() -> None:
     model, method = pv.VAE(latent_dim=2, likelihood=pv.Gaussian(), decoder=TINY), pv.SVI(epochs=3)
-    with pytest.warns(Remark, match=r"far below the .* without latent variables.*standard deviations of .*scale='standardize'"):
+    with pytest.warns(
+        FitWarning, match=r"far below the .* without latent variables.*standard deviations of .*scale='standardize'"
+    ):
         fit = pv.fit(model, INCOMES, method=method)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

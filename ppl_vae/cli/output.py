@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ppl_vae.storage.atomic import replaced
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 __all__ = ["done", "notes", "print_json", "print_table", "save_atomically", "save_table", "say_saved", "writer"]
 
@@ -61,14 +61,14 @@ def notes(*, quiet: bool) -> Iterator[None]:
     others: Callable[..., None] = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, Remark):
+        if not issubclass(category, FitWarning):
             others(message, category, *where, **more)
         elif str(message) not in said:
             said.add(str(message))
             print(f"ppl-vae: note: {' '.join(str(message).split())}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore" if quiet else "always", category=Remark)
+        warnings.filterwarnings("ignore" if quiet else "always", category=FitWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield
 

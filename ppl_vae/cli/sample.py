@@ -11,7 +11,7 @@ from ppl_vae import plots, runs
 from ppl_vae.cli.options import run_options
 from ppl_vae.cli.output import done, save_atomically, save_table, writer
 from ppl_vae.fitting import Fit
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 __all__ = ["options", "run"]
 
@@ -38,7 +38,7 @@ def run(
     if draws:
         if means:
             raise ValueError("expected draws or means, got --draws and --means: leave one out")
-        warnings.warn("--draws is what ppl-vae sample does unless it is told --means: leave it out", Remark, stacklevel=2)
+        warnings.warn("--draws is what ppl-vae sample does unless it is told --means: leave it out", FitWarning, stacklevel=2)
     fitted = runs.load_run(run, trust=trust, device=device)
     if out.endswith(".csv") and len(fitted.spec.event_shape) != 1:
         raise ValueError(f"expected rows of one axis for a .csv table, got {fitted.spec.event_shape}: write .npy or .png")

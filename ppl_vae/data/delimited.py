@@ -15,7 +15,7 @@ from ppl_vae.data.arrays import Raw, unreadable
 from ppl_vae.data.missing import is_absent, spellings
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.tables import is_numeric, table
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 __all__ = ["read_csv"]
 
@@ -89,7 +89,7 @@ def _has_names(path: Path, rows: list[list[str]], source: DataSource) -> bool:
         taken, instead, value = ("column names", "a row", "false") if names else ("a row", "column names", "true")
         warnings.warn(
             f"{path}: the first line ({told}) is taken for {taken}: if it is {instead}, say --data.header {value}",
-            Remark,
+            FitWarning,
             stacklevel=2,
         )
     return names

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.missing import absent
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 __all__ = ["as_labels"]
 
@@ -80,7 +80,7 @@ def _tell_missing(cells: np.ndarray, name: str) -> None:
         warnings.warn(
             f"{name}: {len(cells)} rows have no label (got {', '.join(found[:4])}), and cannot be used where labels are "
             f"needed; if that is a class, {classes}",
-            Remark,
+            FitWarning,
             stacklevel=2,
         )
 

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from ppl_vae.data import Split
 
-__all__ = ["Rows"]
+__all__ = ["Matrices"]
 
 
 ROWS_AT_ONCE = 8192
 
 
-class Rows:
+class Matrices:
     """A split as matrices ``(B, D)`` in the order of the data, walked anew at every pass; never held whole."""
 
     def __init__(self, split: Split) -> None:

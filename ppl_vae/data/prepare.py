@@ -13,7 +13,7 @@ from ppl_vae.data.labels import as_labels
 from ppl_vae.data.missing import spellings
 from ppl_vae.data.scaling import Scaled, scaled
 from ppl_vae.data.source import DataSource
-from ppl_vae.data.split import Data, Split, binarized, seeded
+from ppl_vae.data.split import Data, Split, binarized, seeded_generator
 from ppl_vae.data.stream import Stream
 from ppl_vae.types import DataSpec, Kind
 
@@ -94,7 +94,7 @@ def _rows(source: DataSource, size: int, *, has_test: bool) -> list[Tensor]:
             f"{source.source}: expected at least {valid + test + 1} rows ({valid} to validate, {test} to test), got {size}: "
             "give more, or set valid or test to 0"
         )
-    order = torch.randperm(size, generator=seeded(source.seed, 0))
+    order = torch.randperm(size, generator=seeded_generator(source.seed, 0))
     return [index.sort().values for index in order.split([train, valid, test])]
 
 
@@ -120,8 +120,8 @@ def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> li
         Split(x, y, view.transform, classes=table.classes, columns=table.columns, fields=fields, white=white)
         for x, y, fields in zip(parts, table.labels, table.fields, strict=True)
     )
-    train = train.fixed(seeded(source.seed, 1)) if source.dequantize == "static" else train
-    return [train, *(split.fixed(seeded(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
+    train = train.fixed(seeded_generator(source.seed, 1)) if source.dequantize == "static" else train
+    return [train, *(split.fixed(seeded_generator(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
 
 
 def _gathered(part: Tensor | Stream) -> Tensor | Stream:

@@ -20,7 +20,7 @@ from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK, Transform
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["Data", "Split", "binarized", "seeded"]
+__all__ = ["Data", "Split", "binarized", "seeded_generator"]
 
 
 class Split:
@@ -433,14 +433,14 @@ def binarized(data: Data, how: Literal["none", "static", "dynamic"]) -> Data:
     return Data(
         source=source,
         spec=dataclasses.replace(data.spec, kind="binary"),
-        train=train.fixed(seeded(source.seed, 1)) if how == "static" else train,
-        valid=valid.fixed(seeded(source.seed, 2)),
-        test=test.fixed(seeded(source.seed, 3)),
+        train=train.fixed(seeded_generator(source.seed, 1)) if how == "static" else train,
+        valid=valid.fixed(seeded_generator(source.seed, 2)),
+        test=test.fixed(seeded_generator(source.seed, 3)),
         scalars=data.scalars,
     )
 
 
-def seeded(seed: int, stream: int) -> Generator:
+def seeded_generator(seed: int, stream: int) -> Generator:
     """A CPU generator for one use of a seed: 0 the order of rows, 1 to 3 the noise of train, valid and test."""
     return Generator().manual_seed(int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]))
 

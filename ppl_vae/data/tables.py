@@ -14,7 +14,7 @@ from ppl_vae.data.arrays import Raw, numbers, unreadable
 from ppl_vae.data.missing import absent, is_absent, spellings
 from ppl_vae.data.source import DataSource
 from ppl_vae.memory import require_memory
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 __all__ = ["Frame", "is_numeric", "read_frame", "read_parquet", "table"]
 
@@ -133,7 +133,7 @@ def _tell_left_out(name: str, left_out: Sequence[str]) -> None:
         warnings.warn(
             f"{name}: the column {told} is left out, because it only numbers or names the rows, or is empty: rename it if it "
             "is data",
-            Remark,
+            FitWarning,
             stacklevel=2,
         )
 

@@ -28,12 +28,12 @@ from ppl_vae.program.traces import (
     traces,
     vectorize_particles,
 )
-from ppl_vae.types import Terms
+from ppl_vae.types import ELBOTerms
 
 __all__ = ["Bounds", "bounds", "elbo_terms", "enumerated_elbo", "log_weights"]
 
 
-def elbo_terms(pair: Pair, batch: tuple[Tensor, ...], *, samples: int = 1) -> Terms:
+def elbo_terms(pair: Pair, batch: tuple[Tensor, ...], *, samples: int = 1) -> ELBOTerms:
     """ELBO, reconstruction and KL of each datum, means over samples of the latent variables.
 
     The KL of a latent site is analytic where the pair is mean field and a closed form exists, else sampled. Of a model that
@@ -58,7 +58,7 @@ def log_weights(pair: Pair, batch: tuple[Tensor, ...], *, samples: int) -> Tenso
 class Bounds(NamedTuple):
     """The ELBO and its halves ``(B,)``; log p(x) ``(B,)`` of models that know it; log-weights ``(S, B)`` where asked for."""
 
-    terms: Terms
+    terms: ELBOTerms
     log_likelihood: Tensor | None
     log_weights: Tensor | None
 
@@ -73,7 +73,7 @@ def bounds(pair: Pair, batch: tuple[Tensor, ...], *, samples: int, weighted: boo
     return Bounds(_sampled_terms(pair, ran) if terms is None else terms, exact, _log_weights(ran) if weighted else None)
 
 
-def _closed_terms(pair: Pair, x: Tensor, log_prob: Tensor) -> Terms | None:
+def _closed_terms(pair: Pair, x: Tensor, log_prob: Tensor) -> ELBOTerms | None:
     """Without sampling; ``None`` unless the posterior is known, and to torch its KL from the guide's family."""
     sampled_parameters = getattr(pair.model, "parameter_sites", ())  # a parameter's KL has no closed form
     if sampled_parameters or not hasattr(pair.guide, "posterior"):
@@ -85,17 +85,17 @@ def _closed_terms(pair: Pair, x: Tensor, log_prob: Tensor) -> Terms | None:
     except NotImplementedError:
         return None
     elbo = log_prob - gap
-    return Terms(elbo, elbo + kl, kl)
+    return ELBOTerms(elbo, elbo + kl, kl)
 
 
-def _sampled_terms(pair: Pair, ran: Traces) -> Terms:
+def _sampled_terms(pair: Pair, ran: Traces) -> ELBOTerms:
     q, likelihood = log_q(ran), reconstruction(ran)
     if ran.plates.summed:
         kl = q - (log_joint(ran) - likelihood)
     else:
         names = [site["name"] for site in guide_sites(ran.guide)]
         kl = sum((site_kl(ran.model, ran.guide, name, ran.plates, pair.mean_field) for name in names), ran.zero)
-    return Terms((likelihood - kl).mean(0), likelihood.mean(0), kl.mean(0))
+    return ELBOTerms((likelihood - kl).mean(0), likelihood.mean(0), kl.mean(0))
 
 
 def _log_weights(ran: Traces) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor
 __all__ = ["dci", "disentanglement", "mig", "modularity", "mutual_information", "sap"]
 
 Array = np.ndarray
-Rows = Tensor | np.ndarray
+Matrix = Tensor | np.ndarray
 
 
-def disentanglement(codes: Rows, factors: Rows, *, bins: int = 20, seed: int = 0) -> dict[str, float]:
+def disentanglement(codes: Matrix, factors: Matrix, *, bins: int = 20, seed: int = 0) -> dict[str, float]:
     """All of the scores, each at most 1, which is best: ``mig``, ``modularity``, ``sap``, and those of :func:`dci`.
 
     Args:
@@ -38,7 +38,7 @@ def disentanglement(codes: Rows, factors: Rows, *, bins: int = 20, seed: int = 0
     }
 
 
-def mutual_information(codes: Rows, factors: Rows, *, bins: int = 20) -> Tensor:
+def mutual_information(codes: Matrix, factors: Matrix, *, bins: int = 20) -> Tensor:
     """I(z_k; v_f) in nats, ``(K, F)``, each dimension cut into bins of equal width.
 
     Raises:
@@ -56,7 +56,7 @@ def mutual_information(codes: Rows, factors: Rows, *, bins: int = 20) -> Tensor:
     )
 
 
-def mig(information: Rows, factors: Rows) -> float:
+def mig(information: Matrix, factors: Matrix) -> float:
     """The mutual information gap (Chen et al. 2018): by how much the best dimension of a factor leads the second.
 
         1/F sum_f (I(z_(1); v_f) - I(z_(2); v_f)) / H(v_f)
@@ -79,7 +79,7 @@ def mig(information: Rows, factors: Rows) -> float:
     return min(1.0, ((best[0] - best[1]) / entropy).mean().item())
 
 
-def modularity(information: Rows) -> float:
+def modularity(information: Matrix) -> float:
     """Whether each dimension depends on one factor at most (Ridgeway and Mozer 2018).
 
         1/K sum_k (1 - sum_(f != f*) I_kf^2 / (I_kf*^2 (F - 1))),    f* the factor that z_k tells most about
@@ -100,7 +100,7 @@ def modularity(information: Rows) -> float:
     return (1 - others).mean().item() if bool(used.any()) else 0.0
 
 
-def sap(codes: Rows, factors: Rows, *, seed: int = 0) -> float:
+def sap(codes: Matrix, factors: Matrix, *, seed: int = 0) -> float:
     """The separated attribute predictability (Kumar et al. 2018).
 
     By how much the best single dimension leads the second in the accuracy of a linear classifier of a factor, averaged over the
@@ -127,7 +127,7 @@ def sap(codes: Rows, factors: Rows, *, seed: int = 0) -> float:
     return float((ordered[-1] - ordered[-2]).mean())
 
 
-def dci(codes: Rows, factors: Rows, *, seed: int = 0) -> dict[str, float]:
+def dci(codes: Matrix, factors: Matrix, *, seed: int = 0) -> dict[str, float]:
     """Disentanglement, completeness and informativeness (Eastwood and Williams 2018).
 
     From the importances R ``(K, F)`` of the dimensions for random forests that predict each factor: ``disentanglement`` is
@@ -188,7 +188,7 @@ def _halves(codes: Tensor, factors: Tensor, seed: int) -> tuple[tuple[Array, Arr
     return (z[first].numpy(), v[first].numpy()), (z[second].numpy(), v[second].numpy())
 
 
-def _checked(codes: Rows, factors: Rows, *, least: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor]:
+def _checked(codes: Matrix, factors: Matrix, *, least: tuple[int, int] = (1, 1)) -> tuple[Tensor, Tensor]:
     """Both as tensors, of at least so many dimensions and factors."""
     codes, factors = torch.as_tensor(codes), torch.as_tensor(factors)
     if codes.dim() != 2 or factors.dim() != 2 or len(codes) != len(factors):
@@ -198,7 +198,7 @@ def _checked(codes: Rows, factors: Rows, *, least: tuple[int, int] = (1, 1)) -> 
     return codes, factors
 
 
-def _information(information: Rows, *, least: tuple[int, int], factors: int | None = None) -> Tensor:
+def _information(information: Matrix, *, least: tuple[int, int], factors: int | None = None) -> Tensor:
     information = torch.as_tensor(information)
     if information.dim() != 2 or factors not in (None, information.shape[1]):
         raise ValueError(f"expected information (K, {factors or 'F'}), got {tuple(information.shape)}")
@@ -206,7 +206,7 @@ def _information(information: Rows, *, least: tuple[int, int], factors: int | No
     return information
 
 
-def _factors(factors: Rows) -> Tensor:
+def _factors(factors: Matrix) -> Tensor:
     factors = torch.as_tensor(factors)
     if factors.dim() != 2 or not len(factors):
         raise ValueError(f"expected factors (N, F), got {tuple(factors.shape)}")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.data import Split
-from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.split import seeded_generator as noise
 from ppl_vae.evaluate.annealing import AIS, Annealed, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout

@@ -15,7 +15,7 @@ from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 __all__ = ["check_data", "check_declared"]
 
@@ -45,11 +45,11 @@ def check_data(model: Model | Callable[..., Any], pair: Pair, data: Data) -> Non
             for raw in split.chunks():
                 model.check_values(split.transform(raw, torch.Generator(split.device).manual_seed(0)))
     if isinstance(model, Model) and not data.train.transform.noisy and (spare := model.spare(lambda: _highest(data.train))):
-        warnings.warn(spare, Remark, stacklevel=4)
+        warnings.warn(spare, FitWarning, stacklevel=4)
     if pair.model_facts.labelled and (alone := _classes_without_training(data)):
         warnings.warn(
             f"the model learns nothing of classes without a row of training data, and scores them all the same: {alone}",
-            Remark,
+            FitWarning,
             stacklevel=4,
         )
 

@@ -34,7 +34,7 @@ from ppl_vae.models import Model
 from ppl_vae.program.capabilities import Marginal
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import POINTS, SCORES, Remark, Row
+from ppl_vae.types import POINTS, SCORES, FitWarning, Record
 
 __all__ = ["Comparison", "Trajectory", "compare"]
 
@@ -85,7 +85,7 @@ class Comparison:
 
     model: Model | Callable[..., Any]
     data: Data
-    rows: list[Row]
+    rows: list[Record]
     trajectories: list[list[Trajectory]]
     fits: list[list[Fit]]
 
@@ -208,7 +208,7 @@ class _Recorder(Callback):
         self.trajectory: Trajectory = []
         self._pair, self._train = context.pair, context.data.train
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Add a point; nothing is added to the row."""
         _check_comparable(self._pair)  # what a plain program's terms are is known from its first batch on
         if "log_likelihood" in row:
@@ -243,7 +243,7 @@ def _log_likelihood(pair: Pair, model: Marginal, split: Split) -> float:
 def _numbers(fit: Fit, data: Data) -> dict[str, Any]:
     exact = fit.pair.can.marginal is not None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Remark)  # that a bound may be loose: the table marks it as one
+        warnings.simplefilter("ignore", FitWarning)  # that a bound may be loose: the table marks it as one
         train, test = (
             fit.evaluate(split, samples=1 if exact else SAMPLES) if len(split) else {} for split in (data.train, data.test)
         )
@@ -272,8 +272,8 @@ def _relate(methods: Sequence[Method], runs: Sequence[_Run]) -> None:
         run.numbers["seconds_to_best"] = next(near, None)
 
 
-def _row(method: Method, guide: Guide | Callable[..., Any], runs: Sequence[_Run]) -> Row:
-    row: Row = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
+def _row(method: Method, guide: Guide | Callable[..., Any], runs: Sequence[_Run]) -> Record:
+    row: Record = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
     for name in FIELDS:
         values = [run.numbers[name] for run in runs]
         known = None not in values

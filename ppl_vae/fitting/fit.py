@@ -33,17 +33,17 @@ from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
 from ppl_vae.text import as_line
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["fit", "fit_with_callbacks", "place"]
 
-Rows = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Mapping[str, Any]
+DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What :func:`~ppl_vae.load_data` takes or gave."""
 
 
 def fit(
     model: Model | Callable[..., Any],
-    data: Rows = "digits",
+    data: DataLike = "digits",
     *,
     guide: Guide | Callable[..., Any] | None = None,
     method: Method | None = None,
@@ -121,7 +121,7 @@ def fit(
 
 def fit_with_callbacks(
     model: Model | Callable[..., Any],
-    data: Rows,
+    data: DataLike,
     *,
     guide: Guide | Callable[..., Any] | None,
     method: Method,
@@ -157,7 +157,7 @@ def fit_with_callbacks(
     return fit
 
 
-def place(model: Model | Callable[..., Any], data: Rows, device: str | torch.device) -> Data:
+def place(model: Model | Callable[..., Any], data: DataLike, device: str | torch.device) -> Data:
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
     data = model.resolve(data) if isinstance(model, Model) else data.as_given()
@@ -196,7 +196,7 @@ def _prepare(fit: Fit, data: Data, warm_start: Fit | None) -> None:
         pair.can.prepare.prepare(rows, torch.Generator(rows.device).manual_seed(fit.method.seed))
 
 
-def _run(fit: Fit, data: Data, callbacks: CallbackList, checkpointer: AnyCheckpointer) -> list[Row]:
+def _run(fit: Fit, data: Data, callbacks: CallbackList, checkpointer: AnyCheckpointer) -> list[Record]:
     """The method's history, each row passed to the callbacks; Pyro checks no more than the method asks for."""
     done = len(checkpointer.restored.history) if checkpointer.restored else 0
     context = FitContext(pair=fit.pair, model=fit.model, guide=fit.guide, method=fit.method, data=data, done=done)

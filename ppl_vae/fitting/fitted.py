@@ -18,7 +18,7 @@ from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.data.matching import classes_matched
-from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.split import seeded_generator as noise
 from ppl_vae.evaluate import AIS, Gaps, batches, evaluate
 from ppl_vae.evaluate.disentanglement import disentanglement
 from ppl_vae.evaluate.latents import latents
@@ -31,13 +31,13 @@ from ppl_vae.guides import (
     Guide,
 )
 from ppl_vae.inference.methods.base import Method
-from ppl_vae.likelihoods.base import central
+from ppl_vae.likelihoods.base import point_prediction
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import RunFolder
-from ppl_vae.types import SCORES, DataSpec, Remark, Row, score_of
+from ppl_vae.types import SCORES, DataSpec, FitWarning, Record, score_of
 
 __all__ = ["NOISE", "ROWS_AT_ONCE", "Fit", "describe", "weights"]
 
@@ -71,7 +71,7 @@ class Fit:
     data: DataSource
     spec: DataSpec
     transform: Transform
-    history: list[Row]
+    history: list[Record]
     without_latents: float | None = None
 
     def __str__(self) -> str:
@@ -229,7 +229,7 @@ class Fit:
                 raise ValueError(f"expected one condition or {n}, got {len(known[0])}")
             z = self.pair.model.prior_given(*known).expand((n,)).sample() if known else prior().sample((n,))
             likelihood = decode(z, *known)
-            return (central(likelihood) if means else likelihood.sample()).reshape(n, *self.spec.event_shape)
+            return (point_prediction(likelihood) if means else likelihood.sample()).reshape(n, *self.spec.event_shape)
 
     def evaluate(
         self,
@@ -258,7 +258,7 @@ class Fit:
         with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
             numbers = evaluate(self.pair, split, samples=samples, gaps=gaps, ais=ais, limit=limit, seed=seed, progress=True)
         for remark in remarks(numbers, samples=samples):
-            warnings.warn(remark, Remark, stacklevel=2)
+            warnings.warn(remark, FitWarning, stacklevel=2)
         if bound := self._tightest(numbers):
             dimensions = mean(observed_sum(self.pair, split, torch.ones(())))
             numbers["bits_per_dim"] = -numbers[bound] / (math.log(2) * dimensions)
@@ -372,7 +372,7 @@ class Fit:
 
     def _means(self, z: Tensor, *known: Tensor) -> Tensor:
         """Means of p(x | z), ``(..., *event)``, given what is known."""
-        mean = central(self._declared(self.pair.model, "decode")(z, *known))
+        mean = point_prediction(self._declared(self.pair.model, "decode")(z, *known))
         leading = torch.broadcast_shapes(z.shape[: -len(self.pair.model.latent_shape)], *(part.shape[:-1] for part in known))
         return mean.reshape(*leading, *self.spec.event_shape)
 

@@ -17,9 +17,9 @@ from ppl_vae.data.arrays import as_array
 from ppl_vae.data.fields import given as fields_given
 from ppl_vae.data.matching import classes_matched, columns_matched, is_whole_number, numbered, shown
 from ppl_vae.data.precision import refuse_narrow
-from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.split import seeded_generator as noise
 from ppl_vae.data.summary import all_whole
-from ppl_vae.types import DataSpec, Remark
+from ppl_vae.types import DataSpec, FitWarning
 
 __all__ = ["Classes", "Entrance", "Given", "as_real", "check_probed", "in_source_units"]
 
@@ -249,4 +249,4 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
 
 
 def _remark(message: str) -> None:
-    warnings.warn(message, Remark, stacklevel=2)
+    warnings.warn(message, FitWarning, stacklevel=2)

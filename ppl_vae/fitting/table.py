@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["COLUMNS", "aligned", "cell", "short"]
 
@@ -35,7 +35,7 @@ def _is_default(field: dataclasses.Field[Any], value: Declaration) -> bool:
     return field.default is not dataclasses.MISSING and getattr(value, field.name) == field.default
 
 
-def cell(row: Row, name: str) -> str:
+def cell(row: Record, name: str) -> str:
     """A number of a row with its spread over the seeds, marked where it is only a bound."""
     value, spread = row[name], row.get(f"{name}_sd")
     if value is None or isinstance(value, str):

@@ -23,7 +23,7 @@ from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models import Model
 from ppl_vae.program.context import seeded
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Remark, Row
+from ppl_vae.types import FitWarning, Record
 
 __all__ = ["likeliest", "remark_if_far_below", "without_latents"]
 
@@ -84,7 +84,7 @@ def likeliest(likelihood: Likelihood, x: Tensor) -> float:
     return best
 
 
-def remark_if_far_below(model: Any, method: Method, best: float | None, data: Data, history: list[Row]) -> None:
+def remark_if_far_below(model: Any, method: Method, best: float | None, data: Data, history: list[Record]) -> None:
     """Remark if a fit ends where no latent variable at all would have done much better, with the likeliest cause.
 
     Far is 5 nats per datum and half a nat for each of its elements, a density that is 1.6 times too low in each. Nothing is
@@ -102,7 +102,7 @@ def remark_if_far_below(model: Any, method: Method, best: float | None, data: Da
         warnings.warn(
             f"the fit ends at an ELBO of {reached:.5g} nats per datum, far below the {best:.5g} that the likelihood reaches "
             f"without latent variables, alike for all data. {cause}",
-            Remark,
+            FitWarning,
             stacklevel=4,
         )
 
@@ -120,7 +120,7 @@ def _odd_scale(model: Model, data: Data) -> str:
     )
 
 
-def _other_cause(history: list[Row], lacking: float) -> str:
+def _other_cause(history: list[Record], lacking: float) -> str:
     """What else is likely, and what helps against it."""
     climbed = [row["elbo"] for row in history if "elbo" in row]
     fifth = climbed[-1] - climbed[-1 - max(1, len(climbed) // 5)] if len(climbed) > 1 else math.inf

@@ -5,17 +5,18 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Independent
 
 from ppl_vae.declaration import Declaration, family_members
+from ppl_vae.deprecation import renamed_in
 from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["Likelihood", "central", "elements"]
+__all__ = ["Likelihood", "point_prediction", "unreduced"]
 
 REDECLARED: dict[tuple[Kind, Kind], str] = {
     ("unit_interval", "binary"): "binarize the data (binarize='dynamic')",
@@ -116,7 +117,7 @@ class Likelihood(Declaration, abc.ABC):
             )
 
 
-def elements(distribution: dist.Distribution, event_dim: int) -> dist.Distribution:
+def unreduced(distribution: dist.Distribution, event_dim: int) -> dist.Distribution:
     """The distributions of the elements of a datum, where these are independent: every event dimension a batch dimension."""
     return distribution.base_dist if event_dim else distribution
 
@@ -125,17 +126,17 @@ def elements(distribution: dist.Distribution, event_dim: int) -> dist.Distributi
 class Central(Protocol):
     """A distribution whose mean would be no datum, and that says what stands for it instead."""
 
-    central: Tensor
+    point_prediction: Tensor
 
 
-def central(distribution: dist.Distribution) -> Tensor:
-    """The datum that stands for p(x | h): its mean, or its ``central`` where it has one because a mean would be no datum.
+def point_prediction(distribution: dist.Distribution) -> Tensor:
+    """The datum that stands for p(x | h): its mean, or its own ``point_prediction`` where a mean would be no datum.
 
     Codes in no order are the case: between the first and the third category does not lie the second.
     """
     if isinstance(distribution, Central):
-        return distribution.central
-    return central(distribution.base_dist) if isinstance(distribution, Independent) else distribution.mean
+        return distribution.point_prediction
+    return point_prediction(distribution.base_dist) if isinstance(distribution, Independent) else distribution.mean
 
 
 def _class_accepts(cls: type[Likelihood]) -> frozenset[Kind]:
@@ -146,3 +147,7 @@ def _class_accepts(cls: type[Likelihood]) -> frozenset[Kind]:
 
 def _likelihoods() -> list[type[Likelihood]]:
     return cast(list[type[Likelihood]], family_members(Likelihood))
+
+
+if not TYPE_CHECKING:  # for which every name would exist
+    __getattr__ = renamed_in(__name__, {"central": "point_prediction", "elements": "unreduced"})

@@ -96,7 +96,7 @@ class CodeDistribution(dist.Categorical):
         return self.probs @ self._codes
 
     @property
-    def central(self) -> Tensor:
+    def point_prediction(self) -> Tensor:
         """The most probable code."""
         return self.logits.argmax(-1).to(self.logits.dtype)
 

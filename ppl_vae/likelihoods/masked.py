@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.declaration import require
-from ppl_vae.likelihoods.base import Likelihood, central, elements
+from ppl_vae.likelihoods.base import Likelihood, point_prediction, unreduced
 from ppl_vae.likelihoods.gaussian import Gaussian
 from ppl_vae.types import DataSpec, Kind
 
@@ -91,7 +91,7 @@ class MaskedModule(nn.Module):
 
     def forward(self, features: Tensor) -> dist.Distribution:
         """p(x | h) for features h ``(..., P, *event)``."""
-        return MaskedDistribution(elements(self.likelihood(features), self.event_dim), self.filler).to_event(self.event_dim)
+        return MaskedDistribution(unreduced(self.likelihood(features), self.event_dim), self.filler).to_event(self.event_dim)
 
 
 class MissingOr(constraints.Constraint):
@@ -140,9 +140,9 @@ class MaskedDistribution(dist.TorchDistribution):
         return self.base_dist.mean
 
     @property
-    def central(self) -> Tensor:
+    def point_prediction(self) -> Tensor:
         """What stands for the base."""
-        return central(self.base_dist)
+        return point_prediction(self.base_dist)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> MaskedDistribution:
         """The same distribution with a larger batch shape."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.declaration import Declaration, require
-from ppl_vae.likelihoods.base import Likelihood, central
+from ppl_vae.likelihoods.base import Likelihood, point_prediction
 from ppl_vae.likelihoods.categorical import Levels
 from ppl_vae.likelihoods.gaussian import Gaussian
 from ppl_vae.likelihoods.masked import Masked
@@ -211,9 +211,9 @@ class ColumnDistribution(dist.TorchDistribution):
         return self._row([part.mean for part in self.parts])
 
     @property
-    def central(self) -> Tensor:
+    def point_prediction(self) -> Tensor:
         """What stands for each column: its mean, of a categorical one the most probable code."""
-        return self._row([central(part) for part in self.parts])
+        return self._row([point_prediction(part) for part in self.parts])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> ColumnDistribution:
         """The same distribution with a larger batch shape."""

@@ -9,7 +9,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.likelihoods.base import Likelihood, elements
+from ppl_vae.likelihoods.base import Likelihood, unreduced
 from ppl_vae.likelihoods.poisson import Poisson
 from ppl_vae.types import DataSpec, Kind
 
@@ -79,5 +79,5 @@ class ZeroInflatedModule(nn.Module):
         parameters = -1 - self.event_dim
         gate = features.select(parameters, 0)
         rest = features.narrow(parameters, 1, features.shape[parameters] - 1)
-        counts = elements(self.likelihood(rest), self.event_dim)
+        counts = unreduced(self.likelihood(rest), self.event_dim)
         return dist.ZeroInflatedDistribution(counts, gate_logits=gate).to_event(self.event_dim)

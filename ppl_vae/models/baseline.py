@@ -15,7 +15,7 @@ from ppl_vae.declaration import Declaration, require
 from ppl_vae.nn import MLP, Network, inputs
 from ppl_vae.types import DataSpec
 
-__all__ = ["Baseline", "FirstGuess", "NoGuess", "Rows"]
+__all__ = ["Baseline", "FirstGuess", "LabelledRows", "NoGuess"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Baseline(Declaration):
         require(0 < self.learning_rate < math.inf, "a positive learning_rate", self.learning_rate)
 
 
-class Rows(Protocol):
+class LabelledRows(Protocol):
     """Rows of data with their labels; :class:`ppl_vae.Split` is one."""
 
     transform: Any
@@ -61,7 +61,7 @@ class NoGuess(nn.Identity):
 
     columns = 0
 
-    def fit(self, log_prob: Any, rows: Rows, generator: Generator, *, labelled: bool) -> None:
+    def fit(self, log_prob: Any, rows: LabelledRows, generator: Generator, *, labelled: bool) -> None:
         """There is nothing to fit."""
 
 
@@ -95,7 +95,7 @@ class FirstGuess(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def fit(self, log_prob: Any, rows: Rows, generator: Generator, *, labelled: bool) -> None:
+    def fit(self, log_prob: Any, rows: LabelledRows, generator: Generator, *, labelled: bool) -> None:
         """Maximize the mean of ``log_prob(x[, y])`` over the network's parameters."""
         declared = self.declared
         reads = ("x", "y") if labelled else ("x",)

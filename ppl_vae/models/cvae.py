@@ -15,7 +15,7 @@ import pyro.distributions as dist
 from torch import Generator, Tensor
 
 from ppl_vae.declaration import require
-from ppl_vae.models.baseline import Baseline, FirstGuess, NoGuess, Rows
+from ppl_vae.models.baseline import Baseline, FirstGuess, LabelledRows, NoGuess
 from ppl_vae.models.conditions import Condition, Labels
 from ppl_vae.models.vae import VAE, LatentModel
 from ppl_vae.nn.conditioned import conditioned
@@ -165,6 +165,6 @@ class ConditionalModel(LatentModel):
         c = self.condition(*batch)
         return self.condition.complete(self.guess.likelihood(self.condition.shown(c)), c, self.filler)
 
-    def prepare(self, rows: Rows, generator: Generator) -> None:
+    def prepare(self, rows: LabelledRows, generator: Generator) -> None:
         """Fit the baseline, if there is one, to the training data."""
         self.guess.fit(lambda *batch: self.guessed(*batch).log_prob(batch[0]), rows, generator, labelled=self.labelled)

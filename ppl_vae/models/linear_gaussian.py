@@ -191,7 +191,7 @@ class PPCA(_LinearGaussian):
         return True
 
 
-Remark = Callable[[linear_gaussian.Parameters], str | None]
+FitWarning = Callable[[linear_gaussian.Parameters], str | None]
 
 
 class Loadings(nn.Module):
@@ -314,7 +314,7 @@ class LinearGaussianModel(LatentModel):
         linear.bias.copy_((loc - W @ prior.loc) / linear.unit)
         likelihood.assign(noise.mean().sqrt() if self.isotropic else noise.sqrt())
 
-    def _problem(self, step: Step, start: linear_gaussian.Parameters, scheme: Squarem | None, remark: Remark) -> Problem:
+    def _problem(self, step: Step, start: linear_gaussian.Parameters, scheme: Squarem | None, remark: FitWarning) -> Problem:
         if self.isotropic:
             start = start._replace(noise=start.noise.mean().expand_as(start.noise).clone())
             scheme = None  # one noise variance converges in a few steps
@@ -333,7 +333,7 @@ class LinearGaussianModel(LatentModel):
         self.likelihood.assign(scale)
         return floor
 
-    def _remark(self, floor: Tensor, mean: Tensor, variance: Tensor) -> Remark:
+    def _remark(self, floor: Tensor, mean: Tensor, variance: Tensor) -> FitWarning:
         still = floors.constant(mean, variance)
         return partial(linear_gaussian.floor_message, floor=floor, constant=still, isotropic=self.isotropic)
 

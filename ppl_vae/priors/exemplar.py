@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior
 from ppl_vae.priors.mixture import Mixture
-from ppl_vae.priors.posteriors import PosteriorMixture, Rows, noise
+from ppl_vae.priors.posteriors import IndexedRows, PosteriorMixture, noise
 from ppl_vae.types import DataSpec
 
 __all__ = ["ExemplarPrior"]
@@ -72,7 +72,7 @@ class ExemplarModule(PosteriorMixture):
         self.register_buffer("exemplars", noise(shape, spec, self.log_scale.detach()))
 
     @torch.no_grad()
-    def initialize(self, rows: Rows) -> None:
+    def initialize(self, rows: IndexedRows) -> None:
         """Choose the exemplars among the training data."""
         self.exemplars.copy_(self.pick(rows, len(self.exemplars), self.exemplars))
 

@@ -20,12 +20,12 @@ from torch.distributions import constraints
 
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["PosteriorMixture", "Rows", "noise", "value_range"]
+__all__ = ["IndexedRows", "PosteriorMixture", "noise", "value_range"]
 
 RANGES: dict[Kind, tuple[float, float]] = {"binary": (0.0, 1.0), "unit_interval": (0.0, 1.0), "count": (0.0, math.inf)}
 
 
-class Rows(Protocol):
+class IndexedRows(Protocol):
     """Rows of data that can be picked and shown as the model sees them; :class:`ppl_vae.Split` is one."""
 
     def __len__(self) -> int: ...
@@ -86,7 +86,7 @@ class PosteriorMixture(nn.Module, abc.ABC):
         """Make what has the data's shape, filled with noise."""
 
     @abc.abstractmethod
-    def initialize(self, rows: Rows) -> None:
+    def initialize(self, rows: IndexedRows) -> None:
         """Start from training data, drawn with torch's global generator."""
 
     @abc.abstractmethod
@@ -94,7 +94,7 @@ class PosteriorMixture(nn.Module, abc.ABC):
         """p(z), given q(z | x)."""
 
     @staticmethod
-    def pick(rows: Rows, count: int, like: Tensor) -> Tensor:
+    def pick(rows: IndexedRows, count: int, like: Tensor) -> Tensor:
         """Random rows as the model sees them, ``(count, *event)``; each row once before any comes twice."""
         order = torch.randperm(len(rows))[torch.arange(count) % len(rows)]
         return rows[order].transformed().to(like)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior
 from ppl_vae.priors.mixture import Mixture
-from ppl_vae.priors.posteriors import PosteriorMixture, Rows, noise, value_range
+from ppl_vae.priors.posteriors import IndexedRows, PosteriorMixture, noise, value_range
 from ppl_vae.types import DataSpec
 
 __all__ = ["VampPrior"]
@@ -87,7 +87,7 @@ class VampModule(PosteriorMixture):
         self.pseudo_inputs = nn.Parameter(noise((len(self.logits), *spec.event_shape), spec, self.logits.detach()))
 
     @torch.no_grad()
-    def initialize(self, rows: Rows) -> None:
+    def initialize(self, rows: IndexedRows) -> None:
         """Put the pseudo-inputs on random training data, if they are to start there."""
         if self.from_data:
             u = self.pick(rows, len(self.logits), self.pseudo_inputs)

@@ -21,7 +21,7 @@ from ppl_vae.program.reads import Call, Reads
 from ppl_vae.program.rows import Counting, Looked, data_plate, last_rows, numbered
 from ppl_vae.program.shapes import traced
 from ppl_vae.program.store import Store
-from ppl_vae.program.terms import kind_of_sum, points, sampled
+from ppl_vae.program.terms import points, sampled, score_of_terms
 from ppl_vae.types import POINTS, SCORES
 
 __all__ = ["Pair", "Plates", "Programs", "data_plate", "numbered"]
@@ -187,7 +187,7 @@ class Pair(nn.Module):
             return self._declared_score, self._declared_score not in POINTS
         still = points(model, guide, partial(self._again, batch))
         latent = {name for name, site in sampled(guide) if not site["is_observed"] and not site["infer"].get("is_auxiliary")}
-        return kind_of_sum(model, guide, still), bool(latent - set(still))
+        return score_of_terms(model, guide, still), bool(latent - set(still))
 
     def _again(self, batch: tuple[Tensor, ...]) -> poutine.Trace:
         """The guide at other random numbers."""

@@ -18,7 +18,7 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.program.traces import Substitute, Traces, log_joint, traces
 from ppl_vae.simplex import moved
 from ppl_vae.text import as_line
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 __all__ = ["stacks", "why_not_stacked"]
 
@@ -38,7 +38,7 @@ def stacks(pair: Pair, batch: tuple[Tensor, ...]) -> bool:
         warnings.warn(
             f"samples are drawn one after the other, since the programs do not take several at once in a dimension on the left "
             f"({reason}): count dimensions from the right to have them faster",
-            Remark,
+            FitWarning,
             stacklevel=2,
         )
     return reason is None

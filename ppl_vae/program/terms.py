@@ -21,12 +21,12 @@ from torch.distributions import biject_to
 
 from ppl_vae.program.wrapped import unwrapped
 
-__all__ = ["auxiliary", "kind_of_sum", "points", "sampled", "summed_out", "unnormalized", "weighed"]
+__all__ = ["auxiliary", "points", "sampled", "score_of_terms", "summed_out", "unnormalized", "weighed"]
 
 Site = dict[str, Any]
 
 
-def kind_of_sum(model: Trace, guide: Trace, still: list[str]) -> str:
+def score_of_terms(model: Trace, guide: Trace, still: list[str]) -> str:
     """What the sum of a pair's terms is, by the names of :data:`ppl_vae.types.SCORES`.
 
     Args:

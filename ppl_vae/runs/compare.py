@@ -17,7 +17,7 @@ from ppl_vae.runs.load import load_fit
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line, is_number
-from ppl_vae.types import DataSpec, Row
+from ppl_vae.types import DataSpec, Record
 
 __all__ = ["RunComparison", "compare_runs", "save_run_comparison"]
 
@@ -52,8 +52,8 @@ class RunComparison:
         split: which split the numbers are of.
     """
 
-    rows: list[Row]
-    histories: list[list[Row]]
+    rows: list[Record]
+    histories: list[list[Record]]
     split: str
 
     def __str__(self) -> str:
@@ -145,7 +145,7 @@ class _Run:
         except ValueError as error:
             raise ValueError(f"{path}: {as_line(error, most=600)}") from None
 
-    def row(self, split: str, samples: int | None, device: str) -> Row:
+    def row(self, split: str, samples: int | None, device: str) -> Record:
         """The run's row of the table."""
         numbers = self.metrics.get(split, {})
         if samples is not None:
@@ -162,7 +162,7 @@ class _Run:
         }
 
 
-def _numbers(named: Mapping[str, Any]) -> Row:
+def _numbers(named: Mapping[str, Any]) -> Record:
     """Those of the values that are finite numbers."""
     return {name: value for name, value in named.items() if is_number(value)}
 
@@ -221,14 +221,14 @@ def _common_split(runs: Sequence[_Run], *, anew: bool) -> str:
     raise ValueError(f"expected runs with numbers of the same split, test or valid, got {splits}: {advice}")
 
 
-def _cell(row: Row, name: str) -> str:
+def _cell(row: Record, name: str) -> str:
     value, error = row.get(name), row.get(f"{name}_se")
     if value is None or isinstance(value, (str, int)):
         return "-" if value is None else str(value)
     return f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
-def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any], list[Row]]:
+def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any], list[Record]]:
     """Metrics, description of the data and history, which a finished run has."""
     try:
         return folder.metrics(), folder.description(), folder.history()

@@ -20,7 +20,7 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line, inside
-from ppl_vae.types import DataSpec, Remark, Row
+from ppl_vae.types import DataSpec, FitWarning, Record
 
 __all__ = ["load_fit", "load_run"]
 
@@ -106,7 +106,7 @@ def _most_bytes(folder: RunFolder) -> int:
     return min(free(), SLACK + 4 * sum(sizes))
 
 
-def _last_state(folder: RunFolder) -> tuple[dict[str, Tensor], list[Row]]:
+def _last_state(folder: RunFolder) -> tuple[dict[str, Tensor], list[Record]]:
     """The weights of a run that is not finished as of its last state, and the history up to it, with a remark."""
     snapshot = folder.snapshot()
     assert snapshot is not None
@@ -116,7 +116,7 @@ def _last_state(folder: RunFolder) -> tuple[dict[str, Tensor], list[Row]]:
     warnings.warn(
         f"{folder.path} is not finished: this is its state after {len(snapshot.history)} iterations; "
         f"ppl-vae fit --resume {shlex.quote(str(folder.path))} goes on",
-        Remark,
+        FitWarning,
         stacklevel=4,
     )
     return weights, snapshot.history

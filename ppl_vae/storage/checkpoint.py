@@ -21,7 +21,7 @@ from ppl_vae.storage.folder import RunFolder, check_free
 from ppl_vae.storage.lock import FolderLock
 from ppl_vae.storage.signals import ending_at_second
 from ppl_vae.storage.snapshot import Snapshot, restoring
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["NULL_CHECKPOINTER", "AnyCheckpointer", "Checkpointer", "Interrupted", "NullCheckpointer"]
 
@@ -76,10 +76,10 @@ class AnyCheckpointer(Protocol):
     def keep(self, snapshot: Snapshot) -> None:
         """Keep a snapshot."""
 
-    def row(self, row: Row) -> None:
+    def row(self, row: Record) -> None:
         """Take note of a row of the history."""
 
-    def finish(self, tensors: Mapping[str, Tensor], history: list[Row]) -> None:
+    def finish(self, tensors: Mapping[str, Tensor], history: list[Record]) -> None:
         """Keep what came of the fit."""
 
 
@@ -109,10 +109,10 @@ class NullCheckpointer:
     def keep(self, snapshot: Snapshot) -> None:
         """Let a snapshot go."""
 
-    def row(self, row: Row) -> None:
+    def row(self, row: Record) -> None:
         """Let a row go."""
 
-    def finish(self, tensors: Mapping[str, Tensor], history: list[Row]) -> None:
+    def finish(self, tensors: Mapping[str, Tensor], history: list[Record]) -> None:
         """Let the result go."""
 
 
@@ -256,7 +256,7 @@ class Checkpointer:
         if self.asked:
             raise Interrupted(self.folder, self.asked)
 
-    def row(self, row: Row) -> None:
+    def row(self, row: Record) -> None:
         """Add a row to the history that lies in the folder."""
         if not self._begun:
             self._begin()
@@ -270,7 +270,7 @@ class Checkpointer:
                 "untouched: make room, and go on with ppl-vae fit --resume"
             ) from error
 
-    def finish(self, tensors: Mapping[str, Tensor], history: list[Row]) -> None:
+    def finish(self, tensors: Mapping[str, Tensor], history: list[Record]) -> None:
         """Write the weights, and the history that belongs to them."""
         if not self._begun:  # nothing was left to do, but the declaration may be spelled otherwise than it was
             self._begin()

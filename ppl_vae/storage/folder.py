@@ -34,7 +34,7 @@ from torch import Tensor
 from ppl_vae.storage.atomic import write_json, write_tensors, write_text
 from ppl_vae.storage.snapshot import Snapshot, read_snapshot, write_snapshot
 from ppl_vae.text import MIB, MOST_TEXT, as_line, from_json, from_yaml, inside, read_text
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["COMPARISON_FILES", "FORMAT", "RunFolder", "RunIdentity", "check_free"]
 
@@ -132,7 +132,7 @@ class RunFolder:
         """What the data look like, as plain values: ``spec``, ``transform`` and, if it is known, their ``fingerprint``."""
         return self.read(self.DESCRIPTION, _mapping(from_json))
 
-    def history(self) -> list[Row]:
+    def history(self) -> list[Record]:
         """The rows of the history; at least one."""
         return self.read(self.HISTORY, _rows, at_most=MOST_HISTORY)
 
@@ -177,7 +177,7 @@ class RunFolder:
             cls.DESCRIPTION: json.dumps(description, indent=2) + "\n",
         }
 
-    def begin(self, texts: Mapping[str, str], history: Sequence[Row] = (), *, resume: bool = False) -> None:
+    def begin(self, texts: Mapping[str, str], history: Sequence[Record] = (), *, resume: bool = False) -> None:
         """Write what is known before the end of a fit; a run that may be replaced goes now.
 
         Whenever the process dies the folder is still known as a run, or as one that was hardly begun; one that goes on is not
@@ -207,7 +207,7 @@ class RunFolder:
         for name in self.FINISHED:
             (self.path / name).unlink(missing_ok=True)
 
-    def finish(self, weights: Mapping[str, Tensor], history: Sequence[Row]) -> None:
+    def finish(self, weights: Mapping[str, Tensor], history: Sequence[Record]) -> None:
         """Write what came of the fit: its weights, and the history that belongs to them."""
         write_text(self.path / self.HISTORY, _lines(history))
         write_tensors(weights, self.path / self.WEIGHTS)
@@ -293,12 +293,12 @@ def _mapping(parse: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
     return parsed
 
 
-def _rows(text: str) -> list[Row]:
+def _rows(text: str) -> list[Record]:
     rows = [_mapping(from_json)(line) for line in text.splitlines()]
     if not rows:
         raise ValueError("expected a line for each iteration, got none")
     return rows
 
 
-def _lines(history: Iterable[Row]) -> str:
+def _lines(history: Iterable[Record]) -> str:
     return "".join(json.dumps(row) + "\n" for row in history)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_vae.memory import require_memory
 from ppl_vae.storage.atomic import write_tensors
 from ppl_vae.text import as_line, from_json, inside
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["Snapshot", "read_snapshot", "restoring", "write_snapshot"]
 
@@ -34,7 +34,7 @@ class Snapshot(NamedTuple):
 
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
-    history: list[Row]
+    history: list[Record]
 
 
 def write_snapshot(snapshot: Snapshot, path: Path) -> None:

@@ -14,7 +14,7 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair
 from ppl_vae.text import as_line
-from ppl_vae.types import Report, Row
+from ppl_vae.types import Record, Report
 
 __all__ = ["Callback", "CallbackList", "FitContext"]
 
@@ -77,7 +77,7 @@ class Callback:
             seconds: worked since the fit began.
         """
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Hear of a row as soon as it is known.
 
         Args:
@@ -121,7 +121,7 @@ class CallbackList(Callback):
         for callback in self._hearing_steps:
             callback.step(taken, of, seconds)
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Pass the row on.
 
         Raises:
@@ -152,11 +152,11 @@ class _RowsAndSteps:
     def __init__(self, record: Report, step: Callable[[int, int, float], None]) -> None:
         self._record, self.step = record, step
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: Record) -> None:
         self._record(row)
 
 
-def _check_plain(callback: Callback, row: Row) -> None:
+def _check_plain(callback: Callback, row: Record) -> None:
     """Raise ``ValueError`` if a row has a value that its file cannot hold."""
     for name, value in row.items():
         if not isinstance(value, PLAIN):

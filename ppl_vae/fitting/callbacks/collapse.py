@@ -16,7 +16,7 @@ from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.inference.objectives import BetaELBO
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models import Model
-from ppl_vae.types import Remark, Row
+from ppl_vae.types import FitWarning, Record
 
 __all__ = ["CollapseMonitor"]
 
@@ -58,7 +58,7 @@ class CollapseMonitor(Callback):
         self._since: int | None = None
         self._highest = 0.0
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Look at a row; say it if it is time."""
         if self._done or self._objective is None or row["epoch"] <= self._objective.ramp or "kl" not in row:
             return
@@ -71,9 +71,9 @@ class CollapseMonitor(Callback):
         if row["epoch"] - self._since + 1 >= self._wait:
             self._done = True
             cause, remedy = self._cause(row)
-            warnings.warn(f"the posterior has collapsed: {symptom}. {cause}: {remedy}", Remark, stacklevel=2)
+            warnings.warn(f"the posterior has collapsed: {symptom}. {cause}: {remedy}", FitWarning, stacklevel=2)
 
-    def _symptom(self, row: Row, kl: float) -> str | None:
+    def _symptom(self, row: Record, kl: float) -> str | None:
         """What is wrong with this epoch."""
         if kl < NEGLIGIBLE:
             return f"its KL from the prior is {max(kl, 0.0):.3f} nats per datum, so z tells nothing of x"
@@ -83,7 +83,7 @@ class CollapseMonitor(Callback):
             return f"{active} of {units} latent dimensions vary with the data"
         return None
 
-    def _cause(self, row: Row) -> tuple[str, str]:
+    def _cause(self, row: Record) -> tuple[str, str]:
         """The likeliest cause that can be seen, and what helps against it."""
         objective = self._objective
         if isinstance(objective, BetaELBO) and objective.beta > 1 and objective.capacity is None:

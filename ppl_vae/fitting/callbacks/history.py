@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppl_vae.fitting.callbacks.base import Callback
 from ppl_vae.storage import AnyCheckpointer
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["HistoryWriter"]
 
@@ -19,7 +19,7 @@ class HistoryWriter(Callback):
     def __init__(self, checkpointer: AnyCheckpointer) -> None:
         self._checkpointer = checkpointer
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Write a row.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ppl_vae.deprecation import RenamedAttribute
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["LOGGERS", "Board", "BoardLogger", "Logger", "MLflow", "TensorBoard", "open_logger"]
 
@@ -36,7 +36,7 @@ class TensorBoard(Logger):
         self._writer: Any = None
         _import("tensorboard", "pip install ppl_vae[track]")
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Add a point to each curve."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
@@ -78,7 +78,7 @@ class MLflow(Logger):
         self._mlflow.start_run(run_name=self._name)
         self._mlflow.log_params(self._parameters)
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Log the row as metrics of its epoch."""
         self._mlflow.log_metrics(dict(_scalars(row)), step=row["epoch"])
 
@@ -95,7 +95,7 @@ class Board(Protocol):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any: ...
 
-    def __call__(self, row: Row) -> Any:
+    def __call__(self, row: Record) -> Any:
         """Show a row."""
 
 
@@ -113,7 +113,7 @@ class BoardLogger(Logger):
         """Enter it."""
         self._board.__enter__()
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Call it."""
         self._board(row)
 
@@ -145,7 +145,7 @@ def _import(package: str, remedy: str) -> Any:
         raise ValueError(f"{package} is not installed: {remedy}") from None
 
 
-def _scalars(row: Row) -> Iterator[tuple[str, float]]:
+def _scalars(row: Record) -> Iterator[tuple[str, float]]:
     """The numbers of a row; those of a list each under its place."""
     for name, value in row.items():
         if name == "epoch" or isinstance(value, str) or value is None:

@@ -16,7 +16,7 @@ from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair, Plates
-from ppl_vae.types import POINTS, SCORES, Row
+from ppl_vae.types import POINTS, SCORES, Record
 
 __all__ = ["TRACKED", "Metrics"]
 
@@ -60,7 +60,7 @@ class Metrics(Callback):
         size = method.batch_size if isinstance(method, SVI) else 2
         _check_measurable([measure for _, measure, _ in self._parts], self._data, self._pair, size)
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Add what the pair as it is gives."""
         if self._latents:
             row |= _latent_columns(self._pair, self._data.valid, self._latents)
@@ -123,7 +123,7 @@ def _alike(pair: Pair, split: Split, size: int) -> Plates:
         return Pair(pair.model, pair.guide, size=pair.size, plain=pair.plain).plates(*first)
 
 
-def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Row:
+def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Record:
     found = latents(pair, valid, rows=LATENT_ROWS)
     for name in wanted:
         if name not in found:

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from typing import Any
 
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
-from ppl_vae.types import SCORES, Remark, Row, score_of
+from ppl_vae.types import SCORES, FitWarning, Record, score_of
 
 __all__ = ["DurationMonitor", "Progress", "ProgressBar", "ProgressFunction", "progress_callback", "quiet"]
 
-Progress = Callable[[Row], Any]
+Progress = Callable[[Record], Any]
 LONG = 30.0  # seconds of an iteration that is not over, after which its length is told
 MOMENT = 0.1  # seconds between two looks of a bar at the steps
 
 
-def quiet(row: Row) -> None:
+def quiet(row: Record) -> None:
     """Say nothing of the progress."""
 
 
@@ -45,7 +45,7 @@ class ProgressFunction(Callback):
     def __init__(self, function: Progress) -> None:
         self._function = function
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Call it."""
         self._function(row)
 
@@ -61,7 +61,7 @@ class ProgressBar(Callback):
         self._updated = self._began = time.monotonic()
         self._bars.start()
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """Move on by a row, and say what it reached."""
         self._done += 1
         self._began = time.monotonic()
@@ -91,7 +91,7 @@ class DurationMonitor(Callback):
         self._began = time.monotonic()
         self._over = False
 
-    def record(self, row: Row) -> None:
+    def record(self, row: Record) -> None:
         """An iteration is over, and was short enough."""
         self._over = True
 
@@ -104,7 +104,7 @@ class DurationMonitor(Callback):
             warnings.warn(
                 f"{taken} of the {of} steps of an epoch took {_time(passed)}, {_time(step)} each: an epoch takes about "
                 f"{_time(step * of)}, and the {self._left} epochs {_time(step * of * self._left)}",
-                Remark,
+                FitWarning,
                 stacklevel=2,
             )
 
@@ -127,7 +127,7 @@ def _time(seconds: float) -> str:
     return f"{seconds / 86400:.3g} days"
 
 
-def _summary(row: Row) -> str:
+def _summary(row: Record) -> str:
     score = score_of(row)
     held_out = "valid_" if f"valid_{score}" in row else ""
     label = SCORES[score].partition(":")[0]

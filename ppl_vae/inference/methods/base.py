@@ -10,7 +10,7 @@ from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.inference.objectives import Objective
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Report, Row
+from ppl_vae.types import Record, Report
 
 __all__ = ["Method"]
 
@@ -50,7 +50,7 @@ class Method(Declaration, abc.ABC):
         return 1
 
     @abc.abstractmethod
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report) -> list[Record]:
         """Fit the pair to ``data.train``, both on one device, and return the history, a row an iteration.
 
         A row has ``epoch``, ``objective``, ``elbo`` (or what else the pair's ``score`` is) and ``seconds``: those worked since

@@ -6,13 +6,13 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from ppl_vae.data import Data
-from ppl_vae.data.matrices import Rows
+from ppl_vae.data.matrices import Matrices
 from ppl_vae.evaluate import evaluate
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.conjugate import exact_row, offered
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Report, Row
+from ppl_vae.types import Record, Report
 
 __all__ = ["ClosedForm"]
 
@@ -32,7 +32,7 @@ class ClosedForm(Method):
         """One evaluation of the formula."""
         return 1
 
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report) -> list[Record]:
         """Fit the pair's model; one row of history.
 
         Raises:
@@ -40,7 +40,7 @@ class ClosedForm(Method):
         """
         clock = Stopwatch(report)
         solve = offered(self, pair, "closed_form")
-        pair.model.assign(solve(Rows(data.train)))
+        pair.model.assign(solve(Matrices(data.train)))
         seconds = clock.seconds
         numbers = evaluate(pair, data.train)
         row = {**exact_row(1, numbers.get("log_likelihood", numbers[pair.score]), clock), "seconds": seconds}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Row
+from ppl_vae.types import Record
 
 __all__ = ["exact_row", "offered"]
 
@@ -25,6 +25,6 @@ def offered(method: Method, pair: Pair, name: str) -> Callable:
     return getattr(pair.model, name)
 
 
-def exact_row(iteration: int, value: float, clock: Stopwatch) -> Row:
+def exact_row(iteration: int, value: float, clock: Stopwatch) -> Record:
     """A row of the history: after the E-step the ELBO is the log-likelihood itself."""
     return {"epoch": iteration, "objective": value, "elbo": value, "log_likelihood": value, "seconds": clock.seconds}

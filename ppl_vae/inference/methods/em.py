@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ppl_vae import exact
 from ppl_vae.data import Data
-from ppl_vae.data.matrices import Rows
+from ppl_vae.data.matrices import Matrices
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import log_jacobian
 from ppl_vae.inference.methods.base import Method
@@ -24,7 +24,7 @@ from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring
-from ppl_vae.types import Remark, Report, Row
+from ppl_vae.types import FitWarning, Record, Report
 
 __all__ = ["EM"]
 
@@ -70,7 +70,7 @@ class EM(Method):
         """The steps of all starts together."""
         return self.max_iterations * self.n_init
 
-    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Fit the pair's model; a row of history per accepted step of the best start.
 
         ``log_likelihood``, ``objective`` and ``elbo`` are one number, exact, in nats per datum: after the E-step the ELBO is
@@ -81,7 +81,7 @@ class EM(Method):
         """
         problem_of = offered(self, pair, "em")
         clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
-        rows = Rows(data.train)
+        rows = Matrices(data.train)
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
         elements = math.prod(data.spec.event_shape)
         starts = _Starts(self, clock, keeper, log_jacobian(pair, data.train), self.tolerance * elements)
@@ -94,7 +94,7 @@ class EM(Method):
         problem, state, history = starts.best()
         problem.assign(state)
         if remark := problem.remark(state):
-            warnings.warn(remark, Remark, stacklevel=2)
+            warnings.warn(remark, FitWarning, stacklevel=2)
         return [*history[:-1], {**history[-1], "seconds": clock.seconds}]
 
 
@@ -108,7 +108,7 @@ class _Starts:
 
     def __init__(self, method: EM, clock: Stopwatch, keeper: AnyCheckpointer, constant: float, tolerance: float) -> None:
         self.method, self.clock, self.keeper, self.constant, self.tolerance = method, clock, keeper, constant, tolerance
-        self.results: list[tuple[exact.Problem, Any, list[Row]]] = []
+        self.results: list[tuple[exact.Problem, Any, list[Record]]] = []
         self.failures: dict[int, exact.EMError] = {}
         facts = keeper.restored.metadata if keeper.restored else {}
         if method.n_init > 1 and facts.get("max_iterations", math.inf) < method.max_iterations:
@@ -155,7 +155,7 @@ class _Starts:
             self.keeper.keep(self._state(at, place, history[:rows]))
         self.results.append((problem, state, history))
 
-    def best(self) -> tuple[exact.Problem, Any, list[Row]]:
+    def best(self) -> tuple[exact.Problem, Any, list[Record]]:
         """The result of the highest log-likelihood; starts that failed are told.
 
         Raises:
@@ -166,10 +166,10 @@ class _Starts:
             raise next(iter(self.failures.values()))
         if self.failures:
             numbers, first = ", ".join(map(str, self.failures)), next(iter(self.failures.values()))
-            warnings.warn(f"start {numbers} of {self.method.n_init} failed and was dropped: {first}", Remark, stacklevel=3)
+            warnings.warn(f"start {numbers} of {self.method.n_init} failed and was dropped: {first}", FitWarning, stacklevel=3)
         return max(succeeded, key=lambda result: result[2][-1]["log_likelihood"])
 
-    def _begin(self, problem: exact.Problem) -> tuple[Any, exact.Place | None, list[Row]]:
+    def _begin(self, problem: exact.Problem) -> tuple[Any, exact.Place | None, list[Record]]:
         """Where the next start is to begin, by the kept state if that has seen it; a start that is over has no place."""
         kept, number = self.keeper.restored, len(self.results)
         if kept is None or number >= len(kept.metadata["rows"]):
@@ -181,7 +181,7 @@ class _Starts:
         over = number + 1 < len(kept.metadata["rows"])
         return state, None if over else _place(kept.metadata), history
 
-    def _state(self, state: Any, place: exact.Place, history: list[Row]) -> Snapshot:
+    def _state(self, state: Any, place: exact.Place, history: list[Record]) -> Snapshot:
         """All that it takes to go on from a place."""
         states = [*(state for _, state, _ in self.results), state]
         histories = [*(history for _, _, history in self.results), history]

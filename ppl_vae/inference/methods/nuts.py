@@ -14,13 +14,13 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from ppl_vae.data import Data
-from ppl_vae.data.matrices import Rows
+from ppl_vae.data.matrices import Matrices
 from ppl_vae.declaration import require
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.machine import cpu_threads
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Remark, Report, Row
+from ppl_vae.types import FitWarning, Record, Report
 
 __all__ = ["NUTS"]
 
@@ -68,7 +68,7 @@ class NUTS(Method):
         """The draws of all chains together."""
         return self.chains * (self.warmup + self.samples)
 
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report) -> list[Record]:
         """Sample the parameters; a row of history per draw, ``stage`` telling warm-up from what counts.
 
         ``log_joint`` is log p(x, theta), and ``log_likelihood`` log p(x | theta), both in nats per datum; ``objective`` repeats
@@ -80,11 +80,11 @@ class NUTS(Method):
             FloatingPointError: the log-density is not finite at the start.
         """
         clock = Stopwatch(report)
-        rows = Rows(data.train)
+        rows = Matrices(data.train)
         self._check(pair)
         pair.model.initialize(rows, torch.Generator(data.train.device).manual_seed(self.seed))
         posterior = _Posterior(pair.model, rows, data.train.transform.log_jacobian)
-        record = _Record(posterior, clock)
+        record = _Recorder(posterior, clock)
         with cpu_threads(posterior.size * posterior.coordinates.size):
             draws = torch.stack([self._chain(posterior, record, chain) for chain in range(1, self.chains + 1)])
         values, vectors = posterior.aligned(draws.flatten(0, 1))
@@ -96,7 +96,7 @@ class NUTS(Method):
             warnings.warn(
                 f"the chains have not mixed: r_hat is {summary['r_hat']:.3g}, expected below 1.1; raise warmup and samples, or "
                 "use fewer components or factors",
-                Remark,
+                FitWarning,
                 stacklevel=2,
             )
         return record.rows
@@ -126,7 +126,7 @@ class NUTS(Method):
                 f"{self.max_parameters}; SVI with a BayesianGuide can, or raise max_parameters and wait"
             )
 
-    def _chain(self, posterior: _Posterior, record: _Record, chain: int) -> Tensor:
+    def _chain(self, posterior: _Posterior, record: _Recorder, chain: int) -> Tensor:
         """One chain's draws ``(samples, P)`` in unconstrained coordinates."""
         kernel = pyro.infer.NUTS(potential_fn=lambda state: -posterior.density(state["theta"]), full_mass=True)
         sampler = pyro.infer.MCMC(
@@ -144,7 +144,7 @@ class NUTS(Method):
 class _Posterior:
     """The log-density of the parameters given the rows, in the model's unconstrained coordinates and in float64."""
 
-    def __init__(self, model: Any, rows: Rows, constant: float) -> None:
+    def __init__(self, model: Any, rows: Matrices, constant: float) -> None:
         self.model = model
         self.size = model.size
         self.constant = constant
@@ -180,13 +180,13 @@ class _Posterior:
         return values, self.coordinates.pack(values)
 
 
-class _Record:
+class _Recorder:
     """The rows of a history as the chains run."""
 
     def __init__(self, posterior: _Posterior, clock: Stopwatch) -> None:
         self.posterior = posterior
         self.clock = clock
-        self.rows: list[Row] = []
+        self.rows: list[Record] = []
 
     @torch.no_grad()
     def __call__(self, vector: Tensor, stage: str, chain: int) -> None:
@@ -216,7 +216,7 @@ def _moments(vectors: Tensor, values: Mapping[str, Tensor]) -> tuple[Tensor, Ten
     return vectors.mean(0).to(like), torch.linalg.cholesky(covariance + jitter * identity).to(like)
 
 
-def _diagnostics(values: Mapping[str, Tensor], chains: int) -> Row:
+def _diagnostics(values: Mapping[str, Tensor], chains: int) -> Record:
     """The largest split r_hat and the smallest effective number of draws of all numbers that vary (Vehtari et al. 2021)."""
     flat = torch.cat([value.flatten(1) for value in values.values()], -1)
     flat = flat[:, flat.std(0) > 0].unflatten(0, (chains, -1))

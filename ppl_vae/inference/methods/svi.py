@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, Split
-from ppl_vae.data.matrices import Rows
+from ppl_vae.data.matrices import Matrices
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import batches
 from ppl_vae.guides.amortized import LatentGuide
@@ -28,7 +28,7 @@ from ppl_vae.program.context import evaluating
 from ppl_vae.program.machine import Precision
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
-from ppl_vae.types import Remark, Report, Row
+from ppl_vae.types import FitWarning, Record, Report
 
 __all__ = ["SVI", "meet"]
 
@@ -116,7 +116,7 @@ class SVI(Method):
         """Batches of so many training data."""
         return math.ceil(rows / self.batch_size)
 
-    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Fit the pair; a row of history per epoch.
 
         The columns, in nats per datum: ``objective``, ``elbo``, ``reconstruction`` and ``kl`` are means over the epoch's
@@ -130,7 +130,7 @@ class SVI(Method):
         """
         self._check(pair, data)
         if self.objective.remark:
-            warnings.warn(self.objective.remark, Remark, stacklevel=2)
+            warnings.warn(self.objective.remark, FitWarning, stacklevel=2)
         clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
         _initialize(pair, data, self.seed, self.batch_size)
         if pair.local and (self.patience or self.restore_best):
@@ -151,7 +151,7 @@ class SVI(Method):
             warnings.warn(
                 f"the warm-up of {self.objective.ramp:g} epochs does not end within the {self.epochs} epochs of the fit: "
                 "shorten it, or raise epochs",
-                Remark,
+                FitWarning,
                 stacklevel=3,
             )
 
@@ -176,7 +176,7 @@ class SVI(Method):
             warnings.warn(
                 f"infer={{'baseline': ...}} of {', '.join(pair.baselines)} is ignored by {type(self.objective).__name__}: use "
                 "objective=pyro.infer.TraceGraph_ELBO(), which honours it, or ELBO(baseline='moving_average')",
-                Remark,
+                FitWarning,
                 stacklevel=3,
             )
 
@@ -192,11 +192,11 @@ def _initialize(pair: Pair, data: Data, seed: int, batch_size: int) -> None:
             module.centre_on(seen)
     if "model" not in pair.warm:
         if hasattr(pair.model, "initialize"):
-            pair.model.initialize(Rows(data.train), torch.Generator(data.train.device).manual_seed(seed))
+            pair.model.initialize(Matrices(data.train), torch.Generator(data.train.device).manual_seed(seed))
         if hasattr(getattr(pair.model, "prior", None), "initialize"):
             pair.model.prior.initialize(data.train)
     if "guide" not in pair.warm and hasattr(pair.guide, "initialize"):
-        pair.guide.initialize(Rows(data.train), pair.model)
+        pair.guide.initialize(Matrices(data.train), pair.model)
 
 
 def meet(pair: Pair, data: Data, batch_size: int) -> None:
@@ -218,7 +218,7 @@ def _check_rows(pair: Pair, data: Data) -> None:
         warnings.warn(
             "these programs have parameters of their own for rows of the training data, which other data have none of: there "
             "are no validation numbers; load the data with load_data(..., valid=0.0, test=0.0) to fit them all",
-            Remark,
+            FitWarning,
             stacklevel=3,
         )
         return

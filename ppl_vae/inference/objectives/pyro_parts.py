@@ -22,7 +22,7 @@ Traces = list[tuple[Trace, Trace]]
 """Of model and guide; more than one only where Pyro enumerates one value after another."""
 
 
-class Parts:
+class ELBOMixin:
     """Mixed into one of Pyro's ELBOs: its loss and its parts from the programs' traces, summed over the data.
 
     The parts are means over the particles.
@@ -60,11 +60,11 @@ class Parts:
         return sampled - model.nodes[name]["log_prob_sum"] if name in model.nodes else sampled
 
 
-class SampledELBO(Parts, Trace_ELBO):
+class SampledELBO(ELBOMixin, Trace_ELBO):
     """Pyro's ELBO with every term sampled."""
 
 
-class AnalyticELBO(Parts, TraceMeanField_ELBO):
+class AnalyticELBO(ELBOMixin, TraceMeanField_ELBO):
     """Pyro's ELBO with the closed-form KL of each latent site where there is one."""
 
     def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
@@ -75,7 +75,7 @@ class AnalyticELBO(Parts, TraceMeanField_ELBO):
             return super()._kl(model, guide, name)
 
 
-class EnumeratedELBO(Parts, TraceEnum_ELBO):
+class EnumeratedELBO(ELBOMixin, TraceEnum_ELBO):
     """Pyro's ELBO with every discrete latent variable summed out: the guide's, and those that it leaves to the model."""
 
     def loss_of(self, traces: Traces) -> Tensor:

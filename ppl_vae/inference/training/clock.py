@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol, runtime_checkable
 
-from ppl_vae.types import Report, Row
+from ppl_vae.types import Record, Report
 
 __all__ = ["Steps", "Stopwatch"]
 
@@ -41,7 +41,7 @@ class Stopwatch:
         if self._listens is not None:
             self._listens.step(taken, of, self.seconds)
 
-    def report(self, row: Row) -> None:
+    def report(self, row: Record) -> None:
         """Pass a row on, off the clock."""
         stopped = time.perf_counter()
         self._report(row)

@@ -27,7 +27,7 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.program.randomness import put_random, random_state
 from ppl_vae.storage import AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring
-from ppl_vae.types import HALVES, Remark, Row
+from ppl_vae.types import HALVES, FitWarning, Record
 
 if TYPE_CHECKING:
     from ppl_vae.inference.methods.svi import SVI
@@ -73,7 +73,7 @@ class Training:
                 "pyro.module, or make the programs modules"
             )
         # All data at once come in their order, so that a plain program may have parameters for each of them.
-        self.whole = pair.plain and method.batch_size >= len(data.train)
+        self.in_order = pair.plain and method.batch_size >= len(data.train)
         self.rate = method.learning_rate or pair.model_facts.learning_rate or LEARNING_RATE
         groups = _halves(pair) if method.alternate else [self.parameters]
         self.optimizers: list[Optimizer] = [OPTIMIZERS[method.optimizer](group, self.rate) for group in groups]
@@ -86,7 +86,7 @@ class Training:
         self.generator = torch.Generator(device).manual_seed(method.seed)
         self.order = self.generator.get_state()
         self.best = _Best()
-        self.history: list[Row] = []
+        self.history: list[Record] = []
         self.epoch = self.taken = self.skipped = self.turn = 0
         self.damping = 1.0
         self.learning_rate = self.rate
@@ -98,7 +98,7 @@ class Training:
                 self._visit(kept.metadata["sizes"])
                 self.load(kept)
 
-    def run(self) -> list[Row]:
+    def run(self) -> list[Record]:
         """Train to the end; the history."""
         begun = self.epoch, self.taken
         with cpu_threads(self._cost(), like=self.threads), products(self.method.precision):
@@ -118,7 +118,7 @@ class Training:
     def _tell_undivided(self) -> None:
         if len(self.data.valid) and self.pair.undivided:
             told = f"the model sums out {', '.join(self.pair.undivided)}, which all data share"
-            warnings.warn(f"validation rows have no ELBO of their own, so none is told: {told}", Remark, stacklevel=2)
+            warnings.warn(f"validation rows have no ELBO of their own, so none is told: {told}", FitWarning, stacklevel=2)
 
     def _cost(self) -> int:
         """The multiplications of a step, forwards."""
@@ -243,7 +243,7 @@ class Training:
             ahead=self.planned * (rows // method.batch_size) // len(self.optimizers),
             go_on_at=min(method.batch_size, rows) if begun else None,
             # Of rows that lack a field there may be too few for one batch: a row is to count as any other.
-            whole=method.batch_size if len(self.data.train.apart(self.pair.reads)) > 1 else None,
+            full_batch=method.batch_size if len(self.data.train.apart(self.pair.reads)) > 1 else None,
         )
 
     def advance(self) -> None:
@@ -255,7 +255,7 @@ class Training:
         objective, elbo, reconstruction = (self._pass() / max(1, len(self.data.train) - self.skipped)).tolist()
         self._check_parameters()
         score, constant, declared = self.pair.score, self.constant, self.method.objective
-        row: Row = {"epoch": self.epoch + 1, "objective": objective + (constant if declared.bounds else 0.0)}
+        row: Record = {"epoch": self.epoch + 1, "objective": objective + (constant if declared.bounds else 0.0)}
         if declared.name:
             row["objective_name"] = declared.name
         if declared.tells_elbo:
@@ -303,7 +303,7 @@ class Training:
     def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Blocks of the data, and which of their rows are a batch."""
         for block, rows in self.data.train.steps(self.method.batch_size, generator=self.generator, reads=self.pair.reads):
-            yield block, rows.sort().values if self.whole else rows
+            yield block, rows.sort().values if self.in_order else rows
 
     def _count(self) -> None:
         self.taken += 1

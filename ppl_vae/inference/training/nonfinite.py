@@ -14,7 +14,7 @@ from ppl_vae.inference.training.diagnosis import NonFiniteError, Postmortem, exa
 from ppl_vae.inference.training.schedules import OnNonFinite
 from ppl_vae.program.randomness import random_state
 from ppl_vae.storage import Snapshot
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 if TYPE_CHECKING:
     from ppl_vae.inference.training.loop import Training
@@ -84,7 +84,7 @@ class Guard:
             self.tries += 1
             if self.tries > MOST[self.policy]:
                 raise NonFiniteError(found, folder, tries=self.tries - 1)
-            warnings.warn(f"{self._told()}: {found.where}", Remark, stacklevel=2)
+            warnings.warn(f"{self._told()}: {found.where}", FitWarning, stacklevel=2)
             for block, rows in self._back(batches, place):
                 self.training.step(block, rows)
                 self._since.append((block, rows))
@@ -94,7 +94,7 @@ class Guard:
         try:
             found.save(self.folder)
         except OSError as error:
-            warnings.warn(f"no post-mortem is written: {error}", Remark, stacklevel=3)
+            warnings.warn(f"no post-mortem is written: {error}", FitWarning, stacklevel=3)
             return None
         return self.folder
 

@@ -23,7 +23,7 @@ from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, CudaGrap
 from ppl_vae.program.context import local_params
 from ppl_vae.program.machine import Precision, layers
 from ppl_vae.program.pair import numbered
-from ppl_vae.types import Remark
+from ppl_vae.types import FitWarning
 
 __all__ = ["Step"]
 
@@ -53,7 +53,7 @@ class Step:
         local: whether the last of a batch are the numbers ``(B,)`` of its rows among the training data, for their plate.
         ahead: steps to be taken in all.
         go_on_at: of a fit that goes on, the rows of the batches that go the fast way from the first on.
-        whole: rows of a batch whose gradient counts in full, a smaller one's by its rows; by default every batch's does.
+        full_batch: rows of a batch whose gradient counts in full, a smaller one's by its rows; by default every batch's does.
 
     Attributes:
         totals: sums over the data of objective, ELBO and reconstruction, ``(3,)``, on the device; set it to zero to start
@@ -73,7 +73,7 @@ class Step:
         local: bool = False,
         ahead: int = 0,
         go_on_at: int | None = None,
-        whole: int | None = None,
+        full_batch: int | None = None,
     ) -> None:
         self.objective = objective
         self.transform = transform
@@ -83,7 +83,7 @@ class Step:
         self.compile = compile
         self.local = local
         self.ahead = ahead
-        self.whole = whole
+        self.full_batch = full_batch
         self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
         self._settled: set[int] = set()  # by the number of fields in a batch
@@ -113,7 +113,7 @@ class Step:
             loss, elbo, reconstruction = objective(self.transform(raw), *others)
         self._validate = False
         numbers = torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
-        return loss if self.whole is None else loss * (len(raw) / self.whole), numbers
+        return loss if self.full_batch is None else loss * (len(raw) / self.full_batch), numbers
 
     def finish(self, numbers: Tensor, size: int) -> None:
         """Clip the gradients that the parameters hold, update them, and count."""
@@ -149,7 +149,7 @@ class Step:
         except CaptureError as error:
             if self.compile is True:
                 raise ValueError(f"this step cannot be compiled ({error}): use compile='auto' or compile=False") from None
-            warnings.warn(f"steps are {self.way}, not compiled: {error}", Remark, stacklevel=2)
+            warnings.warn(f"steps are {self.way}, not compiled: {error}", FitWarning, stacklevel=2)
 
 
 class _Recorded:
@@ -226,11 +226,11 @@ class _Compiled:
         self.state = [*recorded.state, *moments, step.totals]
         self.moments = len(moments)
         inputs = [*batch, torch.tensor(optimizer.rates(1), device=step.totals.device)]
-        program = capture(self.whole, self.state, inputs).compiled(*self.state, *inputs)
-        check_agreement(self.whole, program, self.state, inputs, reason=MISCOMPILED)
+        program = capture(self.full_step, self.state, inputs).compiled(*self.state, *inputs)
+        check_agreement(self.full_step, program, self.state, inputs, reason=MISCOMPILED)
         self.run = CudaGraph(program, self.state, inputs) if step.totals.is_cuda else partial(program, *self.state)
 
-    def whole(self, *tensors: Tensor) -> list[Tensor]:
+    def full_step(self, *tensors: Tensor) -> list[Tensor]:
         """Of parameters, buffers, moments, totals, a batch and the optimizer's rates: change all but the last two in place."""
         tail = iter(tensors)
         state, moments = list(islice(tail, len(self.recorded.state))), list(islice(tail, self.moments))

@@ -8,7 +8,7 @@ import dataclasses
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from ppl_vae.likelihoods.base import elements
+from ppl_vae.likelihoods.base import unreduced
 from ppl_vae.models.conditions.base import Condition, ConditionModule
 from ppl_vae.models.conditions.completed import Completed
 from ppl_vae.nn import inputs
@@ -55,5 +55,5 @@ class PartModule(ConditionModule):
         """P(x | z, y), which has x's given entries for certain and their log-probability is 0."""
         blank = c.new_zeros(*c.shape[:-1], self.known.numel())
         values = blank.index_copy(-1, self.places, c).unflatten(-1, self.known.shape)
-        parts = elements(likelihood, self.known.dim())
+        parts = unreduced(likelihood, self.known.dim())
         return Completed(parts, self.known, values, filler).to_event(self.known.dim())
