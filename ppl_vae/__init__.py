@@ -6,7 +6,7 @@ from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.declaration import Declaration
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.evaluate import AIS, Gaps, evaluate
-from ppl_vae.fitting import Comparison, Fit, MLflow, TensorBoard, build, compare, fit
+from ppl_vae.fitting import Callback, Comparison, Experiment, Fit, FitContext, MLflow, TensorBoard, build, compare, fit
 from ppl_vae.guides import (
     AmortizedCategorical,
     AmortizedDelta,
@@ -139,6 +139,7 @@ __all__ = [
     "Beta",
     "BetaELBO",
     "Binomial",
+    "Callback",
     "Categorical",
     "Checkpointer",
     "ClosedForm",
@@ -161,9 +162,11 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "ExactPosterior",
     "ExemplarPrior",
+    "Experiment",
     "FactorAnalysis",
     "FactorizedCategorical",
     "Fit",
+    "FitContext",
     "FitWarning",
     "Gaps",
     "Gaussian",

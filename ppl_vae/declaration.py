@@ -61,7 +61,7 @@ class Declaration:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name, None)
+            value = vars(self).get(field.name)
             if (plain := _python(value)) is not value:
                 object.__setattr__(self, field.name, plain)
 

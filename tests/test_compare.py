@@ -77,7 +77,7 @@ def test_the_way_up_is_exact_and_does_not_disturb_the_fit(of_factors: pv.Compari
     alone = pv.fit(FA, data, method=VI, device="cpu")
     [compared] = of_factors.fits[1]
     assert [row["elbo"] for row in alone.history] == [row["elbo"] for row in compared.history]
-    for [climb], [fit], row in zip(of_factors.climbs, of_factors.fits, of_factors.rows, strict=True):
+    for [climb], [fit], row in zip(of_factors.trajectories, of_factors.fits, of_factors.rows, strict=True):
         seconds, values = zip(*climb, strict=True)
         assert len(climb) == len(fit.history)
         assert list(seconds) == sorted(seconds)
@@ -87,7 +87,7 @@ def test_the_way_up_is_exact_and_does_not_disturb_the_fit(of_factors: pv.Compari
 
 def test_seconds_to_best_is_when_the_way_up_first_came_near(of_factors: pv.Comparison) -> None:
     best = max(row["train_log_likelihood"] for row in of_factors.rows)
-    for row, [climb] in zip(of_factors.rows, of_factors.climbs, strict=True):
+    for row, [climb] in zip(of_factors.rows, of_factors.trajectories, strict=True):
         near = [seconds for seconds, value in climb if value >= best - 0.01]
         assert row["seconds_to_best"] == (near[0] if near else None)
     short = pv.compare(FA, factors(), methods=[pv.EM(), pv.SVI(epochs=1)], device="cpu")
@@ -119,7 +119,7 @@ def test_guides_are_tried_by_the_methods_that_fit_them() -> None:
 def test_without_an_exact_likelihood_a_bound_stands_in() -> None:
     vae = pv.VAE(latent_dim=2, likelihood=pv.Gaussian(scale="shared"), decoder=pv.Linear())
     found = pv.compare(vae, factors(60), methods=[pv.SVI(epochs=1)], device="cpu")
-    [row], [[climb]], [[fit]] = found.rows, found.climbs, found.fits
+    [row], [[climb]], [[fit]] = found.rows, found.trajectories, found.fits
     assert not row["exact"]
     assert row["gap"] > 0
     assert row["distance"] is row["seconds_to_best"] is None

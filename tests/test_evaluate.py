@@ -579,7 +579,7 @@ def test_the_exact_log_likelihood_of_observed_entries_is_in_the_units_of_the_sou
     assert numbers["log_likelihood"] == pytest.approx(expected.mean().item(), abs=1e-4)
     assert numbers["log_likelihood_se"] == pytest.approx(expected.std(correction=0).item() / len(expected) ** 0.5, abs=1e-4)
     assert fitted.history[-1]["log_likelihood"] == pytest.approx(exact(data.train).mean().item(), abs=1e-3)
-    climb = pv.compare(pv.FactorAnalysis(latent_dim=1), data, methods=[pv.EM(max_iterations=3)]).climbs[0][0]
+    climb = pv.compare(pv.FactorAnalysis(latent_dim=1), data, methods=[pv.EM(max_iterations=3)]).trajectories[0][0]
     assert climb[-1][1] == pytest.approx(climb[0][1], abs=1.0)
 
 

@@ -56,7 +56,7 @@ def run(path, *arguments):
     runpy.run_path(path, run_name="__main__")
 
 def understand(*words):
-    cli.options._resumed = lambda arguments: None  # there is no such run here
+    cli.options._run_to_resume = lambda arguments: None  # there is no such run here
     options = cli._parser().parse_args(cli.expand(list(words))[0])
     assert options.verb == words[0]
 

@@ -422,12 +422,14 @@ def test_a_first_epoch_that_takes_long_tells_what_is_ahead(monkeypatch: pytest.M
 def test_a_bar_moves_by_steps_before_there_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict] = []
     monkeypatch.setattr(progress, "MOMENT", 0.0)
-    bar = progress._Bar(
-        SimpleNamespace(update=lambda bar, **said: seen.append(said)), 0, 2, SimpleNamespace(score=SCORES["elbo"])
-    )
-    monkeypatch.setattr(bar, "began", bar.began - 6)
+    rich = SimpleNamespace(add_task=lambda name, **told: 0, start=lambda: None, update=lambda bar, **told: seen.append(told))
+    monkeypatch.setattr(progress, "_rich_progress", lambda name: rich)
+    bar = progress.ProgressBar()
+    pair: Any = SimpleNamespace(score=SCORES["elbo"])
+    bar.begin(pv.FitContext(pair=pair, model=None, guide=None, method=pv.SVI(), data=None, done=2))
+    monkeypatch.setattr(bar, "_began", bar._began - 6)
     bar.step(3, 12, 6.0)
     assert seen[0] == {"completed": 2.25}
     assert seen[1]["description"].startswith("step 3 of 12, 2")
-    bar({"elbo": -1.0})
+    bar.record({"elbo": -1.0})
     assert seen[2] == {"completed": 3, "description": "ELBO -1.00"}

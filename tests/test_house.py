@@ -22,7 +22,8 @@ def test_every_inner_contract_names_all_files_of_its_folder() -> None:
         (container,) = contract["containers"]
         named = {name.strip() for layer in contract["layers"] for name in layer.split("|")}
         folder = ROOT / container.replace(".", "/")
-        assert named == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+        assert named == {path.stem for path in folder.glob("*.py")} - {"__init__"} | packages
         assert contract["exhaustive"]
 
 

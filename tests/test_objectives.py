@@ -17,7 +17,6 @@ from torch import Tensor, nn
 import ppl_vae as pv
 import ppl_vae.inference.training.step
 from ppl_vae.cli import main
-from ppl_vae.fitting.fit import watched
 from ppl_vae.inference.objectives.info import KERNELS, squared_mmd
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.step import Step
@@ -465,14 +464,18 @@ def test_the_discrepancy_draws_the_aggregate_posterior_to_the_prior() -> None:
 def test_guide_and_model_learn_by_turns() -> None:
     seen: list[dict[str, Tensor]] = []
 
-    def watch(pair: pv.Pair, row: dict) -> None:
-        seen.append({name: value.clone() for name, value in pair.state_dict().items()})
+    class Copies(pv.Callback):
+        def begin(self, context: pv.FitContext) -> None:
+            self.pair = context.pair
+
+        def record(self, row: dict) -> None:
+            seen.append({name: value.clone() for name, value in self.pair.state_dict().items()})
 
     histories = {}
     for alternate in ("epochs", "steps"):
         method = pv.SVI(epochs=4, batch_size=2000, alternate=alternate, compile=False)
-        options = {"guide": guide_for(vae()), "device": "cpu", "progress": None}
-        histories[alternate] = watched(vae(), pv.load_data("digits"), method=method, watch=watch, **options).history
+        options = {"guide": guide_for(vae()), "device": "cpu", "callbacks": [Copies()]}
+        histories[alternate] = pv.fit(vae(), pv.load_data("digits"), method=method, **options).history
     for epoch, (before, after) in enumerate(itertools.pairwise(seen[:4])):
         moved = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
         assert moved == {"guide" if epoch % 2 else "model"}

@@ -25,9 +25,10 @@ from tests.table import TINY, rows, vae
 DATA = pv.load_data(rows("binary", 40), y=[0, 1] * 20)
 GUIDE = pv.AmortizedNormal(encoder=TINY)
 METHOD = pv.SVI(epochs=1, batch_size=20, compile=False)
-BEFORE = Path(__file__).parent / "formats" / "0"
+FORMATS = Path(__file__).parent / "formats"
 LONGER = pv.SVI(epochs=4, batch_size=256, schedule="constant")
-LATER_ELBO = -27.708  # of the validation data after four epochs, by the version that wrote the run
+LATER_ELBO = -27.708  # of the validation data after four epochs, by the versions that wrote the runs
+TEST_IWAE = -27.1089  # of the test data by 20 samples, likewise
 
 
 def fitted(out: Any = None) -> pv.Fit:
@@ -65,10 +66,15 @@ def run(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "run"))
 
 
-@pytest.fixture
-def before(tmp_path: Path) -> Path:
-    """A copy of a run of the digits that was written before the format had a version."""
-    return Path(shutil.copytree(BEFORE, tmp_path / "before"))
+@pytest.fixture(params=["0", "1"])
+def before(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of a run of the digits as it was written by the version before each change of the format, or of this one."""
+    return Path(shutil.copytree(FORMATS / request.param, tmp_path / request.param))
+
+
+def original(before: Path) -> Path:
+    """What a copy is of."""
+    return FORMATS / before.name
 
 
 # --- one place ------------------------------------------------------------------------------------------------------------
@@ -137,21 +143,24 @@ def test_comparing_anew_parses_each_declaration_once(run: Path, before: Path, mo
 # --- the version ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_from_before_the_format_had_a_version_is_read(before: Path) -> None:
-    assert RunFolder.open(before).identity().format == 0
+def test_a_run_from_before_is_read_and_evaluates_to_its_digits(before: Path) -> None:
+    assert RunFolder.open(before).identity().format == int(before.name)
     fit = pv.load_run(before, device="cpu")
-    numbers = json.loads((BEFORE / "metrics.json").read_text())["test"]
+    numbers = json.loads((original(before) / "metrics.json").read_text())["test"]
     found = fit.evaluate(fit.rows(fit.data, "test"))
     assert {name: found[name] for name in numbers} == pytest.approx(numbers, rel=1e-5)
+    assert fit.evaluate(fit.rows(fit.data, "test"), samples=20)["iwae"] == pytest.approx(TEST_IWAE, rel=1e-5)
     assert f"{numbers['elbo']:.2f}".removeprefix("-") in pv.report(before).read_text()
     assert pv.compare_runs([before, shutil.copytree(before, before.parent / "twin")]).rows[0]["elbo"] == numbers["elbo"]
 
 
 def test_a_run_from_before_goes_on_and_is_of_the_new_format_then(before: Path) -> None:
+    was = RunFolder.open(before).identity().id
     fit = pv.resume_run(before, method=LONGER, device="cpu")
-    assert fit.history[:2] == [json.loads(line) for line in (BEFORE / "history.jsonl").read_text().splitlines()]
+    assert fit.history[:2] == [json.loads(line) for line in (original(before) / "history.jsonl").read_text().splitlines()]
     assert fit.history[-1]["valid_elbo"] == pytest.approx(LATER_ELBO, abs=0.01)
     assert identity(before)["format"] == FORMAT
+    assert was in ("", identity(before)["id"])
     assert pv.load_run(before).method == LONGER
 
 
@@ -159,13 +168,13 @@ def test_what_is_written_is_what_was_before_and_its_identity(before: Path, tmp_p
     old = pv.load_run(before, device="cpu")
     new = pv.fit(old.model, old.data, guide=old.guide, method=old.method, out=tmp_path / "new", device="cpu")
     assert {path.name for path in (tmp_path / "new").iterdir()} | {"metrics.json"} == {
-        path.name for path in BEFORE.iterdir()
+        path.name for path in original(before).iterdir()
     } | {"run.json"}
     assert SavedRun.open(tmp_path / "new").experiment == SavedRun.open(before).experiment
     for name, read in (("config.yaml", yaml.safe_load), ("data.json", json.loads)):
-        was, written = (read((folder / name).read_text()) for folder in (BEFORE, tmp_path / "new"))
+        was, written = (read((folder / name).read_text()) for folder in (original(before), tmp_path / "new"))
         assert without_new_fields(written, was) == was
-    kept = load_file(BEFORE / "model.safetensors")
+    kept = load_file(original(before) / "model.safetensors")
     written = load_file(tmp_path / "new" / "model.safetensors")
     assert {name: value.shape for name, value in written.items()} == {name: value.shape for name, value in kept.items()}
     assert all(torch.allclose(value, kept[name], atol=1e-4) for name, value in written.items())
@@ -257,6 +266,15 @@ def test_the_configuration_is_the_experiment(run: Path) -> None:
     assert Experiment.from_yaml(run / "config.yaml") == saved.experiment
 
 
+def test_the_parts_of_an_experiment_are_the_arguments_of_its_fit(before: Path) -> None:
+    saved = SavedRun.open(before)
+    again = pv.fit(**saved.experiment.parts, device="cpu")
+    assert again.history[-1]["valid_elbo"] == pytest.approx(saved.folder.history()[-1]["valid_elbo"], abs=0.01)
+    assert {name.partition(".")[0] for name in saved.experiment.fixed} == {"model", "guide", "method", "data"}
+    assert "method.epochs" not in saved.experiment.fixed
+    assert "method.learning_rate" in saved.experiment.fixed
+
+
 def test_an_experiment_of_fewer_parts_is_refused(run: Path) -> None:
     (run / "config.yaml").write_text("model: VAE\nguide: AmortizedNormal\n")
     with pytest.raises(ValueError, match=r"run: expected the declarations model, guide, method, data, got model, guide$"):
@@ -287,6 +305,9 @@ def test_the_old_names_work_and_say_so(tmp_path: Path) -> None:
         assert checkpointer.kept is None
     with pytest.warns(DeprecationWarning, match=r"Checkpointer.wants is called Checkpointer.due now"):
         assert checkpointer.wants == checkpointer.due
+    comparison = pv.Comparison(model=vae(), data=DATA, rows=[], trajectories=[], fits=[])
+    with pytest.warns(DeprecationWarning, match=r"Comparison.climbs is called Comparison.trajectories now"):
+        assert comparison.climbs is comparison.trajectories
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = pv.Nothing
     assert "Keeper" not in pv.__all__

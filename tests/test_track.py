@@ -18,8 +18,9 @@ import torch
 import ppl_vae as pv
 from ppl_vae.cli import main
 from ppl_vae.cli.evaluate import _few
-from ppl_vae.fitting.callbacks.collapse import CollapseWatch
-from ppl_vae.fitting.callbacks.loggers import MLflow, TensorBoard, open_board
+from ppl_vae.fitting.callbacks.base import FitContext
+from ppl_vae.fitting.callbacks.collapse import CollapseMonitor
+from ppl_vae.fitting.callbacks.loggers import MLflow, TensorBoard, open_logger
 from ppl_vae.types import FitWarning
 from tests.table import GUIDES, TINY, built, rows, vae
 
@@ -134,12 +135,12 @@ def test_a_bound_of_data_that_share_a_latent_variable_is_not_tracked() -> None:
     refused("weights is shared by all data", "iwae:5", model, data, guide=pv.BayesianGuide())
 
 
-# --- boards ---------------------------------------------------------------------------------------------------------------
+# --- loggers ---------------------------------------------------------------------------------------------------------------
 
 
 def test_tensorboard_has_a_curve_for_each_column(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra `track` is not installed")
-    fit = fitted(("active_units", "kl_per_dimension"), boards=[TensorBoard(tmp_path / "tensorboard")])
+    fit = fitted(("active_units", "kl_per_dimension"), loggers=[TensorBoard(tmp_path / "tensorboard")])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -152,13 +153,13 @@ def test_tensorboard_has_a_curve_for_each_column(tmp_path: Path) -> None:
     assert [point.value for point in points] == pytest.approx([row["elbo"] for row in fit.history], rel=1e-6)
 
 
-def test_boards_say_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_loggers_say_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for package in ("tensorboard", "mlflow"):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ValueError, match=f"{package} is not installed: pip install"):
-            open_board(package, tmp_path, {})
-    with pytest.raises(ValueError, match="unknown board 'wandb': choose from tensorboard, mlflow"):
-        open_board("wandb", tmp_path, {})
+            open_logger(package, tmp_path, {})
+    with pytest.raises(ValueError, match="unknown logger 'wandb': choose from tensorboard, mlflow"):
+        open_logger("wandb", tmp_path, {})
     assert importlib.util.find_spec("ppl_vae")  # nothing else was touched
 
 
@@ -175,8 +176,8 @@ class FakeMLflow(SimpleNamespace):
 def test_mlflow_gets_declaration_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeMLflow()
     monkeypatch.setitem(sys.modules, "mlflow", fake)
-    board = MLflow("vae", {"model": vae().to_dict()})
-    fit = fitted(boards=[board])
+    logger = MLflow("vae", {"model": vae().to_dict()})
+    fit = fitted(loggers=[logger])
     names = [name for name, _, _ in fake.calls]
     assert names == ["start_run", "log_params", "log_metrics", "log_metrics", "end_run"]
     assert fake.calls[0][2] == {"run_name": "vae"}
@@ -200,22 +201,24 @@ def test_mlflow_is_told_of_a_fit_that_failed(monkeypatch: pytest.MonkeyPatch) ->
 # --- collapse -------------------------------------------------------------------------------------------------------------
 
 
-def watched(kls: list[float], model: pv.Model | None = None, method: pv.SVI | None = None, **columns: list[float]) -> list[str]:
+def remarks(kls: list[float], model: pv.Model | None = None, method: pv.SVI | None = None, **columns: list[float]) -> list[str]:
     """What is remarked on over rows with these KLs, of a fit of 300 steps an epoch."""
     model, method = model or vae(), method or pv.SVI()
     data = SimpleNamespace(train=pv.load_data(0.1 * torch.randn(300, 1, 3, 4), valid=0.0, test=0.0).train)
     method = pv.SVI(batch_size=1, objective=method.objective)
-    watch = CollapseWatch(model, built(model), method, data)
+    pair = built(model)
+    warning = CollapseMonitor()
+    warning.begin(FitContext(pair=pair, model=model, guide=pair.guide, method=method, data=data))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for place, kl in enumerate(kls):
-            watch({"epoch": place + 1, "kl": kl, "learning_rate": 0.02, **{k: v[place] for k, v in columns.items()}})
+            warning.record({"epoch": place + 1, "kl": kl, "learning_rate": 0.02, **{k: v[place] for k, v in columns.items()}})
     assert all(issubclass(one.category, FitWarning) for one in caught)
     return [str(one.message) for one in caught]
 
 
 def test_a_kl_that_never_rises_is_told_once() -> None:
-    (message,) = watched([0.01] * 10)
+    (message,) = remarks([0.01] * 10)
     assert "KL from the prior is 0.010 nats per datum" in message
     assert "from the first epochs on" in message
     assert "LinearWarmUp" in message
@@ -223,32 +226,32 @@ def test_a_kl_that_never_rises_is_told_once() -> None:
 
 
 def test_no_collapse_no_remark() -> None:
-    assert watched([0.01, 0.02, 5.0, 6.0, 7.0]) == []
-    assert watched([0.0, 0.01]) == []  # too early to tell
-    assert watched([4.0, 0.01, 4.0, 0.01, 4.0]) == []
+    assert remarks([0.01, 0.02, 5.0, 6.0, 7.0]) == []
+    assert remarks([0.0, 0.01]) == []  # too early to tell
+    assert remarks([4.0, 0.01, 4.0, 0.01, 4.0]) == []
 
 
 def test_the_cause_that_is_seen_is_named() -> None:
-    (message,) = watched([6.3, 0.0, 0.0, 0.0])
+    (message,) = remarks([6.3, 0.0, 0.0, 0.0])
     assert "The KL was 6.3 and fell by epoch 2" in message
     assert "learning_rate (now 0.02)" in message
-    (message,) = watched([0.01] * 4, method=pv.SVI(objective=pv.BetaELBO(beta=8.0)))
+    (message,) = remarks([0.01] * 4, method=pv.SVI(objective=pv.BetaELBO(beta=8.0)))
     assert "beta = 8 weighs the KL" in message
-    (message,) = watched([0.01] * 4, model=vae(likelihood=pv.Gaussian(scale="fixed", value=1.0)))
+    (message,) = remarks([0.01] * 4, model=vae(likelihood=pv.Gaussian(scale="fixed", value=1.0)))
     assert "fixed scale of 1 covers the data's standard deviation of 0.099" in message
-    (message,) = watched([5.0] * 4, valid_active_units=[0, 0, 0, 0])
+    (message,) = remarks([5.0] * 4, valid_active_units=[0, 0, 0, 0])
     assert "0 of 3 latent dimensions vary with the data" in message
 
 
 def test_a_warm_up_is_waited_for() -> None:
     method = pv.SVI(objective=pv.BetaELBO(warm_up=pv.LinearWarmUp(epochs=6)))
-    assert watched([0.0] * 8, method=method) == []
-    assert len(watched([0.0] * 9, method=method)) == 1
+    assert remarks([0.0] * 8, method=method) == []
+    assert len(remarks([0.0] * 9, method=method)) == 1
 
 
 def test_models_without_a_code_to_lose_are_left_alone() -> None:
-    assert watched([0.0] * 10, model=pv.AutoEncoder(latent_dim=3, decoder=TINY)) == []
-    assert watched([0.0] * 10, model=pv.GMM(components=3)) == []
+    assert remarks([0.0] * 10, model=pv.AutoEncoder(latent_dim=3, decoder=TINY)) == []
+    assert remarks([0.0] * 10, model=pv.GMM(components=3)) == []
 
 
 def test_a_fit_that_collapses_says_so() -> None:
@@ -284,7 +287,7 @@ def test_a_class_without_training_data_leaves_the_others_their_labels() -> None:
     assert _few(torch.tensor([0, 2, 3]).repeat(12)) == [1, 10]
 
 
-def test_boards_need_a_folder(capsys: pytest.CaptureFixture) -> None:
+def test_loggers_need_a_folder(capsys: pytest.CaptureFixture) -> None:
     assert main(["fit", "--log", "tensorboard", "--json"]) == 2
     assert "give --out" in capsys.readouterr().err
     assert main(["fit", "--track", "units", "--json"]) == 2

@@ -254,12 +254,15 @@ def test_rows_and_numbers_have_it_under_its_name(fit: pv.Fit) -> None:
         pv.fit(Observed(), DATA, guide=Silent(), method=METHOD, track=("iwae:5",))
 
 
-def test_a_fit_and_its_bar_say_the_label(fit: pv.Fit) -> None:
+def test_a_fit_and_its_bar_say_the_label(fit: pv.Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     never_an_elbo(str(fit))
     assert f"; log-evidence {fit.history[-1]['valid_evidence']:.2f} nats per datum after 2 iterations" in str(fit)
     seen: list[dict[str, Any]] = []
-    bar = progress._Bar(SimpleNamespace(update=lambda bar, **said: seen.append(said)), 0, 0, fit.pair)
-    bar(fit.history[-1])
+    rich = SimpleNamespace(add_task=lambda name, **told: 0, start=lambda: None, update=lambda bar, **told: seen.append(told))
+    monkeypatch.setattr(progress, "_rich_progress", lambda name: rich)
+    bar = progress.ProgressBar()
+    bar.begin(pv.FitContext(pair=fit.pair, model=None, guide=None, method=METHOD, data=None, done=0))
+    bar.record(fit.history[-1])
     assert seen[0]["description"] == f"log-evidence {fit.history[-1]['valid_evidence']:.2f}"
 
 

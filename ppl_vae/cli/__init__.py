@@ -17,9 +17,9 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, report, sample
+from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.options import check_files, expand
 from ppl_vae.cli.output import notes
-from ppl_vae.cli.refusals import explain, refuse
 from ppl_vae.declaration import enable_families
 from ppl_vae.storage import Interrupted
 
@@ -56,19 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             VERBS[options.verb].run(**chosen)
         sys.stdout.flush()
     except BrokenPipeError:
-        return _unread()
+        return _end_without_reader()
     except (ArgumentError, ValueError, OSError) as error:
-        return refuse(explain(str(error), _options(parser, arguments)), code=2)
+        return print_error(explain(str(error), _options(parser, arguments)), code=2)
     except FloatingPointError as error:
-        return refuse(str(error), code=1)
+        return print_error(str(error), code=1)
     except Interrupted as stop:
-        return refuse(str(stop), code=stop.code)
+        return print_error(str(stop), code=stop.code)
     except KeyboardInterrupt:
-        return refuse("interrupted", code=130)
+        return print_error("interrupted", code=130)
     return 0
 
 
-def _unread() -> int:
+def _end_without_reader() -> int:
     """Nobody reads on, as after ``| head``: end as others do that the signal ends, without another word."""
     with contextlib.suppress(OSError, ValueError):  # what is buffered finds no reader at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,7 +77,7 @@ def _unread() -> int:
 
 def _options(parser: ArgumentParser, arguments: list[str]) -> list[str]:
     """The options of the verb that is asked for."""
-    chosen = getattr(parser, "_subcommands_action", None)
+    chosen = parser._subcommands_action
     verb = chosen.choices.get(arguments[0]) if chosen is not None and arguments else None
     return [] if verb is None else [option for action in verb._actions for option in action.option_strings]
 

@@ -7,7 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from ppl_vae.cli.output import print_json, say_saved
-from ppl_vae.data import DataSource, load_data
+from ppl_vae.data import DataSource
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting import Comparison, compare
 from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
@@ -49,7 +49,7 @@ def run(
         raise ValueError("--across-data and --samples are for saved runs: name their folders, ppl-vae compare RUN1 RUN2")
     else:
         progress = say_nothing if quiet or json else None
-        found = compare(model, load_data(data), methods=methods, guides=guides, seeds=seeds, device=device, progress=progress)
+        found = compare(model, data, methods=methods, guides=guides, seeds=seeds, device=device, progress=progress)
         title = f"{model}\n{UNIT}; s: seconds{'; ±: standard deviation over seeds' if seeds > 1 else ''}"
         save = save_comparison
     if folder is not None:

@@ -11,9 +11,9 @@ from ppl_vae import runs
 from ppl_vae.cli.output import print_json, print_table, say_saved
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration
-from ppl_vae.fitting import fit
+from ppl_vae.fitting import Fit, fit
 from ppl_vae.fitting.build import default_guide
-from ppl_vae.fitting.callbacks.loggers import Board, open_board
+from ppl_vae.fitting.callbacks.loggers import Logger, open_logger
 from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
 from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.fitting.fit import place
@@ -45,39 +45,42 @@ def run(
 ) -> None:
     """Fit a declared model to data and save the run: declaration, weights, history, metrics, pictures."""
     folder = resume.folder.path if resume else None if out is None else Path(out)
-    progress = say_nothing if quiet or json else None
-    parts = {"model": model, "guide": guide, "method": method, "data": data}
-    followed: dict[str, Any] = {"track": _words(track), "boards": _boards(_words(log), folder, parts)}
+    if resume is not None and (out is not None or overwrite):
+        raise ValueError(f"--resume goes on in {folder} itself: leave --out and --overwrite away")
+    experiment = Experiment(model=model, guide=guide or default_guide(model, method), method=method, data=data)
+    if resume is not None:
+        runs.check_unchanged(resume, experiment)
+    heard: dict[str, Any] = {
+        "progress": say_nothing if quiet or json else None,
+        "track": _words(track),
+        "loggers": _loggers(_words(log), folder, experiment),
+    }
+    checkpointer = None
+    if resume is None and folder is not None:
+        checkpointer = Checkpointer(folder, every=keep_every, overwrite=overwrite)
+    placed = place(model, data, device)
     if resume is None:
-        checkpointer = None if folder is None else Checkpointer(folder, every=keep_every, overwrite=overwrite)
-        placed = place(model, data, device)
-        fitted = fit(model, placed, guide=guide, method=method, device=device, progress=progress, out=checkpointer, **followed)
+        fitted = fit(model, placed, guide=experiment.guide, method=method, device=device, out=checkpointer, **heard)
     else:
-        if out is not None or overwrite:
-            raise ValueError(f"--resume goes on in {folder} itself: leave --out and --overwrite away")
-        guide = guide or default_guide(model, method)
-        runs.check_unchanged(resume, Experiment(model=model, guide=guide, method=method, data=data))
-        placed = place(model, data, device)
-        fitted = runs.resume_fit(
-            resume, method=method, data=placed, every=keep_every, device=device, progress=progress, **followed
-        )
+        fitted = runs.resume_fit(resume, method=method, data=placed, every=keep_every, device=device, **heard)
     metrics = runs.measure(fitted, placed)
     if folder is not None:
         runs.save_run(fitted, placed, folder, metrics=metrics)
     if json:
-        return print_json({**metrics, "out": None if folder is None else str(folder)})
-    if not quiet:
-        print(f"{fitted.model}\n{fitted.guide}")
-        print_table(
-            {name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)},
-            metrics["unit"],
-            fitted.pair.score,
-        )
-        if (best := metrics.get("without_latents")) is not None:
-            print(f"without latent variables the likelihood reaches {best:.3f} on the training data")
-        print(f"{metrics['iterations']} iterations in {metrics['seconds']:.1f} s on {fitted.device}")
+        print_json({**metrics, "out": None if folder is None else str(folder)})
+    elif not quiet:
+        _print(fitted, metrics)
         say_saved(folder)
-    return None
+
+
+def _print(fitted: Fit, metrics: dict[str, Any]) -> None:
+    """Tell what was fitted, how good it is and what it cost."""
+    print(f"{fitted.model}\n{fitted.guide}")
+    splits = {name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)}
+    print_table(splits, metrics["unit"], fitted.pair.score)
+    if (best := metrics.get("without_latents")) is not None:
+        print(f"without latent variables the likelihood reaches {best:.3f} on the training data")
+    print(f"{metrics['iterations']} iterations in {metrics['seconds']:.1f} s on {fitted.device}")
 
 
 def _words(text: str) -> list[str]:
@@ -85,11 +88,11 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _boards(names: list[str], folder: Path | None, parts: dict[str, Any]) -> list[Board]:
-    declared = {name: part.to_dict() for name, part in parts.items() if part is not None}
+def _loggers(names: list[str], folder: Path | None, experiment: Experiment) -> list[Logger]:
+    """The loggers of these names, which show the run under its folder's name."""
     if names and folder is None:
         raise ValueError("--log shows a run under its folder's name: give --out")
-    return [open_board(name, folder, declared) for name in names if folder is not None]
+    return [open_logger(name, folder, experiment.to_dict()) for name in names if folder is not None]
 
 
 def options(parser: ArgumentParser) -> None:

@@ -61,14 +61,14 @@ def expand(arguments: list[str]) -> tuple[list[str], SavedRun | None]:
         whole = name == "--data" and "".join(values).endswith(YAML_SUFFIXES)
         place = name if name in parts else "" if whole else "short"
         parts[place].append("=".join([aliases[name], *(values or [""])] if place == "short" else [name, *values]))
-    resumed = _resumed(parts[""])
+    resumed = _run_to_resume(parts[""])
     if resumed is not None:
         parts["--config"] += ["--config", resumed.experiment.to_yaml()]
     default = [] if parts["--model"] else [f"--model={MODELS[verb]}"]
     return [verb, *default, *chain.from_iterable(parts.values())], resumed
 
 
-def _resumed(arguments: list[str]) -> SavedRun | None:
+def _run_to_resume(arguments: list[str]) -> SavedRun | None:
     """The run that is to be resumed, whose classes were found trustworthy."""
     words = [word for given in arguments for word in (given.split("=", 1) if given.startswith("--") else [given])]
     if "--resume" not in words[:-1]:

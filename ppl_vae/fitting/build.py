@@ -1,8 +1,9 @@
-"""From declarations, or two plain Pyro programs, to a pair."""
+"""From declarations, or two plain Pyro programs, to a pair; and the guide that is taken where none is declared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.guides import (
@@ -18,6 +19,7 @@ from ppl_vae.guides import (
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
+from ppl_vae.priors import Prior
 from ppl_vae.program.facts import guide_facts, posterior_prior
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.reads import reads
@@ -30,7 +32,14 @@ __all__ = ["build", "default_guide", "take_over"]
 WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
 
 
-def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
+@runtime_checkable
+class _WithPrior(Protocol):
+    """A declared model that has p(z) as a field."""
+
+    prior: Prior
+
+
+def build(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], spec: DataSpec) -> Pair:
     """A declared model and guide, or two plain Pyro programs, as a pair.
 
     Raises:
@@ -39,26 +48,17 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
     what = f"{as_line(model)} for data of shape {spec.event_shape}"
     try:
         with allocating(free(), what):
-            return _built(model, guide, spec)
+            return _pair(model, guide, spec)
     except (TypeError, RuntimeError) as error:
         if "Overflow when unpacking" not in str(error):
             raise
         raise ValueError(f"{what}: expected sizes that memory holds, got one beyond 64 bits: give less") from None
 
 
-def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
+def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], spec: DataSpec) -> Pair:
+    """The pair, whatever memory it takes."""
     if isinstance(model, Model) and isinstance(guide, Guide):
-        if spec.fields[1:]:
-            raise ValueError(
-                f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "
-                "load_data(x, y=labels)"
-            )
-        model.check(spec)
-        if model.parameter_priors and not isinstance(guide, BayesianGuide):
-            raise ValueError(
-                f"the parameters {', '.join(model.parameter_priors)} of this model carry priors, which {guide!r} leaves out: "
-                f"use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS; EM and closed forms fit the model without priors"
-            )
+        _check_declared(model, guide, spec)
         program = model.build(spec)
         proposal = guide.build(program, spec)
         if (prior := posterior_prior(program)) is not None:
@@ -69,12 +69,29 @@ def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> 
     return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec))
 
 
-def take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) -> None:
+def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:
+    """Raise ``ValueError`` for data that the model is no density of, or parameters that the guide leaves out."""
+    if spec.fields[1:]:
+        raise ValueError(
+            f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "
+            "load_data(x, y=labels)"
+        )
+    model.check(spec)
+    if model.parameter_priors and not isinstance(guide, BayesianGuide):
+        raise ValueError(
+            f"the parameters {', '.join(model.parameter_priors)} of this model carry priors, which {guide!r} leaves out: "
+            f"use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS; EM and closed forms fit the model without priors"
+        )
+
+
+def take_over(pair: Pair, start: Fit, guide: Guide | Callable[..., Any], spec: DataSpec) -> None:
     """Copy the parameters of an earlier fit, the guide's only if it is declared alike."""
     for what, earlier, now in (("columns", start.spec.columns, spec.columns), ("classes", start.spec.classes, spec.classes)):
-        if earlier and now and earlier != now and (what == "columns" or getattr(pair.model, "labelled", False)):
-            told = f"{', '.join(earlier)}, got {', '.join(now)}"
-            raise ValueError(f"a warm start needs the {what} of the earlier fit in their order: expected {told}")
+        if earlier and now and earlier != now and (what == "columns" or pair.model_facts.labelled):
+            raise ValueError(
+                f"a warm start needs the {what} of the earlier fit in their order: expected {', '.join(earlier)}, got "
+                f"{', '.join(now)}"
+            )
     try:
         pair.model.load_state_dict(start.pair.model.state_dict())
         if guide == start.guide:
@@ -86,16 +103,17 @@ def take_over(pair: Pair, start: Fit, guide: Guide | Callable, spec: DataSpec) -
     pair.warm.add("model")
 
 
-def default_guide(model: Model | Callable, method: Method) -> Guide:
+def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
     """The guide that a method gives a model if none is declared: as rich as the posterior is known to be, no richer."""
-    family = getattr(model, "posterior_family", "unknown")
-    if getattr(model, "parameter_priors", ()) and method.posterior_guide == "any":
+    if not isinstance(model, Model):
+        return ExactPosterior() if method.posterior_guide == "exact" else AmortizedNormal()
+    if model.parameter_priors and method.posterior_guide == "any":
         return BayesianGuide()
-    if method.posterior_guide == "exact" or family in ("discrete", "projection"):
+    if method.posterior_guide == "exact" or model.posterior_family in ("discrete", "projection"):
         return ExactPosterior()
-    if family == "point":
+    if model.posterior_family == "point":
         return AmortizedDelta()
-    if family == "linear":
+    if model.posterior_family == "linear":
         return AmortizedLinear()
-    support = getattr(getattr(model, "prior", None), "support", "real")
+    support = model.prior.support if isinstance(model, _WithPrior) else "real"
     return WITHOUT_COORDINATES.get(support, AmortizedNormal())

@@ -1,4 +1,4 @@
-"""What is refused before anything is fitted: classes for objects, data outside the model's support."""
+"""What is checked before anything is fitted: objects in place of classes, data in the model's support."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, Split
-from ppl_vae.guides import (
-    Guide,
-)
+from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair
-from ppl_vae.text import as_line
 from ppl_vae.types import FitWarning
 
-__all__ = ["check_callbacks", "check_data", "check_declared"]
+__all__ = ["check_data", "check_declared"]
 
 
 EXAMPLES = {"model": "VAE(), or a Pyro program", "guide": "AmortizedNormal(), or a Pyro program", "method": "SVI()"}
@@ -39,19 +36,8 @@ def check_declared(model: Any, guide: Any, method: Any) -> None:
             raise ValueError(f"expected a declared {what}, got {value!r}: give an object such as {EXAMPLES[what]}")
 
 
-def check_callbacks(progress: Any, track: Any, boards: Any) -> None:
-    """Raise ``ValueError`` for what cannot be told of the rows, or names nothing to add to them."""
-    if progress is not None and not callable(progress):
-        raise ValueError(f"expected a function of a row for progress, got {as_line(repr(progress))}")
-    if not isinstance(track, (list, tuple)) or not all(isinstance(name, str) for name in track):
-        raise ValueError(f"expected a list of names to track, such as ['active_units'], got {as_line(repr(track))}")
-    if not isinstance(boards, (list, tuple)) or not all(callable(board) and hasattr(board, "__exit__") for board in boards):
-        raise ValueError(f"expected a list of boards, such as [TensorBoard(folder)], got {as_line(repr(boards))}")
-
-
-def check_data(model: Model | Callable, pair: Pair, data: Data) -> None:
+def check_data(model: Model | Callable[..., Any], pair: Pair, data: Data) -> None:
     """Raise ``ValueError`` if rows to fit to or to stop by lack labels that are needed, or lie outside the model's support."""
-    labelled = getattr(pair.model, "labelled", False)
     for split in (data.train, data.valid):
         for name in pair.reads[1:] if len(split) else ():
             split.column(name)
@@ -60,7 +46,7 @@ def check_data(model: Model | Callable, pair: Pair, data: Data) -> None:
                 model.check_values(split.transform(raw, torch.Generator(split.device).manual_seed(0)))
     if isinstance(model, Model) and not data.train.transform.noisy and (spare := model.spare(lambda: _highest(data.train))):
         warnings.warn(spare, FitWarning, stacklevel=4)
-    if labelled and (alone := _untaught(data)):
+    if pair.model_facts.labelled and (alone := _classes_without_training(data)):
         warnings.warn(
             f"the model learns nothing of classes without a row of training data, and scores them all the same: {alone}",
             FitWarning,
@@ -73,9 +59,9 @@ def _highest(split: Split) -> Tensor:
     return torch.stack([split.transform(raw).nan_to_num(nan=-math.inf).amax(0) for raw in split.chunks()]).amax(0)
 
 
-def _untaught(data: Data) -> str:
+def _classes_without_training(data: Data) -> str:
     """Names of the classes that stand in held-out rows alone."""
-    taught = set(data.train.labels.unique().tolist())
-    held_out = {place for split in (data.valid, data.test) if split.y is not None for place in split.y.unique().tolist()}
+    taught = set(torch.unique(data.train.labels).tolist())
+    held_out = {place for split in (data.valid, data.test) if split.y is not None for place in torch.unique(split.y).tolist()}
     names = data.spec.classes
     return ", ".join(names[place] for place in sorted(held_out - taught) if 0 <= place < len(names))

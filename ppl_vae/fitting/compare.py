@@ -14,25 +14,29 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import whole
-from ppl_vae.data import Data, DataSource, Split, load_data
-from ppl_vae.declaration import Declaration, require
+from ppl_vae.data import Data, DataSource, Split
+from ppl_vae.declaration import require
+from ppl_vae.deprecation import RenamedAttribute
 from ppl_vae.evaluate import log_jacobian
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.build import build, default_guide
+from ppl_vae.fitting.callbacks.arguments import all_callbacks
+from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.fitting.callbacks.progress import Progress
 from ppl_vae.fitting.checks import check_declared
-from ppl_vae.fitting.fit import watched
+from ppl_vae.fitting.fit import fit_with_callbacks, place
 from ppl_vae.fitting.fitted import Fit
+from ppl_vae.fitting.table import COLUMNS, aligned, cell, short
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.em import EM
 from ppl_vae.models import Model
+from ppl_vae.program.capabilities import Marginal
 from ppl_vae.program.context import evaluating, seeded
-from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import FitWarning, Record
 
-__all__ = ["Climb", "Comparison", "compare", "short"]
+__all__ = ["Comparison", "Trajectory", "compare"]
 
 NEAR = 0.01  # nats per datum to the best: who is so near has arrived
 SAMPLES = 100  # per datum, for the bound that stands in where log p(x) is not known
@@ -48,16 +52,7 @@ FIELDS = (
     "seconds_to_best",
 )
 
-COLUMNS = {
-    "train_log_likelihood": "train log-lik.",
-    "test_log_likelihood": "test log-lik.",
-    "elbo": "ELBO",
-    "seconds_to_best": "s to best",
-    "seconds": "s",
-}
-DIGITS = {"distance": 4, "iterations": 0, "seconds": 3, "seconds_to_best": 3}
-
-Climb = list[tuple[float, float]]
+Trajectory = list[tuple[float, float]]
 """Seconds since the fit began and the log-likelihood of the training data then, in nats per datum."""
 
 
@@ -84,15 +79,17 @@ class Comparison:
         model: the declared model.
         data: what it was fitted to, as the model saw it.
         rows: the table.
-        climbs: of each row and seed the way up; by the history's ELBO if the model does not know log p(x).
+        trajectories: of each row and seed the way up; by the history's ELBO if the model does not know log p(x).
         fits: of each row and seed the fit.
     """
 
-    model: Model | Callable
+    model: Model | Callable[..., Any]
     data: Data
     rows: list[Record]
-    climbs: list[list[Climb]]
+    trajectories: list[list[Trajectory]]
     fits: list[list[Fit]]
+
+    climbs = RenamedAttribute("trajectories")
 
     def __str__(self) -> str:
         return self.to_markdown()
@@ -104,16 +101,16 @@ class Comparison:
     def to_markdown(self) -> str:
         """The rows as a Markdown table whose columns are also aligned as text; ± is the standard deviation over the seeds."""
         names = ("method", "guide", *FIELDS)
-        table = [[COLUMNS.get(name, name) for name in names], *([_cell(row, name) for name in names] for row in self.rows)]
+        table = [[COLUMNS.get(name, name) for name in names], *([cell(row, name) for name in names] for row in self.rows)]
         return aligned(table, words=2)
 
 
 def compare(
-    model: Model | Callable,
+    model: Model | Callable[..., Any],
     data: Data | DataSource | str | np.ndarray | Tensor = "digits",
     *,
     methods: Sequence[Method],
-    guides: Sequence[Guide | Callable] | None = None,
+    guides: Sequence[Guide | Callable[..., Any]] | None = None,
     seeds: int | Sequence[int] = 1,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
@@ -151,10 +148,7 @@ def compare(
             check_declared(model, guide, method)
     seeds = [whole("seeds", seed) for seed in seeds] if isinstance(seeds, Iterable) else whole("seeds", seeds)
     require(seeds >= 1 if isinstance(seeds, int) else len(seeds) > 0, "at least one seed", seeds)
-    data = load_data(data)
-    if isinstance(model, Model):
-        data = model.resolve(data)
-    data = data.to(choose_device(device))
+    data = place(model, data, device)
     entries = [(method, guide) for method in methods for guide in _guides(model, method, guides)]
     names = [(short(method), short(guide)) for method, guide in entries]
     require(len(set(names)) == len(names), "methods and guides that differ", names)
@@ -168,13 +162,13 @@ def compare(
         model=model,
         data=data,
         rows=[_row(method, guide, of_seeds) for (method, guide), of_seeds in zip(entries, runs, strict=True)],
-        climbs=[[run.climb for run in of_seeds] for of_seeds in runs],
+        trajectories=[[run.trajectory for run in of_seeds] for of_seeds in runs],
         fits=[[run.fit for run in of_seeds] for of_seeds in runs],
     )
 
 
 def _check_comparable(pair: Pair) -> None:
-    if pair.score.bound or hasattr(pair.model, "log_prob"):
+    if pair.score.bound or pair.can.marginal is not None:
         return
     if not pair.score.points:
         raise ValueError(
@@ -191,11 +185,13 @@ class _Run(NamedTuple):
     """One fit and what is known of it; ``_relate`` adds to the numbers what takes the other fits."""
 
     fit: Fit
-    climb: Climb
+    trajectory: Trajectory
     numbers: dict[str, Any]
 
 
-def _guides(model: Model | Callable, method: Method, guides: Sequence[Guide | Callable] | None) -> Sequence[Guide | Callable]:
+def _guides(
+    model: Model | Callable[..., Any], method: Method, guides: Sequence[Guide | Callable[..., Any]] | None
+) -> Sequence[Guide | Callable[..., Any]]:
     return guides if guides is not None and method.posterior_guide != "exact" else [default_guide(model, method)]
 
 
@@ -204,29 +200,49 @@ def _with_seeds(method: Method, seeds: int | Sequence[int]) -> list[Method]:
     return [dataclasses.replace(method, seed=seed) for seed in numbers]
 
 
-def _run(model: Model | Callable, data: Data, guide: Guide | Callable, method: Method, progress: Progress | None) -> _Run:
-    climb: Climb = []
+class _Recorder(Callback):
+    """Notes a trajectory: the log-likelihood of the training data, exact where the model knows it, after each row."""
 
-    def watch(pair: Pair, row: Record) -> None:
-        _check_comparable(pair)  # what a plain program's terms are is known from its first batch on
-        if "log_likelihood" not in row and hasattr(pair.model, "log_prob"):
-            row = {**row, "log_likelihood": _log_likelihood(pair, data.train)}
-        climb.append((row["seconds"], row["log_likelihood" if "log_likelihood" in row else pair.score.name]))
+    def begin(self, context: FitContext) -> None:
+        """Start a new one."""
+        self.trajectory: Trajectory = []
+        self._pair, self._train = context.pair, context.data.train
 
-    fit = watched(model, data, guide=guide, method=method, device=data.train.device, progress=progress, watch=watch)
-    return _Run(fit, climb, _numbers(fit, data))
+    def record(self, row: Record) -> None:
+        """Add a point; nothing is added to the row."""
+        _check_comparable(self._pair)  # what a plain program's terms are is known from its first batch on
+        if "log_likelihood" in row:
+            value = row["log_likelihood"]
+        elif self._pair.can.marginal is not None:
+            value = _log_likelihood(self._pair, self._pair.can.marginal, self._train)
+        else:
+            value = row[self._pair.score.name]
+        self.trajectory.append((row["seconds"], value))
 
 
-def _log_likelihood(pair: Pair, split: Split) -> float:
+def _run(
+    model: Model | Callable[..., Any],
+    data: Data,
+    guide: Guide | Callable[..., Any],
+    method: Method,
+    progress: Progress | None,
+) -> _Run:
+    recorder = _Recorder()
+    callbacks = all_callbacks(progress=progress, callbacks=[recorder])
+    fit = fit_with_callbacks(model, data, guide=guide, method=method, device=data.train.device, callbacks=callbacks)
+    return _Run(fit, recorder.trajectory, _numbers(fit, data))
+
+
+def _log_likelihood(pair: Pair, model: Marginal, split: Split) -> float:
     """Mean of the exact log p(x); any noise of the data is not drawn from the fit's own random numbers."""
     with evaluating(pair), seeded(0, split.device):
-        total = sum(pair.model.log_prob(x).double().sum().item() for x in split.batches(ROWS_AT_ONCE))
+        total = sum(model.log_prob(x).double().sum().item() for x in split.batches(ROWS_AT_ONCE))
     return total / len(split) + log_jacobian(pair, split)
 
 
 def _numbers(fit: Fit, data: Data) -> dict[str, Any]:
     score = fit.pair.score
-    exact = hasattr(fit.pair.model, "log_prob") or score.bound == "exact"
+    exact = fit.pair.can.marginal is not None or score.bound == "exact"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)  # that a bound may be loose: the table marks it as one
         train, test = (
@@ -251,13 +267,13 @@ def _relate(methods: Sequence[Method], runs: Sequence[_Run]) -> None:
     reference = max(candidates, key=lambda run: run.numbers["train_log_likelihood"]).fit.pair.model
     best = max(run.numbers["train_log_likelihood"] for run in runs)
     for run in runs:
-        model = run.fit.pair.model
-        run.numbers["distance"] = model.distance(reference) if hasattr(model, "distance") else None
-        near = (seconds for seconds, value in run.climb if run.numbers["exact"] and value >= best - NEAR)
+        model = run.fit.pair.can.compare
+        run.numbers["distance"] = None if model is None else model.distance(reference)
+        near = (seconds for seconds, value in run.trajectory if run.numbers["exact"] and value >= best - NEAR)
         run.numbers["seconds_to_best"] = next(near, None)
 
 
-def _row(method: Method, guide: Guide | Callable, runs: Sequence[_Run]) -> Record:
+def _row(method: Method, guide: Guide | Callable[..., Any], runs: Sequence[_Run]) -> Record:
     row: Record = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
     for name in FIELDS:
         values = [run.numbers[name] for run in runs]
@@ -266,39 +282,3 @@ def _row(method: Method, guide: Guide | Callable, runs: Sequence[_Run]) -> Recor
         if len(values) > 1:
             row[f"{name}_sd"] = statistics.stdev(values) if known else None
     return row
-
-
-def short(value: Any) -> str:
-    """A declaration's class and the fields that are not its defaults; a function's name."""
-    if not isinstance(value, Declaration):
-        return getattr(value, "__name__", repr(value))
-    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if not _is_default(field, value)}
-    inner = ", ".join(f"{k}={short(v) if isinstance(v, Declaration) else repr(v)}" for k, v in fields.items())
-    return f"{type(value).__name__}({inner})" if inner else type(value).__name__
-
-
-def _is_default(field: dataclasses.Field, value: Declaration) -> bool:
-    return field.default is not dataclasses.MISSING and getattr(value, field.name) == field.default
-
-
-def _cell(row: Record, name: str) -> str:
-    value, spread = row[name], row.get(f"{name}_sd")
-    if value is None or isinstance(value, str):
-        return value or "-"
-    digits = DIGITS.get(name, 3)
-    mark = "" if row["exact"] or "likelihood" not in name else ">= "
-    return f"{mark}{value + 0.0:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
-
-
-def aligned(table: Sequence[Sequence[str]], *, words: int) -> str:
-    """Cells as a Markdown table that is aligned as text too, the heads first: so many columns of words, then numbers."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    rule = [f"{'-' * (width - 1)}{'-' if place < words else ':'}" for place, width in enumerate(widths)]
-    padded = [
-        [
-            cell.ljust(width) if place < words else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in table
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))

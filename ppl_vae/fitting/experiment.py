@@ -11,6 +11,7 @@ from ppl_vae.declaration import Declaration
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
+from ppl_vae.storage.declared import flat
 from ppl_vae.text import as_line
 
 __all__ = ["PARTS", "Experiment"]
@@ -21,13 +22,21 @@ PARTS: dict[str, type[Declaration]] = {"model": Model, "guide": Guide, "method":
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment(Declaration):
-    """All that a fit was declared by; the same experiment is the same fit, to the last bit, on one machine.
+    """All that a fit is declared by; the same experiment is the same fit, to the last bit, on one machine.
 
     Args:
-        model: what was fitted.
+        model: what is fitted.
         guide: its approximate posterior.
         method: how.
         data: to what.
+
+    Example:
+        >>> experiment = Experiment(
+        ...     model=PPCA(latent_dim=1), guide=ExactPosterior(), method=ClosedForm(), data=DataSource(source="digits")
+        ... )
+        >>> Experiment.from_dict(experiment.to_dict()) == experiment  # what config.yaml of a run holds
+        True
+        >>> fitted = fit(**experiment.parts)
     """
 
     model: Model
@@ -53,3 +62,13 @@ class Experiment(Declaration):
     def parts(self) -> dict[str, Declaration]:
         """The declarations by the names of their fields."""
         return {name: getattr(self, name) for name in PARTS}
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The fields that stay as they are when the fit goes on, by the names that the command line has for them.
+
+        All but the field that says how long the method goes on, and where the data lie.
+        """
+        free = (f"method.{self.method.length}", "data.root", "data.download")
+        fields = flat({name: part.to_dict() for name, part in self.parts.items()})
+        return {name: value for name, value in fields.items() if name not in free}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +16,15 @@ from torch import Tensor
 from ppl_vae.data import Data, DataSource, load_data
 from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.fitting.build import build, default_guide, take_over
-from ppl_vae.fitting.callbacks.collapse import CollapseWatch
+from ppl_vae.fitting.callbacks.arguments import all_callbacks
+from ppl_vae.fitting.callbacks.base import Callback, CallbackList, FitContext
 from ppl_vae.fitting.callbacks.loggers import Board
-from ppl_vae.fitting.callbacks.metrics import Track, tracking
-from ppl_vae.fitting.callbacks.progress import Progress, fit_progress, passing_steps_to
-from ppl_vae.fitting.checks import check_callbacks, check_data, check_declared
+from ppl_vae.fitting.callbacks.progress import Progress
+from ppl_vae.fitting.checks import check_data, check_declared
+from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.fitting.fitted import ROWS_AT_ONCE, Fit, describe, weights
 from ppl_vae.fitting.without_latents import remark_if_far_below, without_latents
-from ppl_vae.guides import (
-    Guide,
-)
+from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.svi import SVI, meet
 from ppl_vae.models import Model
@@ -34,29 +32,29 @@ from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
-from ppl_vae.storage.declared import fixed
 from ppl_vae.text import as_line
 from ppl_vae.types import Record
 
-__all__ = ["fit", "place", "watched"]
+__all__ = ["fit", "fit_with_callbacks", "place"]
 
-PARTS = ("model", "guide", "method", "data")
-DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple | Mapping[str, Any]
+DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What :func:`~ppl_vae.load_data` takes or gave."""
 
 
 def fit(
-    model: Model | Callable,
+    model: Model | Callable[..., Any],
     data: DataLike = "digits",
     *,
-    guide: Guide | Callable | None = None,
+    guide: Guide | Callable[..., Any] | None = None,
     method: Method | None = None,
     warm_start: Fit | None = None,
     device: str | torch.device = "auto",
     progress: Progress | None = None,
     out: str | Path | Checkpointer | None = None,
     track: Sequence[str] = (),
-    boards: Sequence[Board] = (),
+    loggers: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] = (),
+    boards: Sequence[Callback | Board] | None = None,
 ) -> Fit:
     """Fit a model to data.
 
@@ -76,7 +74,9 @@ def fit(
         track: numbers of the validation data that each row of the history gets besides, as ``valid_*``: ``active_units``,
             ``mutual_information``, ``marginal_kl``, ``total_correlation``, ``dimension_wise_kl``, ``kl_per_dimension``,
             ``iwae:50`` with any number of samples, ``probe``.
-        boards: show the rows as well, such as :class:`~ppl_vae.TensorBoard`.
+        loggers: where the rows are shown as well, such as :class:`~ppl_vae.TensorBoard`.
+        callbacks: what hears of the fit besides, and may add to its rows; see :class:`~ppl_vae.Callback`.
+        boards: what ``loggers`` were called, for one more release.
 
     Returns:
         The fitted pair with everything that is known about it.
@@ -99,44 +99,42 @@ def fit(
         raise ValueError(f"expected an earlier fit for warm_start, got {as_line(repr(warm_start))}: give what fit returned")
     if not isinstance(out, str | Path | Checkpointer | None):
         raise ValueError(f"expected a run folder for out, got {as_line(repr(out))}: give its path or a Checkpointer")
-    keeper = out if isinstance(out, Checkpointer) else NULL_CHECKPOINTER if out is None else Checkpointer(out)
-    return watched(
+    checkpointer = out if isinstance(out, Checkpointer) else NULL_CHECKPOINTER if out is None else Checkpointer(out)
+    return fit_with_callbacks(
         model,
         data,
         guide=guide,
         method=method,
-        warm_start=warm_start,
         device=device,
-        progress=progress,
-        keeper=keeper,
-        track=track,
-        boards=boards,
+        warm_start=warm_start,
+        checkpointer=checkpointer,
+        callbacks=all_callbacks(
+            progress=progress,
+            track=track,
+            callbacks=callbacks,
+            loggers=loggers,
+            boards=boards,
+            checkpointer=checkpointer,
+        ),
     )
 
 
-def watched(
-    model: Model | Callable,
+def fit_with_callbacks(
+    model: Model | Callable[..., Any],
     data: DataLike,
     *,
-    guide: Guide | Callable | None,
+    guide: Guide | Callable[..., Any] | None,
     method: Method,
     device: str | torch.device,
-    progress: Progress | None,
+    callbacks: CallbackList,
     warm_start: Fit | None = None,
-    watch: Callable[[Pair, Record], Any] = lambda pair, row: None,
-    keeper: AnyCheckpointer = NULL_CHECKPOINTER,
-    track: Sequence[str] = (),
-    boards: Sequence[Board] = (),
+    checkpointer: AnyCheckpointer = NULL_CHECKPOINTER,
 ) -> Fit:
-    """:func:`fit` with ``watch`` looking at the pair as it is after each row of the history; it must draw no random numbers."""
-    check_callbacks(progress, track, boards)
-    if keeper.folder is not None and not (isinstance(model, Model) and isinstance(guide, Guide | None)):
-        raise ValueError("plain Pyro programs have no declaration to save: fit them without a run folder (out)")
-    if keeper.folder is not None:
-        method.to_dict()
+    """:func:`fit` with all that hears of it in one list, and what keeps it, which is asked after every step."""
+    _check_kept(model, guide, method, checkpointer)
     data = place(model, data, device)
     guide = guide or default_guide(model, method)
-    with keeper, seeded(method.seed, data.train.device):
+    with checkpointer, seeded(method.seed, data.train.device):
         pair = build(model, guide, data.spec).to(data.train.device)
         fit = Fit(
             pair=pair,
@@ -149,29 +147,17 @@ def watched(
             history=[],
         )
         check_data(model, pair, data)
-        if keeper.folder is not None:
-            facts = {"data": fingerprint(data.train), "device": data.train.device.type}
-            keeper.describe(describe(fit, data), facts, fixed({name: getattr(fit, name) for name in PARTS}))
-        if warm_start is not None:
-            if pair.plain:
-                meet(pair, data, method.batch_size if isinstance(method, SVI) else len(data.train))
-            take_over(pair, warm_start, guide, data.spec)
-        if hasattr(pair.model, "prepare") and "model" not in pair.warm:
-            pair.model.prepare(data.train, torch.Generator(data.train.device).manual_seed(method.seed))
-        looks = (tracking(track, method, data, pair), watch)
-        with contextlib.ExitStack() as stack:
-            after = [stack.enter_context(board) for board in boards] + [CollapseWatch(model, pair, method, data)]
-            fit.history.extend(_run(method, pair, data, progress, looks, keeper, after))
-        if hasattr(pair.model, "fit_codes"):
-            with evaluating(pair):
-                pair.model.fit_codes(pair.guide.posterior(x).mean for x in data.train.batches(ROWS_AT_ONCE))
-        keeper.finish(weights(fit), fit.history)
+        _describe(fit, data, checkpointer)
+        _prepare(fit, data, warm_start)
+        fit.history.extend(_run(fit, data, callbacks, checkpointer))
+        _finish(pair, data)
+        checkpointer.finish(weights(fit), fit.history)
         fit = dataclasses.replace(fit, without_latents=without_latents(model, pair, data))
     remark_if_far_below(model, method, fit.without_latents, data, fit.history)
     return fit
 
 
-def place(model: Model | Callable, data: DataLike, device: str | torch.device) -> Data:
+def place(model: Model | Callable[..., Any], data: DataLike, device: str | torch.device) -> Data:
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
     data = model.resolve(data) if isinstance(model, Model) else data.as_given()
@@ -181,32 +167,52 @@ def place(model: Model | Callable, data: DataLike, device: str | torch.device) -
     return data
 
 
-def _run(
-    method: Method,
-    pair: Pair,
-    data: Data,
-    progress: Progress | None,
-    looks: tuple[Track, Callable[[Pair, Record], Any]],
-    keeper: AnyCheckpointer,
-    after: Sequence[Callable[[Record], Any]],
-) -> list[Record]:
-    """The method's history, each row added to, watched and then reported; Pyro checks no more than the method asks for."""
-    add, watch = looks
-    done = len(keeper.restored.history) if keeper.restored else 0
-    with pyro.validation_enabled(False), warnings.catch_warnings(), fit_progress(method, progress, pair, done) as report:
+def _check_kept(model: Any, guide: Any, method: Method, checkpointer: AnyCheckpointer) -> None:
+    """Raise ``ValueError`` if a fit that is to be kept has no declaration that could be written."""
+    if checkpointer.folder is None:
+        return
+    if not (isinstance(model, Model) and isinstance(guide, Guide | None)):
+        raise ValueError("plain Pyro programs have no declaration to save: fit them without a run folder (out)")
+    method.to_dict()
+
+
+def _describe(fit: Fit, data: Data, checkpointer: AnyCheckpointer) -> None:
+    """Tell what keeps the fit, if it is kept, what it is."""
+    if checkpointer.folder is None or not (isinstance(fit.model, Model) and isinstance(fit.guide, Guide)):
+        return
+    experiment = Experiment(model=fit.model, guide=fit.guide, method=fit.method, data=fit.data)
+    facts = {"data": fingerprint(data.train), "device": data.train.device.type}
+    checkpointer.describe(describe(fit, data), facts, experiment.fixed)
+
+
+def _prepare(fit: Fit, data: Data, warm_start: Fit | None) -> None:
+    """Start from an earlier fit if there is one; else fit what the model asks for before any method sees it."""
+    pair, rows = fit.pair, data.train
+    if warm_start is not None:
+        if pair.plain:
+            meet(pair, data, fit.method.batch_size if isinstance(fit.method, SVI) else len(rows))
+        take_over(pair, warm_start, fit.guide, data.spec)
+    if pair.can.prepare is not None and "model" not in pair.warm:
+        pair.can.prepare.prepare(rows, torch.Generator(rows.device).manual_seed(fit.method.seed))
+
+
+def _run(fit: Fit, data: Data, callbacks: CallbackList, checkpointer: AnyCheckpointer) -> list[Record]:
+    """The method's history, each row passed to the callbacks; Pyro checks no more than the method asks for."""
+    done = len(checkpointer.restored.history) if checkpointer.restored else 0
+    context = FitContext(pair=fit.pair, model=fit.model, guide=fit.guide, method=fit.method, data=data, done=done)
+    with callbacks, pyro.validation_enabled(False), warnings.catch_warnings():
+        callbacks.begin(context)
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # what is not finite shows in the numbers
         warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # which a user froze
+        if fit.method.length is None:
+            return fit.method.run(fit.pair, data, callbacks.report)
+        with checkpointer.listening():
+            return fit.method.run(fit.pair, data, callbacks.report, checkpointer)  # type: ignore[call-arg]
 
-        def tell(row: Record) -> None:
-            row.update(add(pair))
-            watch(pair, row)
-            report(row)
-            keeper.row(row)
-            for see in after:
-                see(row)
 
-        told = passing_steps_to(report, tell)
-        if method.length is None:
-            return method.run(pair, data, told)
-        with keeper.listening():
-            return method.run(pair, data, told, keeper)  # type: ignore[call-arg]
+def _finish(pair: Pair, data: Data) -> None:
+    """Give codes their density, if they have none yet."""
+    if pair.can.fit_codes is not None and pair.can.encode is not None:
+        with evaluating(pair):
+            encode = pair.can.encode.posterior
+            pair.can.fit_codes.fit_codes(encode(x).mean for x in data.train.batches(ROWS_AT_ONCE))

@@ -29,7 +29,7 @@ from ppl_vae.types import FitWarning, Record
 __all__ = ["likeliest", "remark_if_far_below", "without_latents"]
 
 ELEMENTS, FEWEST_ROWS, STEPS = 2**19, 50, 300  # features at once, rows at least, steps at most
-GAIN, PATIENCE = 1e-7, 20  # a climb ends when so many steps in a row gain less, relatively
+GAIN, PATIENCE = 1e-7, 20  # the ascent ends when so many steps in a row gain less, relatively
 FAR_BELOW, PER_ELEMENT = 5.0, 0.5  # nats per datum, and for each of its elements
 ODD_SCALE = 10.0  # how far from 0, and how many times wider or narrower than 1, data make a network's work hard
 RISING, BEGUN = 0.01, 500  # the part of what is lacking that the last fifth still gained, in a fit of so many steps at least
@@ -69,7 +69,7 @@ def likeliest(likelihood: Likelihood, x: Tensor) -> float:
     built = likelihood.build(tuple(x.shape[1:])).to(x)
     h = x.new_zeros(1, likelihood.features, *x.shape[1:]).requires_grad_()
     places: list[Tensor] = [h, *(parameter for parameter in built.parameters() if parameter.requires_grad)]
-    climb = torch.optim.Rprop(places, lr=0.1, step_sizes=(1e-12, 1e9))
+    optimizer = torch.optim.Rprop(places, lr=0.1, step_sizes=(1e-12, 1e9))
     best, idle = -math.inf, 0
     for _ in range(STEPS):
         loss = -built(h).log_prob(x).mean()
@@ -81,7 +81,7 @@ def likeliest(likelihood: Likelihood, x: Tensor) -> float:
             break
         for place, gradient in zip(places, torch.autograd.grad(loss, places, allow_unused=True), strict=True):
             place.grad = gradient
-        climb.step()
+        optimizer.step()
     return best
 
 
@@ -97,7 +97,7 @@ def remark_if_far_below(model: Any, method: Method, best: float | None, data: Da
     lacking = best - reached
     if lacking <= FAR_BELOW + PER_ELEMENT * math.prod(data.spec.event_shape):
         return
-    steps = len(history) * math.ceil(len(data.train) / getattr(method, "batch_size", len(data.train)))
+    steps = len(history) * method.steps_per_epoch(len(data.train))
     cause = _odd_scale(model, data) or (_other_cause(history, lacking) if steps >= BEGUN else "")
     if cause:
         warnings.warn(
@@ -113,10 +113,10 @@ def _odd_scale(model: Model, data: Data) -> str:
     likelihood, free = model.without_latents(data.spec), model.free_units(data.spec.event_shape)
     scalable = free is not None or (likelihood is not None and likelihood.unit_free)
     x = _rows(data.train, 1)
-    told = _odd_columns(x if free is None else x[:, free.to(x.device)]) if scalable else ""
+    columns = _odd_columns(x if free is None else x[:, free.to(x.device)]) if scalable else ""
     scale = "standardize" if free is None else "auto"
-    return told and (
-        f"The model sees {told}, which networks do not reach: load the data with scale={scale!r} (--data.scale {scale}), "
+    return columns and (
+        f"The model sees {columns}, which networks do not reach: load the data with scale={scale!r} (--data.scale {scale}), "
         "which changes the unit of no number"
     )
 
@@ -161,6 +161,7 @@ def _odd_columns(x: Tensor) -> str:
 def _rows(split: Split, features: int) -> Tensor:
     """Rows from all over a split, as the model sees them, so many that their features stay bounded."""
     most = max(FEWEST_ROWS, ELEMENTS // (features * math.prod(split.event_shape)))
-    count = min(most, len(split), getattr(split.raw, "at_once", most))
+    at_once = most if isinstance(split.raw, Tensor) else split.raw.at_once
+    count = min(most, len(split), at_once)
     places = torch.linspace(0, len(split) - 1, count, dtype=torch.float64).long()
     return split[places].transformed(torch.Generator(split.device).manual_seed(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import matplotlib as mpl
 import torch
@@ -13,11 +13,40 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
-from ppl_vae.fitting import Comparison
 from ppl_vae.plots.canvas import NATS, new_figure, points_on
 
-__all__ = ["compare"]
+__all__ = ["Comparison", "compare"]
+
+
+class Comparison(Protocol):
+    """What is drawn of :class:`ppl_vae.Comparison`."""
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """The table."""
+
+    @property
+    def trajectories(self) -> Sequence[Sequence[Sequence[tuple[float, float]]]]:
+        """Of each row and seed, seconds and the log-likelihood then."""
+
+    @property
+    def data(self) -> Any:
+        """What was fitted to."""
+
+    @property
+    def fits(self) -> Sequence[Sequence[Any]]:
+        """Of each row and seed the fit."""
+
+
+@runtime_checkable
+class Mixture(Protocol):
+    """A fitted model whose p(x) is a mixture of normal distributions."""
+
+    @property
+    def gaussians(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights ``(K,)``, means ``(K, D)`` and covariances ``(K, D, D)``."""
 
 
 def compare(comparison: Comparison) -> Figure:
@@ -31,12 +60,13 @@ def compare(comparison: Comparison) -> Figure:
         comparison: what :func:`ppl_vae.compare` returned.
     """
     rows = comparison.rows
-    mixtures = [getattr(fits[0].pair.model, "gaussians", None) for fits in comparison.fits]
-    plane = math.prod(comparison.data.train.event_shape) == 2 and all(mixtures)
+    models = [fits[0].pair.model for fits in comparison.fits]
+    mixtures = [model.gaussians for model in models if isinstance(model, Mixture)]
+    plane = math.prod(comparison.data.train.event_shape) == 2 and len(mixtures) == len(models)
     height = max(5.0 if plane else 4.0, 1.5 + 0.8 * len(rows)) + 0.2 * math.ceil(len(rows) / 2)
     figure, axes = new_figure(16 if plane else 11, height, columns=3 if plane else 2)
     colours = [mpl.colormaps["tab10"](i % 10) for i in range(len(rows))]
-    _climbs(axes[0], comparison, colours)
+    _trajectories(axes[0], comparison, colours)
     _behind(axes[1], rows, colours)
     if plane:
         _components(axes[2], comparison, mixtures, colours)
@@ -44,12 +74,12 @@ def compare(comparison: Comparison) -> Figure:
     return figure
 
 
-def _climbs(ax: Axes, comparison: Comparison, colours: Sequence[Any]) -> None:
+def _trajectories(ax: Axes, comparison: Comparison, colours: Sequence[Any]) -> None:
     """A line per method and seed on a logarithmic axis of time; the later 90 % of each one's points are in view."""
     late, names = [], _names(comparison.rows)
-    for colour, name, climbs in zip(colours, names, comparison.climbs, strict=True):
-        for i, climb in enumerate(climbs):
-            seconds, values = zip(*climb, strict=True)
+    for colour, name, of_seeds in zip(colours, names, comparison.trajectories, strict=True):
+        for i, trajectory in enumerate(of_seeds):
+            seconds, values = zip(*trajectory, strict=True)
             ax.plot(seconds, values, color=colour, lw=0.8 if i else 2, alpha=0.5 if i else 1, label=None if i else name)
             ax.plot(seconds[-1], values[-1], "o", color=colour, ms=4 if i else 7)
             late += [value for value in values[len(values) // 10 :] if math.isfinite(value)]
@@ -80,7 +110,7 @@ def _behind(ax: Axes, rows: Sequence[Mapping[str, Any]], colours: Sequence[Any])
             behind = f"  ({length:.3f} behind)" if length else "  (best)"
             text = f"  {label} {row[key] + 0.0:.3f}{'' if key == 'gap' else behind}"
             ax.annotate(text, (length + (row.get(f"{key}_sd") or 0), y), va="center", fontsize=8)
-    ax.set_yticks(range(len(rows)), [_wrapped(name) for name in _names(rows)], fontsize=9)
+    ax.set_yticks(range(len(rows)), [_in_lines(name) for name in _names(rows)], fontsize=9)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.9 * max(ax.get_xlim()[1], 1e-3))
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -111,5 +141,5 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [row["method"] if alone else f"{row['method']}, {row['guide']}" for row in rows]
 
 
-def _wrapped(name: str) -> str:
+def _in_lines(name: str) -> str:
     return "\n".join(textwrap.wrap(name.replace("(", " ("), 24, break_long_words=False))

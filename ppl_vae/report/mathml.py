@@ -78,7 +78,7 @@ def _row(tokens: list[Token]) -> Iterator[Markup]:
         kind, text = tokens[place]
         if kind == "space":
             place += 1
-            if _juxtaposed(tokens, place):
+            if _is_product(tokens, place):
                 yield tag("mspace", width="0.2em")
             continue
         atom = _atom(kind, text, "".join(token for _, token in tokens[place + 1 : place + 3]).lstrip())
@@ -89,10 +89,10 @@ def _row(tokens: list[Token]) -> Iterator[Markup]:
         while place + 1 < len(tokens) and tokens[place][1] in ("_", "^") and tokens[place][1] not in scripts:
             mark = tokens[place][1]
             scripts[mark], place = _script(tokens, place + 1)
-        yield _scripted(atom, scripts)
+        yield _with_scripts(atom, scripts)
 
 
-def _juxtaposed(tokens: list[Token], place: int) -> bool:
+def _is_product(tokens: list[Token], place: int) -> bool:
     """Whether a space parts two factors, which a thin space shows; operators bring their own."""
     if not 2 <= place < len(tokens):
         return False
@@ -109,7 +109,7 @@ def _script(tokens: list[Token], place: int) -> tuple[Markup, int]:
     return tag("mrow", _atom(kind, text, ""), _atom(*tokens[place + 1], "")), place + 2
 
 
-def _scripted(atom: Markup, scripts: dict[str, Markup]) -> Markup:
+def _with_scripts(atom: Markup, scripts: dict[str, Markup]) -> Markup:
     if not scripts:
         return atom
     if len(scripts) == 2:

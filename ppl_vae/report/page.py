@@ -12,8 +12,10 @@ import yaml
 
 from ppl_vae.arguments import as_path, names
 from ppl_vae.declaration import Declaration
-from ppl_vae.fitting.compare import short
 from ppl_vae.fitting.experiment import PARTS
+from ppl_vae.fitting.table import short
+from ppl_vae.guides import Guide
+from ppl_vae.models import Model
 from ppl_vae.report.markup import Markup, joined, table, tag
 from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
@@ -100,12 +102,12 @@ def _page(run: RunFolder, trust: Iterable[str]) -> str:
         "Training": _training(pictures, history, score),
         "Pictures": _figures({name: data for name, data in pictures.items() if name not in CURVES}),
         "Run it again": _again(run, declared),
-        "Environment": _environment({**environment, **_named(run.identity())}),
+        "Environment": _environment({**environment, **_run_id(run.identity())}),
     }
-    shown = [tag("section", tag("h2", name), *content) for name, content in sections.items() if content]
+    content = [tag("section", tag("h2", name), *parts) for name, parts in sections.items() if parts]
     body = [
         tag("header", tag("h1", title), tag("p", _lead(declared), class_="lead"), _facts(metrics, score)),
-        tag("main", *shown),
+        tag("main", *content),
         tag("footer", "Written by ppl_vae. Log-probabilities are in nats per datum, constants kept."),
     ]
     return f"<!DOCTYPE html>\n{tag('html', tag('head', *head), tag('body', *body), lang='en')}\n"
@@ -133,13 +135,15 @@ def _facts(metrics: Mapping[str, Any], score: Score | None) -> Markup:
     wanted = ("log_likelihood", "iwae", *own, *SCORES, "kl", "active_units", "bits_per_dim")
     tiles = [(f"{name} {known[one][0]}", with_error(numbers, one)) for one in wanted if one in numbers]
     tiles += [(label, number(metrics[one]) + unit) for one, label, unit in COSTS if one in metrics]
-    return tag("dl", *(tag("div", tag("dt", label), tag("dd", *_parted(value))) for label, value in tiles), class_="facts")
+    return tag(
+        "dl", *(tag("div", tag("dt", label), tag("dd", *_number_and_error(value))) for label, value in tiles), class_="facts"
+    )
 
 
 COSTS = (("iterations", "iterations", ""), ("seconds", "time", " s"))
 
 
-def _parted(value: str) -> Iterator[str]:
+def _number_and_error(value: str) -> Iterator[str]:
     """A number, and what follows the plus-minus in small letters."""
     main, plus_minus, error = value.partition(" ± ")
     yield main
@@ -152,17 +156,16 @@ def _model(declared: Mapping[str, Any], trust: Sequence[str]) -> list[Markup]:
     found = []
     for name, label in (("model", "Generative model"), ("guide", "Approximate posterior"), ("method", "Method")):
         if name in declared:
-            found.append(tag("div", tag("p", label), *_told(name, declared[name], trust), class_="story"))
+            found.append(tag("div", tag("p", label), *_story(name, declared[name], trust), class_="story"))
     return found
 
 
-def _told(name: str, part: Any, trust: Sequence[str]) -> list[Markup]:
+def _story(name: str, part: Any, trust: Sequence[str]) -> list[Markup]:
     try:
         declaration: Declaration = PARTS[name].from_dict(part, trust=trust)
-        story = getattr(declaration, "story", None)
-        if story is None:
+        if not isinstance(declaration, Model | Guide):
             return [tag("code", short(declaration))]
-        return [formula(line) for line in lines(story())]
+        return [formula(line) for line in lines(declaration.story())]
     except ValueError:
         return [tag("span", f"{_class_name(part)}: a class that is not trusted here; its fields are below", class_="note")]
 
@@ -170,7 +173,7 @@ def _told(name: str, part: Any, trust: Sequence[str]) -> list[Markup]:
 def _numbers(metrics: Mapping[str, Any], score: Score | None) -> list[Markup]:
     splits = {split: numbers for split, numbers in metrics.items() if isinstance(numbers, dict)}
     names = list(dict.fromkeys(name for numbers in splits.values() for name in numbers if not name.endswith("_se")))
-    _refuse_wide(RunFolder.METRICS, names, splits)
+    _check_width(RunFolder.METRICS, names, splits)
     names = [name for name in names if any(not isinstance(n.get(name), (list, dict)) for n in splits.values() if name in n)]
     if not names:
         return []
@@ -188,8 +191,8 @@ def _numbers(metrics: Mapping[str, Any], score: Score | None) -> list[Markup]:
 def _evaluation(evaluation: Mapping[str, Any], iterations: int, score: Score | None) -> list[Markup]:
     """What was found since, with a word if the fit went on after it."""
     then = evaluation.get("iterations", iterations)
-    told = f"Of the run as it was after {number(then)} iterations; it has {iterations} now."
-    return [*([tag("p", told, class_="note")] if then != iterations else []), *_numbers(_columns(evaluation), score)]
+    note = f"Of the run as it was after {number(then)} iterations; it has {iterations} now."
+    return [*([tag("p", note, class_="note")] if then != iterations else []), *_numbers(_columns(evaluation), score)]
 
 
 def _columns(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,7 +206,7 @@ def _columns(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _refuse_wide(name: str, columns: Sequence[str], splits: Mapping[str, Any] | None = None) -> None:
+def _check_width(name: str, columns: Sequence[str], splits: Mapping[str, Any] | None = None) -> None:
     """Raise ``ValueError`` if a table would have many more cells than its file has bytes."""
     if len(columns) > MOST_COLUMNS or len(splits or {}) > MOST_SPLITS:
         raise ValueError(f"{name} cannot be shown: expected at most {MOST_COLUMNS} names, of {MOST_SPLITS} splits")
@@ -214,12 +217,12 @@ def _training(pictures: Mapping[str, bytes], history: Sequence[Mapping[str, Any]
         return []
     lists = {"epoch", *(name for row in history for name, value in row.items() if isinstance(value, list))}
     names = [name for name in dict.fromkeys(name for row in history for name in row) if name not in lists]
-    _refuse_wide(RunFolder.HISTORY, names)
+    _check_width(RunFolder.HISTORY, names)
     step = -(-len(history) // MOST_EPOCHS)
     chosen = [*history[::step], *([history[-1]] if (len(history) - 1) % step else [])]
     rows = ([number(row.get("epoch")), *(number(row.get(name)) for name in names)] for row in chosen)
-    shown = f"{len(chosen)} of {len(history)} rows of the history" if step > 1 else f"All {len(history)} rows of the history"
-    whole = tag("details", tag("summary", shown), table(f"{shown}, in nats per datum", [pass_name(history), *names], rows))
+    caption = f"{len(chosen)} of {len(history)} rows of the history" if step > 1 else f"All {len(history)} rows of the history"
+    whole = tag("details", tag("summary", caption), table(f"{caption}, in nats per datum", [pass_name(history), *names], rows))
     return [*_figures({name: pictures[name] for name in CURVES if name in pictures}, _course(history, score)), whole]
 
 
@@ -276,7 +279,7 @@ def _again(run: RunFolder, declared: Mapping[str, Any]) -> list[Markup]:
     ]
 
 
-def _named(identity: RunIdentity) -> dict[str, Any]:
+def _run_id(identity: RunIdentity) -> dict[str, Any]:
     """The id of a run that has one."""
     return {"run": identity.id} if identity.id else {}
 

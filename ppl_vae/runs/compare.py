@@ -11,7 +11,7 @@ from ppl_vae import plots
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import require
 from ppl_vae.evaluate.metrics import UNIT
-from ppl_vae.fitting.compare import aligned, short
+from ppl_vae.fitting.table import aligned, short
 from ppl_vae.runs.comparison import write_comparison
 from ppl_vae.runs.load import load_fit
 from ppl_vae.runs.saved import SavedRun
@@ -100,14 +100,15 @@ def compare_runs(
     differing = _differences(found)
     if differing and not across_data:
         raise ValueError(
-            f"{_told(found, differing[0])}, so their numbers do not compare: pass across_data (--across-data) to see them side "
-            "by side all the same"
+            f"{_difference(found, differing[0])}, so their numbers do not compare: pass across_data (--across-data) to see "
+            "them side by side all the same"
         )
     split = _common_split(found, anew=samples is not None)
     rows = [run.row(split, samples, device) for run in found]
     if differing:
         rows = [
-            {**row, "data": ", ".join(str(run.shown[name]) for name in differing)} for row, run in zip(rows, found, strict=True)
+            {**row, "data": ", ".join(str(run.conditions[name]) for name in differing)}
+            for row, run in zip(rows, found, strict=True)
         ]
     return RunComparison(rows=rows, histories=[run.history for run in found], split=split, scores=[run.score for run in found])
 
@@ -129,17 +130,17 @@ def save_run_comparison(comparison: RunComparison, path: str | Path, *, overwrit
 
 
 class _Run:
-    """A finished run; ``shown`` is what must be the same for numbers to compare."""
+    """A finished run; ``conditions`` are what must be the same for numbers to compare."""
 
     def __init__(self, path: Path, trust: tuple[str, ...]) -> None:
         folder = RunFolder(path)
         folder.identity()  # of a newer format nothing else can be read
         self.folder = path
-        self.metrics, described, self.history = _finished(folder)
+        self.metrics, described, self.history = _results(folder)
         self.score = folder.score()
         self.saved = SavedRun.open(path, trust=trust)
         try:
-            self.shown = _shown(self.saved.experiment.data, described)
+            self.conditions = _conditions(self.saved.experiment.data, described)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a whole run: {type(error).__name__} {as_line(error)}") from None
         except ValueError as error:
@@ -167,7 +168,7 @@ def _numbers(named: Mapping[str, Any]) -> Record:
     return {name: value for name, value in named.items() if is_number(value)}
 
 
-def _shown(source: DataSource, described: Mapping[str, Any]) -> dict[str, Any]:
+def _conditions(source: DataSource, described: Mapping[str, Any]) -> dict[str, Any]:
     """What the numbers of a run are about, by the words of a data declaration.
 
     A density of values and a probability of levels are different things, whatever scale they are seen on.
@@ -195,17 +196,19 @@ def _shown(source: DataSource, described: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differences(runs: Sequence[_Run]) -> list[str]:
     """Names of what differs. Arrays without a fingerprint cannot be told apart, so they are taken to."""
-    names = [name for name in runs[0].shown if len({run.shown[name] for run in runs}) > 1]
-    unknown = [run for run in runs if run.shown["content"] == "unknown"]
+    names = [name for name in runs[0].conditions if len({run.conditions[name] for run in runs}) > 1]
+    unknown = [run for run in runs if run.conditions["content"] == "unknown"]
     return [*names, "content"] if unknown and "content" not in names else names
 
 
-def _told(runs: Sequence[_Run], name: str) -> str:
+def _difference(runs: Sequence[_Run], name: str) -> str:
     first = runs[0]
-    other = next((run for run in runs if run.shown[name] != first.shown[name]), runs[1])
+    other = next((run for run in runs if run.conditions[name] != first.conditions[name]), runs[1])
     if name == "content":
         return f"{first.folder} and {other.folder} may be of different data: what they were fitted to differs, or is not known"
-    return f"the runs differ in {name}: {first.folder} has {first.shown[name]}, {other.folder} has {other.shown[name]}"
+    return (
+        f"the runs differ in {name}: {first.folder} has {first.conditions[name]}, {other.folder} has {other.conditions[name]}"
+    )
 
 
 def _common_split(runs: Sequence[_Run], *, anew: bool) -> str:
@@ -214,9 +217,9 @@ def _common_split(runs: Sequence[_Run], *, anew: bool) -> str:
     for split in SPLITS:
         if all(split in one or (anew and not one) for one in held):
             return split
-    told = ", ".join(f"{' and '.join(one) or 'none'} of {run.folder}" for run, one in zip(runs, held, strict=True))
+    splits = ", ".join(f"{' and '.join(one) or 'none'} of {run.folder}" for run, one in zip(runs, held, strict=True))
     advice = "fit them to data that hold out the same" if all(held) else "evaluate them anew with samples (--samples)"
-    raise ValueError(f"expected runs with numbers of the same split, test or valid, got {told}: {advice}")
+    raise ValueError(f"expected runs with numbers of the same split, test or valid, got {splits}: {advice}")
 
 
 def _cell(row: Record, name: str) -> str:
@@ -226,7 +229,7 @@ def _cell(row: Record, name: str) -> str:
     return f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
-def _finished(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any], list[Record]]:
+def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any], list[Record]]:
     """Metrics, description of the data and history, which a finished run has."""
     try:
         return folder.metrics(), folder.description(), folder.history()

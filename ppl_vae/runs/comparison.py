@@ -24,7 +24,7 @@ __all__ = ["save_comparison", "write_comparison"]
 def save_comparison(comparison: Comparison, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write ``comparison.json``, ``comparison.md`` and ``comparison.png`` into a new folder; it appears whole or not at all.
 
-    The JSON file holds besides the table the declared model and data and every way up (``climbs``).
+    The JSON file holds besides the table the declared model and data and every way up, as ``climbs``.
 
     Args:
         comparison: what :func:`ppl_vae.compare` returned.
@@ -37,7 +37,7 @@ def save_comparison(comparison: Comparison, path: str | Path, *, overwrite: bool
     check_free(path, overwrite=overwrite, kind="comparison")
     model, source = comparison.model, comparison.data.source
     declared = model.to_dict() if isinstance(model, Model) else str(model)
-    content = {**comparison.to_dict(), "model": declared, "data": source.to_dict(), "climbs": comparison.climbs}
+    content = {**comparison.to_dict(), "model": declared, "data": source.to_dict(), "climbs": comparison.trajectories}
     title = f"{model}\n\n{len(comparison.data.train)} data of `{source.source}`; {UNIT}; times in seconds."
     return write_comparison(path, content, f"{title}\n\n{comparison}\n", plots.compare(comparison), overwrite=overwrite)
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Transform
-from ppl_vae.fitting import Fit, build
+from ppl_vae.fitting import Experiment, Fit, build
 from ppl_vae.fitting.fitted import NOISE
 from ppl_vae.memory import allocating, free, require_memory
 from ppl_vae.program.machine import choose_device
+from ppl_vae.program.pair import Pair
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line, inside
@@ -47,47 +48,54 @@ def load_run(path: str | Path, *, trust: Iterable[str] = (), device: str | torch
 def load_fit(saved: SavedRun, *, device: str | torch.device = "auto") -> Fit:
     """The fit that an opened run holds; see :func:`load_run`."""
     folder, experiment, path = saved.folder, saved.experiment, saved.folder.path
-    described = folder.description()
-    begun = folder.has(RunFolder.SNAPSHOT) and not folder.finished
-    if not (folder.finished or begun):
+    if not (folder.finished or folder.has(RunFolder.SNAPSHOT)):
         raise ValueError(f"{path} was broken off before a state was kept: fit it again (ppl-vae fit --resume)")
-    history = [] if begun else folder.history()
+    described = folder.description()
+    history = folder.history() if folder.finished else []
     at_most = _most_bytes(folder)
     try:
         spec = _spec(described["spec"])
         with allocating(at_most, str(path)):
-            state, history = _last_state(folder) if begun else (folder.weights(), history)
+            state, history = (folder.weights(), history) if folder.finished else _last_state(folder)
         _check_real(state)
-        affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
-        exact = state.pop("transform.exact", None)
-        affine |= {} if exact is None else {**dict(zip(AFFINE, exact, strict=True)), "exact": True}
-        transform = Transform(spec.event_shape, **affine, **{name: _flag(described["transform"], name) for name in NOISE})
-        what = f"what {folder.CONFIG} declares beside {len(state)} tensors"
-        with allocating(at_most, what, tensors=1000 + 50 * len(state)):
-            pair = build(experiment.model, experiment.guide, spec)
-            pair.load_state_dict({name.removeprefix("pair."): value for name, value in state.items()})
-        _check_numbers(pair)
+        transform = _transform(state, described["transform"], spec)
+        pair = _pair(state, experiment, spec, at_most)
     except ValueError as error:
-        told = str(error).removeprefix(f"{path}: ")
-        raise ValueError(f"{path}: {as_line(told, most=600)}") from None
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ValueError(f"{path}: {as_line(reason, most=600)}") from None
     except Warning:
         raise
     except Exception as error:  # a stranger's declaration may fail to be built in any way
         raise ValueError(f"{path} is not a whole run: {type(error).__name__} {as_line(error)}") from None
-    fit = Fit(
-        pair=pair,
+    device = choose_device(device)
+    return Fit(
+        pair=pair.to(device),
         model=experiment.model,
         guide=experiment.guide,
         method=experiment.method,
         data=experiment.data,
         spec=spec,
-        transform=transform,
+        transform=transform.to(device),
         history=history,
     )
-    device = choose_device(device)
-    fit.pair.to(device)
-    fit.transform.to(device)
-    return fit
+
+
+def _transform(state: dict[str, Tensor], described: dict[str, Any], spec: DataSpec) -> Transform:
+    """The transform of the data, whose constants are taken out of the state."""
+    affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
+    exact = state.pop("transform.exact", None)
+    affine |= {} if exact is None else {**dict(zip(AFFINE, exact, strict=True)), "exact": True}
+    return Transform(spec.event_shape, **affine, **{name: _flag(described, name) for name in NOISE})
+
+
+def _pair(state: dict[str, Tensor], experiment: Experiment, spec: DataSpec, at_most: int) -> Pair:
+    """The pair that the experiment declares, with the parameters of the state."""
+    what = f"what {RunFolder.CONFIG} declares beside {len(state)} tensors"
+    with allocating(at_most, what, tensors=1000 + 50 * len(state)):
+        pair = build(experiment.model, experiment.guide, spec)
+        pair.load_state_dict({name.removeprefix("pair."): value for name, value in state.items()})
+    _check_numbers(pair)
+    return pair
 
 
 def _most_bytes(folder: RunFolder) -> int:

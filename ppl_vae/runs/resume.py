@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import torch
 
 from ppl_vae.data import Data, DataSource
 from ppl_vae.fitting import Fit
+from ppl_vae.fitting.callbacks.arguments import all_callbacks
+from ppl_vae.fitting.callbacks.base import Callback
 from ppl_vae.fitting.callbacks.loggers import Board
 from ppl_vae.fitting.callbacks.progress import Progress
 from ppl_vae.fitting.experiment import Experiment
-from ppl_vae.fitting.fit import place, watched
+from ppl_vae.fitting.fit import fit_with_callbacks, place
 from ppl_vae.inference import Method
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import Checkpointer
-from ppl_vae.storage.declared import differences, fixed
+from ppl_vae.storage.declared import differences
 
 __all__ = ["check_unchanged", "resume_fit", "resume_run"]
 
@@ -31,7 +34,9 @@ def resume_run(
     device: str | torch.device = "auto",
     progress: Progress | None = None,
     track: Sequence[str] = (),
-    boards: Sequence[Board] = (),
+    loggers: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] = (),
+    boards: Sequence[Callback | Board] | None = None,
 ) -> Fit:
     """Go on with a fit from the last state that its run folder has, to the same bits as if it had never been stopped.
 
@@ -47,15 +52,25 @@ def resume_run(
         device: where; of the same kind as before.
         progress: called with each new row of the history.
         track: numbers that each new row gets besides, as for :func:`~ppl_vae.fit`.
-        boards: show the new rows as well.
+        loggers: where the new rows are shown as well.
+        callbacks: what hears of the new rows besides.
+        boards: what ``loggers`` were called, for one more release.
 
     Raises:
         ValueError: no run there, one that another process writes or a newer ppl_vae wrote, a method that cannot be resumed, a
             declaration that is not the same, other data.
     """
-    saved = SavedRun.open(path, trust=trust)
     return resume_fit(
-        saved, method=method, data=data, every=every, device=device, progress=progress, track=track, boards=boards
+        SavedRun.open(path, trust=trust),
+        method=method,
+        data=data,
+        every=every,
+        device=device,
+        progress=progress,
+        track=track,
+        loggers=loggers,
+        callbacks=callbacks,
+        boards=boards,
     )
 
 
@@ -68,23 +83,31 @@ def resume_fit(
     device: str | torch.device = "auto",
     progress: Progress | None = None,
     track: Sequence[str] = (),
-    boards: Sequence[Board] = (),
+    loggers: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] = (),
+    boards: Sequence[Callback | Board] | None = None,
 ) -> Fit:
     """Go on with the fit of an opened run; see :func:`resume_run`."""
     before = saved.experiment
-    method = method or before.method
     placed = place(before.model, before.data if data is None else data, device)
-    check_unchanged(saved, Experiment(model=before.model, guide=before.guide, method=method, data=placed.source))
-    return watched(
-        before.model,
+    experiment = dataclasses.replace(before, method=method or before.method, data=placed.source)
+    check_unchanged(saved, experiment)
+    checkpointer = Checkpointer(saved.folder.path, every=every, resume=True)
+    return fit_with_callbacks(
+        experiment.model,
         placed,
-        guide=before.guide,
-        method=method,
+        guide=experiment.guide,
+        method=experiment.method,
         device=device,
-        progress=progress,
-        keeper=Checkpointer(saved.folder.path, every=every, resume=True),
-        track=track,
-        boards=boards,
+        checkpointer=checkpointer,
+        callbacks=all_callbacks(
+            progress=progress,
+            track=track,
+            callbacks=callbacks,
+            loggers=loggers,
+            boards=boards,
+            checkpointer=checkpointer,
+        ),
     )
 
 
@@ -94,8 +117,8 @@ def check_unchanged(saved: SavedRun, experiment: Experiment) -> None:
     kind, length = type(before.method).__name__, before.method.length
     if length is None:
         raise ValueError(f"{path}: {kind} keeps no state to go on from: fit again with --overwrite, or to another folder")
-    if shown := differences(fixed(before.parts), fixed(experiment.parts)):
-        raise ValueError(f"{path} goes on only as it was declared ({shown}): leave that away, or fit to another folder")
-    taken, asked = getattr(before.method, length), getattr(experiment.method, length)
+    if differ := differences(before.fixed, experiment.fixed):
+        raise ValueError(f"{path} goes on only as it was declared ({differ}): leave that away, or fit to another folder")
+    taken, asked = (getattr(one.method, length) for one in (before, experiment))
     if asked < taken:
         raise ValueError(f"{path} was declared with {length} = {taken}, got {asked}: resume it with at least as many")

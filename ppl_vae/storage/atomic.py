@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["beside", "replaced", "sync", "write_json", "write_tensors", "write_text"]
+__all__ = ["hidden_sibling", "replaced", "sync", "write_json", "write_tensors", "write_text"]
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def replaced(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; what was there is untouched.
     """
-    partial = beside(path, "partial")
+    partial = hidden_sibling(path, "partial")
     try:
         yield partial
         sync(partial)
@@ -72,7 +72,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str,
             raise OSError(str(error)) from None
 
 
-def beside(path: Path, what: str) -> Path:
+def hidden_sibling(path: Path, what: str) -> Path:
     """A name in the same folder that nobody can know before, so that no link to elsewhere lies there."""
     return path.with_name(f".{path.name}.{what}-{secrets.token_hex(8)}")
 

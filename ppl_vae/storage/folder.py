@@ -99,8 +99,8 @@ class RunFolder:
         """
         folder = cls(path)
         if not (folder.path / cls.CONFIG).is_file():
-            told = f"expected a folder with {cls.CONFIG}, as `ppl-vae fit --out` writes it"
-            raise ValueError(f"there is no run in {folder.path}: {told}")
+            expected = f"expected a folder with {cls.CONFIG}, as `ppl-vae fit --out` writes it"
+            raise ValueError(f"there is no run in {folder.path}: {expected}")
         folder.identity()
         return folder
 
@@ -126,11 +126,11 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The declarations by the names of their parts, as plain values."""
-        return self.read(self.CONFIG, _named(from_yaml))
+        return self.read(self.CONFIG, _mapping(from_yaml))
 
     def description(self) -> dict[str, Any]:
         """What the data look like, as plain values: ``spec``, ``transform`` and, where known, ``fingerprint`` and ``score``."""
-        return self.read(self.DESCRIPTION, _named(from_json))
+        return self.read(self.DESCRIPTION, _mapping(from_json))
 
     def score(self) -> Score | None:
         """The program's own score, if it has one; else the rows of the history tell by their keys which one they are about."""
@@ -146,7 +146,7 @@ class RunFolder:
 
     def metrics(self) -> dict[str, Any]:
         """The numbers of each split."""
-        return self.read(self.METRICS, _named(from_json), at_most=MOST_NUMBERS)
+        return self.read(self.METRICS, _mapping(from_json), at_most=MOST_NUMBERS)
 
     def weights(self) -> dict[str, Tensor]:
         """The fitted tensors by name."""
@@ -277,19 +277,19 @@ def _postmortem(path: Path) -> bool:
 
 def _identity(text: str) -> RunIdentity:
     """The identity of a run; what else a newer version of the format may hold is not looked at."""
-    found = _named(from_json)(text)
+    found = _mapping(from_json)(text)
     version, run_id = found.get("format"), found.get("id")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(f"expected a format of 1 or more, got {as_line(repr(version))}")
     if version > FORMAT:
-        told = f"expected a run of format {FORMAT} or less, got {as_line(version, most=40)}"
-        raise ValueError(f"{told}, which a newer ppl_vae wrote: update ppl_vae")
+        expected = f"expected a run of format {FORMAT} or less, got {as_line(version, most=40)}"
+        raise ValueError(f"{expected}, which a newer ppl_vae wrote: update ppl_vae")
     if not isinstance(run_id, str) or not run_id.isalnum() or len(run_id) > LONGEST_ID:
         raise ValueError(f"expected an id of 1 to {LONGEST_ID} letters and digits, got {as_line(repr(run_id))}")
     return RunIdentity(format=version, id=run_id)
 
 
-def _named(parse: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
+def _mapping(parse: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
     """The values of a text, which have names."""
 
     def parsed(text: str) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def _named(parse: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
 
 
 def _rows(text: str) -> list[Record]:
-    rows = [_named(from_json)(line) for line in text.splitlines()]
+    rows = [_mapping(from_json)(line) for line in text.splitlines()]
     if not rows:
         raise ValueError("expected a line for each iteration, got none")
     return rows

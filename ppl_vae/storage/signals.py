@@ -28,7 +28,7 @@ def ending_at_second(numbers: list[int]) -> Iterator[None]:
     if before != -1:
         signal.set_wakeup_fd(before)
     over = threading.Event()
-    threading.Thread(target=_watch, args=(reader, numbers, over), daemon=True).start()
+    threading.Thread(target=_count_signals, args=(reader, numbers, over), daemon=True).start()
     try:
         yield
     finally:
@@ -38,17 +38,17 @@ def ending_at_second(numbers: list[int]) -> Iterator[None]:
         writer.close()
 
 
-def _watch(reader: socket.socket, numbers: list[int], over: threading.Event) -> None:
+def _count_signals(reader: socket.socket, numbers: list[int], over: threading.Event) -> None:
     """Read the numbers of signals as they arrive, which the interpreter writes at once."""
     heard = 0
     with reader:
         while received := reader.recv(16):
             for number in (number for number in received if number in numbers):
                 heard += 1
-                threading.Thread(target=_after, args=(heard, number, over), daemon=True).start()
+                threading.Thread(target=_end_if_late, args=(heard, number, over), daemon=True).start()
 
 
-def _after(heard: int, number: int, over: threading.Event) -> None:
+def _end_if_late(heard: int, number: int, over: threading.Event) -> None:
     """If the first signal, or a second, is not followed soon: say so, or end the process."""
     if over.wait(PATIENCE if heard == 1 else GRACE):
         return

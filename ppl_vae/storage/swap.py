@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ppl_vae.storage.atomic import beside, sync
+from ppl_vae.storage.atomic import hidden_sibling, sync
 from ppl_vae.storage.folder import Kind, check_free
 from ppl_vae.storage.lock import folder_lock
 from ppl_vae.text import as_line
@@ -23,7 +23,7 @@ def new_folder(path: Path, replace: Callable[[Path, Path], None]) -> Iterator[Pa
         path: where it is to be.
         replace: puts the folder that was filled, which lies on the disk, in its place, where nobody else writes meanwhile.
     """
-    folder = beside(path, "partial")
+    folder = hidden_sibling(path, "partial")
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -50,7 +50,7 @@ def replace_folder(new: Path, path: Path, *, overwrite: bool, kind: Kind = "run"
         BothThereError: the other one could not be put back.
     """
     check_free(path, overwrite=overwrite, kind=kind)
-    old = beside(path, "old")
+    old = hidden_sibling(path, "old")
     try:
         if path.exists():
             path.rename(old)
@@ -67,5 +67,5 @@ def _put_back(old: Path, path: Path, new: Path, error: BaseException) -> None:
     try:
         old.rename(path)
     except OSError:
-        told = f"{path} could not be replaced ({as_line(error)}): it lies in {old}, the new one in {new}"
-        raise BothThereError(told) from error
+        message = f"{path} could not be replaced ({as_line(error)}): it lies in {old}, the new one in {new}"
+        raise BothThereError(message) from error

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 
-from ppl_vae.data import Data
-from ppl_vae.inference.methods.base import Method
-from ppl_vae.program.pair import Pair
+from ppl_vae.fitting.callbacks.base import Callback, FitContext
+from ppl_vae.inference.objectives import BetaELBO
+from ppl_vae.likelihoods import Likelihood
+from ppl_vae.models import Model
 from ppl_vae.types import FitWarning, Record
 
-__all__ = ["CollapseWatch"]
+__all__ = ["CollapseMonitor"]
 
 NEGLIGIBLE = 0.05  # nats per datum
 EPOCHS, STEPS = 3, 500  # for so long at least
@@ -25,33 +26,41 @@ HAD = 1.0  # nats per datum that were there before, if it fell
 FEW = 0.1  # of the latent dimensions
 
 
-class CollapseWatch:
-    """Sees the rows of one history; remarks once that the posterior has collapsed.
+@runtime_checkable
+class _Decoded(Protocol):
+    """A declared model that has its likelihood as a field."""
 
-    Args:
-        model: the declaration, or a plain Pyro program.
-        pair: what is fitted.
-        method: how.
-        data: to what.
-    """
+    likelihood: Likelihood
 
-    def __init__(self, model: Any, pair: Pair, method: Method, data: Data) -> None:
-        self._units = sum(math.prod(site.event_shape) for site in pair.model_facts.sites.values())
-        self._likelihood: Any = getattr(model, "likelihood", None)
-        self._pair, self._method, self._data = pair, method, data
-        objective = getattr(method, "objective", None)
-        continuous = getattr(pair.model, "latent", None) == "continuous" and hasattr(pair.guide, "posterior")
-        point = getattr(pair.guide, "point", False) or hasattr(pair.model, "fit_codes")
-        self._done = objective is None or not continuous or point
-        self._ramp = getattr(objective, "ramp", 0.0)
-        steps = math.ceil(len(data.train) / getattr(method, "batch_size", len(data.train)))
-        self._wait = max(EPOCHS, math.ceil(STEPS / steps))
+
+@runtime_checkable
+class _Scaled(Protocol):
+    """A declared likelihood whose scale is learned, or fixed at a value."""
+
+    scale: str
+    value: float
+
+
+class CollapseMonitor(Callback):
+    """Sees the rows of one history; remarks once that the posterior has collapsed."""
+
+    _done = True
+
+    def begin(self, context: FitContext) -> None:
+        """Find out whether there is a code to lose, and how long to wait."""
+        pair, method = context.pair, context.method
+        self._context = context
+        self._objective = method.objective
+        continuous = pair.can.generate is not None and pair.can.generate.latent == "continuous" and pair.can.encode is not None
+        point = pair.guide_facts.point or pair.can.fit_codes is not None
+        self._done = self._objective is None or not continuous or point
+        self._wait = max(EPOCHS, math.ceil(STEPS / method.steps_per_epoch(len(context.data.train))))
         self._since: int | None = None
         self._highest = 0.0
 
-    def __call__(self, row: Record) -> None:
+    def record(self, row: Record) -> None:
         """Look at a row; say it if it is time."""
-        if self._done or row["epoch"] <= self._ramp or "kl" not in row:
+        if self._done or self._objective is None or row["epoch"] <= self._objective.ramp or "kl" not in row:
             return
         kl: float = row["valid_kl"] if "valid_kl" in row else row["kl"]
         symptom = self._symptom(row, kl)
@@ -68,15 +77,16 @@ class CollapseWatch:
         """What is wrong with this epoch."""
         if kl < NEGLIGIBLE:
             return f"its KL from the prior is {max(kl, 0.0):.3f} nats per datum, so z tells nothing of x"
-        active, units = row.get("valid_active_units"), self._units
+        sites = self._context.pair.model_facts.sites
+        active, units = row.get("valid_active_units"), sum(math.prod(site.event_shape) for site in sites.values())
         if active is not None and active < FEW * units:
             return f"{active} of {units} latent dimensions vary with the data"
         return None
 
     def _cause(self, row: Record) -> tuple[str, str]:
         """The likeliest cause that can be seen, and what helps against it."""
-        objective: Any = getattr(self._method, "objective", None)
-        if getattr(objective, "beta", 1.0) > 1 and getattr(objective, "capacity", None) is None:
+        objective = self._objective
+        if isinstance(objective, BetaELBO) and objective.beta > 1 and objective.capacity is None:
             return f"beta = {objective.beta:g} weighs the KL above the ELBO", "lower it, or give it a capacity"
         if self._highest > HAD:
             return (
@@ -86,7 +96,8 @@ class CollapseWatch:
         if fixed := self._wide_scale():
             return fixed, 'learn it (scale="shared"), or fix it at the size of the noise'
         remedy = "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, or weaken the decoder"
-        if self._pair.model_facts.labelled or self._pair.model_facts.known_entries is not None:
+        model = self._context.pair.model_facts
+        if model.labelled or model.known_entries is not None:
             return "The condition tells the decoder what z could", remedy
         return (
             "It has been so from the first epochs on, as where the decoder learns to do without z before the guide can tell it "
@@ -95,13 +106,13 @@ class CollapseWatch:
 
     def _wide_scale(self) -> str | None:
         """A fixed scale of the likelihood that covers all that varies in the data."""
-        if getattr(self._likelihood, "scale", None) != "fixed":
+        model = self._context.model
+        likelihood = model.likelihood if isinstance(model, Model) and isinstance(model, _Decoded) else None
+        if not isinstance(likelihood, _Scaled) or likelihood.scale != "fixed":
             return None
-        rows = self._data.train[:1000]
+        rows = self._context.data.train[:1000]
         x = rows.transformed(torch.Generator(rows.device).manual_seed(0))
         spread = x.flatten(1).std(0).square().mean().sqrt().item()
-        if self._likelihood.value < spread:
+        if likelihood.value < spread:
             return None
-        return (
-            f"The likelihood's fixed scale of {self._likelihood.value:g} covers the data's standard deviation of {spread:.2g}"
-        )
+        return f"The likelihood's fixed scale of {likelihood.value:g} covers the data's standard deviation of {spread:.2g}"

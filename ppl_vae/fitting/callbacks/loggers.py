@@ -6,25 +6,22 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
+from ppl_vae.deprecation import RenamedAttribute
+from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.types import Record
 
-__all__ = ["BOARDS", "Board", "MLflow", "TensorBoard", "open_board"]
+__all__ = ["LOGGERS", "Board", "BoardLogger", "Logger", "MLflow", "TensorBoard", "open_logger"]
 
 
-class Board(Protocol):
-    """Takes the rows of one history; a context that is left when the fit ends."""
+class Logger(Callback):
+    """Shows the rows of a history somewhere: a callback that adds nothing to them."""
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
-
-    def __call__(self, row: Record) -> None:
-        """Show a row."""
+    __call__ = RenamedAttribute("record")
 
 
-class TensorBoard:
+class TensorBoard(Logger):
     """Event files, a curve a column: ``tensorboard --logdir RUN`` (extra ``track``).
 
     Args:
@@ -37,16 +34,9 @@ class TensorBoard:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._writer: Any = None
-        _imported("tensorboard", "pip install ppl_vae[track]")
+        _import("tensorboard", "pip install ppl_vae[track]")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def __call__(self, row: Record) -> None:
+    def record(self, row: Record) -> None:
         """Add a point to each curve."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
@@ -58,8 +48,14 @@ class TensorBoard:
             self._writer.add_scalar(name, value, global_step=row["epoch"])
         self._writer.flush()
 
+    def end(self, error: BaseException | None = None) -> None:
+        """Close the file; another fit gets one of its own."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
-class MLflow:
+
+class MLflow(Logger):
     """A run of MLflow, with the declaration as its parameters and a metric a column.
 
     It goes where MLflow is told to: ``$MLFLOW_TRACKING_URI``, by default a store in the working directory.
@@ -73,25 +69,61 @@ class MLflow:
     """
 
     def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
-        self._mlflow = _imported("mlflow", "pip install mlflow")
+        self._mlflow = _import("mlflow", "pip install mlflow")
         self._name = name
         self._parameters = dict(_flat(parameters))
 
-    def __enter__(self) -> Self:
+    def begin(self, context: FitContext) -> None:
+        """Start the run."""
         self._mlflow.start_run(run_name=self._name)
         self._mlflow.log_params(self._parameters)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._mlflow.end_run(status="FINISHED" if kind is None else "FAILED")
-
-    def __call__(self, row: Record) -> None:
+    def record(self, row: Record) -> None:
         """Log the row as metrics of its epoch."""
         self._mlflow.log_metrics(dict(_scalars(row)), step=row["epoch"])
 
+    def end(self, error: BaseException | None = None) -> None:
+        """End the run, as one that failed if the fit did."""
+        self._mlflow.end_run(status="FINISHED" if error is None else "FAILED")
 
-def open_board(name: str, folder: Path, parameters: Mapping[str, Any]) -> Board:
-    """A board by its name.
+
+@runtime_checkable
+class Board(Protocol):
+    """What loggers were until now, which is taken for one more release: a context that is called with each row."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any: ...
+
+    def __call__(self, row: Record) -> Any:
+        """Show a row."""
+
+
+class BoardLogger(Logger):
+    """A board of before as a logger.
+
+    Args:
+        board: what is entered, called and left.
+    """
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def begin(self, context: FitContext) -> None:
+        """Enter it."""
+        self._board.__enter__()
+
+    def record(self, row: Record) -> None:
+        """Call it."""
+        self._board(row)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Leave it."""
+        self._board.__exit__(type(error) if error else None, error, error.__traceback__ if error else None)
+
+
+def open_logger(name: str, folder: Path, parameters: Mapping[str, Any]) -> Logger:
+    """A logger by its name.
 
     Args:
         name: ``tensorboard`` or ``mlflow``.
@@ -101,12 +133,12 @@ def open_board(name: str, folder: Path, parameters: Mapping[str, Any]) -> Board:
     Raises:
         ValueError: an unknown name, or what it needs is not installed.
     """
-    if name not in BOARDS:
-        raise ValueError(f"unknown board {name!r}: choose from {', '.join(BOARDS)}")
-    return BOARDS[name](folder, parameters)
+    if name not in LOGGERS:
+        raise ValueError(f"unknown logger {name!r}: choose from {', '.join(LOGGERS)}")
+    return LOGGERS[name](folder, parameters)
 
 
-def _imported(package: str, remedy: str) -> Any:
+def _import(package: str, remedy: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
@@ -136,7 +168,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-BOARDS: dict[str, Callable[[Path, Mapping[str, Any]], Board]] = {
+LOGGERS: dict[str, Callable[[Path, Mapping[str, Any]], Logger]] = {
     "tensorboard": lambda folder, parameters: TensorBoard(folder / "tensorboard"),
     "mlflow": lambda folder, parameters: MLflow(folder.name, parameters),
 }

@@ -12,16 +12,13 @@ from ppl_vae.data import Data, Split
 from ppl_vae.evaluate import batches, evaluate
 from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import probe
-from ppl_vae.inference.methods.base import Method
+from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair, Plates
 from ppl_vae.types import Record
 
-__all__ = ["TRACKED", "Track", "tracking"]
-
-Track = Callable[[Pair], Record]
-"""Columns to add to a row of the history, from the pair as it is."""
+__all__ = ["TRACKED", "Metrics"]
 
 Measure = Callable[[Pair, Data, int], Any] | None
 """What gives a column; ``None`` for those of the latent variables, which are found together."""
@@ -32,40 +29,44 @@ PROBE_ROWS = 5000
 ROWS_AT_ONCE = 1000
 
 
-def tracking(names: Sequence[str], method: Method, data: Data, pair: Pair) -> Track:
-    """What computes the named columns, ``valid_*``, after each epoch.
+class Metrics(Callback):
+    """Adds the named columns, ``valid_*``, to each row.
 
     Args:
         names: such as ``active_units``, ``mutual_information`` or ``iwae:50``, the importance-weighted bound of 50 samples.
-        method: the fit's.
-        data: the fit's, on the pair's device.
-        pair: the one to be fitted.
 
     Raises:
-        ValueError: an unknown name, no validation data, a method whose modules hold the result at its end only, a bound of a
-            point, or a probe of a guide without codes or of data without classes.
+        ValueError: an unknown name; when a fit begins, no validation data, a method whose modules hold the result at its end
+            only, a bound of a point, or a probe of a guide without codes or of data without classes.
     """
-    if not names:
-        return lambda pair: {}
-    if not method.live:
-        raise ValueError(
-            f"{type(method).__name__} writes into the modules when it is done, so there is nothing to track before: use SVI, "
-            "or evaluate the fit"
-        )
-    if len(data.valid) < 2:
-        raise ValueError("track needs validation data: give load_data a `valid` fraction above 0")
-    parts = [_part(name) for name in names]
-    size = method.batch_size if isinstance(method, SVI) else 2
-    _refuse_unmeasurable([measure for _, measure, _ in parts], data, pair, size)
-    wanted = [name for name in LATENTS if name in names]
 
-    def track(pair: Pair) -> Record:
-        row = _latent_columns(pair, data.valid, wanted) if wanted else {}
-        for column, measure, argument in parts:
-            row |= {} if measure is None else {f"valid_{column}": measure(pair, data, argument)}
-        return row
+    def __init__(self, names: Sequence[str]) -> None:
+        self._parts = [_part(name) for name in names]
+        self._latents = [name for name in LATENTS if name in names]
 
-    return track
+    def begin(self, context: FitContext) -> None:
+        """Refuse before the first step what could only fail after an epoch."""
+        self._pair, self._data = context.pair, context.data
+        if not self._parts:
+            return
+        method = context.method
+        if not method.live:
+            raise ValueError(
+                f"{type(method).__name__} writes into the modules when it is done, so there is nothing to track before: use "
+                "SVI, or evaluate the fit"
+            )
+        if len(self._data.valid) < 2:
+            raise ValueError("track needs validation data: give load_data a `valid` fraction above 0")
+        size = method.batch_size if isinstance(method, SVI) else 2
+        _check_measurable([measure for _, measure, _ in self._parts], self._data, self._pair, size)
+
+    def record(self, row: Record) -> None:
+        """Add what the pair as it is gives."""
+        if self._latents:
+            row |= _latent_columns(self._pair, self._data.valid, self._latents)
+        for column, measure, argument in self._parts:
+            if measure is not None:
+                row[f"valid_{column}"] = measure(self._pair, self._data, argument)
 
 
 def _part(name: str) -> tuple[str, Measure, int]:
@@ -78,20 +79,20 @@ def _part(name: str) -> tuple[str, Measure, int]:
     return name.replace(":", "_"), TRACKED[kind], int(argument or 0)
 
 
-def _refuse_unmeasurable(measures: Sequence[Measure], data: Data, pair: Pair, size: int) -> None:
+def _check_measurable(measures: Sequence[Measure], data: Data, pair: Pair, size: int) -> None:
     """Raise ``ValueError`` before the first step for what could only fail after an epoch."""
     if _iwae in measures:
-        _refuse_unweighted(_alike(pair, data.train, size))
+        _check_weighted(_alike(pair, data.train, size))
     if _probe not in measures:
         return
-    if not hasattr(pair.guide, "posterior"):
+    if pair.can.encode is None:
         raise ValueError("a guide without `posterior` has no codes to track a probe of: declare the model and the guide")
-    if len(data.train.labels[:PROBE_ROWS].unique()) < 2:
+    if len(torch.unique(data.train.labels[:PROBE_ROWS])) < 2:
         raise ValueError("a probe tells classes apart, but the training data are of only one: track others")
     data.valid.labels  # noqa: B018
 
 
-def _refuse_unweighted(plates: Plates) -> None:
+def _check_weighted(plates: Plates) -> None:
     """Raise ``ValueError`` if a datum has no importance weights of its own."""
     if plates.score.points:
         raise ValueError(
@@ -134,11 +135,11 @@ def _latent_columns(pair: Pair, valid: Split, wanted: Sequence[str]) -> Record:
 
 def _iwae(pair: Pair, data: Data, samples: int) -> float:
     numbers = evaluate(pair, data.valid, samples=samples)
-    return numbers["iwae"] if samples > 1 else numbers["elbo"]
+    return float(numbers["iwae"] if samples > 1 else numbers["elbo"])
 
 
 def _probe(pair: Pair, data: Data, argument: int) -> float:
-    return probe(_codes(pair, data.train[:PROBE_ROWS]), _codes(pair, data.valid))["accuracy"]
+    return float(probe(_codes(pair, data.train[:PROBE_ROWS]), _codes(pair, data.valid))["accuracy"])
 
 
 def _codes(pair: Pair, split: Split) -> tuple[Tensor, Tensor]:

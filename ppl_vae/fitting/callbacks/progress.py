@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from ppl_vae.inference.methods.base import Method
-from ppl_vae.inference.training.clock import Steps
-from ppl_vae.program.pair import Pair
-from ppl_vae.types import FitWarning, Record, Report, Score, score_of
+from ppl_vae.fitting.callbacks.base import Callback, FitContext
+from ppl_vae.types import FitWarning, Record, Score, score_of
 
-__all__ = ["Progress", "fit_progress", "passing_steps_to", "quiet"]
+__all__ = ["DurationMonitor", "Progress", "ProgressBar", "ProgressFunction", "progress_callback", "quiet"]
 
 Progress = Callable[[Record], Any]
 LONG = 30.0  # seconds of an iteration that is not over, after which its length is told
@@ -25,91 +22,102 @@ def quiet(row: Record) -> None:
     """Say nothing of the progress."""
 
 
-@contextlib.contextmanager
-def fit_progress(method: Method, progress: Progress | None, pair: Pair, done: int = 0) -> Iterator[Report]:
-    """What a method reports its rows to: ``progress``, or a bar on standard error where that is a terminal.
+def progress_callback(progress: Progress | None) -> Callback:
+    """What a fit shows of its progress by: ``progress``, else a bar on standard error where that is a terminal.
 
-    The bar also tells how far an iteration is. Where there is none, a remark tells of a first iteration that takes long.
+    Where there is neither, a remark tells of a first iteration that takes long.
 
     Args:
-        method: how many rows there will be.
         progress: called with each row.
-        pair: whose score the rows tell.
-        done: rows of a fit that goes on.
     """
-    if progress is not None or not sys.stderr.isatty():
-        yield progress or _Length(method, done)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    columns = (TextColumn(type(method).__name__), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with RichProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        yield _Bar(bars, bars.add_task("starting", total=method.iterations, completed=done), done, pair)
+    if progress is not None:
+        return ProgressFunction(progress)
+    return ProgressBar() if sys.stderr.isatty() else DurationMonitor()
 
 
-def passing_steps_to(report: Report, tell: Report) -> Report:
-    """``tell``, which passes rows on to ``report``, made to pass steps on as well, if that listens to them."""
-    return _Passing(tell, report) if isinstance(report, Steps) else tell
+class ProgressFunction(Callback):
+    """Calls a function with each row.
+
+    Args:
+        function: what is called.
+    """
+
+    def __init__(self, function: Progress) -> None:
+        self._function = function
+
+    def record(self, row: Record) -> None:
+        """Call it."""
+        self._function(row)
 
 
-class _Passing:
-    """Rows to one, steps to another."""
+class ProgressBar(Callback):
+    """A bar on standard error that moves with rows and steps."""
 
-    def __init__(self, tell: Report, listener: Steps) -> None:
-        self._tell, self.step = tell, listener.step
+    def begin(self, context: FitContext) -> None:
+        """Show it."""
+        self._pair = context.pair  # whose score is known from its first batch on
+        self._bars = _rich_progress(type(context.method).__name__)
+        self._done = context.done
+        self._bar = self._bars.add_task("starting", total=context.method.iterations, completed=self._done)
+        self._updated = self._began = time.monotonic()
+        self._bars.start()
 
-    def __call__(self, row: Record) -> None:
-        self._tell(row)
-
-
-class _Bar:
-    """Rows and steps on a terminal."""
-
-    def __init__(self, bars: Any, bar: Any, done: int, pair: Pair) -> None:
-        self.bars, self.bar, self.done, self.pair = bars, bar, done, pair
-        self.looked = self.began = time.monotonic()
-
-    def __call__(self, row: Record) -> None:
-        self.done += 1
-        self.began = time.monotonic()
-        self.bars.update(self.bar, completed=self.done, description=_summary(row, score_of(row, self.pair.score)))
+    def record(self, row: Record) -> None:
+        """Move on by a row, and say what it reached."""
+        self._done += 1
+        self._began = time.monotonic()
+        self._bars.update(self._bar, completed=self._done, description=_summary(row, score_of(row, self._pair.score)))
 
     def step(self, taken: int, of: int, seconds: float) -> None:
         """Move on by a part of an iteration; of a long one tell how long a step takes."""
         now = time.monotonic()
-        if now - self.looked < MOMENT:
+        if now - self._updated < MOMENT:
             return
-        self.looked = now
-        self.bars.update(self.bar, completed=self.done + taken / of)
-        if now - self.began > 1:
-            self.bars.update(self.bar, description=f"step {taken} of {of}, {_time((now - self.began) / taken)} each")
+        self._updated = now
+        self._bars.update(self._bar, completed=self._done + taken / of)
+        if now - self._began > 1:
+            self._bars.update(self._bar, description=f"step {taken} of {of}, {_time((now - self._began) / taken)} each")
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Leave the terminal as it was."""
+        self._bars.stop()
 
 
-class _Length:
+class DurationMonitor(Callback):
     """Tells, once, how long a fit will take whose first iteration takes long."""
 
-    def __init__(self, method: Method, done: int) -> None:
-        self.left = method.iterations - done
-        self.began = time.monotonic()
-        self.told = False
+    def begin(self, context: FitContext) -> None:
+        """Start the clock."""
+        self._left = context.method.iterations - context.done
+        self._began = time.monotonic()
+        self._over = False
 
-    def __call__(self, row: Record) -> None:
-        self.told = True
+    def record(self, row: Record) -> None:
+        """An iteration is over, and was short enough."""
+        self._over = True
 
     def step(self, taken: int, of: int, seconds: float) -> None:
         """Say it if it is time."""
-        passed = time.monotonic() - self.began
-        if not self.told and passed > LONG:
-            self.told = True
+        passed = time.monotonic() - self._began
+        if not self._over and passed > LONG:
+            self._over = True
             step = passed / taken
             warnings.warn(
                 f"{taken} of the {of} steps of an epoch took {_time(passed)}, {_time(step)} each: an epoch takes about "
-                f"{_time(step * of)}, and the {self.left} epochs {_time(step * of * self.left)}",
+                f"{_time(step * of)}, and the {self._left} epochs {_time(step * of * self._left)}",
                 FitWarning,
                 stacklevel=2,
             )
+
+
+def _rich_progress(name: str) -> Any:
+    """A bar of rich under a name, not shown yet."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    return RichProgress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
 
 
 def _time(seconds: float) -> str:

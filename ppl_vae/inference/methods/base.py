@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
+from ppl_vae.inference.objectives import Objective
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import Record, Report
 
@@ -38,6 +39,15 @@ class Method(Declaration, abc.ABC):
     @abc.abstractmethod
     def iterations(self) -> int:
         """The most rows that the history can get; what a progress bar counts to."""
+
+    @property
+    def objective(self) -> Objective | None:
+        """What gradient steps climb; ``None`` of a method without any."""
+        return None
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Steps in which an iteration goes through so many training data."""
+        return 1
 
     @abc.abstractmethod
     def run(self, pair: Pair, data: Data, report: Report) -> list[Record]:

@@ -112,6 +112,10 @@ class SVI(Method):
         """The number of epochs."""
         return self.epochs
 
+    def steps_per_epoch(self, rows: int) -> int:
+        """Batches of so many training data."""
+        return math.ceil(rows / self.batch_size)
+
     def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Fit the pair; a row of history per epoch.
 

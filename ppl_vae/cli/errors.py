@@ -15,7 +15,7 @@ from ppl_vae.fitting.experiment import PARTS
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import did_you_mean, from_yaml, read_text
 
-__all__ = ["explain", "refuse"]
+__all__ = ["explain", "print_error"]
 
 NOT_ACCEPTED = r"Parser key \"(\w+)\": Problem with given class_path '([\w.]+)': Option '([\w.]+)' is not accepted"
 UNREADABLE = (
@@ -24,7 +24,7 @@ UNREADABLE = (
 )
 
 
-def refuse(message: str, *, code: int) -> int:
+def print_error(message: str, *, code: int) -> int:
     """Say why on one line of standard error; the exit code."""
     print(f"ppl-vae: error: {' '.join(message.split())}", file=sys.stderr)
     return code
@@ -38,8 +38,8 @@ def explain(message: str, options: Sequence[str] = ()) -> str:
         return f"unknown verb {found[1]!r}: {did_you_mean(found[1], verbs) or 'choose from ' + ', '.join(verbs)}"
     if found := re.search(r"unrecognized arguments?: (--[^ =]+)", message):
         return f"{message}: {did_you_mean(found[1], options) or 'this verb takes no such option, see its --help'}"
-    if refused := re.search(NOT_ACCEPTED, message):
-        return _no_field(*refused.groups())
+    if found := re.search(NOT_ACCEPTED, message):
+        return _no_field(*found.groups())
     if message.startswith("Unexpected config"):
         return f"expected a YAML file of {', '.join(PARTS)} after --config, as a run's {RunFolder.CONFIG} is"
     for pattern in UNREADABLE:
@@ -56,9 +56,9 @@ def explain(message: str, options: Sequence[str] = ()) -> str:
         return message
     option = keys[-1].rpartition(".")[2]
     names = sorted({cls.__name__ for base in _bases(option) for cls in family_members(base)})
-    told = f"unknown {option} {unknown[1]!r}: choose from {', '.join(names)}, or give the import path of your own class"
+    message = f"unknown {option} {unknown[1]!r}: choose from {', '.join(names)}, or give the import path of your own class"
     near = did_you_mean(unknown[1], names)
-    return f"{told}; {near}" if near else told
+    return f"{message}; {near}" if near else message
 
 
 def _no_field(part: str, path: str, option: str) -> str:
