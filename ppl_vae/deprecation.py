@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["RenamedAttribute", "renamed_in"]
+__all__ = ["RenamedAttribute", "renamed_in", "warn_renamed"]
 
 
 def renamed_in(module: str, renamed: Mapping[str, str]) -> Callable[[str], Any]:
@@ -21,7 +21,7 @@ def renamed_in(module: str, renamed: Mapping[str, str]) -> Callable[[str], Any]:
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name not in renamed:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        _warn(f"{module}.{name}", f"{module}.{renamed[name]}")
+        warn_renamed(f"{module}.{name}", f"{module}.{renamed[name]}")
         return getattr(sys.modules[module], renamed[name])
 
     return __getattr__
@@ -43,13 +43,20 @@ class RenamedAttribute:
     def __get__(self, instance: object, owner: type) -> Any:
         if instance is None:
             return self
-        _warn(f"{owner.__name__}.{self.before}", f"{owner.__name__}.{self.now}")
+        warn_renamed(f"{owner.__name__}.{self.before}", f"{owner.__name__}.{self.now}")
         return getattr(instance, self.now)
 
 
-def _warn(before: str, now: str) -> None:
+def warn_renamed(before: str, now: str, *, stacklevel: int = 3) -> None:
+    """Warn that something was met under its old name.
+
+    Args:
+        before: the name.
+        now: what it is called.
+        stacklevel: of whom it is told, see ``warnings.warn``; 1 is who calls this.
+    """
     warnings.warn(
         f"{before} is called {now} now; the old name goes with the next release: use the new one",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )

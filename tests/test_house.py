@@ -21,5 +21,6 @@ def test_every_inner_contract_names_all_files_of_its_folder() -> None:
         (container,) = contract["containers"]
         named = {name.strip() for layer in contract["layers"] for name in layer.split("|")}
         folder = ROOT / container.replace(".", "/")
-        assert named == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        files, folders = folder.glob("*.py"), folder.glob("*/__init__.py")
+        assert named == {path.stem for path in files} - {"__init__"} | {path.parent.name for path in folders}
         assert contract["exhaustive"]

@@ -22,8 +22,8 @@ import ppl_vae as pv
 import ppl_vae.inference.training.nonfinite
 import ppl_vae.inference.training.step
 from benchmarks import faults
-from ppl_vae.inference.training.diagnosis import Postmortem
-from ppl_vae.inference.training.loop import Training
+from ppl_vae.inference.training.postmortem import Postmortem
+from ppl_vae.inference.training.stepper import Stepper
 from ppl_vae.storage import RunFolder
 from ppl_vae.storage.snapshot import read_snapshot
 from ppl_vae.types import Remark
@@ -154,7 +154,7 @@ def test_going_on_after_a_rewind_is_the_same_after_a_resume(tmp_path: Path) -> N
         fit = pv.fit(faults.VAE, data, guide=faults.AMORTIZED, method=method, out=tmp_path / "run")
     assert fit.history[0]["learning_rate"] == 1e3
     assert fit.history[1]["learning_rate"] < 1e2
-    assert read_snapshot(tmp_path / "run" / RunFolder.SNAPSHOT).metadata["damping"] <= 0.1
+    assert read_snapshot(tmp_path / "run" / RunFolder.SNAPSHOT).metadata["rate_factor"] <= 0.1
 
 
 SPOILT = data_of(faults._rows())
@@ -162,15 +162,15 @@ SPOILT = data_of(faults._rows())
 
 def spoiling(monkeypatch: pytest.MonkeyPatch, *places: int) -> None:
     """Let the steps before these places of the first epoch leave NaN."""
-    step = Training.step
+    step = Stepper.step
 
-    def spoil(self: Training, block: list[Tensor], rows: Tensor) -> None:
+    def spoil(self: Stepper, block: list[Tensor], rows: Tensor) -> None:
         step(self, block, rows)
-        if self.damping == 1.0 and self.epoch == 0 and self.taken in places:
+        if self.rate_factor == 1.0 and self.epoch == 0 and self.batch_index in places:
             with torch.no_grad():
                 self.parameters[0].view(-1)[0] = math.nan
 
-    monkeypatch.setattr(Training, "step", spoil)
+    monkeypatch.setattr(Stepper, "step", spoil)
 
 
 def stopped(folder: Path, left: int, method: pv.SVI) -> None:
@@ -178,7 +178,7 @@ def stopped(folder: Path, left: int, method: pv.SVI) -> None:
 
     class Impatient(pv.Checkpointer):
         def keep(self, state: Any) -> None:
-            self.asked = signal.SIGTERM if state.metadata["taken"] >= left else None
+            self.asked = signal.SIGTERM if state.metadata["batch_index"] >= left else None
             super().keep(state)
 
     with warnings.catch_warnings():
@@ -231,15 +231,15 @@ def test_a_post_mortem_of_the_first_step_is_in_nobodys_way(tmp_path: Path) -> No
 
 
 def test_a_parameter_that_is_not_finite_is_seen_though_no_objective_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Training.step
+    step = Stepper.step
 
-    def spoil(self: Training, block: list[Tensor], rows: Tensor) -> None:
+    def spoil(self: Stepper, block: list[Tensor], rows: Tensor) -> None:
         step(self, block, rows)
-        if (self.epoch, self.taken) == (0, 4):
+        if (self.epoch, self.batch_index) == (0, 4):
             with torch.no_grad():
                 self.parameters[0].view(-1)[0] = math.inf
 
-    monkeypatch.setattr(Training, "step", spoil)
+    monkeypatch.setattr(Stepper, "step", spoil)
     with pytest.raises(pv.NonFiniteError) as caught:
         pv.fit(faults.Model(), data_of(faults._rows()), guide=faults.Guide(), method=SVI)
     found = caught.value.postmortem
@@ -254,7 +254,7 @@ def test_a_state_is_never_kept_of_what_is_not_finite(tmp_path: Path) -> None:
     with pytest.raises(pv.NonFiniteError):
         pv.fit(faults.VAE, data_of(faults._rows()), guide=faults.AMORTIZED, method=method, out=keeper)
     kept = read_snapshot(tmp_path / "run" / RunFolder.SNAPSHOT)
-    assert kept.metadata["taken"] == 1
+    assert kept.metadata["batch_index"] == 1
     assert all(bool(value.isfinite().all()) for name, value in kept.tensors.items() if name.startswith("pair."))
 
 

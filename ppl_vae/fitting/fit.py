@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, load_data
 from ppl_vae.data.fingerprint import fingerprint
+from ppl_vae.data.matrices import Batches
 from ppl_vae.fitting.build import build, default_guide, take_over
 from ppl_vae.fitting.callbacks.collapse import CollapseWatch
 from ppl_vae.fitting.callbacks.loggers import Board
@@ -27,10 +28,12 @@ from ppl_vae.fitting.without_latents import remark_if_far_below, without_latents
 from ppl_vae.guides import (
     Guide,
 )
-from ppl_vae.inference.methods.base import Method
-from ppl_vae.inference.methods.svi import SVI, meet
+from ppl_vae.inference.methods.base import Method, run_method
+from ppl_vae.inference.methods.svi import SVI
+from ppl_vae.inference.training.start import meet
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.hooks import Finish, finish
 from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
@@ -156,15 +159,12 @@ def watched(
             if pair.plain:
                 meet(pair, data, method.batch_size if isinstance(method, SVI) else len(data.train))
             take_over(pair, warm_start, guide, data.spec)
-        if hasattr(pair.model, "prepare") and "model" not in pair.warm:
-            pair.model.prepare(data.train, torch.Generator(data.train.device).manual_seed(method.seed))
         looks = (tracking(track, method, data, pair), watch)
         with contextlib.ExitStack() as stack:
             after = [stack.enter_context(board) for board in boards] + [CollapseWatch(model, pair, method, data)]
             fit.history.extend(_run(method, pair, data, progress, looks, keeper, after))
-        if hasattr(pair.model, "fit_codes"):
-            with evaluating(pair):
-                pair.model.fit_codes(pair.guide.posterior(x).mean for x in data.train.batches(ROWS_AT_ONCE))
+        with evaluating(pair):
+            finish(Finish(model=pair.model, guide=pair.guide, batches=Batches(data.train, ROWS_AT_ONCE)))
         keeper.finish(weights(fit), fit.history)
         fit = dataclasses.replace(fit, without_latents=without_latents(model, pair, data))
     remark_if_far_below(model, method, fit.without_latents, data, fit.history)
@@ -206,7 +206,6 @@ def _run(
                 see(row)
 
         told = passing_steps_to(report, tell)
-        if method.length is None:
-            return method.run(pair, data, told)
-        with keeper.listening():
-            return method.run(pair, data, told, keeper)  # type: ignore[call-arg]
+        # What keeps no snapshot ends at once when it is asked to.
+        with keeper.listening() if method.length is not None else contextlib.nullcontext():
+            return run_method(method, pair, data, told, keeper)

@@ -19,9 +19,11 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
+from ppl_vae.deprecation import RenamedAttribute
 from ppl_vae.guides.base import Guide, remedy
 from ppl_vae.guides.exact import ExactPosterior
 from ppl_vae.program.context import local_params
+from ppl_vae.program.hooks import Start
 from ppl_vae.types import DataSpec
 
 __all__ = ["BayesianGuide", "ParameterGuide"]
@@ -111,19 +113,20 @@ class ParameterGuide(PyroModule):
         """Whether q(z | x, theta) is p(z | x, theta)."""
         return getattr(self.latents, "exact", False)
 
-    def settle(self) -> None:
+    settle = RenamedAttribute("write_medians")
+
+    def write_medians(self) -> None:
         """Write q(theta)'s medians, or its point, into the model as point estimates; fits do it, your own loops should."""
         with torch.no_grad(), local_params():
             self._model[0].assign(self.theta.median())
 
     @torch.no_grad()
-    def initialize(self, rows: Any, model: Any) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start at the model's point estimates, as wide as a posterior given N data is."""
+        model = context.model
         coordinates = model.coordinates()
         mean = coordinates.pack(model.values)
         self.place(mean, model.size**-0.5 * torch.eye(coordinates.size, dtype=mean.dtype, device=mean.device))
-        if hasattr(self.latents, "initialize"):
-            self.latents.initialize(rows, model)
 
     def place(self, mean: Tensor, scale_tril: Tensor) -> None:
         """Make q(theta) as near as the family can to the normal with this mean ``(P,)`` and factor ``(P, P)``."""

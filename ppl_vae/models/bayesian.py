@@ -30,6 +30,7 @@ from ppl_vae.exact import posterior as exact
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.priors.base import Support
 from ppl_vae.priors.inverse_wishart import covariance
+from ppl_vae.program.hooks import Start
 from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
@@ -295,9 +296,9 @@ class BayesianFactorModel(BayesianModel):
         U, _, V = torch.linalg.svd(W.mT @ self.loadings.to(W))
         return {**draws, "weights": W @ (U @ V)}
 
-    def initialize(self, rows: Any, generator: torch.Generator) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""
-        seen = moments.moments(rows)
+        seen = moments.moments(context.rows)
         floor = linear_gaussian.noise_floor(seen).clamp_min(self.floor**2)
         loc, W, noise = profile.initial(seen, self.latent_shape[0], floor=floor)
         scale = noise.mean(0, keepdim=True).sqrt() if self.isotropic else noise.sqrt()
@@ -383,9 +384,10 @@ class BayesianMixtureModel(BayesianModel):
         """The draws as they are: chains start at one labelling and seldom leave it."""
         return dict(draws)
 
-    def initialize(self, rows: Any, generator: torch.Generator) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""
-        start = mixture_start.initial(rows, self.latent_shape[0], self.structure, generator=generator, floor=self.floor**2)
+        components, floor, generator = self.latent_shape[0], self.floor**2, context.generator()
+        start = mixture_start.initial(context.rows, components, self.structure, generator=generator, floor=floor)
         self.assign({"weights": start.weights, "locs": start.locs, **self.spread.values(start.covariances)})
 
     def _joint(self, values: Values, x: Tensor) -> Tensor:

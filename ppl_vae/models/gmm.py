@@ -29,6 +29,7 @@ from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.priors import Prior
+from ppl_vae.program.hooks import Start
 from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec, Kind
 
@@ -235,9 +236,9 @@ class MixtureModel(PyroModule):
         """What EM iterates for rows ``(N, D)`` or batches of them, from a k-means++ start drawn by the generator."""
         return self._problem(rows, mixture.em_step, generator)
 
-    def initialize(self, rows: Any, generator: torch.Generator) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""
-        self.assign(self.em(rows, generator=generator).start)
+        self.assign(self.em(context.rows, generator=context.generator()).start)
 
     @torch.no_grad()
     def em_state(self) -> mixture.Parameters:

@@ -22,6 +22,7 @@ from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors import Prior, StandardNormal
+from ppl_vae.program.hooks import Start
 from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
@@ -122,12 +123,13 @@ class LatentModel(PyroModule):
         """p(x | z) for z ``(..., *latent_shape)``."""
         return self.likelihood(self.decoder(z))
 
-    def centre_on(self, x: Tensor) -> None:
-        """Let the decoder, if it can, start at the features under which data x ``(N, *event)`` are likeliest without z.
+    def start_fit(self, context: Start) -> None:
+        """Let the decoder, if it can, start at the features under which the training data are likeliest without z.
 
         Only where an element has one feature, a location, for a scale would start tiny for elements that hardly vary; or where
         the likelihood says that all its features may, since its elements are on one scale.
         """
+        x = context.sample
         starts = getattr(self.likelihood, "starts_at_data", False)
         if hasattr(self.decoder, "start_at") and (starts or self.decoder.out_shape[0] == 1):
             rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
@@ -142,9 +144,9 @@ def likeliest_features(likelihood: Any, x: Tensor, features: int) -> Tensor:
     Climbed by a bounded number of steps of a bounded length, so that of an element that never varies they stay finite.
     """
     h = x.new_zeros(features, *x.shape[1:]).requires_grad_()
-    climb = torch.optim.Adam([h], maximize=True)
+    ascent = torch.optim.Adam([h], maximize=True)
     for step in range(STEPS):
-        climb.param_groups[0]["lr"] = STEP * (1 - step / STEPS)
+        ascent.param_groups[0]["lr"] = STEP * (1 - step / STEPS)
         (h.grad,) = torch.autograd.grad(likelihood(h).log_prob(x).mean(), [h])
-        climb.step()
+        ascent.step()
     return h.detach()

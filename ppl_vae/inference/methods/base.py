@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import inspect
+import warnings
 from typing import ClassVar, Literal
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
+from ppl_vae.inference.objectives import Objective
 from ppl_vae.program.pair import Pair
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 from ppl_vae.types import Report, Row
 
-__all__ = ["Method"]
+__all__ = ["Method", "run_method"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,7 @@ class Method(Declaration, abc.ABC):
         posterior_guide: ``exact`` if the method works with the exact posterior only, ``any`` if it fits guides too.
         live: whether the pair's modules hold what a row of the history tells as soon as it is reported.
         length: the field that says how long a fit goes on, which may be raised when it is resumed; ``None`` if it cannot be
-            resumed. ``run`` of a method with a length takes a :class:`~ppl_vae.Checkpointer` besides.
+            resumed.
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
@@ -39,8 +43,17 @@ class Method(Declaration, abc.ABC):
     def iterations(self) -> int:
         """The most rows that the history can get; what a progress bar counts to."""
 
+    @property
+    def objective(self) -> Objective | None:
+        """What gradient steps climb; ``None`` of a method without any."""
+        return None
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Steps in which an iteration goes through so many training data."""
+        return 1
+
     @abc.abstractmethod
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Row]:
+    def run(self, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Row]:
         """Fit the pair to ``data.train``, both on one device, and return the history, a row an iteration.
 
         A row has ``epoch``, ``objective``, ``elbo`` (or what else the pair's ``score`` is) and ``seconds``: those worked since
@@ -51,4 +64,19 @@ class Method(Declaration, abc.ABC):
             pair: model and guide; their parameters are changed in place.
             data: the splits; ``data.valid`` is used where a method needs held-out data.
             report: called with each row as soon as it is known.
+            checkpointer: asked after every step whether a snapshot is due, and given one; has the one to go on from. Methods
+                without a ``length`` leave it alone.
         """
+
+
+def run_method(method: Method, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer) -> list[Row]:
+    """The history of :meth:`Method.run`; a method whose ``run`` takes no checkpointer is run without one, and told of."""
+    if len(inspect.signature(method.run).parameters) >= 4:
+        return method.run(pair, data, report, checkpointer)
+    warnings.warn(
+        f"{type(method).__name__}.run takes a checkpointer besides now: run(self, pair, data, report, checkpointer). The next "
+        "release no longer runs it without: add the argument, which a method that cannot be resumed leaves alone",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return method.run(pair, data, report)

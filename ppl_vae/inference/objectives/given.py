@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pyro
 import torch
@@ -158,7 +158,7 @@ class _Differentiable(_Given):
     """Of a tensor that carries its gradients."""
 
     def climbed(self, *batch: Tensor) -> Tensor:
-        loss: Callable = self.loss.differentiable_loss if self.declared.bounds else self.loss
+        loss: Callable[..., Any] = self.loss.differentiable_loss if self.declared.bounds else self.loss
         value = self._scalar(loss(*self.pair.programs, *batch))
         if not value.requires_grad:
             raise ValueError(
@@ -187,8 +187,8 @@ class _WithGradients(_Given):
                 f"expected {self.declared.name} to leave gradients, got none: it sees parameters of pyro.param and pyro.module "
                 "only, register networks by pyro.module"
             )
-        slope = sum((parameter * gradient).sum() for parameter, gradient in found)
-        return slope + (value - slope.detach())  # type: ignore[union-attr]
+        slope = cast(Tensor, sum((parameter * gradient).sum() for parameter, gradient in found))
+        return slope + (value - slope.detach())
 
 
 def _is_loss(value: Any) -> bool:

@@ -124,7 +124,7 @@ def squared_mmd(z: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor], bandwi
 
 def _latent_site(guide: Trace, plates: Plates) -> str:
     """The one latent variable of a datum."""
-    local = [name for name, site in guide.nodes.items() if site["type"] == "sample" and plates.of_data(site)]
+    local: list[str] = [name for name, site in guide.nodes.items() if site["type"] == "sample" and plates.of_data(site)]
     if len(local) != 1 or not guide.nodes[local[0]]["fn"].has_rsample or guide.nodes[local[0]]["infer"].get("is_auxiliary"):
         raise ValueError(
             f"InfoVAE compares draws of one reparameterized latent variable per datum with its prior, this guide has "
