@@ -96,7 +96,7 @@ def remark_if_far_below(model: Any, method: Method, best: float | None, data: Da
     lacking = best - reached
     if lacking <= FAR_BELOW + PER_ELEMENT * math.prod(data.spec.event_shape):
         return
-    steps = len(history) * math.ceil(len(data.train) / getattr(method, "batch_size", len(data.train)))
+    steps = len(history) * method.steps_per_epoch(len(data.train))
     cause = _odd_scale(model, data) or (_other_cause(history, lacking) if steps >= BEGUN else "")
     if cause:
         warnings.warn(

@@ -20,6 +20,7 @@ from ppl_vae.exact import moments
 from ppl_vae.guides.amortized import RealGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.program.capabilities import KnownPosterior
+from ppl_vae.program.facts import model_facts
 from ppl_vae.program.hooks import Start
 from ppl_vae.types import DataSpec
 
@@ -75,7 +76,7 @@ class LinearGuide(RealGuide):
 
     def __init__(self, model: Any, spec: DataSpec) -> None:
         super().__init__(model, spec)
-        labelled = getattr(model, "labelled", False)
+        labelled = model_facts(model).labelled
         self._labelled = (model,) if labelled else ()  # in a tuple, so that its parameters are not listed twice
         latent_dim = math.prod(self.coordinates.shape)
         columns = math.prod(spec.event_shape) + (model.beside_columns if labelled else 0)

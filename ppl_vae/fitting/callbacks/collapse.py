@@ -36,15 +36,14 @@ class CollapseWatch:
     """
 
     def __init__(self, model: Any, pair: Pair, method: Method, data: Data) -> None:
+        self._units = sum(math.prod(site.event_shape) for site in pair.model_facts.sites.values())
         self._likelihood: Any = getattr(model, "likelihood", None)
         self._pair, self._method, self._data = pair, method, data
-        objective = getattr(method, "objective", None)
+        objective = method.objective
         continuous = getattr(pair.model, "latent", None) == "continuous" and hasattr(pair.guide, "posterior")
-        point = getattr(pair.guide, "point", False) or hasattr(pair.model, "fit_codes")
-        self._done = objective is None or not continuous or point
-        self._ramp = getattr(objective, "ramp", 0.0)
-        steps = math.ceil(len(data.train) / getattr(method, "batch_size", len(data.train)))
-        self._wait = max(EPOCHS, math.ceil(STEPS / steps))
+        self._done = objective is None or not continuous or pair.guide_facts.point
+        self._ramp = 0.0 if objective is None else objective.ramp
+        self._wait = max(EPOCHS, math.ceil(STEPS / method.steps_per_epoch(len(data.train))))
         self._since: int | None = None
         self._highest = 0.0
 
@@ -67,16 +66,15 @@ class CollapseWatch:
         """What is wrong with this epoch."""
         if kl < NEGLIGIBLE:
             return f"its KL from the prior is {max(kl, 0.0):.3f} nats per datum, so z tells nothing of x"
-        active, units = row.get("valid_active_units"), math.prod(self._pair.model.latent_shape)
+        active, units = row.get("valid_active_units"), self._units
         if active is not None and active < FEW * units:
             return f"{active} of {units} latent dimensions vary with the data"
         return None
 
     def _cause(self, row: Row) -> tuple[str, str]:
         """The likeliest cause that can be seen, and what helps against it."""
-        objective: Any = getattr(self._method, "objective", None)
-        if getattr(objective, "beta", 1.0) > 1 and getattr(objective, "capacity", None) is None:
-            return f"beta = {objective.beta:g} weighs the KL above the ELBO", "lower it, or give it a capacity"
+        if self._method.objective is not None and (heavy := self._method.objective.heavy_kl):
+            return heavy
         if self._highest > HAD:
             return (
                 f"The KL was {self._highest:.1f} and fell by epoch {self._since}, as after steps that are too long",
@@ -85,7 +83,7 @@ class CollapseWatch:
         if fixed := self._wide_scale():
             return fixed, 'learn it (scale="shared"), or fix it at the size of the noise'
         remedy = "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, or weaken the decoder"
-        if getattr(self._pair.model, "labelled", False) or hasattr(self._pair.model, "known_entries"):
+        if self._pair.model_facts.labelled or self._pair.model_facts.known_entries is not None:
             return "The condition tells the decoder what z could", remedy
         return (
             "It has been so from the first epochs on, as where the decoder learns to do without z before the guide can tell it "

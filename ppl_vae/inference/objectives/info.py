@@ -72,6 +72,11 @@ class InfoVAE(Objective):
         require(self.particles >= 1, "at least 1 particle", self.particles)
         require(self.kl in ("analytic", "sampled"), "a kl that is analytic or sampled", self.kl)
 
+    @property
+    def draws(self) -> int:
+        """The particles."""
+        return self.particles
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The objective of a pair as a module."""
         return InfoObjective(pair, self)
