@@ -22,6 +22,7 @@ from ppl_vae.models.decoded import Decoded
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.capabilities import attribute
 from ppl_vae.program.facts import prior_support
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.rows import data_plate
@@ -112,6 +113,11 @@ class LatentModel(ModelProgram):
     def sites(self) -> dict[str, Site]:
         """Z, on the support of its prior."""
         return {"z": Site("z", self.latent_shape, prior_support(self.prior))}
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether the likelihood leaves missing entries out."""
+        return bool(attribute(self.likelihood, "missing", False))
 
     def decode(self, z: Tensor) -> dist.Distribution:
         """p(x | z) for z ``(..., *latent_shape)``."""

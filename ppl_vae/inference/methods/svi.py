@@ -21,6 +21,7 @@ from ppl_vae.inference.training.schedules import SCHEDULES, OnNonFinite
 from ppl_vae.inference.training.start import check_rows, meet, start_pair
 from ppl_vae.priors.posteriors import PosteriorMixture
 from ppl_vae.program.capture import Compile
+from ppl_vae.program.facts import posterior_prior
 from ppl_vae.program.machine import Precision
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
@@ -160,7 +161,7 @@ class SVI(Method):
         """Raise ``ValueError`` if these data cannot be fitted so, and remark on what is probably not meant."""
         if len(data.valid) == 0 and (self.patience or self.restore_best):
             raise ValueError("patience and restore_best need validation data: give load_data a `valid` fraction above 0")
-        if data.spec.missing and not getattr(getattr(pair.model, "likelihood", None), "missing", False):
+        if data.spec.missing and not pair.model_facts.takes_missing:
             raise ValueError(
                 "SVI needs complete data: fill missing entries or drop those rows, or fit by EM, which sums them out"
             )
@@ -175,7 +176,7 @@ class SVI(Method):
 
     def _check_passes(self, pair: Pair, data: Data) -> None:
         """Raise ``ValueError`` if each step would invert a flow for all posteriors that the prior is made of."""
-        prior, guide = getattr(pair.model, "prior", None), pair.guide
+        prior, guide = posterior_prior(pair.model), pair.guide
         if not (isinstance(prior, PosteriorMixture) and isinstance(guide, LatentGuide)):
             return
         draws = min(self.batch_size, len(data.train)) * self.objective.draws

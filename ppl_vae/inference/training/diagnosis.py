@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
@@ -87,6 +87,13 @@ def _suspects(stage: Stage, evidence: Evidence, behind: list[int]) -> list[int]:
     return [place for place, value in enumerate(evidence.after) if not bool(value.isfinite().all())] or behind
 
 
+@runtime_checkable
+class _Leaf(Protocol):
+    """A node of torch's graph in which a gradient ends."""
+
+    variable: Tensor
+
+
 def _behind(tensor: Tensor, parameters: Sequence[Tensor]) -> list[int]:
     """The places of the parameters that a tensor was computed from; all if that is not known."""
     places = {id(parameter): place for place, parameter in enumerate(parameters)}
@@ -96,7 +103,8 @@ def _behind(tensor: Tensor, parameters: Sequence[Tensor]) -> list[int]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        found.add(places.get(id(getattr(node, "variable", None))))  # only nodes of leaves have one
+        if isinstance(node, _Leaf):
+            found.add(places.get(id(node.variable)))
         queue += [following for following, _ in node.next_functions]
     return sorted(place for place in found if place is not None) or list(places.values())
 
