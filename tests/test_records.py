@@ -222,6 +222,7 @@ class Mortal(Checkpointer):
 REAL = pv.load_data(rows("real", 40), valid=0.2, test=0.0)
 
 
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.Remark")
 @pytest.mark.parametrize(
     ("model", "data", "method"),
     [
