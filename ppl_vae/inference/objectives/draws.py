@@ -117,7 +117,7 @@ def not_reparameterized(fn: Any) -> bool:
     return not fn.has_rsample
 
 
-class _Cut(Messenger):  # type: ignore[misc]  # Pyro's class has no types
+class _Cut(Messenger):
     """Hands a copy of each draw on that has no history; the model, which is given the draw again, sees the same copy."""
 
     def __init__(self, cut: Callable[[Any], bool]) -> None:

@@ -60,11 +60,11 @@ class Parts:
         return sampled - cast(Tensor, model.nodes[name]["log_prob_sum"]) if name in model.nodes else sampled
 
 
-class SampledELBO(Parts, Trace_ELBO):  # type: ignore[misc]  # Pyro's classes have no types
+class SampledELBO(Parts, Trace_ELBO):
     """Pyro's ELBO with every term sampled."""
 
 
-class AnalyticELBO(Parts, TraceMeanField_ELBO):  # type: ignore[misc]
+class AnalyticELBO(Parts, TraceMeanField_ELBO):
     """Pyro's ELBO with the closed-form KL of each latent site where there is one."""
 
     def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
@@ -76,7 +76,7 @@ class AnalyticELBO(Parts, TraceMeanField_ELBO):  # type: ignore[misc]
             return super()._kl(model, guide, name)
 
 
-class EnumeratedELBO(Parts, TraceEnum_ELBO):  # type: ignore[misc]
+class EnumeratedELBO(Parts, TraceEnum_ELBO):
     """Pyro's ELBO with every discrete latent variable summed out: the guide's, and those that it leaves to the model."""
 
     def loss_of(self, traces: Traces) -> Tensor:

@@ -47,7 +47,7 @@ class RanSite(NamedTuple):
         return {f"{self.name}.{name}": value for name, value in self.arguments.items()}
 
 
-class SiteRecorder(Messenger):  # type: ignore[misc]  # Pyro's class has no types
+class SiteRecorder(Messenger):
     """Takes note of the sites as they run, in ``sites``; the model's come second."""
 
     def __init__(self) -> None:
