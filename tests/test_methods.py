@@ -100,6 +100,20 @@ class Named(Old):
         return [{"keeper": keeper}]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optional(Old):
+    """One with an option of its own, which is no checkpointer."""
+
+    def run(self, pair: pv.Pair, data: pv.Data, report: Callable[[Row], None], option: int = 3) -> list[Row]:  # type: ignore[override]
+        return [{"option": option}]
+
+
+def test_an_option_of_its_own_stays_as_it_is() -> None:
+    pair = pv.build(PPCA, pv.ExactPosterior(), DATA.spec)
+    with pytest.warns(DeprecationWarning, match=r"Optional.run takes a checkpointer besides now"):
+        assert run_method(Optional(), pair, DATA, lambda row: None, NULL_CHECKPOINTER) == [{"option": 3}]
+
+
 def test_a_fourth_argument_is_the_checkpointer_whatever_it_is_called(tmp_path: Path) -> None:
     checkpointer = Checkpointer(tmp_path / "run")
     [row] = run_method(Named(), pv.build(PPCA, pv.ExactPosterior(), DATA.spec), DATA, lambda row: None, checkpointer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import pyro.distributions as dist
@@ -77,6 +77,16 @@ class VAE(Decoded):
         return f"z ~ {self.prior.story((self.latent_dim,))}; x | z ~ {self.likelihood.story(self.decoder.story('z'))}"
 
 
+@runtime_checkable
+class Adjustable(Protocol):
+    """A decoder that can start at given features."""
+
+    out_shape: tuple[int, ...]
+
+    def start_at(self, output: Tensor) -> None:
+        """Let what it gives lie around ``output (*out_shape)`` at first."""
+
+
 class LatentModel(ModelProgram):
     """The program of every model with one latent variable per datum.
 
@@ -130,8 +140,8 @@ class LatentModel(ModelProgram):
         the likelihood says that all its features may, since its elements are on one scale.
         """
         x = context.sample
-        starts = getattr(self.likelihood, "starts_at_data", False)
-        if hasattr(self.decoder, "start_at") and (starts or self.decoder.out_shape[0] == 1):
+        starts = attribute(self.likelihood, "starts_at_data", False)
+        if isinstance(self.decoder, Adjustable) and (starts or self.decoder.out_shape[0] == 1):
             rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
             features = self.decoder.out_shape[0]
             self.decoder.start_at(likeliest_features(self.likelihood, x[:: math.ceil(len(x) / rows)], features))

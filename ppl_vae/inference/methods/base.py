@@ -58,7 +58,8 @@ class Method(Declaration, abc.ABC):
 
         A row has ``epoch``, ``objective``, ``elbo`` (or what else the pair's ``score`` is) and ``seconds``: those worked since
         the fit began, so they never fall, and without what ``report`` took (see :class:`Stopwatch`); the last row's are those
-        of the whole fit.
+        of the whole fit. Modules that know a good start take it where the method asks them to, by
+        :func:`~ppl_vae.inference.training.start.start_pair`.
 
         Args:
             pair: model and guide; their parameters are changed in place.
@@ -71,7 +72,8 @@ class Method(Declaration, abc.ABC):
 
 def run_method(method: Method, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer) -> list[Row]:
     """The history of :meth:`Method.run`; a method whose ``run`` takes no checkpointer is run without one, and told of."""
-    if len(inspect.signature(method.run).parameters) >= 4:
+    # Of a method with a length the fourth argument has been it before, under any name.
+    if method.length is not None or "checkpointer" in inspect.signature(method.run).parameters:
         return method.run(pair, data, report, checkpointer)
     warnings.warn(
         f"{type(method).__name__}.run takes a checkpointer besides now: run(self, pair, data, report, checkpointer). The next "

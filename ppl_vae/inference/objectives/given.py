@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import pyro
 import torch
@@ -63,7 +63,7 @@ class PyroLoss(Objective):
     @property
     def name(self) -> str:
         """What the loss is called."""
-        return getattr(self.loss, "__name__", type(self.loss).__name__)
+        return self.loss.__name__ if isinstance(self.loss, _Named) else type(self.loss).__name__
 
     @property
     def tells_elbo(self) -> bool:
@@ -107,6 +107,13 @@ class PyroLoss(Objective):
 def objective_of(value: Any) -> Any:
     """An objective as it is; a loss in Pyro's form as one."""
     return PyroLoss(loss=value) if _is_loss(value) else value
+
+
+@runtime_checkable
+class _Named(Protocol):
+    """A function, in contrast to an object."""
+
+    __name__: str
 
 
 class _Given(nn.Module):
