@@ -29,7 +29,7 @@ from benchmarks.peers.task import LEARNING_RATE, SIZES, rows
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.loop import Training
 from ppl_vae.program.context import seeded
-from ppl_vae.storage import NULL_CHECKPOINTER, Checkpointer
+from ppl_vae.storage import NULL_CHECKPOINTER, Checkpointer, Snapshot
 
 SIZE = dataclasses.replace(SIZES["mnist"], rows=128 * 468)  # as many steps in an epoch as MNIST has
 
@@ -40,17 +40,17 @@ class Bare:
     tries = 0
 
     def __init__(self, training: Training) -> None:
-        self.training = training
+        self.stepper = training.stepper
 
-    def begin(self) -> None:
+    def start_pass(self) -> None:
         """A pass begins."""
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Nothing to see."""
 
     def step(self, block: list[torch.Tensor], rows: torch.Tensor) -> None:
         """Take a step."""
-        self.training.step(block, rows)
+        self.stepper.step(block, rows)
 
 
 def measure(pairs: int, *, compile: bool = True) -> dict[str, Any]:
@@ -65,9 +65,10 @@ def measure(pairs: int, *, compile: bool = True) -> dict[str, Any]:
         pyro.validation_enabled(False),
         seeded(method.seed, data.train.device),
     ):
-        training = Training(method, pv.build(*declared(SIZE), data.spec), data, Stopwatch(lambda row: None), NULL_CHECKPOINTER)
+        pair = pv.build(*declared(SIZE), data.spec)
+        training = Training(method.plan(pair), pair, data, Stopwatch(lambda row: None), NULL_CHECKPOINTER)
         times = _epochs(training, keeper, pairs)
-        kept = median(_seconds(lambda: keeper.keep(training.state())) for _ in range(5))
+        kept = median(_seconds(lambda: keeper.keep(Snapshot.of(training.state(), training.history))) for _ in range(5))
     added = median(guarded / bare for guarded, bare in times) - 1
     guarded, bare = (1e3 * median(column) / SIZE.steps for column in zip(*times, strict=True))
     return {
@@ -84,15 +85,15 @@ def measure(pairs: int, *, compile: bool = True) -> dict[str, Any]:
 
 def _epochs(training: Training, keeper: Checkpointer, pairs: int) -> list[tuple[float, float]]:
     """Seconds of guarded and bare epochs, in pairs."""
-    guard, bare = training.guard, Bare(training)
+    policy, bare = training.policy, Bare(training)
 
     def guarded_epoch() -> float:
-        training.guard, training.keeper = guard, keeper
+        training.policy, training.checkpointer = policy, keeper
         with keeper.listening():
             return _seconds(training.advance)
 
     def bare_epoch() -> float:
-        training.guard, training.keeper = bare, NULL_CHECKPOINTER  # type: ignore[assignment]
+        training.policy, training.checkpointer = bare, NULL_CHECKPOINTER  # type: ignore[assignment]
         return _seconds(training.advance)
 
     guarded_epoch()  # compiles

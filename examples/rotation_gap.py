@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
 import ppl_vae as pv
+from ppl_vae.inference.training.start import start_pair
 
 
 def main(degrees: list[float], rows: int, out: str) -> None:
@@ -22,24 +23,27 @@ def main(degrees: list[float], rows: int, out: str) -> None:
     noise = torch.randn(800, 6, generator=generator)
     data = pv.load_data((torch.randn(800, 2, generator=generator) @ strong_and_weak + noise).numpy(), valid=0.0, test=0.25)
     fit = pv.fit(pv.FactorAnalysis(latent_dim=2), data, method=pv.EM())
-    x = fit.seen(data.test)[:rows]
-    measured = [pv.evaluate(rotated(fit, x, angle), data.test, gaps=True, limit=rows) for angle in degrees]
+    some = data.test[:rows]
+    x = fit.seen(some)
+    measured = [pv.evaluate(rotated(fit, some, angle), data.test, gaps=True, limit=rows) for angle in degrees]
     for angle, numbers in zip(degrees, measured, strict=True):
-        exact = closed_form(rotated(fit, x, angle), x)
+        exact = closed_form(rotated(fit, some, angle), x)
         gap = f"approximation gap {numbers['approximation_gap']:.4f}, in closed form {exact:.4f}"
         print(f"{angle:5.1f} degrees: log p(x) {numbers['log_likelihood']:.3f}, {gap}")
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(range(91), [closed_form(rotated(fit, x, angle), x) for angle in range(91)], color="tab:gray", label="closed form")
+    left.plot(
+        range(91), [closed_form(rotated(fit, some, angle), x) for angle in range(91)], color="tab:gray", label="closed form"
+    )
     left.plot(degrees, [numbers["approximation_gap"] for numbers in measured], "o", label="evaluate(gaps=True)")
     left.set(xlabel="rotation of the loadings (degrees)", ylabel="approximation gap (nats per datum)")
     left.set_title("independent q; log p(x) is the same throughout")
     left.legend()
-    draw(right, rotated(fit, x, 45.0), x[:1])
+    draw(right, rotated(fit, some, 45.0), x[:1])
     figure.savefig(out, dpi=110)
 
 
-def rotated(fit: pv.Fit, x: torch.Tensor, angle: float) -> pv.Pair:
+def rotated(fit: pv.Fit, rows: pv.Split, angle: float) -> pv.Pair:
     """The fitted model with its loadings turned, and the best independent guide."""
     pair = pv.build(fit.model, pv.AmortizedLinear(covariance="diagonal"), fit.spec).to(fit.device)
     pair.model.load_state_dict(fit.pair.model.state_dict())
@@ -47,7 +51,7 @@ def rotated(fit: pv.Fit, x: torch.Tensor, angle: float) -> pv.Pair:
     with torch.no_grad():
         weight = pair.model.decoder.layers.weight
         weight.copy_(weight @ weight.new_tensor([[cos, -sin], [sin, cos]]))
-    pair.guide.initialize([x], pair.model)
+    start_pair(pair, rows, seed=0, warm=["model"])
     return pair
 
 

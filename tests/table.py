@@ -14,6 +14,7 @@ import ppl_vae as pv
 from ppl_vae.guides.base import latent_kind, lone_site
 from ppl_vae.program.capabilities import KnownPosterior, MadeOfPosteriors
 from ppl_vae.program.facts import posterior_prior
+from ppl_vae.program.hooks import Start
 from ppl_vae.types import Kind
 
 EVENT = (1, 3, 4)
@@ -256,6 +257,12 @@ def guide_for(model: pv.Model) -> pv.Guide:
     special = {"component": "AmortizedCategorical", "one_hot": "AmortizedGumbel", "sphere": "AmortizedProjectedNormal"}
     special["code"] = "AmortizedDelta"
     return GUIDES[special.get(latent_kind(program(model)) or "", "AmortizedNormal-diagonal")]
+
+
+def start_of(data: pv.Split | Tensor, *, model: Any = None, guide: Any = None) -> Start:
+    """What start hooks are given of a split, or of what the model sees alone."""
+    x = data if isinstance(data, Tensor) else data.transformed()
+    return Start(model=model, guide=guide, split=data, rows=[x.flatten(1)], sample=x, seed=SEED)
 
 
 def rows(kind: Kind, n: int = ROWS, *, dtype: torch.dtype = torch.float32) -> Tensor:

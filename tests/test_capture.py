@@ -227,7 +227,7 @@ def trained(build: Build, way: str, *, steps: int = 6, optimizer: str = "adam", 
         step(x[start : start + 8])
     step(x[:5])  # as an epoch's last batch
     assert step.way == way
-    chosen.settle()
+    chosen.sync_step_count()
     counted = {f"step{i}": state["step"] for i, state in enumerate(chosen.torch.state.values()) if "step" in state}
     return {**{name: value.clone() for name, value in objective.state_dict().items()}, "totals": step.totals, **counted}
 

@@ -30,6 +30,7 @@ from ppl_vae.evaluate.metrics import _gaps
 from ppl_vae.evaluate.remarks import remarks
 from ppl_vae.evaluate.schedule import spaced
 from ppl_vae.evaluate.unconstrained import Latents
+from ppl_vae.inference.training.start import start_pair
 from ppl_vae.program.context import local_params
 from ppl_vae.types import FitWarning
 from tests.table import EVENT, GUIDES, LATENT, MODELS, TINY, built, fits, guide_for, kind_for, rows, vae
@@ -77,7 +78,7 @@ def closed_gap(pair: pv.Pair, x: Tensor) -> float:
 
 def test_the_bound_of_many_samples_is_the_exact_log_likelihood(factors: pv.inference.Fit, data: pv.Data) -> None:
     pair = pair_with(factors, pv.AmortizedLinear(covariance="diagonal"), angle=0.1)
-    pair.guide.initialize([data.train.transformed()], pair.model)
+    start_pair(pair, data.train, seed=0, warm=["model"])
     numbers = pv.evaluate(pair, data.test, samples=1000)
     assert numbers["iwae"] == pytest.approx(numbers["log_likelihood"], abs=CLOSE)
     assert numbers["elbo"] < numbers["iwae"] - CLOSE
@@ -122,7 +123,7 @@ def test_work_is_cut_into_even_pieces() -> None:
 
 def test_pieces_do_not_change_the_bound(factors: pv.inference.Fit, data: pv.Data, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = pair_with(factors, pv.AmortizedLinear(covariance="diagonal"), angle=0.1)
-    pair.guide.initialize([data.train.transformed()], pair.model)
+    start_pair(pair, data.train, seed=0, warm=["model"])
     whole = pv.evaluate(pair, data.test, samples=300)
     monkeypatch.setitem(layout.__globals__["AT_ONCE"], "cpu", 100 * D)
     cut = pv.evaluate(pair, data.test, samples=300)
@@ -375,7 +376,7 @@ def test_gaps_are_those_of_the_closed_form(
 ) -> None:
     pair = pair_with(factors, kind(covariance=covariance))
     if kind is pv.AmortizedLinear:
-        pair.guide.initialize([data.train.transformed()], pair.model)
+        start_pair(pair, data.train, seed=0, warm=["model"])
         with torch.no_grad():  # an encoder that is off, and too wide
             pair.guide.bias.add_(0.2)
             pair.guide.raw.add_(torch.eye(K) * 0.3 if covariance == "full" else 0.3)
@@ -694,7 +695,7 @@ def test_every_bound_is_of_the_same_noise() -> None:
     data = pv.load_data(rows("count", N).flatten(1).numpy().astype(np.uint8), dequantize=True, valid=0.0, test=0.0)
     torch.manual_seed(0)
     pair = pv.build(pv.FactorAnalysis(latent_dim=1), pv.AmortizedLinear(), data.spec)
-    pair.guide.initialize([data.train.transformed()], pair.model)
+    start_pair(pair, data.train, seed=0, warm=["model"])
     numbers = pv.evaluate(pair, data.train, gaps=True, ais=QUICK, limit=6)
     assert numbers["approximation_gap"] == pytest.approx(0, abs=1e-2)
     assert numbers["amortization_gap"] == pytest.approx(0, abs=1e-2)

@@ -22,7 +22,7 @@ from ppl_vae.inference.training.step import Step
 from ppl_vae.models.vae import likeliest_features
 from ppl_vae.nn import inputs
 from ppl_vae.types import SCORES, DataSpec, FitWarning
-from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, vae
+from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, start_of, vae
 
 GUIDE = GUIDES["AmortizedNormal-diagonal"]
 COLUMNS = ["epoch", "objective", "elbo", "reconstruction", "kl", "learning_rate", "seconds"]
@@ -384,7 +384,7 @@ def test_encoders_are_centred_on_the_training_data(kind: str) -> None:
 
 def test_a_centre_leaves_missing_entries_out() -> None:
     shown = inputs.standardized(DataSpec(event_shape=(2,), kind="real", size=4, missing=True), centred=True)
-    shown.centre_on(torch.tensor([[1.0, math.nan], [3.0, math.nan]]))
+    shown.start_fit(start_of(torch.tensor([[1.0, math.nan], [3.0, math.nan]])))
     torch.testing.assert_close(shown(torch.tensor([[5.0, math.nan]])), torch.tensor([[3.0, 0.0]]))
 
 
@@ -393,7 +393,7 @@ def test_decoders_start_at_the_likeliest_features(kind: str, likelihood: pv.Like
     x = rows(kind, 200).flatten(1)
     model = vae(likelihood=likelihood)
     pair = pv.build(model, GUIDE, pv.load_data(x.numpy(), scale="none").resolve(model.accepts).spec)
-    pair.model.centre_on(x)
+    pair.model.start_fit(start_of(x))
     h = pair.model.decoder.layers[-1].bias[None]
     at = pair.model.likelihood(h).log_prob(x).mean()
     others = torch.stack([pair.model.likelihood(h + step).log_prob(x).mean() for step in (-0.05, 0.05)])

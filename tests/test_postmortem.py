@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import signal
 import warnings
 from pathlib import Path
@@ -22,8 +23,10 @@ import ppl_vae as pv
 import ppl_vae.inference.training.nonfinite
 import ppl_vae.inference.training.step
 from benchmarks import faults
-from ppl_vae.inference.training.diagnosis import Postmortem
-from ppl_vae.inference.training.loop import Training
+from ppl_vae.inference.training.checks import CAUSES, FAULTS, Evidence, guilty, look_at
+from ppl_vae.inference.training.inspection import RanSite
+from ppl_vae.inference.training.postmortem import Postmortem
+from ppl_vae.inference.training.stepper import Stepper
 from ppl_vae.storage import RunFolder
 from ppl_vae.storage.snapshot import read_snapshot
 from ppl_vae.types import FitWarning
@@ -154,7 +157,7 @@ def test_going_on_after_a_rewind_is_the_same_after_a_resume(tmp_path: Path) -> N
         fit = pv.fit(faults.VAE, data, guide=faults.AMORTIZED, method=method, out=tmp_path / "run")
     assert fit.history[0]["learning_rate"] == 1e3
     assert fit.history[1]["learning_rate"] < 1e2
-    assert read_snapshot(tmp_path / "run" / RunFolder.SNAPSHOT).metadata["damping"] <= 0.1
+    assert read_snapshot(tmp_path / "run" / RunFolder.SNAPSHOT).metadata["rate_factor"] <= 0.1
 
 
 SPOILT = data_of(faults._rows())
@@ -162,15 +165,15 @@ SPOILT = data_of(faults._rows())
 
 def spoiling(monkeypatch: pytest.MonkeyPatch, *places: int) -> None:
     """Let the steps before these places of the first epoch leave NaN."""
-    step = Training.step
+    step = Stepper.step
 
-    def spoil(self: Training, block: list[Tensor], rows: Tensor) -> None:
+    def spoil(self: Stepper, block: list[Tensor], rows: Tensor) -> None:
         step(self, block, rows)
-        if self.damping == 1.0 and self.epoch == 0 and self.taken in places:
+        if self.rate_factor == 1.0 and self.epoch == 0 and self.batch_index in places:
             with torch.no_grad():
                 self.parameters[0].view(-1)[0] = math.nan
 
-    monkeypatch.setattr(Training, "step", spoil)
+    monkeypatch.setattr(Stepper, "step", spoil)
 
 
 def stopped(folder: Path, left: int, method: pv.SVI) -> None:
@@ -178,7 +181,7 @@ def stopped(folder: Path, left: int, method: pv.SVI) -> None:
 
     class Impatient(pv.Checkpointer):
         def keep(self, state: Any) -> None:
-            self.asked = signal.SIGTERM if state.metadata["taken"] >= left else None
+            self.asked = signal.SIGTERM if state.metadata["batch_index"] >= left else None
             super().keep(state)
 
     with warnings.catch_warnings():
@@ -231,15 +234,15 @@ def test_a_post_mortem_of_the_first_step_is_in_nobodys_way(tmp_path: Path) -> No
 
 
 def test_a_parameter_that_is_not_finite_is_seen_though_no_objective_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Training.step
+    step = Stepper.step
 
-    def spoil(self: Training, block: list[Tensor], rows: Tensor) -> None:
+    def spoil(self: Stepper, block: list[Tensor], rows: Tensor) -> None:
         step(self, block, rows)
-        if (self.epoch, self.taken) == (0, 4):
+        if (self.epoch, self.batch_index) == (0, 4):
             with torch.no_grad():
                 self.parameters[0].view(-1)[0] = math.inf
 
-    monkeypatch.setattr(Training, "step", spoil)
+    monkeypatch.setattr(Stepper, "step", spoil)
     with pytest.raises(pv.NonFiniteError) as caught:
         pv.fit(faults.Model(), data_of(faults._rows()), guide=faults.Guide(), method=SVI)
     found = caught.value.postmortem
@@ -254,7 +257,7 @@ def test_a_state_is_never_kept_of_what_is_not_finite(tmp_path: Path) -> None:
     with pytest.raises(pv.NonFiniteError):
         pv.fit(faults.VAE, data_of(faults._rows()), guide=faults.AMORTIZED, method=method, out=keeper)
     kept = read_snapshot(tmp_path / "run" / RunFolder.SNAPSHOT)
-    assert kept.metadata["taken"] == 1
+    assert kept.metadata["batch_index"] == 1
     assert all(bool(value.isfinite().all()) for name, value in kept.tensors.items() if name.startswith("pair."))
 
 
@@ -289,6 +292,104 @@ def test_the_command_line_says_it_in_one_line(
     assert "see run/postmortem" in err
     with pytest.raises(ValueError, match="run was broken off before a state was kept: fit it again"):
         pv.load_run("run")
+
+
+# --- the table of checks --------------------------------------------------------------------------------------------------
+
+NAN, INF = torch.tensor(math.nan), torch.tensor(math.inf)
+
+
+def evidence(**changes: Any) -> Evidence:
+    """Of a step at which nothing is odd, but for what is given."""
+    site = {"parameters": {"loc": torch.zeros(3), "scale": torch.ones(3)}, "value": torch.zeros(3), "observed": False}
+    site |= {"log_prob": torch.zeros(3)} | {name: changes.pop(name) for name in (*site, "log_prob") if name in changes}
+    good = {
+        "site": RanSite(name="z", program="guide", **site),
+        "x": torch.ones(3),
+        "loss": torch.ones(()),
+        "gradients": [torch.ones(2), None],
+        "after": [torch.ones(2), torch.ones(1)],
+        "objectives": [-3.0, -2.0],
+        "learning_rate": 1e-3,
+        "parameter": {"name": "w", "moved": None},
+    }
+    return Evidence(**(good | changes))
+
+
+BAD_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "arguments": ({"parameters": {"loc": NAN, "scale": torch.ones(3)}}, "its loc is NaN in 1 of 1 entries", "objective"),
+    "scales": ({"parameters": {"scale": torch.tensor([1.0, 0.0])}}, "its scale has run to zero", "objective"),
+    "draws": ({"value": torch.stack([INF, torch.ones(())])}, "its draw is infinite in 1 of 2 entries", "objective"),
+    "log-probabilities": ({"log_prob": -INF}, "its log-probability is infinite in 1 of 1 entries", "objective"),
+    "objective": ({"loss": NAN}, "the objective is not finite, though every site is", "objective"),
+    "gradients": ({"gradients": [NAN, None]}, "the objective is finite, but a gradient is not", "gradient"),
+    "update": ({"after": [torch.ones(2), INF]}, "a parameter is not after the step", "update"),
+}
+BAD_CAUSES: dict[str, tuple[dict[str, Any], str]] = {
+    "data": ({"x": torch.tensor([1.0, 2e4])}, r"the data reach 2e\+04 where networks expect values around 1"),
+    "learning rate": ({"learning_rate": 0.5}, r"the learning rate is too large: lower the learning rate \(it is 0.5\)"),
+    "small scales": ({"parameters": {"scale": torch.tensor([1e-7])}}, "the scale of this site runs to zero"),
+    "domain": ({}, "a logarithm, a root or a quotient at the edge of its domain"),
+}
+
+
+def test_every_check_has_a_row_below_those_that_it_needs() -> None:
+    for table, cases in ((FAULTS, BAD_FAULTS), (CAUSES, BAD_CAUSES)):
+        names = [check.name for check in table]
+        assert names == list(cases)
+        assert all(need in names[:place] for place, check in enumerate(table) for need in check.needs)
+
+
+def test_a_good_step_is_good_in_every_row_of_faults() -> None:
+    verdicts, bad = look_at(FAULTS, evidence())
+    assert {verdict.found for verdict in verdicts} == {"good"}
+    assert bad == {}
+
+
+@pytest.mark.parametrize("name", BAD_FAULTS)
+def test_a_fault_is_bad_in_its_row_and_hides_what_hangs_on_it(name: str) -> None:
+    changes, words, stage = BAD_FAULTS[name]
+    verdicts, bad = look_at(FAULTS, evidence(**changes))
+    found = {verdict.check: verdict.found for verdict in verdicts}
+    assert list(bad) == [name]
+    assert re.search(words, bad[name])
+    names = list(found)
+    place = names.index(name)
+    assert [found[other] for other in names[:place]] == ["good"] * place
+    assert [found[other] for other in names[place + 1 :]] == ["not looked at"] * (len(names) - place - 1)
+    assert next(check.stage for check in FAULTS if check.name == name) == stage
+
+
+@pytest.mark.parametrize("name", BAD_CAUSES)
+def test_a_cause_is_told_in_its_row(name: str) -> None:
+    changes, words = BAD_CAUSES[name]
+    verdicts, likely = look_at(CAUSES, evidence(**changes))
+    assert list(likely) == [name]
+    assert re.search(words, likely[name])
+    assert ("domain", "not looked at" if name != "domain" else "bad") in verdicts
+
+
+def test_the_first_guilty_site_is_found_though_later_ones_suffer() -> None:
+    bad = evidence(log_prob=NAN).site
+    worse = evidence(parameters={"loc": NAN}).site
+    assert bad is not None
+    assert worse is not None
+    site, fault = guilty([evidence().site, bad, worse]) or (None, None)  # type: ignore[list-item]
+    assert site is bad
+    assert fault is not None
+    assert "log-probability" in fault.told
+
+
+def test_a_post_mortem_says_what_was_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(pv.NonFiniteError) as caught:
+        pv.fit(Model(), data_of(faults._rows(9.0)), guide=faults.Guide(), method=SVI)
+    found = caught.value.postmortem
+    assert found.checks[:3] == (("arguments", "good"), ("scales", "bad"), ("draws", "not looked at"))
+    assert {verdict.check for verdict in found.checks} == {*BAD_FAULTS, *BAD_CAUSES}
+    assert "scales             bad" in found.text()
+    found.save(tmp_path)
+    [told] = (tmp_path / "postmortem").glob("*.json")
+    assert json.loads(told.read_text())["checks"]["scales"] == "bad"
 
 
 # --- killed, and again and again ------------------------------------------------------------------------------------------

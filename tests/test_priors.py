@@ -23,7 +23,7 @@ from ppl_vae.evaluate import elbo_terms
 from ppl_vae.priors.mixture import Mixture
 from ppl_vae.priors.one_hot import GroupedOneHot
 from ppl_vae.priors.projected_normal import ProjectedNormalDistribution
-from tests.table import EVENT, PRIOR_SPEC, PRIORS, ROWS, SEED, built_prior, rows, vae
+from tests.table import EVENT, PRIOR_SPEC, PRIORS, ROWS, SEED, built_prior, rows, start_of, vae
 
 FLOWS = {
     name: prior for name, prior in PRIORS.items() if isinstance(prior, (pv.CouplingFlow, pv.AutoregressiveFlow, pv.SplineFlow))
@@ -340,7 +340,7 @@ def test_vamp_is_the_mixture_of_posteriors_at_its_pseudo_inputs() -> None:
 def test_exemplars_are_training_data_and_share_one_scale() -> None:
     pair, data = met(pv.ExemplarPrior(components=6, scale=0.5)), split()
     prior = pair.model.prior
-    prior.initialize(data)
+    prior.start_fit(start_of(data))
     seen = data.transformed()
     assert ((prior.exemplars[:, None] == seen).flatten(2).all(-1).sum(1) == 1).all()
     assert len(prior.exemplars.unique(dim=0)) == 6
@@ -359,7 +359,7 @@ def test_there_are_no_more_exemplars_than_data() -> None:
 def test_pseudo_inputs_start_from_data_inside_their_range() -> None:
     pair, data = met(pv.VampPrior(components=2 * ROWS)), split()
     prior = pair.model.prior
-    prior.initialize(data)
+    prior.start_fit(start_of(data))
     nearest = torch.cdist(prior.pseudo_inputs.detach().flatten(1), data.transformed().flatten(1)).min(1)
     assert nearest.values.max() < 0.01 * 5 * math.prod(EVENT) ** 0.5
     assert (nearest.indices.bincount(minlength=ROWS) == 2).all()
@@ -373,7 +373,7 @@ def test_pseudo_inputs_start_from_data_inside_their_range() -> None:
 def test_pseudo_inputs_from_noise_stay_where_they_are() -> None:
     pair = met(pv.VampPrior(components=5, start="noise"))
     before = pair.model.prior.pseudo_inputs.clone()
-    pair.model.prior.initialize(split())
+    pair.model.prior.start_fit(start_of(split()))
     assert torch.equal(pair.model.prior.pseudo_inputs, before)
 
 
@@ -419,7 +419,7 @@ def test_the_guides_parameters_stay_the_guides(prior: pv.Prior) -> None:
 @pytest.mark.parametrize("prior", POSTERIOR_MIXTURES.values(), ids=POSTERIOR_MIXTURES)
 def test_a_saved_state_is_loaded_after_meeting_the_guide(prior: pv.Prior) -> None:
     pair, other = met(prior), met(prior, seed=SEED + 1)
-    pair.model.prior.initialize(split())
+    pair.model.prior.start_fit(start_of(split()))
     z = torch.randn(5, 3)
     assert not torch.allclose(pair.model.prior().log_prob(z), other.model.prior().log_prob(z))
     other.load_state_dict(pair.state_dict())
@@ -464,7 +464,7 @@ def test_a_pair_with_the_guides_own_posteriors_as_prior_learns(prior: pv.Prior) 
     data = pv.load_data(rows("binary", 4).repeat_interleave(50, 0).numpy(), valid=0.0, test=0.0)
     pair = met(prior, data.spec)
     torch.manual_seed(SEED)
-    pair.model.prior.initialize(data.train)
+    pair.model.prior.start_fit(start_of(data.train))
     history = pv.SVI(epochs=40, learning_rate=1e-2).run(pair, data, lambda row: None)
     assert history[-1]["elbo"] > history[0]["elbo"] + 0.1
     terms = elbo_terms(pair, (data.train.transformed(),), samples=5)

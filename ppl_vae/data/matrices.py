@@ -1,4 +1,4 @@
-"""A split as matrices, for what is computed from all data in a few passes."""
+"""A split in its order, for what is computed from all data in a few passes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ from torch import Tensor
 
 from ppl_vae.data import Split
 
-__all__ = ["Matrices"]
+__all__ = ["Batches", "Matrices"]
 
 
 ROWS_AT_ONCE = 8192
+
+
+class Batches:
+    """A split as the model sees it, ``(B, *event)`` in the order of the data, walked anew at every pass; never held whole."""
+
+    def __init__(self, split: Split, batch_size: int) -> None:
+        self.split = split
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.split.batches(self.batch_size)
 
 
 class Matrices:

@@ -125,7 +125,7 @@ def _aggregate(pair: Pair, split: Split, rows: int, samples: int) -> tuple[dict[
 
 def _codes_only(pair: Pair) -> bool:
     """Whether q(z | x) is a point, or there is no p(z)."""
-    return getattr(pair.guide, "point", False) or hasattr(pair.model, "fit_codes")
+    return pair.guide_facts.point or pair.model_facts.latent == "code"
 
 
 def _known(pair: Pair, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -40,14 +40,14 @@ from ppl_vae.exact import (
     profile,
     rotations,
 )
-from ppl_vae.exact.driver import EMError, EMResult, Iteration, Place, Squarem, best_of, run
+from ppl_vae.exact.driver import Cursor, EMError, EMResult, Iteration, Squarem, best_of, run
 from ppl_vae.exact.problem import Problem
 
 __all__ = [
+    "Cursor",
     "EMError",
     "EMResult",
     "Iteration",
-    "Place",
     "Problem",
     "Squarem",
     "best_of",

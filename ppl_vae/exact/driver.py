@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["EMError", "EMResult", "Iteration", "Place", "Plain", "Scheme", "Squarem", "Step", "best_of", "run"]
+__all__ = ["Cursor", "EMError", "EMResult", "Iteration", "Plain", "Scheme", "Squarem", "Step", "best_of", "run"]
 
 S = TypeVar("S")
 AHEAD = 1e3  # tolerances that may still be gained in all when a run ends
@@ -35,11 +35,11 @@ class Iteration(NamedTuple):
     seconds: float
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """Where a run stands: the steps taken, the log-likelihood that the next one is judged by, the last gain and its rate."""
 
     steps: int = 0
-    judged: float = -math.inf
+    reference_value: float = -math.inf
     gained: float = math.inf
     rate: float = 0.0
 
@@ -133,8 +133,8 @@ def run(
     on_iteration: Callable[[Iteration, S], None] | None = None,
     slack: float = 1e-9,
     already: Sequence[Iteration] = (),
-    place: Place = Place(),  # noqa: B008
-    on_place: Callable[[S, Place], None] | None = None,
+    cursor: Cursor = Cursor(),  # noqa: B008
+    on_cursor: Callable[[S, Cursor], None] | None = None,
 ) -> EMResult[S]:
     """Iterate ``step`` from ``state`` until the log-likelihood gains no more than the tolerance, and is not about to.
 
@@ -154,8 +154,8 @@ def run(
         on_iteration: called with every line of the history as it is made, and its state.
         slack: the relative fall that passes as rounding.
         already: the history before ``state``, of a run that goes on.
-        place: where that run stood.
-        on_place: called with every state from which a run can go on, before its line of the history is made.
+        cursor: where that run stood.
+        on_cursor: called with every state from which a run can go on, before its line of the history is made.
 
     Raises:
         EMError: a step raised, or the log-likelihood fell or is NaN.
@@ -168,23 +168,23 @@ def run(
     """
     began = time.perf_counter()
     history = list(already)
-    judged, gained, rate = place.judged, place.gained, place.rate
-    for current, value, steps, comparable in (acceleration or Plain())(_guarded(step), state, place.steps):
+    reference, gained, rate = cursor.reference_value, cursor.gained, cursor.rate
+    for current, value, steps, comparable in (acceleration or Plain())(_guarded(step), state, cursor.steps):
         if history and steps > max_iterations:
             break
-        if comparable and on_place is not None:
-            on_place(current, Place(steps, judged, gained, rate))
+        if comparable and on_cursor is not None:
+            on_cursor(current, Cursor(steps, reference, gained, rate))
         _check(history, value, steps, slack)
         state = current
         history.append(Iteration(steps, value, time.perf_counter() - began))
         if on_iteration is not None:
             on_iteration(history[-1], state)
         if comparable:
-            gain = value - judged
+            gain = value - reference
             before, rate = rate, gain / gained if gained > 0 else 0.0
             if gain <= tolerance and (acceleration is not None or _is_last(gain, rate, before, tolerance)):
                 return EMResult(state, history, True, steps)
-            judged, gained = value, gain
+            reference, gained = value, gain
         if steps >= max_iterations:
             break
     return EMResult(state, history, False, history[-1].iteration)

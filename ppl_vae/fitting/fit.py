@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, load_data
 from ppl_vae.data.fingerprint import fingerprint
+from ppl_vae.data.matrices import Batches
 from ppl_vae.fitting.build import build, default_guide, take_over
 from ppl_vae.fitting.callbacks.arguments import all_callbacks
 from ppl_vae.fitting.callbacks.base import Callback, CallbackList, FitContext
@@ -25,12 +27,13 @@ from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.fitting.fitted import ROWS_AT_ONCE, Fit, describe, weights
 from ppl_vae.fitting.without_latents import remark_if_far_below, without_latents
 from ppl_vae.guides import Guide
-from ppl_vae.inference.methods.base import Method
-from ppl_vae.inference.methods.svi import SVI, meet
+from ppl_vae.inference.methods.base import Method, run_method
+from ppl_vae.inference.methods.svi import SVI
+from ppl_vae.inference.training.start import meet
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.hooks import Finish, finish
 from ppl_vae.program.machine import choose_device
-from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
 from ppl_vae.text import as_line
 from ppl_vae.types import Record
@@ -148,9 +151,10 @@ def fit_with_callbacks(
         )
         check_data(model, pair, data)
         _describe(fit, data, checkpointer)
-        _prepare(fit, data, warm_start)
+        _take_over(fit, data, warm_start)
         fit.history.extend(_run(fit, data, callbacks, checkpointer))
-        _finish(pair, data)
+        with evaluating(pair):
+            finish(Finish(model=pair.model, guide=pair.guide, batches=Batches(data.train, ROWS_AT_ONCE)))
         checkpointer.finish(weights(fit), fit.history)
         fit = dataclasses.replace(fit, without_latents=without_latents(model, pair, data))
     remark_if_far_below(model, method, fit.without_latents, data, fit.history)
@@ -185,15 +189,13 @@ def _describe(fit: Fit, data: Data, checkpointer: AnyCheckpointer) -> None:
     checkpointer.describe(describe(fit, data), facts, experiment.fixed)
 
 
-def _prepare(fit: Fit, data: Data, warm_start: Fit | None) -> None:
-    """Start from an earlier fit if there is one; else fit what the model asks for before any method sees it."""
+def _take_over(fit: Fit, data: Data, warm_start: Fit | None) -> None:
+    """Start from an earlier fit if there is one."""
     pair, rows = fit.pair, data.train
     if warm_start is not None:
         if pair.plain:
             meet(pair, data, fit.method.batch_size if isinstance(fit.method, SVI) else len(rows))
         take_over(pair, warm_start, fit.guide, data.spec)
-    if pair.can.prepare is not None and "model" not in pair.warm:
-        pair.can.prepare.prepare(rows, torch.Generator(rows.device).manual_seed(fit.method.seed))
 
 
 def _run(fit: Fit, data: Data, callbacks: CallbackList, checkpointer: AnyCheckpointer) -> list[Record]:
@@ -204,15 +206,6 @@ def _run(fit: Fit, data: Data, callbacks: CallbackList, checkpointer: AnyCheckpo
         callbacks.begin(context)
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)  # what is not finite shows in the numbers
         warnings.filterwarnings("ignore", ".* was not registered in the param store", UserWarning)  # which a user froze
-        if fit.method.length is None:
-            return fit.method.run(fit.pair, data, callbacks.report)
-        with checkpointer.listening():
-            return fit.method.run(fit.pair, data, callbacks.report, checkpointer)  # type: ignore[call-arg]
-
-
-def _finish(pair: Pair, data: Data) -> None:
-    """Give codes their density, if they have none yet."""
-    if pair.can.fit_codes is not None and pair.can.encode is not None:
-        with evaluating(pair):
-            encode = pair.can.encode.posterior
-            pair.can.fit_codes.fit_codes(encode(x).mean for x in data.train.batches(ROWS_AT_ONCE))
+        # What keeps no snapshot ends at once when it is asked to.
+        with checkpointer.listening() if fit.method.length is not None else contextlib.nullcontext():
+            return run_method(fit.method, fit.pair, data, callbacks.report, checkpointer)

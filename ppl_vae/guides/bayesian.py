@@ -18,11 +18,13 @@ from pyro.infer.autoguide.initialization import init_to_value
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
+from ppl_vae.deprecation import RenamedAttribute
 from ppl_vae.guides.base import Guide, remedy
 from ppl_vae.guides.exact import ExactPosterior
 from ppl_vae.program.base import GuideProgram
 from ppl_vae.program.context import local_params
 from ppl_vae.program.facts import guide_facts, model_facts
+from ppl_vae.program.hooks import Start
 from ppl_vae.types import DataSpec
 
 __all__ = ["BayesianGuide", "ParameterGuide"]
@@ -112,19 +114,20 @@ class ParameterGuide(GuideProgram):
         """Whether q(z | x, theta) is p(z | x, theta)."""
         return guide_facts(self.latents).exact
 
-    def settle(self) -> None:
+    settle = RenamedAttribute("write_medians")
+
+    def write_medians(self) -> None:
         """Write q(theta)'s medians, or its point, into the model as point estimates; fits do it, your own loops should."""
         with torch.no_grad(), local_params():
             self._model[0].assign(self.theta.median())
 
     @torch.no_grad()
-    def initialize(self, rows: Any, model: Any) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start at the model's point estimates, as wide as a posterior given N data is."""
+        model = context.model
         coordinates = model.coordinates()
         mean = coordinates.pack(model.values)
         self.place(mean, model.size**-0.5 * torch.eye(coordinates.size, dtype=mean.dtype, device=mean.device))
-        if hasattr(self.latents, "initialize"):
-            self.latents.initialize(rows, model)
 
     def place(self, mean: Tensor, scale_tril: Tensor) -> None:
         """Make q(theta) as near as the family can to the normal with this mean ``(P,)`` and factor ``(P, P)``."""

@@ -133,11 +133,6 @@ class FlowGuide(RealGuide):
             maps.insert(0, ReshapeTransform(q.event_shape, torch.Size([q.event_shape.numel()]), cache_size=1))
         return Pushforward(q, maps)
 
-    def initialize(self, rows: Any, model: Any) -> None:
-        """Let the base start where it would on its own."""
-        if hasattr(self.base, "initialize"):
-            self.base.initialize(rows, model)
-
 
 TRANSFORMS: dict[str, tuple[Callable[[int, int], Tensor], Any]] = {
     "iaf": (autoregressive, Affine()),

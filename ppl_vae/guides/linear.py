@@ -21,6 +21,7 @@ from ppl_vae.guides.amortized import RealGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.program.capabilities import KnownPosterior
 from ppl_vae.program.facts import model_facts
+from ppl_vae.program.hooks import Start
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedLinear"]
@@ -110,14 +111,15 @@ class LinearGuide(RealGuide):
         return _scale_tril(self.raw)
 
     @torch.no_grad()
-    def initialize(self, rows: Any, model: Any) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start at the model's own posterior where it knows it and the family holds it; else leave the random start.
 
         The posterior is affine in x, so its values at the mean and one unit away from it in each column are enough.
         """
+        model = context.model
         if not isinstance(model, KnownPosterior):
             return
-        seen = moments.moments(rows)
+        seen = moments.moments(context.rows)
         spread = seen.covariance.diagonal().sqrt()
         self.center.copy_(seen.mean)
         self.unit.copy_(torch.where(spread > 0, spread, 1.0))

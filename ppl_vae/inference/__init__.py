@@ -18,7 +18,7 @@ from ppl_vae.inference.objectives import (
     Renyi,
     WarmUp,
 )
-from ppl_vae.inference.training.diagnosis import NonFiniteError, Postmortem
+from ppl_vae.inference.training.postmortem import NonFiniteError, Postmortem
 
 __all__ = [
     "ELBO",

@@ -26,6 +26,7 @@ from ppl_vae.models.base import PosteriorFamily
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.models.vae import LatentModel
 from ppl_vae.nn import MLP, Network
+from ppl_vae.program.hooks import Finish
 from ppl_vae.program.pair import data_plate
 from ppl_vae.types import DataSpec
 
@@ -115,6 +116,6 @@ class CodeModel(LatentModel):
             z = pyro.sample("z", self.prior().mask(False))  # drawn from there, and weighed by nothing
             return pyro.sample("x", self.decode(z), obs=x)
 
-    def fit_codes(self, codes: Iterable[Tensor]) -> None:
-        """Fit where new codes are drawn from to those of the training data, batches ``(B, K)``."""
-        self.prior.fit(codes)
+    def finish_fit(self, context: Finish) -> None:
+        """Fit where new codes are drawn from to those of the training data."""
+        self.prior.fit(context.guide.posterior(x).mean for x in context.batches)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -13,9 +12,10 @@ from torch import Generator, Tensor, nn
 
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.nn import MLP, Network, inputs
+from ppl_vae.program.hooks import TrainingRows
 from ppl_vae.types import DataSpec
 
-__all__ = ["Baseline", "FirstGuess", "LabelledRows", "NoGuess"]
+__all__ = ["Baseline", "FirstGuess", "NoGuess"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,21 +47,12 @@ class Baseline(Declaration):
         require(0 < self.learning_rate < math.inf, "a positive learning_rate", self.learning_rate)
 
 
-class LabelledRows(Protocol):
-    """Rows of data with their labels; :class:`ppl_vae.Split` is one."""
-
-    transform: Any
-
-    def blocks(self, batch_size: int, *, generator: Generator, reads: tuple[str, ...]) -> Iterator[tuple[Tensor, ...]]:
-        """One pass in random order: raw rows, the fields beside x that are read, and their order."""
-
-
 class NoGuess(nn.Identity):
     """Nothing beside y."""
 
     columns = 0
 
-    def fit(self, log_prob: Any, rows: LabelledRows, generator: Generator, *, labelled: bool) -> None:
+    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, labelled: bool) -> None:
         """There is nothing to fit."""
 
 
@@ -95,7 +86,7 @@ class FirstGuess(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def fit(self, log_prob: Any, rows: LabelledRows, generator: Generator, *, labelled: bool) -> None:
+    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, labelled: bool) -> None:
         """Maximize the mean of ``log_prob(x[, y])`` over the network's parameters."""
         declared = self.declared
         reads = ("x", "y") if labelled else ("x",)

@@ -12,15 +12,16 @@ from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ppl_vae.declaration import require
-from ppl_vae.models.baseline import Baseline, FirstGuess, LabelledRows, NoGuess
+from ppl_vae.models.baseline import Baseline, FirstGuess, NoGuess
 from ppl_vae.models.conditions import Condition, Labels
 from ppl_vae.models.vae import VAE, LatentModel
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.priors import ConditionalNormal, ConditionalPrior, Prior
 from ppl_vae.program.facts import posterior_prior
+from ppl_vae.program.hooks import Start
 from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec
 
@@ -165,6 +166,8 @@ class ConditionalModel(LatentModel):
         c = self.condition(*batch)
         return self.condition.complete(self.guess.likelihood(self.condition.shown(c)), c, self.filler)
 
-    def prepare(self, rows: LabelledRows, generator: Generator) -> None:
-        """Fit the baseline, if there is one, to the training data."""
-        self.guess.fit(lambda *batch: self.guessed(*batch).log_prob(batch[0]), rows, generator, labelled=self.labelled)
+    def start_fit(self, context: Start) -> None:
+        """Fit the baseline, if there is one, to the training data; then start where other models do."""
+        density, rows = lambda *batch: self.guessed(*batch).log_prob(batch[0]), context.split
+        self.guess.fit(density, rows, context.generator(), labelled=self.labelled)
+        super().start_fit(context)

@@ -30,6 +30,7 @@ from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.priors import Prior
 from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.hooks import Start
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
@@ -244,9 +245,9 @@ class MixtureModel(ModelProgram):
         """What EM iterates for rows ``(N, D)`` or batches of them, from a k-means++ start drawn by the generator."""
         return self._problem(rows, mixture.em_step, generator)
 
-    def initialize(self, rows: Any, generator: torch.Generator) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""
-        self.assign(self.em(rows, generator=generator).start)
+        self.assign(self.em(context.rows, generator=context.generator()).start)
 
     @torch.no_grad()
     def em_state(self) -> mixture.Parameters:

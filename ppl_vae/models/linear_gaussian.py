@@ -31,6 +31,7 @@ from ppl_vae.models.bayesian import BayesianFactorModel, check_complete, check_p
 from ppl_vae.models.vae import LatentModel
 from ppl_vae.nn.base import Flattened
 from ppl_vae.priors import Normal, Prior, StandardNormal
+from ppl_vae.program.hooks import Start
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["PPCA", "FactorAnalysis", "LinearGaussianModel"]
@@ -292,10 +293,10 @@ class LinearGaussianModel(LatentModel):
         floor = self._measure(seen.mean, seen.covariance.diagonal())
         return profile.closed_form(seen, self.latent_shape[0], floor=floor)
 
-    def initialize(self, rows: Any, generator: torch.Generator) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on; measure columns in their own units."""
-        start = self.em(rows).start
-        seen = moments.columns(rows)
+        start = self.em(context.rows).start
+        seen = moments.columns(context.rows)
         self.decoder.layers.unit.copy_(floors.units(seen.mean, seen.variance))
         self.assign(start)
 

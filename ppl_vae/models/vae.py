@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import pyro.distributions as dist
@@ -22,7 +22,9 @@ from ppl_vae.models.decoded import Decoded
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.capabilities import attribute
 from ppl_vae.program.facts import prior_support
+from ppl_vae.program.hooks import Start
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec
@@ -75,6 +77,16 @@ class VAE(Decoded):
         return f"z ~ {self.prior.story((self.latent_dim,))}; x | z ~ {self.likelihood.story(self.decoder.story('z'))}"
 
 
+@runtime_checkable
+class Adjustable(Protocol):
+    """A decoder that can start at given features."""
+
+    out_shape: tuple[int, ...]
+
+    def start_at(self, output: Tensor) -> None:
+        """Let what it gives lie around ``output (*out_shape)`` at first."""
+
+
 class LatentModel(ModelProgram):
     """The program of every model with one latent variable per datum.
 
@@ -112,18 +124,24 @@ class LatentModel(ModelProgram):
         """Z, on the support of its prior."""
         return {"z": Site("z", self.latent_shape, prior_support(self.prior))}
 
+    @property
+    def takes_missing(self) -> bool:
+        """Whether the likelihood leaves missing entries out."""
+        return bool(attribute(self.likelihood, "missing", False))
+
     def decode(self, z: Tensor) -> dist.Distribution:
         """p(x | z) for z ``(..., *latent_shape)``."""
         return self.likelihood(self.decoder(z))
 
-    def centre_on(self, x: Tensor) -> None:
-        """Let the decoder, if it can, start at the features under which data x ``(N, *event)`` are likeliest without z.
+    def start_fit(self, context: Start) -> None:
+        """Let the decoder, if it can, start at the features under which the training data are likeliest without z.
 
         Only where an element has one feature, a location, for a scale would start tiny for elements that hardly vary; or where
         the likelihood says that all its features may, since its elements are on one scale.
         """
-        starts = getattr(self.likelihood, "starts_at_data", False)
-        if hasattr(self.decoder, "start_at") and (starts or self.decoder.out_shape[0] == 1):
+        x = context.sample
+        starts = attribute(self.likelihood, "starts_at_data", False)
+        if isinstance(self.decoder, Adjustable) and (starts or self.decoder.out_shape[0] == 1):
             rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
             features = self.decoder.out_shape[0]
             self.decoder.start_at(likeliest_features(self.likelihood, x[:: math.ceil(len(x) / rows)], features))
@@ -136,9 +154,9 @@ def likeliest_features(likelihood: Any, x: Tensor, features: int) -> Tensor:
     Climbed by a bounded number of steps of a bounded length, so that of an element that never varies they stay finite.
     """
     h = x.new_zeros(features, *x.shape[1:]).requires_grad_()
-    climb = torch.optim.Adam([h], maximize=True)
+    ascent = torch.optim.Adam([h], maximize=True)
     for step in range(STEPS):
-        climb.param_groups[0]["lr"] = STEP * (1 - step / STEPS)
+        ascent.param_groups[0]["lr"] = STEP * (1 - step / STEPS)
         (h.grad,) = torch.autograd.grad(likelihood(h).log_prob(x).mean(), [h])
-        climb.step()
+        ascent.step()
     return h.detach()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.nn.base import Network
+from ppl_vae.program.hooks import Start
 from ppl_vae.types import COUNT, REAL, DataSpec
 
 __all__ = ["Shown", "encoder", "standardized"]
@@ -21,7 +22,7 @@ def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.
 
     It is shown log(1 + x) of counts, as in Lopez et al. 2018, "Deep generative modeling for single-cell transcriptomics", and
     levels mapped onto [-1, 1]; of all data their difference from the mean of the training data (LeCun et al. 1998, "Efficient
-    backprop"), once :meth:`Shown.centre_on` was told it, and of real numbers that vary by more than 10 that difference in
+    backprop"), once :meth:`Shown.start_fit` has seen them, and of real numbers that vary by more than 10 that difference in
     standard deviations; and zeros for missing entries, as in Nazabal et al. 2020, "Handling incomplete heterogeneous data using
     VAEs", and Mattei and Frellsen 2019, "MIWAE".
 
@@ -57,8 +58,9 @@ def standardized(spec: DataSpec, *, centred: bool = False) -> Shown:
 class Shown(nn.Sequential):
     """What networks are shown of the data, one layer after another; without layers the data themselves."""
 
-    def centre_on(self, x: Tensor) -> None:
-        """Put the centre, where there is one, at the mean of x ``(N, *event)``, missing entries left out."""
+    def start_fit(self, context: Start) -> None:
+        """Put the centre, where there is one, at the mean of the training data, missing entries left out."""
+        x = context.sample
         for layer in self:
             if isinstance(layer, Centred):
                 layer.see(x)

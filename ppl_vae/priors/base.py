@@ -32,9 +32,9 @@ class Prior(Declaration, abc.ABC):
     ``covariance`` symmetric positive definite matrices
     ============== ==================================================================
 
-    The constraint ``prior.build(shape)().support`` tells the same with the bounds. A built prior that also needs the guide, or
-    data, offers :meth:`~ppl_vae.priors.posteriors.PosteriorMixture.attach`, which :func:`ppl_vae.build` calls, and
-    :meth:`~ppl_vae.priors.posteriors.PosteriorMixture.initialize`, which :func:`ppl_vae.fit` calls.
+    The constraint ``prior.build(shape)().support`` tells the same with the bounds. A built prior that also needs the guide
+    offers :meth:`~ppl_vae.priors.posteriors.PosteriorMixture.attach`, which :func:`ppl_vae.build` calls; one that starts from
+    the data has ``start_fit``, as any module may (:mod:`ppl_vae.program.hooks`).
     """
 
     support: ClassVar[Support] = "real"

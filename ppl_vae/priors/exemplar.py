@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior
 from ppl_vae.priors.mixture import Mixture
-from ppl_vae.priors.posteriors import IndexedRows, PosteriorMixture, noise
+from ppl_vae.priors.posteriors import PosteriorMixture, noise
+from ppl_vae.program.hooks import Start
 from ppl_vae.types import DataSpec
 
 __all__ = ["ExemplarPrior"]
@@ -72,9 +73,9 @@ class ExemplarModule(PosteriorMixture):
         self.register_buffer("exemplars", noise(shape, spec, self.log_scale.detach()))
 
     @torch.no_grad()
-    def initialize(self, rows: IndexedRows) -> None:
+    def start_fit(self, context: Start) -> None:
         """Choose the exemplars among the training data."""
-        self.exemplars.copy_(self.pick(rows, len(self.exemplars), self.exemplars))
+        self.exemplars.copy_(self.pick(context.split, len(self.exemplars), self.exemplars))
 
     def mixture(self, posterior: Callable[[Tensor], Any]) -> dist.Distribution:
         """p(z), given q(z | x)."""

@@ -2,9 +2,9 @@
 
     build(shape)                    the module, before there is a guide; it tells its support and nothing else
     attach(posterior, spec)         the guide's q(z | x) and what the data look like; parameters and buffers of the data's shape
-    initialize(rows)                started from training data; without it they stay noise
+    start_fit(context)              started from training data; without it they stay noise
 
-A saved state is loaded after ``attach``, instead of ``initialize``.
+A saved state is loaded after ``attach``, instead of ``start_fit``.
 """
 
 from __future__ import annotations
@@ -12,26 +12,16 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from ppl_vae.program.hooks import Start, TrainingRows
 from ppl_vae.types import DataSpec
 
-__all__ = ["IndexedRows", "PosteriorMixture", "noise"]
-
-
-class IndexedRows(Protocol):
-    """Rows of data that can be picked and shown as the model sees them; :class:`ppl_vae.Split` is one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Tensor, /) -> Self: ...
-
-    def transformed(self) -> Tensor:
-        """What the model sees, ``(N, *event)``."""
+__all__ = ["PosteriorMixture", "noise"]
 
 
 class PosteriorMixture(nn.Module, abc.ABC):
@@ -83,16 +73,15 @@ class PosteriorMixture(nn.Module, abc.ABC):
     def create(self, spec: DataSpec) -> None:
         """Make what has the data's shape, filled with noise."""
 
-    @abc.abstractmethod
-    def initialize(self, rows: IndexedRows) -> None:
-        """Start from training data, drawn with torch's global generator."""
+    def start_fit(self, context: Start) -> None:
+        """Start from training data, drawn with torch's global generator; by default what ``create`` made stays."""
 
     @abc.abstractmethod
     def mixture(self, posterior: Callable[[Tensor], Any]) -> Any:
         """p(z), given q(z | x)."""
 
     @staticmethod
-    def pick(rows: IndexedRows, count: int, like: Tensor) -> Tensor:
+    def pick(rows: TrainingRows, count: int, like: Tensor) -> Tensor:
         """Random rows as the model sees them, ``(count, *event)``; each row once before any comes twice."""
         order = torch.randperm(len(rows))[torch.arange(count) % len(rows)]
         return rows[order].transformed().to(like)

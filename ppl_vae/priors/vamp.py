@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.priors.base import Prior
 from ppl_vae.priors.mixture import Mixture
-from ppl_vae.priors.posteriors import IndexedRows, PosteriorMixture, noise
+from ppl_vae.priors.posteriors import PosteriorMixture, noise
+from ppl_vae.program.hooks import Start
 from ppl_vae.types import DataSpec
 
 __all__ = ["VampPrior"]
@@ -87,10 +88,10 @@ class VampModule(PosteriorMixture):
         self.pseudo_inputs = nn.Parameter(noise((len(self.logits), *spec.event_shape), spec, self.logits.detach()))
 
     @torch.no_grad()
-    def initialize(self, rows: IndexedRows) -> None:
+    def start_fit(self, context: Start) -> None:
         """Put the pseudo-inputs on random training data, if they are to start there."""
         if self.from_data:
-            u = self.pick(rows, len(self.logits), self.pseudo_inputs)
+            u = self.pick(context.split, len(self.logits), self.pseudo_inputs)
             u = u + JITTER * torch.randn_like(u)
             # Outside its range a clamped value has no gradient, so what fell there is reflected at the bound.
             u = torch.where(u < self.low, 2 * self.low - u, u)

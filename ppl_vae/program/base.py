@@ -43,6 +43,7 @@ class ModelProgram(PyroModule):
         given_prior: whether p(z) depends on what is known.
         drawn_from: where z of new data comes from, in words.
         random_start: whether also the first start of EM is random.
+        takes_missing: whether p(x | z) leaves missing entries (NaN) out.
         beside_columns: columns of what the guide's encoder is told beside x.
     """
 
@@ -81,6 +82,11 @@ class ModelProgram(PyroModule):
             shapes, supports = p.event_shape, p.support
             return {name: Site(name, tuple(shapes[name]), supports[name]) for name in p.names}
         return {"z": Site("z", tuple(p.event_shape), p.support)}
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether p(x | z) leaves missing entries (NaN) out."""
+        return False
 
     @property
     def parameter_sites(self) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 __all__ = [
     "Amortized",
-    "CodeDensity",
     "Comparable",
     "Conjugate",
     "Family",
@@ -22,7 +21,6 @@ __all__ = [
     "MadeOfPosteriors",
     "Marginal",
     "ParameterDensity",
-    "Prepared",
     "Solvable",
     "attribute",
 ]
@@ -123,24 +121,6 @@ class Comparable(Protocol):
 
     def distance(self, other: Any) -> float:
         """Zero for the same p(x)."""
-        ...
-
-
-@runtime_checkable
-class Prepared(Protocol):
-    """A model of which a part is fitted to the training rows before any method sees it."""
-
-    def prepare(self, rows: Any, generator: torch.Generator) -> None:
-        """Fit that part to rows, with the generator's random numbers alone."""
-        ...
-
-
-@runtime_checkable
-class CodeDensity(Protocol):
-    """A model whose codes have no p(z) while it is fitted, and get a density of their own afterwards."""
-
-    def fit_codes(self, codes: Any) -> None:
-        """Fit that density to codes ``(B, *event)``, batch after batch."""
         ...
 
 

@@ -14,7 +14,6 @@ from torch.distributions import constraints
 from ppl_vae.program.base import GuideProgram, ModelProgram
 from ppl_vae.program.capabilities import (
     Amortized,
-    CodeDensity,
     Comparable,
     Conjugate,
     Family,
@@ -23,7 +22,6 @@ from ppl_vae.program.capabilities import (
     MadeOfPosteriors,
     Marginal,
     ParameterDensity,
-    Prepared,
     Solvable,
     attribute,
 )
@@ -56,8 +54,6 @@ class Abilities:
         solve: the model, if it is :class:`Solvable`.
         compare: the model, if it is :class:`Comparable`.
         weigh_parameters: the model, if its parameters carry priors.
-        prepare: the model, if a part of it is fitted before any method sees it.
-        fit_codes: the model, if its codes get their density after the fit.
     """
 
     generate: ModelProgram | None
@@ -69,8 +65,6 @@ class Abilities:
     solve: Solvable | None
     compare: Comparable | None
     weigh_parameters: ParameterDensity | None
-    prepare: Prepared | None
-    fit_codes: CodeDensity | None
 
     def __repr__(self) -> str:
         return f"Abilities({', '.join(field.name for field in fields(self) if getattr(self, field.name) is not None)})"
@@ -89,8 +83,6 @@ class Abilities:
             solve=model if isinstance(model, Solvable) else None,
             compare=model if isinstance(model, Comparable) else None,
             weigh_parameters=model if facts.parameter_sites and isinstance(model, ParameterDensity) else None,
-            prepare=model if isinstance(model, Prepared) else None,
-            fit_codes=model if isinstance(model, CodeDensity) else None,
         )
 
 

@@ -1,4 +1,8 @@
-"""A snapshot of a fit that goes on: tensors, plain values and the history so far, in one file that is always whole."""
+"""A snapshot of a fit that goes on: tensors, plain values and the history so far, in one file that is always whole.
+
+In memory it is what its method made of it, a frozen record of named fields (:mod:`~ppl_vae.storage.records`). Here it is
+flattened once, as it is written, and made a record again once, as it is taken over.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,27 +18,50 @@ from torch import Tensor
 
 from ppl_vae.memory import require_memory
 from ppl_vae.storage.atomic import write_tensors
+from ppl_vae.storage.before import of_format_0
+from ppl_vae.storage.records import flatten, unflatten
 from ppl_vae.text import as_line, from_json, inside
 from ppl_vae.types import Record
 
 __all__ = ["Snapshot", "read_snapshot", "restoring", "write_snapshot"]
 
+FORMAT = 1  # of this file; those of no format are older, and are read
 SPREAD = 16  # elements of memory for each that a tensor has: a layout with gaps has a few, a made-up one any number
 STRANGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # what odd values end in
 
+R = TypeVar("R")
+
 
 class Snapshot(NamedTuple):
-    """All that a method needs to go on to the same bits.
+    """All that a method needs to go on to the same bits, flat as a file holds it.
 
     Attributes:
         tensors: by name; those of the pair and of the data's transform are called as in ``model.safetensors``.
-        metadata: plain values, by name.
+        metadata: plain values, by name; ``seconds`` is always one.
         history: the rows told so far.
     """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
     history: list[Record]
+
+    @classmethod
+    def of(cls, record: Any, history: list[Record]) -> Self:
+        """The fields of a method's state, a frozen record with a field ``seconds``; tensors are not copied."""
+        return cls(*flatten(record), history)
+
+    @property
+    def seconds(self) -> float:
+        """That the method had worked."""
+        return float(self.metadata["seconds"])
+
+    def record(self, kind: type[R]) -> R:
+        """The state that :meth:`of` was given, a record of this class.
+
+        Raises:
+            LookupError, TypeError, ValueError: the snapshot is none of such a record.
+        """
+        return unflatten(kind, self.tensors, self.metadata)
 
 
 def write_snapshot(snapshot: Snapshot, path: Path) -> None:
@@ -44,7 +71,7 @@ def write_snapshot(snapshot: Snapshot, path: Path) -> None:
         OSError: it cannot be written; what was there is untouched.
     """
     strides = {name: tensor.stride() for name, tensor in snapshot.tensors.items() if not tensor.is_contiguous()}
-    header = {"facts": snapshot.metadata, "history": snapshot.history, "strides": strides}
+    header = {"facts": snapshot.metadata, "history": snapshot.history, "strides": strides, "format": FORMAT}
     write_tensors(snapshot.tensors, path, {name: json.dumps(value) for name, value in header.items()})
 
 
@@ -66,6 +93,10 @@ def read_snapshot(path: Path) -> Snapshot:
             if not (plain and metadata["seconds"] >= 0):
                 raise ValueError("expected facts, strides and rows of the history by name")
             tensors = {key: _with_strides(file.get_tensor(key), strides.get(key)) for key in file.keys()}  # noqa: SIM118
+            if "format" not in header:
+                tensors, metadata = of_format_0(tensors, metadata)
+            elif header["format"] != FORMAT:
+                raise ValueError(f"expected format {FORMAT}, got {header['format']}: a newer ppl_vae wrote it, update this one")
         return Snapshot(tensors, metadata, history)
     except (MemoryError, OSError, SafetensorError, *STRANGE) as error:
         raise ValueError(f"{path} is no training state: {type(error).__name__} {as_line(error)}") from None

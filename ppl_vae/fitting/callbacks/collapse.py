@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
-from ppl_vae.inference.objectives import BetaELBO
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models import Model
 from ppl_vae.types import FitWarning, Record
@@ -52,8 +51,7 @@ class CollapseMonitor(Callback):
         self._context = context
         self._objective = method.objective
         continuous = pair.can.generate is not None and pair.can.generate.latent == "continuous" and pair.can.encode is not None
-        point = pair.guide_facts.point or pair.can.fit_codes is not None
-        self._done = self._objective is None or not continuous or point
+        self._done = self._objective is None or not continuous or pair.guide_facts.point
         self._wait = max(EPOCHS, math.ceil(STEPS / method.steps_per_epoch(len(context.data.train))))
         self._since: int | None = None
         self._highest = 0.0
@@ -85,9 +83,8 @@ class CollapseMonitor(Callback):
 
     def _cause(self, row: Record) -> tuple[str, str]:
         """The likeliest cause that can be seen, and what helps against it."""
-        objective = self._objective
-        if isinstance(objective, BetaELBO) and objective.beta > 1 and objective.capacity is None:
-            return f"beta = {objective.beta:g} weighs the KL above the ELBO", "lower it, or give it a capacity"
+        if self._objective is not None and (heavy := self._objective.heavy_kl):
+            return heavy
         if self._highest > HAD:
             return (
                 f"The KL was {self._highest:.1f} and fell by epoch {self._since}, as after steps that are too long",

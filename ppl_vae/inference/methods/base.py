@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import inspect
+import warnings
 from typing import ClassVar, Literal
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.inference.objectives import Objective
 from ppl_vae.program.pair import Pair
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 from ppl_vae.types import Record, Report
 
-__all__ = ["Method"]
+__all__ = ["Method", "run_method"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +26,7 @@ class Method(Declaration, abc.ABC):
         posterior_guide: ``exact`` if the method works with the exact posterior only, ``any`` if it fits guides too.
         live: whether the pair's modules hold what a row of the history tells as soon as it is reported.
         length: the field that says how long a fit goes on, which may be raised when it is resumed; ``None`` if it cannot be
-            resumed. ``run`` of a method with a length takes a :class:`~ppl_vae.Checkpointer` besides.
+            resumed.
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
@@ -50,15 +53,32 @@ class Method(Declaration, abc.ABC):
         return 1
 
     @abc.abstractmethod
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Record]:
+    def run(self, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Fit the pair to ``data.train``, both on one device, and return the history, a row an iteration.
 
         A row has ``epoch``, ``objective``, ``elbo`` (or what else the pair's ``score`` is) and ``seconds``: those worked since
         the fit began, so they never fall, and without what ``report`` took (see :class:`Stopwatch`); the last row's are those
-        of the whole fit.
+        of the whole fit. Modules that know a good start take it where the method asks them to, by
+        :func:`~ppl_vae.inference.training.start.start_pair`.
 
         Args:
             pair: model and guide; their parameters are changed in place.
             data: the splits; ``data.valid`` is used where a method needs held-out data.
             report: called with each row as soon as it is known.
+            checkpointer: asked after every step whether a snapshot is due, and given one; has the one to go on from. Methods
+                without a ``length`` leave it alone.
         """
+
+
+def run_method(method: Method, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer) -> list[Record]:
+    """The history of :meth:`Method.run`; a method whose ``run`` takes no checkpointer is run without one, and told of."""
+    # Of a method with a length the fourth argument has been it before, under any name.
+    if method.length is not None or "checkpointer" in inspect.signature(method.run).parameters:
+        return method.run(pair, data, report, checkpointer)
+    warnings.warn(
+        f"{type(method).__name__}.run takes a checkpointer besides now: run(self, pair, data, report, checkpointer). The next "
+        "release no longer runs it without: add the argument, which a method that cannot be resumed leaves alone",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return method.run(pair, data, report)

@@ -9,9 +9,10 @@ from ppl_vae.data import Data
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.evaluate import evaluate
 from ppl_vae.inference.methods.base import Method
-from ppl_vae.inference.methods.conjugate import exact_row, offered
+from ppl_vae.inference.methods.conjugate import conjugate, exact_row
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 from ppl_vae.types import Record, Report
 
 __all__ = ["ClosedForm"]
@@ -32,15 +33,15 @@ class ClosedForm(Method):
         """One evaluation of the formula."""
         return 1
 
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Record]:
+    def run(self, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Fit the pair's model; one row of history.
 
         Raises:
             ValueError: a model without a closed form, or a guide with parameters of its own.
         """
         clock = Stopwatch(report)
-        solve = offered(self, pair, "closed_form")
-        pair.model.assign(solve(Matrices(data.train)))
+        model = conjugate(self, pair, pair.can.solve, "closed_form")
+        model.assign(model.closed_form(Matrices(data.train)))
         seconds = clock.seconds
         numbers = evaluate(pair, data.train)
         row = {**exact_row(1, numbers.get("log_likelihood", numbers[pair.score.name]), clock), "seconds": seconds}

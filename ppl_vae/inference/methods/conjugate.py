@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TypeVar
 
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import Record
 
-__all__ = ["exact_row", "offered"]
+__all__ = ["conjugate", "exact_row"]
+
+M = TypeVar("M")
 
 
-def offered(method: Method, pair: Pair, name: str) -> Callable:
-    """The model's own part in a method, or why there is none."""
+def conjugate(method: Method, pair: Pair, model: M | None, member: str) -> M:
+    """The model, if it has the ability that a method needs and the guide is exact.
+
+    Args:
+        method: which asks.
+        pair: model and guide.
+        model: the model as what has the ability, ``None`` if it lacks it; of ``pair.can``.
+        member: what the ability goes by.
+
+    Raises:
+        ValueError: it lacks it, or the guide has parameters of its own.
+    """
     kind = type(method).__name__
-    if not hasattr(pair.model, name):
+    if model is None:
         raise ValueError(
-            f"{kind} cannot fit this model: it offers no {name!r}, because its posterior has no closed form; SVI can fit it, "
+            f"{kind} cannot fit this model: it offers no {member!r}, because its posterior has no closed form; SVI can fit it, "
             "and EM fits FactorAnalysis, PPCA and GMM"
         )
-    if not getattr(pair.guide, "exact", False):
+    if not pair.guide_facts.exact:
         raise ValueError(f"{kind} fits no parameters of a guide: use guide=ExactPosterior(), or fit this guide by SVI")
-    return getattr(pair.model, name)
+    return model
 
 
 def exact_row(iteration: int, value: float, clock: Stopwatch) -> Record:

@@ -1,4 +1,4 @@
-"""Expectation maximization and closed forms as methods: the model says what to iterate, its modules get the result."""
+"""Expectation maximization as a method: the model says what to iterate, its modules get the result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,7 +18,7 @@ from ppl_vae.data.matrices import Matrices
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import log_jacobian
 from ppl_vae.inference.methods.base import Method
-from ppl_vae.inference.methods.conjugate import exact_row, offered
+from ppl_vae.inference.methods.conjugate import conjugate, exact_row
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Snapshot
@@ -70,7 +69,7 @@ class EM(Method):
         """The steps of all starts together."""
         return self.max_iterations * self.n_init
 
-    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
+    def run(self, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Fit the pair's model; a row of history per accepted step of the best start.
 
         ``log_likelihood``, ``objective`` and ``elbo`` are one number, exact, in nats per datum: after the E-step the ELBO is
@@ -79,17 +78,17 @@ class EM(Method):
         Raises:
             ValueError: a model without EM steps, a guide with parameters of its own, or no start that succeeds.
         """
-        problem_of = offered(self, pair, "em")
-        clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
+        model = conjugate(self, pair, pair.can.iterate, "em")
+        clock = Stopwatch(report, checkpointer.restored.seconds if checkpointer.restored else 0.0)
         rows = Matrices(data.train)
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
         elements = math.prod(data.spec.event_shape)
-        starts = _Starts(self, clock, keeper, log_jacobian(pair, data.train), self.tolerance * elements)
+        starts = _Starts(self, clock, checkpointer, log_jacobian(pair, data.train), self.tolerance * elements)
         for start in range(self.n_init):
-            fixed = start == 0 and not getattr(pair.model, "random_start", False)
-            problem = problem_of(rows, generator=None if fixed else generator, accelerate=self.acceleration == "squarem")
+            fixed = start == 0 and not pair.model_facts.random_start
+            problem = model.em(rows, generator=None if fixed else generator, accelerate=self.acceleration == "squarem")
             if start == 0 and "model" in pair.warm:
-                problem = problem._replace(start=pair.model.em_state())
+                problem = problem._replace(start=model.em_state())
             starts.iterate(problem)
         problem, state, history = starts.best()
         problem.assign(state)
@@ -98,43 +97,73 @@ class EM(Method):
         return [*history[:-1], {**history[-1], "seconds": clock.seconds}]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EMState:
+    """All that it takes to go on with EM.
+
+    Attributes:
+        starts: the leaves of the state that each start has come to, the last one's in progress.
+        cursor: where that one stands.
+        rows: of the history, of each start; none of one that failed.
+        max_iterations: of each start, as declared.
+        seconds: worked so far.
+    """
+
+    starts: tuple[tuple[Tensor, ...], ...]
+    cursor: exact.Cursor
+    rows: list[int]
+    max_iterations: int
+    seconds: float
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for numbers that no state of EM has."""
+        numbers = (*self.cursor, self.max_iterations, *self.rows)
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise ValueError(f"expected numbers, got {numbers}")
+
+
 class _Starts:
-    """EM from one start after another, and what a state of it holds: the states of all starts, the last one's in progress.
+    """EM from one start after another.
 
     Attributes:
         results: the problem, the state and the history of each start that is over; without rows if it failed.
         failures: why, by the number of the start.
     """
 
-    def __init__(self, method: EM, clock: Stopwatch, keeper: AnyCheckpointer, constant: float, tolerance: float) -> None:
-        self.method, self.clock, self.keeper, self.constant, self.tolerance = method, clock, keeper, constant, tolerance
+    def __init__(self, method: EM, clock: Stopwatch, checkpointer: AnyCheckpointer, constant: float, tolerance: float) -> None:
+        self.method, self.clock, self.checkpointer = method, clock, checkpointer
+        self.constant, self.tolerance = constant, tolerance
         self.results: list[tuple[exact.Problem, Any, list[Record]]] = []
         self.failures: dict[int, exact.EMError] = {}
-        facts = keeper.restored.metadata if keeper.restored else {}
-        if method.n_init > 1 and facts.get("max_iterations", math.inf) < method.max_iterations:
+        self.kept: EMState | None = None
+        if checkpointer.restored is not None:
+            with restoring(checkpointer.restored):
+                self.kept = checkpointer.restored.record(EMState)
+                self.kept.check()
+        if method.n_init > 1 and self.kept is not None and self.kept.max_iterations < method.max_iterations:
             raise ValueError(
-                f"EM with n_init={method.n_init} was begun with max_iterations={facts['max_iterations']}, which its earlier "
+                f"EM with n_init={method.n_init} was begun with max_iterations={self.kept.max_iterations}, which its earlier "
                 "starts have used up: resume it with the same, or fit to another folder"
             )
 
     def iterate(self, problem: exact.Problem) -> None:
         """Iterate from the next start, or go on with it."""
-        with restoring(self.keeper.restored):
-            state, place, history = self._begin(problem)
+        with restoring(self.checkpointer.restored):
+            state, cursor, history = self._begin(problem)
             already = [exact.Iteration(row["epoch"], row["log_likelihood"] - self.constant, row["seconds"]) for row in history]
-        marked: tuple[Any, exact.Place, int] | None = None
+        last: tuple[Any, exact.Cursor, int] | None = None
 
         def tell(iteration: exact.Iteration, state: Any) -> None:
             history.append(exact_row(iteration.iteration, iteration.log_likelihood + self.constant, self.clock))
             self.clock.report(history[-1])
 
-        def mark(state: Any, place: exact.Place) -> None:
-            nonlocal marked
-            marked = (state, place, len(history))
-            if self.keeper.due():
-                self.keeper.keep(self._state(state, place, history))
+        def mark(state: Any, cursor: exact.Cursor) -> None:
+            nonlocal last
+            last = (state, cursor, len(history))
+            if self.checkpointer.due():
+                self._keep(state, cursor, history)
 
-        if place is not None:
+        if cursor is not None:
             try:
                 state = exact.run(
                     problem.step,
@@ -144,15 +173,15 @@ class _Starts:
                     acceleration=problem.acceleration,
                     on_iteration=tell,
                     already=already,
-                    place=place,
-                    on_place=mark,
+                    cursor=cursor,
+                    on_cursor=mark,
                 ).state
             except exact.EMError as failure:
                 self.failures[len(self.results) + 1] = failure
                 state, history = problem.start, []
-        if marked is not None and history and len(self.results) + 1 == self.method.n_init:
-            at, place, rows = marked
-            self.keeper.keep(self._state(at, place, history[:rows]))
+        if last is not None and history and len(self.results) + 1 == self.method.n_init:
+            at, cursor, rows = last
+            self._keep(at, cursor, history[:rows])
         self.results.append((problem, state, history))
 
     def best(self) -> tuple[exact.Problem, Any, list[Record]]:
@@ -167,43 +196,35 @@ class _Starts:
         if self.failures:
             numbers, first = ", ".join(map(str, self.failures)), next(iter(self.failures.values()))
             warnings.warn(f"start {numbers} of {self.method.n_init} failed and was dropped: {first}", FitWarning, stacklevel=3)
-        return max(succeeded, key=lambda result: result[2][-1]["log_likelihood"])
+        return max(succeeded, key=lambda result: float(result[2][-1]["log_likelihood"]))
 
-    def _begin(self, problem: exact.Problem) -> tuple[Any, exact.Place | None, list[Record]]:
-        """Where the next start is to begin, by the kept state if that has seen it; a start that is over has no place."""
-        kept, number = self.keeper.restored, len(self.results)
-        if kept is None or number >= len(kept.metadata["rows"]):
-            return problem.start, exact.Place(), []
+    def _begin(self, problem: exact.Problem) -> tuple[Any, exact.Cursor | None, list[Record]]:
+        """Where the next start is to begin, by the kept state if that has seen it; a start that is over has no cursor."""
+        kept, number = self.kept, len(self.results)
+        if kept is None or self.checkpointer.restored is None or number >= len(kept.rows):
+            return problem.start, exact.Cursor(), []
         leaves, tree = tree_flatten(problem.start)
-        state = tree_unflatten([_as(old, kept.tensors[f"{number}.{leaf}"]) for leaf, old in enumerate(leaves)], tree)
-        first = sum(kept.metadata["rows"][:number])
-        history = kept.history[first : first + kept.metadata["rows"][number]]
-        over = number + 1 < len(kept.metadata["rows"])
-        return state, None if over else _place(kept.metadata), history
+        state = tree_unflatten([_like(old, new) for old, new in zip(leaves, kept.starts[number], strict=True)], tree)
+        first = sum(kept.rows[:number])
+        history = self.checkpointer.restored.history[first : first + kept.rows[number]]
+        over = number + 1 < len(kept.rows)
+        return state, None if over else kept.cursor, history
 
-    def _state(self, state: Any, place: exact.Place, history: list[Record]) -> Snapshot:
-        """All that it takes to go on from a place."""
+    def _keep(self, state: Any, cursor: exact.Cursor, history: list[Record]) -> None:
+        """Let the checkpointer keep all that it takes to go on from there."""
         states = [*(state for _, state, _ in self.results), state]
         histories = [*(history for _, _, history in self.results), history]
-        leaves = {f"{number}.{leaf}": value for number, one in enumerate(states) for leaf, value in enumerate(tree_leaves(one))}
-        facts = {
-            "rows": [len(rows) for rows in histories],
-            "steps": place.steps,
-            "judged": place.judged,
-            "gained": place.gained,
-            "rate": place.rate,
-            "max_iterations": self.method.max_iterations,
-            "seconds": self.clock.seconds,
-        }
-        return Snapshot(leaves, facts, list(itertools.chain.from_iterable(histories)))
+        record = EMState(
+            starts=tuple(tuple(tree_leaves(one)) for one in states),
+            cursor=cursor,
+            rows=[len(rows) for rows in histories],
+            max_iterations=self.method.max_iterations,
+            seconds=self.clock.seconds,
+        )
+        self.checkpointer.keep(Snapshot.of(record, list(itertools.chain.from_iterable(histories))))
 
 
-def _place(metadata: Mapping[str, Any]) -> exact.Place:
-    gained, rate = float(metadata.get("gained", math.inf)), float(metadata.get("rate", 0.0))  # snapshots of before tell none
-    return exact.Place(int(metadata["steps"]), float(metadata["judged"]), gained, rate)
-
-
-def _as(old: Any, kept: Tensor) -> Any:
+def _like(old: Any, kept: Tensor) -> Any:
     """A kept leaf where the one at the start is, if it is of its shape."""
     if kept.shape != old.shape:
         raise ValueError(f"expected parameters of shape {tuple(old.shape)}, got {tuple(kept.shape)}")

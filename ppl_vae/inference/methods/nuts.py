@@ -18,8 +18,10 @@ from ppl_vae.data.matrices import Matrices
 from ppl_vae.declaration import require
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Stopwatch
+from ppl_vae.inference.training.start import start_pair
 from ppl_vae.program.machine import cpu_threads
 from ppl_vae.program.pair import Pair
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 from ppl_vae.types import FitWarning, Record, Report
 
 __all__ = ["NUTS"]
@@ -68,7 +70,7 @@ class NUTS(Method):
         """The draws of all chains together."""
         return self.chains * (self.warmup + self.samples)
 
-    def run(self, pair: Pair, data: Data, report: Report) -> list[Record]:
+    def run(self, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Sample the parameters; a row of history per draw, ``stage`` telling warm-up from what counts.
 
         ``log_joint`` is log p(x, theta), and ``log_likelihood`` log p(x | theta), both in nats per datum; ``objective`` repeats
@@ -80,10 +82,9 @@ class NUTS(Method):
             FloatingPointError: the log-density is not finite at the start.
         """
         clock = Stopwatch(report)
-        rows = Matrices(data.train)
         self._check(pair)
-        pair.model.initialize(rows, torch.Generator(data.train.device).manual_seed(self.seed))
-        posterior = _Posterior(pair.model, rows, data.train.transform.log_jacobian)
+        start_pair(pair, data.train, self.seed, warm={"guide"})
+        posterior = _Posterior(pair.model, Matrices(data.train), data.train.transform.log_jacobian)
         record = _Recorder(posterior, clock)
         with cpu_threads(posterior.size * posterior.coordinates.size):
             draws = torch.stack([self._chain(posterior, record, chain) for chain in range(1, self.chains + 1)])
@@ -102,13 +103,13 @@ class NUTS(Method):
         return record.rows
 
     def _check(self, pair: Pair) -> None:
-        priors = getattr(pair.model, "parameter_sites", ())
+        priors = pair.model_facts.parameter_sites
         if not priors:
             raise ValueError(
                 "NUTS cannot fit this model: its parameters carry no priors, so they have no posterior to draw from; SVI can "
                 "fit it (and EM FactorAnalysis, PPCA and GMM), or declare priors such as FactorAnalysis(weights=Normal(), ...)"
             )
-        if not getattr(pair.guide, "exact_latents", False):
+        if not pair.guide_facts.exact_latents:
             raise ValueError(
                 "NUTS integrates the latent variables out and fits no guide over them: use "
                 "BayesianGuide(latents=ExactPosterior())"
@@ -138,7 +139,8 @@ class NUTS(Method):
             hook_fn=lambda kernel, state, stage, i: record(state["theta"], stage, chain),
         )
         sampler.run()
-        return sampler.get_samples()["theta"]
+        draws: Tensor = sampler.get_samples()["theta"]
+        return draws
 
 
 class _Posterior:
@@ -165,7 +167,7 @@ class _Posterior:
 
     def start(self) -> Tensor:
         """The model's point estimates, moved by as much as the posterior is wide."""
-        start = self.coordinates.pack(self.model.values).double()
+        start: Tensor = self.coordinates.pack(self.model.values).double()
         start = start + self.size**-0.5 * torch.randn_like(start)
         if not bool(self.density(start).isfinite()):
             raise FloatingPointError(
@@ -219,9 +221,10 @@ def _moments(vectors: Tensor, values: Mapping[str, Tensor]) -> tuple[Tensor, Ten
 def _diagnostics(values: Mapping[str, Tensor], chains: int) -> Record:
     """The largest split r_hat and the smallest effective number of draws of all numbers that vary (Vehtari et al. 2021)."""
     flat = torch.cat([value.flatten(1) for value in values.values()], -1)
-    flat = flat[:, flat.std(0) > 0].unflatten(0, (chains, -1))
+    flat = flat[:, flat.std(0) > 0]
     if not flat.shape[-1]:
         return {"r_hat": math.inf, "ess": 0.0}  # every proposal was refused
+    flat = flat.reshape(chains, -1, flat.shape[-1])
     r_hat = split_gelman_rubin(flat, chain_dim=0, sample_dim=1).max().item()
     ess = effective_sample_size(flat, chain_dim=0, sample_dim=1).min().item()
     return {"r_hat": r_hat, "ess": ess}

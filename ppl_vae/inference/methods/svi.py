@@ -7,13 +7,8 @@ import math
 import warnings
 from typing import ClassVar, Literal, get_args
 
-import torch
-from torch import Tensor
-
-from ppl_vae.data import Data, Split
-from ppl_vae.data.matrices import Matrices
+from ppl_vae.data import Data
 from ppl_vae.declaration import require
-from ppl_vae.evaluate import batches
 from ppl_vae.guides.amortized import LatentGuide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.objectives import ELBO, Objective
@@ -21,20 +16,21 @@ from ppl_vae.inference.objectives.given import objective_of
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.loop import Training
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
+from ppl_vae.inference.training.plan import TrainingPlan
 from ppl_vae.inference.training.schedules import SCHEDULES, OnNonFinite
+from ppl_vae.inference.training.start import check_rows, meet, start_pair
 from ppl_vae.priors.posteriors import PosteriorMixture
 from ppl_vae.program.capture import Compile
-from ppl_vae.program.context import evaluating
+from ppl_vae.program.facts import posterior_prior
 from ppl_vae.program.machine import Precision
 from ppl_vae.program.pair import Pair
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 from ppl_vae.types import FitWarning, Record, Report
 
-__all__ = ["SVI", "meet"]
+__all__ = ["SVI"]
 
 MOST_PASSES = 4_000_000  # of a flow's networks in a step: some ten seconds
-LOOKED_AT, ELEMENTS = 10_000, 2**23  # rows that networks are centred on, fewer where they are large
-VALIDATED = 1000  # rows of the validation data that plain programs are tried on before the first step
+LEARNING_RATE = 2e-3  # of models that say none: networks'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +112,7 @@ class SVI(Method):
         """Batches of so many training data."""
         return math.ceil(rows / self.batch_size)
 
-    def run(self, pair: Pair, data: Data, report: Report, keeper: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
+    def run(self, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Fit the pair; a row of history per epoch.
 
         The columns, in nats per datum: ``objective``, ``elbo``, ``reconstruction`` and ``kl`` are means over the epoch's
@@ -131,19 +127,42 @@ class SVI(Method):
         self._check(pair, data)
         if self.objective.remark:
             warnings.warn(self.objective.remark, FitWarning, stacklevel=2)
-        clock = Stopwatch(report, keeper.restored.metadata["seconds"] if keeper.restored else 0.0)
-        _initialize(pair, data, self.seed, self.batch_size)
+        clock = Stopwatch(report, checkpointer.restored.seconds if checkpointer.restored else 0.0)
+        meet(pair, data, self.batch_size)
+        if pair.plain:
+            check_rows(pair, data)
+        start_pair(pair, data.train, self.seed, warm=pair.warm)
         if pair.local and (self.patience or self.restore_best):
             label = pair.score.label
             raise ValueError(f"parameters for rows of the training data leave patience and restore_best no validation {label}")
         self._name_ignored(pair)
-        return Training(self, pair, data, clock, keeper).run()
+        return Training(self.plan(pair), pair, data, clock, checkpointer).run()
+
+    def plan(self, pair: Pair) -> TrainingPlan:
+        """What the training of a pair takes from here; a learning rate that is not declared is the model's own."""
+        rate = self.learning_rate or pair.model_facts.learning_rate or LEARNING_RATE
+        return TrainingPlan(
+            objective=self.objective,
+            optimizer=self.optimizer,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=float(rate),
+            schedule=self.schedule,
+            clip_norm=self.clip_norm,
+            alternate=self.alternate,
+            patience=self.patience,
+            restore_best=self.restore_best,
+            compile=self.compile,
+            precision=self.precision,
+            on_nonfinite=self.on_nonfinite,
+            seed=self.seed,
+        )
 
     def _check(self, pair: Pair, data: Data) -> None:
         """Raise ``ValueError`` if these data cannot be fitted so, and remark on what is probably not meant."""
         if len(data.valid) == 0 and (self.patience or self.restore_best):
             raise ValueError("patience and restore_best need validation data: give load_data a `valid` fraction above 0")
-        if data.spec.missing and not getattr(getattr(pair.model, "likelihood", None), "missing", False):
+        if data.spec.missing and not pair.model_facts.takes_missing:
             raise ValueError(
                 "SVI needs complete data: fill missing entries or drop those rows, or fit by EM, which sums them out"
             )
@@ -158,7 +177,7 @@ class SVI(Method):
 
     def _check_passes(self, pair: Pair, data: Data) -> None:
         """Raise ``ValueError`` if each step would invert a flow for all posteriors that the prior is made of."""
-        prior, guide = getattr(pair.model, "prior", None), pair.guide
+        prior, guide = posterior_prior(pair.model), pair.guide
         if not (isinstance(prior, PosteriorMixture) and isinstance(guide, LatentGuide)):
             return
         draws = min(self.batch_size, len(data.train)) * self.objective.draws
@@ -180,60 +199,3 @@ class SVI(Method):
                 FitWarning,
                 stacklevel=3,
             )
-
-
-def _initialize(pair: Pair, data: Data, seed: int, batch_size: int) -> None:
-    """Let both programs run once, and what knows a good start from the data take it, unless it holds an earlier fit's."""
-    meet(pair, data, batch_size)
-    if pair.plain:
-        _check_rows(pair, data)
-    seen = _some(data.train, seed)
-    for half in {"model", "guide"} - pair.warm:
-        for module in (module for module in getattr(pair, half).modules() if hasattr(module, "centre_on")):
-            module.centre_on(seen)
-    if "model" not in pair.warm:
-        if hasattr(pair.model, "initialize"):
-            pair.model.initialize(Matrices(data.train), torch.Generator(data.train.device).manual_seed(seed))
-        if hasattr(getattr(pair.model, "prior", None), "initialize"):
-            pair.model.prior.initialize(data.train)
-    if "guide" not in pair.warm and hasattr(pair.guide, "initialize"):
-        pair.guide.initialize(Matrices(data.train), pair.model)
-
-
-def meet(pair: Pair, data: Data, batch_size: int) -> None:
-    """Let both programs run once for each kind of batch: plain ones then have all their parameters."""
-    # A user's program may make parameters and plates of the size of its batch.
-    size = min(batch_size if pair.plain else 2, len(data.train))
-    for part, _ in data.train.apart(pair.reads):
-        some = min(size, len(part))
-        pair.plates(*next(batches(pair, part[:some], some)))
-
-
-def _check_rows(pair: Pair, data: Data) -> None:
-    """Raise ``ValueError`` if plain programs cannot be run on the data to come; remark on what is not evaluated."""
-    if pair.local and not isinstance(data.train.raw, Tensor):
-        raise ValueError("these programs have parameters of their own for rows of the data: fit data in memory, not a stream")
-    if not len(data.valid):
-        return
-    if pair.local:
-        warnings.warn(
-            "these programs have parameters of their own for rows of the training data, which other data have none of: there "
-            "are no validation numbers; load the data with load_data(..., valid=0.0, test=0.0) to fit them all",
-            FitWarning,
-            stacklevel=3,
-        )
-        return
-    size = min(len(data.valid), VALIDATED)
-    try:
-        with evaluating(pair):
-            pair.plates(*next(batches(pair, data.valid[:size], size)))
-    except ValueError as error:
-        raise ValueError(f"{error}; so it is for the {size} validation data: or load_data(..., valid=0.0)") from None
-
-
-def _some(split: Split, seed: int) -> Tensor:
-    """Rows from all over a split, as the model sees them; their noise is no fit's other noise."""
-    most = min(LOOKED_AT, max(1, ELEMENTS // math.prod(split.event_shape)))
-    count = min(most, len(split), getattr(split.raw, "at_once", most))
-    places = torch.linspace(0, len(split) - 1, count).long()
-    return split[places].transformed(torch.Generator(split.device).manual_seed(seed))

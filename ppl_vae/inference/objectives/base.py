@@ -44,7 +44,12 @@ class Objective(Declaration, abc.ABC):
     @property
     def draws(self) -> int:
         """S, samples of the latent variables of each datum in a step."""
-        return int(getattr(self, "samples", getattr(self, "particles", 1)))
+        return 1
+
+    @property
+    def heavy_kl(self) -> tuple[str, str] | None:
+        """Whether the KL counts for more than in the ELBO: how, and what helps if the posterior collapses by it, in words."""
+        return None
 
     @property
     def tells_elbo(self) -> bool:

@@ -67,6 +67,18 @@ class BetaELBO(Objective):
         """The length of the warm-up."""
         return self.warm_up.length
 
+    @property
+    def draws(self) -> int:
+        """The particles."""
+        return self.particles
+
+    @property
+    def heavy_kl(self) -> tuple[str, str] | None:
+        """A beta above 1 without a capacity."""
+        if self.beta <= 1 or self.capacity is not None:
+            return None
+        return f"beta = {self.beta:g} weighs the KL above the ELBO", "lower it, or give it a capacity"
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The weighed ELBO of a pair as a module."""
         analytic = self.kl == "analytic" and pair.mean_field

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
@@ -60,7 +60,8 @@ class Draws(NamedTuple):
     @property
     def log_q_cut(self) -> Tensor:
         """Log q of the draws that were cut off, ``(S, B)``: its gradient is their score function."""
-        return sum(per_datum(self.guide.nodes[name], "log_prob", self.ran.plates) for name in self.leaves)  # type: ignore
+        scores = (per_datum(self.guide.nodes[name], "log_prob", self.ran.plates) for name in self.leaves)
+        return cast(Tensor, sum(scores))
 
 
 def draw(pair: Pair, batch: tuple[Tensor, ...], samples: int, cut: Callable[[Any], bool], *, purpose: str) -> Draws:

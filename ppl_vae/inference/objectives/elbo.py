@@ -61,6 +61,11 @@ class ELBO(Objective):
         unused = self.gradient == "sticking_the_landing" and self.baseline != "none"
         require(not unused, "baseline='none' with gradient='sticking_the_landing', which has no score function", self.baseline)
 
+    @property
+    def draws(self) -> int:
+        """The particles."""
+        return self.particles
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The ELBO of a pair as a module."""
         analytic = self.kl == "analytic" and pair.mean_field

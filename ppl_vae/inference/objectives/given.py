@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import pyro
 import torch
@@ -63,7 +63,7 @@ class PyroLoss(Objective):
     @property
     def name(self) -> str:
         """What the loss is called."""
-        return getattr(self.loss, "__name__", type(self.loss).__name__)
+        return self.loss.__name__ if isinstance(self.loss, _Named) else type(self.loss).__name__
 
     @property
     def tells_elbo(self) -> bool:
@@ -107,6 +107,13 @@ class PyroLoss(Objective):
 def objective_of(value: Any) -> Any:
     """An objective as it is; a loss in Pyro's form as one."""
     return PyroLoss(loss=value) if _is_loss(value) else value
+
+
+@runtime_checkable
+class _Named(Protocol):
+    """A function, in contrast to an object."""
+
+    __name__: str
 
 
 class _Given(nn.Module):
@@ -158,7 +165,7 @@ class _Differentiable(_Given):
     """Of a tensor that carries its gradients."""
 
     def climbed(self, *batch: Tensor) -> Tensor:
-        loss: Callable = self.loss.differentiable_loss if self.declared.bounds else self.loss
+        loss: Callable[..., Any] = self.loss.differentiable_loss if self.declared.bounds else self.loss
         value = self._scalar(loss(*self.pair.programs, *batch))
         if not value.requires_grad:
             raise ValueError(
@@ -187,8 +194,8 @@ class _WithGradients(_Given):
                 f"expected {self.declared.name} to leave gradients, got none: it sees parameters of pyro.param and pyro.module "
                 "only, register networks by pyro.module"
             )
-        slope = sum((parameter * gradient).sum() for parameter, gradient in found)
-        return slope + (value - slope.detach())  # type: ignore[union-attr]
+        slope = cast(Tensor, sum((parameter * gradient).sum() for parameter, gradient in found))
+        return slope + (value - slope.detach())
 
 
 def _is_loss(value: Any) -> bool:

@@ -50,6 +50,11 @@ class IWAE(Objective):
         require(self.samples >= 1, "at least 1 sample", self.samples)
         require(self.gradient in get_args(Gradient), f"a gradient of {', '.join(get_args(Gradient))}", self.gradient)
 
+    @property
+    def draws(self) -> int:
+        """The samples."""
+        return self.samples
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The bound of a pair as a module."""
         return ImportanceBound(pair, self.samples, alpha=0.0, gradient=self.gradient)
@@ -83,6 +88,11 @@ class Renyi(Objective):
         require(math.isfinite(self.alpha), "a finite alpha", self.alpha)
         require(self.samples >= 1, "at least 1 sample", self.samples)
         require(self.gradient in get_args(Gradient), f"a gradient of {', '.join(get_args(Gradient))}", self.gradient)
+
+    @property
+    def draws(self) -> int:
+        """The samples."""
+        return self.samples
 
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The bound of a pair as a module."""

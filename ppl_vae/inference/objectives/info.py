@@ -72,6 +72,11 @@ class InfoVAE(Objective):
         require(self.particles >= 1, "at least 1 particle", self.particles)
         require(self.kl in ("analytic", "sampled"), "a kl that is analytic or sampled", self.kl)
 
+    @property
+    def draws(self) -> int:
+        """The particles."""
+        return self.particles
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The objective of a pair as a module."""
         return InfoObjective(pair, self)
@@ -124,7 +129,7 @@ def squared_mmd(z: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor], bandwi
 
 def _latent_site(guide: Trace, plates: Plates) -> str:
     """The one latent variable of a datum."""
-    local = [name for name, site in guide.nodes.items() if site["type"] == "sample" and plates.of_data(site)]
+    local: list[str] = [name for name, site in guide.nodes.items() if site["type"] == "sample" and plates.of_data(site)]
     if len(local) != 1 or not guide.nodes[local[0]]["fn"].has_rsample or guide.nodes[local[0]]["infer"].get("is_auxiliary"):
         raise ValueError(
             f"InfoVAE compares draws of one reparameterized latent variable per datum with its prior, this guide has "

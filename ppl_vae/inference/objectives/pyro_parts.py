@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -35,29 +35,29 @@ class ELBOMixin:
     def loss_of(self, traces: Traces) -> Tensor:
         """As Pyro's own ``differentiable_loss``, without reading numbers to log them or to look for NaN."""
         losses = [self._differentiable_loss_particle(*pair) for pair in traces]
-        return sum(surrogate + (loss - surrogate).detach() for loss, surrogate in losses) / self.num_particles
+        return cast(Tensor, sum(surrogate + (loss - surrogate).detach() for loss, surrogate in losses) / self.num_particles)
 
     def reconstruction(self, traces: Traces) -> Tensor:
         """Log p(x | z) of all observed sites, detached."""
         observed = (model.nodes[name]["log_prob_sum"].detach() for model, _ in traces for name in model.observation_nodes)
-        return sum(observed) / self.num_particles  # type: ignore[return-value]
+        return cast(Tensor, sum(observed) / self.num_particles)
 
     def beside(self, traces: Traces) -> Tensor | None:
         """The guide's losses beside the ELBO, detached; ``None`` if it has none."""
         names = auxiliary(traces[0][1])
         losses = [self._log_q(*pair, name).detach() for pair in traces for name in names]
-        return sum(losses) / self.num_particles if losses else None  # type: ignore[return-value]
+        return cast(Tensor, sum(losses) / self.num_particles) if losses else None
 
     def kl(self, traces: Traces, name: str) -> Tensor:
         """Of a latent site, as the loss takes it."""
-        return sum(self._kl(*pair, name) for pair in traces) / self.num_particles  # type: ignore[return-value]
+        return cast(Tensor, sum(self._kl(*pair, name) for pair in traces) / self.num_particles)
 
     def _log_q(self, model: Trace, guide: Trace, name: str) -> Tensor:
-        return guide.nodes[name]["log_prob_sum"]
+        return cast(Tensor, guide.nodes[name]["log_prob_sum"])
 
     def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
-        sampled = guide.nodes[name]["log_prob_sum"]
-        return sampled - model.nodes[name]["log_prob_sum"] if name in model.nodes else sampled
+        sampled: Tensor = guide.nodes[name]["log_prob_sum"]
+        return sampled - cast(Tensor, model.nodes[name]["log_prob_sum"]) if name in model.nodes else sampled
 
 
 class SampledELBO(ELBOMixin, Trace_ELBO):
@@ -70,7 +70,8 @@ class AnalyticELBO(ELBOMixin, TraceMeanField_ELBO):
     def _kl(self, model: Trace, guide: Trace, name: str) -> Tensor:
         q = guide.nodes[name]
         try:
-            return scale_and_mask(kl_divergence(q["fn"], model.nodes[name]["fn"]), q["scale"], q["mask"]).sum()
+            each = kl_divergence(q["fn"], model.nodes[name]["fn"])
+            return cast(Tensor, scale_and_mask(each, q["scale"], q["mask"]).sum())
         except NotImplementedError:
             return super()._kl(model, guide, name)
 
@@ -80,17 +81,17 @@ class EnumeratedELBO(ELBOMixin, TraceEnum_ELBO):
 
     def loss_of(self, traces: Traces) -> Tensor:
         """As Pyro's own, without looking for NaN."""
-        return -(sum(_compute_dice_elbo(*pair) for pair in traces) / self.num_particles)
+        return cast(Tensor, -(sum(_compute_dice_elbo(*pair) for pair in traces) / self.num_particles))
 
     @torch.no_grad()
     def reconstruction(self, traces: Traces) -> Tensor:
         """E_q[log p(x | z)], the guide's discrete variables summed over; E_q[log p(x, z) - log p(z)] of those of the model."""
-        return sum(self._reconstruction(*pair) for pair in traces) / self.num_particles  # type: ignore[return-value]
+        return cast(Tensor, sum(self._reconstruction(*pair) for pair in traces) / self.num_particles)
 
     def _reconstruction(self, model: Trace, guide: Trace) -> Tensor:
         if any(name not in guide.nodes for name in model.stochastic_nodes):
             # Both hold E_q[-log q], which falls out.
-            return _compute_dice_elbo(model, guide) - _compute_dice_elbo(latent_part(model), guide)
+            return cast(Tensor, _compute_dice_elbo(model, guide) - _compute_dice_elbo(latent_part(model), guide))
         return _expectation(model, guide, [(model, name) for name in model.observation_nodes])
 
     def _log_q(self, model: Trace, guide: Trace, name: str) -> Tensor:
@@ -107,4 +108,4 @@ def _expectation(model: Trace, guide: Trace, sites: list[tuple[Trace, str]]) -> 
     for trace, name in sites:
         if trace.nodes.get(name) is not None:
             costs.setdefault(ordering[name], []).append(trace.nodes[name]["packed"]["log_prob"])
-    return Dice(guide, ordering).compute_expectation(costs)
+    return cast(Tensor, Dice(guide, ordering).compute_expectation(costs))

@@ -5,14 +5,26 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OPTIMIZERS", "Optimizer"]
+__all__ = ["OPTIMIZERS", "Optimizer", "OptimizerState"]
 
 RATES_AT_ONCE = 64
+
+
+class OptimizerState(NamedTuple):
+    """What an optimizer needs to go on.
+
+    Attributes:
+        steps: taken so far.
+        moments: what torch keeps of each parameter that had a gradient, by its place and torch's names.
+    """
+
+    steps: int
+    moments: Mapping[int, Mapping[str, Tensor]]
 
 
 class Optimizer(abc.ABC):
@@ -45,34 +57,36 @@ class Optimizer(abc.ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """The learning rate and torch's other settings."""
-        return self.torch.param_groups[0]
+        found: dict[str, Any] = self.torch.param_groups[0]
+        return found
 
     def step(self) -> None:
         """Update the parameters by the gradients that they hold."""
-        self.settle()
+        self.sync_step_count()
         self.torch.step()
         self._taken += 1
 
-    def settle(self) -> None:
+    def sync_step_count(self) -> None:
         """Let torch's state count the steps that :meth:`update` took."""
         for state in self.torch.state.values() if self._uncounted else ():
             if "step" in state:
                 state["step"] += self._uncounted
         self._uncounted = 0
 
-    def state(self) -> dict[str, Tensor]:
-        """What torch keeps, by the place of the parameter and torch's name, the steps counted."""
-        self.settle()
-        kept = ((place, self.torch.state.get(parameter, {})) for place, parameter in enumerate(self.parameters))
-        return {f"{place}.{name}": value for place, state in kept for name, value in state.items()}
+    def state(self) -> OptimizerState:
+        """What torch keeps, the steps counted; its own tensors, not copies."""
+        self.sync_step_count()
+        kept = ((place, self.torch.state.get(parameter)) for place, parameter in enumerate(self.parameters))
+        return OptimizerState(self._taken, {place: dict(state) for place, state in kept if state})
 
-    def load(self, kept: Mapping[str, Tensor], taken: int) -> None:
-        """Take over what :meth:`state` gave after so many steps, in place; what torch has made since is set to zero."""
-        self._taken, self._uncounted, self._rates = taken, 0, []
+    def restore(self, state: OptimizerState) -> None:
+        """Take over what :meth:`state` gave, in place; what torch has made since is set to zero."""
+        self._taken, self._uncounted, self._rates = state.steps, 0, []
         for place, parameter in enumerate(self.parameters):
-            own = self.torch.state[parameter] if f"{place}.step" in kept else self.torch.state.get(parameter, {})
+            kept = state.moments.get(place, {})
+            own = self.torch.state[parameter] if "step" in kept else self.torch.state.get(parameter, {})
             for name in ("step", *self.kept):
-                value = kept.get(f"{place}.{name}")
+                value = kept.get(name)
                 if name in own:
                     own[name].zero_() if value is None else own[name].copy_(value)
                 elif value is not None:

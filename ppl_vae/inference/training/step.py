@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import compress, islice
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -86,7 +86,7 @@ class Step:
         self.full_batch = full_batch
         self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
-        self._settled: set[int] = set()  # by the number of fields in a batch
+        self._chosen: set[int] = set()  # by the number of fields in a batch
         self._go_on_at = None if compile is False else go_on_at
         self._validate = go_on_at is None
         self._fast: dict[tuple[torch.Size, ...], Callable[..., None]] = {}
@@ -98,14 +98,14 @@ class Step:
             fast(*batch)
         elif self._go_on_at == len(batch[0]):
             self._go_on_at = None
-            self._settle(*batch)
+            self._choose_mode(*batch)
             self(*batch)
         else:
             self._eager(*batch)
-            if len(batch) not in self._settled and self._go_on_at is None:
-                self._settle(*batch)
+            if len(batch) not in self._chosen and self._go_on_at is None:
+                self._choose_mode(*batch)
 
-    def forward(self, objective: Callable, raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, objective: Callable[..., Any], raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and its objective, ELBO and reconstruction ``(3,)``."""
         # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
         rows, others = (others[-1], others[:-1]) if self.local else (None, others)
@@ -130,12 +130,12 @@ class Step:
                 "the objective depends on no parameter, so there is nothing to climb: use the parameters that model and guide "
                 "ask for in what they sample, without .detach(), .item() and torch.no_grad()"
             )
-        loss.backward(inputs=self.optimizer.parameters)
+        torch.autograd.backward(loss, inputs=self.optimizer.parameters)
         self.finish(numbers, len(batch[0]))
 
-    def _settle(self, *batch: Tensor) -> None:
+    def _choose_mode(self, *batch: Tensor) -> None:
         """Choose how batches of these shapes go from here."""
-        self._settled.add(len(batch))
+        self._chosen.add(len(batch))
         shapes = _shapes(batch)
         self._fast[shapes] = self._eager
         if self.compile is False:

@@ -15,6 +15,7 @@ from ppl_vae.exact import posterior as exact
 from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.priors.base import Support
+from ppl_vae.program.hooks import Start
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 
@@ -100,9 +101,9 @@ class BayesianFactorModel(BayesianModel):
         U, _, V = torch.linalg.svd(W.mT @ self.loadings.to(W))
         return {**draws, "weights": W @ (U @ V)}
 
-    def initialize(self, rows: Any, generator: torch.Generator) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""
-        seen = moments.moments(rows)
+        seen = moments.moments(context.rows)
         floor = linear_gaussian.noise_floor(seen).clamp_min(self.floor**2)
         loc, W, noise = profile.initial(seen, self.latent_shape[0], floor=floor)
         scale = noise.mean(0, keepdim=True).sqrt() if self.isotropic else noise.sqrt()

@@ -18,6 +18,7 @@ from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
 from ppl_vae.models.bayesian.spreads import SPREADS
 from ppl_vae.priors import Prior
 from ppl_vae.priors.base import Support
+from ppl_vae.program.hooks import Start
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 
@@ -102,9 +103,10 @@ class BayesianMixtureModel(BayesianModel):
         """The draws as they are: chains start at one labelling and seldom leave it."""
         return dict(draws)
 
-    def initialize(self, rows: Any, generator: torch.Generator) -> None:
+    def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""
-        start = mixture_start.initial(rows, self.latent_shape[0], self.structure, generator=generator, floor=self.floor**2)
+        components, floor, generator = self.latent_shape[0], self.floor**2, context.generator()
+        start = mixture_start.initial(context.rows, components, self.structure, generator=generator, floor=floor)
         self.assign({"weights": start.weights, "locs": start.locs, **self.spread.values(start.covariances)})
 
     def _joint(self, values: Values, x: Tensor) -> Tensor:
