@@ -16,13 +16,15 @@ from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, load_data
 from ppl_vae.data.fingerprint import fingerprint
+from ppl_vae.evaluate.observed import ROWS_AT_ONCE
 from ppl_vae.fitting.build import build, default_guide, take_over
 from ppl_vae.fitting.callbacks.collapse import CollapseWatch
 from ppl_vae.fitting.callbacks.loggers import Board
 from ppl_vae.fitting.callbacks.metrics import Track, tracking
 from ppl_vae.fitting.callbacks.progress import Progress, passing_steps_to, progress_bar
 from ppl_vae.fitting.checks import check_callbacks, check_data, check_declared
-from ppl_vae.fitting.fitted import ROWS_AT_ONCE, Fit, describe, weights
+from ppl_vae.fitting.described import describe, weights
+from ppl_vae.fitting.fitted import Fit
 from ppl_vae.fitting.without_latents import remark_if_far_below, without_latents
 from ppl_vae.guides import (
     Guide,

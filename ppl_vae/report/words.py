@@ -7,7 +7,7 @@ from typing import Any
 
 from ppl_vae.text import as_line, is_number
 
-__all__ = ["METRICS", "PICTURES", "number", "with_error"]
+__all__ = ["METRICS", "PICTURES", "caption", "number", "with_error"]
 
 METRICS = {
     "elbo": ("ELBO", "A lower bound on log p(x): reconstruction - KL. Higher is better."),
@@ -70,6 +70,19 @@ PICTURES = {
     "manifold": "Images decoded from a grid of the latent plane.",
 }
 """The pictures of a run, in the order of the page."""
+
+
+def caption(name: str) -> str:
+    """What a picture shows, by its name; of several latent variables with that of one at its end.
+
+    Example:
+        >>> caption("latent_z2")
+        'Posterior means of the latent variables, coloured by class where there are classes: z2.'
+    """
+    kind, _, site = name.partition("_")
+    if name not in PICTURES and kind in PICTURES:
+        return f"{PICTURES[kind].removesuffix('.')}: {site}."
+    return PICTURES.get(name, name.replace("_", " "))
 
 
 def number(value: Any) -> str:
