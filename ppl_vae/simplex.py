@@ -39,7 +39,7 @@ def log_coordinates(point: Tensor) -> Tensor:
 
 def remembered(point: Tensor) -> Tensor | None:
     """The logarithms that points were made from, if they were."""
-    return getattr(point, MEMORY, None)
+    return vars(point).get(MEMORY)
 
 
 def moved(points: Tensor, move: Callable[[Tensor], Tensor]) -> Tensor:

@@ -19,7 +19,8 @@ from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Given, Observed, as_in, at_o
 from ppl_vae.evaluate.rows import batches
 from ppl_vae.evaluate.traced import TracedDecoder, TracedEncoder
 from ppl_vae.likelihoods.base import central
-from ppl_vae.program.capabilities import Amortized, ModelProgram
+from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.capabilities import Amortized
 from ppl_vae.program.joint import Joint, central_value
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.sites import Tree, top_values, tree

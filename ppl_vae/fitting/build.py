@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.guides import (
@@ -19,6 +18,7 @@ from ppl_vae.guides import (
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
+from ppl_vae.program.facts import guide_facts, posterior_prior
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.reads import reads
 from ppl_vae.text import as_line
@@ -61,12 +61,9 @@ def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> 
             )
         program = model.build(spec)
         proposal = guide.build(program, spec)
-        prior: Any = getattr(program, "prior", None)
-        if hasattr(prior, "attach"):  # a prior made of posteriors
+        if (prior := posterior_prior(program)) is not None:
             prior.attach(proposal.posterior, spec)
-        # A sampled KL makes the ELBO of the exact posterior log p(x) for every sample; an analytic one does not.
-        mean_field = getattr(proposal, "mean_field", not getattr(proposal, "exact", False))
-        return Pair(program, proposal, mean_field=mean_field, size=spec.size, plain=False)
+        return Pair(program, proposal, mean_field=guide_facts(proposal).mean_field, size=spec.size, plain=False)
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
     return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec))

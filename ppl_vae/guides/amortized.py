@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.guides.coordinates import Coordinates
 from ppl_vae.nn import Network, inputs
 from ppl_vae.nn.conditioned import conditioned
-from ppl_vae.program.pair import data_plate
+from ppl_vae.program.base import GuideProgram
+from ppl_vae.program.facts import model_facts
 from ppl_vae.types import DataSpec
 
 __all__ = ["EncodedGuide", "LatentGuide", "RealGuide", "encoder"]
@@ -32,7 +31,7 @@ def encoder(network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, 
         spec: what the data look like.
         out_shape: what the network is to give for each datum.
     """
-    if getattr(model, "labelled", False):
+    if model_facts(model).labelled:
         return LabelledEncoder(network, model, spec, out_shape)
     return inputs.encoder(network, spec, out_shape)
 
@@ -51,27 +50,13 @@ class LabelledEncoder(nn.Module):
         return self.network(self.shown(batch[0]), self._model[0].beside(*batch))
 
 
-class LatentGuide(PyroModule):
-    """A guide of one latent variable per datum: what of q is a datum's own, ``local``, and q given that, ``at``.
+class LatentGuide(GuideProgram):
+    """A guide of one latent variable per datum: what of q is a datum's own, ``local``, and q given that, ``at``."""
 
-    Attributes:
-        foreign_passes: of networks, that the density of a draw of another q takes.
-    """
-
-    foreign_passes = 0
-
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: DataSpec, site: str = "z") -> None:
         super().__init__()
         self.size = spec.size
-
-    def forward(self, *batch: Tensor) -> Tensor:
-        """Draw z for each datum of the batch, first x ``(B, *event)``."""
-        return self.draw(self.posterior(*batch), *batch)
-
-    def draw(self, q: dist.Distribution, *batch: Tensor) -> Tensor:
-        """Draw z for each datum of the batch from q ``(B, *latent)``."""
-        with data_plate(self.size, batch[0]):
-            return pyro.sample("z", q)
+        self.site = site
 
     def posterior(self, *batch: Tensor) -> dist.Distribution:
         """q(z | x) for x ``(..., *event)`` and what else the model is given."""
@@ -90,8 +75,9 @@ class RealGuide(LatentGuide):
     """A guide by a density of real coordinates, whose ``local`` parameters and ``density`` a subclass gives."""
 
     def __init__(self, model: Any, spec: DataSpec) -> None:
-        super().__init__(spec)
-        self.coordinates = Coordinates(model)
+        coordinates = Coordinates(model)
+        super().__init__(spec, coordinates.site.name)
+        self.coordinates = coordinates
 
     def posterior(self, *batch: Tensor) -> dist.Distribution:
         """q(z | x) for x ``(..., *event)``, on the support of p(z)."""

@@ -10,10 +10,13 @@ from pyro.distributions import constraints
 from torch import nn
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.guides.coordinates import innermost, support
+from ppl_vae.program.capabilities import Generative
+from ppl_vae.program.facts import model_facts
+from ppl_vae.program.sites import Site
+from ppl_vae.program.wrapped import innermost
 from ppl_vae.types import DataSpec
 
-__all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent", "remedy"]
+__all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent", "lone_site", "remedy"]
 
 Latent = Literal["continuous", "simplex", "sphere", "one_hot", "component", "code"]
 
@@ -60,14 +63,10 @@ class Guide(Declaration, abc.ABC):
 def check_latent(guide: Guide, model: Any) -> None:
     """Raise ``ValueError`` with the remedy if a built model's latent variable is of no kind that the guide is a density of.
 
-    A model without a ``prior`` is taken at its word; one without a ``latent_shape`` has none that a guide could know of.
+    A model without a ``prior`` is taken at its word; one that tells no site has none that a guide could know of.
     """
-    if not hasattr(model, "latent_shape"):
-        raise ValueError(
-            f"{type(guide).__name__} asks the built model for its `latent_shape`, which {type(model).__name__} does not have: "
-            "give the program this attribute, the shape of its site z, or declare a guide of your own and pass it as guide="
-        )
-    kind = _kind(model)
+    site = lone_site(model, guide)
+    kind = _kind(model, site)
     if kind is None or not guide.serves or kind in guide.serves:
         return
     ours = " or ".join(sorted(guide.serves))
@@ -77,20 +76,44 @@ def check_latent(guide: Guide, model: Any) -> None:
     )
 
 
+def lone_site(model: Any, guide: Any = None) -> Site:
+    """The only latent variable of a built model.
+
+    Raises:
+        ValueError: it tells none, or has several.
+    """
+    asking = "this guide" if guide is None else type(guide).__name__
+    sites = model_facts(model).sites
+    if len(sites) > 1:
+        raise ValueError(
+            f"{asking} is a guide of one latent variable, but this model has {', '.join(sites)}: declare a guide whose "
+            "posterior is a Joint of all of them"
+        )
+    if not sites:
+        raise ValueError(
+            f"{asking} asks the built model for its `latent_shape`, which {type(model).__name__} does not have: "
+            "give the program this attribute, the shape of its site z, or declare a guide of your own and pass it as guide="
+        )
+    return next(iter(sites.values()))
+
+
 def remedy(model: Any) -> str:
     """The names of guides that serve a built model's latent variable."""
-    return REMEDIES[_kind(model) or "continuous"]
+    sites = model_facts(model).sites
+    if len(sites) > 1:
+        return "a guide of your own, whose posterior is a Joint"
+    return REMEDIES[(_kind(model, next(iter(sites.values()))) if sites else None) or "continuous"]
 
 
-def _kind(model: Any) -> Latent | None:
-    prior = getattr(model, "prior", None)
-    if prior is None:
+def _kind(model: Any, site: Site) -> Latent | None:
+    facts = model_facts(model)
+    if not isinstance(model, Generative) and not site.index:
         return None
-    if getattr(model, "latent", None) == "code":
+    if facts.latent == "code":
         return "code"
-    if not isinstance(prior, nn.Module):
-        return "component"  # a mixture gives p(k) by a method, what stands on a latent space has a module
-    constraint = innermost(support(model))
+    if site.index:
+        return "component"
+    constraint = innermost(site.support)
     if constraint.is_discrete:
         return "one_hot"
     special: dict[Any, Latent] = {constraints.simplex: "simplex", constraints.sphere: "sphere"}

@@ -15,13 +15,14 @@ from typing import Any, Literal
 import torch
 from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoMultivariateNormal, AutoNormal
 from pyro.infer.autoguide.initialization import init_to_value
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.guides.base import Guide, remedy
 from ppl_vae.guides.exact import ExactPosterior
+from ppl_vae.program.base import GuideProgram
 from ppl_vae.program.context import local_params
+from ppl_vae.program.facts import guide_facts, model_facts
 from ppl_vae.types import DataSpec
 
 __all__ = ["BayesianGuide", "ParameterGuide"]
@@ -58,7 +59,7 @@ class BayesianGuide(Guide):
         Raises:
             ValueError: no parameter of the model carries a prior.
         """
-        if not getattr(model, "parameter_sites", ()):
+        if not model_facts(model).parameter_sites:
             raise ValueError(
                 "no parameter of this model carries a prior, so a guide over parameters has nothing to do: use "
                 f"{remedy(model)}, or declare priors such as FactorAnalysis(weights=Normal()) or GMM(weights=Dirichlet())"
@@ -76,7 +77,7 @@ class BayesianGuide(Guide):
         return f"q(theta) = {density}; q(z | x, theta) = {latents}"
 
 
-class ParameterGuide(PyroModule):
+class ParameterGuide(GuideProgram):
     """One of Pyro's automatic guides over the parameters, then the guide over the latent variables given their draw.
 
     ``theta`` holds the former's parameters. Its subclasses place q(theta): at a mean and a covariance's Cholesky factor in the
@@ -109,7 +110,7 @@ class ParameterGuide(PyroModule):
     @property
     def exact_latents(self) -> bool:
         """Whether q(z | x, theta) is p(z | x, theta)."""
-        return getattr(self.latents, "exact", False)
+        return guide_facts(self.latents).exact
 
     def settle(self) -> None:
         """Write q(theta)'s medians, or its point, into the model as point estimates; fits do it, your own loops should."""

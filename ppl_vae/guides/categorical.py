@@ -13,15 +13,17 @@ from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.guides import amortized
-from ppl_vae.guides.base import Guide, Latent, check_latent
-from ppl_vae.guides.coordinates import innermost, support
+from ppl_vae.guides.amortized import LatentGuide
+from ppl_vae.guides.base import Guide, Latent, check_latent, lone_site
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors.factorized_categorical import GroupedOneHot
+from ppl_vae.priors.one_hot import OneHotGroups
 from ppl_vae.program.pair import data_plate
+from ppl_vae.program.sites import Site
+from ppl_vae.program.wrapped import innermost
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedCategorical", "OneHotCodes"]
@@ -54,92 +56,80 @@ class AmortizedCategorical(Guide):
             ValueError: the model's latent variable is continuous, or has too many values to sum over.
         """
         check_latent(self, model)
-        if not isinstance(getattr(model, "prior", None), nn.Module):
-            return CategoricalGuide(model, self.encoder, spec)
-        codes = OneHotCodes(model)
+        site = lone_site(model)
+        if site.index:
+            return CategoricalGuide(site, amortized.encoder(self.encoder, model, spec, site.event_shape), spec)
+        codes = OneHotCodes(site)
         if codes.values > MOST:
             raise ValueError(f"a latent variable of {codes.values:.3g} values is too large to sum over: use AmortizedGumbel")
-        return OneHotGuide(codes, amortized.encoder(self.encoder, model, spec, codes.shape), spec)
+        return OneHotGuide(site, codes, amortized.encoder(self.encoder, model, spec, codes.shape), spec)
 
     def story(self) -> str:
         """The factorization, as mathematics."""
         return f"q(k | x) = Categorical(logits = {self.encoder.story('x')})"
 
 
-class CategoricalGuide(PyroModule):
+class CategoricalGuide(LatentGuide):
     """The encoder gives logits ``(..., C)``."""
 
-    def __init__(self, model: Any, encoder: Network, spec: DataSpec) -> None:
-        super().__init__()
-        self.size = spec.size
-        self.encoder = amortized.encoder(encoder, model, spec, tuple(model.latent_shape))
+    encoder: Any
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Draw the component of each datum of the batch x ``(B, *event)``."""
-        return self.draw(self.posterior(x), x)
-
-    def draw(self, q: dist.Distribution, x: Tensor) -> Tensor:
-        """Draw the component of each datum from q, whose values are one-hot."""
-        with data_plate(self.size, x):
-            return pyro.sample("k", dist.Categorical(logits=q.logits), infer={"enumerate": "parallel"})
-
-    def posterior(self, x: Tensor) -> dist.Distribution:
-        """q(k | x), one-hot, whose mean is the responsibilities."""
-        return self.at(*self.local(x))
-
-    def local(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The logits."""
-        return (self.encoder(x),)
-
-    def at(self, *local: Tensor) -> dist.Distribution:
-        """One-hot components with these logits."""
-        return dist.OneHotCategorical(logits=local[0])
-
-
-class OneHotGuide(PyroModule):
-    """The encoder gives logits of the codes."""
-
-    def __init__(self, codes: OneHotCodes, encoder: nn.Module, spec: DataSpec) -> None:
-        super().__init__()
-        self.size = spec.size
-        self.codes = codes
+    def __init__(self, site: Site, encoder: nn.Module, spec: DataSpec) -> None:
+        super().__init__(spec, site.name)
         self.encoder = encoder
 
-    def forward(self, *batch: Tensor) -> Tensor:
-        """Draw the code of each datum of the batch, first x ``(B, *event)``."""
-        return self.draw(self.posterior(*batch), *batch)
-
     def draw(self, q: dist.Distribution, *batch: Tensor) -> Tensor:
-        """Draw the code of each datum of the batch from q."""
+        """Draw the component of each datum from q, whose values are one-hot."""
         with data_plate(self.size, batch[0]):
-            return pyro.sample("z", q, infer={"enumerate": "parallel"})
-
-    def posterior(self, *batch: Tensor) -> dist.Distribution:
-        """q(z | x), whose mean is the codes' probabilities."""
-        return self.at(*self.local(*batch))
+            return pyro.sample(self.site, dist.Categorical(logits=q.logits), infer={"enumerate": "parallel"})
 
     def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
         """The logits."""
         return (self.encoder(*batch),)
 
     def at(self, *local: Tensor) -> dist.Distribution:
-        """Codes with these logits."""
+        """One-hot components with these logits, whose mean is the responsibilities."""
+        return dist.OneHotCategorical(logits=local[0])
+
+
+class OneHotGuide(LatentGuide):
+    """The encoder gives logits of the codes."""
+
+    encoder: Any
+
+    def __init__(self, site: Site, codes: OneHotCodes, encoder: nn.Module, spec: DataSpec) -> None:
+        super().__init__(spec, site.name)
+        self.codes = codes
+        self.encoder = encoder
+
+    def draw(self, q: dist.Distribution, *batch: Tensor) -> Tensor:
+        """Draw the code of each datum of the batch from q."""
+        with data_plate(self.size, batch[0]):
+            return pyro.sample(self.site, q, infer={"enumerate": "parallel"})
+
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The logits."""
+        return (self.encoder(*batch),)
+
+    def at(self, *local: Tensor) -> dist.Distribution:
+        """Codes with these logits, whose mean is their probabilities."""
         return self.codes(*local, single=dist.OneHotCategorical, several=GroupedOneHot)
 
 
 class OneHotCodes:
-    """The layout of a built model's one-hot latent variable.
+    """The layout of a one-hot latent variable.
 
     Attributes:
         shape: of the codes' logits, ``(*leading, [G,] K)``.
         values: how many values the latent variable has, K^(number of codes).
     """
 
-    def __init__(self, model: Any) -> None:
-        shape = tuple(model.latent_shape)
+    def __init__(self, site: Site) -> None:
+        shape = site.event_shape
         self.leading = len(shape) - 1
-        groups = getattr(innermost(support(model)), "groups", None)
-        self.grouped = groups is not None
+        constraint = innermost(site.support)
+        self.grouped = isinstance(constraint, OneHotGroups)
+        groups = constraint.groups if self.grouped else None
         self.shape = (*shape[:-1], groups, shape[-1] // groups) if groups else shape
         codes = math.prod(self.shape[:-1])
         self.values = math.inf if self.leading else float(self.shape[-1]) ** codes

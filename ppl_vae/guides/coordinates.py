@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
@@ -17,22 +17,27 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to, constraints
 from torch.distributions.transforms import ReshapeTransform
 
-__all__ = ["Coordinates", "Pushforward", "innermost", "points", "standard_points", "support", "unmixed"]
+from ppl_vae.guides.base import lone_site
+from ppl_vae.program.wrapped import innermost
+
+__all__ = ["Coordinates", "Pointed", "Pushforward", "points", "standard_points", "unmixed"]
 
 POINTS = 64  # for means that have no closed form
 
 
 class Coordinates:
-    """Real coordinates of a built model's latent variable.
+    """Real coordinates of a built model's only latent variable.
 
     Attributes:
+        site: the variable, as it was when this was made.
         shape: of the coordinates of one datum; the latent shape where the support is real, one less on a simplex.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.real = innermost(support(model)) in (constraints.real, constraints.real_vector)
-        latent_shape = torch.Size(model.latent_shape)
+        self.site = lone_site(model)
+        self.real = innermost(self.site.support) in (constraints.real, constraints.real_vector)
+        latent_shape = torch.Size(self.site.event_shape)
         self.shape = latent_shape if self.real else self._bijection().inverse_shape(latent_shape)
 
     def __call__(self, q: dist.Distribution) -> dist.Distribution:
@@ -50,7 +55,7 @@ class Coordinates:
 
     def _bijection(self) -> Transform:
         # Made anew each time: bounds may be parameters, and a cache belongs to one density.
-        return biject_to(unmixed(support(self._model))).with_cache(1)
+        return biject_to(unmixed(lone_site(self._model).support)).with_cache(1)
 
 
 class Pushforward(dist.TransformedDistribution):
@@ -74,6 +79,22 @@ class Pushforward(dist.TransformedDistribution):
         return z, weights
 
 
+@runtime_checkable
+class Pointed(Protocol):
+    """A density that offers fixed points of its own."""
+
+    def points(self, count: int) -> tuple[Tensor, Tensor]:
+        """Points ``(S, *batch, *event)`` and their weights ``(S, *batch)``."""
+        ...
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """A normal that gives the Cholesky factor of its covariance."""
+
+    scale_tril: Tensor
+
+
 def points(q: dist.Distribution, count: int) -> tuple[Tensor, Tensor]:
     """Fixed points ``(S, *batch, *event)`` of a density and their weights ``(S, *batch)``, which sum to one.
 
@@ -81,11 +102,11 @@ def points(q: dist.Distribution, count: int) -> tuple[Tensor, Tensor]:
         q: a normal of any covariance, or a density that offers its own ``points``.
         count: S, even; a mixture has so many for each component.
     """
-    if hasattr(q, "points"):
+    if isinstance(q, Pointed):
         return q.points(count)
     e = standard_points(math.prod(q.event_shape), count).to(q.mean)
     e = e.reshape(len(e), *(1 for _ in q.batch_shape), *q.event_shape)
-    offset = (q.scale_tril @ e.unsqueeze(-1)).squeeze(-1) if hasattr(q, "scale_tril") else q.stddev * e
+    offset = (q.scale_tril @ e.unsqueeze(-1)).squeeze(-1) if isinstance(q, Factored) else q.stddev * e
     return q.mean + offset, q.mean.new_full((len(e), *q.batch_shape), 1 / len(e))
 
 
@@ -98,26 +119,8 @@ def standard_points(columns: int, count: int) -> Tensor:
     return torch.stack([e, -e], 1).flatten(0, 1)
 
 
-def support(model: Any) -> Any:
-    """The support of a built model's latent variable; real where the model does not tell.
-
-    A prior that cannot be called before its guide is built says it itself, by an attribute ``support``.
-    """
-    prior = getattr(model, "prior", None)
-    if prior is None:
-        return constraints.real
-    stated = getattr(prior, "support", None)
-    return prior().support if stated is None else stated
-
-
 def unmixed(constraint: Any) -> Any:
     """A mixture's support is that of its components, to which bijections are registered."""
     if isinstance(constraint, constraints.MixtureSameFamilyConstraint):
         return unmixed(constraint.base_constraint)
     return constraint
-
-
-def innermost(constraint: Any) -> Any:
-    """What a constraint asks of one element or vector, without what it is wrapped in."""
-    constraint = unmixed(constraint)
-    return innermost(constraint.base_constraint) if hasattr(constraint, "base_constraint") else constraint

@@ -15,6 +15,7 @@ from ppl_vae.guides.amortized import LatentGuide, encoder
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import Coordinates
 from ppl_vae.nn import MLP, Network
+from ppl_vae.program.facts import posterior_prior
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedDelta"]
@@ -46,7 +47,7 @@ class AmortizedDelta(Guide):
             ValueError: the model's latent variable is discrete, or its prior is made of the guide's posteriors.
         """
         check_latent(self, model)
-        if hasattr(getattr(model, "prior", None), "attach"):
+        if posterior_prior(model):
             raise ValueError("a prior made of posteriors that are points has no density: use AmortizedNormal or another prior")
         return DeltaGuide(model, self, spec)
 
@@ -63,9 +64,10 @@ class DeltaGuide(LatentGuide):
     encoder: Any
 
     def __init__(self, model: Any, declared: AmortizedDelta, spec: DataSpec) -> None:
-        super().__init__(spec)
-        self.coordinates = Coordinates(model)
-        self.event_dim = len(model.latent_shape)
+        coordinates = Coordinates(model)
+        super().__init__(spec, coordinates.site.name)
+        self.coordinates = coordinates
+        self.event_dim = len(coordinates.site.event_shape)
         self.encoder = encoder(declared.encoder, model, spec, self.coordinates.shape)
 
     def local(self, *batch: Tensor) -> tuple[Tensor, ...]:

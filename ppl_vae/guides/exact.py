@@ -13,11 +13,14 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.guides.base import Guide, remedy
-from ppl_vae.program.pair import data_plate
+from ppl_vae.program.base import GuideProgram
+from ppl_vae.program.capabilities import KnownPosterior
+from ppl_vae.program.facts import model_facts
+from ppl_vae.program.joint import draw
+from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec
 
 __all__ = ["ExactPosterior"]
@@ -38,7 +41,7 @@ class ExactPosterior(Guide):
         Raises:
             ValueError: the model does not know its posterior.
         """
-        if not hasattr(model, "posterior"):
+        if not isinstance(model, KnownPosterior):
             raise ValueError(f"this model has no exact posterior, which methods such as EM need: use SVI with {remedy(model)}")
         return ExactGuide(model)
 
@@ -47,28 +50,30 @@ class ExactPosterior(Guide):
         return "q(z | x) = p(z | x)"
 
 
-class ExactGuide(PyroModule):
+class ExactGuide(GuideProgram):
     """Asks the model for its posterior; the model stays the only owner of the parameters."""
 
     exact = True
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.size = model.size
+        facts = model_facts(model)
+        self.size = facts.size
+        self.sites = dict(facts.sites)
         self._model = (model,)  # in a tuple, so that its parameters are not listed twice
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Draw the latent variable of each datum of the batch x ``(B, *event)``."""
-        q = self.posterior(x)
-        with data_plate(self.size, x):
-            if isinstance(q, torch.distributions.OneHotCategorical):
-                return pyro.sample("k", dist.Categorical(logits=q.logits), infer={"enumerate": "parallel"})
-            return pyro.sample("z", q)
+    def draw(self, q: Any, *batch: Tensor) -> Any:
+        """Draw the latent variables of each datum from q; the number of a component, of which q is one-hot."""
+        name, site = next(iter(self.sites.items()))
+        with data_plate(self.size, batch[0]):
+            if site.index:
+                return pyro.sample(name, dist.Categorical(logits=q.logits), infer={"enumerate": "parallel"})
+            return draw(name, q)
 
-    def posterior(self, x: Tensor) -> dist.Distribution:
+    def posterior(self, *batch: Tensor) -> Any:
         """p(z | x) for x ``(B, *event)``.
 
         No gradient flows through it: by Fisher's identity the gradient of E_q[log p(x, z)] at q = p(z | x) is that of log p(x).
         """
         with torch.no_grad():
-            return self._model[0].posterior(x)
+            return self._model[0].posterior(*batch)

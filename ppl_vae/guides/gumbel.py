@@ -18,11 +18,12 @@ from torch.distributions import constraints
 
 from ppl_vae.declaration import require
 from ppl_vae.guides.amortized import LatentGuide, encoder
-from ppl_vae.guides.base import Guide, Latent, check_latent
+from ppl_vae.guides.base import Guide, Latent, check_latent, lone_site
 from ppl_vae.guides.categorical import OneHotCodes
-from ppl_vae.guides.coordinates import POINTS, innermost, standard_points, support
+from ppl_vae.guides.coordinates import POINTS, standard_points
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors.factorized_categorical import GroupedOneHot
+from ppl_vae.program.wrapped import innermost
 from ppl_vae.simplex import log_coordinates, of_logarithms
 from ppl_vae.types import DataSpec
 
@@ -68,7 +69,7 @@ class AmortizedGumbel(Guide):
             ValueError: the model's latent variable is neither one-hot nor on a simplex.
         """
         check_latent(self, model)
-        program = StraightThroughGuide if innermost(support(model)).is_discrete else RelaxedGuide
+        program = StraightThroughGuide if innermost(lone_site(model).support).is_discrete else RelaxedGuide
         return program(model, self, spec)
 
     def story(self) -> str:
@@ -82,8 +83,8 @@ class StraightThroughGuide(LatentGuide):
     encoder: Any
 
     def __init__(self, model: Any, declared: AmortizedGumbel, spec: DataSpec) -> None:
-        super().__init__(spec)
-        self.codes = OneHotCodes(model)
+        super().__init__(spec, lone_site(model).name)
+        self.codes = OneHotCodes(lone_site(model))
         self.single = partial(StraightThrough, declared.temperature)
         self.several = partial(StraightThroughGroups, declared.temperature)
         self.encoder = encoder(declared.encoder, model, spec, self.codes.shape)
@@ -103,10 +104,11 @@ class RelaxedGuide(LatentGuide):
     encoder: Any
 
     def __init__(self, model: Any, declared: AmortizedGumbel, spec: DataSpec) -> None:
-        super().__init__(spec)
+        site = lone_site(model)
+        super().__init__(spec, site.name)
         self.temperature = declared.temperature
-        self.leading = len(model.latent_shape) - 1
-        self.encoder = encoder(declared.encoder, model, spec, tuple(model.latent_shape))
+        self.leading = len(site.event_shape) - 1
+        self.encoder = encoder(declared.encoder, model, spec, site.event_shape)
 
     def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
         """The logits."""

@@ -19,6 +19,8 @@ from ppl_vae.declaration import require
 from ppl_vae.exact import moments
 from ppl_vae.guides.amortized import RealGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
+from ppl_vae.program.capabilities import KnownPosterior
+from ppl_vae.program.facts import model_facts
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedLinear"]
@@ -73,7 +75,7 @@ class LinearGuide(RealGuide):
 
     def __init__(self, model: Any, spec: DataSpec) -> None:
         super().__init__(model, spec)
-        labelled = getattr(model, "labelled", False)
+        labelled = model_facts(model).labelled
         self._labelled = (model,) if labelled else ()  # in a tuple, so that its parameters are not listed twice
         latent_dim = math.prod(self.coordinates.shape)
         columns = math.prod(spec.event_shape) + (model.beside_columns if labelled else 0)
@@ -113,7 +115,7 @@ class LinearGuide(RealGuide):
 
         The posterior is affine in x, so its values at the mean and one unit away from it in each column are enough.
         """
-        if not hasattr(model, "posterior"):
+        if not isinstance(model, KnownPosterior):
             return
         seen = moments.moments(rows)
         spread = seen.covariance.diagonal().sqrt()

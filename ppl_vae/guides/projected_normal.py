@@ -12,7 +12,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ppl_vae.guides.amortized import LatentGuide, encoder
-from ppl_vae.guides.base import Guide, Latent, check_latent
+from ppl_vae.guides.base import Guide, Latent, check_latent, lone_site
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors.projected_normal import ProjectedNormalDistribution
 from ppl_vae.types import DataSpec
@@ -59,8 +59,9 @@ class ProjectedNormalGuide(LatentGuide):
     encoder: Any
 
     def __init__(self, model: Any, declared: AmortizedProjectedNormal, spec: DataSpec) -> None:
-        super().__init__(spec)
-        shape = tuple(model.latent_shape)
+        site = lone_site(model)
+        super().__init__(spec, site.name)
+        shape = site.event_shape
         self.leading = len(shape) - 1
         self.encoder = encoder(declared.encoder, model, spec, shape)
 

@@ -19,6 +19,7 @@ from ppl_vae.guides.amortized import EncodedGuide, RealGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import points
 from ppl_vae.guides.normal import AmortizedNormal
+from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.types import DataSpec
 
 __all__ = ["SemiAmortized"]
@@ -73,7 +74,7 @@ class SemiAmortized(Guide):
         base = self.base.build(model, spec)
         if not isinstance(base, EncodedGuide):
             raise ValueError(f"local steps start from an encoder's normal or mixture, got {self.base!r}: use AmortizedNormal")
-        if hasattr(getattr(model, "prior", None), "attach"):
+        if posterior_prior(model):
             raise ValueError(
                 "local steps need p(z), but this prior is made of posteriors itself: use AmortizedNormal or another prior"
             )
@@ -94,7 +95,7 @@ class SemiAmortizedGuide(RealGuide):
         self.base = base
         self.declared = declared
         self.data_dim = len(spec.event_shape)
-        self._model = (model,)  # in a tuple, so that its parameters are not listed twice
+        self._model = (model_facts(model),)  # in a tuple, so that its parameters are not listed twice
 
     def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
         """Lambda_T."""

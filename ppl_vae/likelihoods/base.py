@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import pyro.distributions as dist
 from torch import Tensor, nn
@@ -91,7 +91,9 @@ class Likelihood(Declaration, abc.ABC):
         if spec.kind in self.accepts:
             return
         remedies = [remedy for kinds, remedy in REDECLARED.items() if kinds[0] == spec.kind and kinds[1] in self.accepts]
-        others = [cls.__name__ for cls in family_members(Likelihood) if spec.kind in _class_accepts(cls)]
+        others = [
+            cls.__name__ for cls in family_members(Likelihood) if spec.kind in _class_accepts(cast(type[Likelihood], cls))
+        ]
         remedies += [f"use a likelihood on {spec.kind} data ({', '.join(others)})"] if others else []
         raise ValueError(
             f"{type(self).__name__} is a likelihood of {' or '.join(sorted(self.accepts))} data, but these data are "
@@ -119,17 +121,28 @@ def elements(distribution: dist.Distribution, event_dim: int) -> dist.Distributi
     return distribution.base_dist if event_dim else distribution
 
 
+@runtime_checkable
+class Central(Protocol):
+    """A distribution whose mean would be no datum, and that says what stands for it instead."""
+
+    central: Tensor
+
+
 def central(distribution: dist.Distribution) -> Tensor:
     """The datum that stands for p(x | h): its mean, or its ``central`` where it has one because a mean would be no datum.
 
     Codes in no order are the case: between the first and the third category does not lie the second.
     """
-    if hasattr(distribution, "central"):
+    if isinstance(distribution, Central):
         return distribution.central
     return central(distribution.base_dist) if isinstance(distribution, Independent) else distribution.mean
 
 
-def _class_accepts(cls: type) -> frozenset[Kind]:
+def _class_accepts(cls: type[Likelihood]) -> frozenset[Kind]:
     """The kinds that every instance of a likelihood accepts; none for a wrapper, which accepts what its inner one does."""
-    accepts = getattr(cls, "accepts", None)
+    accepts: Any = cls.accepts
     return accepts if isinstance(accepts, frozenset) else frozenset()
+
+
+def _likelihoods() -> list[type[Likelihood]]:
+    return cast(list[type[Likelihood]], family_members(Likelihood))

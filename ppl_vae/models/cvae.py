@@ -20,7 +20,8 @@ from ppl_vae.models.conditions import Condition, Labels
 from ppl_vae.models.vae import VAE, LatentModel
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.priors import ConditionalNormal, ConditionalPrior, Prior
-from ppl_vae.program.pair import data_plate
+from ppl_vae.program.facts import posterior_prior
+from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec
 
 __all__ = ["CVAE", "ConditionalModel"]
@@ -85,7 +86,7 @@ class CVAE(VAE):
             ValueError: a prior made of the guide's posteriors, which labels would be part of.
         """
         model = ConditionalModel(self, spec)
-        if model.labelled and hasattr(model.prior, "attach"):
+        if model.labelled and posterior_prior(model):
             raise ValueError(
                 f"{type(self.prior).__name__} is made of posteriors q(z | x, y), which need labels of their own: use "
                 "ConditionalNormal, another prior, or VAE"
@@ -127,7 +128,7 @@ class ConditionalModel(LatentModel):
         )
         self.condition = condition
         self.guess = guess
-        self.labelled = declared.condition.labelled
+        self.reads = ("x", "y") if declared.condition.labelled else ("x",)
         self.given_prior = given
         self.decoder_columns = told
         self.beside_columns = condition.columns if "encoder" in declared.enters else 0

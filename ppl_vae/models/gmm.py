@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Literal
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from ppl_vae.declaration import require
 from ppl_vae.exact import Problem, covariances, floors, mixture, mixture_missing, mixture_start, moments
@@ -29,7 +29,9 @@ from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.priors import Prior
-from ppl_vae.program.pair import data_plate
+from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.rows import data_plate
+from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["GMM", "MixtureModel"]
@@ -79,7 +81,8 @@ class GMM(Model):
         require(0 < self.floor < math.inf, "a positive floor", self.floor)
         absent = "scales" if self.covariance in ("full", "tied") else "covariances"
         here = f"no prior of {absent} for a covariance that is {self.covariance}"
-        require(getattr(self, absent) is None, here, getattr(self, absent))
+        given = self.parameter_priors.get(absent)
+        require(given is None, here, given)
         check_priors(BayesianMixtureModel.supports, self.parameter_priors)
 
     @property
@@ -137,7 +140,7 @@ class GMM(Model):
         return f"{parameters}k ~ Categorical(pi_1..pi_{self.components}); x | k ~ Normal(mu_k, {spread})"
 
 
-class MixtureModel(PyroModule):
+class MixtureModel(ModelProgram):
     """The program, and what is exact about it. An event of several axes is modelled as one vector of D elements.
 
     Parameters ``logits (C,)``, ``loc (C, D)`` and ``raw``, a Cholesky factor with the logarithm of its diagonal:
@@ -148,6 +151,7 @@ class MixtureModel(PyroModule):
     learning_rate = 1e-2
     random_start = True
 
+    size: int
     logits: Tensor
     loc: Tensor
     raw: Tensor
@@ -210,6 +214,11 @@ class MixtureModel(PyroModule):
 
         squared = squared_distances(self.gaussians[1], other.gaussians[1].to(self.loc.device)).cpu().numpy()
         return math.sqrt(squared[linear_sum_assignment(squared)].mean())
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """The component."""
+        return {"k": Site("k", self.latent_shape, constraints.one_hot, index=True)}
 
     def prior(self) -> dist.Distribution:
         """p(k), one-hot, whose mean is pi."""

@@ -48,7 +48,7 @@ class _LinearGaussian(Model, abc.ABC):
 
     def __post_init__(self) -> None:
         require(self.latent_dim >= 1, "a latent_dim of at least 1", self.latent_dim)
-        given = isinstance(self.prior, (StandardNormal, Normal)) and not getattr(self.prior, "learned", False)
+        given = isinstance(self.prior, StandardNormal) or (isinstance(self.prior, Normal) and not self.prior.learned)
         require(given, "a normal prior with given moments (StandardNormal, Normal), for W and mu fit any others", self.prior)
         require(0 < self.floor < math.inf, "a positive floor", self.floor)
 

@@ -14,7 +14,6 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
@@ -22,7 +21,10 @@ from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.program.pair import data_plate
+from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.facts import prior_support
+from ppl_vae.program.rows import data_plate
+from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec
 
 __all__ = ["VAE", "LatentModel"]
@@ -73,11 +75,8 @@ class VAE(Decoded):
         return f"z ~ {self.prior.story((self.latent_dim,))}; x | z ~ {self.likelihood.story(self.decoder.story('z'))}"
 
 
-class LatentModel(PyroModule):
+class LatentModel(ModelProgram):
     """The program of every model with one latent variable per datum.
-
-    Class attributes:
-        labelled: whether it is called with labels beside the data, ``(x, y)``.
 
     Args:
         size: N, the number of training data.
@@ -87,10 +86,8 @@ class LatentModel(PyroModule):
         likelihood: module from features to p(x | h).
     """
 
-    latent = "continuous"
-    labelled = False
-
-    prior: Any
+    size: int
+    latent_shape: tuple[int, ...]
     decoder: Any
     likelihood: Any
 
@@ -110,13 +107,10 @@ class LatentModel(PyroModule):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.decode(z), obs=x)
 
-    def known(self, *batch: Tensor) -> tuple[Tensor, ...]:
-        """What p(z) and p(x | z) of a batch are conditioned on: nothing."""
-        return ()
-
-    def prior_given(self) -> dist.Distribution:
-        """p(z), given what is known of a batch."""
-        return self.prior()
+    @property
+    def sites(self) -> dict[str, Site]:
+        """Z, on the support of its prior."""
+        return {"z": Site("z", self.latent_shape, prior_support(self.prior))}
 
     def decode(self, z: Tensor) -> dist.Distribution:
         """p(x | z) for z ``(..., *latent_shape)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,13 @@ class Network(Declaration, abc.ABC):
         return f"{type(self).__name__}({argument})"
 
 
+@runtime_checkable
+class Biased(Protocol):
+    """A layer that adds a bias, if it has one."""
+
+    bias: Tensor | None
+
+
 class Flattened(nn.Module):
     """A network on vectors made one on shapes: ``(..., *in_shape)`` to ``(..., *out_shape)``."""
 
@@ -63,7 +70,7 @@ class Flattened(nn.Module):
     def start_at(self, output: Tensor) -> None:
         """Let what the network gives lie around ``output (*out_shape)`` at first, if its last layer has a bias."""
         last: Any = self.layers[-1] if isinstance(self.layers, nn.Sequential) else self.layers
-        if getattr(last, "bias", None) is not None:
+        if isinstance(last, Biased) and last.bias is not None:
             last.bias.copy_(output.flatten())
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from ppl_vae.program.wrapped import WrappedDistribution
+
 __all__ = ["Mixture"]
 
 CONDITION = 1e9  # terms of this size leave seven digits of a nat in float64, as many as the result has in float32
@@ -41,7 +43,7 @@ class Mixture(dist.MixtureSameFamily):
         """Of values ``(..., *event)``, ``(...)``."""
         shared = self._shared or self
         components = shared.component_distribution
-        normal = getattr(components, "base_dist", None)
+        normal = components.base_dist if isinstance(components, WrappedDistribution) else None
         if (
             shared.batch_shape
             or not isinstance(normal, torch.distributions.Normal)

@@ -42,7 +42,8 @@ class Uniform(Prior):
     def __post_init__(self) -> None:
         for name in ("low", "high"):
             object.__setattr__(self, name, as_tuple(getattr(self, name)))
-            require(all(map(math.isfinite, each(getattr(self, name)))), f"a finite {name}", getattr(self, name))
+            bound = getattr(self, name)
+            require(all(map(math.isfinite, each(bound))), f"a finite {name}", bound)
         single = not isinstance(self.low, tuple) and not isinstance(self.high, tuple)
         require(not single or self.low < self.high, "a low below high", (self.low, self.high))  # type: ignore[operator]
 

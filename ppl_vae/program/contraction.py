@@ -45,8 +45,8 @@ def latent_part(model: Trace) -> Trace:
     for name in model.observation_nodes:
         part.nodes.pop(name)
     for name in ("plate_to_symbol", "symbol_to_dim"):
-        if hasattr(model, name):
-            setattr(part, name, getattr(model, name))
+        if name in vars(model):
+            setattr(part, name, vars(model)[name])
     return part
 
 

@@ -13,8 +13,9 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.program.capabilities import Abilities, GuideProgram, ModelProgram, guide_facts, model_facts
+from ppl_vae.program.base import GuideProgram, ModelProgram
 from ppl_vae.program.context import local_params, seeded
+from ppl_vae.program.facts import Abilities, guide_facts, model_facts
 from ppl_vae.program.plates import Plates, check_pairing, find_plates, follows_story
 from ppl_vae.program.reads import Call, Reads
 from ppl_vae.program.rows import Counting, Looked, data_plate, last_rows, numbered

@@ -30,8 +30,8 @@ def numbered(rows: Tensor | None) -> Iterator[None]:
         _ROWS.reset(token)
 
 
-def data_plate(size: int, x: Tensor) -> pyro.plate:
-    """The plate over the data: ``size`` data in all (N), of which the batch ``x`` holds ``len(x)``.
+def data_plate(size: int | None, x: Tensor) -> pyro.plate:
+    """The plate over the data: ``size`` data in all (N), of which the batch ``x`` holds ``len(x)``; ``None`` for all of them.
 
     Sites inside are scaled by N / B, so a batch's ELBO estimates that of the whole data set. In a fit of plain programs,
     ``with data_plate(N, x) as rows`` gives the numbers ``(B,)`` of the batch's rows among the training data, for parameters
@@ -40,7 +40,7 @@ def data_plate(size: int, x: Tensor) -> pyro.plate:
     rows = _ROWS.get()
     if rows is None or len(rows) != len(x):
         rows = torch.arange(len(x), device=x.device)
-    return pyro.plate("data", max(size, len(x)), subsample=rows)
+    return pyro.plate("data", max(size or 0, len(x)), subsample=rows)
 
 
 def last_rows(size: int | None, x: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.distributions import Distribution
 
+from ppl_vae.program.wrapped import unwrapped
 from ppl_vae.text import as_line
 
 __all__ = ["check_sites", "line_of", "traced"]
@@ -159,7 +161,7 @@ def _site_at(traceback: TracebackType | None) -> Site | None:
     found = None
     while traceback is not None:
         message = traceback.tb_frame.f_locals.get("msg")
-        if isinstance(message, dict) and message.get("type") == "sample" and hasattr(message.get("fn"), "event_shape"):
+        if isinstance(message, dict) and message.get("type") == "sample" and isinstance(message.get("fn"), Distribution):
             found = message
         traceback = traceback.tb_next
     return found
@@ -167,6 +169,4 @@ def _site_at(traceback: TracebackType | None) -> Site | None:
 
 def _named(distribution: Any) -> str:
     """The name of a distribution, without what wraps it."""
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return type(distribution).__name__
+    return type(unwrapped(distribution)).__name__

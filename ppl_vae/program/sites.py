@@ -32,6 +32,7 @@ class Site:
         plates: those that it stands in, without that over the data, from the outermost.
         shared: whether all data share it, as a parameter with a prior.
         summed: whether the model sums it out, so that the guide has none of this name.
+        index: whether the program draws the number of a category, where the value here is its one-hot vector.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Site:
     plates: tuple[str, ...] = ()
     shared: bool = False
     summed: bool = False
+    index: bool = False
 
 
 def tree(values: Mapping[str, T]) -> Tree:

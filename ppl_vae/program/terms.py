@@ -19,6 +19,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
+from ppl_vae.program.wrapped import unwrapped
+
 __all__ = ["auxiliary", "kind_of_sum", "points", "sampled", "summed_out", "unnormalized", "weighed"]
 
 Site = dict[str, Any]
@@ -48,12 +50,12 @@ def sampled(trace: Trace) -> Iterator[tuple[str, Site]]:
 
 def unnormalized(trace: Trace) -> list[str]:
     """The names of the sites that are no densities, ``pyro.factor``."""
-    return [name for name, site in sampled(trace) if isinstance(_innermost(site["fn"]), Unit)]
+    return [name for name, site in sampled(trace) if isinstance(unwrapped(site["fn"]), Unit)]
 
 
 def auxiliary(guide: Trace) -> list[str]:
     """The names of the guide's terms that are neither latent variables nor a part of their density."""
-    observed = [(name, _innermost(site["fn"])) for name, site in sampled(guide) if site["is_observed"]]
+    observed = [(name, unwrapped(site["fn"])) for name, site in sampled(guide) if site["is_observed"]]
     return [name for name, fn in observed if not (isinstance(fn, Unit) and fn.has_rsample)]
 
 
@@ -104,7 +106,7 @@ def points(model: Trace, guide: Trace, again: Callable[[], Trace]) -> list[str]:
 
 
 def _is_point(q: Site, p: Site) -> bool:
-    fn, of_model = _innermost(q["fn"]), _innermost(p["fn"])
+    fn, of_model = unwrapped(q["fn"]), unwrapped(p["fn"])
     if not isinstance(fn, Delta) or isinstance(of_model, Delta) or _any(fn.log_density):
         return False
     return not of_model.support.is_discrete and _has_coordinates(p["fn"])
@@ -120,10 +122,3 @@ def _has_coordinates(fn: Any) -> bool:
 
 def _any(value: Any) -> bool:
     return bool(value.any()) if isinstance(value, Tensor) else bool(value)
-
-
-def _innermost(distribution: Any) -> Any:
-    """The distribution without what masks, expands or reshapes it."""
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return distribution

@@ -36,6 +36,7 @@ class CollapseWatch:
     """
 
     def __init__(self, model: Any, pair: Pair, method: Method, data: Data) -> None:
+        self._units = sum(math.prod(site.event_shape) for site in pair.model_facts.sites.values())
         self._likelihood: Any = getattr(model, "likelihood", None)
         self._pair, self._method, self._data = pair, method, data
         objective = getattr(method, "objective", None)
@@ -67,7 +68,7 @@ class CollapseWatch:
         """What is wrong with this epoch."""
         if kl < NEGLIGIBLE:
             return f"its KL from the prior is {max(kl, 0.0):.3f} nats per datum, so z tells nothing of x"
-        active, units = row.get("valid_active_units"), math.prod(self._pair.model.latent_shape)
+        active, units = row.get("valid_active_units"), self._units
         if active is not None and active < FEW * units:
             return f"{active} of {units} latent dimensions vary with the data"
         return None
@@ -85,7 +86,7 @@ class CollapseWatch:
         if fixed := self._wide_scale():
             return fixed, 'learn it (scale="shared"), or fix it at the size of the noise'
         remedy = "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, or weaken the decoder"
-        if getattr(self._pair.model, "labelled", False) or hasattr(self._pair.model, "known_entries"):
+        if self._pair.model_facts.labelled or self._pair.model_facts.known_entries is not None:
             return "The condition tells the decoder what z could", remedy
         return (
             "It has been so from the first epochs on, as where the decoder learns to do without z before the guide can tell it "

@@ -74,7 +74,7 @@ class Training:
             )
         # All data at once come in their order, so that a plain program may have parameters for each of them.
         self.whole = pair.plain and method.batch_size >= len(data.train)
-        self.rate = method.learning_rate or float(getattr(pair.model, "learning_rate", LEARNING_RATE))
+        self.rate = method.learning_rate or pair.model_facts.learning_rate or LEARNING_RATE
         groups = _halves(pair) if method.alternate else [self.parameters]
         self.optimizers: list[Optimizer] = [OPTIMIZERS[method.optimizer](group, self.rate) for group in groups]
         with restoring(kept):

@@ -1,0 +1,130 @@
+"""The facts and abilities of any program, found once."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, fields
+from types import FunctionType, MethodType
+from typing import Any, cast
+
+from pyro.nn import PyroModule
+from torch import nn
+from torch.distributions import constraints
+
+from ppl_vae.program.base import GuideProgram, ModelProgram
+from ppl_vae.program.capabilities import (
+    Amortized,
+    Comparable,
+    Conjugate,
+    Family,
+    Generative,
+    KnownPosterior,
+    MadeOfPosteriors,
+    Marginal,
+    ParameterDensity,
+    Solvable,
+    attribute,
+)
+from ppl_vae.program.sites import Site
+
+__all__ = ["Abilities", "guide_facts", "model_facts", "posterior_prior", "prior_support"]
+
+
+def model_facts(program: Any) -> ModelProgram:
+    """A program with the facts of a :class:`ModelProgram`: its own where it has them, else the defaults."""
+    return program if isinstance(program, ModelProgram) else cast(ModelProgram, _Facts(program, ModelProgram))
+
+
+def guide_facts(program: Any) -> GuideProgram:
+    """A program with the facts of a :class:`GuideProgram`: its own where it has them, else the defaults."""
+    return program if isinstance(program, GuideProgram) else cast(GuideProgram, _Facts(program, GuideProgram))
+
+
+@dataclass(frozen=True, repr=False)
+class Abilities:
+    """What a model and a guide can do beyond running; ``None`` where they cannot.
+
+    Attributes:
+        generate: the model, if it is :class:`Generative`.
+        marginal: the model, if it knows log p(x).
+        know_posterior: the model, if it knows p(z | x).
+        encode: the guide, if it says q(z | x).
+        vary: the guide, if its q are members of a :class:`Family`.
+        iterate: the model, if it is :class:`Conjugate`.
+        solve: the model, if it is :class:`Solvable`.
+        compare: the model, if it is :class:`Comparable`.
+        weigh_parameters: the model, if its parameters carry priors.
+    """
+
+    generate: ModelProgram | None
+    marginal: Marginal | None
+    know_posterior: KnownPosterior | None
+    encode: Amortized | None
+    vary: Family | None
+    iterate: Conjugate | None
+    solve: Solvable | None
+    compare: Comparable | None
+    weigh_parameters: ParameterDensity | None
+
+    def __repr__(self) -> str:
+        return f"Abilities({', '.join(field.name for field in fields(self) if getattr(self, field.name) is not None)})"
+
+    @classmethod
+    def of(cls, model: Any, guide: Any) -> Abilities:
+        """Those of a built model and guide."""
+        facts = model_facts(model)
+        return cls(
+            generate=facts if isinstance(model, Generative) else None,
+            marginal=model if isinstance(model, Marginal) else None,
+            know_posterior=model if isinstance(model, KnownPosterior) else None,
+            encode=guide if isinstance(guide, Amortized) else None,
+            vary=guide if isinstance(guide, Family) else None,
+            iterate=model if isinstance(model, Conjugate) else None,
+            solve=model if isinstance(model, Solvable) else None,
+            compare=model if isinstance(model, Comparable) else None,
+            weigh_parameters=model if facts.parameter_sites and isinstance(model, ParameterDensity) else None,
+        )
+
+
+def posterior_prior(program: Any) -> MadeOfPosteriors | None:
+    """The prior of a built model, if it is made of the guide's posteriors."""
+    prior = attribute(program, "prior", None)
+    return prior if isinstance(prior, MadeOfPosteriors) else None
+
+
+class _Facts:
+    """A foreign program, and the defaults of a base class for what it does not say."""
+
+    def __init__(self, program: Any, base: type[PyroModule]) -> None:
+        self._program = program
+        self._base = base
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # nobody else's business, and what copying asks for
+            raise AttributeError(name)
+        value = attribute(self._program, name, MISSING)
+        if value is not MISSING:
+            return value
+        if name == "sites" and (shape := attribute(self._program, "latent_shape", None)) is not None:
+            return self._lone_site(tuple(shape))
+        if name == "reads" and attribute(self._program, "labelled", False):
+            return ("x", "y")
+        default = inspect.getattr_static(self._base, name)
+        if isinstance(default, property):
+            return cast(Any, default.fget)(self)
+        return MethodType(default, self) if isinstance(default, FunctionType) else default
+
+    def _lone_site(self, shape: tuple[int, ...]) -> dict[str, Site]:
+        prior = attribute(self._program, "prior", None)
+        index = prior is not None and not isinstance(prior, nn.Module)  # a mixture gives p(k) by a method
+        name = "k" if index else "z"
+        return {name: Site(name, shape, constraints.real if prior is None else prior_support(prior), index=index)}
+
+
+def prior_support(prior: Any) -> Any:
+    """Where the draws of a built prior lie; one that cannot be called before its guide is built says it by ``support``."""
+    stated = attribute(prior, "support", None)
+    return prior().support if stated is None else stated
+
+
+MISSING = object()
