@@ -73,9 +73,10 @@ def _activity(mean: Tensor) -> dict[str, Any]:
 def _of_sites(found: LatentColumns) -> dict[str, Any]:
     """Numbers of all sites together and, of several, site by site."""
     every = found.mean.keys() | found.kl.keys()
-    together = list(found.mean.values())
-    mean = torch.cat(together, 1) if together else torch.zeros(1, 0)
-    numbers: dict[str, Any] = {"units": mean.shape[1], **_activity(mean)}
+    numbers: dict[str, Any] = {"units": 0, "active_units": 0, "mean_variance": []}
+    if found.mean:
+        mean = torch.cat(list(found.mean.values()), 1)
+        numbers = {"units": mean.shape[1], **_activity(mean)}
     if found.kl_of_all is not None:
         numbers["kl"] = found.kl_of_all.mean().item()
     if found.kl_per_dimension:

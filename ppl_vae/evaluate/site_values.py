@@ -32,6 +32,9 @@ Take = Callable[[Site], Tensor | None]
 """From a site to the value that it gets; ``None`` lets it be drawn."""
 
 
+ENUMERATED = ("_enumerate_dim", "_dim_to_id")  # what Pyro notes at a site that it gives all its values
+
+
 class Taking(Messenger):
     """Sites that are not observed get the values that ``take`` gives them."""
 
@@ -40,11 +43,12 @@ class Taking(Messenger):
         self.take = take
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or msg["done"] or site_is_subsample(msg):
+        if msg["is_observed"] or site_is_subsample(msg):
             return
         value = self.take(msg)
         if value is not None:
             msg["value"], msg["done"] = value, True
+            msg["infer"] = {name: said for name, said in msg["infer"].items() if name not in ENUMERATED}
 
 
 def ran(
@@ -58,11 +62,10 @@ def ran(
         take: the values.
         enumerated: its plates, if what it sums out is to have all its values, in dimensions left of them.
     """
-    program = Taking(take)(program)
     if enumerated is not None and enumerated.summed:
         program = EnumMessenger(first_available_dim=-1 - enumerated.nesting)(program)
     with local_params():
-        return poutine.util.prune_subsample_sites(poutine.trace(program).get_trace(*batch))
+        return poutine.util.prune_subsample_sites(poutine.trace(Taking(take)(program)).get_trace(*batch))
 
 
 def at_mean(site: Site) -> Tensor:
@@ -111,7 +114,7 @@ def as_rows(value: Tensor, site: Site, plates: Plates, *, event_dim: int | None 
     batch: tuple[int, ...] = tuple(value.shape[: value.dim() - event_dim])
     batch = (1,) * (least - len(batch)) + batch
     kept = _kept(batch[samples:], site)
-    value = value.reshape(*batch[:samples], *(batch[samples + axis] for axis in kept), *event)
+    value = value.reshape((*batch[:samples], *(batch[samples + axis] for axis in kept), *event))
     place = _place(kept, len(batch) - samples, site, plates)
     return value if place is None else value.movedim(samples + place, int(samples))
 
@@ -122,7 +125,7 @@ def as_value(rows: Tensor, site: Site, plates: Plates) -> Tensor:
     batch = tuple(fn.batch_shape)[-plates.nesting :] if plates.summed else tuple(fn.batch_shape)
     place = _place(_kept(batch, site), len(batch), site, plates)
     rows = rows if place is None else rows.movedim(0, place)
-    return rows.reshape(*batch, *fn.event_shape)
+    return rows.reshape((*batch, *fn.event_shape))
 
 
 def _kept(batch: tuple[int, ...], site: Site) -> list[int]:

@@ -117,10 +117,11 @@ def _check_whole(found: Mapping[str, Site], plates: Plates) -> None:
 
 
 class Story(NamedTuple):
-    """Shapes of a row of the latent variables: of those of a datum, in their order, and of those that all data share."""
+    """The latent variables of a model: shapes of a row of those of a datum, in their order, and of what all share; dtypes."""
 
     own: dict[str, tuple[int, ...]]
     shared: dict[str, tuple[int, ...]]
+    dtypes: dict[str, torch.dtype]
 
 
 class TracedDecoder:
@@ -154,7 +155,7 @@ class TracedDecoder:
         What all data share is at the guide's means, where it is not given.
         """
         story = self._story(given)
-        values = top_values(story.own, z, story.shared)
+        values = {name: value.to(story.dtypes[name]) for name, value in top_values(story.own, z, story.shared).items()}
         shared = {name: value for name, value in values.items() if name in story.shared}
         shapes = [value.shape[: value.dim() - len(story.own[name])] for name, value in values.items() if name in story.own]
         leading = torch.broadcast_shapes(*shapes)
@@ -200,11 +201,12 @@ class TracedDecoder:
             return shared[site["name"]] if site["name"] in shared else at_mean(site)
 
         trace = ran(poutine.uncondition(self.pair.programs.model), batch, take)
-        story = Story({}, {})
+        story = Story({}, {}, {})
         for name, site in latent_sites(trace):
             rows = as_rows(site["value"], site, plates)
             if name in plates.summed:
                 continue
+            story.dtypes[name] = rows.dtype
             if plates.of_data(site):
                 story.own[name] = tuple(rows.shape[1:])
             else:

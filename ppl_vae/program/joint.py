@@ -186,7 +186,7 @@ def _mode(distribution: Any) -> Tensor:
     inner = distribution
     while True:
         try:
-            return inner.mode.expand(distribution.shape())
+            return inner.mode.nan_to_num().expand(distribution.shape())  # torch has none of a fair coin
         except NotImplementedError:
             if not isinstance(inner, Independent | MaskedDistribution):
                 told = f"{type(distribution).__name__} has no most probable value to take: draw from it instead"
