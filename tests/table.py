@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 import ppl_vae as pv
+from ppl_vae.guides.base import latent_kind, lone_site
+from ppl_vae.program.capabilities import KnownPosterior, MadeOfPosteriors
+from ppl_vae.program.facts import posterior_prior
 from ppl_vae.types import Kind
 
 EVENT = (1, 3, 4)
@@ -126,14 +130,6 @@ GUIDES: dict[str, pv.Guide] = {
     "ExactPosterior": pv.ExactPosterior(),
 }
 
-# The latent variables of guides that are not made for every continuous one.
-SERVED: dict[type[pv.Guide], set[str]] = {
-    pv.AmortizedCategorical: {"component", "one_hot"},
-    pv.AmortizedGumbel: {"one_hot", "simplex"},
-    pv.AmortizedProjectedNormal: {"sphere"},
-    pv.AmortizedDelta: {"continuous", "simplex", "code"},
-}
-
 OBJECTIVES: dict[str, pv.Objective] = {
     "ELBO-analytic": pv.ELBO(),
     "ELBO-sampled": pv.ELBO(kl="sampled"),
@@ -231,11 +227,10 @@ def fits(model: pv.Model, guide: pv.Guide) -> bool:
         return False
     guide = guide.latents if isinstance(guide, pv.BayesianGuide) else guide
     if isinstance(guide, pv.ExactPosterior):
-        return model.posterior_family in ("linear", "discrete", "projection")
-    made_of_posteriors = isinstance(getattr(model, "prior", None), (pv.VampPrior, pv.ExemplarPrior))
-    if made_of_posteriors and isinstance(guide, (pv.AmortizedDelta, pv.SemiAmortized)):
+        return isinstance(program(model), KnownPosterior)
+    if posterior_prior(program(model)) and not guide.makes_priors:
         return False
-    return latent_kind(model) in SERVED.get(type(guide), {"continuous", "simplex"})
+    return latent_kind(program(model)) in guide.serves
 
 
 def follows(objective: pv.Objective, guide: pv.Guide) -> bool:
@@ -244,26 +239,23 @@ def follows(objective: pv.Objective, guide: pv.Guide) -> bool:
     return not (must and isinstance(guide, pv.AmortizedCategorical))
 
 
-def latent_kind(model: pv.Model) -> str:
-    """What the model's latent variable is, as far as guides tell apart."""
-    if model.posterior_family == "discrete":
-        return "component"
-    if model.posterior_family in ("point", "projection"):
-        return "code"
-    support = getattr(model, "prior", pv.StandardNormal()).support
-    return support if support in ("simplex", "sphere", "one_hot") else "continuous"
+@cache
+def program(model: pv.Model) -> torch.nn.Module:
+    """The built model, whose parameters are of no account."""
+    return model.build(spec_for(model))
 
 
 def latent_site(model: pv.Model) -> tuple[str, tuple[int, ...]]:
-    """Name and event shape of the model's latent site."""
-    return ("k", ()) if model.posterior_family == "discrete" else ("z", (getattr(model, "latent_dim", LATENT),))
+    """Name and event shape of what the program draws at the model's only latent site."""
+    site = lone_site(program(model))
+    return site.name, () if site.index else site.event_shape
 
 
 def guide_for(model: pv.Model) -> pv.Guide:
     """An amortized guide of the model's latent variable."""
     special = {"component": "AmortizedCategorical", "one_hot": "AmortizedGumbel", "sphere": "AmortizedProjectedNormal"}
     special["code"] = "AmortizedDelta"
-    return GUIDES[special.get(latent_kind(model), "AmortizedNormal-diagonal")]
+    return GUIDES[special.get(latent_kind(program(model)) or "", "AmortizedNormal-diagonal")]
 
 
 def rows(kind: Kind, n: int = ROWS, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -298,7 +290,7 @@ def built_prior(
     """A prior's module with reproducible parameters that do not stand at their start, met with a guide if it needs one."""
     torch.manual_seed(SEED)
     module = prior.build(shape)
-    if hasattr(module, "attach"):
+    if isinstance(module, MadeOfPosteriors):
         guide = pv.AmortizedNormal(encoder=pv.Linear()).build(SimpleNamespace(latent_shape=shape), PRIOR_SPEC)
         module.attach(guide.to(device, dtype).posterior, PRIOR_SPEC)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -23,3 +24,28 @@ def test_every_inner_contract_names_all_files_of_its_folder() -> None:
         folder = ROOT / container.replace(".", "/")
         assert named == {path.stem for path in folder.glob("*.py")} - {"__init__"}
         assert contract["exhaustive"]
+
+
+ASKED_OF_OTHERS = {
+    "declaration.py": "the class of a name in a file, and of a type hint",
+    "memory.py": "the name of a function of torch",
+}
+"""Files that ask something by name that is no program, and what."""
+
+
+def test_programs_are_asked_what_they_have_in_one_file() -> None:
+    asking = {
+        str(path.relative_to(ROOT / "ppl_vae")): [node.lineno for node in ast.walk(tree) if _asks(node)]
+        for path in (ROOT / "ppl_vae").rglob("*.py")
+        if (tree := ast.parse(path.read_text(encoding="utf-8")))
+    }
+    found = {file: lines for file, lines in asking.items() if lines and file not in ASKED_OF_OTHERS}
+    assert set(found) == {"program/capabilities.py"}, "use pair.can, the facts of a program, or a Protocol"
+    assert all(asking[file] for file in ASKED_OF_OTHERS), "no longer needed"
+
+
+def _asks(node: ast.AST) -> bool:
+    """Whether it is ``hasattr(...)`` or ``getattr`` with a default."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        return False
+    return node.func.id == "hasattr" or (node.func.id == "getattr" and len(node.args) == 3)

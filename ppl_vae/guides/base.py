@@ -11,12 +11,12 @@ from torch import nn
 
 from ppl_vae.declaration import Declaration
 from ppl_vae.program.capabilities import Generative
-from ppl_vae.program.facts import model_facts
+from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.sites import Site
 from ppl_vae.program.wrapped import innermost
 from ppl_vae.types import DataSpec
 
-__all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent", "lone_site", "remedy"]
+__all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent", "latent_kind", "lone_site", "remedy"]
 
 Latent = Literal["continuous", "simplex", "sphere", "one_hot", "component", "code"]
 
@@ -40,9 +40,11 @@ class Guide(Declaration, abc.ABC):
         serves: the kinds of latent variable that it is a density of, any if there are none: ``continuous`` (numbers, also
             positive or bounded ones), vectors on a ``simplex`` or a ``sphere``, ``one_hot`` vectors, the ``component`` of a
             mixture, or the ``code`` of an autoencoder, which has no p(z).
+        makes_priors: whether a prior may be made of its posteriors, as ``VampPrior`` is.
     """
 
     serves: ClassVar[frozenset[Latent]] = frozenset()
+    makes_priors: ClassVar[bool] = True
 
     @abc.abstractmethod
     def build(self, model: Any, spec: DataSpec) -> nn.Module:
@@ -65,8 +67,13 @@ def check_latent(guide: Guide, model: Any) -> None:
 
     A model without a ``prior`` is taken at its word; one that tells no site has none that a guide could know of.
     """
-    site = lone_site(model, guide)
-    kind = _kind(model, site)
+    lone_site(model, guide)
+    if not guide.makes_priors and posterior_prior(model):
+        raise ValueError(
+            f"{type(guide).__name__} cannot go with a prior that is made of the guide's own posteriors, as this model's is: "
+            "use AmortizedNormal or another prior"
+        )
+    kind = latent_kind(model)
     if kind is None or not guide.serves or kind in guide.serves:
         return
     ours = " or ".join(sorted(guide.serves))
@@ -99,18 +106,19 @@ def lone_site(model: Any, guide: Any = None) -> Site:
 
 def remedy(model: Any) -> str:
     """The names of guides that serve a built model's latent variable."""
-    sites = model_facts(model).sites
-    if len(sites) > 1:
+    if len(model_facts(model).sites) > 1:
         return "a guide of your own, whose posterior is a Joint"
-    return REMEDIES[(_kind(model, next(iter(sites.values()))) if sites else None) or "continuous"]
+    return REMEDIES[latent_kind(model) or "continuous"]
 
 
-def _kind(model: Any, site: Site) -> Latent | None:
+def latent_kind(model: Any) -> Latent | None:
+    """What the only latent variable of a built model is, as far as guides tell apart; ``None`` if it does not say."""
     facts = model_facts(model)
-    if not isinstance(model, Generative) and not site.index:
+    if not isinstance(model, Generative) or not facts.sites:
         return None
     if facts.latent == "code":
         return "code"
+    site = lone_site(model)
     if site.index:
         return "component"
     constraint = innermost(site.support)

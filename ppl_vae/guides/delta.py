@@ -15,7 +15,6 @@ from ppl_vae.guides.amortized import LatentGuide, encoder
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import Coordinates
 from ppl_vae.nn import MLP, Network
-from ppl_vae.program.facts import posterior_prior
 from ppl_vae.types import DataSpec
 
 __all__ = ["AmortizedDelta"]
@@ -37,6 +36,7 @@ class AmortizedDelta(Guide):
     """
 
     serves: ClassVar[frozenset[Latent]] = CONTINUOUS | {"code"}
+    makes_priors: ClassVar[bool] = False  # of points, which have no density
 
     encoder: Network = MLP()
 
@@ -47,8 +47,6 @@ class AmortizedDelta(Guide):
             ValueError: the model's latent variable is discrete, or its prior is made of the guide's posteriors.
         """
         check_latent(self, model)
-        if posterior_prior(model):
-            raise ValueError("a prior made of posteriors that are points has no density: use AmortizedNormal or another prior")
         return DeltaGuide(model, self, spec)
 
     def story(self) -> str:

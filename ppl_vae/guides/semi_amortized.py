@@ -19,7 +19,7 @@ from ppl_vae.guides.amortized import EncodedGuide, RealGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
 from ppl_vae.guides.coordinates import points
 from ppl_vae.guides.normal import AmortizedNormal
-from ppl_vae.program.facts import model_facts, posterior_prior
+from ppl_vae.program.facts import model_facts
 from ppl_vae.types import DataSpec
 
 __all__ = ["SemiAmortized"]
@@ -50,6 +50,7 @@ class SemiAmortized(Guide):
     """
 
     serves: ClassVar[frozenset[Latent]] = CONTINUOUS
+    makes_priors: ClassVar[bool] = False  # its steps ask for p(z)
 
     base: Guide = AmortizedNormal()
     steps: int = 4
@@ -74,10 +75,6 @@ class SemiAmortized(Guide):
         base = self.base.build(model, spec)
         if not isinstance(base, EncodedGuide):
             raise ValueError(f"local steps start from an encoder's normal or mixture, got {self.base!r}: use AmortizedNormal")
-        if posterior_prior(model):
-            raise ValueError(
-                "local steps need p(z), but this prior is made of posteriors itself: use AmortizedNormal or another prior"
-            )
         return SemiAmortizedGuide(model, base, self, spec)
 
     def story(self) -> str:

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from unittest import mock
 
 import torch
@@ -32,7 +32,18 @@ from torch.utils._pytree import tree_map_only
 from ppl_vae.program.context import seeded
 from ppl_vae.program.shapes import line_of
 
-__all__ = ["MISCOMPILED", "CaptureError", "Compile", "CudaGraph", "Exchanged", "Graph", "Program", "capture", "check_agreement"]
+__all__ = [
+    "MISCOMPILED",
+    "CaptureError",
+    "Compile",
+    "CudaGraph",
+    "Exchanged",
+    "Graph",
+    "Program",
+    "capture",
+    "check_agreement",
+    "record",
+]
 
 Compile = Literal["auto"] | bool
 Program = Callable[..., list[Tensor]]
@@ -63,7 +74,7 @@ class Graph:
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Do it again to other tensors of the same shapes, types and device."""
-        return self.module(*inputs, *self.constants)
+        return cast(list[Tensor], self.module(*inputs, *self.constants))
 
     def compiled(self, *inputs: Tensor) -> Program:
         """The same function as machine code, from the disk if it was compiled before.
@@ -115,6 +126,27 @@ def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]
     module.graph.eliminate_dead_code()
     module.recompile()
     return Graph(module, constants)
+
+
+def record(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor], *, long: bool) -> Program:
+    """A function as its record, compiled for long work, once it was found to do the same.
+
+    Args:
+        function: as for :func:`capture`.
+        state: what it changes.
+        inputs: what it only reads.
+        long: whether so much work is ahead that compiling it pays.
+
+    Raises:
+        CaptureError: it cannot be recorded or compiled, or its record does something else.
+    """
+    graph = capture(function, state, inputs)
+    check_agreement(function, graph, state, inputs)
+    if not long:
+        return graph
+    program = graph.compiled(*state, *inputs)
+    check_agreement(graph, program, state, inputs, reason=MISCOMPILED)
+    return program
 
 
 def check_agreement(
@@ -250,7 +282,7 @@ def _asked_by_pyro() -> bool:
 
 def _asked_by(modules: str) -> bool:
     """Whether the caller of the calling torch function is in a module whose name starts so."""
-    return _caller().f_globals.get("__name__", "").startswith(modules)
+    return str(_caller().f_globals.get("__name__", "")).startswith(modules)
 
 
 def _caller() -> FrameType:

@@ -20,6 +20,7 @@ from torch import Tensor
 __all__ = ["contracted", "latent_part"]
 
 Site = dict[str, Any]
+Factors = OrderedDict[Any, list[Any]]
 
 
 def contracted(model: Trace, guide: Trace) -> list[Site]:
@@ -56,12 +57,12 @@ def _packed(model: Trace, guide: Trace) -> None:
         model.pack_tensors(guide.plate_to_symbol)
 
 
-def _contract(factors: OrderedDict, summed: set[str]) -> OrderedDict:
+def _contract(factors: Factors, summed: set[str]) -> Factors:
     if not factors:
         return OrderedDict()
     every = [term for terms in factors.values() for term in terms]
     sizes = {dim: size for term in every for dim, size in zip(term._pyro_dims, term.shape, strict=True)}
-    return cast(OrderedDict, contract_tensor_tree(factors, summed, ring=LogRing(dim_to_size=sizes)))
+    return cast(Factors, contract_tensor_tree(factors, summed, ring=LogRing(dim_to_size=sizes)))
 
 
 def _site(model: Trace, term: Tensor, stack: list[Any]) -> Site:

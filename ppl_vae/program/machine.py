@@ -60,7 +60,7 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     return torch.device("cpu")
 
 
-def layers(precision: Precision) -> contextlib.AbstractContextManager:
+def layers(precision: Precision) -> contextlib.AbstractContextManager[Any]:
     """What the layers of networks multiply: with ``bf16`` bfloat16 numbers, giving float32; else what they are given.
 
     Everything else, log-probabilities and KL too, stays in the data's precision.

@@ -30,8 +30,8 @@ __all__ = ["Pair", "Plates", "Programs", "data_plate", "numbered"]
 class Programs(NamedTuple):
     """What is run, in place of the modules that own the parameters: both take a batch."""
 
-    model: Callable
-    guide: Callable
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
 
 
 class Pair(nn.Module):
@@ -56,8 +56,8 @@ class Pair(nn.Module):
 
     def __init__(
         self,
-        model: Callable,
-        guide: Callable,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
         *,
         mean_field: bool = True,
         size: int | None = None,
@@ -115,7 +115,7 @@ class Pair(nn.Module):
 
     @property
     def _declared_score(self) -> str | None:
-        said = self.model_facts.score or self.guide_facts.score
+        said: str | None = self.model_facts.score or self.guide_facts.score
         if said is not None and said not in SCORES:
             raise ValueError(f"expected a score of {', '.join(SCORES)}, got {said!r}: give the program's attribute one of them")
         return said
@@ -213,7 +213,7 @@ class Pair(nn.Module):
 class _PlainProgram(nn.Module):
     """A user's Pyro function as a module that owns the parameters that it asks Pyro for."""
 
-    def __init__(self, program: Callable) -> None:
+    def __init__(self, program: Callable[..., Any]) -> None:
         super().__init__()
         self.program = program
         self.store = Store(self)
@@ -240,7 +240,7 @@ class _Running:
             return half(*arguments, **named)
 
 
-def _as_module(program: Callable) -> nn.Module:
+def _as_module(program: Callable[..., Any]) -> nn.Module:
     if not isinstance(program, nn.Module):
         return _PlainProgram(program)
     if isinstance(program, PyroModule) and "param_state" not in vars(program._pyro_context):

@@ -53,7 +53,7 @@ class Reads(NamedTuple):
     guide: Call
 
 
-def reads(model: Callable, guide: Callable, spec: DataSpec) -> Reads:
+def reads(model: Callable[..., Any], guide: Callable[..., Any], spec: DataSpec) -> Reads:
     """What two plain programs read of such data.
 
     Fields given by position are the arguments of both programs, as in Pyro. Of fields given by name each program gets those
@@ -77,7 +77,7 @@ def reads(model: Callable, guide: Callable, spec: DataSpec) -> Reads:
     return Reads(names, calls["model"], calls["guide"])
 
 
-def signature(program: Callable) -> inspect.Signature:
+def signature(program: Callable[..., Any]) -> inspect.Signature:
     """The arguments of a program, seen through Pyro's handlers (``config_enumerate``, ``poutine.scale``) and modules."""
     while isinstance(program, (functools.partial, _bound_partial)):
         if isinstance(program, _bound_partial):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable
-from typing import Any
 
 import pyro
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
-from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, Program, capture, check_agreement
+from ppl_vae.program.capture import CaptureError, Compile, Exchanged, Program, record
 from ppl_vae.program.pair import Pair
 
 __all__ = ["Replay", "replay"]
@@ -45,9 +43,10 @@ class Replay:
         self.function = function
         self.long = long
         self.compile = compile
-        self.names = [*dict(pair.named_parameters("pair")), *dict(pair.named_buffers("pair"))]
-        self.state = [tensor.detach() for tensor in (*pair.parameters(), *pair.buffers())]
-        self.key = (name, tuple(zip(self.names, (tensor.dtype for tensor in self.state), strict=True)), long)
+        self.originals = [*pair.parameters(), *pair.buffers()]
+        self.state = [tensor.detach() for tensor in self.originals]
+        names = [*dict(pair.named_parameters()), *dict(pair.named_buffers())]
+        self.key = (name, tuple(zip(names, (tensor.dtype for tensor in self.state), strict=True)), long)
         self.records = _records.setdefault(pair, _Records())
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
@@ -73,40 +72,20 @@ class Replay:
             return None
 
     def _captured(self, inputs: tuple[Tensor, ...]) -> Program:
-        called = _Called(self.pair, self.function)
-
         def function(*tensors: Tensor) -> list[Tensor]:
-            values = dict(zip(self.names, tensors[: len(self.names)], strict=True))
-            with pyro.validation_enabled(False):  # which looks at values
-                return functional_call(called, values, tensors[len(self.names) :])
+            state, others = tensors[: len(self.originals)], tensors[len(self.originals) :]
+            with pyro.validation_enabled(False), Exchanged(self.originals, state):  # validation looks at values
+                return self.function(*others)
 
-        graph = capture(function, self.state, list(inputs))
-        check_agreement(function, graph, self.state, list(inputs))
-        if not self.long:
-            return graph
-        program = graph.compiled(*self.state, *inputs)
-        check_agreement(graph, program, self.state, list(inputs), reason=MISCOMPILED)
-        return program
-
-
-class _Called(nn.Module):
-    """A function of a pair as a module of it: its parameters can be given from outside."""
-
-    def __init__(self, pair: Pair, function: Callable[..., list[Tensor]]) -> None:
-        super().__init__()
-        self.pair = pair
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.function(*inputs)
+        return record(function, self.state, list(inputs), long=self.long)
 
 
 class _Records:
     """What was recorded of one pair, good for any values of its parameters and buffers; the pair itself is not held."""
 
     def __init__(self) -> None:
-        self.seen: Counter = Counter()
-        self.programs: dict[tuple, Program | None] = {}
+        self.seen: Counter[Hashable] = Counter()
+        self.programs: dict[Hashable, Program | None] = {}
 
 
 _records: weakref.WeakKeyDictionary[Pair, _Records] = weakref.WeakKeyDictionary()

@@ -26,7 +26,7 @@ __all__ = ["check_sites", "line_of", "traced"]
 Site = dict[str, Any]
 
 
-def traced(program: Callable, role: str, batch: tuple[Tensor, ...], *, size: int | None = None) -> poutine.Trace:
+def traced(program: Callable[..., Any], role: str, batch: tuple[Tensor, ...], *, size: int | None = None) -> poutine.Trace:
     """The sites of one run of a program.
 
     Args:

@@ -109,13 +109,13 @@ def _is_point(q: Site, p: Site) -> bool:
     fn, of_model = unwrapped(q["fn"]), unwrapped(p["fn"])
     if not isinstance(fn, Delta) or isinstance(of_model, Delta) or _any(fn.log_density):
         return False
-    return not of_model.support.is_discrete and _has_coordinates(p["fn"])
+    return not bool(of_model.support.is_discrete) and _has_coordinates(p["fn"])
 
 
 def _has_coordinates(fn: Any) -> bool:
     """Whether there is more than one value to take, unlike the weights of a single component."""
     try:
-        return math.prod(biject_to(fn.support).inverse_shape(fn.event_shape)) > 0
+        return bool(math.prod(biject_to(fn.support).inverse_shape(fn.event_shape)) > 0)
     except NotImplementedError:
         return True
 

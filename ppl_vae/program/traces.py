@@ -113,7 +113,7 @@ def _check_summed(plates: Plates) -> None:
         )
 
 
-def vectorize_particles(program: Callable, samples: int, plates: Plates) -> Callable:
+def vectorize_particles(program: Callable[..., Any], samples: int, plates: Plates) -> Callable[..., Any]:
     """The program in a plate of S samples left of its own plates."""
 
     def run(*batch: Tensor) -> Any:
@@ -159,4 +159,5 @@ def per_datum(site: dict[str, Any], key: str, plates: Plates) -> Tensor:
     others = [dim for dim in range(-plates.nesting, 0) if not (own and dim == plates.data_dim)]
     values = values.sum(others, keepdim=True) if others else values
     values = values.reshape(len(values), -1)
-    return values if own else values / plates.size
+    shared: Tensor = values / plates.size
+    return values if own else shared
