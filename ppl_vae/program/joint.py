@@ -171,7 +171,8 @@ def central_value(distribution: Any) -> Tensor:
     if support is not None and support.is_discrete:
         return _mode(distribution)
     try:
-        return distribution.mean
+        mean: Tensor = distribution.mean
+        return mean
     except NotImplementedError:
         if not isinstance(distribution, TransformedDistribution):
             raise NotImplementedError(f"{type(distribution).__name__} has no mean to take: draw from it instead") from None
@@ -186,7 +187,8 @@ def _mode(distribution: Any) -> Tensor:
     inner = distribution
     while True:
         try:
-            return inner.mode.nan_to_num().expand(distribution.shape())  # torch has none of a fair coin
+            mode: Tensor = inner.mode.nan_to_num()  # torch has none of a fair coin
+            return mode.expand(distribution.shape())
         except NotImplementedError:
             if not isinstance(inner, Independent | MaskedDistribution):
                 told = f"{type(distribution).__name__} has no most probable value to take: draw from it instead"
@@ -198,7 +200,8 @@ def _any_value(distribution: Any) -> Tensor:
     try:
         return central_value(distribution)
     except NotImplementedError:
-        return distribution.sample()
+        drawn: Tensor = distribution.sample()
+        return drawn
 
 
 def _kl(q: Distribution, p: Distribution, value: Tensor, *, closed: bool) -> Tensor:

@@ -90,7 +90,9 @@ def leaves(value: Tree, lone: str = "z") -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {lone: value}
 
 
-def top_values(shapes: Mapping[str, tuple[int, ...]], value: Tree, others: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> dict:
+def top_values(
+    shapes: Mapping[str, tuple[int, ...]], value: Tree, others: Mapping[str, tuple[int, ...]] = NO_SHAPES
+) -> dict[str, Any]:
     """Values of the upper sites of a story by name: of the first, and of as many after it as are given.
 
     Args:
