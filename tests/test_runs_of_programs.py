@@ -231,21 +231,28 @@ def test_data_of_codes_are_averaged_over_what_the_model_sums_out() -> None:
     assert mixed.encode(x) == {}
     responsible = (weights.log() + dist.Normal(locs, 1.0).log_prob(x[:, :1])).softmax(-1)
     torch.testing.assert_close(mixed.reconstruct(x), responsible @ locs)
+    torch.testing.assert_close(mixed.posterior(x).probs, responsible)
+    with pytest.raises(ValueError, match="plain Pyro program, which has no `posterior`"):
+        fitted(*PROGRAMS["conjugate"].programs()).posterior(x)
 
 
 def test_of_a_summed_chain_each_step_has_its_own_posterior() -> None:
     fit, x = fitted(*PROGRAMS["hidden Markov"].programs()), normal()
     locs, stay, total = torch.tensor([-1.0, 1.5]), torch.tensor([[0.8, 0.2], [0.4, 0.6]]), 0.0
-    means = torch.zeros(2, N)
+    means, second = torch.zeros(2, N), torch.zeros(2, N)
     for c in (0, 1):
         for a in range(2):
             for b in range(2):
                 path = torch.stack([locs[a], locs[b]]) + c
                 weight = (0.3 if c else 0.7) * stay[0, a] * stay[a, b] * dist.Normal(path, 1.0).log_prob(x).sum(-1).exp()
                 total, means = total + weight, means + weight * path[:, None]
+                second[b] += weight
     found = fit.reconstruct(x)
     torch.testing.assert_close(found["x_0"], means[0] / total)
     torch.testing.assert_close(found["x_1"], means[1] / total)
+    q = fit.posterior(x)
+    assert set(q) == {"c", "state_0", "state_1"}
+    torch.testing.assert_close(q["state_1"].probs, (second / total).T)
 
 
 # --- fields, sizes, refusals --------------------------------------------------------------------------------------------------

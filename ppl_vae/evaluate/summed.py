@@ -19,7 +19,7 @@ from ppl_vae.program.contraction import contracted
 from ppl_vae.program.pair import Plates
 from ppl_vae.program.terms import sampled
 
-__all__ = ["averaged", "probabilities"]
+__all__ = ["averaged", "of_one", "probabilities"]
 
 
 def probabilities(model: poutine.Trace, evidence: Collection[str], wanted: Collection[str]) -> dict[str, Tensor]:
@@ -68,3 +68,16 @@ def averaged(values: Tensor, weights: Tensor, event_dim: int, plates: Plates) ->
     weighted = weights.reshape(weights.shape + (1,) * event_dim) * values
     leading = max(0, weighted.dim() - event_dim - plates.nesting)
     return weighted.sum(list(range(leading))) if leading else weighted
+
+
+def of_one(found: Tensor, dim: int, plates: Plates) -> Tensor:
+    """The probabilities ``(*plates, K)`` of one summed variable, of those ``(*summed, *plates)`` of it and what it hangs on.
+
+    Args:
+        found: what :func:`probabilities` gave.
+        dim: of its values, negative.
+        plates: of the program.
+    """
+    leading = found.dim() - plates.nesting
+    others = [axis for axis in range(leading) if axis != found.dim() + dim]
+    return (found.sum(others) if others else found).movedim(0, -1)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import Categorical
 
 from ppl_vae.data import Split, Transform
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Given, Observed, as_in, at_once, joined
@@ -30,7 +31,7 @@ from ppl_vae.evaluate.site_values import (
     ran,
 )
 from ppl_vae.evaluate.stand_ins import StandIns
-from ppl_vae.evaluate.summed import averaged, probabilities
+from ppl_vae.evaluate.summed import averaged, of_one, probabilities
 from ppl_vae.program.pair import Pair, Plates
 from ppl_vae.program.sites import Tree, top_values, tree
 from ppl_vae.program.stacking import stacks
@@ -55,12 +56,25 @@ class TracedEncoder:
         self.pair = pair
         self.shared: tuple[str, ...] = ()
 
-    def posterior(self, batch: tuple[Tensor, ...]) -> Any:
-        """Nothing: a run of a guide is no distribution."""
-        raise ValueError(
-            "this guide is a plain Pyro program, which has no `posterior`: encode(x, samples=...) gives its draws, "
-            "encode(x) its means; or give the program `posterior`"
-        )
+    def posterior(self, batch: tuple[Tensor, ...]) -> Tree:
+        """p(k | x) of what the model sums out, as categoricals over its values in their order; what is drawn is at its mean.
+
+        Raises:
+            ValueError: the model sums nothing out, and a run of a guide is no distribution.
+        """
+        plates = self.pair.plates(*batch)
+        if not plates.summed:
+            raise ValueError(
+                "this guide is a plain Pyro program, which has no `posterior`: encode(x, samples=...) gives its draws, "
+                "encode(x) its means; or give the program `posterior`"
+            )
+        drawn = {name: site["value"] for name, site in latent_sites(ran(self.pair.programs.guide, batch, at_mean))}
+        trace = ran(self.pair.programs.model, batch, lambda site: drawn.get(site["name"]), enumerated=plates)
+        known = [name for name, _ in sampled(trace) if name not in plates.summed]
+        found = probabilities(trace, known, plates.summed)
+        sites = {name: trace.nodes[name] for name in plates.summed}
+        single = {name: of_one(found[name], site["infer"]["_enumerate_dim"], plates) for name, site in sites.items()}
+        return tree({name: Categorical(as_rows(p, sites[name], plates, event_dim=1)) for name, p in single.items()})
 
     def encode(self, split: Split, samples: int | None = None) -> Tree:
         """Means fed forward from site to site, or draws; of what all data share one value, the same at every batch.
@@ -266,7 +280,7 @@ class TracedDecoder:
         for name, site in sites.items():
             values[name] = as_rows(found[name], site, plates)
             seen = as_rows(site["infer"].get("obs", site["value"]), site, plates).reshape(len(batch[0]), -1)
-            if torch.equal(seen.nan_to_num(), batch[0].flatten(1).to(seen.dtype).nan_to_num()):
+            if torch.equal(seen.nan_to_num(), batch[0].reshape(seen.shape[0], -1).to(seen.dtype).nan_to_num()):
                 x, values[name] = name, values[name].reshape(batch[0].shape)
         return Observed(values, x)
 

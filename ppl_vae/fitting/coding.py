@@ -43,12 +43,14 @@ class Coding:
     def posterior(self, x: Given, *, y: Classes | None = None) -> Any:
         """q(z | x) of all data at once, a distribution, or of several latent variables a ``Joint``, of batch shape ``(B,)``.
 
+        Of plain programs it is p(k | x) of what the model sums out, a categorical of each, given the means of what is drawn.
+
         Args:
             x: rows ``(B, *event)`` in the units of the source: a tensor, a split, or the fields that the programs read.
             y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
 
         Raises:
-            ValueError: rows that the fit was not built for, or a guide that does not say q(z | x), as a plain Pyro program.
+            ValueError: rows that the fit was not built for, or a guide that does not say q(z | x) where nothing is summed out.
 
         Example:
             ``fit.posterior(data.test).stddev``
