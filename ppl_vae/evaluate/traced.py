@@ -152,6 +152,12 @@ class TracedDecoder:
         self.spec = spec
         self.stand_ins = StandIns(pair, spec, transform)
 
+    def check_given(self, *, x: bool, y: bool) -> None:
+        """Raise ``ValueError`` if the programs read no labels, or rows are given that have their own."""
+        if y and (x or self.pair.reads != ("x", "y")):
+            told = "leave y out" if x else "leave y out, or give rows as x"
+            raise ValueError(f"expected no classes for programs that read {', '.join(self.pair.reads)}: {told}")
+
     def given(self, rows: Split | None, classes: Tensor | None) -> Given:
         """What the programs read of rows; of classes, with a stand-in for x."""
         if rows is not None:
@@ -159,8 +165,6 @@ class TracedDecoder:
             return batch
         if classes is None:
             return ()
-        if self.pair.reads != ("x", "y"):
-            raise ValueError(f"expected no classes for programs that read {', '.join(self.pair.reads)}: leave y out, or give x")
         return (self.stand_ins.batch(len(classes))[0], classes)
 
     def decode(self, z: Tree, given: Given) -> Observed:

@@ -57,12 +57,12 @@ class Encoder(Protocol):
 class Decoder(Protocol):
     """Data of codes, and new data."""
 
-    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
-        """The condition as it is taken here, of rows or of the places of classes.
+    def check_given(self, *, x: bool, y: bool) -> None:
+        """Raise ``ValueError`` if rows or classes are given that the model is not conditioned on, or none where it is."""
+        ...
 
-        Raises:
-            ValueError: a condition that the model has not, or none where it needs one.
-        """
+    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
+        """The condition as it is taken here, of rows or of the places of classes."""
         ...
 
     def decode(self, z: Tree, given: Given) -> Observed:
@@ -128,13 +128,16 @@ class AbleDecoder:
         self.model = model
         self.spec = spec
 
-    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
-        """What the model knows of rows of which a part is given, or of labels."""
+    def check_given(self, *, x: bool, y: bool) -> None:
+        """Raise ``ValueError`` if the model is conditioned on something else."""
         labelled = self.model.labelled
         completes = self.model.known_entries is not None and not labelled
-        if (classes is not None) != labelled or (rows is not None) != completes:
+        if y != labelled or x != completes:
             needs = "labels: give y and no x" if labelled else "a part of the data: give x and no y" if completes else "nothing"
             raise ValueError(f"this model is conditioned on {needs}{'' if labelled or completes else ': leave x and y out'}")
+
+    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
+        """What the model knows of rows of which a part is given, or of labels."""
         if classes is not None:
             return self.model.known(classes)
         return self.model.known(rows.transformed()) if rows is not None else ()

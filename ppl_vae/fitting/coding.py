@@ -228,6 +228,7 @@ class Coding:
 
     def _given(self, x: Given | None, y: Classes | None) -> tuple[Tensor, ...]:
         """What p(z) and p(x | z) are conditioned on."""
+        self._decoder.check_given(x=x is not None, y=y is not None)
         return self._decoder.given(None if x is None else self._split(x), None if y is None else self._entrance.classes(y))
 
     def _sampled(
