@@ -26,7 +26,7 @@ from ppl_vae.evaluate.batches import bounds_of_batches, layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
 from ppl_vae.evaluate.gaps import local_bounds
 from ppl_vae.evaluate.importance import UNTRUSTED, importance_bound, pareto_k, tail_length
-from ppl_vae.evaluate.metrics import _gaps
+from ppl_vae.evaluate.numbers import numbers_of_gaps
 from ppl_vae.evaluate.remarks import remarks
 from ppl_vae.evaluate.schedule import spaced
 from ppl_vae.evaluate.unconstrained import Latents
@@ -435,7 +435,7 @@ K_HAT = {"trusted": (0.0, 0.2), "untrusted": (0.9, None)}
 def test_a_gap_from_weights_that_are_not_to_be_trusted_is_not_told(k_hat: float, expected: float | None) -> None:
     bounds = {"elbo": -3.0, "iwae": -2.5, "local_elbo": -2.0, "local_iwae": -1.8, "k_hat": 0.9, "local_k_hat": k_hat}
     columns = {name: torch.full((5,), value, dtype=torch.float64) for name, value in bounds.items()}
-    numbers = _gaps(columns, 0.0, {})
+    numbers = numbers_of_gaps(columns, 0.0, {})
     assert numbers["approximation_gap"] == (None if expected is None else pytest.approx(expected))
     assert numbers["amortization_gap"] == pytest.approx(1.0)
     assert numbers["gap_reference"] == "local_iwae"
@@ -449,8 +449,8 @@ def test_a_gap_from_weights_that_are_not_to_be_trusted_is_not_told(k_hat: float,
 def test_a_loose_sandwich_tells_no_gap() -> None:
     columns = {name: torch.full((5,), value) for name, value in {"elbo": -3.0, "local_elbo": -2.0, "ais": -1.5}.items()}
     tight, loose = ({"simulated": {"bdmc_lower": -2.0, "bdmc_upper": -2.0 + width, "n": 5}} for width in (0.1, 0.7))
-    assert _gaps(columns, 0.0, tight)["approximation_gap"] == pytest.approx(0.5)
-    assert _gaps(columns, 0.0, loose)["approximation_gap"] is None
+    assert numbers_of_gaps(columns, 0.0, tight)["approximation_gap"] == pytest.approx(0.5)
+    assert numbers_of_gaps(columns, 0.0, loose)["approximation_gap"] is None
 
 
 SPECIAL = {

@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
     "guides_compared.py": (["--epochs", "1", "--samples", "5", "--guides", "diagonal", "flow (IAF)"], "flow (IAF) "),
+    "ladder.py": ([], ""),
     "likelihoods_compared.py": (["--epochs", "1", "--likelihoods", "Beta", "categorical"], "bits per pixel"),
     "own_prior.py": (["--epochs", "1"], "Laplace(0, b)^8"),
     "plain_pyro_pair.py": (["--epochs", "1"], "store: 0 parameters"),
@@ -32,6 +33,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "rotation_gap.py": (["--degrees", "45", "--rows", "20", "--out", "rotation.png"], "in closed form"),
     "semi_supervised.py": (["--epochs", "1"], "with 100 labels"),
     "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
+    "two_levels.py": (["--epochs", "1", "--limit", "10"], "from a point of z2 alone: (1, 8, 8)"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
 }
 

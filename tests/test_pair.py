@@ -206,10 +206,11 @@ def test_a_users_own_pyro_modules() -> None:
     assert fitted.history[-1]["elbo"] > fitted.history[0]["elbo"] + 0.5
     assert own.scale.item() != 2
     assert dict(pyro.get_param_store()) == {}
+    torch.testing.assert_close(fitted.encode(reals()), theirs.loc(reals()))
+    torch.testing.assert_close(fitted.reconstruct(reals()), own.layer(theirs.loc(reals())))
+    assert fitted.sample(3).shape == (3, 2)
     with pytest.raises(ValueError, match="plain Pyro program, which has no `posterior`"):
-        fitted.encode(reals())
-    with pytest.raises(ValueError, match="plain Pyro program, which has no `decode`"):
-        fitted.sample(3)
+        fitted.posterior(reals())
 
 
 # --- sites ----------------------------------------------------------------------------------------------------------------

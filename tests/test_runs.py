@@ -132,14 +132,16 @@ def test_a_model_that_only_runs_is_saved_with_what_there_is_to_see(tmp_path: Pat
     data = pv.load_data(rows("real").numpy())
     fitted = pv.fit(Bare(), data, guide=BareGuide(), method=pv.SVI(epochs=1))
     run = pv.save_run(fitted, data, tmp_path / "run")
-    assert {path.name for path in run.glob("*.png")} == {"data.png", "learning_curve.png"}
+    pictured = {"data.png", "learning_curve.png", "reconstructions.png", "samples.png"}
+    assert {path.name for path in run.glob("*.png")} == pictured
     loaded = pv.load_run(run, trust=["tests.bare"], device="cpu")
     assert loaded.evaluate(data.test, samples=3) == fitted.evaluate(data.test, samples=3)
     assert pv.report(run, tmp_path / "report.html", trust=["tests.bare"]).exists()
-    with pytest.raises(ValueError, match=r"this fit is of BareGuideProgram, which has no `posterior`: .*give the program `po"):
-        loaded.encode(data.test)
-    with pytest.raises(ValueError, match="this fit is of BareProgram, which has no `decode`"):
-        loaded.sample(3)
+    x = loaded.seen(data.test)
+    torch.testing.assert_close(loaded.encode(data.test), loaded.pair.guide.slope.detach() * x.flatten(1).mean(1))
+    assert loaded.sample(3).shape == (3, *data.spec.event_shape)
+    with pytest.raises(ValueError, match=r"plain Pyro program, which has no `posterior`: .*give the program `posterior`"):
+        loaded.posterior(data.test)
     with pytest.raises(ValueError, match=r"asks the built model for its `latent_shape`, which BareProgram does not .* guide="):
         pv.fit(Bare(), data, method=pv.SVI(epochs=1))
 

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import done, save_atomically, save_table, writer
+from ppl_vae.program.sites import leaves
 
 __all__ = ["options", "run"]
 
@@ -31,23 +32,27 @@ def run(
 ) -> None:
     """Write the posterior of the latent variables: means `z`, draws `samples`, labels `y`, which number the names `classes`.
 
-    A .csv file has a column for each dimension of `z`, and the names of the classes.
+    Of several latent variables there is an array for each under its own name, such as `z1`, and its draws as `samples_z1`. A
+    .csv file has a column for each dimension, `z1` of a lone `z` and `z1_1` of a `z1` among others, and the names of the
+    classes.
     """
     write = writer(out, ".npz", ".csv")
     if samples is not None and out.endswith(".csv"):
         raise ValueError("expected --out to end in .npz for --samples, which a table has no place for, got a .csv")
     fitted = runs.load_run(run, trust=trust, device=device)
     _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)
-    arrays: dict[str, Any] = {"z": fitted.encode(rows)}
+    codes = fitted.encode(rows)
+    arrays: dict[str, Any] = leaves(codes)
     if samples is not None:
-        arrays["samples"] = fitted.encode(rows, samples=samples, seed=seed)
+        drawn = leaves(fitted.encode(rows, samples=samples, seed=seed), "")
+        arrays |= {f"samples_{name}".rstrip("_"): draws for name, draws in drawn.items()}
     if rows.y is not None:
         arrays["y"] = rows.y
     plain = {name: array.cpu().numpy() for name, array in arrays.items()}
     if rows.y is not None:
         plain["classes"] = np.array(rows.classes)
-    codes = plain["z"].reshape(len(rows), -1)
-    columns = {f"z{place}": codes[:, place - 1] for place in range(1, codes.shape[1] + 1)}
+    own = {name: plain[name].reshape(len(rows), -1) for name in leaves(codes) if name not in fitted.shared}
+    columns = _columns(own, between="_" if len(leaves(codes)) > 1 else "")
     if rows.y is not None:
         columns["y"] = np.array([*rows.classes, ""])[plain["y"]]
     write(
@@ -57,6 +62,11 @@ def run(
         }
     )
     done({"n": len(rows), "arrays": {name: list(array.shape) for name, array in plain.items()}, "out": out}, as_json=json)
+
+
+def _columns(codes: dict[str, np.ndarray], *, between: str) -> dict[str, np.ndarray]:
+    """A column for each dimension of each latent variable that a datum has of its own, of codes ``(n, K)`` by name."""
+    return {f"{name}{between}{place}": column for name, code in codes.items() for place, column in enumerate(code.T, start=1)}
 
 
 def options(parser: ArgumentParser) -> None:

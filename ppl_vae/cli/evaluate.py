@@ -11,7 +11,9 @@ from torch import Tensor
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import heading, print_json
+from ppl_vae.data import Split
 from ppl_vae.evaluate import AIS, Gaps
+from ppl_vae.fitting import Fit
 from ppl_vae.storage import RunFolder
 from ppl_vae.types import Score
 
@@ -51,28 +53,33 @@ def run(
     name, rows = rows_of(fitted, data, data_root, split or ("test" if data is None else "all"), label=label, y=y)
     wanted: dict[str, Any] = {"gaps": search if gaps else False, "ais": annealing if ais else False}
     if samples is None:
-        samples = MANY if gaps and not (ais or hasattr(fitted.pair.model, "log_prob")) else 1
+        samples = MANY if gaps and not (ais or fitted.pair.can.marginal) else 1
     numbers = fitted.evaluate(rows, samples=samples, **wanted, limit=limit, seed=seed)
-    rows = rows if limit is None else rows[:limit]
     others = {"simulated": numbers.pop("simulated")} if "simulated" in numbers else {}  # no numbers of this split
-    parts: dict[str, dict[str, Any]] = {}
-    if latents:
-        parts["latents"] = fitted.latents(rows, seed=seed)
-    if sample_quality:
-        parts["sample_quality"] = fitted.sample_quality(rows, seed=seed)
-    if probe:
-        train = fitted.rows(fitted.data, "train")
-        parts["probe"] = fitted.probe(train, rows, labels_per_class=_few(train.labels), seed=seed)
+    asked = {"latents": latents, "sample_quality": sample_quality, "probe": probe}
+    parts = _parts(fitted, rows if limit is None else rows[:limit], asked, seed=seed)
     content = {name: {**numbers, **parts}, **others, "unit": runs.UNIT}
     if save:
         runs.save_evaluation(run, {**content, "iterations": len(fitted.history)})
     if json:
         return print_json(content)
     print(f"{fitted.model}\n{fitted.guide}")
-    for title, part in {name: numbers, **{f"{title} data": part for title, part in others.items()}, **parts}.items():
-        unit = "" if title in ("probe", "sample_quality") else f", {runs.UNIT}"
-        _print_numbers(f"{title.replace('_', ' ')}{unit}", part, fitted.pair.score)
+    _print_all({name: numbers, **{f"{title} data": part for title, part in others.items()}, **parts}, fitted.pair.score)
     return None
+
+
+def _parts(fitted: Fit, rows: Split, asked: dict[str, bool], *, seed: int) -> dict[str, dict[str, Any]]:
+    """What is asked for besides the bounds: numbers of the codes, of each latent variable, of samples, of a classifier."""
+    parts: dict[str, dict[str, Any]] = {}
+    if asked["latents"]:
+        parts["latents"] = fitted.latents(rows, seed=seed)
+        parts |= {f"latents_{name}": numbers for name, numbers in parts["latents"].pop("sites", {}).items()}
+    if asked["sample_quality"]:
+        parts["sample_quality"] = fitted.sample_quality(rows, seed=seed)
+    if asked["probe"]:
+        train = fitted.rows(fitted.data, "train")
+        parts["probe"] = fitted.probe(train, rows, labels_per_class=_few(train.labels), seed=seed)
+    return parts
 
 
 def _few(labels: Tensor) -> list[int]:
@@ -100,6 +107,12 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--save", action="store_true", help=what)
     parser.add_class_arguments(Gaps, "search", help="how the best q of each datum is looked for, with --gaps")
     parser.add_class_arguments(AIS, "annealing", help="how it is annealed, with --ais")
+
+
+def _print_all(parts: dict[str, dict[str, Any]], score: Score) -> None:
+    for title, part in parts.items():
+        unit = "" if title in ("probe", "sample_quality") else f", {runs.UNIT}"
+        _print_numbers(f"{title.replace('_', ' ')}{unit}", part, score)
 
 
 def _print_numbers(title: str, numbers: dict[str, Any], score: Score) -> None:

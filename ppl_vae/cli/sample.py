@@ -43,7 +43,7 @@ def run(
     if out.endswith(".csv") and len(fitted.spec.event_shape) != 1:
         raise ValueError(f"expected rows of one axis for a .csv table, got {fitted.spec.event_shape}: write .npy or .png")
     given = None
-    if getattr(fitted.pair.model, "known_entries", None) is not None:
+    if fitted.pair.model_facts.known_entries is not None:
         given = fitted.rows(fitted.data, "test")[:n]
         n = min(n, len(given))
     x = fitted.sample(n, x=given, y=y, means=means, seed=seed, seen=out.endswith(".png")).cpu()
@@ -62,7 +62,7 @@ def _columns(fitted: Fit, x: np.ndarray, y: str | None) -> dict[str, np.ndarray]
     """The columns of new rows ``(n, D)``, by the names that the data had, and their classes where they were drawn by class."""
     names = fitted.spec.columns or [f"x{place}" for place in range(1, x.shape[1] + 1)]
     columns = dict(zip(names, x.T, strict=True))
-    if getattr(fitted.pair.model, "labelled", False):
+    if fitted.pair.model_facts.labelled:
         classes = np.array(fitted.spec.classes if y is None else [y])
         columns[fitted.data.label or "y"] = classes[np.arange(len(x)) % len(classes)]
     return columns

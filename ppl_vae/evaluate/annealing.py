@@ -70,7 +70,7 @@ def annealed(
     Raises:
         ValueError: a latent variable that is discrete, has no real coordinates, or is shared by all data.
     """
-    exact = hasattr(pair.model, "log_prob") and hasattr(pair.model, "posterior")
+    exact = pair.can.marginal is not None and pair.can.know_posterior is not None
     backward = ais.simulated > 0 and exact
     simulated = 0 if exact else min(ais.simulated, len(split))
     count = ais.temperatures * ((1 + backward) * len(split) + 2 * simulated)
@@ -93,8 +93,8 @@ def _of_batch(work: Work, batch: tuple[Tensor, ...], advance: Advance, *, backwa
     chains = Chains(work, batch, advance)
     found = {"log_weights": chains.forward(), "ais_acceptance": chains.acceptance}
     if backward:
-        z = work.pair.model.posterior(batch[0]).sample((work.ais.chains,))
-        found["backward"] = chains.backward(chains.latents.single(z))
+        z = work.pair.model.posterior(*batch).sample((work.ais.chains,))
+        found["backward"] = chains.backward(chains.latents.placed(z))
     return found
 
 

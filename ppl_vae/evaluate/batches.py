@@ -109,7 +109,7 @@ def _program(pair: Pair, samples: int, weighted: bool) -> Callable[..., list[Ten
 
 def _bounds(pair: Pair, programs: dict[int, Replay], batch: tuple[Tensor, ...], draws: tuple[int, ...]) -> dict[str, Tensor]:
     parts = [[tensor.double() for tensor in programs[count](*batch)] for count in draws]
-    names = ["elbo", "reconstruction", "kl", *(["log_likelihood"] if hasattr(pair.model, "log_prob") else [])]
+    names = ["elbo", "reconstruction", "kl", *(["log_likelihood"] if pair.can.marginal else [])]
     share = torch.tensor(draws, dtype=torch.float64, device=batch[0].device) / sum(draws)
     values = [torch.stack(of_parts).T @ share for of_parts in list(zip(*parts, strict=True))[: len(names)]]
     column = dict(zip(names, values, strict=True))

@@ -65,23 +65,29 @@ class Bounds(NamedTuple):
 
 def bounds(pair: Pair, batch: tuple[Tensor, ...], *, samples: int, weighted: bool = False) -> Bounds:
     """All that is known of a batch from one run of the programs, ``weighted`` if :func:`log_weights` are wanted as well."""
-    exact = pair.model.log_prob(*batch) if hasattr(pair.model, "log_prob") else None
-    terms = None if exact is None else _closed_terms(pair, batch[0], exact)
+    exact = None if pair.can.marginal is None else pair.can.marginal.log_prob(*batch)
+    terms = None if exact is None else _closed_terms(pair, batch, exact)
     if terms is not None and not weighted:
         return Bounds(terms, exact, None)
     ran = traces(pair, batch, samples)
     return Bounds(_sampled_terms(pair, ran) if terms is None else terms, exact, _log_weights(ran) if weighted else None)
 
 
-def _closed_terms(pair: Pair, x: Tensor, log_prob: Tensor) -> ELBOTerms | None:
+def _closed_terms(pair: Pair, batch: tuple[Tensor, ...], log_prob: Tensor) -> ELBOTerms | None:
     """Without sampling; ``None`` unless the posterior is known, and to torch its KL from the guide's family."""
-    sampled_parameters = getattr(pair.model, "parameter_sites", ())  # a parameter's KL has no closed form
-    if sampled_parameters or not hasattr(pair.guide, "posterior"):
+    can = pair.can
+    sampled_parameters = pair.model_facts.parameter_sites  # a parameter's KL has no closed form
+    if sampled_parameters or can.encode is None or can.generate is None:
         return None
-    q = pair.guide.posterior(x)
+    q = can.encode.posterior(*batch)
     try:
-        gap = 0.0 if getattr(pair.guide, "exact", False) else kl_divergence(q, pair.model.posterior(x))
-        kl = kl_divergence(q, pair.model.prior().expand(q.batch_shape))
+        if pair.guide_facts.exact:
+            gap: float | Tensor = 0.0
+        elif can.know_posterior is None:
+            return None
+        else:
+            gap = kl_divergence(q, can.know_posterior.posterior(*batch))
+        kl = kl_divergence(q, can.generate.prior().expand(q.batch_shape))
     except NotImplementedError:
         return None
     elbo = log_prob - gap

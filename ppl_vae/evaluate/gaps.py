@@ -98,9 +98,9 @@ def local_bounds(
     Raises:
         ValueError: a guide without local parameters.
     """
-    if getattr(pair.guide, "exact", False):
+    if pair.guide_facts.exact:
         return {"local_elbo": known}
-    if not hasattr(pair.guide, "local"):
+    if pair.can.vary is None:
         raise ValueError(
             "the best q for each datum is looked for among a guide's `local` parameters, which this one does not tell: use a "
             "declared guide over latent variables, such as AmortizedNormal"
@@ -189,7 +189,7 @@ def _measure(pair: Pair, samples: int, *, elements: int, compile: Compile) -> Re
 
     def measure(*tensors: Tensor) -> list[Tensor]:
         batch, local = apart(pair, tensors)
-        if _summed(pair, batch) or hasattr(pair.model, "log_prob"):
+        if _summed(pair, batch) or pair.can.marginal is not None:
             return [_elbo(pair, batch, local, samples)]
         found = bounds(_at(pair, local), batch, samples=samples, weighted=True)
         assert found.log_weights is not None
@@ -207,7 +207,7 @@ def _elbo(pair: Pair, batch: tuple[Tensor, ...], local: Any, samples: int) -> Te
 
 def _summed(pair: Pair, batch: tuple[Tensor, ...]) -> bool:
     """Whether q has finitely many values, which are summed over."""
-    return not hasattr(pair.model, "log_prob") and pair.plates(*batch).enumerated
+    return pair.can.marginal is None and pair.plates(*batch).enumerated
 
 
 def _at(pair: Pair, local: Any) -> Any:
@@ -222,6 +222,8 @@ class _LocalPair:
         self.model = pair.model
         self.mean_field = pair.mean_field
         self.guide = _LocalGuide(pair.guide, local)
+        self.model_facts, self.guide_facts = pair.model_facts, pair.guide_facts
+        self.can = dataclasses.replace(pair.can, encode=self.guide)
         self.programs = Programs(pair.programs.model, self.guide)
 
     def plates(self, *batch: Tensor) -> Plates:
@@ -236,8 +238,8 @@ class _LocalGuide:
         self.guide = guide
         self.local = local
 
-    def __call__(self, *batch: Tensor) -> Tensor:
-        """Draw the latent variable of each datum."""
+    def __call__(self, *batch: Tensor) -> Any:
+        """Draw the latent variables of each datum."""
         return self.guide.draw(self.posterior(*batch), *batch)
 
     def posterior(self, *batch: Tensor) -> Any:

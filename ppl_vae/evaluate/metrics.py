@@ -9,13 +9,12 @@ from torch import Tensor
 
 from ppl_vae.data import Split
 from ppl_vae.data.split import seeded_generator as noise
-from ppl_vae.evaluate.annealing import AIS, Annealed, annealed
+from ppl_vae.evaluate.annealing import AIS, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
-from ppl_vae.evaluate.importance import UNTRUSTED
-from ppl_vae.evaluate.remarks import MANY_BAD
-from ppl_vae.evaluate.rows import batches, log_jacobian, log_jacobians, mean
+from ppl_vae.evaluate.numbers import LOG_LIKELIHOODS, numbers_of_annealing, numbers_of_bounds, numbers_of_gaps
+from ppl_vae.evaluate.rows import batches, log_jacobian, log_jacobians
 from ppl_vae.program.capture import Compile
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
@@ -31,10 +30,6 @@ BOUNDS = {
     "local_elbo": "local ELBO",
     "local_iwae": "local iwae",
 }
-LOG_LIKELIHOODS = ("log_likelihood", "iwae", "local_iwae", "ais")  # what gaps are counted from
-K_HATS = {"iwae": "k_hat", "local_iwae": "local_k_hat"}  # whether these are to be trusted
-BEYOND = 3.0  # standard errors by which a bound is above another beyond what chance makes of it
-WITHOUT_CONSTANT = ("kl", "k_hat", "ais_acceptance")  # in whose units the data do not matter
 
 
 def evaluate(
@@ -94,44 +89,52 @@ def evaluate(
     """
     split = _checked(split, samples, limit).arranged(pair.reads)
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
-    point = pair.score.points and not pair.drawn
-    if gaps and point:
+    if gaps:
+        _check_gaps(pair, samples=samples, annealed=bool(ais))
+    if gaps or ais:  # which look at the data again, and have to see the same
+        split = split.fixed(noise(seed, 3))
+    constant = log_jacobians(pair, split)
+    options: dict[str, Any] = {"seed": seed, "compile": compile, "progress": progress}
+    columns = _bounds(pair, split, samples, **options)
+    numbers = numbers_of_bounds(columns, pair.score, constant, samples)
+    if ais:
+        found = annealed(pair, split, ais, **options)
+        _check_finite(found.columns, pair.score)
+        columns |= found.columns
+        numbers |= numbers_of_annealing(found, constant)
+    if gaps:
+        _check_counted(columns)
+        columns |= local_bounds(pair, split, gaps, samples=samples, known=columns["elbo"], **options)
+        _check_finite(columns, pair.score)
+        numbers |= numbers_of_gaps(columns, constant, numbers)
+    return numbers
+
+
+def _bounds(pair: Pair, split: Split, samples: int, *, seed: int, compile: Compile, progress: bool) -> dict[str, Tensor]:
+    """The bounds of each datum ``(N,)`` by name, from so many samples; of a point one tells all."""
+    cut = layout(split, 1 if _is_point(pair) else samples)
+    elements = samples * len(split) * math.prod(split.event_shape)
+    with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
+        rows = batches(pair, split, cut.rows)
+        columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, advance=advance)
+    _check_finite(columns, pair.score)
+    return columns
+
+
+def _is_point(pair: Pair) -> bool:
+    return pair.score.points and not pair.drawn
+
+
+def _check_gaps(pair: Pair, *, samples: int, annealed: bool) -> None:
+    """Raise ``ValueError`` if there is nothing that gaps could be counted from."""
+    if _is_point(pair):
         raise ValueError("a point in place of a posterior has no gaps: use a guide with a density")
-    if gaps and pair.score.bound != "lower":
+    if pair.score.bound != "lower":
         raise ValueError(f"gaps are parts of an ELBO, which a {pair.score.title} is not")
-    if gaps and not (hasattr(pair.model, "log_prob") or samples > 1 or ais):
+    if not (pair.can.marginal or samples > 1 or annealed):
         raise ValueError(
             "gaps are counted from log p(x), which this model does not know: give samples above 1, 1000 say, or ais"
         )
-    if gaps or ais:  # which look at the data again, and have to see the same
-        split = split.fixed(noise(seed, 3))
-    cut = layout(split, 1 if point else samples)
-    constant = log_jacobians(pair, split)
-    with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
-        columns = bounds_of_batches(
-            pair,
-            batches(pair, split, cut.rows),
-            cut.draws,
-            compile=compile,
-            elements=samples * len(split) * math.prod(split.event_shape),
-            advance=advance,
-        )
-    _check_finite(columns, pair.score)
-    numbers = _bounds(columns, pair.score, constant, samples)
-    if ais:
-        found = annealed(pair, split, ais, seed=seed, compile=compile, progress=progress)
-        _check_finite(found.columns, pair.score)
-        columns |= found.columns
-        numbers |= _means(found.columns, constant) | _sandwich(found, constant)
-    if gaps:
-        _check_counted(columns)
-        local = local_bounds(
-            pair, split, gaps, samples=samples, seed=seed, compile=compile, progress=progress, known=columns["elbo"]
-        )
-        columns |= local
-        _check_finite(columns, pair.score)
-        numbers |= _gaps(columns, constant, numbers)
-    return numbers
 
 
 def _checked(split: Split, samples: int, limit: int | None) -> Split:
@@ -160,76 +163,3 @@ def _check_counted(columns: dict[str, Tensor]) -> None:
             "gaps are counted from log p(x) of each datum, of which there is no bound where a latent variable is shared by all "
             "data: fit a model whose parameters carry no priors"
         )
-
-
-def _bounds(columns: dict[str, Tensor], score: Score, constant: float | Tensor, samples: int) -> dict[str, Any]:
-    n = len(columns["elbo"])
-    likelihood = _means({name: columns[name] for name in ("log_likelihood",) if name in columns}, constant)
-    named = {score.name: columns["elbo"]} | {part: columns[part] for part in score.parts if part != score.name}
-    numbers = {**_means(named, constant, errors=(score.name,)), "n": n, **likelihood}
-    if likelihood and score.bound == "lower":
-        numbers["gap"] = numbers["log_likelihood"] - numbers[score.name]
-    if "iwae" in columns:
-        numbers |= {**_means({"iwae": columns["iwae"]}, constant), "samples": samples}
-    if "k_hat" in columns:
-        numbers["k_hat_bad"] = _share_bad(columns["k_hat"])
-    return numbers
-
-
-def _sandwich(found: Annealed, constant: float | Tensor) -> dict[str, Any]:
-    """Both ends, about the data themselves or about others in their places."""
-    of_these = mean(constant[: found.sandwiched] if isinstance(constant, Tensor) else constant)
-    ends = {name: value + of_these for name, value in found.sandwich.items()}
-    return {"simulated": {**ends, "n": found.sandwiched}} if ends and found.simulated else ends
-
-
-def _gaps(columns: dict[str, Tensor], constant: float | Tensor, numbers: dict[str, Any]) -> dict[str, Any]:
-    """What is lost by the family of q, and what by the encoder."""
-    local = columns["local_elbo"]
-    reference, trusted = _reference(columns, numbers)
-    found = _means({name: columns[name] for name in ("local_elbo", "local_iwae") if name in columns}, constant)
-    if "local_k_hat" in columns:
-        found["local_k_hat_bad"] = _share_bad(columns["local_k_hat"])
-    gap = {"approximation_gap" if trusted else "approximation_gap_at_least": columns[reference] - local}
-    if not trusted:
-        found["approximation_gap"] = None
-    return {**found, **_means({**gap, "amortization_gap": local - columns["elbo"]}, 0.0), "gap_reference": reference}
-
-
-def _reference(columns: dict[str, Tensor], numbers: dict[str, Any]) -> tuple[str, bool]:
-    """The bound that stands for log p(x), and whether it can: the tightest of those to be trusted, if none is above it."""
-    candidates = [name for name in LOG_LIKELIHOODS if name in columns]
-    if candidates[0] == "log_likelihood":
-        return candidates[0], True
-    candidates.sort(key=lambda name: -columns[name].mean().item())
-    for name in (name for name in candidates if _trusted(name, columns, numbers)):
-        above = columns[candidates[0]] - columns[name]
-        if above.mean() <= BEYOND * above.std(correction=0) / math.sqrt(len(above)):
-            return name, True
-    return candidates[0], False
-
-
-def _trusted(name: str, columns: dict[str, Tensor], numbers: dict[str, Any]) -> bool:
-    """Whether a bound is near enough to log p(x) to count a gap from it."""
-    if name in K_HATS:
-        k_hat = columns.get(K_HATS[name])
-        return k_hat is not None and _share_bad(k_hat) <= MANY_BAD
-    sandwich, gap = numbers.get("simulated", numbers), (columns[name] - columns["local_elbo"]).mean().item()
-    return gap >= sandwich.get("bdmc_upper", 0.0) - sandwich.get("bdmc_lower", 0.0)
-
-
-def _share_bad(k_hat: Tensor) -> float:
-    """The share of the data whose weights are not to be trusted."""
-    return (k_hat > UNTRUSTED).double().mean().item()
-
-
-def _means(columns: dict[str, Tensor], constant: float | Tensor, *, errors: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Means and, of those named or of all, their standard errors; the constant is one of all data or ``(N,)``, each datum's."""
-    numbers: dict[str, Any] = {}
-    for name, column in columns.items():
-        added = 0.0 if name in WITHOUT_CONSTANT else constant
-        values, added = (column + added, 0.0) if isinstance(added, Tensor) else (column, added)
-        numbers[name] = values.mean().item() + added
-        if errors is None or name in errors:
-            numbers[f"{name}_se"] = (values.std(correction=0) / math.sqrt(len(values))).item()
-    return numbers

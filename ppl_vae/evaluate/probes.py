@@ -10,19 +10,30 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from ppl_vae.program.joint import Joint
+from ppl_vae.program.sites import Tree
+
 __all__ = ["assigned", "cluster_scores", "probe"]
 
+COMPONENTS = (td.OneHotCategorical, td.MixtureSameFamily)
 
-def assigned(prior: Any, codes: Tensor) -> Tensor:
+
+def assigned(prior: Any, codes: Tree) -> Tensor:
     """The most probable component of each datum, ``(N,)``.
 
     Args:
-        prior: p(z), a mixture, or of one-hot codes.
-        codes: posterior means ``(N, *event)``; probabilities, of one-hot codes.
+        prior: p(z), a mixture, or of one-hot codes; of several latent variables a joint, of which one has components.
+        codes: posterior means ``(N, *event)``, by name of several; probabilities, of one-hot codes.
 
     Raises:
-        ValueError: a prior without components.
+        ValueError: a prior without components, or several with such.
     """
+    if isinstance(prior, Joint):
+        factors = {name: p for name, p in prior.given(codes).items() if isinstance(p, COMPONENTS)}
+        if len(factors) != 1:
+            raise ValueError(f"expected one latent variable with components to compare with classes, got {len(factors)}")
+        ((name, factor),) = factors.items()
+        return assigned(factor, codes[name])
     if isinstance(prior, td.OneHotCategorical):
         return codes.argmax(-1)
     if isinstance(prior, td.MixtureSameFamily):

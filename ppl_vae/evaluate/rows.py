@@ -65,7 +65,7 @@ def observed_sum(pair: Pair, split: Split, values: Tensor) -> float | Tensor:
     Returns:
         One number where it is that of all data, as of complete ones; else ``(N,)`` in float64.
     """
-    known = getattr(pair.model, "known_entries", None)
+    known = pair.model_facts.known_entries
     values = values.to(split.device, torch.float64).expand(split.event_shape)
     values = values if known is None else values.masked_fill(known.to(split.device), 0.0)
     whole = float(values.sum())

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributions as td
+from torch.utils._pytree import tree_leaves, tree_map
 
+from ppl_vae.program.sites import Tree
 from ppl_vae.simplex import moved
 
 __all__ = ["dimensions", "marginals", "surgery"]
@@ -60,8 +63,8 @@ def surgery(q: Any, prior: Any, *, size: int | None = None, samples: int = 1) ->
     on average where M < N, so ``mutual_information`` and ``total_correlation`` err upwards then; the former never passes log N.
 
     Args:
-        q: posteriors of M data, batch shape ``(M,)``.
-        prior: p(z), batch shape ``()``.
+        q: posteriors of M data, batch shape ``(M,)``, a distribution or a joint of several.
+        prior: p(z), batch shape ``()``, likewise.
         size: N; by default M.
         samples: S, draws from each posterior.
 
@@ -82,13 +85,15 @@ def surgery(q: Any, prior: Any, *, size: int | None = None, samples: int = 1) ->
     """
     (M,) = q.batch_shape
     each, each_prior = marginals(q), marginals(prior)
-    z = moved(q.sample((samples,)), lambda points: points.flatten(0, 1))
-    own = torch.arange(M, device=z.device).repeat(samples)
-    rows = max(1, ELEMENTS_AT_ONCE // (M * math.prod(q.event_shape)))
+    z = _moved(q.sample((samples,)), lambda points: points.flatten(0, 1))
+    first, *others = tree_leaves(z)
+    own = torch.arange(M, device=first.device).repeat(samples)
+    numbers = sum(math.prod(leaf.shape[1:]) for leaf in (first, *others))
+    rows = max(1, ELEMENTS_AT_ONCE // (M * numbers))
     parts = []
-    for start in range(0, len(z), rows):
-        draws, at = moved(z, itemgetter(slice(start, start + rows))), own[start : start + rows]
-        weights = _log_weights(at, M, size or M, draws)
+    for start in range(0, len(own), rows):
+        draws, at = _moved(z, itemgetter(slice(start, start + rows))), own[start : start + rows]
+        weights = _log_weights(at, M, size or M, first)
         joint, single = _log_densities(q, each, draws)
         log_q = (joint + weights).logsumexp(1)
         part = {
@@ -113,11 +118,16 @@ def _log_weights(own: Tensor, count: int, size: int, like: Tensor) -> Tensor:
     return weights.scatter(1, own[:, None], -math.log(size) if count > 1 else 0.0)
 
 
-def _log_densities(q: Any, each: td.Distribution | None, draws: Tensor) -> tuple[Tensor, Tensor | None]:
+def _moved(draws: Tree, move: Callable[[Tensor], Tensor]) -> Tree:
+    return tree_map(lambda leaf: moved(leaf, move), draws)
+
+
+def _log_densities(q: Any, each: td.Distribution | None, draws: Tree) -> tuple[Tensor, Tensor | None]:
     """Log q(z_i | x_j) ``(C, M)``, and of each dimension ``(C, M, K)``."""
-    z = moved(draws, lambda points: points.unsqueeze(1).expand(-1, *q.batch_shape, *q.event_shape))
+    z = _moved(draws, lambda points: points.unsqueeze(1).expand(-1, *q.batch_shape, *points.shape[1:]))
     if each is None:
         return q.log_prob(z), None
     single = each.log_prob(z)
     single = dimensions(single, each.batch_shape[1:])
-    return (single.sum(-1) if each is getattr(q, "base_dist", None) else q.log_prob(z)), single
+    independent = isinstance(q, td.Independent) and each is q.base_dist
+    return (single.sum(-1) if independent else q.log_prob(z)), single

@@ -19,6 +19,7 @@ from torch.distributions import Transform, biject_to
 from ppl_vae.guides.coordinates import unmixed
 from ppl_vae.program.context import local_params
 from ppl_vae.program.pair import Pair, Plates
+from ppl_vae.program.sites import Tree, by_name
 from ppl_vae.program.terms import unnormalized, weighed
 from ppl_vae.program.traces import Substitute, per_datum, vectorize_particles
 
@@ -73,10 +74,9 @@ class Latents:
         nodes = self._trace(batch).nodes
         return self.pack({name: _bijection(nodes[name]["fn"]).inv(nodes[name]["value"]) for name in self.shapes})
 
-    def single(self, z: Tensor) -> Tensor:
-        """U ``(S, B, K)`` of values ``(S, B, *latent)`` of the only latent variable."""
-        ((name, fn),) = self.fns.items()
-        return self.pack({name: _bijection(fn).inv(z)})
+    def placed(self, z: Tree) -> Tensor:
+        """U ``(S, B, K)`` of a tree of values ``(S, B, *latent)``."""
+        return self.pack({name: _bijection(self.fns[name]).inv(value) for name, value in by_name(self.fns, z).items()})
 
     def pack(self, values: dict[str, Tensor]) -> Tensor:
         """U ``(S, B, K)`` of coordinates by site, ``(S, *plates, *event)``."""
@@ -120,7 +120,7 @@ class Latents:
                 "use AIS(simulated=0)"
             )
         x = trace.nodes[names[0]]["value"].reshape(batch[0].shape).to(batch[0])
-        known = getattr(self.pair.model, "known_entries", None)
+        known = self.pair.model_facts.known_entries
         kept = batch[0].isnan() if known is None else batch[0].isnan() | known.to(x.device)
         x = torch.where(kept, batch[0], x)
         values = {name: _bijection(trace.nodes[name]["fn"]).inv(trace.nodes[name]["value"]) for name in self.shapes}

@@ -95,7 +95,7 @@ def row_blocks(data: Data, rows: int, dtype: torch.dtype | None = torch.float64)
     Raises:
         ValueError: if a batch is not a matrix.
     """
-    batches = [data] if hasattr(data, "shape") else data
+    batches = [data] if isinstance(data, Tensor) else data
     for batch in batches:
         if len(batch.shape) != 2:
             raise ValueError(

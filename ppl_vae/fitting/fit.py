@@ -17,14 +17,16 @@ from torch import Tensor
 from ppl_vae.data import Data, DataSource, load_data
 from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.data.matrices import Batches
+from ppl_vae.evaluate.observed import ROWS_AT_ONCE
 from ppl_vae.fitting.build import build, default_guide, take_over
 from ppl_vae.fitting.callbacks.arguments import all_callbacks
 from ppl_vae.fitting.callbacks.base import Callback, CallbackList, FitContext
 from ppl_vae.fitting.callbacks.loggers import Board
 from ppl_vae.fitting.callbacks.progress import Progress
 from ppl_vae.fitting.checks import check_data, check_declared
+from ppl_vae.fitting.described import describe, weights
 from ppl_vae.fitting.experiment import Experiment
-from ppl_vae.fitting.fitted import ROWS_AT_ONCE, Fit, describe, weights
+from ppl_vae.fitting.fitted import Fit
 from ppl_vae.fitting.without_latents import remark_if_far_below, without_latents
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method, run_method

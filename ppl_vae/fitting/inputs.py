@@ -20,7 +20,7 @@ from ppl_vae.data.split import seeded_generator as noise
 from ppl_vae.data.summary import all_whole
 from ppl_vae.types import DataSpec, FitWarning
 
-__all__ = ["Classes", "Entrance", "Given", "as_real", "check_probed", "in_source_units"]
+__all__ = ["Classes", "Entrance", "Given", "as_codes", "as_real", "check_probed", "in_source_units"]
 
 Given = Data | Split | Tensor | tuple | Mapping[str, Any]
 """Rows: loaded, a tensor of x, or the arrays that programs of several arguments read."""
@@ -227,6 +227,18 @@ def as_real(values: Any, what: str) -> Tensor:
         told = f"{values.dtype}, {values.layout}, on {values.device}"
         raise ValueError(f"expected {what} as one dense tensor of real numbers, got {told}: convert it first")
     return values
+
+
+def as_codes(values: Any, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Latent codes in memory as a tensor.
+
+    Raises:
+        ValueError: no real numbers, or some that are not finite.
+    """
+    codes = as_real(values, "latent codes").to(device, dtype)
+    if not bool(codes.isfinite().all()):
+        raise ValueError("expected finite latent codes, got NaN or infinity")
+    return codes
 
 
 def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:

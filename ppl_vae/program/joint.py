@@ -13,12 +13,13 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution, Independent, TransformedDistribution, kl_divergence
 
 from ppl_vae.program.sites import by_name
 
-__all__ = ["Factor", "Joint", "draw"]
+__all__ = ["Factor", "Joint", "central_value", "draw"]
 
 Values = dict[str, Tensor]
 Factor = Distribution | Callable[[Values], Distribution]
@@ -65,16 +66,16 @@ class Joint:
     @property
     def event_shape(self) -> dict[str, torch.Size]:
         """Shape of one value of each site."""
-        return {name: factor.event_shape for name, factor in self._at_means()[1].items()}
+        return {name: factor.event_shape for name, factor in self._anywhere().items()}
 
     @property
     def support(self) -> dict[str, Any]:
         """Where each site lies."""
-        return {name: factor.support for name, factor in self._at_means()[1].items()}
+        return {name: factor.support for name, factor in self._anywhere().items()}
 
     @property
     def mean(self) -> Values:
-        """The mean of each factor at the means before it, ``(*batch, *event)``."""
+        """The mean of each factor at the means before it, ``(*batch, *event)``; the mode of what is discrete."""
         return self._at_means()[0]
 
     @property
@@ -123,13 +124,25 @@ class Joint:
             }
         )
 
+    def follows(self, other: Joint) -> bool:
+        """Whether each site is drawn after those that its factor of ``other`` may depend on."""
+        return all(self._may_be_integrated(other, name) for name in self._factors)
+
     def kl(self, other: Joint, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """KL from ``other`` site by site at draws of this joint; their expectation sums to KL(self || other).
 
-        A site's is in closed form given the draws before it where torch knows one, else ``log q - log p`` at its own draw.
+        A site's is in closed form given the draws before it where torch knows one and nothing that its factor of ``other``
+        depends on is drawn later, else ``log q - log p`` at its own draw.
         """
         mine, theirs = self.given(values), other.given(values)
-        return {name: _kl(mine[name], theirs[name], values[name]) for name in self._factors}
+        return {
+            name: _kl(mine[name], theirs[name], values[name], closed=self._may_be_integrated(other, name))
+            for name in self._factors
+        }
+
+    def _may_be_integrated(self, other: Joint, name: str) -> bool:
+        before = set(other.names[: other.names.index(name)])
+        return isinstance(other._factors[name], Distribution) or before <= set(self.names[: self.names.index(name)])
 
     def _drawn(self, shape: tuple[int, ...], draw: Callable[[Distribution, torch.Size], Tensor]) -> Values:
         if not shape:
@@ -138,25 +151,66 @@ class Joint:
 
     def _at_means(self) -> tuple[Values, dict[str, Distribution]]:
         if self._walked is None:
-            self._walked = self.walk(lambda name, factor: _central(factor))
+            self._walked = self.walk(lambda name, factor: central_value(factor))
         return self._walked
 
+    def _anywhere(self) -> dict[str, Distribution]:
+        return self.walk(lambda name, factor: _any_value(factor))[1]
 
-def _central(factor: Distribution) -> Tensor:
-    """The mean, or a draw of what has none, such as categories."""
+
+def central_value(distribution: Any) -> Tensor:
+    """The value that stands for a distribution, ``(*batch, *event)``: its mean, or of what is discrete its mode.
+
+    Means of categories are probabilities, which are no values. Where there is no mean, as of a flow or of what an automatic
+    guide makes of a normal, it is the image of the mean of what was transformed.
+
+    Raises:
+        NotImplementedError: a distribution with neither.
+    """
+    support: Any = distribution.support
+    if support is not None and support.is_discrete:
+        return _mode(distribution)
     try:
-        mean = factor.mean
+        mean: Tensor = distribution.mean
+        return mean
     except NotImplementedError:
-        return factor.sample()
-    support: Any = factor.support
-    return factor.sample() if support.is_discrete and bool(mean.isnan().any()) else mean
+        if not isinstance(distribution, TransformedDistribution):
+            raise NotImplementedError(f"{type(distribution).__name__} has no mean to take: draw from it instead") from None
+        value = central_value(distribution.base_dist)
+        for transform in distribution.transforms:
+            value = transform(value)
+        return value
 
 
-def _kl(q: Distribution, p: Distribution, value: Tensor) -> Tensor:
+def _mode(distribution: Any) -> Tensor:
+    """The most probable value, also of what masks, expands or reshapes a distribution."""
+    inner = distribution
+    while True:
+        try:
+            mode: Tensor = inner.mode.nan_to_num()  # torch has none of a fair coin
+            return mode.expand(distribution.shape())
+        except NotImplementedError:
+            if not isinstance(inner, Independent | MaskedDistribution):
+                told = f"{type(distribution).__name__} has no most probable value to take: draw from it instead"
+                raise NotImplementedError(told) from None
+            inner = inner.base_dist
+
+
+def _any_value(distribution: Any) -> Tensor:
     try:
-        return kl_divergence(q, p)
+        return central_value(distribution)
     except NotImplementedError:
-        return q.log_prob(value) - p.log_prob(value)
+        drawn: Tensor = distribution.sample()
+        return drawn
+
+
+def _kl(q: Distribution, p: Distribution, value: Tensor, *, closed: bool) -> Tensor:
+    if closed:
+        try:
+            return kl_divergence(q, p)
+        except NotImplementedError:
+            pass
+    return q.log_prob(value) - p.log_prob(value)
 
 
 def draw(name: str, q: Any, **options: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ppl_vae.program.base import GuideProgram, ModelProgram
 from ppl_vae.program.context import local_params, seeded
 from ppl_vae.program.facts import Abilities, guide_facts, model_facts
-from ppl_vae.program.plates import Plates, check_pairing, find_plates
+from ppl_vae.program.plates import Plates, check_pairing, find_plates, follows_story
 from ppl_vae.program.reads import Call, Reads
 from ppl_vae.program.rows import Counting, Looked, data_plate, last_rows, numbered
 from ppl_vae.program.shapes import traced
@@ -40,7 +40,8 @@ class Pair(nn.Module):
     Args:
         model: p(x, z), a callable on a batch that samples ``z`` and observes the data inside a plate over the data.
         guide: q(z | x), with the same signature, plates and latent sites.
-        mean_field: whether the analytic KL of each latent site may be used (see ``pyro.infer.TraceMeanField_ELBO``).
+        mean_field: whether the analytic KL of each latent site may be used (see ``pyro.infer.TraceMeanField_ELBO``), as it may
+            where the guide draws its variables in the order of the model.
         size: N, the number of data that are fitted to. A plate as large as any batch counts as the plate over these N.
         plain: whether the programs are a user's own, which may ask for ``pyro.param`` and ``pyro.module``.
         reads: how plain programs are called that take more than x; see :func:`~ppl_vae.build`.
@@ -74,6 +75,7 @@ class Pair(nn.Module):
         self.mean_field = mean_field
         self.size = size
         self.plain = plain
+        self.follows = True  # whether the guide draws its variables in the order of the model's story, as far as it met batches
         self.local = False  # whether parameters belong to rows of the training data; known after the first run
         self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
         # By the size of a batch, as a plate may be as large as it, and by the fields in it, some of which rows may lack.
@@ -144,6 +146,8 @@ class Pair(nn.Module):
         if key not in self._plates:
             model, guide, (score, drawn), local = self._first_run(batch)
             check_pairing(model, guide)
+            self.follows &= follows_story(model, guide)
+            self.mean_field &= self.follows
             asking = (name for name in guide.stochastic_nodes if guide.nodes[name]["infer"].get("baseline"))
             self.baselines = tuple(dict.fromkeys((*self.baselines, *asking)))
             declared = self.size or self.model_facts.size

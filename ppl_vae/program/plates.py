@@ -11,7 +11,7 @@ from ppl_vae.program.rows import grown
 from ppl_vae.program.terms import sampled, summed_out
 from ppl_vae.scores import ELBO, Score
 
-__all__ = ["Plates", "check_pairing", "find_plates"]
+__all__ = ["Plates", "check_pairing", "find_plates", "follows_story"]
 
 
 class Plates(NamedTuple):
@@ -61,6 +61,16 @@ def check_pairing(model: poutine.Trace, guide: poutine.Trace) -> None:
             f"the latent sites of model and guide differ: {', '.join(unmatched)} stands in only one of them; "
             f"every pyro.sample of the model that is not observed needs one of the same name in the guide{summed}"
         )
+
+
+def follows_story(model: poutine.Trace, guide: poutine.Trace) -> bool:
+    """Whether the guide draws the latent variables in the order of the model.
+
+    Else the prior of one may depend on another that the guide draws after it, and the closed form of its KL, which is at a
+    fixed prior, is no part of the ELBO.
+    """
+    order = [name for name, site in sampled(guide) if name in model.nodes and not site["is_observed"]]
+    return order == [name for name in model.nodes if name in order]
 
 
 def find_plates(model: poutine.Trace, guide: poutine.Trace, batch: int, declared: Any, known: tuple[str, ...]) -> Plates:

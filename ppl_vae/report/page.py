@@ -19,7 +19,7 @@ from ppl_vae.models import Model
 from ppl_vae.report.markup import Markup, joined, table, tag
 from ppl_vae.report.mathml import formula, lines
 from ppl_vae.report.style import STYLE
-from ppl_vae.report.words import PICTURES, meanings, number, with_error
+from ppl_vae.report.words import PICTURES, caption, meanings, number, with_error
 from ppl_vae.storage import RunFolder, RunIdentity
 from ppl_vae.storage.atomic import write_text
 from ppl_vae.text import MIB, as_line, denied, from_json, from_yaml, inside, is_number
@@ -233,10 +233,10 @@ WIDE = (*CURVES, "aggregate")
 def _figures(pictures: Mapping[str, bytes], course: str = "") -> list[Markup]:
     figures = []
     for name, data in pictures.items():
-        caption = PICTURES.get(name, name.replace("_", " "))
+        told = caption(name)
         encoded = base64.b64encode(data).decode("ascii")
-        image = tag("img", src=f"data:image/png;base64,{encoded}", alt=f"{caption}{course}")
-        figures.append(tag("figure", image, tag("figcaption", caption), class_="wide" if name in WIDE else None))
+        image = tag("img", src=f"data:image/png;base64,{encoded}", alt=f"{told}{course}")
+        figures.append(tag("figure", image, tag("figcaption", told), class_="wide" if name.startswith(WIDE) else None))
     return [tag("div", *figures, class_="pictures")] if figures else []
 
 

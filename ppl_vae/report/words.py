@@ -8,7 +8,7 @@ from typing import Any
 from ppl_vae.text import as_line, is_number
 from ppl_vae.types import SCORES, Score
 
-__all__ = ["METRICS", "PICTURES", "meanings", "number", "with_error"]
+__all__ = ["METRICS", "PICTURES", "caption", "meanings", "number", "with_error"]
 
 METRICS = {
     **{score.name: (score.label, score.meaning) for score in SCORES.values()},
@@ -70,6 +70,19 @@ PICTURES = {
 def meanings(own: Score | None) -> dict[str, tuple[str, str]]:
     """:data:`METRICS` with the score of a program that has one of its own."""
     return METRICS if own is None else {own.name: (own.label, own.meaning)} | METRICS
+
+
+def caption(name: str) -> str:
+    """What a picture shows, by its name; of several latent variables with that of one at its end.
+
+    Example:
+        >>> caption("latent_z2")
+        'Posterior means of the latent variables, coloured by class where there are classes: z2.'
+    """
+    kind, _, site = name.partition("_")
+    if name not in PICTURES and kind in PICTURES:
+        return f"{PICTURES[kind].removesuffix('.')}: {site}."
+    return PICTURES.get(name, name.replace("_", " "))
 
 
 def number(value: Any) -> str:

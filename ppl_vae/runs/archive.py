@@ -17,8 +17,8 @@ from ppl_vae.arguments import as_path
 from ppl_vae.data import Data
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting import Fit
+from ppl_vae.fitting.described import describe, weights
 from ppl_vae.fitting.fit import place
-from ppl_vae.fitting.fitted import describe, weights
 from ppl_vae.models import Model
 from ppl_vae.runs.pictures import run_pictures
 from ppl_vae.storage import RunFolder, check_free

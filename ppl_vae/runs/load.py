@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Transform
 from ppl_vae.fitting import Experiment, Fit, build
-from ppl_vae.fitting.fitted import NOISE
+from ppl_vae.fitting.described import NOISE
 from ppl_vae.memory import allocating, free, require_memory
 from ppl_vae.program.machine import choose_device
 from ppl_vae.program.pair import Pair

@@ -2,80 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ppl_vae import plots
 from ppl_vae.data import Data, Split
 from ppl_vae.fitting import Fit
 from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.sites import leaves
+from ppl_vae.types import FitWarning
 
 __all__ = ["run_pictures"]
 
 MOST_CLASSES = 20  # in one picture
 PICTURED = 2000  # data in the scatter of codes; more only cover each other
 
+Named = tuple[str, Figure]
 
-def run_pictures(fit: Fit, data: Data) -> Iterator[tuple[str, Figure]]:
-    """The pictures of a fit by their names: data, reconstructions, samples, curves, codes."""
-    kind = fit.spec.kind
+
+def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
+    """The pictures of a fit by their names: data, reconstructions, samples, curves, codes.
+
+    Of several latent variables those of codes are of each, with its name at the end of theirs. Programs that only run may
+    not do all that is pictured; what they do not do is remarked on and left out.
+    """
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
     rows = shown[:40].fixed(torch.Generator().manual_seed(0))
     x = fit.seen(rows)
-    # Fitting asks a program for its sites only, pictures for more.
-    decodes, encodes = hasattr(fit.pair.model, "decode"), hasattr(fit.pair.guide, "posterior")
-    yield "data", plots.grid(x, kind=kind, title="data")
-    if decodes and encodes:
-        yield "reconstructions", plots.comparison(x, fit.reconstruct(rows, seen=True), kind=kind)
-    if decodes and hasattr(fit.pair.model, "prior"):
-        yield _sampled(fit, rows[:10])
+    yield "data", plots.grid(x, kind=fit.spec.kind, title="data")
+    yield from _if_possible(fit, "reconstructions", lambda: _reconstructed(fit, rows, x))
+    yield from _if_possible(fit, "samples", lambda: _sampled(fit, rows[:10]))
     yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
     if (tracked := plots.tracked(fit.history, score=fit.score)) is not None:
         yield "tracked", tracked
-    if encodes:
-        yield from _encoded(fit, shown)
+    yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
 
 
-def _encoded(fit: Fit, shown: Split) -> Iterator[tuple[str, Figure]]:
-    """The codes, their aggregate beside the prior, and what is decoded from a plane of them."""
-    codes = shown[:PICTURED]
-    latent = fit.encode(codes)
-    latent = latent.reshape(len(latent), -1)
-    if latent.shape[1] >= 2:
-        yield "latent", plots.latent_scatter(latent, codes.y, fit.spec.classes)
-    if getattr(fit.pair.model, "latent", None) == "continuous" and not hasattr(fit.pair.model, "condition"):
-        yield "aggregate", _aggregate(fit, codes)
-    plane = latent.shape[1] == 2 and len(fit.spec.event_shape) > 1
-    if plane and hasattr(fit.pair.model, "decode") and not hasattr(fit.pair.model, "condition"):
-        yield "manifold", plots.manifold(fit.decode(plots.quantile_grid(20), seen=True), kind=fit.spec.kind)
+def _if_possible(fit: Fit, what: str, make: Callable[[], Iterator[Named]]) -> list[Named]:
+    """What is made, or nothing and a remark where that takes an ability which a program does not have."""
+    try:
+        return list(make())
+    except ValueError as error:
+        if fit.pair.can.generate is not None and fit.pair.can.encode is not None:
+            raise
+        warnings.warn(f"there is no picture of {what}: {error}", FitWarning, stacklevel=2)
+        return []
 
 
-def _aggregate(fit: Fit, rows: Split) -> Figure:
-    """A draw from the posterior of each row, against as many from the prior."""
-    with evaluating(fit.pair), seeded(0, fit.device):
-        prior = fit.pair.model.prior().sample((PICTURED,))
-    return plots.aggregate(fit.encode(rows, samples=1)[0].flatten(1), prior.flatten(1))
+def _reconstructed(fit: Fit, rows: Split, x: Tensor) -> Iterator[Named]:
+    found = fit.reconstruct(rows, seen=True)
+    yield "reconstructions", plots.comparison(x, _of_x(found, fit), kind=fit.spec.kind)
 
 
-def _sampled(fit: Fit, rows: Split) -> tuple[str, Figure]:
+def _sampled(fit: Fit, rows: Split) -> Iterator[Named]:
     """New data from the prior; of each class, or completed from what is known of the rows, as the model is conditioned.
 
     Means in place of draws where they are images: a draw of each pixel would hide them.
     """
-    kind, known = fit.spec.kind, getattr(fit.pair.model, "known_entries", None)
+    kind, model = fit.spec.kind, fit.pair.model_facts
     means = len(fit.spec.event_shape) > 1
     shown: dict[str, Any] = {"means": means, "seen": True}
     what = "means of new data" if means else "draws"
-    if getattr(fit.pair.model, "labelled", False):
+    if model.labelled:
         classes = fit.spec.classes[:MOST_CLASSES]
         title = f"{what}; a row: one z; a column: one class"
-        return "samples", plots.by_class(fit.by_class(8, **shown)[:, : len(classes)], classes, kind=kind, title=title)
-    if known is not None:
+        yield "samples", plots.by_class(fit.by_class(8, **shown)[:, : len(classes)], classes, kind=kind, title=title)
+    elif model.known_entries is not None:
         samples = torch.stack([fit.sample(len(rows), x=rows, seed=seed, **shown) for seed in range(4)])
         title = f"completions: {'means' if means else 'draws'} given z"
-        return "completions", plots.completions(fit.seen(rows), known, samples, kind=kind, title=title)
-    source = getattr(fit.pair.model, "drawn_from", "the prior")
-    return "samples", plots.grid(fit.sample(64, **shown), kind=kind, title=f"{what} from {source}")
+        yield "completions", plots.completions(fit.seen(rows), model.known_entries, samples, kind=kind, title=title)
+    else:
+        title = f"{what} from {model.drawn_from}"
+        yield "samples", plots.grid(_of_x(fit.sample(64, **shown), fit), kind=kind, title=title)
+
+
+def _of_x(found: Any, fit: Fit) -> Tensor:
+    """Rows ``(n, *event)``.
+
+    Raises:
+        ValueError: the model observes something else.
+    """
+    if isinstance(found, Tensor) and math.prod(found.shape[1:]) == math.prod(fit.spec.event_shape):
+        return found.reshape(-1, *fit.spec.event_shape)
+    raise ValueError(f"the model observes {', '.join(leaves(found, 'a part of x'))}, not x itself")
+
+
+def _encoded(fit: Fit, rows: Split) -> Iterator[Named]:
+    """The codes, their aggregate beside the prior, and what is decoded from a plane of the topmost."""
+    codes, model = leaves(fit.encode(rows)), fit.pair.model_facts
+    codes = {name: code.reshape(len(rows), -1) for name, code in codes.items() if name not in fit.shared}
+    endings = {name: "_" + re.sub(r"[^\w.-]", "_", name) if len(codes) > 1 else "" for name in codes}
+    for name, code in codes.items():
+        if code.shape[1] >= 2:
+            yield f"latent{endings[name]}", plots.latent_scatter(code, rows.y, fit.spec.classes)
+    if fit.pair.can.generate is None or model.latent != "continuous" or model.labelled or model.known_entries is not None:
+        return
+    yield from ((f"aggregate{endings[name]}", figure) for name, figure in _aggregates(fit, rows))
+    top = next(iter(model.sites))
+    if math.prod(model.sites[top].event_shape) == 2 and len(fit.spec.event_shape) > 1:
+        plane = plots.quantile_grid(20).reshape(20, 20, *model.sites[top].event_shape)
+        yield "manifold", plots.manifold(fit.decode({top: plane}, seen=True), kind=fit.spec.kind)
+
+
+def _aggregates(fit: Fit, rows: Split) -> Iterator[Named]:
+    """A draw from the posterior of each row, against as many from the prior."""
+    with evaluating(fit.pair), seeded(0, fit.device):
+        prior = leaves(fit.pair.model.prior().sample((PICTURED,)))
+    for name, drawn in leaves(fit.encode(rows, samples=1)).items():
+        yield name, plots.aggregate(*(codes.reshape(len(codes), -1) for codes in (drawn[0], prior[name])))

@@ -1,0 +1,193 @@
+"""What a fitted pair is asked besides its numbers: codes of data, data of codes, new data.
+
+Two small interfaces, :class:`Encoder` for the guide and :class:`Decoder` for the model, each with two implementations: by the
+program's abilities, where it says q(z | x) or p(x | z) as distributions, and by its runs, which every Pyro program has
+(:mod:`ppl_vae.evaluate.traced`). Which one is chosen once, by ``pair.can``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ppl_vae.data import Split, Transform
+from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Given, Observed, as_in, at_once, joined
+from ppl_vae.evaluate.rows import batches
+from ppl_vae.evaluate.traced import TracedDecoder, TracedEncoder
+from ppl_vae.likelihoods.base import point_prediction
+from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.capabilities import Amortized
+from ppl_vae.program.joint import Joint, central_value
+from ppl_vae.program.pair import Pair
+from ppl_vae.program.sites import Tree, top_values, tree
+from ppl_vae.types import DataSpec
+
+__all__ = ["Decoder", "Encoder", "decoder_of", "encoder_of", "reconstructed"]
+
+
+class Encoder(Protocol):
+    """Codes of data."""
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The latent variables of which all data share one value; known after codes were asked for."""
+        ...
+
+    def posterior(self, batch: tuple[Tensor, ...]) -> Any:
+        """q(z | x) of a batch, a distribution or a joint.
+
+        Raises:
+            ValueError: the guide does not say it.
+        """
+        ...
+
+    def encode(self, split: Split, samples: int | None = None) -> Tree:
+        """Means fed forward, ``(N, *event)`` a leaf, or draws ``(S, N, *event)``; without N of what all data share."""
+        ...
+
+    def means(self, batch: tuple[Tensor, ...]) -> Tree:
+        """Of one batch."""
+        ...
+
+
+class Decoder(Protocol):
+    """Data of codes, and new data."""
+
+    def check_given(self, *, x: bool, y: bool) -> None:
+        """Raise ``ValueError`` if rows or classes are given that the model is not conditioned on, or none where it is."""
+        ...
+
+    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
+        """The condition as it is taken here, of rows or of the places of classes."""
+        ...
+
+    def decode(self, z: Tree, given: Given) -> Observed:
+        """Means of p(x | z) for a tree z ``(..., *event)``, or its upper sites, ``(..., *event)``."""
+        ...
+
+    def reconstruct(self, batch: tuple[Tensor, ...], z: Tree) -> Observed:
+        """Means of p(x | z) for codes z of a batch, ``(B, *event)``."""
+        ...
+
+    def sample(self, n: int, given: Given, *, means: bool) -> Observed:
+        """N new data ``(n, *event)``, draws or with ``means`` the means of p(x | z) at draws of z."""
+        ...
+
+
+def encoder_of(pair: Pair) -> Encoder:
+    """By what the guide can do."""
+    return TracedEncoder(pair) if pair.can.encode is None else AbleEncoder(pair, pair.can.encode)
+
+
+def decoder_of(pair: Pair, spec: DataSpec, transform: Transform) -> Decoder:
+    """By what the model can do.
+
+    Args:
+        pair: the pair.
+        spec: what the data look like.
+        transform: to what the model sees, on the device and of the dtype of that.
+    """
+    if pair.can.generate is None:
+        return TracedDecoder(pair, spec, transform)
+    return AbleDecoder(pair.can.generate, spec)
+
+
+class AbleEncoder:
+    """Of a guide that says q(z | x)."""
+
+    shared: tuple[str, ...] = ()
+
+    def __init__(self, pair: Pair, guide: Amortized) -> None:
+        self.pair = pair
+        self.guide = guide
+
+    def posterior(self, batch: tuple[Tensor, ...]) -> Any:
+        """q(z | x) of a batch."""
+        return self.guide.posterior(*batch)
+
+    def encode(self, split: Split, samples: int | None = None) -> Tree:
+        """Posterior means, or draws."""
+        parts = [self.guide.posterior(*batch) for batch in batches(self.pair, split, ROWS_AT_ONCE)]
+        if samples is None:
+            return _joined([part.mean for part in parts], dim=0)
+        return _joined([part.sample((samples,)) for part in parts], dim=1)
+
+    def means(self, batch: tuple[Tensor, ...]) -> Tree:
+        """Of one batch."""
+        return self.guide.posterior(*batch).mean
+
+
+class AbleDecoder:
+    """Of a model that says p(z) and p(x | z)."""
+
+    def __init__(self, model: ModelProgram, spec: DataSpec) -> None:
+        self.model = model
+        self.spec = spec
+
+    def check_given(self, *, x: bool, y: bool) -> None:
+        """Raise ``ValueError`` if the model is conditioned on something else."""
+        labelled = self.model.labelled
+        completes = self.model.known_entries is not None and not labelled
+        if y != labelled or x != completes:
+            needs = "labels: give y and no x" if labelled else "a part of the data: give x and no y" if completes else "nothing"
+            raise ValueError(f"this model is conditioned on {needs}{'' if labelled or completes else ': leave x and y out'}")
+
+    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
+        """What the model knows of rows of which a part is given, or of labels."""
+        if classes is not None:
+            return self.model.known(classes)
+        return self.model.known(rows.transformed()) if rows is not None else ()
+
+    def decode(self, z: Tree, given: Given) -> Observed:
+        """Means of p(x | z), what is below the given sites fed forward by the means of the prior."""
+        shapes = {name: site.event_shape for name, site in self.model.sites.items()}
+        values = top_values(shapes, z)
+        leading = torch.broadcast_shapes(*(value.shape[: value.dim() - len(shapes[name])] for name, value in values.items()))
+        if len(values) < len(shapes):
+            values = self._completed(values, shapes, leading, given)
+        return self._means(tree(values), leading, given)
+
+    def reconstruct(self, batch: tuple[Tensor, ...], z: Tree) -> Observed:
+        """Means of p(x | z), given what the model knows of the batch."""
+        return self._means(z, torch.Size([len(batch[0])]), self.model.known(*batch))
+
+    def sample(self, n: int, given: Given, *, means: bool) -> Observed:
+        """Z from the prior, then x."""
+        if given and len(given[0]) not in (1, n):
+            raise ValueError(f"expected one condition or {n}, got {len(given[0])}")
+        z = self.model.prior_given(*given).expand((n,)).sample() if given else self.model.prior().sample((n,))
+        likelihood = self.model.decode(z, *given)
+        x = point_prediction(likelihood) if means else likelihood.sample()
+        return Observed({"x": x.reshape(n, *self.spec.event_shape)}, "x")
+
+    def _completed(
+        self, values: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], leading: torch.Size, given: Given
+    ) -> dict[str, Tensor]:
+        """With values of the lower sites, each at the prior's mean given those above it."""
+        prior: Joint = self.model.prior_given(*given)
+        values = {name: value.expand(*leading, *shapes[name]) for name, value in values.items()}
+
+        def take(name: str, factor: Any) -> Tensor:
+            return values[name] if name in values else central_value(factor).expand(*leading, *shapes[name])
+
+        return prior.walk(take)[0]
+
+    def _means(self, z: Tree, leading: torch.Size, given: Given) -> Observed:
+        mean = point_prediction(self.model.decode(z, *given))
+        leading = torch.broadcast_shapes(leading, *(part.shape[:-1] for part in given))
+        return Observed({"x": mean.reshape(*leading, *self.spec.event_shape)}, "x")
+
+
+def reconstructed(pair: Pair, split: Split, encoder: Encoder, decoder: Decoder) -> Observed:
+    """Means of p(x | z) at the means of q(z | x), of the rows in their order."""
+    found = joined([decoder.reconstruct(batch, encoder.means(batch)) for batch in batches(pair, split, at_once(pair, split))])
+    return found._replace(values={name: as_in(split, pair, rows) for name, rows in found.values.items()})
+
+
+def _joined(parts: Sequence[Tree], *, dim: int) -> Tree:
+    first, *others = parts
+    return tree_map(lambda *leaves: torch.cat(leaves, dim), first, *others)

@@ -1,0 +1,247 @@
+"""Codes of data, data of codes, and new data: what a fit is asked for, in the units of the source."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from ppl_vae.arguments import whole
+from ppl_vae.data import DataSource, Split, Transform
+from ppl_vae.evaluate.observed import Observed
+from ppl_vae.evaluate.rows import batches
+from ppl_vae.evaluate.verbs import Decoder, Encoder, decoder_of, encoder_of, reconstructed
+from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, in_source_units
+from ppl_vae.memory import require_memory
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.pair import Pair
+from ppl_vae.program.sites import Tree, tree
+from ppl_vae.types import DataSpec
+
+__all__ = ["Coding"]
+
+
+class Coding:
+    """The part of a :class:`~ppl_vae.fitting.fitted.Fit` that encodes, decodes and samples; its attributes are the fit's."""
+
+    pair: Pair
+    data: DataSource
+    spec: DataSpec
+    transform: Transform
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pair lives."""
+        return next((parameter.device for parameter in self.pair.parameters()), self.transform.loc.device)
+
+    def posterior(self, x: Given, *, y: Classes | None = None) -> Any:
+        """q(z | x) of all data at once, a distribution, or of several latent variables a ``Joint``, of batch shape ``(B,)``.
+
+        Of plain programs it is p(k | x) of what the model sums out, a categorical of each, given the means of what is drawn.
+
+        Args:
+            x: rows ``(B, *event)`` in the units of the source: a tensor, a split, or the fields that the programs read.
+            y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
+
+        Raises:
+            ValueError: rows that the fit was not built for, or a guide that does not say q(z | x) where nothing is summed out.
+
+        Example:
+            ``fit.posterior(data.test).stddev``
+        """
+        split = self._split(x, y)
+        with evaluating(self.pair):
+            (batch,) = batches(self.pair, split, max(1, len(split)))
+            return self._encoder.posterior(batch)
+
+    def encode(self, x: Given, *, y: Classes | None = None, samples: int | None = None, seed: int = 0) -> Any:
+        """Codes of data: posterior means ``(B, *latent)``, or draws ``(samples, B, *latent)``, by name if there are several.
+
+        Means are fed forward from site to site. Of a variable that all data share there is one value, without B.
+
+        Args:
+            x: rows ``(B, *event)`` in the units of the source: a tensor, a split, or the fields that the programs read.
+            y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
+            samples: how many draws of each datum, instead of the mean.
+            seed: of the draws.
+
+        Raises:
+            ValueError: rows that the fit was not built for, fewer than one sample, or a variable without a mean.
+
+        Example:
+            ``fit.encode(data.test)["z2"]`` of a model with several latent variables, ``fit.encode(data.test)`` of one.
+        """
+        if samples is not None and (samples := whole("samples", samples)) < 1:
+            raise ValueError(f"expected at least 1 sample, got {samples}")
+        split = self._split(x, y)
+        with evaluating(self.pair), seeded(seed, self.device):
+            return self._encoder.encode(split, samples)
+
+    def decode(self, z: Any, *, x: Given | None = None, y: Classes | None = None, seen: bool = False) -> Any:
+        """Means of p(x | z), ``(..., *event)`` in the units of the source, or of each observed site by name if several are.
+
+        Of dequantized data they are means of the levels; of categories in no order the most probable one.
+
+        Args:
+            z: codes ``(..., *latent)``, a tensor, an array or lists; of several latent variables a mapping by their names, or
+                of the upper ones alone: those below them are at the means that the prior has at these.
+            x: rows of which a part is known, or that the programs look at beside observing them, one or as many as codes.
+            y: classes, by name or number, of a model that is conditioned on labels; their shapes broadcast with those of z.
+            seen: as the model sees them, instead of in the units of the source.
+
+        Raises:
+            ValueError: codes of another shape or not finite, or not the condition that the model needs.
+
+        Example:
+            ``fit.decode({"z2": torch.zeros(5, 2)})``
+        """
+        kind: Any = {"device": self.device, "dtype": self.transform.loc.dtype}
+        codes = {name: as_codes(value, **kind) for name, value in z.items()} if isinstance(z, Mapping) else as_codes(z, **kind)
+        with evaluating(self.pair):
+            return self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
+
+    def reconstruct(self, x: Given, *, y: Classes | None = None, seen: bool = False) -> Any:
+        """Means of p(x | z) at the posterior means of z, ``(B, *event)``, or of each observed site by name if several are.
+
+        Of dequantized data they are means of the levels; of categories in no order the most probable one.
+
+        Args:
+            x: rows ``(B, *event)`` in the units of the source: a tensor, a split, or the fields that the programs read.
+            y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
+            seen: as the model sees them, instead of in the units of the source.
+
+        Raises:
+            ValueError: rows that the fit was not built for, or a variable without a mean.
+
+        Example:
+            ``(fit.reconstruct(data.test) - data.test.x).abs().mean()``
+        """
+        split = self._split(x, y)
+        with evaluating(self.pair):
+            return self._leaving(reconstructed(self.pair, split, self._encoder, self._decoder), means=True, seen=seen)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        x: Given | None = None,
+        y: Classes | None = None,
+        means: bool = False,
+        seed: int = 0,
+        seen: bool = False,
+        draws: bool | None = None,
+    ) -> Any:
+        """N new data ``(n, *event)`` in the units of the source: z from the declared prior, then draws from p(x | z).
+
+        Draws of dequantized data are whole numbers. Where there is no prior, as in ``AutoEncoder``, z comes from a normal
+        fitted to the training data's codes. What all data share is at the guide's mean.
+
+        Args:
+            n: how many.
+            x: data of which a part is known, one or ``n``, if the model is conditioned on it: the rest is sampled; or rows that
+                plain programs look at beside observing them.
+            y: classes, if the model is conditioned on labels: a name or number for all, or one for each, as for
+                :meth:`classes`; by default the classes in turn. With the same seed, the same noise of z meets other classes.
+            means: means of p(x | z) instead of draws, which lie closer to each other than data do.
+            seed: of all of them.
+            seen: as the model sees them, instead of in the units of the source.
+            draws: the opposite of ``means``, which took its place; still taken, with a warning.
+
+        Raises:
+            ValueError: fewer than one datum, or not the condition that the model needs.
+
+        Example:
+            ``fit.sample(64, means=True)``
+        """
+        if draws is not None:
+            told = "fit.sample gives draws unless it is told means=True: leave draws=True out, write means=True for draws=False"
+            warnings.warn(told, FutureWarning, stacklevel=2)
+            means = not draws
+        if (n := whole("n", n)) < 1:
+            raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
+        require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
+        places: Tensor | None = None
+        if y is None and x is None and self._labelled:
+            places = torch.arange(n, device=self.device) % len(self.spec.classes)
+        return self._leaving(self._sampled(n, x, y, places, means=means, seed=seed), means=means, seen=seen)
+
+    def by_class(self, n: int, *, means: bool = False, seed: int = 0, seen: bool = False) -> Any:
+        """Draws from p(x | z, y) for each class and n draws of z, ``(n, classes, *event)``, of a model conditioned on labels.
+
+        A row has one draw of the noise of z; where p(z | y) depends on y, it is shifted and scaled to each class.
+
+        Args:
+            n: how many of each class.
+            means: means of p(x | z, y) instead of draws.
+            seed: of all of them.
+            seen: as the model sees them, instead of in the units of the source.
+
+        Raises:
+            ValueError: a model that is not conditioned on labels, or fewer than one datum.
+
+        Example:
+            ``fit.by_class(8, means=True)[:, 3]``, eight of the fourth class.
+        """
+        if not self._labelled:
+            raise ValueError("expected a model that is conditioned on labels, such as CVAE, got one that is not: use sample")
+        first, *others = (self.sample(n, y=name, means=means, seed=seed, seen=seen) for name in self.spec.classes)
+        return tree_map(lambda *drawn: torch.stack(drawn, dim=1), first, *others)
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The latent variables of which all data share one value, as parameters with priors; told once codes were."""
+        return self._encoder.shared
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return encoder_of(self.pair)
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return decoder_of(self.pair, self.spec, self.transform)
+
+    @property
+    def _labelled(self) -> bool:
+        return self.pair.model_facts.labelled
+
+    @property
+    def _dequantized(self) -> bool:
+        """Whether the model sees whole numbers with noise."""
+        return self.transform.dequantize or self.data.dequantize not in (False, "none")
+
+    @property
+    def _entrance(self) -> Entrance:
+        transform = self.transform
+        if self._dequantized and not transform.dequantize:  # training data whose noise was drawn once
+            transform = transform.rescaling(dequantize=True)
+        return Entrance(spec=self.spec, transform=transform, labelled=self._labelled, seed=self.data.seed, device=self.device)
+
+    def _split(self, data: Given, y: Classes | None = None) -> Split:
+        """The data as a split on the pair's device, matched to and checked against what the pair was built for."""
+        return self._entrance.rows(data, y)
+
+    def _given(self, x: Given | None, y: Classes | None) -> tuple[Tensor, ...]:
+        """What p(z) and p(x | z) are conditioned on."""
+        self._decoder.check_given(x=x is not None, y=y is not None)
+        return self._decoder.given(None if x is None else self._split(x), None if y is None else self._entrance.classes(y))
+
+    def _sampled(
+        self, n: int, x: Given | None, y: Classes | None, places: Tensor | None, *, means: bool, seed: int
+    ) -> Observed:
+        """N new data as the model sees them; of these places of classes, or as is given by ``x`` or ``y``."""
+        with evaluating(self.pair), seeded(seed, self.device):
+            given = self._given(x, y) if places is None else self._decoder.given(None, places)
+            return self._decoder.sample(n, given, means=means)
+
+    def _leaving(self, found: Observed, *, means: bool, seen: bool) -> Tree:
+        """What the model gives, x in the units of the source unless it is wanted as the model sees it."""
+        if found.x and not seen:
+            options: dict[str, Any] = {"means": means, "dequantized": self._dequantized}
+            found.values[found.x] = in_source_units(found.values[found.x], self.transform, self.spec, **options)
+        return tree(found.values)
