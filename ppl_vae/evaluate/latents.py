@@ -101,7 +101,7 @@ def _aggregate(pair: Pair, split: Split, rows: int, samples: int) -> tuple[dict[
     """The parts of the KL at draws from the posteriors of some of the data; and why there are none."""
     generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
     chosen = torch.randperm(len(split), generator=generator)[:rows]
-    (batch,) = batches(pair, split[chosen], rows)
+    (batch,) = batches(pair, split[chosen].of_one_length(), rows)
     if _codes_only(pair):
         return {}, {"mutual_information": "codes are points without a density: they carry no finite information"}
     if _known(pair, batch):

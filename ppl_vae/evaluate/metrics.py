@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.data import Split
-from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.seeds import seeded as noise
 from ppl_vae.evaluate.annealing import AIS, Annealed, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.importance import UNTRUSTED
+from ppl_vae.evaluate.per_token import per_token
 from ppl_vae.evaluate.remarks import MANY_BAD
 from ppl_vae.evaluate.rows import batches, log_jacobian, log_jacobians, mean
 from ppl_vae.program.capture import Compile
@@ -83,6 +84,10 @@ def evaluate(
           else the highest of ``iwae``, ``local_iwae`` and ``ais`` that is to be trusted. Where none is, ``approximation_gap``
           is ``None``, and ``approximation_gap_at_least`` what the gap is not below.
 
+        Of rows of different lengths also ``elbo_per_token``, ``log_likelihood_per_token`` and ``iwae_per_token``, in nats per
+        element of a row, sums over the data divided by each other, with their ``*_se``; ``tokens``, the mean length of a row;
+        and where they are tokens ``perplexity``, exp(-b) of the tightest of these b: not below the model's, if b is a bound.
+
         Of points in place of posteriors there is no ELBO: instead of ``elbo`` and ``kl`` it is ``log_joint``, log p(x, z), and
         without p(z) the ``reconstruction`` alone; samples are then of no use and ignored.
 
@@ -92,7 +97,9 @@ def evaluate(
             more streamed data with noise than fit at once.
         FloatingPointError: a bound is not finite.
     """
-    split = _checked(split, samples, limit).arranged(pair.reads)
+    split = _checked(split, samples, limit)
+    read = split.arranged(pair.reads)  # the rows in the order in which their numbers come
+    split = split if pair.local else read  # whose numbers among the training rows are asked for
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
     point = pair.score in POINTS and not pair.drawn
     if gaps and point:
@@ -106,14 +113,14 @@ def evaluate(
     if gaps or ais:  # which look at the data again, and have to see the same
         split = split.fixed(noise(seed, 3))
     cut = layout(split, 1 if point else samples)
-    constant = log_jacobians(pair, split)
+    constant = log_jacobians(pair, read)
     with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
         columns = bounds_of_batches(
             pair,
             batches(pair, split, cut.rows),
             cut.draws,
             compile=compile,
-            elements=samples * len(split) * math.prod(split.event_shape),
+            elements=samples * len(split) * split.elements,
             advance=advance,
         )
     _check_finite(columns)
@@ -131,7 +138,7 @@ def evaluate(
         columns |= local
         _check_finite(columns)
         numbers |= _gaps(columns, constant, numbers)
-    return numbers
+    return numbers | per_token(columns, read, constant, pair.score)
 
 
 def _checked(split: Split, samples: int, limit: int | None) -> Split:

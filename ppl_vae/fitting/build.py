@@ -48,6 +48,11 @@ def build(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> P
 
 def _built(model: Model | Callable, guide: Guide | Callable, spec: DataSpec) -> Pair:
     if isinstance(model, Model) and isinstance(guide, Guide):
+        if spec.ragged and not model.ragged:
+            raise ValueError(
+                f"expected rows of one length for {as_line(model)}, got rows of different lengths: write a plain Pyro program "
+                "that reads x and length, or pad the rows"
+            )
         if spec.fields[1:]:
             raise ValueError(
                 f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "

@@ -18,13 +18,13 @@ from ppl_vae.arguments import whole
 from ppl_vae.data import Data, DataSource, Split, Transform, load_data
 from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.data.matching import classes_matched
-from ppl_vae.data.split import seeded as noise
+from ppl_vae.data.seeds import seeded as noise
 from ppl_vae.evaluate import AIS, Gaps, batches, evaluate
 from ppl_vae.evaluate.disentanglement import disentanglement
 from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import assigned, cluster_scores, probe
 from ppl_vae.evaluate.remarks import remarks
-from ppl_vae.evaluate.rows import mean, observed_sum
+from ppl_vae.evaluate.rows import in_row_order, mean, observed_sum
 from ppl_vae.evaluate.samples import Features, sample_quality
 from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_real, check_probed, in_source_units
 from ppl_vae.guides import (
@@ -115,7 +115,7 @@ class Fit:
 
     def posterior(self, x: Tensor | Split, *, y: Classes | None = None) -> Distribution:
         """q(z | x) of all data at once, x ``(B, *event)``; ``y`` as for :meth:`evaluate`."""
-        split = self._split(x, y)
+        split = self._split(x, y).of_one_length()
         with evaluating(self.pair):
             (batch,) = batches(self.pair, split, max(1, len(split)))
             return self._declared(self.pair.guide, "posterior")(*batch)
@@ -129,10 +129,11 @@ class Fit:
         if samples is not None and (samples := whole("samples", samples)) < 1:
             raise ValueError(f"expected at least 1 sample, got {samples}")
         with evaluating(self.pair), seeded(seed, self.device):
-            parts = [posterior(*batch) for batch in batches(self.pair, self._split(x, y), ROWS_AT_ONCE)]
+            split = self._split(x, y)
+            parts = [posterior(*batch) for batch in batches(self.pair, split, ROWS_AT_ONCE)]
             if samples is None:
-                return torch.cat([part.mean for part in parts])
-            return torch.cat([part.sample((samples,)) for part in parts], dim=1)
+                return in_row_order(self.pair, split, torch.cat([part.mean for part in parts]))
+            return in_row_order(self.pair, split, torch.cat([part.sample((samples,)) for part in parts], dim=1), dim=1)
 
     def decode(self, z: Tensor, *, x: Tensor | Split | None = None, y: Classes | None = None, seen: bool = False) -> Tensor:
         """Means of p(x | z), ``(..., *event)``, for z ``(..., *latent)``, a tensor, an array or lists.
@@ -161,7 +162,7 @@ class Fit:
         """
         posterior, model = self._declared(self.pair.guide, "posterior"), self.pair.model
         with evaluating(self.pair):
-            rows = batches(self.pair, self._split(x, y), ROWS_AT_ONCE)
+            rows = batches(self.pair, self._split(x, y).of_one_length(), ROWS_AT_ONCE)
             known = getattr(model, "known", lambda *batch: ())
             means = torch.cat([self._means(posterior(*batch).mean, *known(*batch)) for batch in rows])
         return self._leaving(means, means=True, seen=seen)
@@ -267,6 +268,8 @@ class Fit:
 
     def _tightest(self, numbers: dict[str, Any]) -> str:
         """The name of the tightest bound on the log-probability of discrete data; empty for densities and for points."""
+        if self.spec.ragged:
+            return ""  # which is told per token
         image = self.spec.kind in ("binary", "count") and len(self.spec.event_shape) == 3
         if not (self.data.dequantize or self.spec.kind == "categorical" or image):
             return ""

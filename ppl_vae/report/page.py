@@ -129,7 +129,7 @@ def _facts(metrics: Mapping[str, Any]) -> Markup:
     name, numbers = next(
         ((split, metrics[split]) for split in ("test", "valid") if isinstance(metrics.get(split), dict)), ("", {})
     )
-    wanted = ("log_likelihood", "iwae", *SCORES, "kl", "active_units", "bits_per_dim")
+    wanted = ("log_likelihood", "iwae", *SCORES, "kl", "active_units", "bits_per_dim", "elbo_per_token", "perplexity")
     tiles = [(f"{name} {METRICS[one][0]}", with_error(numbers, one)) for one in wanted if one in numbers]
     tiles += [(label, number(metrics[one]) + unit) for one, label, unit in COSTS if one in metrics]
     return tag("dl", *(tag("div", tag("dt", label), tag("dd", *_parted(value))) for label, value in tiles), class_="facts")

@@ -19,7 +19,7 @@ from ppl_vae.program.machine import choose_device
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line, inside
-from ppl_vae.types import DataSpec, Remark, Row
+from ppl_vae.types import DataSpec, Field, Remark, Row
 
 __all__ = ["load_fit", "load_run"]
 
@@ -61,7 +61,9 @@ def load_fit(saved: SavedRun, *, device: str | torch.device = "auto") -> Fit:
         affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
         exact = state.pop("transform.exact", None)
         affine |= {} if exact is None else {**dict(zip(AFFINE, exact, strict=True)), "exact": True}
-        transform = Transform(spec.event_shape, **affine, **{name: _flag(described["transform"], name) for name in NOISE})
+        flags = {name: _flag(described["transform"], name) for name in NOISE}
+        indices = spec.ragged and spec.kind == "categorical"
+        transform = Transform(spec.event_shape, **affine, **flags, indices=indices)
         what = f"what {folder.CONFIG} declares beside {len(state)} tensors"
         with allocating(at_most, what, tensors=1000 + 50 * len(state)):
             pair = build(experiment.model, experiment.guide, spec)
@@ -115,8 +117,12 @@ def _last_state(folder: RunFolder) -> tuple[dict[str, Tensor], list[Row]]:
 
 
 def _spec(fields: dict[str, Any]) -> DataSpec:
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return DataSpec(**plain)
+    plain = _tuples(fields)
+    return DataSpec(**{**plain, "fields": tuple(Field(**_tuples(field)) for field in plain.get("fields", ()))})
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _flag(fields: dict[str, Any], name: str) -> bool:

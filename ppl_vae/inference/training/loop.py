@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,9 @@ class Training:
         self.method, self.pair, self.data, self.clock, self.keeper = method, pair, data, clock, keeper
         kept = keeper.restored
         device = data.train.device
-        self.per_epoch = sum(math.ceil(len(part) / method.batch_size) for part, _ in data.train.apart(pair.reads))
+        self.kinds = [len(part) for part, _ in data.train.apart(pair.reads)]  # rows that make batches of their own
+        self.per_epoch = sum(math.ceil(size / method.batch_size) for size in self.kinds)
+        self.ragged = data.train.lead is not None
         self.objective = method.objective.build(pair, self.per_epoch).to(device)
         self.constant = log_jacobian(pair, data.train)
         self.modules = nn.ModuleDict({"pair": pair, "transform": data.train.transform, "objective": self.objective})
@@ -130,7 +132,10 @@ class Training:
     @contextlib.contextmanager
     def _first(self, size: int) -> Iterator[tuple[Tensor, ...]]:
         """The first so many rows as a batch."""
-        found = batches(self.pair, self.data.train if self.pair.local else self.data.train[:size], size)
+        train = self.data.train
+        if self.ragged and not self.pair.local:  # the rows of one batch are padded to one length
+            train = max((part for part, _ in train.apart(self.pair.reads)), key=len)
+        found = batches(self.pair, train if self.pair.local else train[:size], size)
         yield next(found)  # which is alive, and knows its rows, until the batch is done with
 
     @property
@@ -174,7 +179,7 @@ class Training:
             "tries": self.guard.tries,
             "steps": [optimizer.taken for optimizer in self.optimizers],
             "best": [self.best.elbo, self.best.epoch],
-            "sizes": self.pair.sizes,
+            "sizes": self.pair.padded_sizes if self.ragged else self.pair.sizes,
             "seconds": self.clock.seconds,
         }
 
@@ -214,7 +219,8 @@ class Training:
         if not 0 <= state.metadata["learning_rate"] < math.inf:
             raise ValueError(f"expected a learning rate of at least 0, got {state.metadata['learning_rate']}")
         for size in state.metadata["sizes"]:
-            _counted(size, least=1)
+            for number in size if isinstance(size, list) else [size]:
+                _counted(number, least=1)
         damping, threads = state.metadata["damping"], _counted(state.metadata["threads"], least=1)
         if not (0 < damping <= 1 and threads <= MOST_THREADS):
             raise ValueError(f"expected a damping of 0 to 1 and 1 to {MOST_THREADS} threads, got {damping} and {threads}")
@@ -222,13 +228,22 @@ class Training:
             if not name.startswith("optimizer.") and state.tensors[name].shape != tensor.shape:
                 raise ValueError(f"expected {name} of shape {tuple(tensor.shape)}, got {tuple(state.tensors[name].shape)}")
 
-    def _visit(self, sizes: list[int]) -> None:
+    def _visit(self, sizes: list[Any]) -> None:
         """Meet batches of the sizes that were met before: at the first of each both programs run once more."""
         self.pair.train()
         for size in sizes:
-            if size <= len(self.data.train):
+            if isinstance(size, list):
+                self._visit_padded(*size)
+            elif size <= len(self.data.train):
                 with self._first(size) as batch:
                     self.pair.plates(*batch)
+
+    def _visit_padded(self, size: int, length: int) -> None:
+        """Meet a batch of so many rows that are padded to a length."""
+        for part, _ in self.data.train.apart(self.pair.reads):
+            if part.lead is not None and part.lead.longest == length:
+                rows = torch.arange(size, device=part.device) % len(part)
+                self.pair.plates(*next(part[rows].read(self.pair.reads, size)))
 
     def _step(self, optimizer: Optimizer, *, begun: bool) -> Step:
         method, rows = self.method, len(self.data.train)
@@ -243,7 +258,8 @@ class Training:
             ahead=self.planned * (rows // method.batch_size) // len(self.optimizers),
             go_on_at=min(method.batch_size, rows) if begun else None,
             # Of rows that lack a field there may be too few for one batch: a row is to count as any other.
-            whole=method.batch_size if len(self.data.train.apart(self.pair.reads)) > 1 else None,
+            whole=method.batch_size if len(self.kinds) > 1 else None,
+            kinds=len(self.kinds) if self.ragged else 1,
         )
 
     def advance(self) -> None:
@@ -263,9 +279,12 @@ class Training:
         if math.isfinite(reconstruction):
             halves = {"reconstruction": reconstruction + constant, "kl": reconstruction - elbo}
             row |= {name: halves[name] for name in HALVES[score]}
+        if (sizes := self.data.train.sizes) is not None and score in row:
+            row[f"{score}_per_token"] = row[score] / sizes.double().mean().item()
         if len(self.data.valid) and not (self.pair.local or self.pair.undivided):
             valid = evaluate(self.pair, self.data.valid)
-            row |= {f"valid_{name}": valid[name] for name in (score, *HALVES[score]) if name in valid}
+            told = (score, *HALVES[score], f"{score}_per_token")
+            row |= {f"valid_{name}": valid[name] for name in told if name in valid}
         self.epoch, self.taken, self.skipped = self.epoch + 1, 0, 0
         self.turn += self.method.alternate == "epochs"
         self.order = self.generator.get_state()
