@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ppl_vae.data import Data, DataSource, Split, Transform, load_data
+from ppl_vae.data import Data, DataSource, Ragged, Split, Transform, load_data, sequence_mask
 from ppl_vae.declaration import Declaration
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.evaluate import AIS, Gaps, evaluate
@@ -208,6 +208,7 @@ __all__ = [
     "ProjectedNormal",
     "PyroLoss",
     "Quadrants",
+    "Ragged",
     "Renyi",
     "RunComparison",
     "Score",
@@ -235,6 +236,7 @@ __all__ = [
     "resume_run",
     "save_run",
     "save_run_comparison",
+    "sequence_mask",
 ]
 
 __version__ = "0.1.0"

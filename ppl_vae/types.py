@@ -63,12 +63,38 @@ class Field:
         event_shape: shape of one datum's.
         kind: ``boolean``, ``integer`` or ``real`` numbers.
         partial: whether some rows lack it.
+        ragged: whether rows differ in length: a batch of it is ``(B, T, *event_shape)``, T one of the ``buckets``.
+        buckets: the lengths to which rows are padded, rising.
+        length: of a ragged field the name of the field with the lengths of its rows, which programs read beside it.
+        levels: of tokens how many there are.
+        vocabulary: the tokens, in the order of their numbers, where they are known.
+        loc: what is subtracted from each element ``(*event_shape)``, in order, before programs get it; nothing if empty.
+        scale: what it is divided by then.
+
+    Raises:
+        ValueError: a ragged field without buckets or a length.
     """
 
     name: str
     event_shape: tuple[int, ...]
     kind: Literal["boolean", "integer", "real"]
     partial: bool = False
+    ragged: bool = False
+    buckets: tuple[int, ...] = ()
+    length: str = ""
+    levels: int | None = None
+    vocabulary: tuple[str, ...] = ()
+    loc: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ragged != bool(self.buckets) or self.ragged != bool(self.length):
+            raise ValueError(f"expected buckets and a length of a ragged field alone, got {self.buckets} and {self.length!r}")
+
+    @property
+    def longest(self) -> int | None:
+        """The longest that a row is padded to, of a ragged field."""
+        return self.buckets[-1] if self.buckets else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +102,8 @@ class DataSpec:
     """What a model needs to know of the data before it can be built.
 
     Args:
-        event_shape: shape of one datum as the model sees it, ``(channels, height, width)`` for images.
+        event_shape: shape of one datum as the model sees it, ``(channels, height, width)`` for images; of ragged data that of
+            one element of a row.
         kind: the set the values lie in, or its name: ``binary`` {0, 1}, ``unit_interval`` [0, 1], ``real``,
             ``count`` {0, 1, 2, ...} or ``categorical`` {0, ..., levels - 1}.
         size: N, the number of training data; scales a batch's ELBO to the whole set.
@@ -123,6 +150,16 @@ class DataSpec:
         """The least and the largest value that an element can have."""
         high = self.levels - 1 if self.kind.levelled and self.levels is not None else self.kind.high
         return self.kind.low, high
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the rows of x differ in length."""
+        return bool(self.fields) and self.fields[0].ragged
+
+    @property
+    def lengths(self) -> tuple[str, ...]:
+        """The names of the fields that hold lengths of rows, each once."""
+        return tuple(dict.fromkeys(field.length for field in self.fields if field.ragged))
 
 
 def _names(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Programs of several sites and fields as a table: conditional, Bayesian, two-level, plain, and with a summed site."""
+"""Programs of several sites and fields as a table: conditional, Bayesian, two-level, plain, ragged, and with a summed site."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Case:
     shared: bool = False
     """Whether some latent variables are of all data."""
     summed: bool = False
+    ragged: bool = False
+    """Whether rows differ in length."""
 
 
 class TwoLevelModel(ModelProgram):
@@ -113,6 +115,32 @@ def summed_model() -> Callable[..., Any]:
     return model
 
 
+def ragged_model() -> Callable[..., Any]:
+    """Numbers of a row around a level of its own."""
+
+    def model(x: Tensor, length: Tensor) -> Tensor:
+        loc = pyro.param("loc", torch.tensor(2.0))
+        inside = pv.sequence_mask(length, x.shape[-1])
+        with pv.data_plate(SIZE, x):
+            z = pyro.sample("z", dist.Normal(loc.expand(len(x)), 1.0))
+            each = dist.Normal(z[..., None] + x.new_zeros(x.shape[-1]), 0.5)
+            return pyro.sample("x", each.mask(inside).to_event(1), obs=x)
+
+    return model
+
+
+def ragged_guide() -> Callable[..., Any]:
+    """Its guide, from the mean of a row."""
+
+    def guide(x: Tensor, length: Tensor) -> None:
+        slope, bias = pyro.param("slope", torch.tensor(0.5)), pyro.param("bias", torch.tensor(0.1))
+        mean = x.masked_fill(~pv.sequence_mask(length, x.shape[-1]), 0.0).sum(-1) / length
+        with pv.data_plate(SIZE, x):
+            pyro.sample("z", dist.Normal(slope * mean + bias, 0.5))
+
+    return guide
+
+
 def nothing() -> Callable[..., Any]:
     """A guide of no site."""
 
@@ -140,6 +168,7 @@ PROGRAMS: dict[str, Case] = {
     ),
     "two levels": Case(TwoLevelModel, TwoLevelGuide),
     "plain": Case(plain_model, plain_guide),
+    "ragged": Case(ragged_model, ragged_guide, ragged=True),
     "summed": Case(summed_model, nothing, exact=True, summed=True),
 }
 
@@ -148,6 +177,9 @@ def data_of(case: Case, rows: int = ROWS, *, dtype: torch.dtype = torch.float32)
     """Random rows that all of it is fitted to; none are held out."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(rows, COLUMNS, generator=generator, dtype=dtype)
+    if case.ragged:  # padded to one length, so that all rows stand in a batch
+        cut = [row[: 1 + place % COLUMNS] for place, row in enumerate(x)]
+        return pv.load_data(pv.Ragged.from_list(cut, buckets=(COLUMNS,)), valid=0.0, test=0.0)
     labels = (torch.arange(rows) % 3).numpy() if case.labels else None
     return pv.load_data(x, y=labels, valid=0.0, test=0.0) if case.labels else pv.load_data(x, valid=0.0, test=0.0)
 
@@ -165,4 +197,6 @@ def pair_of(case: Case, *, seed: int = 0, size: int = SIZE) -> pv.Pair:
 def batch_of(case: Case, *, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
     """What its programs are called with."""
     split = data_of(case, dtype=dtype).as_given().train
+    if case.ragged:
+        return next(split.read(("x", "length"), ROWS))
     return (split.transformed(), split.labels) if case.labels else (split.transformed(),)

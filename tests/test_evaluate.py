@@ -20,7 +20,7 @@ from torch.distributions import kl_divergence
 
 import ppl_vae as pv
 from ppl_vae import cli
-from ppl_vae.data.split import seeded_generator as noise
+from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.annealing import Annealed, _sandwich, annealed
 from ppl_vae.evaluate.batches import bounds_of_batches, layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo

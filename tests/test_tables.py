@@ -227,12 +227,13 @@ def test_frames_are_read_column_by_column():
     assert told(frame["a"], missing="ignore")[0].train.x.flatten().nan_to_num(-1).tolist() == [1, -1, 3]
 
 
-def test_sparse_matrices_are_refused_with_a_remedy_that_helps():
+def test_sparse_matrices_are_taken_as_data_and_refused_as_a_field_with_a_remedy_that_helps():
     sparse = pytest.importorskip("scipy.sparse")
     matrix = sparse.csr_matrix(np.eye(9))
+    assert load_data(matrix, **WHOLE).train.x.tolist() == np.eye(9).tolist()
     with pytest.raises(ValueError, match=r"got a sparse csr_matrix: give its \.toarray\(\)"):
-        load_data(matrix)
-    assert len(load_data(matrix.toarray(), **WHOLE).train) == 9
+        load_data({"x": np.ones((9, 2)), "y": matrix})
+    assert len(load_data({"x": np.ones((9, 2)), "y": matrix.toarray()}, **WHOLE).train) == 9
 
 
 # --- what values probably are

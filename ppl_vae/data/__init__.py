@@ -5,9 +5,11 @@ of raw train, valid and test values in their smallest dtype, a :class:`Transform
 they lie, and the :class:`~ppl_vae.types.DataSpec` from which models are built. Files that are larger than memory are streamed.
 """
 
+from ppl_vae.data.dataset import Data
 from ppl_vae.data.load import load_data
+from ppl_vae.data.ragged import Ragged, sequence_mask
 from ppl_vae.data.source import DataSource
-from ppl_vae.data.split import Data, Split
+from ppl_vae.data.split import Split
 from ppl_vae.data.transform import Transform
 
-__all__ = ["Data", "DataSource", "Split", "Transform", "load_data"]
+__all__ = ["Data", "DataSource", "Ragged", "Split", "Transform", "load_data", "sequence_mask"]

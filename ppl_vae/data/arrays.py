@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from numbers import Number
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +13,7 @@ from torch import Tensor
 from ppl_vae.data.missing import absent
 from ppl_vae.text import as_line, denied
 
-if TYPE_CHECKING:
-    from ppl_vae.data.stream import Stream
-
 __all__ = [
-    "Raw",
     "arranged",
     "as_array",
     "as_tensor",
@@ -27,26 +22,6 @@ __all__ = [
     "refuse_missing",
     "unreadable",
 ]
-
-
-class Raw(NamedTuple):
-    """What a reader gives: arrays as they came.
-
-    ``x`` is ``(N, *event)``, or a stream of it. ``y`` is ``(N,)`` or ``None``. ``levels`` is the number of values an image can
-    take where that is not 256. A source with its own test set gives ``test_x``, ``test_y``, and the names of the ``classes``
-    that labels point to. ``columns`` are the names of a table's columns, in the order of the event's elements. ``fields`` are
-    what came beside x, by name, and ``name`` is x's own among them.
-    """
-
-    x: np.ndarray | Stream
-    y: np.ndarray | None = None
-    classes: tuple[str, ...] | None = None
-    levels: int | None = None
-    test_x: np.ndarray | None = None
-    test_y: np.ndarray | None = None
-    columns: tuple[str, ...] = ()
-    fields: Mapping[str, Any] | None = None
-    name: str = "x"
 
 
 def as_array(values: Any, what: str) -> np.ndarray:

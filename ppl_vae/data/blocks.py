@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import tee
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from ppl_vae.data.ragged import View
 from ppl_vae.data.stream import Stream
 
 __all__ = ["in_order", "shuffled"]
@@ -17,8 +19,8 @@ RUNS = 256
 
 
 def shuffled(
-    x: Tensor | Stream, batch_size: int, generator: Generator, *, beside: Sequence[Tensor] = ()
-) -> Iterator[tuple[Tensor, ...]]:
+    x: Tensor | Stream | View, batch_size: int, generator: Generator, *, beside: Sequence[Tensor | View] = ()
+) -> Iterator[tuple[Any, ...]]:
     """Every row once: blocks of rows ``(C, *event)`` on the device, each with a random order ``(C,)`` of its rows.
 
     Between the two stand the rows of what lies ``beside`` x, each ``(N, ...)`` in memory.
@@ -29,7 +31,7 @@ def shuffled(
     much as with a full shuffle: Xu, Qiu, Yuan et al. 2022, "In-database machine learning with CorgiPile: stochastic gradient
     descent without full data shuffle".
     """
-    if isinstance(x, Tensor):
+    if not isinstance(x, Stream):
         blocks = ((rows, *beside) for rows in _whole(x))
     else:
         read, known = tee(_runs(len(x), _block(x, batch_size), generator))
@@ -50,7 +52,7 @@ def in_order(x: Tensor | Stream, batch_size: int) -> Iterator[Tensor]:
         yield from rows.split(batch_size)
 
 
-def _whole(x: Tensor) -> Iterator[Tensor]:
+def _whole(x: Any) -> Iterator[Any]:
     if len(x):
         yield x
 

@@ -11,41 +11,40 @@ from pathlib import Path
 
 import numpy as np
 
-from ppl_vae.data.arrays import Raw, unreadable
+from ppl_vae.data.arrays import unreadable
 from ppl_vae.data.missing import is_absent, spellings
+from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.tables import is_numeric, table
 from ppl_vae.types import FitWarning
 
-__all__ = ["read_csv"]
+__all__ = ["cells_of", "read_csv"]
 
 WHOLE = re.compile(r"[+-]?\d+")
 
 
 def read_csv(path: Path, source: DataSource) -> Raw:
-    """Numbers in UTF-8, separated by commas, with or without a line of column names.
+    """Numbers in UTF-8, separated by commas, in a tsv file by tabs, with or without a line of column names.
 
     If the first line has no comma but tabs or semicolons, these separate the cells. Without names the columns are called ``0``,
     ``1``, ...
     """
-    rows = _rows(path)
+    rows = cells_of(path)
     named = _has_names(path, rows, source)
     names = rows[0] if named else [str(place) for place in range(len(rows[0]))]
     columns = [np.array(column, dtype=str) for column in zip(*rows[named:], strict=True)]
     return table(str(path), names, columns, source)
 
 
-def _rows(path: Path) -> list[list[str]]:
+def cells_of(path: Path) -> list[list[str]]:
     """The cells of each line that has any, as many in each."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            separator = _separator(file.readline())
+            tabs = path.suffix.lower() == ".tsv"  # whose cells may hold quotation marks
+            separator = "\t" if tabs else _separator(file.readline())
             file.seek(0)
-            lines = [
-                (number, [cell.strip() for cell in row])
-                for number, row in enumerate(csv.reader(file, delimiter=separator), start=1)
-                if row
-            ]
+            reader = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
+            lines = [(number, [cell.strip() for cell in row]) for number, row in enumerate(reader, start=1) if row]
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: expected UTF-8 text, got the byte {error.object[error.start]:#x}: save it as UTF-8"

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import as_array, refuse_infinite, refuse_missing
-from ppl_vae.types import DataSpec, Field
+from ppl_vae.data.precision import constants
+from ppl_vae.data.ragged import Ragged, View, joined
+from ppl_vae.data.summary import summarized
+from ppl_vae.data.transform import Transform
+from ppl_vae.types import Field
 
-__all__ = ["NO_FIELDS", "Fields", "beside", "described", "given", "named", "taken"]
+__all__ = ["LENGTH", "NO_FIELDS", "Fields", "described", "kind_of", "standardized", "taken"]
 
-KINDS = {"b": "boolean", "u": "integer", "i": "integer", "f": "real"}
-AN_EXAMPLE = "(x, y) to call the programs by position, or {'x': x, 'y': y} to call them by name"
+LENGTH = "length"
+"""The name of the field with the lengths of the first ragged field's rows, and of those that have the same."""
 
 
 class Fields:
     """The fields of the rows besides x.
 
     Args:
-        columns: by name ``(N, ...)``: booleans, integers in their smallest dtype, floats.
+        columns: by name ``(N, ...)``: booleans, integers in their smallest dtype, floats; or rows of different lengths.
         partial: the one field that some rows lack, if there is one; its values there mean nothing.
         seen: which rows have it ``(N,)``.
+        lengths: by the name of a ragged column the name of the field with its rows' lengths.
+        transforms: by the name of a column what programs see of it, where that is not the column itself.
     """
 
-    def __init__(self, columns: Mapping[str, Tensor], partial: str = "", seen: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, Tensor | Ragged],
+        partial: str = "",
+        seen: Tensor | None = None,
+        *,
+        lengths: Mapping[str, str] | None = None,
+        transforms: Mapping[str, Transform] | None = None,
+    ) -> None:
         self.columns = dict(columns)
         self.partial = partial
         self.seen = seen
+        self.lengths = dict(lengths or {})
+        self.transforms = dict(transforms or {})
 
     def __repr__(self) -> str:
         return f"Fields({', '.join(self.columns)})"
@@ -38,28 +53,76 @@ class Fields:
     def __getitem__(self, rows: slice | Tensor) -> Fields:
         """The fields of the chosen rows."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return Fields(columns, self.partial, None if self.seen is None else self.seen[rows])
+        return self._with(columns, None if self.seen is None else self.seen[rows])
+
+    @property
+    def lead(self) -> Ragged | None:
+        """The first ragged column, where x is none: batches hold rows that are padded to one of its lengths."""
+        return next((column for name, column in self.ragged() if self.lengths[name] == LENGTH), None)
+
+    def ragged(self) -> list[tuple[str, Ragged]]:
+        """The columns whose rows differ in length."""
+        return [(name, column) for name, column in self.columns.items() if isinstance(column, Ragged)]
+
+    def view(self, name: str) -> Tensor | View:
+        """A column as batches take their rows of it."""
+        column, transform = self.columns[name], self.transforms.get(name)
+        if isinstance(column, Ragged):
+            return View(column, column.longest, transform)
+        return column if transform is None else View(column, None, transform)
+
+    def padded_to(self, length: int) -> Fields:
+        """The same fields, those as long as the first ragged one padded to this length."""
+        columns = {
+            name: column.bucketed((length,)) if isinstance(column, Ragged) and self.lengths[name] == LENGTH else column
+            for name, column in self.columns.items()
+        }
+        return self._with(columns, self.seen)
+
+    def compact(self) -> Fields:
+        """The same fields, ragged ones with values of their own."""
+        columns = {name: column.compact() if isinstance(column, Ragged) else column for name, column in self.columns.items()}
+        return self._with(columns, self.seen)
 
     def followed_by(self, others: Sequence[Fields]) -> Fields:
         """These rows and, after them, those of others with the same fields."""
         parts = [self, *others]
-        columns = {name: torch.cat([part.columns[name] for part in parts]) for name in self.columns}
+        columns = {name: joined([part.columns[name] for part in parts]) for name in self.columns}
         seen = [part.seen for part in parts if part.seen is not None]
-        return Fields(columns, self.partial, torch.cat(seen) if seen else None)
+        return self._with(columns, torch.cat(seen) if seen else None)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Fields:
         """These fields on another device, floats in another dtype."""
         columns = {
-            name: column.to(device=device, dtype=dtype if column.is_floating_point() else None)
+            name: column.to(device) if isinstance(column, Ragged) else column.to(device=device, dtype=_cast(column, dtype))
             for name, column in self.columns.items()
         }
-        return Fields(columns, self.partial, None if self.seen is None else self.seen.to(device=device))
+        moved = self._with(columns, None if self.seen is None else self.seen.to(device=device))
+        moved.transforms = {name: copy.deepcopy(each).to(device=device, dtype=dtype) for name, each in self.transforms.items()}
+        return moved
+
+    def under(self, fields: Iterable[Field]) -> Fields:
+        """The same fields, seen through the shift and scale, and padded to the lengths, that a spec tells of."""
+        columns, transforms = dict(self.columns), {}
+        for field in fields:
+            column = columns.get(field.name)
+            if isinstance(column, Ragged) and field.ragged:
+                columns[field.name] = column.under(field.vocabulary or column.vocabulary).bucketed(field.buckets)
+            if column is not None and field.scale:
+                loc, scale = (torch.tensor(value).reshape(field.event_shape) for value in (field.loc, field.scale))
+                transforms[field.name] = Transform(field.event_shape, loc, scale).to(device=column.device)
+        other = self._with(columns, self.seen)
+        other.transforms = transforms
+        return other
+
+    def _with(self, columns: Mapping[str, Tensor | Ragged], seen: Tensor | None) -> Fields:
+        return Fields(columns, self.partial, seen, lengths=self.lengths, transforms=self.transforms)
 
 
 NO_FIELDS = Fields({})
 
 
-def taken(block: Iterable[Tensor], rows: Tensor | slice) -> list[Tensor]:
+def taken(block: Iterable[Tensor | View], rows: Tensor | slice) -> list[Tensor]:
     """Some rows of a block: of x as they lie, of the fields beside it as a program is to get them.
 
     Integers become int64, the only dtype that indexes, and that torch's and Pyro's own functions take everywhere.
@@ -68,154 +131,75 @@ def taken(block: Iterable[Tensor], rows: Tensor | slice) -> list[Tensor]:
     return [x[rows], *(_shown(column[rows]) for column in columns)]
 
 
-def named(source: tuple | Mapping[str, Any]) -> dict[str, Any]:
-    """The fields by name, x first: those of a tuple are called by their places, ``"0"``, ``"1"``, ...
+def standardized(parts: list[Fields], names: Sequence[str]) -> list[Fields]:
+    """The fields of train, valid and test, the named ones with mean 0 and standard deviation 1 over the training rows.
 
     Raises:
-        ValueError: no fields, or names that are no names.
+        ValueError: a field that is not there, or is not of real numbers.
     """
-    if isinstance(source, tuple):
-        fields = {str(place): values for place, values in enumerate(source)}
-    else:
-        fields = {"x": source["x"], **source} if "x" in source else dict(source)
-        if odd := [name for name in fields if not (isinstance(name, str) and name.isidentifier())]:
-            raise ValueError(f"expected fields called as arguments of a program, got the name {odd[0]!r}: give {AN_EXAMPLE}")
-    if not fields:
-        raise ValueError(f"expected at least one field, got none: give {AN_EXAMPLE}")
-    return fields
+    transforms = {}
+    for name in names:
+        column = parts[0].columns.get(name)
+        if column is None or kind_of(column) != "real":
+            known = [each for each, found in parts[0].columns.items() if kind_of(found) == "real"]
+            raise ValueError(f"expected standardize to name real fields beside x ({', '.join(known) or 'none'}), got {name!r}")
+        found = summarized([column], top=1, moments=True)
+        scale = found.moments.variance.sqrt().masked_fill(constants(found, torch.float32), 1.0)
+        transforms[name] = Transform(tuple(column.shape[1:]), found.moments.mean, scale)
+    return (
+        [Fields(part.columns, part.partial, part.seen, lengths=part.lengths, transforms=transforms) for part in parts]
+        if transforms
+        else parts
+    )
 
 
-def beside(values: Mapping[str, Any], rows: int, *, missing: bool = False) -> Fields:
-    """Fields as they came, besides x, each with an entry for each of so many rows.
+def described(x: str, event_shape: tuple[int, ...], raw: Any, found: Fields, levels: int | None = None) -> tuple[Field, ...]:
+    """What a spec tells of the fields, those of x the first.
 
     Args:
-        values: by name: arrays, tensors, or a masked array of whose rows some are masked: they lack the field.
-        rows: N.
-        missing: whether NaN may stand for a missing number.
-
-    Raises:
-        ValueError: another number of rows, no numbers, values that are not finite or missing inside a row, or several fields
-            that rows lack.
+        x: its name.
+        event_shape: of a datum, or of an element of a ragged row.
+        raw: its rows.
+        found: those beside it.
+        levels: of tokens in x how many there are.
     """
-    seen = {name: _seen(name, value) for name, value in values.items()}
-    partial = [name for name, rows_seen in seen.items() if rows_seen is not None]
-    if len(partial) > 1:
-        raise ValueError(
-            f"expected one field that rows may lack, got {', '.join(partial)}: keep one masked array, and give the others in "
-            "full with a field of booleans beside them for the program to mask by"
-        )
-    columns = {name: _column(name, value, rows, missing=missing) for name, value in values.items()}
-    return Fields(columns, *(partial[0], seen[partial[0]]) if partial else ())
+    if not isinstance(raw, Ragged):
+        return (Field(name=x, event_shape=event_shape, kind="real"), *(_field(name, found) for name in found.columns))
+    kind: Any = "real" if levels is None else "integer"
+    first = Field(name=x, event_shape=event_shape, kind=kind, levels=levels, **_about(raw, LENGTH))
+    return (first, *(_field(name, found) for name in found.columns))
 
 
-def described(x: str, event_shape: tuple[int, ...], found: Fields) -> tuple[Field, ...]:
-    """What a spec tells of the fields, x's name and shape the first."""
-    others = (
-        Field(name=name, event_shape=tuple(column.shape[1:]), kind=_kind(column), partial=name == found.partial)
-        for name, column in found.columns.items()
-    )
-    return (Field(name=x, event_shape=event_shape, kind="real"), *others)
+def kind_of(column: Tensor | Ragged) -> Any:
+    """What numbers a field is of, as a spec says it."""
+    return "boolean" if column.dtype == torch.bool else "real" if column.dtype.is_floating_point else "integer"
 
 
-def given(values: tuple | Mapping[str, Any], spec: DataSpec) -> tuple[Any, Fields]:
-    """X as it came, and the fields beside it, of data like those that ``spec`` describes.
-
-    Raises:
-        ValueError: other fields, or a field of another shape or kind.
-    """
-    fields, first = named(values), spec.fields[0].name
-    if isinstance(values, tuple) and len(values) == 1:
-        fields = {first: values[0]}  # a lone x
-    known = {field.name: field for field in spec.fields}
-    needed = [field.name for field in spec.fields if not field.partial]
-    if not set(needed) <= set(fields) <= set(known):
-        raise ValueError(f"expected {_listed(known)}, got {_listed(fields)}: {_how(known)}")
-    x = fields.pop(first)
-    rows = next(iter(np.shape(x)), 0)
-    found = beside(fields, rows)
-    for name, column in found.columns.items():
-        shape, kind = tuple(column.shape[1:]), _kind(column)
-        if (shape, kind) != (known[name].event_shape, known[name].kind):
-            expected = f"{known[name].kind} ({', '.join(('n', *map(str, known[name].event_shape)))})"
-            raise ValueError(
-                f"expected the field {name} as {expected}, got {kind} {tuple(column.shape)}: give data like the fitted ones"
-            )
-    absent = [field for field in spec.fields if field.partial and field.name not in fields]
-    for field in absent:
-        columns = {**found.columns, field.name: torch.zeros(rows, *field.event_shape, dtype=DTYPES[field.kind])}
-        ordered = {name: columns[name] for name in known if name in columns}
-        found = Fields(ordered, field.name, torch.zeros(rows, dtype=torch.bool))
-    return x, found
+def _about(column: Tensor | Ragged | Any, length: str) -> dict[str, Any]:
+    """What a spec tells of a field whose rows differ in length; nothing of others."""
+    if not isinstance(column, Ragged):
+        return {}
+    return {"ragged": True, "buckets": column.buckets, "length": length, "vocabulary": column.vocabulary}
 
 
-DTYPES = {"boolean": torch.bool, "integer": torch.int32, "real": torch.float32}
+def _field(name: str, found: Fields) -> Field:
+    column, transform = found.columns[name], found.transforms.get(name)
+    event_shape = tuple(column.shape[1:])
+    constants = {} if transform is None else {"loc": transform.loc, "scale": transform.scale}
+    scaling: dict[str, Any] = {part: _plain(value, event_shape) for part, value in constants.items()}
+    about = _about(column, found.lengths.get(name, ""))
+    levels = len(column.vocabulary) or None if isinstance(column, Ragged) else None
+    partial = name == found.partial
+    return Field(name=name, event_shape=event_shape, kind=kind_of(column), partial=partial, levels=levels, **about, **scaling)
+
+
+def _plain(value: Tensor, event_shape: tuple[int, ...]) -> tuple[float, ...]:
+    return tuple(value.expand(event_shape).flatten().tolist())
+
+
+def _cast(column: Tensor, dtype: torch.dtype | None) -> torch.dtype | None:
+    return dtype if column.is_floating_point() else None
 
 
 def _shown(column: Tensor) -> Tensor:
     return column if column.is_floating_point() or column.dtype == torch.bool else column.to(torch.int64)
-
-
-def _kind(column: Tensor) -> Any:
-    return "boolean" if column.dtype == torch.bool else "real" if column.is_floating_point() else "integer"
-
-
-def _seen(name: str, values: Any) -> Tensor | None:
-    """Which rows of a masked array are there, if some are not."""
-    mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else np.zeros(1, dtype=bool)
-    if not mask.any():
-        return None
-    mask = mask.reshape(len(mask), -1)
-    if (mask.any(axis=1) != mask.all(axis=1)).any():
-        raise ValueError(
-            f"{name}: expected rows masked as a whole, got some masked in part: fill them and give a field of booleans beside "
-            "them for the program to mask by"
-        )
-    return torch.from_numpy(~mask.all(axis=1))
-
-
-def _column(name: str, values: Any, rows: int, *, missing: bool) -> Tensor:
-    array = np.ma.filled(values, 0) if isinstance(values, np.ma.MaskedArray) else as_array(values, f"the field {name}")
-    if array.ndim == 0:
-        raise ValueError(
-            f"expected an entry of the field {name} for each of {rows} rows, got a single one: bind what is the same for all "
-            "rows with functools.partial(model, ...)"
-        )
-    if len(array) != rows:
-        raise ValueError(
-            f"expected {rows} rows of the field {name}, one beside each of x, got {len(array)}: give fields of one length"
-        )
-    if array.dtype.kind not in KINDS:
-        raise ValueError(
-            f"expected the field {name} as numbers, got dtype {array.dtype}: code them as integers, such as by "
-            "np.unique(values, return_inverse=True), or give class labels as load_data(x, y=labels)"
-        )
-    if array.dtype.kind == "f":
-        refuse_infinite(array, name)
-        if not missing:
-            refuse_missing(array, name)
-    return torch.from_numpy(np.require(_small(array), requirements=["C", "W"]))
-
-
-def _small(array: np.ndarray) -> np.ndarray:
-    """Booleans, bytes, int32 where it holds them, else int64; float32."""
-    if array.dtype.kind == "b" or array.dtype == np.uint8:
-        return array
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return array.astype(np.float32)
-    small = array.astype(np.int32)
-    return small if np.array_equal(small, array) else array.astype(np.int64)
-
-
-def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    if found[0].isdigit():
-        return f"{len(found)} field{'s' if len(found) > 1 else ''} by position"
-    return f"the fields {', '.join(found)}"
-
-
-def _how(names: Iterable[str]) -> str:
-    found = list(names)
-    if found[0].isdigit():
-        return f"give a tuple of {len(found)} arrays"
-    return f"give {{{', '.join(f'{name!r}: {name}' for name in found)}}}"

@@ -6,11 +6,12 @@ import math
 import warnings
 from collections.abc import Set
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_vae.data.arrays import Raw, unreadable
+from ppl_vae.data.arrays import unreadable
+from ppl_vae.data.raw import Raw
 from ppl_vae.memory import require_memory
 
 if TYPE_CHECKING:
@@ -115,6 +116,14 @@ def _on_white(image: Image) -> Image:
     return Images.alpha_composite(Images.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
+def _pages(image: Any) -> int:
+    """The pages of a file; of formats that have several as they say."""
+    try:
+        return int(image.n_frames)
+    except AttributeError:
+        return 1
+
+
 def _inspect(file: Path) -> tuple[str, tuple[int, int]]:
     """The mode of an image, and its width and height once it is turned."""
     from PIL import Image
@@ -123,7 +132,7 @@ def _inspect(file: Path) -> tuple[str, tuple[int, int]]:
         with warnings.catch_warnings(), file.open("rb") as stream:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(stream) as image:
-                mode, size, kind, pages = image.mode, image.size, image.format, getattr(image, "n_frames", 1)
+                mode, size, kind, pages = image.mode, image.size, image.format, _pages(image)
                 tagged = kind != "PNG" or "exif" in image.info  # a PNG would be decoded to look for the tag at its end
                 turned = tagged and image.getexif().get(ORIENTATION) in TURNED
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from ppl_vae.data.arrays import Raw, as_array
-from ppl_vae.data.fields import named
+from ppl_vae.data.arrays import as_array
+from ppl_vae.data.counts import is_sparse, of_sparse
+from ppl_vae.data.dataset import Data
+from ppl_vae.data.field_entries import named
 from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
 from ppl_vae.data.prepare import prepare
-from ppl_vae.data.readers import READERS, read_path, shards
+from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.raw import Raw
+from ppl_vae.data.readers import READERS, read_path, shards, suffix_of
 from ppl_vae.data.source import LABELLED, DataSource
-from ppl_vae.data.split import Data
 from ppl_vae.data.tables import Frame, read_frame
+from ppl_vae.data.texts import of_texts
 from ppl_vae.text import at_home, denied
 
 __all__ = ["load_data"]
 
 
 def load_data(
-    source: str | Path | np.ndarray | Tensor | Frame | tuple | Mapping[str, Any] | DataSource | Data = "digits",
+    source: str | Path | np.ndarray | Tensor | Ragged | Frame | Sequence | Mapping[str, Any] | DataSource | Data = "digits",
     *,
     y: Any = None,
     **options: Any,
@@ -32,11 +36,12 @@ def load_data(
     """Load data and split them into train, valid and test.
 
     Args:
-        source: name of a set, path of a file or a folder of images, array ``(N, *event)``, frame of pandas or polars, or a
-            declaration. For plain Pyro programs of more than one argument also a tuple of arrays of one length, or a mapping
-            of arrays by the programs' names for them: x, the first or what is called so, is scaled and described by the
-            options, the others go as they are. Of one of the others some rows may lack it: a masked array whose masked rows
-            have none.
+        source: name of a set, path of a file or a folder of images, array ``(N, *event)``, rows of different lengths
+            (:class:`~ppl_vae.Ragged`), a sparse matrix of scipy, texts where ``tokens`` says how they are cut, frame of pandas
+            or polars, or a declaration. For plain Pyro programs of more than one argument also a tuple of arrays of one length,
+            or a mapping of arrays by the programs' names for them: x, the first or what is called so, is scaled and described
+            by the options, the others go as they are. Of one of the others some rows may lack it: a masked array whose masked
+            rows have none.
         y: labels ``(N,)``, integers or strings, where the source brings none; not part of the declaration.
         options: fields of :class:`DataSource`, such as ``binarize="dynamic"``.
 
@@ -70,15 +75,24 @@ def load_data(
     _refuse_unused(declared, suffix="frame" if isinstance(source, Frame) else "")
     if isinstance(source, (tuple, Mapping)):
         return prepare(declared, _of_fields(source, y))
-    raw = read_frame(source, declared) if isinstance(source, Frame) else Raw(as_array(source, "data"))
-    return prepare(declared, _labelled(raw, y))
+    return prepare(declared, _labelled(_in_memory(source, declared), y))
+
+
+def _in_memory(source: Any, declared: DataSource) -> Raw:
+    if isinstance(source, Ragged):
+        return Raw(source)
+    if is_sparse(source):
+        return of_sparse(source, declared)
+    if declared.tokens is not None:
+        return Raw(of_texts(as_array(source, "texts"), declared))
+    return read_frame(source, declared) if isinstance(source, Frame) else Raw(as_array(source, "data"))
 
 
 def _of_fields(source: tuple | Mapping[str, Any], y: Any) -> Raw:
     if y is not None:
         raise ValueError("expected no y beside several fields, got some: give it as one of the fields")
     (name, x), *others = named(source).items()
-    return Raw(as_array(x, "data"), fields=dict(others), name=name)
+    return Raw(x if isinstance(x, Ragged) else as_array(x, "data"), fields=dict(others), name=name)
 
 
 def _read(source: DataSource) -> Raw:
@@ -90,7 +104,7 @@ def _read(source: DataSource) -> Raw:
 
 
 def _found(path: Path, source: DataSource) -> Raw:
-    _refuse_unused(source, ".npy" if shards(path) else path.suffix.lower())
+    _refuse_unused(source, ".npy" if shards(path) else suffix_of(path))
     if source.name == "digits":
         return read_digits()
     if source.name == "array":
@@ -99,7 +113,7 @@ def _found(path: Path, source: DataSource) -> Raw:
         )
     if source.name in SETS:
         return read_torchvision(source)
-    if not path.exists() and path.name == source.source and path.suffix.lower() not in READERS:
+    if not path.exists() and path.name == source.source and suffix_of(path) not in READERS:
         raise unknown_name(source.source)
     return read_path(path, source)
 
@@ -123,11 +137,22 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
 def _refuse_unused(source: DataSource, suffix: str) -> None:
     if source.label is not None and suffix not in LABELLED:
         raise ValueError(
-            f"expected label for {', '.join(LABELLED[:3])} files and frames only, got it for {source.source}: leave it out, or "
-            "give y"
+            f"expected label for {', '.join(LABELLED[:-1])} files and frames only, got it for {source.source}: leave it out, "
+            "or give y"
         )
-    if source.header is not None and suffix != ".csv":
-        raise ValueError(f"expected header for .csv files only, got it for {source.source}: leave it out")
+    if source.header is not None and suffix not in (".csv", ".tsv"):
+        raise ValueError(f"expected header for .tsv and .csv files only, got it for {source.source}: leave it out")
+    if source.tokens is not None and suffix not in (".txt", ".csv", ".tsv", ""):
+        raise ValueError(
+            f"expected tokens for .txt, .csv and .tsv files and texts only, got it for {source.source}: leave it out"
+        )
+    if source.column is not None and not (source.tokens is not None and suffix in (".csv", ".tsv")):
+        raise ValueError(
+            f"expected column for text in .csv and .tsv files only, got it for {source.source}: leave it out, or say what the "
+            "text is cut into (tokens)"
+        )
+    if source.fields and suffix != ".npz":
+        raise ValueError(f"expected fields for .npz files only, got it for {source.source}: give a mapping of arrays")
     if source.key is not None and suffix != ".npz":
         raise ValueError(f"expected key for .npz files only, got it for {source.source}: leave it out")
     if source.stream is not None and suffix != ".npy":

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
+from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.split import Split
 from ppl_vae.data.transform import Transform
-from ppl_vae.types import Kind
+from ppl_vae.types import Field, Kind
 
-if TYPE_CHECKING:
-    from ppl_vae.data.split import Split
-
-__all__ = ["classes_matched", "columns_matched", "drawn_already", "is_whole_number", "numbered", "shown"]
+__all__ = ["classes_matched", "columns_matched", "drawn_already", "fields_matched", "is_whole_number", "numbered", "shown"]
 
 NEGLIGIBLE = 1e-6  # of a scale: what casting a transform may change of it
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -69,6 +67,23 @@ def classes_matched(split: Split, classes: tuple[str, ...]) -> Split:
     return split.labelled(places[split.y], classes)
 
 
+def fields_matched(split: Split, fields: Sequence[Field]) -> Split:
+    """The split as a spec tells of its fields: tokens numbered, rows padded, and fields scaled as those that were fitted.
+
+    Raises:
+        ValueError: rows of one length for different ones or the reverse, or a token that the vocabulary lacks.
+    """
+    first, raw = fields[0], split.raw
+    if first.ragged != isinstance(raw, Ragged):
+        expected, got = ("rows of different lengths", "of one") if first.ragged else ("rows of one length", "of different ones")
+        raise ValueError(f"expected {expected}, got rows {got}: give data like those that were fitted")
+    if isinstance(raw, Ragged):
+        if not raw.tokens and first.vocabulary:
+            raw = raw.with_vocabulary(first.vocabulary)
+        raw = raw.under(first.vocabulary or raw.vocabulary).bucketed(first.buckets)
+    return split.matched(raw, split.fields.under(fields[1:]))
+
+
 def shown(split: Split, transform: Transform, kind: Kind) -> Split:
     """The rows under another transform, such as the one that a fit saw its data through; ``kind`` is that of what it gives.
 
@@ -114,8 +129,8 @@ def is_whole_number(name: str) -> bool:
 
 
 def _alike(one: Transform, other: Transform) -> bool:
-    same_noise = (one.dequantize, one.binarize) == (other.dequantize, other.binarize)
-    return same_noise and one.seen == other.seen and _same_scale(one, other)
+    flags = [(each.dequantize, each.binarize, each.indices, each.seen) for each in (one, other)]
+    return flags[0] == flags[1] and _same_scale(one, other)
 
 
 def _same_scale(one: Transform, other: Transform) -> bool:

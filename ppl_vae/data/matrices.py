@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ppl_vae.data import Split
+from ppl_vae.data.split import Split
 
 __all__ = ["Batches", "Matrices"]
 

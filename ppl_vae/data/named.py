@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_vae.data.arrays import Raw, as_array
+from ppl_vae.data.arrays import as_array
+from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 
 __all__ = ["SETS", "read_digits", "read_torchvision", "unknown_name"]
@@ -107,10 +108,16 @@ def _pixels(dataset: Any, source: DataSource) -> np.ndarray:
 
 
 def _labels(dataset: Any) -> np.ndarray:
-    labels = np.asarray(dataset.targets if hasattr(dataset, "targets") else dataset.labels)
+    try:
+        labels = np.asarray(dataset.targets)
+    except AttributeError:  # of STL10, SVHN and SEMEION
+        labels = np.asarray(dataset.labels)
     return labels[:, 0] if labels.ndim == 2 else labels  # QMNIST keeps the class first, then facts about the writer
 
 
 def _classes(dataset: Any) -> tuple[str, ...]:
-    names = getattr(dataset, "classes", None) or [str(index) for index in range(int(_labels(dataset).max()) + 1)]
+    try:
+        names = dataset.classes
+    except AttributeError:  # of digits
+        names = [str(index) for index in range(int(_labels(dataset).max()) + 1)]
     return tuple(name.split(" - ")[0] for name in names)  # "3 - three"

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import Raw, as_tensor
-from ppl_vae.data.fields import NO_FIELDS, Fields, beside, described
+from ppl_vae.data.arrays import as_tensor
+from ppl_vae.data.buckets import MOST_BUCKETS, bucket_lengths
+from ppl_vae.data.dataset import Data, binarized
+from ppl_vae.data.field_entries import beside
+from ppl_vae.data.fields import NO_FIELDS, Fields, described, standardized
 from ppl_vae.data.labels import as_labels
 from ppl_vae.data.missing import spellings
+from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.raw import Raw
 from ppl_vae.data.scaling import Scaled, scaled
+from ppl_vae.data.seeds import seeded_generator
 from ppl_vae.data.source import DataSource
-from ppl_vae.data.split import Data, Split, binarized, seeded_generator
+from ppl_vae.data.split import Split
 from ppl_vae.data.stream import Stream
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.data.transform import Transform
+from ppl_vae.data.vocabulary import chosen_vocabulary
+from ppl_vae.types import CATEGORICAL, DataSpec, Kind
 
 __all__ = ["prepare"]
 
@@ -23,7 +32,7 @@ __all__ = ["prepare"]
 class Table(NamedTuple):
     """Rows of train, valid and test, each ``(N, *event)``, their labels, the names of the classes, and what stands beside x."""
 
-    parts: list[Tensor | Stream]
+    parts: list[Tensor | Stream | Ragged]
     labels: list[Tensor | None]
     classes: tuple[str, ...]
     columns: tuple[str, ...]
@@ -38,41 +47,88 @@ def prepare(source: DataSource, raw: Raw) -> Data:
     """
     table = _table(source, raw)
     view = scaled(source, table.parts, raw.levels or 256)
-    kind = _kind(source, view.kind)
+    first = view.parts[0]
+    vocabulary = first.vocabulary if isinstance(first, Ragged) else ()
+    kind = CATEGORICAL if vocabulary else _kind(source, view.kind)
+    levels = int(view.found.high.max()) + 1 if kind.levelled else None
+    if isinstance(first, Ragged) and kind.levelled:
+        _check_plain(source)
+        view = view._replace(transform=Transform(view.transform.event_shape, indices=True))
+        levels = len(vocabulary) or levels
+    told = raw.fields is not None or isinstance(raw.x, Ragged)
     spec = DataSpec(
         event_shape=view.transform.event_shape,
         kind=kind,
         size=len(view.parts[0]),
         classes=table.classes,
         columns=table.columns,
-        levels=int(view.found.high.max()) + 1 if kind.levelled else None,
+        levels=levels,
         missing=view.found.missing,
-        fields=() if raw.fields is None else described(raw.name, view.transform.event_shape, table.fields[0]),
+        fields=described(raw.name, view.transform.event_shape, view.parts[0], table.fields[0], levels) if told else (),
     )
     train, valid, test = _splits(source, view, table, white=(raw.levels or 256) - 1 if view.found.two_valued else 1)
-    scalars = len(raw.x.shape) == 1
+    scalars = len(raw.x.shape) == 1 and not isinstance(raw.x, Ragged)
     data = Data(source=source, spec=spec, train=train, valid=valid, test=test, scalars=scalars)
     return data if source.binarize == "auto" else binarized(data, source.binarize)
 
 
+def _check_plain(source: DataSource) -> None:
+    """Raise ``ValueError`` if tokens are to be scaled, or noise is to be added to them."""
+    if source.scale not in ("auto", "none") or source.dequantize or source.binarize in ("static", "dynamic"):
+        raise ValueError(f"{source.source}: expected tokens as they are, got scale, dequantize or binarize: leave these out")
+
+
 def _table(source: DataSource, raw: Raw) -> Table:
-    x = raw.x if isinstance(raw.x, Stream) else as_tensor(raw.x, source.source, missing=source.missing == "ignore")
+    x = as_tensor(raw.x, source.source, missing=source.missing == "ignore") if isinstance(raw.x, np.ndarray) else raw.x
+    if isinstance(x, Ragged):
+        x = _bucketed(source, x, raw)
     spelled = spellings(source.missing_text)
     y, classes = (None, ()) if raw.y is None else as_labels(raw.y, len(x), source.source, raw.classes, spelled=spelled)
-    fields = NO_FIELDS if raw.fields is None else beside(raw.fields, len(x), missing=source.missing == "ignore")
-    indices = _rows(source, len(x), has_test=raw.test_x is not None)
-    parts: list[Tensor | Stream] = [x[index] for index in indices]
+    fields = NO_FIELDS if raw.fields is None else beside(x, raw.fields, len(x), missing=source.missing == "ignore")
+    if isinstance(x, Stream) and fields.ragged():
+        raise ValueError(f"{source.source}: expected no rows of different lengths beside streamed ones: load x without stream")
+    indices = _rows(source, len(x), has_test=raw.test_x is not None, has_valid=raw.valid_x is not None)
+    parts: list[Tensor | Stream | Ragged] = [x[index] for index in indices]
     labels: list[Tensor | None] = [None if y is None else y[index] for index in indices]
-    if raw.test_x is not None:
+    if raw.valid_x is not None and isinstance(x, Ragged):
+        parts[1], labels[1] = raw.valid_x.bucketed(x.buckets), None
+    if isinstance(raw.test_x, Ragged) and isinstance(x, Ragged):
+        parts[2] = raw.test_x.bucketed(x.buckets)
+    elif isinstance(raw.test_x, np.ndarray):
         parts[2] = as_tensor(raw.test_x, source.source, missing=source.missing == "ignore")
+    if raw.test_x is not None:
         labels[2] = None if raw.test_y is None else as_labels(raw.test_y, len(parts[2]), source.source, classes)[0]
-    return Table(parts, labels, classes, raw.columns, [fields[index] for index in indices])
+    parts = [part.compact() if isinstance(part, Ragged) else part for part in parts]
+    beside_parts = standardized([fields[index].compact() for index in indices], source.standardize)
+    return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts)
 
 
-def _rows(source: DataSource, size: int, *, has_test: bool) -> list[Tensor]:
+def _bucketed(source: DataSource, x: Ragged, raw: Raw) -> Ragged:
+    """Rows that are padded to as many lengths as declared, chosen for all rows of the source."""
+    others = [part for part in (raw.valid_x, raw.test_x) if isinstance(part, Ragged)]
+    if source.buckets is None and not others:
+        return x
+    lengths = np.concatenate([part.lengths.cpu().numpy() for part in (x, *others)])
+    return x.bucketed(bucket_lengths(lengths, source.buckets or MOST_BUCKETS))
+
+
+def _known_tokens(source: DataSource, parts: list[Tensor | Stream | Ragged]) -> list[Tensor | Stream | Ragged]:
+    """The parts, their tokens numbered as the vocabulary of the training rows has them."""
+    ragged = [part for part in parts if isinstance(part, Ragged)]
+    if not ragged or not ragged[0].tokens or source.tokens is None:
+        return parts
+    train, *others = (part.counts() for part in ragged)
+    tokens = ragged[0].tokens
+    if source.tokens == "bytes":  # all that there are, whatever the rows have
+        return parts
+    vocabulary = chosen_vocabulary(tokens, train.numpy(), torch.stack(others).sum(0).numpy(), source.vocabulary)
+    return [part.under(vocabulary) for part in ragged]
+
+
+def _rows(source: DataSource, size: int, *, has_test: bool, has_valid: bool) -> list[Tensor]:
     """Indices of train, valid and test, drawn by the seed, each in the order of the source."""
     test = 0 if has_test else _held_out(source.test, size)
-    valid = _held_out(source.valid, size)
+    valid = 0 if has_valid else _held_out(source.valid, size)
     train = size - valid - test
     if train < 1:
         raise ValueError(
@@ -110,5 +166,5 @@ def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> li
     return [train, *(split.fixed(seeded_generator(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
 
 
-def _gathered(part: Tensor | Stream) -> Tensor | Stream:
+def _gathered(part: Tensor | Stream | Ragged) -> Tensor | Stream | Ragged:
     return part.tensor() if isinstance(part, Stream) and part.fits() else part

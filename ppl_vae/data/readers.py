@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from ppl_vae.data.arrays import Raw, unreadable
+from ppl_vae.data.archives import read_npz
+from ppl_vae.data.arrays import unreadable
+from ppl_vae.data.counts import is_counts, read_counts
 from ppl_vae.data.delimited import read_csv
 from ppl_vae.data.images import read_folder
+from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.stream import Stream
+from ppl_vae.data.strokes import read_drawings
 from ppl_vae.data.tables import read_parquet
+from ppl_vae.data.texts import read_texts
 from ppl_vae.memory import require_memory
 
-__all__ = ["READERS", "read_path", "shards"]
+__all__ = ["READERS", "read_path", "shards", "suffix_of"]
 
-NPY = b"\x93NUM"  # the first bytes of an array, as many as an archive's
+COUNTS = "docword.*.txt"
 
 
 def read_path(path: Path, source: DataSource) -> Raw:
@@ -34,7 +37,8 @@ def read_path(path: Path, source: DataSource) -> Raw:
     if not path.is_file():
         reason = "is neither" if path.exists() else "does not exist"
         raise ValueError(f"expected a file or a folder, got {str(path)!r}, which {reason}: check the path")
-    reader = READERS.get(path.suffix.lower())
+    suffix = suffix_of(path)
+    reader = read_texts if source.tokens is not None and suffix in (".csv", ".tsv") else READERS.get(suffix)
     if reader is None:
         raise ValueError(
             f"{path}: expected a file of type {', '.join(READERS)}, got {path.suffix!r}: convert it to one of these"
@@ -44,14 +48,25 @@ def read_path(path: Path, source: DataSource) -> Raw:
     return reader(path, source)
 
 
+def suffix_of(path: Path) -> str:
+    """What the name of a file ends with, in lower case; of the word counts of UCI all that tells them from text."""
+    return COUNTS if is_counts(path) else path.suffix.lower()
+
+
 def shards(path: Path) -> list[Path]:
     """The ``.npy`` files of a folder in the order of their names, hidden ones left out."""
     return sorted(file for file in path.glob("*.npy") if not file.name.startswith("."))
 
 
 def read_npy(path: Path, source: DataSource) -> Raw:
-    """One array, or those of a folder, one after the other in the order of their names; mapped if they are to be streamed."""
+    """One array, or those of a folder, one after the other in the order of their names; mapped if they are to be streamed.
+
+    A folder of ``values.npy`` and ``offsets.npy`` holds rows of different lengths.
+    """
     files = shards(path) if path.is_dir() else [path]
+    if [file.stem for file in files] == ["offsets", "values"] and source.stream is None:
+        offsets, values = (_array(file, mapped=False) for file in files)
+        return Raw(Ragged(values, offsets))
     arrays = [_array(file, mapped=source.stream is not None) for file in files]
     first = arrays[0]
     for file, array in zip(files, arrays, strict=True):
@@ -67,35 +82,15 @@ def read_npy(path: Path, source: DataSource) -> Raw:
     return Raw(first if len(arrays) == 1 else np.concatenate(arrays))
 
 
-def read_npz(path: Path, source: DataSource) -> Raw:
-    """The array ``key`` and, if there are any, its labels; several arrays of one number a row are the columns of a table."""
-    if _opening(path) == NPY:
-        raise ValueError(f"{path}: expected an archive of arrays, got one array: rename it to .npy")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-            label = source.label or ("y" if "y" in names and source.key != "y" else None)
-            if label and label not in names:
-                told = f"expected labels among the arrays {', '.join(names)}, got {label!r}"
-                raise ValueError(f"{path}: {told}: name another with label (--label), or none where no labels are needed")
-            y = _member(path, archive, label) if label else None
-            others = [name for name in names if name != label]
-            if source.key is None and "x" not in names and len(others) > 1:
-                table = _stacked(path, others, [_member(path, archive, name) for name in others])
-                return Raw(table, y, columns=tuple(others))
-            key = source.key or _only(path, others)
-            if key not in names:
-                raise ValueError(f"{path}: expected one of the arrays {', '.join(names)}, got {key!r}")
-            return Raw(_member(path, archive, key), y)
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
-        raise unreadable(path, error) from None
-
-
 READERS: dict[str, Callable[[Path, DataSource], Raw]] = {
     ".npy": read_npy,
     ".npz": read_npz,
     ".csv": read_csv,
     ".parquet": read_parquet,
+    ".tsv": read_csv,
+    ".txt": read_texts,
+    ".ndjson": read_drawings,
+    COUNTS: read_counts,
 }
 
 
@@ -116,49 +111,6 @@ def _array(path: Path, *, mapped: bool) -> np.ndarray:
     return np.array(array)
 
 
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """An array of an archive, if the size that it declares is there, and that much memory."""
-    info = archive.getinfo(f"{name}.npy")
-    require_memory(info.file_size, f"{path}, {name}")
-    try:
-        with archive.open(info) as file:
-            shape, dtype = _header(file)
-            if math.prod(shape) * dtype.itemsize != info.file_size - file.tell() and not dtype.hasobject:
-                raise ValueError(f"{name} is {info.file_size} bytes, its header says {dtype} {shape}")
-        with archive.open(info) as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:  # zlib, zip and numpy each have their own
-        raise unreadable(path, error) from None
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
-
-
 def _opening(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(len(NPY))[: len(NPY)]
-
-
-def _stacked(path: Path, names: list[str], columns: list[np.ndarray]) -> np.ndarray:
-    """Columns ``(N,)`` as a table ``(N, D)``."""
-    flat = all(column.ndim == 1 and column.dtype.kind in "biuf" for column in columns)
-    if not flat or len({len(column) for column in columns}) > 1:
-        raise _several(path, names)
-    return np.stack(columns, axis=1)
-
-
-def _only(path: Path, names: list[str]) -> str:
-    if len(names) != 1 and "x" not in names:
-        raise _several(path, names)
-    return "x" if "x" in names else names[0]
-
-
-def _several(path: Path, names: list[str]) -> ValueError:
-    return ValueError(
-        f"{path}: expected the data under 'x', as the only array, or as columns of one length, got "
-        f"{', '.join(names) or 'none'}: name one with key="
-    )
+        return file.read(4)

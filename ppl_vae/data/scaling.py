@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.precision import UNIFORM, constants, fine, in_doubt, narrowed, refuse_fill, refuse_fine, rounded
+from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import Summary, summarized
@@ -20,18 +21,18 @@ __all__ = ["Scaled", "scaled"]
 class Scaled(NamedTuple):
     """Raw train, valid and test ``(N, *event)``, what was found in them, their transform, and the kind of what a model sees."""
 
-    parts: list[Tensor | Stream]
+    parts: list[Tensor | Stream | Ragged]
     found: Summary
     transform: Transform
     kind: Kind
 
 
-def scaled(source: DataSource, parts: list[Tensor | Stream], levels: int) -> Scaled:
+def scaled(source: DataSource, parts: list[Tensor | Stream | Ragged], levels: int) -> Scaled:
     """Fit the declared scaling, in one pass over the rows.
 
     Args:
         source: the declaration.
-        parts: raw train, valid and test data, each ``(N, *event)``.
+        parts: raw train, valid and test data, each ``(N, *event)``; of rows of different lengths the elements are scaled.
         levels: number of values that uint8 data can take.
 
     Raises:
@@ -65,7 +66,7 @@ def scaled(source: DataSource, parts: list[Tensor | Stream], levels: int) -> Sca
     return Scaled(parts, found, _transform(source, found), REAL if noise else _kind_of(found))
 
 
-def _how(source: DataSource, train: Tensor | Stream) -> str:
+def _how(source: DataSource, train: Tensor | Stream | Ragged) -> str:
     if source.scale != "auto":
         return source.scale
     image = train.dtype == torch.uint8 and len(train.shape) > 2
@@ -78,7 +79,7 @@ def _transform(
     return Transform(tuple(found.low.shape), loc, scale, dequantize=bool(source.dequantize), exact=exact)
 
 
-def _unit_by_levels(source: DataSource, parts: list[Tensor | Stream], found: Summary, levels: int) -> Scaled:
+def _unit_by_levels(source: DataSource, parts: list[Tensor | Stream | Ragged], found: Summary, levels: int) -> Scaled:
     if found.two_valued or found.high.max() <= 1:
         # Black and white need no scale, and as {0, 1} their probabilities need no Jacobian.
         parts, levels = [_black_and_white(part) for part in parts], 2
@@ -88,7 +89,9 @@ def _unit_by_levels(source: DataSource, parts: list[Tensor | Stream], found: Sum
     return Scaled(parts, found, _transform(source, found, 0.0, float(scale)), kind)
 
 
-def _black_and_white(part: Tensor | Stream) -> Tensor | Stream:
+def _black_and_white(part: Tensor | Stream | Ragged) -> Tensor | Stream | Ragged:
+    if isinstance(part, Ragged):
+        return part.mapped(lambda values: (values > 0).to(torch.uint8))
     return part.black_and_white() if isinstance(part, Stream) else (part > 0).to(torch.uint8)
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from ppl_vae.data.vocabulary import Tokens
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, KindName
 
 __all__ = ["LABELLED", "Binarize", "DataSource", "Scale", "choice"]
 
-LABELLED = (".csv", ".npz", ".parquet", "frame")
+LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", "frame")
 """Types of files that may name their labels."""
 
 Binarize = Literal["auto", "none", "static", "dynamic"]
@@ -29,9 +30,10 @@ class DataSource(Declaration):
     Args:
         source: ``digits`` (8 x 8 digits, always available), a torchvision set (``mnist``, ``fashion-mnist``, ``kmnist``,
             ``emnist``, ``qmnist``, ``usps``, ``semeion``, ``cifar10``, ``cifar100``, ``svhn``, ``stl10``; case, ``-`` and ``_``
-            do not matter), the path of an ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file, a folder of ``.npy`` files, which
-            follow one another in the order of their names, or a folder of images, whose subfolders, if any, are the classes.
-            ``array`` stands for data given in memory, which cannot be loaded again.
+            do not matter), the path of an ``.npy``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet`` file, of text (``tokens``), of
+            drawings (``.ndjson``), of word counts (``docword.*.txt``), of a folder of ``.npy`` files, which follow one another
+            in the order of their names, or a folder of images, whose subfolders, if any, are the classes. ``array`` stands for
+            data given in memory, which cannot be loaded again.
         binarize: turn values p in [0, 1] into draws of Bernoulli(p): ``static`` once and for all, ``dynamic`` anew at every
             visit of a training datum (validation and test data are drawn once), ``none`` not at all. ``auto`` is ``dynamic``
             for ``digits`` if the model takes binary data but not [0, 1], else ``none``.
@@ -55,6 +57,19 @@ class DataSource(Declaration):
             default ``NA``, ``N/A``, ``#N/A``, ``NaN``, ``null``, ``None``, ``<NA>``; ``[]`` if a class is called so.
         valid: fraction of the rows held out for validation; of the training rows where the source has its own test set.
         test: fraction of the rows held out for testing where the source has no test set of its own; unused otherwise.
+        tokens: what rows of text are cut into: ``characters``, ``words`` (in lower case, marks apart) or ``bytes``. A ``.txt``
+            file has a row a line; of other files ``column`` holds the text.
+        column: of a csv or tsv file the column of text, by name or by number from 0; by default the only one.
+        vocabulary: how many tokens to keep, the most frequent of the training rows; the others become the unknown token. By
+            default all of the training rows, and the unknown token only if other rows have others.
+        end: whether a row of text ends with a token of its own, so that its length is part of what is modelled.
+        fields: names of the arrays of an npz file that plain programs read, x or the first as x; ragged ones lie there as
+            ``<name>_values`` and ``<name>_offsets``.
+        standardize: names of fields beside x that programs get with mean 0 and standard deviation 1 over the training rows.
+        buckets: the number of lengths to which rows of different lengths are padded, chosen so that little is padded; by
+            default at most 6.
+        counts: how word counts and sparse matrices are held: ``dense``, a column a word; ``pairs``, ragged rows of words with a
+            field ``count``; ``auto`` is dense where that takes at most a GiB.
         stream: MiB of rows to load at once, such as 256, where ``.npy`` files are larger than memory; by default all rows are
             held. The values and the splits are the same. Two such blocks are in memory at a time, one in use and one being
             read, and 8 bytes for every row. Validation and test rows are held where they fit in one block each, and must if
@@ -83,6 +98,14 @@ class DataSource(Declaration):
     missing_text: tuple[str, ...] | None = None
     valid: float = 0.1
     test: float = 0.2
+    tokens: Tokens | None = None
+    column: str | None = None
+    vocabulary: int | None = None
+    end: bool = True
+    fields: tuple[str, ...] = ()
+    standardize: tuple[str, ...] = ()
+    buckets: int | None = None
+    counts: Literal["auto", "dense", "pairs"] = "auto"
     stream: int | None = None
     seed: int = 0
     root: str | None = None
@@ -98,6 +121,18 @@ class DataSource(Declaration):
             object.__setattr__(self, "dequantize", self.dequantize == "dynamic")
         choice("kind", self.kind, (None, *KINDS))
         choice("missing", self.missing, ("error", "ignore"))
+        choice("tokens", self.tokens, (None, *get_args(Tokens)))
+        choice("counts", self.counts, ("auto", "dense", "pairs"))
+        for option, least in (("vocabulary", 2), ("buckets", 1)):
+            value = getattr(self, option)
+            require(value is None or (isinstance(value, int) and value >= least), f"{option}: a whole number >= {least}", value)
+        if self.tokens is None:
+            require(self.vocabulary is None, "tokens, which a vocabulary is of", self.vocabulary)
+        else:
+            plain = self.scale in ("auto", "none") and not self.dequantize and self.binarize in ("auto", "none")
+            require(plain, "tokens as they are: no scale, dequantize or binarize", self.tokens)
+            require(self.kind in (None, "categorical"), "kind categorical of tokens", self.kind)
+            require(self.tokens != "bytes" or self.vocabulary is None, "all bytes, no vocabulary of them", self.vocabulary)
         require(0 <= self.valid < 1, "valid: a fraction in [0, 1)", self.valid)
         require(0 <= self.test < 1, "test: a fraction in [0, 1)", self.test)
         require(self.valid + self.test < 1, "valid + test below 1, to leave rows to train on", self.valid + self.test)
@@ -112,12 +147,17 @@ class DataSource(Declaration):
     def of(self, source: str) -> DataSource:
         """The declaration of another source; options that its format does not know are left out."""
         suffix = Path(source).suffix.lower()
+        text = suffix in (".txt", ".csv", ".tsv")
         return dataclasses.replace(
             self,
             source=source,
             label=self.label if suffix in LABELLED else None,
             key=self.key if suffix == ".npz" else None,
-            header=self.header if suffix == ".csv" else None,
+            header=self.header if suffix in (".csv", ".tsv") else None,
+            tokens=self.tokens if text else None,
+            column=self.column if text and suffix != ".txt" else None,
+            vocabulary=self.vocabulary if text else None,
+            fields=self.fields if suffix == ".npz" else (),
             stream=self.stream if suffix in ("", ".npy") else None,
         )
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK
 
@@ -57,7 +58,7 @@ class Summary(NamedTuple):
     moments: Moments
 
 
-def summarized(parts: Sequence[Tensor | Stream], *, top: int, moments: bool) -> Summary:
+def summarized(parts: Sequence[Tensor | Stream | Ragged], *, top: int, moments: bool) -> Summary:
     """The facts about all parts.
 
     Args:

@@ -10,8 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ppl_vae.data.arrays import Raw, numbers, unreadable
+from ppl_vae.data.arrays import numbers, unreadable
 from ppl_vae.data.missing import absent, is_absent, spellings
+from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.memory import require_memory
 from ppl_vae.types import FitWarning

@@ -32,6 +32,7 @@ class Transform(nn.Module):
         binarize: whether the scaled value is the probability of a one.
         exact: whether shift and scale are kept and done in float64, as for values whose differences float32 would lose. What
             the model sees is float32 all the same.
+        indices: whether values are tokens, which the model gets as they are, in int64.
 
     Raises:
         ValueError: a scale that is not positive, or a loc or scale of another shape.
@@ -59,9 +60,11 @@ class Transform(nn.Module):
         dequantize: bool = False,
         binarize: bool = False,
         exact: bool = False,
+        indices: bool = False,
     ) -> None:
         super().__init__()
         self.event_shape = tuple(event_shape)
+        self.indices = indices
         self.dequantize = dequantize
         self.binarize = binarize
         self.register_buffer("loc", self._buffer("loc", loc))
@@ -102,6 +105,8 @@ class Transform(nn.Module):
 
     def affine(self, raw: Tensor) -> Tensor:
         """The shift and scale alone, without noise."""
+        if self.indices:
+            return raw.to(torch.int64)
         loc, scale = self.constants
         return ((self._typed(raw) - loc) / scale).to(self.loc.dtype)
 
@@ -111,7 +116,7 @@ class Transform(nn.Module):
         Float64 if this transform is exact, else of the dtype of x.
         """
         loc, scale = self.constants
-        return x if self.binarize else x.to(loc.dtype if self.exact is not None else x.dtype) * scale + loc
+        return x if self.binarize or self.indices else x.to(loc.dtype if self.exact is not None else x.dtype) * scale + loc
 
     def freeze(self, raw: Tensor, generator: Generator) -> tuple[Tensor, Transform]:
         """Draw the noise of these data once: the data with the noise in them, and the transform that is left to do.
@@ -150,13 +155,14 @@ class Transform(nn.Module):
 
     def _like(self, cls: type[Transform], *, dequantize: bool = False) -> Transform:
         loc, scale = self.constants
-        return cls(self.event_shape, loc, scale, dequantize=dequantize, exact=self.exact is not None).to(self.loc)
+        kept = {"exact": self.exact is not None, "indices": self.indices}
+        return cls(self.event_shape, loc, scale, dequantize=dequantize, **kept).to(self.loc)
 
     def _moved(self, event_shape: tuple[int, ...], move: Callable[[Tensor], Tensor]) -> Transform:
         """The same of data of another shape, shift and scale arranged by ``move``."""
         loc, scale = map(move, self.constants)
-        noise = {"dequantize": self.dequantize, "binarize": self.binarize}
-        return type(self)(event_shape, loc, scale, **noise, exact=self.exact is not None).to(self.loc)
+        flags = {"dequantize": self.dequantize, "binarize": self.binarize, "indices": self.indices}
+        return type(self)(event_shape, loc, scale, **flags, exact=self.exact is not None).to(self.loc)
 
     def _typed(self, raw: Tensor) -> Tensor:
         return raw if raw.dtype == torch.float64 else raw.to(self.constants[0].dtype)
@@ -185,7 +191,7 @@ class _Applied(Transform):
 
     def affine(self, raw: Tensor) -> Tensor:
         """The data as they are."""
-        return raw.to(self.loc.dtype)
+        return raw.to(torch.int64 if self.indices else self.loc.dtype)
 
 
 def _uniform(like: Tensor, generator: Generator | None) -> Tensor:

@@ -50,7 +50,7 @@ def pieces(split: Split, samples: int, *, rows: int) -> tuple[int, ...]:
 
 def _decoded(split: Split) -> int:
     """How many data are decoded together."""
-    return max(1, AT_ONCE.get(split.device.type, AT_ONCE_ELSEWHERE) // math.prod(split.event_shape))
+    return max(1, AT_ONCE.get(split.device.type, AT_ONCE_ELSEWHERE) // split.elements)
 
 
 def bounds_of_batches(

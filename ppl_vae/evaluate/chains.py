@@ -56,7 +56,8 @@ class Chains:
         name = ("densities", work.ais.chains)
         self.program: Replay = replay(work.pair, name, self._densities, elements=work.elements, compile=work.compile)
         self.advance = advance
-        self.acceptance = batch[0].new_zeros(len(batch[0]))
+        x = batch[0] if batch[0].is_floating_point() else batch[0].float()  # tokens are integers
+        self.acceptance = x.new_zeros(len(x))
         self.pilot = self.ais.powers(max(2, self.ais.temperatures // PILOT))
         self.sizes: list[Tensor] = []
         spreads = self._pilot()

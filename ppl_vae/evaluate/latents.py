@@ -103,7 +103,7 @@ def _aggregate(pair: Pair, split: Split, rows: int, samples: int) -> tuple[dict[
         return {}, {"mutual_information": "a run of a plain program tells q(z | x) at its own draws alone"}
     generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
     chosen = torch.randperm(len(split), generator=generator)[:rows]
-    (batch,) = batches(pair, split[chosen], rows)
+    (batch,) = batches(pair, split[chosen].of_one_length(), rows)
     if codes_only(pair):
         return {}, {"mutual_information": "codes are points without a density: they carry no finite information"}
     prior, known = prior_of(pair, batch)

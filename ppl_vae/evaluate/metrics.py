@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
 
 from ppl_vae.data import Split
-from ppl_vae.data.split import seeded_generator as noise
+from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.annealing import AIS, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.numbers import LOG_LIKELIHOODS, numbers_of_annealing, numbers_of_bounds, numbers_of_gaps
+from ppl_vae.evaluate.per_token import per_token
 from ppl_vae.evaluate.rows import batches, log_jacobian, log_jacobians
 from ppl_vae.program.capture import Compile
 from ppl_vae.program.context import evaluating, seeded
@@ -77,6 +77,10 @@ def evaluate(
           else the highest of ``iwae``, ``local_iwae`` and ``ais`` that is to be trusted. Where none is, ``approximation_gap``
           is ``None``, and ``approximation_gap_at_least`` what the gap is not below.
 
+        Of rows of different lengths also ``elbo_per_token``, ``log_likelihood_per_token`` and ``iwae_per_token``, in nats per
+        element of a row, sums over the data divided by each other, with their ``*_se``; ``tokens``, the mean length of a row;
+        and where they are tokens ``perplexity``, exp(-b) of the tightest of these b: not below the model's, if b is a bound.
+
         Of points in place of posteriors there is no ELBO: instead of ``elbo`` and ``kl`` it is ``log_joint``, log p(x, z), and
         without p(z) the ``reconstruction`` alone; samples are then of no use and ignored. Of programs whose ``score`` is
         another it is that, with its parts.
@@ -87,13 +91,15 @@ def evaluate(
             more streamed data with noise than fit at once.
         FloatingPointError: a bound is not finite.
     """
-    split = _checked(split, samples, limit).arranged(pair.reads)
+    split = _checked(split, samples, limit)
+    read = split.arranged(pair.reads)  # the rows in the order in which their numbers come
+    split = split if pair.local else read  # whose numbers among the training rows are asked for
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
     if gaps:
         _check_gaps(pair, samples=samples, annealed=bool(ais))
     if gaps or ais:  # which look at the data again, and have to see the same
         split = split.fixed(noise(seed, 3))
-    constant = log_jacobians(pair, split)
+    constant = log_jacobians(pair, read)
     options: dict[str, Any] = {"seed": seed, "compile": compile, "progress": progress}
     columns = _bounds(pair, split, samples, **options)
     numbers = numbers_of_bounds(columns, pair.score, constant, samples)
@@ -107,13 +113,13 @@ def evaluate(
         columns |= local_bounds(pair, split, gaps, samples=samples, known=columns["elbo"], **options)
         _check_finite(columns, pair.score)
         numbers |= numbers_of_gaps(columns, constant, numbers)
-    return numbers
+    return numbers | per_token(columns, read, constant, pair.score)
 
 
 def _bounds(pair: Pair, split: Split, samples: int, *, seed: int, compile: Compile, progress: bool) -> dict[str, Tensor]:
     """The bounds of each datum ``(N,)`` by name, from so many samples; of a point one tells all."""
     cut = layout(split, 1 if _is_point(pair) else samples)
-    elements = samples * len(split) * math.prod(split.event_shape)
+    elements = samples * len(split) * split.elements
     with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
         rows = batches(pair, split, cut.rows)
         columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, advance=advance)

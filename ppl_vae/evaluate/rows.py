@@ -10,11 +10,13 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.program.pair import Pair, numbered
 
-__all__ = ["apart", "batches", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
+__all__ = ["apart", "batches", "in_row_order", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
 
 
 def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
     """What the pair's programs are called with, in the rows' order: x ``(B, *event)``, and what else they read.
+
+    Rows that differ in length, or of which some lack a field, come kind by kind: see :func:`in_row_order`.
 
     While a batch is worked on, :func:`~ppl_vae.data_plate` knows its rows where programs have parameters of their own for each.
 
@@ -23,6 +25,12 @@ def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor,
     """
     found = split.read(pair.reads, batch_size)
     return _numbered(pair, split, found) if pair.local else found
+
+
+def in_row_order(pair: Pair, split: Split, values: Tensor, *, dim: int = 0) -> Tensor:
+    """Values of each datum ``(..., N, ...)``, in the order in which :func:`batches` gives the rows, in that of the split."""
+    order = split.order(pair.reads).to(values.device)
+    return torch.empty_like(values).index_copy_(dim, order, values)
 
 
 def _numbered(pair: Pair, split: Split, found: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
@@ -63,12 +71,14 @@ def observed_sum(pair: Pair, split: Split, values: Tensor) -> float | Tensor:
     """Of ``values``, scalar or ``(*event)``, the sum over the entries of each datum that are modelled and not missing.
 
     Returns:
-        One number where it is that of all data, as of complete ones; else ``(N,)`` in float64.
+        One number where it is that of all data, as of complete ones; else ``(N,)`` in float64, as of rows of different lengths.
     """
     known = pair.model_facts.known_entries
     values = values.to(split.device, torch.float64).expand(split.event_shape)
     values = values if known is None else values.masked_fill(known.to(split.device), 0.0)
     whole = float(values.sum())
+    if split.sizes is not None:
+        return split.sizes.double() * whole
     if not (split.raw.dtype.is_floating_point and values.any()):
         return whole
     if not any(bool(rows.isnan().any()) for rows in split.chunks()):

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from ppl_vae.data import Split, Transform
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Given, Observed, as_in, at_once, joined
-from ppl_vae.evaluate.rows import batches
+from ppl_vae.evaluate.rows import batches, in_row_order
 from ppl_vae.evaluate.traced import TracedDecoder, TracedEncoder
 from ppl_vae.likelihoods.base import point_prediction
 from ppl_vae.program.base import ModelProgram
@@ -112,9 +112,9 @@ class AbleEncoder:
     def encode(self, split: Split, samples: int | None = None) -> Tree:
         """Posterior means, or draws."""
         parts = [self.guide.posterior(*batch) for batch in batches(self.pair, split, ROWS_AT_ONCE)]
-        if samples is None:
-            return _joined([part.mean for part in parts], dim=0)
-        return _joined([part.sample((samples,)) for part in parts], dim=1)
+        dim = 0 if samples is None else 1
+        found = _joined([part.mean if samples is None else part.sample((samples,)) for part in parts], dim=dim)
+        return tree_map(lambda values: in_row_order(self.pair, split, values, dim=dim), found)
 
     def means(self, batch: tuple[Tensor, ...]) -> Tree:
         """Of one batch."""

@@ -71,6 +71,11 @@ def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
 
 def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:
     """Raise ``ValueError`` for data that the model is no density of, or parameters that the guide leaves out."""
+    if spec.ragged and not model.ragged:
+        raise ValueError(
+            f"expected rows of one length for {as_line(model)}, got rows of different lengths: write a plain Pyro program "
+            "that reads x and length, or pad the rows"
+        )
     if spec.fields[1:]:
         raise ValueError(
             f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "

@@ -55,7 +55,7 @@ class Coding:
         Example:
             ``fit.posterior(data.test).stddev``
         """
-        split = self._split(x, y)
+        split = self._split(x, y).of_one_length()
         with evaluating(self.pair):
             (batch,) = batches(self.pair, split, max(1, len(split)))
             return self._encoder.posterior(batch)

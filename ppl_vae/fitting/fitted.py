@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.data import DataSource, Split, Transform, load_data
-from ppl_vae.data.split import seeded_generator as noise
+from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.fitting.assessment import Assessment
 from ppl_vae.fitting.inputs import Classes
 from ppl_vae.guides import Guide
@@ -46,8 +46,8 @@ class Fit(Assessment):
     """
 
     pair: Pair
-    model: Model | Callable
-    guide: Guide | Callable
+    model: Model | Callable[..., Any]
+    guide: Guide | Callable[..., Any]
     method: Method
     data: DataSource
     spec: DataSpec

@@ -13,17 +13,18 @@ from torch import Generator, Tensor
 
 from ppl_vae.data import Data, Split, Transform
 from ppl_vae.data.arrays import as_array
-from ppl_vae.data.fields import given as fields_given
-from ppl_vae.data.matching import classes_matched, columns_matched, is_whole_number, numbered, shown
+from ppl_vae.data.field_entries import given as fields_given
+from ppl_vae.data.matching import classes_matched, columns_matched, fields_matched, is_whole_number, numbered, shown
 from ppl_vae.data.precision import refuse_narrow
-from ppl_vae.data.split import seeded_generator as noise
+from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.data.summary import all_whole
 from ppl_vae.types import DataSpec, FitWarning
 
 __all__ = ["Classes", "Entrance", "Given", "as_codes", "as_real", "check_probed", "in_source_units"]
 
-Given = Data | Split | Tensor | tuple | Mapping[str, Any]
-"""Rows: loaded, a tensor of x, or the arrays that programs of several arguments read."""
+Given = Data | Split | Tensor | Ragged | tuple[Any, ...] | Mapping[str, Any]
+"""Rows: loaded, a tensor of x, rows of different lengths, or the arrays that programs of several arguments read."""
 
 Classes = int | str | Sequence[int] | Sequence[str] | np.ndarray | Tensor
 """A class, or several: names, or numbers."""
@@ -77,15 +78,15 @@ class Entrance:
 
     def _in_memory(self, data: Any) -> Split:
         """A tensor, or the fields of programs of several arguments, as a split in the units of the source."""
-        if not isinstance(data, (Tensor, tuple, Mapping)):
+        if not isinstance(data, (Tensor, Ragged, tuple, Mapping)):
             raise ValueError(
                 f"expected a tensor in the units of the source, a split or data, got {type(data).__name__}: load it with "
                 "load_data, or give fit.rows(DataSource(...), split)"
             )
-        plain = Transform(self.spec.event_shape).to(self.transform.loc)
+        plain = Transform(self.spec.event_shape, indices=self.transform.indices).to(self.transform.loc)
         if self.spec.fields:
-            x, fields = fields_given((data,) if isinstance(data, Tensor) else data, self.spec)
-            return Split(as_real(x, "data"), None, plain, fields=fields)
+            x, fields = fields_given((data,) if isinstance(data, (Tensor, Ragged)) else data, self.spec)
+            return Split(x if isinstance(x, Ragged) else as_real(x, "data"), None, plain, fields=fields)
         if not isinstance(data, Tensor):
             raise ValueError(
                 "expected a tensor in the units of the source, got several fields: this was fitted to x alone (give class "
@@ -133,6 +134,8 @@ class Entrance:
         split, left = columns_matched(split, names)
         if left:
             _remark(f"columns that the fit does not know are left out: {', '.join(left[:NAMED])}")
+        if self.spec.fields:
+            split = fields_matched(split, self.spec.fields)
         expected, shape = self.spec.event_shape, tuple(split.raw.shape)
         if not shape or shape[1:] != expected:
             raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {shape}")
@@ -226,7 +229,8 @@ def as_real(values: Any, what: str) -> Tensor:
     if values.layout != torch.strided or values.is_meta or values.is_complex():
         told = f"{values.dtype}, {values.layout}, on {values.device}"
         raise ValueError(f"expected {what} as one dense tensor of real numbers, got {told}: convert it first")
-    return values
+    dense: Tensor = values
+    return dense
 
 
 def as_codes(values: Any, *, device: torch.device, dtype: torch.dtype) -> Tensor:

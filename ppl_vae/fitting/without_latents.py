@@ -161,7 +161,6 @@ def _odd_columns(x: Tensor) -> str:
 def _rows(split: Split, features: int) -> Tensor:
     """Rows from all over a split, as the model sees them, so many that their features stay bounded."""
     most = max(FEWEST_ROWS, ELEMENTS // (features * math.prod(split.event_shape)))
-    at_once = most if isinstance(split.raw, Tensor) else split.raw.at_once
-    count = min(most, len(split), at_once)
+    count = min(most, len(split), split.at_once)
     places = torch.linspace(0, len(split) - 1, count, dtype=torch.float64).long()
     return split[places].transformed(torch.Generator(split.device).manual_seed(0))

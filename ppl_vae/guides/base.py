@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import nn
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.program.capabilities import Generative
+from ppl_vae.program.capabilities import generates
 from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.sites import Site
 from ppl_vae.program.wrapped import innermost
@@ -114,7 +114,7 @@ def remedy(model: Any) -> str:
 def latent_kind(model: Any) -> Latent | None:
     """What the only latent variable of a built model is, as far as guides tell apart; ``None`` if it does not say."""
     facts = model_facts(model)
-    if not isinstance(model, Generative) or not facts.sites:
+    if not generates(model) or not facts.sites:
         return None
     if facts.latent == "code":
         return "code"

@@ -28,9 +28,11 @@ class Model(Declaration, abc.ABC):
         posterior_family: what is known of p(z | x): ``unknown``, ``linear`` (normal with a mean linear in x) or ``discrete``;
             or, of models without p(z), that codes are the ``point`` of an encoder or a ``projection`` that the model knows.
             Methods choose their default guide by it.
+        ragged: whether it takes rows of different lengths, padded to several; its program then reads x and ``length``.
     """
 
     posterior_family: ClassVar[PosteriorFamily] = "unknown"
+    ragged: ClassVar[bool] = False
 
     @property
     def relative_floor(self) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +46,6 @@ class Network(Declaration, abc.ABC):
         return f"{type(self).__name__}({argument})"
 
 
-@runtime_checkable
-class Biased(Protocol):
-    """A layer that adds a bias, if it has one."""
-
-    bias: Tensor | None
-
-
 class Flattened(nn.Module):
     """A network on vectors made one on shapes: ``(..., *in_shape)`` to ``(..., *out_shape)``."""
 
@@ -70,8 +63,9 @@ class Flattened(nn.Module):
     def start_at(self, output: Tensor) -> None:
         """Let what the network gives lie around ``output (*out_shape)`` at first, if its last layer has a bias."""
         last: Any = self.layers[-1] if isinstance(self.layers, nn.Sequential) else self.layers
-        if isinstance(last, Biased) and last.bias is not None:
-            last.bias.copy_(output.flatten())
+        bias = dict(last.named_parameters(recurse=False)).get("bias")
+        if bias is not None:
+            bias.copy_(output.flatten())
 
 
 class Batched(nn.Module):

@@ -9,7 +9,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ppl_vae.program.capabilities import Generative
+from ppl_vae.program.capabilities import generates
 from ppl_vae.program.joint import Joint, draw
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
@@ -75,7 +75,7 @@ class ModelProgram(PyroModule):
 
         None of a program without a ``prior``, whose traces alone tell them.
         """
-        if not isinstance(self, Generative):
+        if not generates(self):
             return {}
         p = self.prior()
         if isinstance(p, Joint):

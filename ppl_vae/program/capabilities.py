@@ -23,10 +23,10 @@ __all__ = [
     "ParameterDensity",
     "Solvable",
     "attribute",
+    "generates",
 ]
 
 
-@runtime_checkable
 class Generative(Protocol):
     """A model that says p(z) and p(x | z) apart, so that it can be sampled from and decodes latent variables.
 
@@ -39,6 +39,11 @@ class Generative(Protocol):
     def decode(self, z: Any, *known: Tensor) -> Any:
         """p(x | z), whose batch shape is that of z."""
         ...
+
+
+def generates(program: Any) -> bool:
+    """Whether it is :class:`Generative`; since Python 3.12 ``isinstance`` does not see a ``prior`` that is a submodule."""
+    return all(attribute(program, name) is not None for name in ("prior", "decode"))
 
 
 @runtime_checkable

@@ -17,13 +17,13 @@ from ppl_vae.program.capabilities import (
     Comparable,
     Conjugate,
     Family,
-    Generative,
     KnownPosterior,
     MadeOfPosteriors,
     Marginal,
     ParameterDensity,
     Solvable,
     attribute,
+    generates,
 )
 from ppl_vae.program.sites import Site
 
@@ -74,7 +74,7 @@ class Abilities:
         """Those of a built model and guide."""
         facts = model_facts(model)
         return cls(
-            generate=facts if isinstance(model, Generative) else None,
+            generate=facts if generates(model) else None,
             marginal=model if isinstance(model, Marginal) else None,
             know_posterior=model if isinstance(model, KnownPosterior) else None,
             encode=guide if isinstance(guide, Amortized) else None,

@@ -78,8 +78,9 @@ class Pair(nn.Module):
         self.follows = True  # whether the guide draws its variables in the order of the model's story, as far as it met batches
         self.local = False  # whether parameters belong to rows of the training data; known after the first run
         self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
-        # By the size of a batch, as a plate may be as large as it, and by the fields in it, some of which rows may lack.
-        self._plates: dict[tuple[int, int], Plates] = {}
+        # By the size of a batch, as a plate may be as large as it, and by the shapes of the fields in it: rows may lack some,
+        # and those of different lengths are padded to several.
+        self._plates: dict[tuple[int, tuple[torch.Size, ...]], Plates] = {}
         self.baselines: tuple[str, ...] = ()  # the guide's sites that ask for one
         self._stores = [half.store if isinstance(half, _PlainProgram) else Store(half) for half in (self.model, self.guide)]
         for store, twin in zip(self._stores, reversed(self._stores), strict=True):
@@ -132,6 +133,11 @@ class Pair(nn.Module):
         """The sizes of the batches that :meth:`plates` has met."""
         return list(dict.fromkeys(size for size, _ in self._plates))
 
+    @property
+    def padded_sizes(self) -> list[list[int]]:
+        """The sizes and the lengths of x of the batches that :meth:`plates` has met, where rows differ in length."""
+        return [list(found) for found in dict.fromkeys((size, shapes[0][0]) for size, shapes in self._plates)]
+
     def plates(self, *batch: Tensor) -> Plates:
         """Run both programs once for a batch of this size and find their plates.
 
@@ -142,7 +148,7 @@ class Pair(nn.Module):
                 that fails, or a site whose shapes do not fit; the message names the site.
         """
         size = len(batch[0])
-        key = size, len(batch)
+        key = _kind(batch)
         if key not in self._plates:
             model, guide, (score, drawn), local = self._first_run(batch)
             check_pairing(model, guide)
@@ -202,9 +208,14 @@ class Pair(nn.Module):
 
     def _counting(self, batch: tuple[Tensor, ...]) -> Counting:
         size = len(batch[0])
-        plates = self._plates.get((size, len(batch)))
+        plates = self._plates.get(_kind(batch))
         dim, counted = (plates.data_dim, plates.size) if plates else (0, size)
         return Counting(self._names, size, dim, counted, total=self.size)
+
+
+def _kind(batch: tuple[Tensor, ...]) -> tuple[int, tuple[torch.Size, ...]]:
+    """The size of a batch, and the shape of a datum in each of its fields."""
+    return len(batch[0]), tuple(part.shape[1:] for part in batch)
 
 
 class _PlainProgram(nn.Module):

@@ -57,15 +57,17 @@ def reads(model: Callable[..., Any], guide: Callable[..., Any], spec: DataSpec) 
     """What two plain programs read of such data.
 
     Fields given by position are the arguments of both programs, as in Pyro. Of fields given by name each program gets those
-    that it names. Of a lone x with class labels a program gets the labels if it has an argument ``y`` or needs a second one.
+    that it names; so of rows of different lengths, whose lengths are a field beside them. Of a lone x with class labels a
+    program gets the labels if it has an argument ``y`` or needs a second one.
 
     Raises:
         ValueError: a program that cannot be called with these fields, or a field that no program reads.
     """
-    names = tuple(field.name for field in spec.fields) or ("x",)
+    names = (*(field.name for field in spec.fields), *spec.lengths) or ("x",)
     ways = {"model": signature(model), "guide": signature(guide)}
     if spec.fields and not names[0].isdigit():
-        calls = _by_name(names, ways)
+        names = (*names, "y") if spec.classes and any(_named(way, "y") for way in ways.values()) else names
+        calls = _by_name(names, ways, spec.lengths)
     elif not spec.fields and spec.classes and (labelled := _labels(ways)):
         names, calls = ("x", "y"), labelled
     else:
@@ -92,11 +94,17 @@ def signature(program: Callable[..., Any]) -> inspect.Signature:
         return ANYTHING
 
 
-def _by_name(names: tuple[str, ...], ways: dict[str, inspect.Signature]) -> dict[str, Call]:
+def _by_name(names: tuple[str, ...], ways: dict[str, inspect.Signature], lengths: tuple[str, ...] = ()) -> dict[str, Call]:
     """Each program gets the fields that it names; one that takes any gets all that the model reads."""
     model = tuple(name for name in names if _takes_any(ways["model"]) or _named(ways["model"], name))
     guide = tuple(name for name in (model if _takes_any(ways["guide"]) else names) if _reads(ways["guide"], name))
-    if unread := [name for name in names if name not in (*model, *guide)]:
+    unread = [name for name in names if name not in (*model, *guide)]
+    if unread and unread[0] in lengths:
+        raise ValueError(
+            f"expected programs that read {unread[0]!r}, since rows of different lengths come padded, got model{ways['model']} "
+            f"and guide{ways['guide']}: add the argument, and leave the padding out by sequence_mask({unread[0]}, T)"
+        )
+    if unread:
         raise ValueError(
             f"expected fields that the programs read, got {', '.join(unread)}, an argument of neither model{ways['model']} nor "
             f"guide{ways['guide']}: leave it out, or name the argument so"

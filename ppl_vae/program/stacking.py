@@ -24,7 +24,7 @@ __all__ = ["stacks", "why_not_stacked"]
 
 TOLERANCE = 1e-3  # between log-probabilities of one draw, in nats and relative
 
-_found: weakref.WeakKeyDictionary[Pair, dict[tuple[int, int], str | None]] = weakref.WeakKeyDictionary()
+_found: weakref.WeakKeyDictionary[Pair, dict[tuple[Any, ...], str | None]] = weakref.WeakKeyDictionary()
 
 
 def stacks(pair: Pair, batch: tuple[Tensor, ...]) -> bool:
@@ -50,7 +50,7 @@ def why_not_stacked(pair: Pair, batch: tuple[Tensor, ...]) -> str | None:
     Parameters, buffers and the state of random number generators stay as they are.
     """
     known = _found.setdefault(pair, {})
-    key = len(batch[0]), len(batch)  # a batch that lacks a field has other sites
+    key = len(batch[0]), *(part.shape[1:] for part in batch)  # a batch that lacks a field has other sites
     if key not in known:
         # Nobody counts or records what is done here.
         with _disable_current_modes(), evaluating(pair), seeded(0, batch[0].device):

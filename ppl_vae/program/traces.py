@@ -102,7 +102,8 @@ def traces(pair: Pair, batch: tuple[Tensor, ...], samples: int, *, always: bool 
     guide, model = (poutine.util.prune_subsample_sites(trace) for trace in (guide, model))
     for trace in (guide, model):
         trace.compute_log_prob()
-    return Traces(plates, model, guide, batch[0].new_zeros(samples, len(batch[0])))
+    x = batch[0] if batch[0].is_floating_point() else batch[0].float()  # tokens are integers
+    return Traces(plates, model, guide, x.new_zeros(samples, len(x)))
 
 
 def _check_summed(plates: Plates) -> None:

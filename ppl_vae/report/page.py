@@ -132,7 +132,7 @@ def _facts(metrics: Mapping[str, Any], score: Score | None) -> Markup:
         ((split, metrics[split]) for split in ("test", "valid") if isinstance(metrics.get(split), dict)), ("", {})
     )
     own, known = [] if score is None else [score.name], meanings(score)
-    wanted = ("log_likelihood", "iwae", *own, *SCORES, "kl", "active_units", "bits_per_dim")
+    wanted = ("log_likelihood", "iwae", *own, *SCORES, "kl", "active_units", "bits_per_dim", "elbo_per_token", "perplexity")
     tiles = [(f"{name} {known[one][0]}", with_error(numbers, one)) for one in wanted if one in numbers]
     tiles += [(label, number(metrics[one]) + unit) for one, label, unit in COSTS if one in metrics]
     return tag(

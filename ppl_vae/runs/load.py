@@ -20,7 +20,7 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line, inside
-from ppl_vae.types import DataSpec, FitWarning, Record
+from ppl_vae.types import DataSpec, Field, FitWarning, Record
 
 __all__ = ["load_fit", "load_run"]
 
@@ -85,7 +85,8 @@ def _transform(state: dict[str, Tensor], described: dict[str, Any], spec: DataSp
     affine: dict[str, Any] = {name: state.pop(f"transform.{name}") for name in AFFINE}
     exact = state.pop("transform.exact", None)
     affine |= {} if exact is None else {**dict(zip(AFFINE, exact, strict=True)), "exact": True}
-    return Transform(spec.event_shape, **affine, **{name: _flag(described, name) for name in NOISE})
+    flags = {name: _flag(described, name) for name in NOISE}
+    return Transform(spec.event_shape, **affine, **flags, indices=spec.ragged and spec.kind.levelled)
 
 
 def _pair(state: dict[str, Tensor], experiment: Experiment, spec: DataSpec, at_most: int) -> Pair:
@@ -123,8 +124,12 @@ def _last_state(folder: RunFolder) -> tuple[dict[str, Tensor], list[Record]]:
 
 
 def _spec(fields: dict[str, Any]) -> DataSpec:
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return DataSpec(**plain)
+    plain = _tuples(fields)
+    return DataSpec(**{**plain, "fields": tuple(Field(**_tuples(field)) for field in plain.get("fields", ()))})
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def _flag(fields: dict[str, Any], name: str) -> bool:

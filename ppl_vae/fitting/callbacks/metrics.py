@@ -12,6 +12,7 @@ from ppl_vae.data import Data, Split
 from ppl_vae.evaluate import batches, evaluate
 from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import probe
+from ppl_vae.evaluate.rows import in_row_order
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.program.context import evaluating, seeded
@@ -145,7 +146,7 @@ def _probe(pair: Pair, data: Data, argument: int) -> float:
 def _codes(pair: Pair, split: Split) -> tuple[Tensor, Tensor]:
     with evaluating(pair), seeded(0, split.device):
         means = [pair.guide.posterior(*batch).mean.flatten(1) for batch in batches(pair, split, ROWS_AT_ONCE)]
-    return torch.cat(means), split.labels
+    return in_row_order(pair, split, torch.cat(means)), split.labels
 
 
 TRACKED: Mapping[str, Measure] = {**dict.fromkeys(LATENTS), "iwae": _iwae, "probe": _probe}

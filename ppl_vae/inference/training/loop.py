@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ class Training:
     def __init__(self, plan: TrainingPlan, pair: Pair, data: Data, clock: Stopwatch, checkpointer: AnyCheckpointer) -> None:
         self.plan, self.pair, self.data, self.clock, self.checkpointer = plan, pair, data, clock, checkpointer
         self.steps_per_epoch = sum(math.ceil(len(part) / plan.batch_size) for part, _ in data.train.apart(pair.reads))
+        self.ragged = data.train.lead is not None
         self.stepper = Stepper(plan, pair, data, self.steps_per_epoch)
         self.policy = NonFinitePolicy(self.stepper, plan.on_nonfinite, checkpointer.folder)
         self.constant = log_jacobian(pair, data.train)
@@ -92,13 +94,22 @@ class Training:
         self.best = state.best._replace(weights={name: value.to(device) for name, value in state.best.weights.items()})
         self.history = list(kept.history)
 
-    def _meet(self, sizes: list[int]) -> None:
+    def _meet(self, sizes: list[Any]) -> None:
         """Meet batches of the sizes that were met before: at the first of each both programs run once more."""
         self.pair.train()
         for size in sizes:
-            if size <= len(self.data.train):
+            if isinstance(size, list):
+                self._meet_padded(*size)
+            elif size <= len(self.data.train):
                 with self._first_rows(size) as batch:
                     self.pair.plates(*batch)
+
+    def _meet_padded(self, size: int, length: int) -> None:
+        """Meet a batch of so many rows that are padded to a length."""
+        for part, _ in self.data.train.apart(self.pair.reads):
+            if part.lead is not None and part.lead.longest == length:
+                rows = torch.arange(size, device=part.device) % len(part)
+                self.pair.plates(*next(part[rows].read(self.pair.reads, size)))
 
     def keep(self) -> None:
         """Let the checkpointer keep the state as it is now."""
@@ -114,7 +125,7 @@ class Training:
             learning_rate=self.learning_rate,
             rate_factor=self.stepper.rate_factor,
             tries=self.policy.tries,
-            sizes=self.pair.sizes,
+            sizes=self.pair.padded_sizes if self.ragged else self.pair.sizes,
             threads=self.threads or torch.get_num_threads(),
             seconds=self.clock.seconds,
         )
@@ -162,7 +173,10 @@ class Training:
     @contextlib.contextmanager
     def _first_rows(self, size: int) -> Iterator[tuple[Tensor, ...]]:
         """The first so many rows as a batch."""
-        found = batches(self.pair, self.data.train if self.pair.local else self.data.train[:size], size)
+        train = self.data.train
+        if self.ragged and not self.pair.local:  # the rows of one batch are padded to one length
+            train = max((part for part, _ in train.apart(self.pair.reads)), key=len)
+        found = batches(self.pair, train if self.pair.local else train[:size], size)
         yield next(found)  # which is alive, and knows its rows, until the batch is done with
 
     def advance(self) -> None:
@@ -180,7 +194,7 @@ class Training:
         self.history.append({**row, "learning_rate": self.learning_rate, "seconds": self.clock.seconds})
         self.write_medians()
         self.clock.report(self.history[-1])
-        if (valid := row.get(f"valid_{self.pair.score}")) is not None:
+        if (valid := row.get(f"valid_{self.pair.score.name}")) is not None:
             self.best = self.best.after(valid, stepper.epoch, self.pair if self.plan.restore_best else None)
 
     def _pass(self) -> Tensor:
@@ -214,9 +228,12 @@ class Training:
         if math.isfinite(reconstruction):
             halves = {"reconstruction": reconstruction + constant, "kl": reconstruction - elbo}
             row |= {name: halves[name] for name in score.parts}
+        if (sizes := self.data.train.sizes) is not None and score.name in row:
+            row[f"{score.name}_per_token"] = row[score.name] / sizes.double().mean().item()
         if len(self.data.valid) and not (self.pair.local or self.pair.undivided):
             valid = evaluate(self.pair, self.data.valid)
-            row |= {f"valid_{name}": valid[name] for name in (score.name, *score.parts) if name in valid}
+            names = (score.name, *score.parts, f"{score.name}_per_token")
+            row |= {f"valid_{name}": valid[name] for name in names if name in valid}
         return row
 
     def _check_parameters(self) -> None:

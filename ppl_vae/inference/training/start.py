@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable
 
@@ -53,12 +52,12 @@ def meet(pair: Pair, data: Data, batch_size: int) -> None:
     size = min(batch_size if pair.plain else 2, len(data.train))
     for part, _ in data.train.apart(pair.reads):
         some = min(size, len(part))
-        pair.plates(*next(batches(pair, part[:some], some)))
+        pair.plates(*next(part[:some].read(pair.reads, some)))
 
 
 def check_rows(pair: Pair, data: Data) -> None:
     """Raise ``ValueError`` if plain programs cannot be run on the data to come; remark on what is not evaluated."""
-    if pair.local and not isinstance(data.train.raw, Tensor):
+    if pair.local and isinstance(data.train.raw, Stream):
         raise ValueError("these programs have parameters of their own for rows of the data: fit data in memory, not a stream")
     if not len(data.valid):
         return
@@ -79,8 +78,10 @@ def check_rows(pair: Pair, data: Data) -> None:
 
 
 def sample(split: Split, seed: int) -> Tensor:
-    """Rows from all over a split, as the model sees them; their noise is no fit's other noise."""
-    most = min(LOOKED_AT, max(1, ELEMENTS // math.prod(split.event_shape)))
-    at_once = split.raw.at_once if isinstance(split.raw, Stream) else most
-    places = torch.linspace(0, len(split) - 1, min(most, len(split), at_once)).long()
-    return split[places].transformed(torch.Generator(split.device).manual_seed(seed))
+    """Rows from all over a split, of ragged ones the elements, as the model sees them; their noise is no fit's other noise."""
+    most = min(LOOKED_AT, max(1, ELEMENTS // split.elements))
+    places = torch.linspace(0, len(split) - 1, min(most, len(split), split.at_once)).long()
+    generator = torch.Generator(split.device).manual_seed(seed)
+    if split.sizes is None:
+        return split[places].transformed(generator)
+    return torch.cat([split.transform(elements, generator) for elements in split[places].chunks()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -81,7 +82,7 @@ class TrainingState:
         learning_rate: of the first step of the epoch in progress.
         rate_factor: what the learning rate is multiplied by after it was found too large.
         tries: how often going on from what was not finite was tried in the epoch in progress.
-        sizes: of the batches that the pair has met.
+        sizes: of the batches that the pair has met; of rows of different lengths pairs of a size and a padded length.
         threads: of the CPU.
         seconds: worked so far.
     """
@@ -93,7 +94,7 @@ class TrainingState:
     learning_rate: float
     rate_factor: float
     tries: int
-    sizes: list[int]
+    sizes: list[Any]
     threads: int
     seconds: float
 
@@ -106,7 +107,8 @@ class TrainingState:
         if not isinstance(self.best.value, (int, float)):
             raise ValueError(f"expected a number for the best value, got {self.best.value!r}")
         for size in self.sizes:
-            counted(size, least=1)
+            for number in size if isinstance(size, list) else [size]:
+                counted(number, least=1)
         if not 0 <= self.learning_rate < math.inf:
             raise ValueError(f"expected a learning rate of at least 0, got {self.learning_rate}")
         if not 0 < self.rate_factor <= 1:

@@ -40,8 +40,8 @@ class Step:
     """A gradient step on a batch: raw rows ``(B, *event)`` and what else the programs take, such as labels ``(B,)``.
 
     The first batch is stepped eagerly, the others of its shapes go the fastest way that pays. Batches of other sizes, such as
-    an epoch's last one, are stepped eagerly. So it is of each kind of batch, where some lack a field. A fit that goes on has
-    taken its eager first step already.
+    an epoch's last one, are stepped eagerly. So it is of each kind of batch, where some lack a field, or rows of different
+    lengths are padded to several. A fit that goes on has taken its eager first steps already.
 
     Args:
         objective: module from what the programs take to an :class:`~ppl_vae.inference.objectives.Estimate`, in training mode.
@@ -53,6 +53,7 @@ class Step:
         local: whether the last of a batch are the numbers ``(B,)`` of its rows among the training data, for their plate.
         ahead: steps to be taken in all.
         go_on_at: of a fit that goes on, the rows of the batches that go the fast way from the first on.
+        kinds: the number of kinds of batches: each is recorded for itself.
         full_batch: rows of a batch whose gradient counts in full, a smaller one's by its rows; by default every batch's does.
 
     Attributes:
@@ -74,6 +75,7 @@ class Step:
         ahead: int = 0,
         go_on_at: int | None = None,
         full_batch: int | None = None,
+        kinds: int = 1,
     ) -> None:
         self.objective = objective
         self.transform = transform
@@ -82,11 +84,11 @@ class Step:
         self.precision = precision
         self.compile = compile
         self.local = local
-        self.ahead = ahead
+        self.ahead = ahead // kinds
         self.full_batch = full_batch
         self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
-        self._chosen: set[int] = set()  # by the number of fields in a batch
+        self._chosen: set[tuple[torch.Size, ...]] = set()  # by the shapes of a datum in the fields of a batch
         self._go_on_at = None if compile is False else go_on_at
         self._validate = go_on_at is None
         self._fast: dict[tuple[torch.Size, ...], Callable[..., None]] = {}
@@ -102,7 +104,7 @@ class Step:
             self(*batch)
         else:
             self._eager(*batch)
-            if len(batch) not in self._chosen and self._go_on_at is None:
+            if _kind(batch) not in self._chosen and self._go_on_at is None:
                 self._choose_mode(*batch)
 
     def forward(self, objective: Callable[..., Any], raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,7 +137,7 @@ class Step:
 
     def _choose_mode(self, *batch: Tensor) -> None:
         """Choose how batches of these shapes go from here."""
-        self._chosen.add(len(batch))
+        self._chosen.add(_kind(batch))
         shapes = _shapes(batch)
         self._fast[shapes] = self._eager
         if self.compile is False:
@@ -252,6 +254,10 @@ class _Compiled:
 
 def _shapes(batch: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:
     return tuple(part.shape for part in batch)
+
+
+def _kind(batch: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:
+    return tuple(part.shape[1:] for part in batch)
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:

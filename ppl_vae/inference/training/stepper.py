@@ -67,9 +67,10 @@ class Stepper:
             epochs: that were planned as the training began.
             before: of a training that goes on, the steps that each optimizer has taken.
         """
-        plan, rows = self.plan, len(self.data.train)
+        plan, train = self.plan, self.data.train
+        rows, kinds = len(train), len(train.apart(self.pair.reads))
         # Of rows that lack a field there may be too few for one batch: a row is to count as any other.
-        full_batch = plan.batch_size if len(self.data.train.apart(self.pair.reads)) > 1 else None
+        full_batch = plan.batch_size if kinds > 1 else None
         self.steps = [
             Step(
                 self.objective,
@@ -82,6 +83,7 @@ class Stepper:
                 ahead=epochs * (rows // plan.batch_size) // len(self.optimizers),
                 go_on_at=min(plan.batch_size, rows) if steps > 0 else None,
                 full_batch=full_batch,
+                kinds=kinds if train.lead is not None else 1,
             )
             for optimizer, steps in zip(self.optimizers, before or [0] * len(self.optimizers), strict=True)
         ]

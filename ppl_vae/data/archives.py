@@ -1,0 +1,184 @@
+"""Archives of arrays (npz): one array, a table of columns, named fields, rows of different lengths, sparse matrices."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from ppl_vae.data.arrays import unreadable
+from ppl_vae.data.counts import SPARSE, of_parts
+from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.raw import Raw
+from ppl_vae.data.source import DataSource
+from ppl_vae.data.strokes import COLUMNS as STROKES
+from ppl_vae.memory import require_memory
+
+__all__ = ["read_npz"]
+
+VALUES = ("values", "points")  # what an array beside `offsets` may be called
+HALVES = ("train_", "valid_", "test_")
+
+
+class Archive(NamedTuple):
+    """An opened archive and the names of its arrays."""
+
+    path: Path
+    file: zipfile.ZipFile
+    names: list[str]
+
+    def array(self, name: str) -> np.ndarray:
+        """One of its arrays, checked before memory is taken for it."""
+        if name not in self.names:
+            raise ValueError(f"{self.path}: expected one of the arrays {', '.join(self.names)}, got {name!r}")
+        return _member(self.path, self.file, name)
+
+    def ragged(self) -> dict[str, str]:
+        """By what is before `offsets` in the name of an array the name of its values."""
+        found = {}
+        for name in self.names:
+            start = name.removesuffix("offsets")
+            values = [start + each for each in VALUES if start + each in self.names]
+            if name.endswith("offsets") and values:
+                found[start] = values[0]
+        return found
+
+    def rows(self, start: str, values: str) -> Ragged:
+        """Rows of different lengths."""
+        try:
+            return Ragged(self.array(values), self.array(f"{start}offsets"))
+        except ValueError as error:
+            told = str(error)
+            raise ValueError(told if told.startswith(str(self.path)) else f"{self.path}, {values}: {told}") from None
+
+
+def read_npz(path: Path, source: DataSource) -> Raw:
+    """The array ``key`` and, if there are any, its labels; several arrays of one number a row are the columns of a table.
+
+    Rows of different lengths lie as ``<name>_values`` and ``<name>_offsets``, or without a name. What ``scipy.sparse.save_npz``
+    writes is a sparse matrix.
+    """
+    with path.open("rb") as file:
+        if file.read(4) == b"\x93NUM":
+            raise ValueError(f"{path}: expected an archive of arrays, got one array: rename it to .npy")
+    try:
+        with zipfile.ZipFile(path) as opened:
+            names = [name.removesuffix(".npy") for name in opened.namelist() if name.endswith(".npy")]
+            return _read(Archive(path, opened, names), source)
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        raise unreadable(path, error) from None
+
+
+def _read(archive: Archive, source: DataSource) -> Raw:
+    path, names = archive.path, archive.names
+    if source.fields:
+        return _fields(archive, source.fields)
+    if set(SPARSE) <= set(names):
+        return of_parts({name: archive.array(name) for name in SPARSE}, source)
+    label = source.label or ("y" if "y" in names and source.key != "y" else None)
+    if label and label not in names:
+        told = f"expected labels among the arrays {', '.join(names)}, got {label!r}"
+        raise ValueError(f"{path}: {told}: name another with label (--label), or none where no labels are needed")
+    y = archive.array(label) if label else None
+    dense = source.key in names if source.key is not None else "x" in names
+    if archive.ragged() and not dense:
+        return _ragged(archive, source, y)
+    others = [name for name in names if name != label]
+    if source.key is None and "x" not in names and len(others) > 1:
+        table = _stacked(path, others, [archive.array(name) for name in others])
+        return Raw(table, y, columns=tuple(others))
+    return Raw(archive.array(source.key or _only(path, others)), y)
+
+
+def _ragged(archive: Archive, source: DataSource, y: np.ndarray | None) -> Raw:
+    """The rows of the name ``key``; of a file with halves of its own these."""
+    found = archive.ragged()
+    if set(found) <= set(HALVES) and "train_" in found:
+        halves = {start: archive.rows(start, values) for start, values in found.items()}
+        columns = _columns(halves["train_"], found["train_"])
+        return Raw(halves["train_"], y, test_x=halves.get("test_"), valid_x=halves.get("valid_"), columns=columns)
+    lone = next(iter(found)) if len(found) == 1 else "x_"
+    start = lone if source.key is None else f"{source.key}_"
+    if start not in found:
+        known, got = ", ".join(name.rstrip("_") for name in found), "several" if source.key is None else repr(source.key)
+        raise ValueError(
+            f"{archive.path}: expected one of the ragged arrays {known}, got {got}: name one with key=, or all that programs "
+            "read with fields="
+        )
+    rows = archive.rows(start, found[start])
+    return Raw(rows, y, columns=_columns(rows, found[start]))
+
+
+def _columns(rows: Ragged, values: str) -> tuple[str, ...]:
+    """What the three numbers of a point of a drawing are called."""
+    return STROKES if values.endswith("points") and rows.event_shape == (len(STROKES),) else ()
+
+
+def _fields(archive: Archive, names: Sequence[str]) -> Raw:
+    """Arrays and rows of different lengths by name, x or the first of them as x."""
+    found = archive.ragged()
+    values = {
+        name: archive.rows(f"{name}_", found[f"{name}_"]) if f"{name}_" in found else archive.array(name) for name in names
+    }
+    first = "x" if "x" in values else names[0]
+    x = values.pop(first)
+    return Raw(x, fields=values, name=first)
+
+
+class PickledError(Exception):
+    """An array of objects."""
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an archive, if the size that it declares is there, and that much memory."""
+    info = archive.getinfo(f"{name}.npy")
+    require_memory(info.file_size, f"{path}, {name}")
+    try:
+        with archive.open(info) as file:
+            shape, dtype = _header(file)
+            if dtype.hasobject:
+                raise PickledError
+            if math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
+                raise ValueError(f"{name} is {info.file_size} bytes, its header says {dtype} {shape}")
+        with archive.open(info) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except PickledError:
+        raise ValueError(
+            f"{path}: expected arrays of numbers, got {name} as pickled objects, which are not loaded, since they can run any "
+            f"code. Rows of different lengths are saved as np.savez(path, {name}_values=np.concatenate(rows), "
+            f"{name}_offsets=np.cumsum([0, *map(len, rows)])), by who trusts the file; drawings are read as .ndjson too"
+        ) from None
+    except Exception as error:  # zlib, zip and numpy each have their own
+        raise unreadable(path, error) from None
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _stacked(path: Path, names: list[str], columns: list[np.ndarray]) -> np.ndarray:
+    """Columns ``(N,)`` as a table ``(N, D)``."""
+    flat = all(column.ndim == 1 and column.dtype.kind in "biuf" for column in columns)
+    if not flat or len({len(column) for column in columns}) > 1:
+        raise _several(path, names)
+    return np.stack(columns, axis=1)
+
+
+def _only(path: Path, names: list[str]) -> str:
+    if len(names) != 1 and "x" not in names:
+        raise _several(path, names)
+    return "x" if "x" in names else names[0]
+
+
+def _several(path: Path, names: list[str]) -> ValueError:
+    return ValueError(
+        f"{path}: expected the data under 'x', as the only array, or as columns of one length, got "
+        f"{', '.join(names) or 'none'}: name one with key="
+    )

@@ -1,0 +1,140 @@
+"""A data set: three splits of raw values under one declaration, and what a model settles of it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Collection
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data.columns import natural_columns, scaled_columns
+from ppl_vae.data.matching import shown
+from ppl_vae.data.seeds import seeded_generator
+from ppl_vae.data.source import DataSource, choice
+from ppl_vae.data.split import Split
+from ppl_vae.data.transform import Transform
+from ppl_vae.types import BINARY, REAL, DataSpec, Kind
+
+__all__ = ["Data", "binarized"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Data:
+    """A data set: its declaration, what models need to know of it, and its three splits.
+
+    Args:
+        source: the declaration from which the same data can be loaded again.
+        spec: what the model sees.
+        train: rows to fit to; any noise is drawn anew at every visit.
+        valid: rows to choose and stop by; noise is drawn once, by the declared seed.
+        test: rows to report on; noise is drawn once, by the declared seed.
+        scalars: whether the source has a number a row, ``(N,)``. Declared models see it as an event of shape ``(1,)``, plain
+            programs as a batch ``(B,)``.
+    """
+
+    source: DataSource
+    spec: DataSpec
+    train: Split
+    valid: Split
+    test: Split
+    scalars: bool = False
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train)} train, {len(self.valid)} valid, {len(self.test)} test"
+        return f"Data({self.source.source}: {sizes}; {self.spec.kind} {self.spec.event_shape})"
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Data:
+        """These data on another device, the model's view of them in another floating dtype; self stays as it is."""
+        train, valid, test = (split.to(device, dtype) for split in (self.train, self.valid, self.test))
+        return dataclasses.replace(self, train=train, valid=valid, test=test)
+
+    def as_given(self) -> Data:
+        """The same data with rows of numbers, ``(N,)``, where the source has them so."""
+        if not self.scalars:
+            return self
+        splits = {name: getattr(self, name).numbers() for name in ("train", "valid", "test")}
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, event_shape=()), scalars=False, **splits)
+
+    def resolve(self, accepts: Collection[Kind], *, free: Tensor | None = None, real: Tensor | None = None) -> Data:
+        """Settle what the source leaves open, for a model that takes these kinds of values; identity if all is settled.
+
+        Args:
+            accepts: settles ``binarize="auto"``.
+            free: settles ``scale="auto"`` of the elements ``(*event)`` whose units the model is free to choose: they are
+                standardized one by one, as the columns of a table whose kinds differ.
+            real: the elements that ``scale="standardize"`` is about, where the others are codes or counts.
+        """
+        data = self
+        if self.source.binarize == "auto":
+            data = binarized(self, "dynamic" if self._should_binarize(accepts) else "none")
+        scaled = None if free is None else scaled_columns(data.source, data.spec.kind, data.train, free)
+        if scaled is not None:
+            spec = dataclasses.replace(data.spec, kind=REAL, levels=None)
+            data = dataclasses.replace(data._under(scaled), spec=spec)
+        natural = None if real is None else natural_columns(data.source, data.train, ~real)
+        return data if natural is None else data._under(natural)
+
+    def part(self, name: Literal["train", "valid", "test"], transform: Transform | None = None) -> Split:
+        """One split by name; under ``transform``, such as the one an earlier fit saw its data through.
+
+        See :func:`~ppl_vae.data.matching.shown` for data with noise.
+
+        Raises:
+            ValueError: another name, a transform for data of another shape, or draws that were made under another one.
+        """
+        choice("split", name, ("train", "valid", "test"))
+        split: Split = getattr(self, name)
+        if transform is None:
+            return split
+        if transform.event_shape != self.spec.event_shape:
+            raise ValueError(
+                f"expected data of shape {transform.event_shape}, as the transform is for, got {self.spec.event_shape}"
+            )
+        return shown(split, transform, self.spec.kind)
+
+    def _under(self, transform: Transform) -> Data:
+        train, valid, test = (split.under(transform) for split in (self.train, self.valid, self.test))
+        return dataclasses.replace(self, train=train, valid=valid, test=test)
+
+    def _should_binarize(self, accepts: Collection[Kind]) -> bool:
+        plain = self.spec.kind == "unit_interval" and self.source.kind is None and not self.source.dequantize
+        return plain and self.source.name == "digits" and "binary" in accepts and "unit_interval" not in accepts
+
+
+def binarized(data: Data, how: Literal["none", "static", "dynamic"]) -> Data:
+    """Data whose values in [0, 1] are turned into Bernoulli draws, and whose source says so.
+
+    Validation and test data are drawn once, as is usual for dynamically binarized sets (Burda, Grosse, Salakhutdinov 2016).
+    """
+    source = dataclasses.replace(data.source, binarize=how)
+    if how == "none" or data.spec.kind == "binary":
+        return dataclasses.replace(data, source=source)
+    _refuse_binarization(data, how)
+    train, valid, test = (split.under(_binarizing(split.transform)) for split in (data.train, data.valid, data.test))
+    return Data(
+        source=source,
+        spec=dataclasses.replace(data.spec, kind=BINARY),
+        train=train.fixed(seeded_generator(source.seed, 1)) if how == "static" else train,
+        valid=valid.fixed(seeded_generator(source.seed, 2)),
+        test=test.fixed(seeded_generator(source.seed, 3)),
+        scalars=data.scalars,
+    )
+
+
+def _refuse_binarization(data: Data, how: str) -> None:
+    if data.spec.kind != "unit_interval":
+        raise ValueError(
+            f"expected values in [0, 1] for binarize={how!r}, got {data.spec.kind} data: scale them with scale='unit', or "
+            "leave them with binarize='none'"
+        )
+    if data.spec.missing:
+        raise ValueError(f"expected no missing entries for binarize={how!r}, got some: fill them, or use binarize='none'")
+
+
+def _binarizing(transform: Transform) -> Transform:
+    copied = copy.deepcopy(transform)
+    copied.binarize = True
+    return copied

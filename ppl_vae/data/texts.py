@@ -1,0 +1,83 @@
+"""Files of text: a row a line, or a column of a table, cut into tokens."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ppl_vae.data.delimited import cells_of
+from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.raw import Raw
+from ppl_vae.data.source import DataSource
+from ppl_vae.data.vocabulary import tokenized
+from ppl_vae.types import FitWarning
+
+__all__ = ["of_texts", "read_texts"]
+
+
+def read_texts(path: Path, source: DataSource) -> Raw:
+    """Rows of text in UTF-8 as tokens, and their labels where a column is named for them.
+
+    Raises:
+        ValueError: no tokens declared, another encoding, no such column, or no rows.
+    """
+    if source.tokens is None:
+        raise ValueError(f"{path}: expected what the text is cut into, got none: tokens='characters', 'words' or 'bytes'")
+    if path.suffix.lower() == ".txt":
+        return Raw(of_texts(_lines(path), source))
+    rows = cells_of(path)
+    wanted = [name for name in (source.column, source.label) if name is not None]
+    headed = source.header if source.header is not None else any(name in rows[0] and not name.isdigit() for name in wanted)
+    names = rows[0] if headed else [str(place) for place in range(len(rows[0]))]
+    column = _place(path, names, source.column, "column")
+    label = None if source.label is None else _place(path, names, source.label, "label")
+    y = None if label is None else np.array([row[label] for row in rows[headed:]])
+    return Raw(of_texts([row[column] for row in rows[headed:]], source), y)
+
+
+def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Ragged:
+    """Texts as tokens, numbered in the order in which they first come.
+
+    Raises:
+        ValueError: no texts, or none that has a token.
+    """
+    if isinstance(texts, np.ndarray) and texts.dtype.kind not in "UO":
+        raise ValueError(f"expected texts for tokens={source.tokens!r}, got an array of dtype {texts.dtype}: leave tokens out")
+    if odd := next((text for text in texts if not isinstance(text, str)), None):
+        raise ValueError(f"expected texts for tokens={source.tokens!r}, got {type(odd).__name__}: give strings")
+    values, offsets, vocabulary = tokenized(texts, source.tokens or "characters", end=source.end)
+    if not len(values):
+        raise ValueError(f"{source.source}: expected rows of text, got none")
+    return Ragged(values, offsets, vocabulary=vocabulary)
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines that are not blank; others are told."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected UTF-8 text, got the byte {error.object[error.start]:#x}: save it as UTF-8"
+        ) from None
+    found = [line for line in lines if line.strip()]
+    if len(found) < len(lines):
+        warnings.warn(
+            f"{path}: {len(lines) - len(found)} blank lines are left out: a row is a line of text", FitWarning, stacklevel=2
+        )
+    return found
+
+
+def _place(path: Path, names: Sequence[str], wanted: str | None, what: str) -> int:
+    """The place of a column by its name, or by its number where it has none."""
+    if wanted is None and len(names) == 1:
+        return 0
+    if wanted in names:
+        return names.index(wanted)
+    if wanted is not None and wanted.isdigit() and int(wanted) < len(names):
+        return int(wanted)
+    got = "no name of one" if wanted is None else repr(wanted)
+    told = f"expected a {what} of text among {', '.join(map(repr, names))}, got {got}"
+    raise ValueError(f"{path}: {told}: name it by {what}= (--data.{what}), by its number from 0 where columns have no names")
