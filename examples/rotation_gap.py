@@ -23,18 +23,15 @@ def main(degrees: list[float], rows: int, out: str) -> None:
     noise = torch.randn(800, 6, generator=generator)
     data = pv.load_data((torch.randn(800, 2, generator=generator) @ strong_and_weak + noise).numpy(), valid=0.0, test=0.25)
     fit = pv.fit(pv.FactorAnalysis(latent_dim=2), data, method=pv.EM())
-    some = data.test[:rows]
-    x = fit.seen(some)
-    measured = [pv.evaluate(rotated(fit, some, angle), data.test, gaps=True, limit=rows) for angle in degrees]
-    for angle, numbers in zip(degrees, measured, strict=True):
-        exact = closed_form(rotated(fit, some, angle), x)
-        gap = f"approximation gap {numbers['approximation_gap']:.4f}, in closed form {exact:.4f}"
+    x = (some := data.test[:rows]).transformed()
+    pairs = [rotated(fit, some, angle) for angle in degrees]
+    measured = [pv.evaluate(pair, data.test, gaps=True, limit=rows) for pair in pairs]
+    for angle, pair, numbers in zip(degrees, pairs, measured, strict=True):
+        gap = f"approximation gap {numbers['approximation_gap']:.4f}, in closed form {closed_form(pair, x):.4f}"
         print(f"{angle:5.1f} degrees: log p(x) {numbers['log_likelihood']:.3f}, {gap}")
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(
-        range(91), [closed_form(rotated(fit, some, angle), x) for angle in range(91)], color="tab:gray", label="closed form"
-    )
+    left.plot(range(91), [closed_form(rotated(fit, some, angle), x) for angle in range(91)], color="gray", label="closed form")
     left.plot(degrees, [numbers["approximation_gap"] for numbers in measured], "o", label="evaluate(gaps=True)")
     left.set(xlabel="rotation of the loadings (degrees)", ylabel="approximation gap (nats per datum)")
     left.set_title("independent q; log p(x) is the same throughout")
@@ -48,9 +45,8 @@ def rotated(fit: pv.Fit, rows: pv.Split, angle: float) -> pv.Pair:
     pair = pv.build(fit.model, pv.AmortizedLinear(covariance="diagonal"), fit.spec).to(fit.device)
     pair.model.load_state_dict(fit.pair.model.state_dict())
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    with torch.no_grad():
-        weight = pair.model.decoder.layers.weight
-        weight.copy_(weight @ weight.new_tensor([[cos, -sin], [sin, cos]]))
+    weight = pair.model.decoder.layers.weight.data
+    weight.copy_(weight @ weight.new_tensor([[cos, -sin], [sin, cos]]))
     start_pair(pair, rows, seed=0, warm=["model"])
     return pair
 
