@@ -242,8 +242,9 @@ def follows(objective: pv.Objective, guide: pv.Guide) -> bool:
 
 @cache
 def program(model: pv.Model) -> torch.nn.Module:
-    """The built model, whose parameters are of no account."""
-    return model.build(spec_for(model))
+    """The built model, whose parameters are of no account, and use up no random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        return model.build(dataclasses.replace(spec_for(model), classes=("a", "b", "c")))
 
 
 def latent_site(model: pv.Model) -> tuple[str, tuple[int, ...]]:

@@ -16,6 +16,7 @@ from sklearn.datasets import load_iris, load_wine
 import ppl_vae as pv
 from ppl_vae import cli
 from ppl_vae.data import Split, Transform
+from ppl_vae.data.seeds import seeded_generator
 from ppl_vae.types import FitWarning
 from tests.table import rows
 
