@@ -21,7 +21,7 @@ import ppl_vae as pv
 from ppl_vae import exact
 from ppl_vae.exact import distances, floors, linear_gaussian, mixture, mixture_start, moments, posterior, profile
 from ppl_vae.exact.covariances import COVARIANCES
-from ppl_vae.models.linear_gaussian import LinearGaussianModel
+from ppl_vae.models.linear_gaussian_program import LinearGaussianModel
 from ppl_vae.types import FitWarning
 
 KINDS = list(COVARIANCES)
