@@ -33,7 +33,7 @@ from ppl_vae.evaluate.unconstrained import Latents
 from ppl_vae.inference.training.start import start_pair
 from ppl_vae.program.context import local_params
 from ppl_vae.types import FitWarning
-from tests.table import EVENT, GUIDES, LATENT, MODELS, TINY, built, fits, guide_for, kind_for, rows, vae
+from tests.table import EVENT, GUIDES, LATENT, MODELS, TINY, built, fits, guide_for, kind_for, rows, start_of, vae
 
 CLOSE = 0.02  # nats
 K, D, N = 3, 6, 40
@@ -695,7 +695,7 @@ def test_every_bound_is_of_the_same_noise() -> None:
     data = pv.load_data(rows("count", N).flatten(1).numpy().astype(np.uint8), dequantize=True, valid=0.0, test=0.0)
     torch.manual_seed(0)
     pair = pv.build(pv.FactorAnalysis(latent_dim=1), pv.AmortizedLinear(), data.spec)
-    start_pair(pair, data.train, seed=0, warm=["model"])
+    pair.guide.start_fit(start_of(data.train, model=pair.model))
     numbers = pv.evaluate(pair, data.train, gaps=True, ais=QUICK, limit=6)
     assert numbers["approximation_gap"] == pytest.approx(0, abs=1e-2)
     assert numbers["amortization_gap"] == pytest.approx(0, abs=1e-2)

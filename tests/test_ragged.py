@@ -28,6 +28,7 @@ from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.loop import Training
 from ppl_vae.program.base import GuideProgram, ModelProgram
 from ppl_vae.storage import NULL_CHECKPOINTER
+from ppl_vae.storage.snapshot import Snapshot
 
 LEVELS = 7
 
@@ -400,7 +401,7 @@ def training(data: pv.Data, keeper: Any = NULL_CHECKPOINTER, **options: Any) -> 
     pair = pv.build(model, nothing, data.spec)
     method = pv.SVI(**{"epochs": 60, "batch_size": 16, "learning_rate": 0.05, **options})
     pair.plates(*next(data.train.read(pair.reads, 16)))
-    return Training(method, pair, data, Stopwatch(lambda row: None), keeper)
+    return Training(method.plan(pair), pair, data, Stopwatch(lambda row: None), keeper)
 
 
 def test_each_bucket_is_recorded_once_and_replayed_to_the_same_bits() -> None:
@@ -410,9 +411,9 @@ def test_each_bucket_is_recorded_once_and_replayed_to_the_same_bits() -> None:
         found = training(data, compile=compile)
         found.run()
         ends.append(next(found.pair.parameters()).detach())
-        shapes = [shapes[0] for shapes in found.steps[0]._fast]
+        shapes = [shapes[0] for shapes in found.stepper.steps[0]._fast]
         assert sorted(shapes) == [(16, 10), (16, 30)]
-        assert found.steps[0].way == ("eager" if compile is False else "recorded")
+        assert found.stepper.steps[0].way == ("eager" if compile is False else "recorded")
     torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=0)
 
 
@@ -438,20 +439,19 @@ def test_a_fit_goes_on_at_a_batch(stop: int) -> None:
     broken = training(data, epochs=4, compile=False)
     snapshots: list[Any] = []
     count = itertools.count(1)
-    step = broken.step
+    step = broken.stepper.step
 
     def counted(block: Any, rows: Tensor) -> None:
         step(block, rows)
         if next(count) == stop:
-            state = broken.state()
-            tensors = {name: value.clone() for name, value in state.tensors.items()}
-            snapshots.append(state._replace(tensors=tensors, history=list(state.history)))
+            state = Snapshot.of(broken.state(), list(broken.history))
+            snapshots.append(state._replace(tensors={name: value.clone() for name, value in state.tensors.items()}))
 
-    broken.step = counted  # type: ignore[method-assign]
+    broken.stepper.step = counted  # type: ignore[method-assign]
     broken.run()
     assert all(len(shape) == 2 for shape in snapshots[0].metadata["sizes"])
     resumed = training(data, Kept(snapshots[0]), epochs=4, compile=False)
-    assert resumed.taken == snapshots[0].metadata["taken"] > 0
+    assert resumed.stepper.batch_index == snapshots[0].metadata["batch_index"] > 0
     resumed.run()
     for ours, theirs in zip(resumed.pair.parameters(), straight.pair.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import reduce
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,7 +96,7 @@ def row_blocks(data: Data, rows: int, dtype: torch.dtype | None = torch.float64)
     Raises:
         ValueError: if a batch is not a matrix.
     """
-    batches = [data] if isinstance(data, Tensor) else data
+    batches = [data] if isinstance(data, Tensor | np.ndarray) else data
     for batch in batches:
         if len(batch.shape) != 2:
             raise ValueError(

@@ -72,3 +72,21 @@ class Experiment(Declaration):
         free = (f"method.{self.method.length}", "data.root", "data.download")
         fields = flat({name: part.to_dict() for name, part in self.parts.items()})
         return {name: value for name, value in fields.items() if name not in free}
+
+    @property
+    def defaults(self) -> set[str]:
+        """The names among :attr:`fixed` of fields that have their default values."""
+        return {name for part, declared in self.parts.items() for name in _defaults(declared, part)}
+
+
+def _defaults(declared: Declaration, prefix: str) -> set[str]:
+    """The names of a declaration's fields that have their default values, with those of the declarations in them."""
+    found: set[str] = set()
+    plain = declared.to_dict().get("init_args", {})
+    for field in dataclasses.fields(declared):
+        value, name = getattr(declared, field.name), f"{prefix}.{field.name}"
+        if value == field.default:
+            found |= flat(plain.get(field.name), name).keys()
+        elif isinstance(value, Declaration):
+            found |= _defaults(value, name)
+    return found

@@ -188,7 +188,7 @@ def _describe(fit: Fit, data: Data, checkpointer: AnyCheckpointer) -> None:
         return
     experiment = Experiment(model=fit.model, guide=fit.guide, method=fit.method, data=fit.data)
     facts = {"data": fingerprint(data.train), "device": data.train.device.type}
-    checkpointer.describe(describe(fit, data), facts, experiment.fixed)
+    checkpointer.describe(describe(fit, data), facts, experiment.fixed, experiment.defaults)
 
 
 def _take_over(fit: Fit, data: Data, warm_start: Fit | None) -> None:

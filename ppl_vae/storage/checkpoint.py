@@ -8,7 +8,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, Self, TextIO
@@ -58,13 +58,20 @@ class AnyCheckpointer(Protocol):
 
     def __exit__(self, *error: object) -> None: ...
 
-    def describe(self, files: Mapping[str, str], metadata: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    def describe(
+        self,
+        files: Mapping[str, str],
+        metadata: Mapping[str, Any],
+        declared: Mapping[str, Any],
+        defaults: Iterable[str] = (),
+    ) -> None:
         """Be told what the fit is.
 
         Args:
             files: texts to write beside the snapshot, by name.
             metadata: what must be the same when the fit goes on: its data, its device.
             declared: the declared fields that must be, by name.
+            defaults: those of them that are what they are by default, which a run of before may not have.
         """
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
@@ -95,7 +102,13 @@ class NullCheckpointer:
     def __exit__(self, *error: object) -> None:
         return None
 
-    def describe(self, files: Mapping[str, str], metadata: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    def describe(
+        self,
+        files: Mapping[str, str],
+        metadata: Mapping[str, Any],
+        declared: Mapping[str, Any],
+        defaults: Iterable[str] = (),
+    ) -> None:
         """Be told what the fit is."""
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
@@ -185,13 +198,20 @@ class Checkpointer:
                 f"{self.folder} is finished, and keeps no state to go on from: fit again (--overwrite) or to another folder"
             )
 
-    def describe(self, files: Mapping[str, str], metadata: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
+    def describe(
+        self,
+        files: Mapping[str, str],
+        metadata: Mapping[str, Any],
+        declared: Mapping[str, Any],
+        defaults: Iterable[str] = (),
+    ) -> None:
         """Be told what the fit is.
 
         Args:
             files: texts to write beside the state, by name.
             metadata: what must be the same when the fit goes on: its data, its device.
             declared: the declared fields that must be, by name; the folder's own text may have been changed meanwhile.
+            defaults: those of them that are what they are by default, which a run of before may not have.
 
         Raises:
             ValueError: the kept state is of other data, of another kind of device, or of another declaration.
@@ -199,7 +219,7 @@ class Checkpointer:
         self._files, self._metadata = dict(files), {**metadata, "declared": dict(declared)}
         before = self.restored.metadata if self.restored else self._metadata
         with restoring(self.restored):
-            differ = differences(before.get("declared", declared), declared)
+            differ = differences(before.get("declared", declared), declared, defaults)
         if differ:
             raise ValueError(
                 f"{self.folder} goes on only as it was begun ({differ}): declare that again, or fit to another folder"
