@@ -103,8 +103,8 @@ class NUTS(Method):
         return record.rows
 
     def _check(self, pair: Pair) -> None:
-        priors = pair.model_facts.parameter_sites
-        if not priors:
+        model = pair.can.weigh_parameters
+        if model is None:
             raise ValueError(
                 "NUTS cannot fit this model: its parameters carry no priors, so they have no posterior to draw from; SVI can "
                 "fit it (and EM FactorAnalysis, PPCA and GMM), or declare priors such as FactorAnalysis(weights=Normal(), ...)"
@@ -114,13 +114,13 @@ class NUTS(Method):
                 "NUTS integrates the latent variables out and fits no guide over them: use "
                 "BayesianGuide(latents=ExactPosterior())"
             )
-        without = [name for name in pair.model.values if name not in priors]
+        without = [name for name in pair.model.values if name not in model.parameter_sites]
         if without:
             raise ValueError(
                 f"NUTS cannot fit this model: {', '.join(without)} carry no prior; give every parameter one, or fit by SVI, "
                 "which takes those as point estimates"
             )
-        size = pair.model.coordinates().size
+        size = model.coordinates().size
         if size > self.max_parameters:
             raise ValueError(
                 f"NUTS cannot fit this model: it has {size} numbers in its parameters, more than max_parameters = "
