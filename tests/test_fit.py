@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -419,6 +420,18 @@ def test_a_first_epoch_that_takes_long_tells_what_is_ahead(monkeypatch: pytest.M
         pv.fit(pv.VAE(latent_dim=1), x, method=pv.SVI(epochs=3, batch_size=10))
 
 
+def test_a_step_that_is_compiled_says_nothing_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 50.0, 51.0, 52.0, 90.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monitor = progress.DurationMonitor()
+    pair: Any = SimpleNamespace()
+    monitor.begin(pv.FitContext(pair=pair, model=None, guide=None, method=pv.SVI(epochs=2), data=None, done=0))
+    for taken in (1, 2, 3):
+        monitor.step(taken, 4, 0.0)
+    with pytest.warns(FitWarning, match=r"^3 of the 4 steps .* took 40 s, 13.3 s each: .* about 53.3 s, .* 2 epochs 1.78 min"):
+        monitor.step(4, 4, 0.0)
+
+
 def test_a_bar_moves_by_steps_before_there_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict] = []
     monkeypatch.setattr(progress, "MOMENT", 0.0)
@@ -426,10 +439,13 @@ def test_a_bar_moves_by_steps_before_there_is_a_row(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(progress, "_rich_progress", lambda name: rich)
     bar = progress.ProgressBar()
     pair: Any = SimpleNamespace(score=SCORES["elbo"])
+    began = time.monotonic()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: began)
     bar.begin(pv.FitContext(pair=pair, model=None, guide=None, method=pv.SVI(), data=None, done=2))
-    monkeypatch.setattr(bar, "_began", bar._began - 6)
-    bar.step(3, 12, 6.0)
-    assert seen[0] == {"completed": 2.25}
-    assert seen[1]["description"].startswith("step 3 of 12, 2")
+    for taken, at in ((1, 40.0), (2, 42.0), (3, 44.0)):  # the first step was compiled
+        monkeypatch.setattr(progress.time, "monotonic", lambda at=at: began + at)
+        bar.step(taken, 12, at)
+    assert {"completed": 2.25} in seen
+    assert seen[-1]["description"] == "step 3 of 12, 2 s each"
     bar.record({"elbo": -1.0})
-    assert seen[2] == {"completed": 3, "description": "ELBO -1.00"}
+    assert seen[-1] == {"completed": 3, "description": "ELBO -1.00"}

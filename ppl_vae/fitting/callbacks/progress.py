@@ -59,28 +59,58 @@ class ProgressBar(Callback):
         self._bars = _rich_progress(type(context.method).__name__)
         self._done = context.done
         self._bar = self._bars.add_task("starting", total=context.method.iterations, completed=self._done)
-        self._updated = self._began = time.monotonic()
+        self._updated = time.monotonic()
+        self._pace = Pace()
         self._bars.start()
 
     def record(self, row: Record) -> None:
         """Move on by a row, and say what it reached."""
         self._done += 1
-        self._began = time.monotonic()
+        self._pace = Pace()
         self._bars.update(self._bar, completed=self._done, description=_summary(row, score_of(row, self._pair.score)))
 
     def step(self, taken: int, of: int, seconds: float) -> None:
         """Move on by a part of an iteration; of a long one tell how long a step takes."""
+        self._pace.heard(taken)
         now = time.monotonic()
         if now - self._updated < MOMENT:
             return
         self._updated = now
         self._bars.update(self._bar, completed=self._done + taken / of)
-        if now - self._began > 1:
-            self._bars.update(self._bar, description=f"step {taken} of {of}, {_time((now - self._began) / taken)} each")
+        if self._pace.passed > 1:
+            self._bars.update(self._bar, description=f"step {taken} of {of}, {_time(self._pace.of_a_step)} each")
 
     def end(self, error: BaseException | None = None) -> None:
         """Leave the terminal as it was."""
         self._bars.stop()
+
+
+class Pace:
+    """How long a step of an iteration takes, the slowest one left out: in it the step may have been compiled.
+
+    Attributes:
+        steps: how many are counted.
+        passed: the seconds that these took.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.passed = 0.0
+        self._slowest = 0.0
+        self._began = self._last = time.monotonic()
+
+    def heard(self, taken: int) -> None:
+        """So many steps of the iteration are over."""
+        now = time.monotonic()
+        self._slowest = max(self._slowest, now - self._last)
+        self._last = now
+        self.steps = taken - 1
+        self.passed = now - self._began - self._slowest if self.steps else 0.0
+
+    @property
+    def of_a_step(self) -> float:
+        """Seconds."""
+        return self.passed / max(1, self.steps)
 
 
 class DurationMonitor(Callback):
@@ -89,7 +119,7 @@ class DurationMonitor(Callback):
     def begin(self, context: FitContext) -> None:
         """Start the clock."""
         self._left = context.method.iterations - context.done
-        self._began = time.monotonic()
+        self._pace = Pace()
         self._over = False
 
     def record(self, row: Record) -> None:
@@ -98,12 +128,12 @@ class DurationMonitor(Callback):
 
     def step(self, taken: int, of: int, seconds: float) -> None:
         """Say it if it is time."""
-        passed = time.monotonic() - self._began
-        if not self._over and passed > LONG:
+        self._pace.heard(taken)
+        if not self._over and self._pace.passed > LONG:
             self._over = True
-            step = passed / taken
+            steps, passed, step = self._pace.steps, self._pace.passed, self._pace.of_a_step
             warnings.warn(
-                f"{taken} of the {of} steps of an epoch took {_time(passed)}, {_time(step)} each: an epoch takes about "
+                f"{steps} of the {of} steps of an epoch took {_time(passed)}, {_time(step)} each: an epoch takes about "
                 f"{_time(step * of)}, and the {self._left} epochs {_time(step * of * self._left)}",
                 FitWarning,
                 stacklevel=2,
