@@ -44,7 +44,9 @@ class Data:
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train)} train, {len(self.valid)} valid, {len(self.test)} test"
-        return f"Data({self.source.source}: {sizes}; {self.spec.kind} {self.spec.event_shape})"
+        weighted = self.train.weights is not None
+        counted = f"; weighted: {self.train.effective_number:.4g} effective train rows" if weighted else ""
+        return f"Data({self.source.source}: {sizes}; {self.spec.kind} {self.spec.event_shape}{counted})"
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Data:
         """These data on another device, the model's view of them in another floating dtype; self stays as it is."""

@@ -13,10 +13,13 @@ from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, KindName
 
-__all__ = ["LABELLED", "Binarize", "DataSource", "Scale", "choice"]
+__all__ = ["LABELLED", "WEIGHTED", "Binarize", "DataSource", "Scale", "choice"]
 
 LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", "frame")
 """Types of files that may name their labels."""
+
+WEIGHTED = (".csv", ".npz", ".parquet", ".tsv", "frame")
+"""Types of files that may name their weights."""
 
 Binarize = Literal["auto", "none", "static", "dynamic"]
 Scale = Literal["auto", "none", "unit", "standardize"]
@@ -48,6 +51,9 @@ class DataSource(Declaration):
             ``binarize``.
         kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count`` or
             ``categorical``; by default found out from the values.
+        weights: column (csv, tsv, parquet, frame) or array (npz) that says how often each row counts, which is then no feature:
+            finite numbers not below 0, not all 0; see docs/weights.md. By default each row counts once, and so do rows of
+            weights that are all equal, but for models with priors on their parameters, which ask how many rows there are.
         label: column (csv, parquet) or array (npz, by default ``y`` if there is one) of the class labels.
         key: array of an npz file that holds the data; by default ``x``, or the only one besides the labels.
         header: whether the first line of a csv file holds the names of the columns; by default found out, see docs/data.md.
@@ -92,6 +98,7 @@ class DataSource(Declaration):
     dequantize: bool | Dequantize = False
     kind: KindName | None = None
     label: str | None = None
+    weights: str | None = None
     key: str | None = None
     header: bool | None = None
     missing: Literal["error", "ignore"] = "error"
@@ -135,6 +142,7 @@ class DataSource(Declaration):
             require(self.tokens != "bytes" or self.vocabulary is None, "all bytes, no vocabulary of them", self.vocabulary)
         require(0 <= self.valid < 1, "valid: a fraction in [0, 1)", self.valid)
         require(0 <= self.test < 1, "test: a fraction in [0, 1)", self.test)
+        require(self.weights is None or self.weights != self.label, "weights and label: two columns", self.weights)
         require(self.valid + self.test < 1, "valid + test below 1, to leave rows to train on", self.valid + self.test)
         if self.stream is not None:
             require(isinstance(self.stream, int) and self.stream >= 1, "stream: a whole number of MiB >= 1", self.stream)
@@ -152,6 +160,7 @@ class DataSource(Declaration):
             self,
             source=source,
             label=self.label if suffix in LABELLED else None,
+            weights=self.weights if suffix in WEIGHTED else None,
             key=self.key if suffix == ".npz" else None,
             header=self.header if suffix in (".csv", ".tsv") else None,
             tokens=self.tokens if text else None,

@@ -14,6 +14,7 @@ from ppl_vae.data.arrays import numbers, unreadable
 from ppl_vae.data.missing import absent, is_absent, spellings
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
+from ppl_vae.data.weights import weights_apart
 from ppl_vae.memory import require_memory
 from ppl_vae.types import FitWarning
 
@@ -74,6 +75,7 @@ def table(
     """
     if not columns or not len(columns[0]):
         raise ValueError(f"{name}: expected rows of data, got none")
+    weights, names, columns = weights_apart(name, names, columns, source.weights)
     spelled = spellings(source.missing_text)
     data = [
         place
@@ -92,7 +94,7 @@ def table(
         besides = "" if source.label is None else f" besides the label {source.label!r}"
         raise ValueError(f"{name}: expected a column of numbers{besides}, got none")
     x, y = np.stack(features, axis=1), None if label is None else _label_column(columns[label], spelled)
-    return Raw(x, y, columns=tuple(each for place, each in enumerate(names) if place != label))
+    return Raw(x, y, columns=tuple(each for place, each in enumerate(names) if place != label), weights=weights)
 
 
 def is_numeric(cell: object, spelled: Collection[str]) -> bool:
