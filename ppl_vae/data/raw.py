@@ -35,3 +35,4 @@ class Raw(NamedTuple):
     name: str = "x"
     valid_x: Ragged | None = None
     table: tuple[Column, ...] = ()
+    weights: np.ndarray | None = None

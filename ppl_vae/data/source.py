@@ -20,6 +20,8 @@ LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", "frame")
 
 TABLES = (".csv", ".parquet", ".tsv", "frame")
 """Types of files with named columns."""
+WEIGHTED = (".csv", ".npz", ".parquet", ".tsv", "frame")
+"""Types of files that may name their weights."""
 
 Binarize = Literal["auto", "none", "static", "dynamic"]
 Scale = Literal["auto", "none", "unit", "standardize"]
@@ -51,6 +53,9 @@ class DataSource(Declaration):
             ``binarize``.
         kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count`` or
             ``categorical``; by default found out from the values.
+        weights: column (csv, tsv, parquet, frame) or array (npz) that says how often each row counts, which is then no feature:
+            finite numbers not below 0, not all 0; see docs/weights.md. By default each row counts once, and so do rows of
+            weights that are all equal, but for models with priors on their parameters, which ask how many rows there are.
         label: column (csv, parquet) or array (npz, by default ``y`` if there is one) of the class labels.
         columns: names of the columns of a table that are data, in this order; by default all but the label. Columns that would
             be left out, because they number or name the rows, are data if they are named.
@@ -100,6 +105,7 @@ class DataSource(Declaration):
     label: str | None = None
     columns: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    weights: str | None = None
     key: str | None = None
     header: bool | None = None
     missing: Literal["error", "ignore"] = "error"
@@ -148,6 +154,7 @@ class DataSource(Declaration):
         require(not set(self.columns) & set(self.drop), "columns that are not dropped (drop) as well", self.drop)
         require(0 <= self.valid < 1, "valid: a fraction in [0, 1)", self.valid)
         require(0 <= self.test < 1, "test: a fraction in [0, 1)", self.test)
+        require(self.weights is None or self.weights != self.label, "weights and label: two columns", self.weights)
         require(self.valid + self.test < 1, "valid + test below 1, to leave rows to train on", self.valid + self.test)
         if self.stream is not None:
             require(isinstance(self.stream, int) and self.stream >= 1, "stream: a whole number of MiB >= 1", self.stream)
@@ -167,6 +174,7 @@ class DataSource(Declaration):
             label=self.label if suffix in LABELLED else None,
             columns=self.columns if suffix in TABLES else (),
             drop=self.drop if suffix in TABLES else (),
+            weights=self.weights if suffix in WEIGHTED else None,
             key=self.key if suffix == ".npz" else None,
             header=self.header if suffix in (".csv", ".tsv") else None,
             tokens=self.tokens if text else None,

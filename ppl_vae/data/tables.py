@@ -15,6 +15,7 @@ from ppl_vae.data.frames import cells_of_frame
 from ppl_vae.data.missing import absent, spellings
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
+from ppl_vae.data.weights import weights_apart
 from ppl_vae.memory import require_memory
 from ppl_vae.text import did_you_mean
 from ppl_vae.types import FitWarning
@@ -60,6 +61,7 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
     if not columns or not len(columns[0].values):
         raise ValueError(f"{name}: expected rows of data, got none")
     spelled, label = spellings(source.missing_text), source.label
+    weights, columns = weights_apart(name, columns, source.weights)
     asked = {label, *source.columns}
     left = {
         place
@@ -80,7 +82,7 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
         raise ValueError(f"{name}: expected a column of data{besides}, got none")
     x, described = np.stack([each.values for each in features], axis=1), tuple(each.column for each in features)
     y = None if label is None else _label_column(data[names.index(label)], spelled)
-    return Raw(x, y, columns=tuple(column.name for column in described), table=described)
+    return Raw(x, y, columns=tuple(column.name for column in described), table=described, weights=weights)
 
 
 def chosen_columns(name: str, names: Sequence[str], source: DataSource) -> list[str]:
