@@ -68,8 +68,9 @@ class DataSource(Declaration):
         standardize: names of fields beside x that programs get with mean 0 and standard deviation 1 over the training rows.
         buckets: the number of lengths to which rows of different lengths are padded, chosen so that little is padded; by
             default at most 6.
-        counts: how word counts and sparse matrices are held: ``dense``, a column a word; ``pairs``, ragged rows of words with a
-            field ``count``; ``auto`` is dense where that takes at most a GiB.
+        counts: how word counts and sparse matrices are held: ``dense``, a column a word; ``sparse``, the same, of which only
+            batches are made dense; ``pairs``, ragged rows of words with a field ``count``. ``auto`` is dense where that takes
+            at most a GiB, else sparse.
         stream: MiB of rows to load at once, such as 256, where ``.npy`` files are larger than memory; by default all rows are
             held. The values and the splits are the same. Two such blocks are in memory at a time, one in use and one being
             read, and 8 bytes for every row. Validation and test rows are held where they fit in one block each, and must if
@@ -105,7 +106,7 @@ class DataSource(Declaration):
     fields: tuple[str, ...] = ()
     standardize: tuple[str, ...] = ()
     buckets: int | None = None
-    counts: Literal["auto", "dense", "pairs"] = "auto"
+    counts: Literal["auto", "dense", "sparse", "pairs"] = "auto"
     stream: int | None = None
     seed: int = 0
     root: str | None = None
@@ -122,7 +123,7 @@ class DataSource(Declaration):
         choice("kind", self.kind, (None, *KINDS))
         choice("missing", self.missing, ("error", "ignore"))
         choice("tokens", self.tokens, (None, *get_args(Tokens)))
-        choice("counts", self.counts, ("auto", "dense", "pairs"))
+        choice("counts", self.counts, ("auto", "dense", "sparse", "pairs"))
         for option, least in (("vocabulary", 2), ("buckets", 1)):
             value = getattr(self, option)
             require(value is None or (isinstance(value, int) and value >= least), f"{option}: a whole number >= {least}", value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -11,6 +12,7 @@ from torch import Generator, Tensor
 from ppl_vae.data.fields import LENGTH, NO_FIELDS, Fields
 from ppl_vae.data.passes import Passes
 from ppl_vae.data.ragged import Ragged, View, joined
+from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK, Transform
 
@@ -22,7 +24,7 @@ class Split(Passes):
 
     Args:
         x: raw data ``(N, *event)`` in the smallest dtype that keeps them apart, uint8, int32 or float32, where float32 would
-            not float64 or int64; or a stream of them, or rows of different lengths.
+            not float64 or int64; or a stream of them, sparse rows, or rows of different lengths.
         y: class of each row, an index into ``DataSpec.classes``, ``(N,)`` int64; ``None`` without labels.
         transform: from raw values to what the model sees.
         classes: names of the classes that ``y`` points to, where they are known.
@@ -34,7 +36,7 @@ class Split(Passes):
 
     def __init__(
         self,
-        x: Tensor | Stream | Ragged,
+        x: Tensor | Stream | Sparse | Ragged,
         y: Tensor | None,
         transform: Transform,
         *,
@@ -58,7 +60,7 @@ class Split(Passes):
 
     def __repr__(self) -> str:
         labels = "unlabelled" if self.y is None else "labelled"
-        held = {Stream: ", streamed", Ragged: ", ragged"}.get(type(self.raw), "")
+        held = {Stream: ", streamed", Sparse: ", sparse", Ragged: ", ragged"}.get(type(self.raw), "")
         dtype = str(self.raw.dtype).removeprefix("torch.")
         beside = f", beside {', '.join(self.fields.columns)}" if self.fields.columns else ""
         return f"Split({len(self)} x {self.event_shape}, {dtype}, {labels}{held}{beside})"
@@ -74,21 +76,21 @@ class Split(Passes):
 
     @property
     def x(self) -> Tensor:
-        """All raw data ``(N, *event)`` on the device; a stream loads them.
+        """All raw data ``(N, *event)`` on the device; a stream loads them, and sparse rows become dense.
 
         Raises:
-            ValueError: streamed rows that do not fit, or rows of different lengths.
+            ValueError: streamed or sparse rows that do not fit, or rows of different lengths.
         """
         if isinstance(self.raw, Ragged):
             raise ValueError(
                 "expected rows of one length to have them as one tensor, got ragged ones: take .raw, or walk batches"
             )
-        return self.raw.tensor() if isinstance(self.raw, Stream) else self.raw
+        return self.raw.tensor() if isinstance(self.raw, Stream | Sparse) else self.raw
 
     @property
     def at_once(self) -> int:
-        """How many rows may be loaded together: all but of a stream."""
-        return self.raw.at_once if isinstance(self.raw, Stream) else max(1, len(self))
+        """How many rows may be loaded together: all but of a stream or of sparse rows."""
+        return self.raw.at_once if isinstance(self.raw, Stream | Sparse) else max(1, len(self))
 
     @property
     def elements(self) -> int:
@@ -177,7 +179,8 @@ class Split(Passes):
         parts = [self, *others]
         labels = [part.y for part in parts if part.y is not None]
         fields = self.fields.followed_by([part.fields for part in others])
-        raw = joined([part.raw if isinstance(part.raw, Ragged) else part.x for part in parts])
+        raws: list[Any] = [part.raw if isinstance(part.raw, Ragged | Sparse) else part.x for part in parts]
+        raw = raws[0].followed_by(raws[1:]) if isinstance(raws[0], Sparse) else joined(raws)
         return self._with(raw=raw, y=torch.cat(labels) if labels else None, fields=fields)
 
     def labelled(self, y: Tensor | None, classes: tuple[str, ...]) -> Split:
@@ -192,8 +195,12 @@ class Split(Passes):
         """The same rows with these columns ``(N, len(columns))``, in this order."""
         places = list(columns)
         raw = self.raw
+        if isinstance(raw, Ragged):
+            found: Any = raw.mapped(lambda values: values[:, places])
+        else:
+            found = raw.chosen(places) if isinstance(raw, Sparse) else self.x[:, places]
         return self._with(
-            raw=raw.mapped(lambda values: values[:, places]) if isinstance(raw, Ragged) else self.x[:, places],
+            raw=found,
             columns=tuple(self.columns[place] for place in places) if self.columns else (),
             transform=self.transform.chosen(places),
             drawn=None if self.drawn is None else self.drawn.chosen(places),
@@ -229,7 +236,7 @@ class Split(Passes):
         raw = x if held is None else held.with_values(x)
         return home._with(raw=raw, transform=transform, drawn=home.transform).to(self.device)
 
-    def matched(self, raw: Tensor | Stream | Ragged, fields: Fields) -> Split:
+    def matched(self, raw: Tensor | Stream | Sparse | Ragged, fields: Fields) -> Split:
         """The same rows with other codes of their tokens, other lengths that they are padded to, and other fields."""
         return self._with(raw=raw, fields=fields)
 
@@ -248,6 +255,6 @@ class Split(Passes):
         return other
 
 
-def _each(raw: Tensor | Ragged, function: Callable[[Tensor], Tensor]) -> Tensor | Ragged:
+def _each(raw: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The function of the values, however they are held."""
-    return raw.mapped(function) if isinstance(raw, Ragged) else function(raw)
+    return raw.mapped(function) if isinstance(raw, Ragged | Sparse) else function(raw)
