@@ -161,7 +161,7 @@ def test_text_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, name:
         ({"tokens": "words", "kind": "count"}, "kind categorical"),
         ({"tokens": "bytes", "vocabulary": 9}, "all bytes"),
         ({"buckets": 0}, ">= 1"),
-        ({"counts": "sparse"}, "auto, dense, pairs"),
+        ({"counts": "csr"}, "auto, dense, sparse, pairs"),
     ],
 )
 def test_declarations_that_say_nothing_are_refused(options: Any, told: str) -> None:

@@ -35,9 +35,10 @@ class Sparse:
 
     Example:
         >>> from scipy.sparse import csr_matrix
+        >>> from ppl_vae.data.sparse import Sparse
         >>> rows = Sparse(csr_matrix([[0, 2, 0], [0, 0, 0], [1, 0, 3]]), "a matrix")
         >>> rows.shape, rows[1:].dense(torch.tensor([1]))
-        (torch.Size([2, 3]), tensor([[1, 0, 3]]))
+        (torch.Size([3, 3]), tensor([[1, 0, 3]]))
     """
 
     def __init__(self, matrix: Any, name: str, *, missing: bool = False) -> None:

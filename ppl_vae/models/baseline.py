@@ -52,7 +52,7 @@ class NoGuess(nn.Identity):
 
     columns = 0
 
-    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, labelled: bool) -> None:
+    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, reads: tuple[str, ...]) -> None:
         """There is nothing to fit."""
 
 
@@ -86,10 +86,9 @@ class FirstGuess(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, labelled: bool) -> None:
+    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, reads: tuple[str, ...]) -> None:
         """Maximize the mean of ``log_prob(x[, y])`` over the network's parameters."""
         declared = self.declared
-        reads = ("x", "y") if labelled else ("x",)
         self.network.requires_grad_(True)
         optimizer = torch.optim.Adam(self.network.parameters(), declared.learning_rate)
         for _ in range(declared.epochs):

@@ -45,6 +45,8 @@ class ModelProgram(PyroModule):
         random_start: whether also the first start of EM is random.
         takes_missing: whether p(x | z) leaves missing entries (NaN) out.
         beside_columns: columns of what the guide's encoder is told beside x.
+        covariates: the names of what it is conditioned on, where these are neither classes nor a part of x: fields that it
+            reads, and others that it finds in x.
     """
 
     size: int | None = None
@@ -57,6 +59,7 @@ class ModelProgram(PyroModule):
     drawn_from: str = "the prior"
     random_start: bool = False
     beside_columns: int = 0
+    covariates: tuple[str, ...] = ()
 
     prior: Any
     decode: Any
