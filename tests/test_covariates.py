@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 import torch
 from scipy import stats
 
@@ -259,6 +261,53 @@ def test_a_run_keeps_levels_scales_and_the_typical_size(fitted: pv.Fit, tmp_path
     assert torch.equal(again.encode(found), fitted.encode(found))
     y = {"batch": "b", "sex": "True", "mito": 4.0}
     assert torch.equal(again.decode(torch.zeros(1, 2), y=y), fitted.decode(torch.zeros(1, 2), y=y))
+
+
+# --- where they come from -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held", ["csv", "parquet", "pandas"])
+def test_columns_of_a_table_stand_beside_it(tmp_path: Path, held: str) -> None:
+    found = fields()
+    frame = pd.DataFrame(found["x"], columns=list("uvwxyz")).assign(
+        batch=found["batch"], sex=found["sex"], mito=found["mito"], site=found["x"][:, 0] % 3
+    )
+    source: Any = {"csv": tmp_path / "a.csv", "parquet": tmp_path / "a.parquet", "pandas": frame}[held]
+    if held == "csv":
+        frame.to_csv(source, index=False)
+    elif held == "parquet":
+        frame.to_parquet(source)
+    condition = pv.Covariates(categories=("batch", "sex", "site"), numbers=("mito",), size_factors="total")
+    data = pv.load_data(source, fields=condition.fields, kind="count")
+    assert (data.spec.columns, data.spec.kind) == (tuple("uvwxyz"), "count")
+    resolved = model(condition).resolve(data)
+    about = {field.name: field.vocabulary for field in resolved.spec.fields}
+    assert about == {
+        "x": (),
+        "batch": ("a", "b", "c"),
+        "sex": ("False", "True"),
+        "site": ("0", "1", "2"),
+        "mito": (),
+    }
+    fit = pv.fit(model(condition), data, guide=pv.AmortizedNormal(encoder=TINY), method=pv.SVI(epochs=1))
+    if held != "pandas":
+        turned = frame.iloc[::-1, ::-1]
+        turned.to_csv(tmp_path / "b.csv", index=False)
+        codes = fit.encode(fit.rows(fit.data.of(str(tmp_path / "b.csv")), "all"))
+        assert torch.allclose(codes, fit.encode(fit.rows(fit.data, "all")).flip(0), atol=1e-6)
+    with pytest.raises(ValueError, match=r"expected fields among .*, got 'batsch': did you mean 'batch'"):
+        pv.load_data(source, fields=("batsch",))
+
+
+def test_sparse_counts_have_covariates_beside_them() -> None:
+    found = {name: values for name, values in fields().items() if name != "size"}
+    codes = []
+    for how in ("dense", "sparse"):
+        data = pv.load_data({**found, "x": scipy.sparse.csr_matrix(found["x"])}, counts=how)
+        fit = pv.fit(model(), data, guide=pv.AmortizedNormal(encoder=TINY), method=pv.SVI(epochs=2, batch_size=16))
+        codes.append(fit.encode(data.test))
+        assert fit.decode(codes[-1], x=data.test, y={"batch": "a"}).shape == (len(data.test), D)
+    assert torch.allclose(*codes, atol=1e-5)
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from ppl_vae.data.source import DataSource
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.memory import require_memory
 
-__all__ = ["SPARSE", "is_counts", "is_sparse", "of_parts", "of_sparse", "read_counts"]
+__all__ = ["SPARSE", "holding", "is_counts", "is_sparse", "of_parts", "of_sparse", "read_counts"]
 
 DENSE = 2**30  # bytes up to which "auto" is dense
 SPARSE = ("indices", "indptr", "data", "shape", "format")
@@ -98,7 +98,7 @@ def of_sparse(matrix: Any, source: DataSource, *, names: tuple[str, ...] = ()) -
     rows = matrix.tocsr()
     rows.sum_duplicates()
     rows.eliminate_zeros()
-    dtype = _holding(rows.data)
+    dtype = holding(rows.data)
     size = int(np.prod(rows.shape, dtype=np.int64)) * dtype.itemsize
     how = ("dense" if size <= DENSE else "sparse") if source.counts == "auto" else source.counts
     if how == "dense":
@@ -111,7 +111,7 @@ def of_sparse(matrix: Any, source: DataSource, *, names: tuple[str, ...] = ()) -
     return Raw(words, fields={"count": Ragged(rows.data.astype(dtype), rows.indptr)})
 
 
-def _holding(values: np.ndarray) -> np.dtype:
+def holding(values: np.ndarray) -> np.dtype:
     """The smallest dtype that data are held in and that holds these."""
     if values.dtype.kind == "f" and not (values == np.floor(values)).all():
         return np.dtype(np.float32)
