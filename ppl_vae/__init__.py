@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ppl_vae.data import Data, DataSource, Ragged, Split, Transform, load_data, sequence_mask
+from ppl_vae.data import Data, DataSource, Ragged, Split, Transform, load_data, put_codes, sequence_mask
 from ppl_vae.declaration import Declaration
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.evaluate import AIS, Gaps, evaluate
@@ -72,6 +72,7 @@ from ppl_vae.models import (
     Baseline,
     Columns,
     Condition,
+    Covariates,
     FactorAnalysis,
     Labels,
     Model,
@@ -155,6 +156,7 @@ __all__ = [
     "ContinuousBernoulli",
     "Conv",
     "CouplingFlow",
+    "Covariates",
     "CyclicalWarmUp",
     "Data",
     "DataSource",
@@ -235,6 +237,7 @@ __all__ = [
     "fit",
     "load_data",
     "load_run",
+    "put_codes",
     "report",
     "resume_run",
     "save_run",

@@ -68,8 +68,8 @@ class Field:
         ragged: whether rows differ in length: a batch of it is ``(B, T, *event_shape)``, T one of the ``buckets``.
         buckets: the lengths to which rows are padded, rising.
         length: of a ragged field the name of the field with the lengths of its rows, which programs read beside it.
-        levels: of tokens how many there are.
-        vocabulary: the tokens, in the order of their numbers, where they are known.
+        levels: of tokens, or of a category, how many there are.
+        vocabulary: these, in the order of their numbers, where they are known.
         loc: what is subtracted from each element ``(*event_shape)``, in order, before programs get it; nothing if empty.
         scale: what it is divided by then.
 

@@ -212,6 +212,7 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "CVAE-labels": pv.CVAE(prior=pv.ConditionalNormal(network=TINY)),
     "ConditionalNormal": pv.ConditionalNormal(network=TINY),
     "Columns": pv.Columns(columns=(2, 0)),
+    "Covariates": pv.Covariates(categories=("batch",), numbers=("mito",), size_factors="total"),
     "Labels": pv.Labels(),
     "Baseline": pv.Baseline(network=TINY, learning_rate=1e-2),
     "ColumnGroup": pv.ColumnGroup(columns=(0, 2), likelihood=pv.Categorical(levels=3)),

@@ -422,7 +422,8 @@ def test_batches_are_of_one_kind_and_hold_every_row_once() -> None:
     [
         ((torch.ones(5, 2), torch.ones(4)), "expected 5 rows of the field 1, one beside each of x, got 4"),
         ((torch.ones(5, 2), 3), "for each of 5 rows, got a single one: bind what is the same for all rows with functools"),
-        ({"x": torch.ones(5, 2), "y": list("abcab")}, "expected the field y as numbers, got dtype <U1: code them as integers"),
+        ({"x": torch.ones(5, 2), "y": np.arange(5).astype("M8[D]")}, "expected the field y as numbers or texts, got dtype dat"),
+        ({"x": torch.ones(5, 2), "y": np.array(["a", None, "b", "", "a"])}, "a level of y for each row, got none in 2 rows"),
         ({"x": torch.ones(5, 2), "y": torch.tensor([1.0, 2, 3, 4, torch.nan])}, "y: expected complete data, got NaN"),
         ({"x": torch.ones(5, 2), "y": torch.tensor([1.0, 2, 3, 4, torch.inf])}, "y: expected finite values"),
         (
@@ -436,7 +437,7 @@ def test_batches_are_of_one_kind_and_hold_every_row_once() -> None:
         ),
         ((torch.ones(2, 2), np.ma.MaskedArray([[1, 2], [3, 4]], mask=[[1, 0], [0, 0]])), "expected rows masked as a whole"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_fields_that_are_none_are_refused(data: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):

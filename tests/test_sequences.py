@@ -161,7 +161,7 @@ def test_text_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, name:
         ({"tokens": "words", "kind": "count"}, "kind categorical"),
         ({"tokens": "bytes", "vocabulary": 9}, "all bytes"),
         ({"buckets": 0}, ">= 1"),
-        ({"counts": "sparse"}, "auto, dense, pairs"),
+        ({"counts": "csr"}, "auto, dense, sparse, pairs"),
     ],
 )
 def test_declarations_that_say_nothing_are_refused(options: Any, told: str) -> None:
@@ -335,9 +335,11 @@ def test_sparse_matrices_are_dense_or_pairs(tmp_path: Path, kind: str) -> None:
         assert as_pairs(whole(tmp_path / "a.npz", counts="pairs")).tolist() == COUNTS.tolist()
 
 
-def test_what_is_too_large_to_be_dense_comes_as_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_large_to_be_dense_stays_sparse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ppl_vae.data.counts.DENSE", 10)
-    assert whole(scipy.sparse.csr_matrix(COUNTS)).spec.ragged
+    held = whole(scipy.sparse.csr_matrix(COUNTS))
+    assert repr(held.train) == "Split(3 x (4,), int32, unlabelled, sparse)"
+    assert held.train.x.tolist() == COUNTS.tolist()
     with pytest.raises(ValueError, match="sparse matrix"):
         whole(scipy.sparse.csr_matrix(COUNTS.astype(complex)))
 

@@ -5,6 +5,7 @@ of raw train, valid and test values in their smallest dtype, a :class:`Transform
 they lie, and the :class:`~ppl_vae.types.DataSpec` from which models are built. Files that are larger than memory are streamed.
 """
 
+from ppl_vae.data.anndata import put_codes
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.load import load_data
 from ppl_vae.data.ragged import Ragged, sequence_mask
@@ -12,4 +13,4 @@ from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Split
 from ppl_vae.data.transform import Transform
 
-__all__ = ["Data", "DataSource", "Ragged", "Split", "Transform", "load_data", "sequence_mask"]
+__all__ = ["Data", "DataSource", "Ragged", "Split", "Transform", "load_data", "put_codes", "sequence_mask"]

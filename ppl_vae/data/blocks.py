@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppl_vae.data.ragged import View
+from ppl_vae.data.sparse import DenseRows
 from ppl_vae.data.stream import Stream
 
 __all__ = ["in_order", "shuffled"]
@@ -19,7 +20,7 @@ RUNS = 256
 
 
 def shuffled(
-    x: Tensor | Stream | View, batch_size: int, generator: Generator, *, beside: Sequence[Tensor | View] = ()
+    x: Tensor | Stream | View | DenseRows, batch_size: int, generator: Generator, *, beside: Sequence[Tensor | View] = ()
 ) -> Iterator[tuple[Any, ...]]:
     """Every row once: blocks of rows ``(C, *event)`` on the device, each with a random order ``(C,)`` of its rows.
 

@@ -1,7 +1,8 @@
 """Counts of few of many words: the bags of words of UCI, and sparse matrices.
 
-They are held ``dense``, a column a word in the smallest dtype, or as ``pairs``: a document is a row of words, with a field of
-their counts beside it. Dense is what declared models take; 300,000 documents of 100,000 words are 30 GiB so, and 0.4 as pairs.
+They are held ``dense``, a column a word in the smallest dtype; ``sparse``, by their entries that are not zero, batches of which
+are made dense; or as ``pairs``: a document is a row of words, with a field of their counts beside it. 300,000 documents of
+100,000 words are 30 GiB dense, and 0.4 as the others.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from ppl_vae.data.arrays import unreadable
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
+from ppl_vae.data.sparse import Sparse
 from ppl_vae.memory import require_memory
 
-__all__ = ["SPARSE", "is_counts", "is_sparse", "of_parts", "of_sparse", "read_counts"]
+__all__ = ["SPARSE", "holding", "is_counts", "is_sparse", "of_parts", "of_sparse", "read_counts"]
 
 DENSE = 2**30  # bytes up to which "auto" is dense
 SPARSE = ("indices", "indptr", "data", "shape", "format")
@@ -86,27 +88,30 @@ def of_parts(parts: Mapping[str, np.ndarray], source: DataSource) -> Raw:
 
 
 def of_sparse(matrix: Any, source: DataSource, *, names: tuple[str, ...] = ()) -> Raw:
-    """A sparse matrix ``(N, D)`` dense or as pairs, as declared.
+    """A sparse matrix ``(N, D)`` dense, sparse or as pairs, as declared.
 
     Raises:
-        ValueError: no matrix of two axes of real numbers, or negative or fractional ones as pairs.
+        ValueError: no matrix of two axes of real numbers, or entries that are infinite or missing.
     """
     if matrix.ndim != 2 or matrix.dtype.kind not in "biuf" or not all(matrix.shape):
         raise ValueError(f"expected a sparse matrix (N, D) of real numbers, got {matrix.dtype} of shape {matrix.shape}")
     rows = matrix.tocsr()
     rows.sum_duplicates()
     rows.eliminate_zeros()
-    dtype = _holding(rows.data)
+    dtype = holding(rows.data)
     size = int(np.prod(rows.shape, dtype=np.int64)) * dtype.itemsize
-    if source.counts == "dense" or (source.counts == "auto" and size <= DENSE):
+    how = ("dense" if size <= DENSE else "sparse") if source.counts == "auto" else source.counts
+    if how == "dense":
         require_memory(size, source.source)
         return Raw(rows.astype(dtype).toarray(), columns=names)
+    if how == "sparse":
+        return Raw(Sparse(rows.astype(dtype), source.source, missing=source.missing == "ignore"), columns=names)
     known = names or tuple(map(str, range(rows.shape[1])))
     words = Ragged(rows.indices, rows.indptr, vocabulary=known)
     return Raw(words, fields={"count": Ragged(rows.data.astype(dtype), rows.indptr)})
 
 
-def _holding(values: np.ndarray) -> np.dtype:
+def holding(values: np.ndarray) -> np.dtype:
     """The smallest dtype that data are held in and that holds these."""
     if values.dtype.kind == "f" and not (values == np.floor(values)).all():
         return np.dtype(np.float32)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Collection
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ppl_vae.data.columns import natural_columns, scaled_columns
+from ppl_vae.data.covariates import as_covariates
 from ppl_vae.data.described import TableSummary, summary_of
+from ppl_vae.data.fields import described
 from ppl_vae.data.matching import shown
 from ppl_vae.data.seeds import seeded_generator
 from ppl_vae.data.source import DataSource, choice
@@ -97,6 +99,29 @@ class Data:
             data = dataclasses.replace(data._under(scaled), spec=spec)
         natural = None if real is None else natural_columns(data.source, data.train, ~real)
         return data if natural is None else data._under(natural)
+
+    def with_covariates(
+        self, *, categories: Collection[str] = (), numbers: Collection[str] = (), sizes: Collection[str] = ()
+    ) -> Data:
+        """The same data, the named fields beside x as a model takes its covariates.
+
+        Args:
+            categories: become places among their levels, those of all rows.
+            numbers: are shown with mean 0 and standard deviation 1 over the training rows.
+            sizes: are shown over their geometric mean over the training rows.
+
+        Raises:
+            ValueError: a field that is not there or not such.
+        """
+        names = ("train", "valid", "test")
+        parts: list[Split] = [getattr(self, name) for name in names]
+        found = as_covariates([part.fields for part in parts], categories=categories, numbers=numbers, sizes=sizes)
+        splits: dict[str, Any] = {
+            name: part.matched(part.raw, fields) for name, part, fields in zip(names, parts, found, strict=True)
+        }
+        first = self.spec.fields[0].name if self.spec.fields else "x"
+        fields = described(first, self.spec.event_shape, self.train.raw, found[0]) if found[0].columns else ()
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, fields=fields), **splits)
 
     def part(self, name: Literal["train", "valid", "test"], transform: Transform | None = None) -> Split:
         """One split by name; under ``transform``, such as the one an earlier fit saw its data through.

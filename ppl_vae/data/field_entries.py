@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ppl_vae.data.arrays import as_array, refuse_infinite, refuse_missing
 from ppl_vae.data.fields import LENGTH, Fields, kind_of
+from ppl_vae.data.levels import as_levels, is_text
 from ppl_vae.data.ragged import Ragged
-from ppl_vae.types import DataSpec
+from ppl_vae.types import DataSpec, Field
 
 __all__ = ["beside", "given", "named"]
 
@@ -21,8 +22,12 @@ AN_EXAMPLE = "(x, y) to call the programs by position, or {'x': x, 'y': y} to ca
 DTYPES = {"boolean": torch.bool, "integer": torch.int32, "real": torch.float32}
 
 
-def named(source: tuple | Mapping[str, Any]) -> dict[str, Any]:
+def named(source: tuple | Mapping[str, Any], *, known: bool = False) -> dict[str, Any]:
     """The fields by name, x first: those of a tuple are called by their places, ``"0"``, ``"1"``, ...
+
+    Args:
+        source: the fields.
+        known: whether names are compared with known ones, and need not be those of arguments.
 
     Raises:
         ValueError: no fields, names that are no names, or rows of different lengths by position.
@@ -36,7 +41,7 @@ def named(source: tuple | Mapping[str, Any]) -> dict[str, Any]:
         fields = {str(place): values for place, values in enumerate(source)}
     else:
         fields = {"x": source["x"], **source} if "x" in source else dict(source)
-        if odd := [name for name in fields if not (isinstance(name, str) and name.isidentifier())]:
+        if odd := [name for name in fields if not (isinstance(name, str) and (known or name.isidentifier()))]:
             raise ValueError(f"expected fields called as arguments of a program, got the name {odd[0]!r}: give {AN_EXAMPLE}")
     if not fields:
         raise ValueError(f"expected at least one field, got none: give {AN_EXAMPLE}")
@@ -48,8 +53,8 @@ def beside(x: Any, values: Mapping[str, Any], rows: int, *, missing: bool = Fals
 
     Args:
         x: what they stand beside.
-        values: by name: arrays, tensors, rows of different lengths, or a masked array of whose rows some are masked: they lack
-            the field.
+        values: by name: arrays, tensors, texts, which become places among their levels, rows of different lengths, or a masked
+            array of whose rows some are masked: they lack the field.
         rows: N.
         missing: whether NaN may stand for a missing number.
 
@@ -64,14 +69,15 @@ def beside(x: Any, values: Mapping[str, Any], rows: int, *, missing: bool = Fals
             f"expected one field that rows may lack, got {', '.join(partial)}: keep one masked array, and give the others in "
             "full with a field of booleans beside them for the program to mask by"
         )
-    columns = {name: _column(name, value, rows, missing=missing) for name, value in values.items()}
+    levels: dict[str, tuple[str, ...]] = {}
+    columns = {name: _column(name, value, rows, levels, missing=missing) for name, value in values.items()}
     columns, lengths = _by_length(x, columns)
     if taken_names := [name for name in columns if name in (*lengths.values(), *([LENGTH] if isinstance(x, Ragged) else []))]:
         raise ValueError(
             f"expected no field called {taken_names[0]!r} beside rows of different lengths, which bring one: leave it out, or "
             "rename it"
         )
-    return Fields(columns, *(partial[0], seen[partial[0]]) if partial else ("", None), lengths=lengths)
+    return Fields(columns, *(partial[0], seen[partial[0]]) if partial else ("", None), lengths=lengths, levels=levels)
 
 
 def given(values: tuple | Mapping[str, Any], spec: DataSpec) -> tuple[Any, Fields]:
@@ -81,7 +87,7 @@ def given(values: tuple | Mapping[str, Any], spec: DataSpec) -> tuple[Any, Field
         ValueError: other fields, or a field of another shape or kind.
     """
     first = spec.fields[0].name
-    fields = {first: values[0]} if isinstance(values, tuple) and len(values) == 1 else named(values)
+    fields = {first: values[0]} if isinstance(values, tuple) and len(values) == 1 else named(values, known=True)
     known = {field.name: field for field in spec.fields}
     needed = [field.name for field in spec.fields if not field.partial]
     if not set(needed) <= set(fields) <= set(known):
@@ -95,7 +101,7 @@ def given(values: tuple | Mapping[str, Any], spec: DataSpec) -> tuple[Any, Field
     found = beside(x, fields, rows)
     for name, column in found.columns.items():
         shape, kind = tuple(column.shape[1:]), kind_of(column)
-        if (shape, kind) != (known[name].event_shape, known[name].kind):
+        if shape != known[name].event_shape or not _takes(known[name], kind):
             expected = f"{known[name].kind} ({', '.join(('n', *map(str, known[name].event_shape)))})"
             raise ValueError(
                 f"expected the field {name} as {expected}, got {kind} {tuple(column.shape)}: give data like the fitted ones"
@@ -104,7 +110,8 @@ def given(values: tuple | Mapping[str, Any], spec: DataSpec) -> tuple[Any, Field
     for field in absent:
         columns = {**found.columns, field.name: torch.zeros(rows, *field.event_shape, dtype=DTYPES[field.kind])}
         ordered = {name: columns[name] for name in known if name in columns}
-        found = Fields(ordered, field.name, torch.zeros(rows, dtype=torch.bool), lengths=found.lengths)
+        absentees = torch.zeros(rows, dtype=torch.bool)
+        found = Fields(ordered, field.name, absentees, lengths=found.lengths, levels=found.levels)
     return x, found
 
 
@@ -134,7 +141,13 @@ def _seen(name: str, values: Any) -> Tensor | None:
     return torch.from_numpy(~mask.all(axis=1))
 
 
-def _column(name: str, values: Any, rows: int, *, missing: bool) -> Tensor | Ragged:
+def _takes(field: Field, kind: str) -> bool:
+    """Whether a field of a spec takes numbers of this kind: its own, whole ones for scaled ones, and any but real as levels."""
+    return kind == field.kind or (kind == "integer" and bool(field.scale)) or (kind == "boolean" and bool(field.vocabulary))
+
+
+def _column(name: str, values: Any, rows: int, levels: dict[str, tuple[str, ...]], *, missing: bool) -> Tensor | Ragged:
+    """A field as it is held; the levels of one of texts are added to ``levels``."""
     if isinstance(values, Ragged):
         return _checked(name, values, rows).mapped(_narrow)
     array = np.ma.filled(values, 0) if isinstance(values, np.ma.MaskedArray) else as_array(values, f"the field {name}")
@@ -144,10 +157,13 @@ def _column(name: str, values: Any, rows: int, *, missing: bool) -> Tensor | Rag
             "rows with functools.partial(model, ...)"
         )
     _checked(name, array, rows)
+    if is_text(array):
+        places, levels[name] = as_levels(array, name)
+        return places
     if array.dtype.kind not in KINDS:
         raise ValueError(
-            f"expected the field {name} as numbers, got dtype {array.dtype}: code them as integers, such as by "
-            "np.unique(values, return_inverse=True), or give class labels as load_data(x, y=labels)"
+            f"expected the field {name} as numbers or texts, got dtype {array.dtype}: convert it to one of these, or give "
+            "class labels as load_data(x, y=labels)"
         )
     if array.dtype.kind == "f":
         refuse_infinite(array, name)

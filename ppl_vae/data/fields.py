@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.data.levels import recoded
 from ppl_vae.data.precision import constants
 from ppl_vae.data.ragged import Ragged, View, joined
 from ppl_vae.data.summary import summarized
@@ -33,6 +34,7 @@ class Fields:
         seen: which rows have it ``(N,)``.
         lengths: by the name of a ragged column the name of the field with its rows' lengths.
         transforms: by the name of a column what programs see of it, where that is not the column itself.
+        levels: by the name of a column the texts that its entries are the places of, where they are such.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Fields:
         *,
         lengths: Mapping[str, str] | None = None,
         transforms: Mapping[str, Transform] | None = None,
+        levels: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.columns = dict(columns)
         self.partial = partial
         self.seen = seen
         self.lengths = dict(lengths or {})
         self.transforms = dict(transforms or {})
+        self.levels = dict(levels or {})
 
     def __repr__(self) -> str:
         return f"Fields({', '.join(self.columns)})"
@@ -94,6 +98,10 @@ class Fields:
         seen = [part.seen for part in parts if part.seen is not None]
         return self._with(columns, torch.cat(seen) if seen else None)
 
+    def copied(self) -> Fields:
+        """The same, which may be changed by itself."""
+        return self._with(self.columns, self.seen)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Fields:
         """These fields on another device, floats in another dtype."""
         columns = {
@@ -105,21 +113,30 @@ class Fields:
         return moved
 
     def under(self, fields: Iterable[Field]) -> Fields:
-        """The same fields, seen through the shift and scale, and padded to the lengths, that a spec tells of."""
-        columns, transforms = dict(self.columns), {}
+        """The same fields, seen through the shift and scale, coded by the levels and padded to the lengths of a spec.
+
+        Raises:
+            ValueError: a level that the spec does not know.
+        """
+        columns, transforms, levels = dict(self.columns), {}, dict(self.levels)
         for field in fields:
             column = columns.get(field.name)
             if isinstance(column, Ragged) and field.ragged:
                 columns[field.name] = column.under(field.vocabulary or column.vocabulary).bucketed(field.buckets)
+            elif isinstance(column, Tensor) and field.vocabulary:
+                columns[field.name] = recoded(column, levels.get(field.name, ()), field.vocabulary, field.name)
+                levels[field.name] = field.vocabulary
+            elif isinstance(column, Tensor) and field.kind == "real" and not field.ragged:
+                columns[field.name] = column if column.is_floating_point() else column.float()
             if column is not None and field.scale:
                 loc, scale = (torch.tensor(value).reshape(field.event_shape) for value in (field.loc, field.scale))
                 transforms[field.name] = Transform(field.event_shape, loc, scale).to(device=column.device)
         other = self._with(columns, self.seen)
-        other.transforms = transforms
+        other.transforms, other.levels = transforms, levels
         return other
 
     def _with(self, columns: Mapping[str, Tensor | Ragged], seen: Tensor | None) -> Fields:
-        return Fields(columns, self.partial, seen, lengths=self.lengths, transforms=self.transforms)
+        return Fields(columns, self.partial, seen, lengths=self.lengths, transforms=self.transforms, levels=self.levels)
 
 
 NO_FIELDS = Fields({})
@@ -149,11 +166,12 @@ def standardized(parts: list[Fields], names: Sequence[str]) -> list[Fields]:
         found = summarized([column], top=1, moments=True)
         scale = found.moments.variance.sqrt().masked_fill(constants(found, torch.float32), 1.0)
         transforms[name] = Transform(tuple(column.shape[1:]), found.moments.mean, scale)
-    return (
-        [Fields(part.columns, part.partial, part.seen, lengths=part.lengths, transforms=transforms) for part in parts]
-        if transforms
-        else parts
-    )
+    if not transforms:
+        return parts
+    shown = [part.copied() for part in parts]
+    for part in shown:
+        part.transforms = dict(transforms)
+    return shown
 
 
 def described(x: str, event_shape: tuple[int, ...], raw: Any, found: Fields, levels: int | None = None) -> tuple[Field, ...]:
@@ -191,7 +209,8 @@ def _field(name: str, found: Fields) -> Field:
     constants = {} if transform is None else {"loc": transform.loc, "scale": transform.scale}
     scaling: dict[str, Any] = {part: _plain(value, event_shape) for part, value in constants.items()}
     about = _about(column, found.lengths.get(name, ""))
-    levels = len(column.vocabulary) or None if isinstance(column, Ragged) else None
+    about = about or {"vocabulary": found.levels.get(name, ())}
+    levels = len(about["vocabulary"]) or None
     partial = name == found.partial
     return Field(name=name, event_shape=event_shape, kind=kind_of(column), partial=partial, levels=levels, **about, **scaling)
 

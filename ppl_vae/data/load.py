@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ppl_vae.data.anndata import is_anndata, of_anndata
 from ppl_vae.data.arrays import as_array
 from ppl_vae.data.counts import is_sparse, of_sparse
 from ppl_vae.data.dataset import Data
@@ -39,11 +40,11 @@ def load_data(
 
     Args:
         source: name of a set, path of a file or a folder of images, array ``(N, *event)``, rows of different lengths
-            (:class:`~ppl_vae.Ragged`), a sparse matrix of scipy, texts where ``tokens`` says how they are cut, frame of pandas,
-            polars or pyarrow, array of objects (a table of mixed columns), or a declaration. For plain Pyro programs of more
-            than one argument also a tuple of arrays of one length,
-            or a mapping of arrays by the programs' names for them: x, the first or what is called so, is scaled and described
-            by the options, the others go as they are. Of one of the others some rows may lack it: a masked array whose masked
+            (:class:`~ppl_vae.Ragged`), a sparse matrix of scipy, an AnnData, texts where ``tokens`` says how they are cut,
+            frame of pandas, polars or pyarrow, array of objects (a table of mixed columns), or a declaration. For covariates
+            beside x, and for plain Pyro programs of more than one argument, also a tuple of arrays of one length, or a mapping
+            of arrays by name: x, the first or what is called so, is scaled and described by the options, the others go as they
+            are, texts as places among their levels. Of one of the others some rows may lack it: a masked array whose masked
             rows have none.
         y: labels ``(N,)``, integers or strings, where the source brings none; not part of the declaration.
         weights: how often each row counts, ``(N,)``, finite numbers not below 0, not all 0, as survey weights, frequencies and
@@ -84,15 +85,17 @@ def load_data(
         declared = DataSource(source=str(source), **_checked(options))
         return prepare(declared, _weighted(_labelled(_read(declared), y), weights))
     declared = DataSource(source="array", **_checked(options))
-    _refuse_unused(declared, suffix="frame" if is_frame(source) or _is_table(source) else "")
+    _refuse_unused(declared, suffix=_kind_of(source))
     if isinstance(source, (tuple, Mapping)):
-        return prepare(declared, _weighted(_of_fields(source, y), weights))
+        return prepare(declared, _weighted(_of_fields(source, declared, y), weights))
     return prepare(declared, _weighted(_labelled(_in_memory(source, declared), y), weights))
 
 
 def _in_memory(source: Any, declared: DataSource) -> Raw:
     if isinstance(source, Ragged):
         return Raw(source)
+    if is_anndata(source):
+        return of_anndata(source, declared)
     if is_sparse(source):
         return of_sparse(source, declared)
     if declared.tokens is not None:
@@ -103,15 +106,23 @@ def _in_memory(source: Any, declared: DataSource) -> Raw:
     return of_objects(array, declared) if _is_table(array) else Raw(array)
 
 
+def _kind_of(source: Any) -> str:
+    """The type of files that what is in memory is like; none of an array."""
+    return ".h5ad" if is_anndata(source) else "frame" if is_frame(source) or _is_table(source) else ""
+
+
 def _is_table(values: Any) -> bool:
     """Whether an array holds rows of objects, which a column each may be numbers, text, booleans or dates."""
     return isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "OU"
 
 
-def _of_fields(source: tuple | Mapping[str, Any], y: Any) -> Raw:
+def _of_fields(source: tuple | Mapping[str, Any], declared: DataSource, y: Any) -> Raw:
     if y is not None:
         raise ValueError("expected no y beside several fields, got some: give it as one of the fields")
     (name, x), *others = named(source).items()
+    if is_sparse(x):
+        raw = of_sparse(x, declared)
+        return raw._replace(fields={**(raw.fields or {}), **dict(others)}, name=name)
     return Raw(x if isinstance(x, Ragged) else as_array(x, "data"), fields=dict(others), name=name)
 
 
@@ -192,8 +203,13 @@ def _refuse_unused(source: DataSource, suffix: str) -> None:
             f"expected column for text in .csv and .tsv files only, got it for {source.source}: leave it out, or say what the "
             "text is cut into (tokens)"
         )
-    if source.fields and suffix != ".npz":
-        raise ValueError(f"expected fields for .npz files only, got it for {source.source}: give a mapping of arrays")
+    if source.fields and suffix not in (".npz", *TABLES):
+        raise ValueError(
+            f"expected fields for .npz, {', '.join(TABLES[:-1])} files and frames only, got them for {source.source}: give a "
+            "mapping of arrays"
+        )
+    if source.layer is not None and suffix != ".h5ad":
+        raise ValueError(f"expected layer for AnnData (.h5ad) only, got it for {source.source}: leave it out")
     if source.key is not None and suffix != ".npz":
         raise ValueError(f"expected key for .npz files only, got it for {source.source}: leave it out")
     if source.stream is not None and suffix != ".npy":

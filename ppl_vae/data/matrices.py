@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from ppl_vae.data.sparse import ELEMENTS, Sparse
 from ppl_vae.data.split import Split
 
 __all__ = ["Batches", "Matrices"]
@@ -53,4 +54,6 @@ class Matrices:
                 "EM and closed forms need data that stay the same at every pass: draw their noise once (dequantize='static', "
                 "binarize='static') or leave the values as they are (dequantize='none', binarize='none')"
             )
-        return (x.flatten(1) for x in self.split.batches(ROWS_AT_ONCE))
+        held = self.split.raw
+        size = min(ROWS_AT_ONCE, max(1, ELEMENTS // held.columns)) if isinstance(held, Sparse) else ROWS_AT_ONCE
+        return (x.flatten(1) for x in self.split.batches(size))

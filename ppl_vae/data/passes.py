@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from ppl_vae.data.blocks import in_order, shuffled
 from ppl_vae.data.fields import LENGTH, Fields, taken
 from ppl_vae.data.ragged import Ragged, View
+from ppl_vae.data.sparse import DenseRows, Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import Transform
 
@@ -34,12 +35,12 @@ class Passes(ABC):
     """Raw rows with fields beside them, walked batch by batch.
 
     Attributes:
-        raw: the rows ``(N, *event)``, a stream of them, or rows of different lengths.
+        raw: the rows ``(N, *event)``, a stream of them, sparse rows, or rows of different lengths.
         transform: from raw values to what the model sees.
         fields: what else programs read of the rows.
     """
 
-    raw: Tensor | Stream | Ragged
+    raw: Tensor | Stream | Sparse | Ragged
     transform: Transform
     fields: Fields
 
@@ -119,7 +120,8 @@ class Passes(ABC):
             ValueError: a batch size below 1, a generator of another device, or a field that the rows do not have.
         """
         self._check(batch_size, generator)
-        x = View(self.raw, self.raw.longest, None) if isinstance(self.raw, Ragged) else self.raw
+        x: Any = View(self.raw, self.raw.longest, None) if isinstance(self.raw, Ragged) else self.raw
+        x = DenseRows(x) if isinstance(x, Sparse) else x
         return shuffled(x, batch_size, generator, beside=[self.column(name) for name in reads[1:]])
 
     def read(self, reads: Sequence[str], batch_size: int) -> Iterator[tuple[Tensor, ...]]:
@@ -199,6 +201,9 @@ class Passes(ABC):
             bucket = self.raw.bucket()
             for rows in torch.arange(len(self), device=self.device).split(batch_size) if len(self) else ():
                 yield self.transform(self.raw.padded(rows, self.raw.buckets[int(bucket[rows].max())]))
+        elif isinstance(self.raw, Sparse):
+            for start in range(0, len(self), batch_size):
+                yield self.transform(self.raw.dense(slice(start, start + batch_size)))
         else:
             for rows in in_order(self.raw, batch_size):
                 yield self.transform(rows)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import WIDE, Summary, moments_of
 from ppl_vae.data.transform import CHUNK, Transform
@@ -35,7 +36,7 @@ def constants(found: Summary, dtype: torch.dtype) -> Tensor:
     return found.moments.variance.sqrt() <= eps * found.moments.mean.abs()
 
 
-def in_doubt(found: Summary, train: Tensor | Stream | Ragged, *, noise: bool) -> bool:
+def in_doubt(found: Summary, train: Tensor | Stream | Sparse | Ragged, *, noise: bool) -> bool:
     """Whether a feature may be fine, by its extremes and the first of its rows: then all rows are worth another look."""
     if not len(train) or not (train.dtype in WIDE or (noise and train.dtype == torch.float32)):
         return False
@@ -94,7 +95,7 @@ def refuse_narrow(rows: Tensor, transform: Transform) -> None:
         )
 
 
-def refuse_fill(parts: Sequence[Tensor | Stream | Ragged], found: Summary, name: str) -> None:
+def refuse_fill(parts: Sequence[Tensor | Stream | Sparse | Ragged], found: Summary, name: str) -> None:
     """Raise ``ValueError`` if a feature holds a huge value and otherwise values a billion times smaller."""
     huge = torch.maximum(found.low.abs(), found.high.abs()).flatten()
     for feature in (huge >= FILL).nonzero().flatten().tolist():
@@ -111,7 +112,7 @@ def refuse_fill(parts: Sequence[Tensor | Stream | Ragged], found: Summary, name:
             )
 
 
-def narrowed(part: Tensor | Stream | Ragged, found: Summary, *, exact: bool) -> Tensor | Stream | Ragged:
+def narrowed(part: Tensor | Stream | Sparse | Ragged, found: Summary, *, exact: bool) -> Tensor | Stream | Sparse | Ragged:
     """Raw rows as float32, int32 or uint8 where these hold them; fine ones, ``exact``, as float64 or int64."""
     if part.dtype == torch.float64 and not exact:
         return part.to(dtype=torch.float32)

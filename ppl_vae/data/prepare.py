@@ -20,6 +20,7 @@ from ppl_vae.data.raw import Raw
 from ppl_vae.data.scaling import Scaled, scaled
 from ppl_vae.data.seeds import seeded_generator
 from ppl_vae.data.source import DataSource
+from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.split import Split
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import Transform
@@ -36,7 +37,7 @@ class Table(NamedTuple):
     And how often each row counts.
     """
 
-    parts: list[Tensor | Stream | Ragged]
+    parts: list[Tensor | Stream | Sparse | Ragged]
     labels: list[Tensor | None]
     classes: tuple[str, ...]
     columns: tuple[str, ...]
@@ -98,7 +99,7 @@ def _table(source: DataSource, raw: Raw) -> Table:
         raise ValueError(f"{source.source}: expected no rows of different lengths beside streamed ones: load x without stream")
     indices = _rows(source, len(x), has_test=raw.test_x is not None, has_valid=raw.valid_x is not None)
     weights = _weights(source, raw, len(x), indices)
-    parts: list[Tensor | Stream | Ragged] = [x[index] for index in indices]
+    parts: list[Tensor | Stream | Sparse | Ragged] = [x[index] for index in indices]
     labels: list[Tensor | None] = [None if y is None else y[index] for index in indices]
     if raw.valid_x is not None and isinstance(x, Ragged):
         parts[1], labels[1] = raw.valid_x.bucketed(x.buckets), None
@@ -108,7 +109,7 @@ def _table(source: DataSource, raw: Raw) -> Table:
         parts[2] = as_tensor(raw.test_x, source.source, missing=source.missing == "ignore")
     if raw.test_x is not None:
         labels[2] = None if raw.test_y is None else as_labels(raw.test_y, len(parts[2]), source.source, classes)[0]
-    parts = [part.compact() if isinstance(part, Ragged) else part for part in parts]
+    parts = [part.compact() if isinstance(part, Ragged | Sparse) else part for part in parts]
     beside_parts = standardized([fields[index].compact() for index in indices], source.standardize)
     return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts, raw.table, weights)
 
@@ -136,7 +137,9 @@ def _bucketed(source: DataSource, x: Ragged, raw: Raw) -> Ragged:
     return x.bucketed(bucket_lengths(lengths, source.buckets or MOST_BUCKETS))
 
 
-def _known_tokens(source: DataSource, parts: list[Tensor | Stream | Ragged]) -> list[Tensor | Stream | Ragged]:
+def _known_tokens(
+    source: DataSource, parts: list[Tensor | Stream | Sparse | Ragged]
+) -> list[Tensor | Stream | Sparse | Ragged]:
     """The parts, their tokens numbered as the vocabulary of the training rows has them."""
     ragged = [part for part in parts if isinstance(part, Ragged)]
     if not ragged or not ragged[0].tokens or source.tokens is None:
@@ -200,5 +203,5 @@ def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> li
     return [train, *(split.fixed(seeded_generator(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
 
 
-def _gathered(part: Tensor | Stream | Ragged) -> Tensor | Stream | Ragged:
+def _gathered(part: Tensor | Stream | Sparse | Ragged) -> Tensor | Stream | Sparse | Ragged:
     return part.tensor() if isinstance(part, Stream) and part.fits() else part

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.types import Column
 
@@ -17,14 +18,14 @@ __all__ = ["Raw"]
 class Raw(NamedTuple):
     """What a reader gives: arrays as they came.
 
-    ``x`` is ``(N, *event)``, a stream of it, or rows of different lengths. ``y`` is ``(N,)`` or ``None``. ``levels`` is the
-    number of values an image can take where that is not 256. A source with its own test set gives ``test_x``, ``test_y``, one
-    with its own validation set ``valid_x``, and the names of the ``classes`` that labels point to. ``columns`` are the names
-    of a table's columns, in the order of the event's elements. ``fields`` are what came beside x, by name, and ``name`` is x's
-    own among them. ``table`` tells what the columns hold.
+    ``x`` is ``(N, *event)``, a stream of it, sparse rows, or rows of different lengths. ``y`` is ``(N,)`` or ``None``.
+    ``levels`` is the number of values an image can take where that is not 256. A source with its own test set gives
+    ``test_x``, ``test_y``, one with its own validation set ``valid_x``, and the names of the ``classes`` that labels point
+    to. ``columns`` are the names of a table's columns, in the order of the event's elements. ``fields`` are what came beside
+    x, by name, and ``name`` is x's own among them. ``table`` tells what the columns hold.
     """
 
-    x: np.ndarray | Stream | Ragged
+    x: np.ndarray | Stream | Sparse | Ragged
     y: np.ndarray | None = None
     classes: tuple[str, ...] | None = None
     levels: int | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppl_vae.data.anndata import read_h5ad
 from ppl_vae.data.archives import read_npz
 from ppl_vae.data.arrays import unreadable
 from ppl_vae.data.counts import is_counts, read_counts
@@ -86,6 +87,7 @@ READERS: dict[str, Callable[[Path, DataSource], Raw]] = {
     ".npy": read_npy,
     ".npz": read_npz,
     ".csv": read_csv,
+    ".h5ad": read_h5ad,
     ".parquet": read_parquet,
     ".tsv": read_csv,
     ".txt": read_texts,

@@ -10,6 +10,7 @@ from torch import Tensor
 from ppl_vae.data.precision import UNIFORM, constants, fine, in_doubt, narrowed, refuse_fill, refuse_fine, rounded
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.source import DataSource
+from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import Summary, summarized
 from ppl_vae.data.transform import Transform
@@ -21,13 +22,13 @@ __all__ = ["Scaled", "scaled"]
 class Scaled(NamedTuple):
     """Raw train, valid and test ``(N, *event)``, what was found in them, their transform, and the kind of what a model sees."""
 
-    parts: list[Tensor | Stream | Ragged]
+    parts: list[Tensor | Stream | Sparse | Ragged]
     found: Summary
     transform: Transform
     kind: Kind
 
 
-def scaled(source: DataSource, parts: list[Tensor | Stream | Ragged], levels: int, *, exact: bool = False) -> Scaled:
+def scaled(source: DataSource, parts: list[Tensor | Stream | Sparse | Ragged], levels: int, *, exact: bool = False) -> Scaled:
     """Fit the declared scaling, in one pass over the rows.
 
     Args:
@@ -67,7 +68,7 @@ def scaled(source: DataSource, parts: list[Tensor | Stream | Ragged], levels: in
     return Scaled(parts, found, _transform(source, found), REAL if noise else _kind_of(found))
 
 
-def _how(source: DataSource, train: Tensor | Stream | Ragged) -> str:
+def _how(source: DataSource, train: Tensor | Stream | Sparse | Ragged) -> str:
     if source.scale != "auto":
         return source.scale
     image = train.dtype == torch.uint8 and len(train.shape) > 2
@@ -80,7 +81,7 @@ def _transform(
     return Transform(tuple(found.low.shape), loc, scale, dequantize=bool(source.dequantize), exact=exact)
 
 
-def _unit_by_levels(source: DataSource, parts: list[Tensor | Stream | Ragged], found: Summary, levels: int) -> Scaled:
+def _unit_by_levels(source: DataSource, parts: list[Tensor | Stream | Sparse | Ragged], found: Summary, levels: int) -> Scaled:
     if found.two_valued or found.high.max() <= 1:
         # Black and white need no scale, and as {0, 1} their probabilities need no Jacobian.
         parts, levels = [_black_and_white(part) for part in parts], 2
@@ -90,8 +91,8 @@ def _unit_by_levels(source: DataSource, parts: list[Tensor | Stream | Ragged], f
     return Scaled(parts, found, _transform(source, found, 0.0, float(scale)), kind)
 
 
-def _black_and_white(part: Tensor | Stream | Ragged) -> Tensor | Stream | Ragged:
-    if isinstance(part, Ragged):
+def _black_and_white(part: Tensor | Stream | Sparse | Ragged) -> Tensor | Stream | Sparse | Ragged:
+    if isinstance(part, Ragged | Sparse):
         return part.mapped(lambda values: (values > 0).to(torch.uint8))
     return part.black_and_white() if isinstance(part, Stream) else (part > 0).to(torch.uint8)
 

@@ -15,10 +15,10 @@ from ppl_vae.types import KINDS, KindName
 
 __all__ = ["LABELLED", "TABLES", "Binarize", "DataSource", "Scale", "choice"]
 
-LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", "frame")
+LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", ".h5ad", "frame")
 """Types of files that may name their labels."""
 
-TABLES = (".csv", ".parquet", ".tsv", "frame")
+TABLES = (".csv", ".parquet", ".tsv", ".h5ad", "frame")
 """Types of files with named columns."""
 WEIGHTED = (".csv", ".npz", ".parquet", ".tsv", "frame")
 """Types of files that may name their weights."""
@@ -36,9 +36,9 @@ class DataSource(Declaration):
         source: ``digits`` (8 x 8 digits, always available), a torchvision set (``mnist``, ``fashion-mnist``, ``kmnist``,
             ``emnist``, ``qmnist``, ``usps``, ``semeion``, ``cifar10``, ``cifar100``, ``svhn``, ``stl10``; case, ``-`` and ``_``
             do not matter), the path of an ``.npy``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet`` file, of text (``tokens``), of
-            drawings (``.ndjson``), of word counts (``docword.*.txt``), of a folder of ``.npy`` files, which follow one another
-            in the order of their names, or a folder of images, whose subfolders, if any, are the classes. ``array`` stands for
-            data given in memory, which cannot be loaded again.
+            drawings (``.ndjson``), of cells (``.h5ad``), of word counts (``docword.*.txt``), of a folder of ``.npy`` files,
+            which follow one another in the order of their names, or a folder of images, whose subfolders, if any, are the
+            classes. ``array`` stands for data given in memory, which cannot be loaded again.
         binarize: turn values p in [0, 1] into draws of Bernoulli(p): ``static`` once and for all, ``dynamic`` anew at every
             visit of a training datum (validation and test data are drawn once), ``none`` not at all. ``auto`` is ``dynamic``
             for ``digits`` if the model takes binary data but not [0, 1], else ``none``.
@@ -74,13 +74,16 @@ class DataSource(Declaration):
         vocabulary: how many tokens to keep, the most frequent of the training rows; the others become the unknown token. By
             default all of the training rows, and the unknown token only if other rows have others.
         end: whether a row of text ends with a token of its own, so that its length is part of what is modelled.
-        fields: names of the arrays of an npz file that plain programs read, x or the first as x; ragged ones lie there as
+        fields: names of columns of a table, or of observations of an AnnData, that stand beside x and not in it, as covariates
+            do; or of the arrays of an npz file that plain programs read, x or the first as x; ragged ones lie there as
             ``<name>_values`` and ``<name>_offsets``.
+        layer: of an AnnData (``.h5ad``) the layer that holds the data; by default ``X``.
         standardize: names of fields beside x that programs get with mean 0 and standard deviation 1 over the training rows.
         buckets: the number of lengths to which rows of different lengths are padded, chosen so that little is padded; by
             default at most 6.
-        counts: how word counts and sparse matrices are held: ``dense``, a column a word; ``pairs``, ragged rows of words with a
-            field ``count``; ``auto`` is dense where that takes at most a GiB.
+        counts: how word counts and sparse matrices are held: ``dense``, a column a word; ``sparse``, the same, of which only
+            batches are made dense; ``pairs``, ragged rows of words with a field ``count``. ``auto`` is dense where that takes
+            at most a GiB, else sparse.
         stream: MiB of rows to load at once, such as 256, where ``.npy`` files are larger than memory; by default all rows are
             held. The values and the splits are the same. Two such blocks are in memory at a time, one in use and one being
             read, and 8 bytes for every row. Validation and test rows are held where they fit in one block each, and must if
@@ -117,9 +120,10 @@ class DataSource(Declaration):
     vocabulary: int | None = None
     end: bool = True
     fields: tuple[str, ...] = ()
+    layer: str | None = None
     standardize: tuple[str, ...] = ()
     buckets: int | None = None
-    counts: Literal["auto", "dense", "pairs"] = "auto"
+    counts: Literal["auto", "dense", "sparse", "pairs"] = "auto"
     stream: int | None = None
     seed: int = 0
     root: str | None = None
@@ -136,7 +140,7 @@ class DataSource(Declaration):
         choice("kind", self.kind, (None, *KINDS))
         choice("missing", self.missing, ("error", "ignore"))
         choice("tokens", self.tokens, (None, *get_args(Tokens)))
-        choice("counts", self.counts, ("auto", "dense", "pairs"))
+        choice("counts", self.counts, ("auto", "dense", "sparse", "pairs"))
         for option, least in (("vocabulary", 2), ("buckets", 1)):
             value = getattr(self, option)
             require(value is None or (isinstance(value, int) and value >= least), f"{option}: a whole number >= {least}", value)
@@ -180,7 +184,8 @@ class DataSource(Declaration):
             tokens=self.tokens if text else None,
             column=self.column if text and suffix != ".txt" else None,
             vocabulary=self.vocabulary if text else None,
-            fields=self.fields if suffix == ".npz" else (),
+            fields=self.fields if suffix in (".npz", *TABLES) else (),
+            layer=self.layer if suffix == ".h5ad" else None,
             stream=self.stream if suffix in ("", ".npy") else None,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -12,6 +13,7 @@ from torch import Generator, Tensor
 from ppl_vae.data.fields import LENGTH, NO_FIELDS, WEIGHTS, Fields
 from ppl_vae.data.passes import Passes
 from ppl_vae.data.ragged import Ragged, View, joined
+from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK, Transform
 from ppl_vae.data.weights import effective_number, on_device
@@ -25,7 +27,7 @@ class Split(Passes):
 
     Args:
         x: raw data ``(N, *event)`` in the smallest dtype that keeps them apart, uint8, int32 or float32, where float32 would
-            not float64 or int64; or a stream of them, or rows of different lengths.
+            not float64 or int64; or a stream of them, sparse rows, or rows of different lengths.
         y: class of each row, an index into ``DataSpec.classes``, ``(N,)`` int64; ``None`` without labels.
         transform: from raw values to what the model sees.
         classes: names of the classes that ``y`` points to, where they are known.
@@ -39,7 +41,7 @@ class Split(Passes):
 
     def __init__(
         self,
-        x: Tensor | Stream | Ragged,
+        x: Tensor | Stream | Sparse | Ragged,
         y: Tensor | None,
         transform: Transform,
         *,
@@ -67,7 +69,7 @@ class Split(Passes):
 
     def __repr__(self) -> str:
         labels = "unlabelled" if self.y is None else "labelled"
-        held = {Stream: ", streamed", Ragged: ", ragged"}.get(type(self.raw), "")
+        held = {Stream: ", streamed", Sparse: ", sparse", Ragged: ", ragged"}.get(type(self.raw), "")
         dtype = str(self.raw.dtype).removeprefix("torch.")
         beside = f", beside {', '.join(self.fields.columns)}" if self.fields.columns else ""
         counted = "" if self.weights is None else f", weighted: {self.effective_number:.4g} effective"
@@ -95,21 +97,21 @@ class Split(Passes):
 
     @property
     def x(self) -> Tensor:
-        """All raw data ``(N, *event)`` on the device; a stream loads them.
+        """All raw data ``(N, *event)`` on the device; a stream loads them, and sparse rows become dense.
 
         Raises:
-            ValueError: streamed rows that do not fit, or rows of different lengths.
+            ValueError: streamed or sparse rows that do not fit, or rows of different lengths.
         """
         if isinstance(self.raw, Ragged):
             raise ValueError(
                 "expected rows of one length to have them as one tensor, got ragged ones: take .raw, or walk batches"
             )
-        return self.raw.tensor() if isinstance(self.raw, Stream) else self.raw
+        return self.raw.tensor() if isinstance(self.raw, Stream | Sparse) else self.raw
 
     @property
     def at_once(self) -> int:
-        """How many rows may be loaded together: all but of a stream."""
-        return self.raw.at_once if isinstance(self.raw, Stream) else max(1, len(self))
+        """How many rows may be loaded together: all but of a stream or of sparse rows."""
+        return self.raw.at_once if isinstance(self.raw, Stream | Sparse) else max(1, len(self))
 
     @property
     def elements(self) -> int:
@@ -201,7 +203,8 @@ class Split(Passes):
         parts = [self, *others]
         labels = [part.y for part in parts if part.y is not None]
         fields = self.fields.followed_by([part.fields for part in others])
-        raw = joined([part.raw if isinstance(part.raw, Ragged) else part.x for part in parts])
+        raws: list[Any] = [part.raw if isinstance(part.raw, Ragged | Sparse) else part.x for part in parts]
+        raw = raws[0].followed_by(raws[1:]) if isinstance(raws[0], Sparse) else joined(raws)
         return self._with(raw=raw, y=torch.cat(labels) if labels else None, fields=fields, weights=_weights(parts))
 
     def labelled(self, y: Tensor | None, classes: tuple[str, ...]) -> Split:
@@ -219,8 +222,12 @@ class Split(Passes):
         """The same rows with these columns ``(N, len(columns))``, in this order."""
         places = list(columns)
         raw = self.raw
+        if isinstance(raw, Ragged):
+            found: Any = raw.mapped(lambda values: values[:, places])
+        else:
+            found = raw.chosen(places) if isinstance(raw, Sparse) else self.x[:, places]
         return self._with(
-            raw=raw.mapped(lambda values: values[:, places]) if isinstance(raw, Ragged) else self.x[:, places],
+            raw=found,
             columns=tuple(self.columns[place] for place in places) if self.columns else (),
             table=tuple(self.table[place] for place in places) if self.table else (),
             transform=self.transform.chosen(places),
@@ -261,7 +268,7 @@ class Split(Passes):
         """The same rows with other codes x ``(N, D)`` of their categories, as this table numbers them."""
         return self._with(raw=x, table=table)
 
-    def matched(self, raw: Tensor | Stream | Ragged, fields: Fields) -> Split:
+    def matched(self, raw: Tensor | Stream | Sparse | Ragged, fields: Fields) -> Split:
         """The same rows with other codes of their tokens, other lengths that they are padded to, and other fields."""
         return self._with(raw=raw, fields=fields)
 
@@ -288,6 +295,6 @@ def _weights(parts: Sequence[Split]) -> Tensor | None:
     return torch.cat([one if part.weights is None else part.weights for part, one in zip(parts, ones, strict=True)])
 
 
-def _each(raw: Tensor | Ragged, function: Callable[[Tensor], Tensor]) -> Tensor | Ragged:
+def _each(raw: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The function of the values, however they are held."""
-    return raw.mapped(function) if isinstance(raw, Ragged) else function(raw)
+    return raw.mapped(function) if isinstance(raw, Ragged | Sparse) else function(raw)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK
 
@@ -58,7 +59,7 @@ class Summary(NamedTuple):
     moments: Moments
 
 
-def summarized(parts: Sequence[Tensor | Stream | Ragged], *, top: int, moments: bool) -> Summary:
+def summarized(parts: Sequence[Tensor | Stream | Sparse | Ragged], *, top: int, moments: bool) -> Summary:
     """The facts about all parts.
 
     Args:

@@ -20,7 +20,7 @@ from ppl_vae.memory import require_memory
 from ppl_vae.text import did_you_mean
 from ppl_vae.types import FitWarning
 
-__all__ = ["chosen_columns", "of_objects", "read_parquet", "table"]
+__all__ = ["as_field", "chosen_columns", "label_column", "of_objects", "read_parquet", "table"]
 
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Names that a column of row numbers or row names has: none, or what pandas makes of that."""
@@ -62,7 +62,7 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
         raise ValueError(f"{name}: expected rows of data, got none")
     spelled, label = spellings(source.missing_text), source.label
     weights, columns = weights_apart(name, columns, source.weights)
-    asked = {label, *source.columns}
+    asked = {label, *source.columns, *source.fields}
     left = {
         place
         for place, cells in enumerate(columns)
@@ -75,14 +75,29 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
     if label is not None and label not in names:
         told = f"expected a label column among {', '.join(names)}, got {label!r}"
         raise ValueError(f"{name}: {told}: name another with label (--label), or none where no labels are needed")
-    wanted = chosen_columns(name, [each for each in names if each != label], source)
+    if unknown := [each for each in source.fields if each not in names]:
+        near = did_you_mean(unknown[0], names)
+        raise ValueError(f"{name}: expected fields among {_listed(names)}, got {unknown[0]!r}{near and ': '}{near}")
+    wanted = chosen_columns(name, [each for each in names if each != label and each not in source.fields], source)
     features = _features(name, [data[names.index(each)] for each in wanted], source, spelled)
     if not features:
         besides = "" if label is None else f" besides the label {label!r}"
         raise ValueError(f"{name}: expected a column of data{besides}, got none")
     x, described = np.stack([each.values for each in features], axis=1), tuple(each.column for each in features)
-    y = None if label is None else _label_column(data[names.index(label)], spelled)
-    return Raw(x, y, columns=tuple(column.name for column in described), table=described, weights=weights)
+    y = None if label is None else label_column(data[names.index(label)], spelled)
+    fields = {each: as_field(data[names.index(each)], spelled) for each in source.fields} or None
+    return Raw(x, y, columns=tuple(column.name for column in described), table=described, fields=fields, weights=weights)
+
+
+def as_field(cells: Cells, spelled: Collection[str]) -> np.ndarray:
+    """A column as a field beside x: text, booleans, whole numbers, or real ones, NaN and empty text where it is missing."""
+    values, column = encoded(cells, spelled)
+    there = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, dtype=bool)
+    if column.coded:
+        return np.array([*column.categories, ""])[np.where(there, values, len(column.categories)).astype(int)]
+    if there.all() and column.dtype in ("boolean", "integer"):
+        return values.astype(bool if column.dtype == "boolean" else np.int64)
+    return values
 
 
 def chosen_columns(name: str, names: Sequence[str], source: DataSource) -> list[str]:
@@ -140,7 +155,7 @@ def _tell_left_out(name: str, left_out: Sequence[str], why: str, *, remedy: str 
         warnings.warn(f"{name}: the column {told} is left out, because {why}: {remedy} if it is data", FitWarning, stacklevel=2)
 
 
-def _label_column(cells: Cells, spelled: Collection[str]) -> np.ndarray:
+def label_column(cells: Cells, spelled: Collection[str]) -> np.ndarray:
     """Labels as they are, whole numbers that were text as numbers."""
     column = cells.values
     missing = absent(column, spelled)

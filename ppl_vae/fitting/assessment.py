@@ -131,7 +131,8 @@ class Assessment(Coding):
             ValueError: rows that the fit was not built for, fewer than ten of them, or programs that do not observe x itself.
         """
         split = self._split(data, y)
-        generated = self._sampled(len(split), None, None, split.labels if self._labelled else None, means=not draws, seed=seed)
+        classes, rows = split.labels if self._labelled else None, split if self.pair.can.covary else None
+        generated = self._sampled(len(split), rows, None, classes, means=not draws, seed=seed)
         if not generated.x:
             raise ValueError(f"expected a model of x itself, got one that observes {', '.join(generated.values)}")
         return sample_quality(split.transformed(), generated.values[generated.x], network=network, seed=seed)

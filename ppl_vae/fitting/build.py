@@ -78,7 +78,13 @@ def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:
             f"expected rows of one length for {as_line(model)}, got rows of different lengths: write a plain Pyro program "
             "that reads x and length, or pad the rows"
         )
-    if spec.fields[1:]:
+    beside = [field.name for field in spec.fields[1:]]
+    if model.fields and not set(beside) <= set(model.fields):
+        raise ValueError(
+            f"expected the fields {', '.join(model.fields)} beside x, which the model reads, got {', '.join(beside)}: load the "
+            "data with these alone"
+        )
+    if beside and not model.fields:
         raise ValueError(
             f"expected data of one field for a declared model, got {len(spec.fields)}: give x alone, and class labels as "
             "load_data(x, y=labels)"

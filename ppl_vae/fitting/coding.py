@@ -14,9 +14,10 @@ from torch.utils._pytree import tree_map
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import DataSource, Split, Transform
-from ppl_vae.evaluate.observed import Observed
+from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Observed
 from ppl_vae.evaluate.rows import batches
 from ppl_vae.evaluate.verbs import Decoder, Encoder, decoder_of, encoder_of, reconstructed
+from ppl_vae.fitting.covariates import conditions
 from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, in_source_units
 from ppl_vae.memory import require_memory
 from ppl_vae.program.context import evaluating, seeded
@@ -83,7 +84,9 @@ class Coding:
         with evaluating(self.pair), seeded(seed, self.device):
             return self._encoder.encode(split, samples)
 
-    def decode(self, z: Any, *, x: Given | None = None, y: Classes | None = None, seen: bool = False) -> Any:
+    def decode(
+        self, z: Any, *, x: Given | None = None, y: Classes | Mapping[str, Any] | None = None, seen: bool = False
+    ) -> Any:
         """Means of p(x | z), ``(..., *event)`` in the units of the source, or of each observed site by name if several are.
 
         Of dequantized data they are means of the levels; of categories in no order the most probable one.
@@ -91,15 +94,18 @@ class Coding:
         Args:
             z: codes ``(..., *latent)``, a tensor, an array or lists; of several latent variables a mapping by their names, or
                 of the upper ones alone: those below them are at the means that the prior has at these.
-            x: rows of which a part is known, or that the programs look at beside observing them, one or as many as codes.
-            y: classes, by name or number, of a model that is conditioned on labels; their shapes broadcast with those of z.
+            x: rows of which a part or covariates are known, or that the programs look at beside observing them, one or as many
+                as codes.
+            y: classes, by name or number, of a model that is conditioned on labels; their shapes broadcast with those of z. Of
+                one that is conditioned on covariates, these by name, one for all codes or one for each, in place of those of
+                x: ``{"batch": "b2"}``. Without either numbers are at their means and sizes at the typical one.
             seen: as the model sees them, instead of in the units of the source.
 
         Raises:
             ValueError: codes of another shape or not finite, or not the condition that the model needs.
 
         Example:
-            ``fit.decode({"z2": torch.zeros(5, 2)})``
+            ``fit.decode({"z2": torch.zeros(5, 2)})``; as if of another batch: ``fit.decode(z, x=rows, y={"batch": "b2"})``
         """
         kind: Any = {"device": self.device, "dtype": self.transform.loc.dtype}
         codes = {name: as_codes(value, **kind) for name, value in z.items()} if isinstance(z, Mapping) else as_codes(z, **kind)
@@ -131,7 +137,7 @@ class Coding:
         n: int,
         *,
         x: Given | None = None,
-        y: Classes | None = None,
+        y: Classes | Mapping[str, Any] | None = None,
         means: bool = False,
         seed: int = 0,
         seen: bool = False,
@@ -144,10 +150,11 @@ class Coding:
 
         Args:
             n: how many.
-            x: data of which a part is known, one or ``n``, if the model is conditioned on it: the rest is sampled; or rows that
-                plain programs look at beside observing them.
+            x: data of which a part is known, one or ``n``, if the model is conditioned on it: the rest is sampled; or rows
+                whose covariates are taken, or that plain programs look at beside observing them.
             y: classes, if the model is conditioned on labels: a name or number for all, or one for each, as for
-                :meth:`classes`; by default the classes in turn. With the same seed, the same noise of z meets other classes.
+                :meth:`classes`; by default the classes in turn. Or covariates by name, as for :meth:`decode`; categories that
+                are not told go through their levels in turn. With the same seed, the same noise of z meets other classes.
             means: means of p(x | z) instead of draws, which lie closer to each other than data do.
             seed: of all of them.
             seen: as the model sees them, instead of in the units of the source.
@@ -226,17 +233,29 @@ class Coding:
         """The data as a split on the pair's device, matched to and checked against what the pair was built for."""
         return self._entrance.rows(data, y)
 
-    def _given(self, x: Given | None, y: Classes | None) -> tuple[Tensor, ...]:
-        """What p(z) and p(x | z) are conditioned on."""
+    def _given(self, x: Given | None, y: Classes | Mapping[str, Any] | None, n: int | None = None) -> tuple[Tensor, ...]:
+        """What p(z) and p(x | z) are conditioned on, of codes or of ``n`` new data."""
+        if (model := self.pair.can.covary) is not None:
+            rows = iter(()) if x is None else batches(self.pair, self._split(x), ROWS_AT_ONCE)
+            return conditions(model, self.spec, rows, y, n=n, like=self.transform.loc)
+        if isinstance(y, Mapping):
+            raise ValueError(f"expected no covariates for a model that has none, got {', '.join(y)}: leave y out")
         self._decoder.check_given(x=x is not None, y=y is not None)
         return self._decoder.given(None if x is None else self._split(x), None if y is None else self._entrance.classes(y))
 
     def _sampled(
-        self, n: int, x: Given | None, y: Classes | None, places: Tensor | None, *, means: bool, seed: int
+        self,
+        n: int,
+        x: Given | None,
+        y: Classes | Mapping[str, Any] | None,
+        places: Tensor | None,
+        *,
+        means: bool,
+        seed: int,
     ) -> Observed:
         """N new data as the model sees them; of these places of classes, or as is given by ``x`` or ``y``."""
         with evaluating(self.pair), seeded(seed, self.device):
-            given = self._given(x, y) if places is None else self._decoder.given(None, places)
+            given = self._given(x, y, n) if places is None else self._decoder.given(None, places)
             return self._decoder.sample(n, given, means=means)
 
     def _leaving(self, found: Observed, *, means: bool, seen: bool) -> Tree:

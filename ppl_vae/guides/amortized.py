@@ -27,11 +27,11 @@ def encoder(network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, 
 
     Args:
         network: its declaration.
-        model: the built model; one conditioned on labels offers ``beside(*batch)``, of ``beside_columns`` columns.
+        model: the built model; one that reads more than x offers ``beside(*batch)``, of ``beside_columns`` columns.
         spec: what the data look like.
         out_shape: what the network is to give for each datum.
     """
-    if model_facts(model).labelled:
+    if len(model_facts(model).reads) > 1:
         return LabelledEncoder(network, model, spec, out_shape)
     return inputs.encoder(network, spec, out_shape)
 
@@ -46,7 +46,7 @@ class LabelledEncoder(nn.Module):
         self._model = (model,)  # in a tuple, so that its parameters are not listed twice
 
     def forward(self, *batch: Tensor) -> Tensor:
-        """Of x ``(..., *event)`` and its labels ``(...)``."""
+        """Of x ``(..., *event)`` and its labels or covariates ``(...)``."""
         return self.network(self.shown(batch[0]), self._model[0].beside(*batch))
 
 

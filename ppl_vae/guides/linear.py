@@ -76,10 +76,10 @@ class LinearGuide(RealGuide):
 
     def __init__(self, model: Any, spec: DataSpec) -> None:
         super().__init__(model, spec)
-        labelled = model_facts(model).labelled
-        self._labelled = (model,) if labelled else ()  # in a tuple, so that its parameters are not listed twice
+        told = len(model_facts(model).reads) > 1
+        self._telling = (model,) if told else ()  # in a tuple, so that its parameters are not listed twice
         latent_dim = math.prod(self.coordinates.shape)
-        columns = math.prod(spec.event_shape) + (model.beside_columns if labelled else 0)
+        columns = math.prod(spec.event_shape) + (model.beside_columns if told else 0)
         self.register_buffer("center", torch.zeros(columns))
         self.register_buffer("unit", torch.ones(columns))
         self.weight = nn.Parameter(torch.randn(latent_dim, columns) / columns**0.5)
@@ -102,7 +102,7 @@ class LinearGuide(RealGuide):
 
     def rows(self, *batch: Tensor) -> Tensor:
         """X and, where the model shows one, its condition, as rows ``(B, D)`` in the buffers' units."""
-        parts = [batch[0].flatten(1), *(model.beside(*batch) for model in self._labelled)]
+        parts = [batch[0].flatten(1), *(model.beside(*batch) for model in self._telling)]
         return (torch.cat(parts, dim=1) - self.center) / self.unit
 
     @property

@@ -60,6 +60,11 @@ class Likelihood(Declaration, abc.ABC):
         return False
 
     @property
+    def log_mean(self) -> int | None:
+        """Which of the features is the logarithm of the mean, of what is no extra zero; ``None`` where none is."""
+        return None
+
+    @property
     def unit_free(self) -> bool:
         """Whether a shift and a scale of the data are answered by another location and scale that are learned."""
         return False

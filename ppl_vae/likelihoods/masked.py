@@ -55,6 +55,11 @@ class Masked(Likelihood):
         return self.likelihood.features
 
     @property
+    def log_mean(self) -> int | None:
+        """As the inner likelihood."""
+        return self.likelihood.log_mean
+
+    @property
     def unit_free(self) -> bool:
         """As the inner likelihood."""
         return self.likelihood.unit_free

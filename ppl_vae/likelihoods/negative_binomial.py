@@ -27,8 +27,9 @@ class NegativeBinomial(Likelihood):
     as a decoder's output in Lopez et al. 2018, "Deep generative modeling for single-cell transcriptomics".
 
     Args:
-        dispersion: where r comes from: ``fixed`` at ``value``; one learned, ``shared`` by all elements; one learned
-            ``per_feature``; or ``amortized``, given by the decoder for each datum and element.
+        dispersion: where r comes from: by default one learned ``per_feature``, of a gene or a word whatever the datum; one
+            learned, ``shared`` by all elements; ``fixed`` at ``value``; or ``amortized``, given by the decoder for each datum
+            and element.
         value: the fixed r, or where a learned one starts; the larger, the nearer to a Poisson.
         floor: a learned r stays above it.
 
@@ -54,6 +55,11 @@ class NegativeBinomial(Likelihood):
     def features(self) -> int:
         """The log-mean of each element, and its dispersion when amortized."""
         return 2 if self.dispersion == "amortized" else 1
+
+    @property
+    def log_mean(self) -> int:
+        """The first feature."""
+        return 0
 
     def build(self, event_shape: tuple[int, ...]) -> nn.Module:
         """A module from features ``(..., P, *event_shape)`` to the distribution."""

@@ -34,6 +34,11 @@ class Poisson(Likelihood):
         """One log-rate per element."""
         return 1
 
+    @property
+    def log_mean(self) -> int:
+        """The first feature."""
+        return 0
+
     def build(self, event_shape: tuple[int, ...]) -> nn.Module:
         """A module from log-rates ``(..., 1, *event_shape)`` to the distribution."""
         return PoissonModule(len(event_shape))

@@ -52,6 +52,11 @@ class ZeroInflated(Likelihood):
         """The logit of an extra zero, then the features of the inner likelihood."""
         return 1 + self.likelihood.features
 
+    @property
+    def log_mean(self) -> int | None:
+        """That of the inner likelihood."""
+        return None if self.likelihood.log_mean is None else 1 + self.likelihood.log_mean
+
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data do not lie in the inner likelihood's support."""
         super().check(spec)

@@ -3,7 +3,7 @@
 from ppl_vae.models.autoencoder import AutoEncoder
 from ppl_vae.models.base import Model
 from ppl_vae.models.baseline import Baseline
-from ppl_vae.models.conditions import Columns, Condition, Labels, Quadrants
+from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Quadrants
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gmm import GMM
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
@@ -20,6 +20,7 @@ __all__ = [
     "Baseline",
     "Columns",
     "Condition",
+    "Covariates",
     "FactorAnalysis",
     "Labels",
     "Model",

@@ -50,6 +50,11 @@ class Model(Declaration, abc.ABC):
         return {}
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the fields beside x that it reads."""
+        return ()
+
+    @property
     @abc.abstractmethod
     def accepts(self) -> frozenset[Kind]:
         """The kinds of data that the model is a density of."""

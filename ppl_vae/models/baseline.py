@@ -53,7 +53,7 @@ class NoGuess(nn.Identity):
 
     columns = 0
 
-    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, labelled: bool) -> None:
+    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, reads: tuple[str, ...]) -> None:
         """There is nothing to fit."""
 
 
@@ -87,12 +87,12 @@ class FirstGuess(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, labelled: bool) -> None:
+    def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, reads: tuple[str, ...]) -> None:
         """Maximize the mean of ``log_prob(x[, y])`` over the network's parameters, by the rows' weights if they have any."""
         declared = self.declared
         weighted = rows.weights is not None
         scale = len(rows) / rows.total
-        reads = ("x", *(("y",) if labelled else ()), *((WEIGHTS,) if weighted else ()))
+        reads = (*reads, WEIGHTS) if weighted else reads
         self.network.requires_grad_(True)
         optimizer = torch.optim.Adam(self.network.parameters(), declared.learning_rate)
         for _ in range(declared.epochs):

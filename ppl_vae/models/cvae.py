@@ -8,12 +8,15 @@ x_n ~ p(x | h = decoder(z_n, y_n))           likelihood, of what y_n does not ho
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
 from torch import Tensor
 
+from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.models.baseline import Baseline, FirstGuess, NoGuess
 from ppl_vae.models.conditions import Condition, Labels
@@ -23,7 +26,7 @@ from ppl_vae.priors import ConditionalNormal, ConditionalPrior, Prior
 from ppl_vae.program.facts import posterior_prior
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.rows import data_plate
-from ppl_vae.types import DataSpec
+from ppl_vae.types import DataSpec, FitWarning
 
 __all__ = ["CVAE", "ConditionalModel"]
 
@@ -33,7 +36,7 @@ class CVAE(VAE):
     """Conditional variational autoencoder: p(x | z, y) p(z | y), q(z | x, y) (Sohn, Lee and Yan 2015).
 
     Args:
-        condition: y: labels, or a part of x, of which then only the rest is modelled.
+        condition: y: labels, covariates beside x, or a part of x, of which then only the rest is modelled.
         latent_dim: K, dimensions of the latent variable z.
         prior: p(z | y), or p(z) where it does not depend on y.
         likelihood: p(x | h), where h = decoder(z, y).
@@ -42,8 +45,8 @@ class CVAE(VAE):
         baseline: a first guess of x that goes with y wherever y goes but into the encoder.
 
     Raises:
-        ValueError: a latent dimension below one; on checking, data without the condition, or part of x as a condition of a
-            likelihood whose elements depend on each other.
+        ValueError: a latent dimension below one; a baseline with covariates; on checking, data without the condition, part of x
+            as a condition of a likelihood whose elements depend on each other, or sizes with one that has no log-mean.
 
     Example:
         >>> print(CVAE(latent_dim=2, prior=StandardNormal()))
@@ -60,15 +63,43 @@ class CVAE(VAE):
         object.__setattr__(self, "enters", tuple(self.enters))
         places = ("decoder", "encoder")
         require(set(self.enters) <= set(places), f"enters of {', '.join(places)}", self.enters)
+        guessed = self.baseline is not None and bool(self.condition.covariates)
+        require(not guessed, "no baseline with covariates, which are little to guess x from", self.baseline)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Those of the condition."""
+        return self.condition.fields
+
+    def resolve(self, data: Data) -> Data:
+        """The data as the condition takes them, too."""
+        return self.condition.resolve(super().resolve(data))
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the data do not have the condition, or do not lie in the support."""
         super().check(spec)
         self.condition.check(spec)
-        if not self.condition.labelled and not self.likelihood.factorizes:
+        self._check_covariates()
+        if self.condition.known(spec.event_shape) is not None and not self.likelihood.factorizes:
             raise ValueError(
                 f"a part of x can be left out of likelihoods of independent elements only, not of {self.likelihood!r}: use "
                 "another likelihood, or condition on labels"
+            )
+
+    def _check_covariates(self) -> None:
+        """Raise ``ValueError`` for sizes without a mean to multiply; remark on a prior that lets codes hold covariates."""
+        if self.condition.sized and self.likelihood.log_mean is None:
+            raise ValueError(
+                "size factors multiply a mean whose logarithm the decoder gives, which is not so of "
+                f"{type(self.likelihood).__name__}: use Poisson, NegativeBinomial, or ZeroInflated of one, or leave "
+                "size_factors out"
+            )
+        if self.condition.covariates and isinstance(self.prior, ConditionalPrior):
+            warnings.warn(
+                f"p(z | y) is another for each of {', '.join(self.condition.covariates)}, so that codes may hold what these "
+                "tell: declare prior=StandardNormal() to have them told apart from it",
+                FitWarning,
+                stacklevel=3,
             )
 
     def check_values(self, x: Tensor) -> None:
@@ -87,7 +118,7 @@ class CVAE(VAE):
             ValueError: a prior made of the guide's posteriors, which labels would be part of.
         """
         model = ConditionalModel(self, spec)
-        if model.labelled and posterior_prior(model):
+        if len(model.reads) > 1 and posterior_prior(model):
             raise ValueError(
                 f"{type(self.prior).__name__} is made of posteriors q(z | x, y), which need labels of their own: use "
                 "ConditionalNormal, another prior, or VAE"
@@ -99,15 +130,17 @@ class CVAE(VAE):
         given = "z | y" if isinstance(self.prior, ConditionalPrior) else "z"
         told = "z, y" if "decoder" in self.enters else "z"
         prior = self.prior.story((self.latent_dim,))
-        features = self.decoder.story(told)
-        return f"y = {self.condition.story()}; {given} ~ {prior}; x | {told} ~ {self.likelihood.story(features)}"
+        likelihood = self.likelihood.story(self.decoder.story(told))
+        if self.condition.sized:
+            likelihood = likelihood.replace("exp ", f"s {self.condition.rate} ", 1)
+        return f"y = {self.condition.story()}; {given} ~ {prior}; x | {told} ~ {likelihood}"
 
 
 class ConditionalModel(LatentModel):
     """The program of a model with one latent variable per datum, given y.
 
-    A batch is x ``(B, *event)``, and labels ``(B,)`` where the model is ``labelled``. What is known of it are the columns of y
-    ``(..., C)``, and what networks are told of them, the first guess included.
+    A batch is x ``(B, *event)``, and labels ``(B,)`` where the model is ``labelled``, or covariates ``(B,)``. What is known of
+    it are the columns of y ``(..., C)``, and what networks are told of them, the first guess included.
     """
 
     condition: Any
@@ -129,7 +162,9 @@ class ConditionalModel(LatentModel):
         )
         self.condition = condition
         self.guess = guess
-        self.reads = ("x", "y") if declared.condition.labelled else ("x",)
+        self.reads = ("x", "y") if declared.condition.labelled else ("x", *declared.condition.fields)
+        self.covariates = declared.condition.covariates
+        self.log_mean = declared.likelihood.log_mean
         self.given_prior = given
         self.decoder_columns = told
         self.beside_columns = condition.columns if "encoder" in declared.enters else 0
@@ -155,7 +190,21 @@ class ConditionalModel(LatentModel):
     def decode(self, z: Tensor, *known: Tensor) -> dist.Distribution:
         """p(x | z, y) for z ``(..., *latent_shape)`` and what is known of as many data, or of one."""
         c, told = known
-        return self.condition.complete(self.likelihood(self.decoder(z, told[..., : self.decoder_columns])), c, self.filler)
+        features = self.condition.with_size(self.decoder(z, told[..., : self.decoder_columns]), c, self.log_mean)
+        return self.condition.complete(self.likelihood(features), c, self.filler)
+
+    def covariate_values(self, *batch: Tensor) -> dict[str, Tensor]:
+        """The covariates of a batch by name, each ``(B,)``."""
+        return self.condition.values(*batch)
+
+    def covariate_default(self, name: str) -> Tensor | None:
+        """What ``(1,)`` stands for a covariate that is not told."""
+        return self.condition.default(name)
+
+    def given(self, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """What is known, of covariates by name, each as programs get it, ``(...)``."""
+        c = self.condition.columns_of(values)
+        return c, self.guess(self.condition.shown(c))
 
     def beside(self, *batch: Tensor) -> Tensor:
         """What the guide's encoder is told beside x."""
@@ -169,5 +218,5 @@ class ConditionalModel(LatentModel):
     def start_fit(self, context: Start) -> None:
         """Fit the baseline, if there is one, to the training data; then start where other models do."""
         density, rows = lambda *batch: self.guessed(*batch).log_prob(batch[0]), context.split
-        self.guess.fit(density, rows, context.generator(), labelled=self.labelled)
+        self.guess.fit(density, rows, context.generator(), reads=self.reads)
         super().start_fit(context)

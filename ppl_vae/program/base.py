@@ -47,6 +47,8 @@ class ModelProgram(PyroModule):
         takes_weights: whether what it offers of all rows at once (``em``, ``closed_form``, ``log_likelihood``) counts each by
             the ``weights`` of the rows that it is given; gradient steps weigh any program's terms.
         beside_columns: columns of what the guide's encoder is told beside x.
+        covariates: the names of what it is conditioned on, where these are neither classes nor a part of x: fields that it
+            reads, and others that it finds in x.
     """
 
     size: int | None = None
@@ -60,6 +62,7 @@ class ModelProgram(PyroModule):
     random_start: bool = False
     takes_weights: bool = False
     beside_columns: int = 0
+    covariates: tuple[str, ...] = ()
 
     prior: Any
     decode: Any

@@ -6,6 +6,7 @@ stands on the base classes of :mod:`ppl_vae.program.base`. This is the only file
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +16,7 @@ __all__ = [
     "Amortized",
     "Comparable",
     "Conjugate",
+    "Covaried",
     "Family",
     "Generative",
     "KnownPosterior",
@@ -140,6 +142,25 @@ class ParameterDensity(Protocol):
 
     def coordinates(self) -> Any:
         """Of the parameters."""
+        ...
+
+
+@runtime_checkable
+class Covaried(Protocol):
+    """A model that is conditioned on covariates by name: fields beside x, and what it finds in x, such as its total."""
+
+    covariates: tuple[str, ...]
+
+    def covariate_values(self, *batch: Tensor) -> dict[str, Tensor]:
+        """Those of a batch by name, each ``(B,)``, as programs get them."""
+        ...
+
+    def covariate_default(self, name: str) -> Tensor | None:
+        """What ``(1,)`` stands for one that is not told; ``None`` where nothing can."""
+        ...
+
+    def given(self, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """What p(z) and p(x | z) are conditioned on, for such values, whose shapes are broadcast."""
         ...
 
 

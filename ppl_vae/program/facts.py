@@ -16,6 +16,7 @@ from ppl_vae.program.capabilities import (
     Amortized,
     Comparable,
     Conjugate,
+    Covaried,
     Family,
     KnownPosterior,
     MadeOfPosteriors,
@@ -54,6 +55,7 @@ class Abilities:
         solve: the model, if it is :class:`Solvable`.
         compare: the model, if it is :class:`Comparable`.
         weigh_parameters: the model, if its parameters carry priors.
+        covary: the model, if it is :class:`Covaried` and has covariates.
     """
 
     generate: ModelProgram | None
@@ -65,6 +67,7 @@ class Abilities:
     solve: Solvable | None
     compare: Comparable | None
     weigh_parameters: ParameterDensity | None
+    covary: Covaried | None
 
     def __repr__(self) -> str:
         return f"Abilities({', '.join(field.name for field in fields(self) if getattr(self, field.name) is not None)})"
@@ -83,6 +86,7 @@ class Abilities:
             solve=model if isinstance(model, Solvable) else None,
             compare=model if isinstance(model, Comparable) else None,
             weigh_parameters=model if facts.parameter_sites and isinstance(model, ParameterDensity) else None,
+            covary=model if facts.covariates and isinstance(model, Covaried) else None,
         )
 
 

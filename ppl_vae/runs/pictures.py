@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.data import Data, Split
 from ppl_vae.fitting import Fit
+from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.sites import leaves
 from ppl_vae.types import FitWarning
@@ -102,13 +103,18 @@ def _encoded(fit: Fit, rows: Split) -> Iterator[Named]:
     for name, code in codes.items():
         if code.shape[1] >= 2:
             yield f"latent{endings[name]}", plots.latent_scatter(code, rows.y, fit.spec.classes)
-    if fit.pair.can.generate is None or model.latent != "continuous" or model.labelled or model.known_entries is not None:
+    if fit.pair.can.generate is None or model.latent != "continuous" or _conditioned(model):
         return
     yield from ((f"aggregate{endings[name]}", figure) for name, figure in _aggregates(fit, rows))
     top = next(iter(model.sites))
     if math.prod(model.sites[top].event_shape) == 2 and len(fit.spec.event_shape) > 1:
         plane = plots.quantile_grid(20).reshape(20, 20, *model.sites[top].event_shape)
         yield "manifold", plots.manifold(fit.decode({top: plane}, seen=True), kind=fit.spec.kind)
+
+
+def _conditioned(model: ModelProgram) -> bool:
+    """Whether codes are of data whose condition is told beside them."""
+    return model.labelled or bool(model.covariates) or model.known_entries is not None
 
 
 def _aggregates(fit: Fit, rows: Split) -> Iterator[Named]:

@@ -94,7 +94,7 @@ class CollapseMonitor(Callback):
             return fixed, 'learn it (scale="shared"), or fix it at the size of the noise'
         remedy = "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, or weaken the decoder"
         model = self._context.pair.model_facts
-        if model.labelled or model.known_entries is not None:
+        if model.labelled or model.covariates or model.known_entries is not None:
             return "The condition tells the decoder what z could", remedy
         return (
             "It has been so from the first epochs on, as where the decoder learns to do without z before the guide can tell it "

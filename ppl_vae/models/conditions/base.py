@@ -13,6 +13,7 @@ from typing import ClassVar
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration
 from ppl_vae.types import DataSpec
 
@@ -28,6 +29,30 @@ class Condition(Declaration, abc.ABC):
     """
 
     labelled: ClassVar[bool] = False
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the fields beside x that it is made of."""
+        return ()
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """The names of what is known of a datum, where these are neither classes nor a part of x."""
+        return ()
+
+    @property
+    def sized(self) -> bool:
+        """Whether it holds a size that the mean of x is a multiple of."""
+        return False
+
+    @property
+    def rate(self) -> str:
+        """What a size multiplies, as it stands in a story."""
+        return "exp"
+
+    def resolve(self, data: Data) -> Data:
+        """The data as it is taken from."""
+        return data
 
     @abc.abstractmethod
     def check(self, spec: DataSpec) -> None:
@@ -50,7 +75,7 @@ class ConditionModule(nn.Module):
     """From a batch, x ``(..., *event)`` and perhaps labels, to columns ``(..., C)``.
 
     Attributes:
-        columns: C.
+        columns: C, those that networks are shown.
     """
 
     columns: int
@@ -62,6 +87,10 @@ class ConditionModule(nn.Module):
     def shown(self, c: Tensor) -> Tensor:
         """What networks see of columns ``(..., C)``."""
         return c
+
+    def with_size(self, features: Tensor, c: Tensor, place: int | None) -> Tensor:
+        """Features ``(..., P, *event)`` of which that at ``place`` is the logarithm of the mean of x, for data of this size."""
+        return features
 
     def complete(self, likelihood: dist.Distribution, c: Tensor, filler: float) -> dist.Distribution:
         """P(x | z, y) from the likelihood of all of x: the same, unless y is a part of x."""
