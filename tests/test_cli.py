@@ -359,6 +359,7 @@ OPTIONS = {
     "evaluate": ("run", "--data", "--split", "--samples", "--seed", "--device", "--trust", "--json"),
     "sample": ("run", "--n", "--out", "--draws", "--seed", "--device", "--trust", "--json"),
     "encode": ("run", "--data", "--split", "--samples", "--out", "--seed", "--device", "--trust", "--json"),
+    "export": ("run", "--out", "--part", "--device", "--trust", "--json"),
     "list": ("name", "--json"),
 }
 

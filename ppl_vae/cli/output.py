@@ -123,9 +123,9 @@ def as_table(columns: Mapping[str, np.ndarray]) -> dict[str, Callable[[Path], No
 
 def as_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Callable[[Path], None]]:
     """What :func:`writer` writes of named arrays: all as .npz, the first alone as .npy."""
-    first = next(iter(arrays.values()))
+    first, named = next(iter(arrays.values())), dict[str, Any](arrays)
     return {
-        ".npz": lambda path: save_atomically(path, lambda file: np.savez_compressed(file, **dict(arrays))),
+        ".npz": lambda path: save_atomically(path, lambda file: np.savez_compressed(file, **named)),
         ".npy": lambda path: save_atomically(path, lambda file: np.save(file, first)),
     }
 
