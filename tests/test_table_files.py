@@ -97,6 +97,25 @@ def test_encode_and_sample_write_tables(run: Path, suffix: str, capsys: pytest.C
     torch.testing.assert_close(torch.tensor(codes.to_numpy()).float(), wanted)
 
 
+@pytest.mark.parametrize("suffix", [".csv", pytest.param(".parquet", marks=parquet)])
+def test_samples_have_the_texts_and_booleans_of_the_data(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pandas.DataFrame({"sex": ["f", "m", "m", "f"] * 5, "smokes": [True, False] * 10})
+    save_table(tmp_path / f"data{suffix}", {name: column.to_numpy() for name, column in frame.items()})
+    data = pv.load_data(str(tmp_path / f"data{suffix}"))
+    fit = pv.fit(pv.VAE(latent_dim=1), data, method=pv.SVI(epochs=1), device="cpu")
+    pv.save_run(fit, data, tmp_path / "run")
+    for more, kinds in (([], ({"f", "m"}, {True, False})), (["--means"], ({"f", "m"}, None))):
+        out = tmp_path / f"new{suffix}"
+        arguments = ["sample", str(tmp_path / "run"), "--n", "30", "--out", str(out), "--device", "cpu", *more]
+        assert cli.main(arguments) == 0, capsys.readouterr().err
+        new = read(out)
+        assert list(new) == ["sex", "smokes"]
+        assert set(new["sex"]) <= kinds[0]
+        assert set(new["smokes"]) == kinds[1] if kinds[1] else new["smokes"].between(0, 1, inclusive="neither").all()
+
+
 def test_draws_have_no_place_in_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = run.parent / "never.parquet"
     assert cli.main(["encode", str(run), "--samples", "2", "--out", str(out)]) == 2

@@ -10,10 +10,13 @@ from jsonargparse import ArgumentParser
 from ppl_vae import plots, runs
 from ppl_vae.cli.options import run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
+from ppl_vae.data.native import decoded
 from ppl_vae.fitting import Fit
 from ppl_vae.types import FitWarning
 
 __all__ = ["options", "run"]
+
+DATES = ("date", "datetime")
 
 
 def run(
@@ -55,11 +58,16 @@ def run(
 
 
 def _columns(fitted: Fit, x: np.ndarray, y: str | None, *, means: bool) -> dict[str, np.ndarray]:
-    """The columns of new rows ``(n, D)``, by the names that the data had, and their classes where they were drawn by class."""
+    """The columns of new rows ``(n, D)`` as the data had them, and their classes where they were drawn by class.
+
+    Means are no whole numbers and no booleans.
+    """
+    names = fitted.spec.columns or [f"x{place}" for place in range(1, x.shape[1] + 1)]
+    table = {column.name: column for column in fitted.spec.table if column.coded or column.dtype in DATES or not means}
     if fitted.spec.kind.discrete and not means:
         x = x.astype(np.int64)
-    names = fitted.spec.columns or [f"x{place}" for place in range(1, x.shape[1] + 1)]
-    columns = dict(zip(names, x.T, strict=True))
+    numbers = dict(zip(names, x.T, strict=True))
+    columns = {name: decoded(column, table[name]) if name in table else column for name, column in numbers.items()}
     if fitted.pair.model_facts.labelled:
         classes = np.array(fitted.spec.classes if y is None else [y])
         columns[fitted.data.label or "y"] = classes[np.arange(len(x)) % len(classes)]
