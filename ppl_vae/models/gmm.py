@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.declaration import require
-from ppl_vae.exact import Problem, covariances, floors, mixture, mixture_missing, mixture_start, moments
+from ppl_vae.exact import Problem, conditional, covariances, floors, mixture, mixture_missing, mixture_start, moments
 from ppl_vae.exact.distances import squared_distances
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.base import Model, independent_columns
@@ -240,6 +240,12 @@ class MixtureModel(ModelProgram):
         """The exact p(k | x) of each datum, one-hot, whose mean is the responsibilities."""
         joint = mixture.component_log_prob(self.parameters_em, x.flatten(1), self.structure)
         return dist.OneHotCategorical(logits=joint.to(x.dtype))
+
+    @torch.no_grad()
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Missing entries (NaN) of x ``(B, *event)`` at their exact conditional means, or drawn; in float64."""
+        found = conditional.complete_mixture(self.parameters_em, x.flatten(1), self.structure, draws)
+        return found.unflatten(-1, x.shape[1:])
 
     def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
         """What EM iterates for rows ``(N, D)`` or batches of them, from a k-means++ start drawn by the generator."""

@@ -11,7 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.exact import Problem, Squarem, floors, linear_gaussian, missing, moments, posterior, profile, rotations
+from ppl_vae.exact import (
+    Problem,
+    Squarem,
+    conditional,
+    floors,
+    linear_gaussian,
+    missing,
+    moments,
+    posterior,
+    profile,
+    rotations,
+)
 from ppl_vae.exact.driver import Step
 from ppl_vae.models.vae import LatentModel
 from ppl_vae.program.hooks import Start
@@ -96,6 +107,12 @@ class LinearGaussianModel(LatentModel):
         found = posterior.posterior(self.parameters_em, x.flatten(1).double(), self.prior_em)
         scale_tril = torch.linalg.cholesky(found.covariance).to(x.dtype)
         return dist.MultivariateNormal(found.mean.to(x.dtype), scale_tril=scale_tril)
+
+    @torch.no_grad()
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Missing entries (NaN) of x ``(B, *event)`` at their exact conditional means, or drawn; in float64."""
+        folded = posterior.fold_prior(self.parameters_em, self.prior_em)
+        return conditional.complete_factors(folded, x.flatten(1), draws).unflatten(-1, x.shape[1:])
 
     def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
         """What EM iterates for rows ``(N, D)`` or batches of them; from a random start if there is a generator."""

@@ -17,6 +17,7 @@ __all__ = [
     "Conjugate",
     "Family",
     "Generative",
+    "Imputing",
     "KnownPosterior",
     "MadeOfPosteriors",
     "Marginal",
@@ -61,6 +62,18 @@ class KnownPosterior(Protocol):
 
     def posterior(self, *batch: Tensor) -> Any:
         """Of each datum, a distribution or a joint of batch shape ``(B,)``."""
+        ...
+
+
+@runtime_checkable
+class Imputing(Protocol):
+    """A model that knows p(missing entries | observed entries) of a datum."""
+
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Data x ``(B, *event)``, NaN where missing, with these at their conditional means, or ``(draws, B, *event)`` drawn.
+
+        Observed entries stay; draws come from torch's global generator.
+        """
         ...
 
 

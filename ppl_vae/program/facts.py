@@ -17,6 +17,7 @@ from ppl_vae.program.capabilities import (
     Comparable,
     Conjugate,
     Family,
+    Imputing,
     KnownPosterior,
     MadeOfPosteriors,
     Marginal,
@@ -48,6 +49,7 @@ class Abilities:
         generate: the model, if it is :class:`Generative`.
         marginal: the model, if it knows log p(x).
         know_posterior: the model, if it knows p(z | x).
+        impute: the model, if it knows p(missing | observed) of the entries of a datum.
         encode: the guide, if it says q(z | x).
         vary: the guide, if its q are members of a :class:`Family`.
         iterate: the model, if it is :class:`Conjugate`.
@@ -59,6 +61,7 @@ class Abilities:
     generate: ModelProgram | None
     marginal: Marginal | None
     know_posterior: KnownPosterior | None
+    impute: Imputing | None
     encode: Amortized | None
     vary: Family | None
     iterate: Conjugate | None
@@ -77,6 +80,7 @@ class Abilities:
             generate=facts if generates(model) else None,
             marginal=model if isinstance(model, Marginal) else None,
             know_posterior=model if isinstance(model, KnownPosterior) else None,
+            impute=model if isinstance(model, Imputing) else None,
             encode=guide if isinstance(guide, Amortized) else None,
             vary=guide if isinstance(guide, Family) else None,
             iterate=model if isinstance(model, Conjugate) else None,

@@ -13,7 +13,7 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_vae.exact import covariances, mixture, mixture_start
+from ppl_vae.exact import conditional, covariances, mixture, mixture_start
 from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
 from ppl_vae.models.bayesian.spreads import SPREADS
 from ppl_vae.priors import Prior
@@ -89,6 +89,12 @@ class BayesianMixtureModel(BayesianModel):
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum at the point estimates, in nats, ``(B,)``; computed in float64."""
         return mixture.log_prob(self.parameters_em, x.flatten(1), self.structure)
+
+    @torch.no_grad()
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Missing entries (NaN) of x ``(B, *event)`` at their conditional means given the point estimates, or drawn."""
+        found = conditional.complete_mixture(self.parameters_em, x.flatten(1), self.structure, draws)
+        return found.unflatten(-1, x.shape[1:])
 
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The exact p(k | x, theta) of each datum, one-hot; draws may lie in a batch left of the data's."""
