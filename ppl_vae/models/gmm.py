@@ -28,9 +28,11 @@ from ppl_vae.exact.distances import squared_distances
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
+from ppl_vae.models.told import of_mixture
 from ppl_vae.priors import Prior
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
@@ -205,6 +207,10 @@ class MixtureModel(ModelProgram):
         with torch.no_grad():
             L = self.scale_tril.double()
             return self.logits.double().softmax(0), self.loc.double(), L @ L.mT
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Weights, means and covariances."""
+        return of_mixture(self.parameters_em, self.structure)
 
     def distance(self, other: MixtureModel) -> float:
         """Root mean square distance of the means, each matched with one of the other's, in units of what the model sees.

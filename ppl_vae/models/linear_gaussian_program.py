@@ -24,8 +24,10 @@ from ppl_vae.exact import (
     rotations,
 )
 from ppl_vae.exact.driver import Step
+from ppl_vae.models.told import of_factors
 from ppl_vae.models.vae import LatentModel
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 
 __all__ = ["IncompleteLinearGaussianModel", "LinearGaussianModel", "Loadings"]
 
@@ -93,6 +95,11 @@ class LinearGaussianModel(LatentModel):
             _, W, noise = posterior.fold_prior(self.parameters_em, self.prior_em)
             canonical = rotations.canonical(W, None if self.isotropic else noise)
             return rotations.varimax(canonical) if rotation == "varimax" else canonical
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Mean, loadings in their canonical rotation, noise variances and communalities, for standard normal factors."""
+        folded = posterior.fold_prior(self.parameters_em, self.prior_em)
+        return of_factors(folded, self.rotated_loadings(), "canonical rotation, orthogonal in units of the noise, by length")
 
     def distance(self, other: LinearGaussianModel) -> float:
         """Largest principal angle between the two loadings' column spaces in radians, whatever their rotations."""

@@ -16,6 +16,8 @@ from ppl_vae.program.capabilities import (
     Amortized,
     Comparable,
     Conjugate,
+    Described,
+    Drawing,
     Family,
     Imputing,
     KnownPosterior,
@@ -56,6 +58,8 @@ class Abilities:
         solve: the model, if it is :class:`Solvable`.
         compare: the model, if it is :class:`Comparable`.
         weigh_parameters: the model, if its parameters carry priors.
+        describe: the model, if it says what its parameters mean.
+        draw_parameters: the guide, if it is over parameters as well.
     """
 
     generate: ModelProgram | None
@@ -68,6 +72,8 @@ class Abilities:
     solve: Solvable | None
     compare: Comparable | None
     weigh_parameters: ParameterDensity | None
+    describe: Described | None
+    draw_parameters: Drawing | None
 
     def __repr__(self) -> str:
         return f"Abilities({', '.join(field.name for field in fields(self) if getattr(self, field.name) is not None)})"
@@ -87,6 +93,8 @@ class Abilities:
             solve=model if isinstance(model, Solvable) else None,
             compare=model if isinstance(model, Comparable) else None,
             weigh_parameters=model if facts.parameter_sites and isinstance(model, ParameterDensity) else None,
+            describe=model if isinstance(model, Described) else None,
+            draw_parameters=guide if isinstance(guide, Drawing) else None,
         )
 
 

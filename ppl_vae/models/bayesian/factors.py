@@ -13,9 +13,11 @@ from torch import Tensor
 from ppl_vae.exact import conditional, linear_gaussian, moments, profile
 from ppl_vae.exact import posterior as exact
 from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
+from ppl_vae.models.told import of_factors
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.priors.base import Support
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 
@@ -75,6 +77,10 @@ class BayesianFactorModel(BayesianModel):
     def loadings(self) -> Tensor:
         """W ``(D, K)``, which the likelihood fixes only up to a rotation."""
         return self.values["weights"].detach()
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Mean, loadings, noise variances and communalities."""
+        return of_factors(self.parameters_em, self.values["weights"], "as their prior has them, draws rotated towards this")
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum at the point estimates, in nats, ``(B,)``; computed in float64."""

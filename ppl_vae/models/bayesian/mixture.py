@@ -16,9 +16,11 @@ from torch.distributions import constraints
 from ppl_vae.exact import conditional, covariances, mixture, mixture_start
 from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
 from ppl_vae.models.bayesian.spreads import SPREADS
+from ppl_vae.models.told import of_mixture
 from ppl_vae.priors import Prior
 from ppl_vae.priors.base import Support
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 
@@ -75,6 +77,10 @@ class BayesianMixtureModel(BayesianModel):
         """Weights ``(C,)``, means ``(C, D)`` and covariances in the shape of their structure, in float64."""
         values = {name: value.double() for name, value in self.values.items()}
         return mixture.Parameters(values["weights"], values["locs"], self.spread.covariances(values))
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Weights, means and covariances."""
+        return of_mixture(self.parameters_em, self.structure)
 
     def prior(self) -> dist.Distribution:
         """p(k), one-hot, whose mean is pi."""
