@@ -59,6 +59,8 @@ def table_rows(
     chosen = [by_name[name] for name in names] if known else [each for each in cells if each.name != source.label]
     kinds = {column.name: column for column in table}
     features = [_column(each, kinds.get(each.name), spelled) for each in chosen]
+    if not table:
+        _refuse_text(features)
     x = _stacked([each.values for each in features], len(cells[0].values) if cells else 0)
     labels, classes = None, ()
     if source.label in by_name and len(x):
@@ -67,6 +69,16 @@ def table_rows(
     columns = tuple(column.name for column in described)
     left = tuple(name for name in by_name if name not in columns and name != source.label)
     return Split(x, labels, Transform((len(columns),)), classes=classes, columns=columns, table=described), left
+
+
+def _refuse_text(features: list[Encoded]) -> None:
+    """Raise ``ValueError`` if a column holds what no numbers were known to stand for."""
+    for found in features:
+        if found.column.coded or found.column.dtype in ("date", "datetime"):
+            raise ValueError(
+                f"expected numbers in column {found.column.name!r}, as they were when it was fitted, got {found.column.dtype}: "
+                "convert it"
+            )
 
 
 def _column(cells: Cells, known: Column | None, spelled: Any) -> Encoded:

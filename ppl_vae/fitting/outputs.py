@@ -49,9 +49,8 @@ def as_codes_given(form: Form, codes: Tree, shared: tuple[str, ...], *, draws: b
     if form.kind != "frame":
         return as_given(form, codes)
     if draws:
-        return [
-            as_codes_given(form, dict(zip(leaves(codes), one, strict=True)), shared) for one in zip(*leaves(codes).values())
-        ]
+        names, values = leaves(codes), zip(*leaves(codes).values(), strict=True)
+        return [as_codes_given(form, dict(zip(names, each, strict=True)), shared) for each in values]
     return form.columns(code_columns(codes, shared))
 
 
