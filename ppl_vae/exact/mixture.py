@@ -83,6 +83,9 @@ def add(a: Statistics, b: Statistics) -> Statistics:
 
 def component_log_prob(parameters: Parameters, x: Tensor, covariance: Covariance) -> Tensor:
     """Log pi_c + log N(x_n | m_c, S_c), ``(N, C)``, float64."""
+    if torch.compiler.is_exporting():  # a graph for any number of rows, which cannot count blocks
+        distance = covariance.distance(parameters.covariances, _deviations(x.double(), parameters.locs))
+        return (_split(parameters, covariance).log_factor[:, None] - 0.5 * distance).T
     return torch.cat([block for block, *_ in _joint(parameters, x, covariance)], 1).T
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from ppl_vae.data import DataSource, Split, Transform, load_data
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.fitting.assessment import Assessment
+from ppl_vae.fitting.draws import Drawn
+from ppl_vae.fitting.export import Exporting
 from ppl_vae.fitting.imputing import Filling
 from ppl_vae.fitting.inputs import Classes
 from ppl_vae.fitting.scoring import Scoring
@@ -25,7 +27,7 @@ __all__ = ["Fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(Assessment, Scoring, Filling, Telling):
+class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting):
     """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
     Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the

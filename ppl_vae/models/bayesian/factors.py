@@ -44,6 +44,7 @@ class BayesianFactorModel(BayesianModel):
         super().__init__(size, {name: Given(priors.get(name), self.supports[name], start) for name, start in starts.items()})
         self.latent_shape = (latent_dim,)
         self.isotropic = isotropic
+        self.axes = {"weights": ("column", "factor"), "loc": ("column",), "scale": ("" if isotropic else "column",)}
         self.floor = floor
         self.prior = StandardNormal().build(self.latent_shape)
 
