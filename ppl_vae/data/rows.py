@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_vae.data.arrays import arranged
 from ppl_vae.data.cells import Cells, Encoded, encoded
+from ppl_vae.data.dataset import Data
 from ppl_vae.data.frames import cells_of_frame, is_frame
 from ppl_vae.data.labels import as_labels
 from ppl_vae.data.load import load_data
@@ -24,7 +25,7 @@ from ppl_vae.data.tables import NoLabelsError
 from ppl_vae.data.transform import Transform
 from ppl_vae.types import Column
 
-__all__ = ["is_table", "loaded_rows", "table_rows"]
+__all__ = ["is_table", "loaded", "loaded_rows", "table_rows"]
 
 
 def is_table(values: Any) -> bool:
@@ -96,14 +97,13 @@ def _stacked(columns: list[np.ndarray], rows: int) -> Tensor:
     return arranged(np.stack(columns, axis=1))
 
 
-def loaded_rows(path: str | Path, source: DataSource, names: tuple[str, ...], *, labelled: bool, missing: bool) -> Split:
-    """All rows of a file, read as the source was, with the columns that are known.
+def loaded_rows(path: str | Path, source: DataSource, names: tuple[str, ...], *, missing: bool) -> Split:
+    """All rows of a file, read as the source was, with the columns that are known, and with labels if it has such.
 
     Args:
         path: of a file or a folder.
         source: how the known rows were read.
         names: of the columns that are known.
-        labelled: whether labels are needed; else they may be absent.
         missing: whether entries may be missing.
 
     Raises:
@@ -114,9 +114,14 @@ def loaded_rows(path: str | Path, source: DataSource, names: tuple[str, ...], *,
         declared = dataclasses.replace(declared, missing="ignore")
     if Path(path).suffix.lower() in TABLES and names and names != numbered(names):
         declared = dataclasses.replace(declared, columns=names, drop=())
+    return loaded(declared, source.label).train
+
+
+def loaded(source: DataSource, label: str | None) -> Data:
+    """Data that may lack the column of labels of this name, which other data have that they are declared like."""
     try:
-        return load_data(declared).train
+        return load_data(source)
     except NoLabelsError:
-        if labelled:
+        if source.label != label:
             raise
-        return load_data(dataclasses.replace(declared, label=None)).train
+        return load_data(dataclasses.replace(source, label=None))

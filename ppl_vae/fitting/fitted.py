@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl_vae.data import DataSource, Split, Transform, load_data
+from ppl_vae.data import DataSource, Split, Transform
+from ppl_vae.data.rows import loaded
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.fitting.assessment import Assessment
 from ppl_vae.fitting.draws import Drawn
@@ -93,7 +94,7 @@ class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting):
         names: tuple[Any, ...] = (split,)
         if split == "all":
             source, names = dataclasses.replace(source, valid=0.0, test=0.0), ("train", "test")
-        data = load_data(source)
+        data = loaded(source, self.data.label)
         found = [data.part(name) for name in names]
         found = [part for part in found if len(part)] or found[:1]
         first, *others = (self._entrance.rows(part, generator=noise(source.seed, 1)) for part in found)

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ppl_vae.data import Data, DataSource, Split, Transform, load_data
+from ppl_vae.data import Data, DataSource, Split, Transform
 from ppl_vae.data.arrays import arranged, as_array
 from ppl_vae.data.field_entries import given as fields_given
 from ppl_vae.data.frames import Frame, is_frame
 from ppl_vae.data.matching import classes_matched, columns_matched, fields_matched, is_whole_number, numbered, shown
 from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.ragged import Ragged
-from ppl_vae.data.rows import is_table, loaded_rows, table_rows
+from ppl_vae.data.rows import is_table, loaded, loaded_rows, table_rows
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.data.summary import all_whole
 from ppl_vae.types import DataSpec, FitWarning
@@ -102,9 +102,10 @@ class Entrance:
             return data
         spec = self.spec
         if isinstance(data, DataSource):
-            return load_data(dataclasses.replace(data, valid=0.0, test=0.0)).train
+            missing = "ignore" if spec.missing else data.missing
+            return loaded(dataclasses.replace(data, valid=0.0, test=0.0, missing=missing), self.source.label).train
         if isinstance(data, (str, Path)):
-            return loaded_rows(data, self.source, spec.columns, labelled=self.labelled, missing=spec.missing)
+            return loaded_rows(data, self.source, spec.columns, missing=spec.missing)
         if is_table(data) and len(spec.event_shape) == 1 and not spec.fields:
             split, left = table_rows(data, self.source, spec.columns, spec.table)
             _remark_on_left(left)

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ppl_vae.data.frames import Form
+from ppl_vae.data.native import decoded
 from ppl_vae.program.sites import Tree, leaves
 from ppl_vae.types import DataSpec
 
-__all__ = ["as_codes_given", "as_columns_given", "as_given", "as_rows_given", "codes_of_form", "form_of"]
+__all__ = ["as_codes_given", "as_columns_given", "as_given", "as_rows_given", "codes_of_form", "data_columns", "form_of"]
 
 
 def form_of(given: Any) -> Form:
@@ -37,6 +38,13 @@ def as_rows_given(form: Form, x: Tree, spec: DataSpec, *, draws: bool = False) -
     if draws:
         return [form.rows(rows, names, spec.table) for rows in x]
     return form.rows(x, names, spec.table)
+
+
+def data_columns(x: Tensor, spec: DataSpec) -> dict[str, Any]:
+    """Columns of data ``(n, D)`` by name as the source had them, for files."""
+    names = spec.columns or tuple(f"x{place}" for place in range(1, x.shape[1] + 1))
+    numbers = dict(zip(names, x.cpu().numpy().T, strict=True))
+    return numbers | {column.name: decoded(numbers[column.name], column) for column in spec.table}
 
 
 def as_columns_given(form: Form, columns: Mapping[str, Tensor], otherwise: Any) -> Any:
