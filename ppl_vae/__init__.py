@@ -107,6 +107,7 @@ from ppl_vae.priors import (
 from ppl_vae.program.pair import Pair, data_plate
 from ppl_vae.report import report
 from ppl_vae.runs import RunComparison, compare_runs, load_run, resume_run, save_run, save_run_comparison
+from ppl_vae.selection import Selection, select
 from ppl_vae.storage import Checkpointer, Interrupted
 from ppl_vae.types import DataSpec, FitWarning, Kind, Score
 
@@ -212,6 +213,7 @@ __all__ = [
     "Renyi",
     "RunComparison",
     "Score",
+    "Selection",
     "SemiAmortized",
     "SplineFlow",
     "Split",
@@ -236,6 +238,7 @@ __all__ = [
     "resume_run",
     "save_run",
     "save_run_comparison",
+    "select",
     "sequence_mask",
 ]
 

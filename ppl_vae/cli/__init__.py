@@ -1,4 +1,4 @@
-"""The command line: ``ppl-vae fit | compare | evaluate | sample | encode | report | list``.
+"""The command line: ``ppl-vae fit | compare | select | evaluate | sample | encode | report | list``.
 
 Options are the fields of the declarations themselves: ``--model.prior GaussianMixture --model.prior.components 50`` is
 ``VAE(prior=GaussianMixture(components=50))``. A module here is a verb: its ``options`` and what it does, ``run``.
@@ -16,7 +16,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, report, sample
+from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, report, sample, select
 from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.options import check_files, expand
 from ppl_vae.cli.output import notes
@@ -28,6 +28,7 @@ __all__ = ["main"]
 VERBS: dict[str, Any] = {
     "fit": fit,
     "compare": compare,
+    "select": select,
     "evaluate": evaluate,
     "sample": sample,
     "encode": encode,
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_files(arguments)
         words, resumed = expand(arguments)
         options = parser.instantiate(parser.parse_args(words))
-        chosen = {name: value for name, value in vars(options[options.verb]).items() if name != "config"}
+        # The parser puts an invisible letter before names of its own methods, such as values.
+        chosen = {name.lstrip("\u200b"): value for name, value in vars(options[options.verb]).items() if name != "config"}
         if resumed is not None:
             chosen["resume"] = resumed
         with notes(quiet=chosen.get("quiet", False)):

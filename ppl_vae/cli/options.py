@@ -19,9 +19,10 @@ __all__ = ["check_files", "data_options", "expand", "rows_of", "run_options"]
 ALIASES = {
     "fit": {"--data": "--data.source", "--data-root": "--data.root", "--seed": "--method.seed"},
     "compare": {"--data": "--data.source", "--data-root": "--data.root"},
+    "select": {"--data": "--data.source", "--data-root": "--data.root", "--seed": "--method.seed"},
 }
 # Given as words: the fields of a parser's own default would stay when another class is named that has them too.
-MODELS = {"fit": "VAE", "compare": "FactorAnalysis"}
+MODELS = {"fit": "VAE", "compare": "FactorAnalysis", "select": "GMM"}
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
 

@@ -27,7 +27,7 @@ class ModelProgram(PyroModule):
 
     It **may** say the facts below, ``known`` and ``prior_given`` if it is conditioned on what is known of x, and any ability of
     this file by having its members: :class:`Marginal`, :class:`KnownPosterior`, :class:`Conjugate`, :class:`Solvable`,
-    :class:`Comparable`.
+    :class:`Comparable`, :class:`Growing`.
 
     It **inherits** that every method that can fit it does, and all that a fit is asked: evaluation, gaps, annealing, encoding
     and decoding, samples, pictures and reports.
@@ -45,6 +45,8 @@ class ModelProgram(PyroModule):
         random_start: whether also the first start of EM is random.
         takes_missing: whether p(x | z) leaves missing entries (NaN) out.
         beside_columns: columns of what the guide's encoder is told beside x.
+        free_parameters: how many numbers the data choose, of which other values are another p(x, z); what is counted twice, as
+            rotations of factors are, is left out. By default all elements of the parameters that are fitted.
     """
 
     size: int | None = None
@@ -92,6 +94,11 @@ class ModelProgram(PyroModule):
     def parameter_sites(self) -> tuple[str, ...]:
         """The names of parameters that carry priors."""
         return ()
+
+    @property
+    def free_parameters(self) -> int:
+        """How many numbers the data choose: all elements of the parameters that are fitted."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     @property
     def labelled(self) -> bool:

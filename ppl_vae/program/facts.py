@@ -17,6 +17,7 @@ from ppl_vae.program.capabilities import (
     Comparable,
     Conjugate,
     Family,
+    Growing,
     KnownPosterior,
     MadeOfPosteriors,
     Marginal,
@@ -53,6 +54,7 @@ class Abilities:
         iterate: the model, if it is :class:`Conjugate`.
         solve: the model, if it is :class:`Solvable`.
         compare: the model, if it is :class:`Comparable`.
+        grow: the model, if it is :class:`Growing`.
         weigh_parameters: the model, if its parameters carry priors.
     """
 
@@ -64,6 +66,7 @@ class Abilities:
     iterate: Conjugate | None
     solve: Solvable | None
     compare: Comparable | None
+    grow: Growing | None
     weigh_parameters: ParameterDensity | None
 
     def __repr__(self) -> str:
@@ -82,6 +85,7 @@ class Abilities:
             iterate=model if isinstance(model, Conjugate) else None,
             solve=model if isinstance(model, Solvable) else None,
             compare=model if isinstance(model, Comparable) else None,
+            grow=model if isinstance(model, Growing) else None,
             weigh_parameters=model if facts.parameter_sites and isinstance(model, ParameterDensity) else None,
         )
 
