@@ -161,8 +161,8 @@ def test_two_levels_are_fitted_and_bounded() -> None:
     ("model", "abilities"),
     [
         (pv.VAE(latent_dim=2), "generate, encode, vary"),
-        (pv.FactorAnalysis(latent_dim=2), "generate, marginal, know_posterior, encode, vary, iterate, solve, compare"),
-        (pv.GMM(components=3), "generate, marginal, know_posterior, encode, iterate, compare"),
+        (pv.FactorAnalysis(latent_dim=2), "generate, marginal, know_posterior, impute, encode, vary, iterate, solve, compare"),
+        (pv.GMM(components=3), "generate, marginal, know_posterior, impute, encode, iterate, compare"),
         (pv.AutoEncoder(latent_dim=2), "generate, encode, vary"),
     ],
 )

@@ -13,10 +13,13 @@ from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, KindName
 
-__all__ = ["LABELLED", "Binarize", "DataSource", "Scale", "choice"]
+__all__ = ["LABELLED", "TABLES", "Binarize", "DataSource", "Scale", "choice"]
 
 LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", "frame")
 """Types of files that may name their labels."""
+
+TABLES = (".csv", ".parquet", ".tsv", "frame")
+"""Types of files with named columns."""
 
 Binarize = Literal["auto", "none", "static", "dynamic"]
 Scale = Literal["auto", "none", "unit", "standardize"]
@@ -49,6 +52,9 @@ class DataSource(Declaration):
         kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count`` or
             ``categorical``; by default found out from the values.
         label: column (csv, parquet) or array (npz, by default ``y`` if there is one) of the class labels.
+        columns: names of the columns of a table that are data, in this order; by default all but the label. Columns that would
+            be left out, because they number or name the rows, are data if they are named.
+        drop: names of columns of a table that are no data.
         key: array of an npz file that holds the data; by default ``x``, or the only one besides the labels.
         header: whether the first line of a csv file holds the names of the columns; by default found out, see docs/data.md.
         missing: what to do about missing values: ``error``, or ``ignore`` to hand them to a model that supports them. Rows
@@ -92,6 +98,8 @@ class DataSource(Declaration):
     dequantize: bool | Dequantize = False
     kind: KindName | None = None
     label: str | None = None
+    columns: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
     key: str | None = None
     header: bool | None = None
     missing: Literal["error", "ignore"] = "error"
@@ -133,6 +141,11 @@ class DataSource(Declaration):
             require(plain, "tokens as they are: no scale, dequantize or binarize", self.tokens)
             require(self.kind in (None, "categorical"), "kind categorical of tokens", self.kind)
             require(self.tokens != "bytes" or self.vocabulary is None, "all bytes, no vocabulary of them", self.vocabulary)
+        for option in ("columns", "drop"):
+            names = tuple(getattr(self, option))
+            object.__setattr__(self, option, names)
+            require(len(set(names)) == len(names), f"{option}: different names", names)
+        require(not set(self.columns) & set(self.drop), "columns that are not dropped (drop) as well", self.drop)
         require(0 <= self.valid < 1, "valid: a fraction in [0, 1)", self.valid)
         require(0 <= self.test < 1, "test: a fraction in [0, 1)", self.test)
         require(self.valid + self.test < 1, "valid + test below 1, to leave rows to train on", self.valid + self.test)
@@ -152,6 +165,8 @@ class DataSource(Declaration):
             self,
             source=source,
             label=self.label if suffix in LABELLED else None,
+            columns=self.columns if suffix in TABLES else (),
+            drop=self.drop if suffix in TABLES else (),
             key=self.key if suffix == ".npz" else None,
             header=self.header if suffix in (".csv", ".tsv") else None,
             tokens=self.tokens if text else None,

@@ -18,10 +18,11 @@ from ppl_vae.evaluate.observed import Observed
 from ppl_vae.evaluate.rows import batches
 from ppl_vae.evaluate.verbs import Decoder, Encoder, decoder_of, encoder_of, reconstructed
 from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, in_source_units
+from ppl_vae.fitting.outputs import as_given
 from ppl_vae.memory import require_memory
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
-from ppl_vae.program.sites import Tree, tree
+from ppl_vae.program.sites import Tree, leaves, tree
 from ppl_vae.types import DataSpec
 
 __all__ = ["Coding"]
@@ -81,7 +82,7 @@ class Coding:
             raise ValueError(f"expected at least 1 sample, got {samples}")
         split = self._split(x, y)
         with evaluating(self.pair), seeded(seed, self.device):
-            return self._encoder.encode(split, samples)
+            return as_given(x, self._encoder.encode(split, samples))
 
     def decode(self, z: Any, *, x: Given | None = None, y: Classes | None = None, seen: bool = False) -> Any:
         """Means of p(x | z), ``(..., *event)`` in the units of the source, or of each observed site by name if several are.
@@ -104,7 +105,8 @@ class Coding:
         kind: Any = {"device": self.device, "dtype": self.transform.loc.dtype}
         codes = {name: as_codes(value, **kind) for name, value in z.items()} if isinstance(z, Mapping) else as_codes(z, **kind)
         with evaluating(self.pair):
-            return self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
+            found = self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
+        return as_given(next(iter(leaves(z).values())), found)
 
     def reconstruct(self, x: Given, *, y: Classes | None = None, seen: bool = False) -> Any:
         """Means of p(x | z) at the posterior means of z, ``(B, *event)``, or of each observed site by name if several are.
@@ -124,7 +126,8 @@ class Coding:
         """
         split = self._split(x, y)
         with evaluating(self.pair):
-            return self._leaving(reconstructed(self.pair, split, self._encoder, self._decoder), means=True, seen=seen)
+            found = self._leaving(reconstructed(self.pair, split, self._encoder, self._decoder), means=True, seen=seen)
+        return as_given(x, found)
 
     def sample(
         self,

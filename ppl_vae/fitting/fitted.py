@@ -11,7 +11,10 @@ from torch import Tensor
 from ppl_vae.data import DataSource, Split, Transform, load_data
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.fitting.assessment import Assessment
+from ppl_vae.fitting.imputing import Filling
 from ppl_vae.fitting.inputs import Classes
+from ppl_vae.fitting.scoring import Scoring
+from ppl_vae.fitting.telling import Telling
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
@@ -22,7 +25,7 @@ __all__ = ["Fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(Assessment):
+class Fit(Assessment, Scoring, Filling, Telling):
     """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
     Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the
@@ -43,6 +46,7 @@ class Fit(Assessment):
         history: a row per iteration.
         without_latents: the most that the likelihood reaches on the training rows without z, in nats per datum, which a fit has
             to beat; ``None`` where that is no measure, and of a fit that was loaded.
+        held_out: the test rows, or without such the validation rows; ``None`` of a fit that was loaded.
     """
 
     pair: Pair
@@ -54,6 +58,7 @@ class Fit(Assessment):
     transform: Transform
     history: list[Record]
     without_latents: float | None = None
+    held_out: Split | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         last, score = self.history[-1] if self.history else {}, self.score

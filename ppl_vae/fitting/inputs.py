@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from ppl_vae.data import Data, Split, Transform
-from ppl_vae.data.arrays import as_array
+from ppl_vae.data.arrays import arranged, as_array
 from ppl_vae.data.field_entries import given as fields_given
 from ppl_vae.data.matching import classes_matched, columns_matched, fields_matched, is_whole_number, numbered, shown
 from ppl_vae.data.precision import refuse_narrow
@@ -23,8 +23,8 @@ from ppl_vae.types import DataSpec, FitWarning
 
 __all__ = ["Classes", "Entrance", "Given", "as_codes", "as_real", "check_probed", "in_source_units"]
 
-Given = Data | Split | Tensor | Ragged | tuple[Any, ...] | Mapping[str, Any]
-"""Rows: loaded, a tensor of x, rows of different lengths, or the arrays that programs of several arguments read."""
+Given = Data | Split | Tensor | np.ndarray | Ragged | tuple[Any, ...] | Mapping[str, Any]
+"""Rows: loaded, a tensor or an array of x, rows of different lengths, or the arrays that programs of several arguments read."""
 
 Classes = int | str | Sequence[int] | Sequence[str] | np.ndarray | Tensor
 """A class, or several: names, or numbers."""
@@ -63,12 +63,16 @@ class Entrance:
         Raises:
             ValueError: rows that the fit was not built for: why, and what to do.
         """
-        given = data.test if isinstance(data, Data) else data if isinstance(data, Split) else self._in_memory(data)
-        loose = not isinstance(data, (Split, Data))
-        split = self._matched(given if self.spec.event_shape else given.numbers(), named=not loose)
-        split = self._labelled(split.to(self.device), y)
+        return self.shown(self.matched(data, y), named=isinstance(data, (Split, Data)), generator=generator)
+
+    def shown(self, split: Split, *, named: bool, generator: Generator | None = None) -> Split:
+        """Rows of :meth:`matched` under the transform, checked; ``named`` if they came as a split.
+
+        Raises:
+            ValueError: values that the fit was not built for.
+        """
         found = shown(split, self.transform, self.spec.kind)
-        known = found is split and not loose
+        known = found is split and named
         self._check(found, known=known)
         if not known:
             self._remark_on_scale(found)
@@ -76,12 +80,25 @@ class Entrance:
             return found.fixed(generator)
         return found if known else found.fixed(noise(self.seed, 3))
 
+    def matched(self, data: Given, y: Classes | None = None) -> Split:
+        """Rows as :meth:`rows` takes them, under the transform that they came with, their values not yet checked."""
+        given = data.test if isinstance(data, Data) else data if isinstance(data, Split) else self._in_memory(data)
+        named = isinstance(data, (Split, Data))
+        split = self._matched(given if self.spec.event_shape else given.numbers(), named=named)
+        return self.relabelled(split.to(self.device), y)
+
+    def incomplete(self) -> Entrance:
+        """The same way in for rows of which some entries are missing, whether or not those that were fitted had such."""
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, missing=True))
+
     def _in_memory(self, data: Any) -> Split:
-        """A tensor, or the fields of programs of several arguments, as a split in the units of the source."""
+        """A tensor or an array, or the fields of programs of several arguments, as a split in the units of the source."""
+        if isinstance(data, (np.ndarray, list)) and not self.spec.fields:
+            data = self._array(data)
         if not isinstance(data, (Tensor, Ragged, tuple, Mapping)):
             raise ValueError(
-                f"expected a tensor in the units of the source, a split or data, got {type(data).__name__}: load it with "
-                "load_data, or give fit.rows(DataSource(...), split)"
+                f"expected a tensor or an array in the units of the source, a split or data, got {type(data).__name__}: load "
+                "it with load_data, or give fit.rows(DataSource(...), split)"
             )
         plain = Transform(self.spec.event_shape, indices=self.transform.indices).to(self.transform.loc)
         if self.spec.fields:
@@ -93,6 +110,13 @@ class Entrance:
                 "labels, where the programs read them, as y=...)"
             )
         return Split(as_real(data, "data"), None, plain)
+
+    def _array(self, data: np.ndarray | list[Any]) -> Tensor:
+        """Rows of an array as a tensor, images with their channels first."""
+        found = as_real(data, "data")
+        if tuple(found.shape[1:]) in (self.spec.event_shape, ()) or found.dim() < 3:
+            return found
+        return arranged(np.asarray(data))
 
     def classes(self, y: Classes) -> Tensor:
         """The places of classes ``(...)`` among the names that the fit knows; one class becomes ``(1,)``.
@@ -145,7 +169,7 @@ class Entrance:
             _remark(f"{side}: they are taken in their order, as {', '.join((found if unnamed[0] else names)[:NAMED])}")
         return split.renamed(names)
 
-    def _labelled(self, split: Split, y: Classes | None) -> Split:
+    def relabelled(self, split: Split, y: Classes | None) -> Split:
         """The rows, their labels numbered as the fit has them; of a model that takes none, as far as it knows the classes."""
         if y is not None:
             places = self.classes(y)
@@ -225,7 +249,8 @@ def as_real(values: Any, what: str) -> Tensor:
         array = as_array(values, what)
         if array.dtype.kind not in "biuf":
             raise ValueError(f"expected {what} as real numbers, got {type(values).__name__} of dtype {array.dtype}")
-        values = torch.from_numpy(array.astype(np.float64))
+        dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.float64
+        values = torch.from_numpy(np.require(array.astype(dtype, copy=False), requirements=["C", "W"]))
     if values.layout != torch.strided or values.is_meta or values.is_complex():
         told = f"{values.dtype}, {values.layout}, on {values.device}"
         raise ValueError(f"expected {what} as one dense tensor of real numbers, got {told}: convert it first")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 import warnings
 from pathlib import Path
@@ -13,14 +12,11 @@ from torch import Tensor
 
 from ppl_vae.data import Data, Split
 from ppl_vae.data.folds import folds
-from ppl_vae.evaluate.observed import ROWS_AT_ONCE
-from ppl_vae.evaluate.rows import batches, log_jacobians
+from ppl_vae.evaluate.scores import row_scores
 from ppl_vae.fitting.callbacks.progress import quiet
 from ppl_vae.fitting.described import weights
 from ppl_vae.fitting.fit import fit, place
 from ppl_vae.fitting.fitted import Fit
-from ppl_vae.program.capabilities import Marginal
-from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.selection.candidates import Candidate
 from ppl_vae.storage import Checkpointer, RunFolder
 from ppl_vae.text import as_line
@@ -150,18 +146,11 @@ def _numbers(fitted: Fit, data: Data, plan: Plan) -> dict[str, float]:
 
 def _scored(name: str, fitted: Fit, rows: Split, plan: Plan) -> dict[str, float]:
     """Log p(x), or the tightest bound on it: the mean over the rows, its standard error, and how many there are."""
-    if (model := fitted.pair.can.marginal) is not None:
-        values = _log_likelihoods(fitted, model, rows)
-        error = values.std(correction=0).item() / math.sqrt(len(values))
-        return {name: values.mean().item(), f"{name}_se": error, f"{name}_n": len(values)}
-    exact = fitted.score.bound == "exact"
-    numbers = fitted.evaluate(rows, samples=1 if exact else plan.samples)
-    found = next(key for key in ("iwae", fitted.score.name) if key in numbers)
-    return {name: numbers[found], f"{name}_se": numbers[f"{found}_se"], f"{name}_n": len(rows)}
-
-
-def _log_likelihoods(fitted: Fit, model: Marginal, rows: Split) -> Tensor:
-    """Log p(x) of each row ``(N,)``, in the units of the source."""
-    with evaluating(fitted.pair), seeded(0, rows.device):
-        values = [model.log_prob(*batch).double() for batch in batches(fitted.pair, rows, ROWS_AT_ONCE)]
-    return (torch.cat(values) + log_jacobians(fitted.pair, rows)).cpu()
+    found = row_scores(fitted.pair, rows, samples=plan.samples).log_prob
+    if not bool(found.isfinite().all()):
+        raise FloatingPointError(f"the score of {int((~found.isfinite()).sum())} of {len(found)} rows is not finite")
+    return {
+        name: found.mean().item(),
+        f"{name}_se": found.std(correction=0).item() / len(found) ** 0.5,
+        f"{name}_n": len(found),
+    }
