@@ -161,6 +161,7 @@ __all__ = [
     "Dirichlet",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "Estimator",
     "ExactPosterior",
     "ExemplarPrior",
     "Experiment",
@@ -244,5 +245,15 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-if not TYPE_CHECKING:  # for which every name would exist
-    __getattr__ = renamed_in(__name__, {"Keeper": "Checkpointer"})
+if TYPE_CHECKING:
+    from ppl_vae.fitting.estimator import Estimator
+else:  # where every name would exist
+    _renamed = renamed_in(__name__, {"Keeper": "Checkpointer"})
+
+    def __getattr__(name: str) -> object:
+        """What is imported when it is asked for, because scikit-learn takes its time; and the names of before."""
+        if name != "Estimator":
+            return _renamed(name)
+        from ppl_vae.fitting.estimator import Estimator
+
+        return Estimator

@@ -61,6 +61,11 @@ class CVAE(VAE):
         places = ("decoder", "encoder")
         require(set(self.enters) <= set(places), f"enters of {', '.join(places)}", self.enters)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether its condition is class labels."""
+        return self.condition.labelled
+
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the data do not have the condition, or do not lie in the support."""
         super().check(spec)

@@ -212,7 +212,7 @@ class MixtureModel(ModelProgram):
         """Pi ``(C,)``, mu ``(C, D)`` and the whole matrices Sigma ``(C, D, D)``, for pictures and comparisons."""
         with torch.no_grad():
             L = self.scale_tril.double()
-            return self.logits.double().softmax(0), self.loc.double(), L @ L.mT
+            return self.logits.double().softmax(0), self.loc.detach().double(), L @ L.mT
 
     def quantities(self) -> dict[str, Quantity]:
         """Weights, means and covariances."""

@@ -7,12 +7,14 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
-from ppl_vae.fitting.build import build, default_guide
+from ppl_vae.fitting.build import build, default_guide, default_method
 from ppl_vae.fitting.checks import check_declared
 from ppl_vae.fitting.table import short
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.models import Model
 from ppl_vae.nested import with_fields
 from ppl_vae.program.context import seeded
@@ -83,25 +85,26 @@ def grid_of(field: str | None, values: Iterable[Any] | None, fields: Mapping[str
     return grid
 
 
-def candidates(model: Model, guide: Guide | None, method: Method, grid: Grid) -> list[Candidate]:
-    """Every combination of the values, the last field's going fastest.
+def candidates(model: Model, guide: Guide | None, method: Method | None, grid: Grid, data: Data) -> list[Candidate]:
+    """Every combination of the values, the last field's going fastest, each by the method that suits it if none is declared.
 
     Raises:
         ValueError: a field that the declarations do not have, or a value that they do not take: of which candidate.
     """
-    check_declared(model, guide, method)
+    check_declared(model, guide, SVI() if method is None else method)
     require(isinstance(model, Model), "a declared model, whose fields have values", model)
     rows = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    return [_candidate(model, guide, method, values) for values in rows]
+    return [_candidate(model, guide, method, values, data) for values in rows]
 
 
-def _candidate(model: Model, guide: Guide | None, method: Method, values: dict[str, Any]) -> Candidate:
+def _candidate(model: Model, guide: Guide | None, method: Method | None, values: dict[str, Any], data: Data) -> Candidate:
     of_parts: dict[str, dict[str, Any]] = {part: {} for part in ("model", *PARTS)}
     for name, value in values.items():
         part, _, rest = name.partition("__")
         of_parts[part if part in PARTS and rest else "model"][rest if part in PARTS and rest else name] = value
     try:
-        model, method = with_fields(model, of_parts["model"]), with_fields(method, of_parts["method"])
+        model = with_fields(model, of_parts["model"])
+        method = with_fields(method or default_method(model, model.resolve(data).spec), of_parts["method"])
         guide = with_fields(guide or default_guide(model, method), of_parts["guide"])
         return Candidate(values=values, model=model, guide=guide, method=method)
     except ValueError as error:

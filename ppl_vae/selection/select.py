@@ -17,7 +17,6 @@ from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.fit import DataLike, place
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
-from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair
 from ppl_vae.selection.candidates import Candidate, Grid, candidates, grid_of
@@ -65,7 +64,7 @@ def select(
         data: what :func:`~ppl_vae.load_data` takes or gave; all rows are training rows with ``valid=0, test=0``.
         by: the criterion: ``bic``, ``aic``, ``heldout`` or ``cv``.
         rule: ``best``, or ``one_se`` for the simplest candidate, by its free parameters, within one standard error of the best.
-        method: how each is fitted; as for :func:`~ppl_vae.fit`.
+        method: how each is fitted; by default EM where the model offers it, else SVI.
         guide: the approximate posterior, likewise.
         folds: of cross-validation.
         samples: of the bound that stands in for log p(x), per datum.
@@ -92,12 +91,12 @@ def select(
         (1, [5, 11, 17])
     """
     check_criterion(by, rule)
-    method = SVI() if method is None else method
     grid = grid_of(field, values, fields)
-    found = candidates(model, guide, method, grid)
+    loaded = load_data(data).to("cpu")
+    found = candidates(model, guide, method, grid, loaded)
     plan = Plan(
         candidates=found,
-        data=load_data(data).to("cpu"),
+        data=loaded,
         by=by,
         folds=whole("folds", folds),
         samples=whole("samples", samples),
@@ -166,7 +165,7 @@ def _check_criterion(candidate: Candidate, pair: Pair, by: str) -> None:
         )
 
 
-def _experiment(plan: Plan, grid: Grid, model: Model, guide: Guide | None, method: Method) -> dict[str, Any]:
+def _experiment(plan: Plan, grid: Grid, model: Model, guide: Guide | None, method: Method | None) -> dict[str, Any]:
     """What a folder is about, as plain values."""
     parts: dict[str, Any] = {"model": model, "guide": guide, "method": method, "data": plan.data.source}
     values = {

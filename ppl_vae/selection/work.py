@@ -7,7 +7,6 @@ import time
 import warnings
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, Split
