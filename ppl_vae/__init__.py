@@ -109,6 +109,7 @@ from ppl_vae.priors import (
 from ppl_vae.program.pair import Pair, data_plate
 from ppl_vae.report import report
 from ppl_vae.runs import RunComparison, compare_runs, load_run, resume_run, save_run, save_run_comparison
+from ppl_vae.selection import Selection, select
 from ppl_vae.storage import Checkpointer, Interrupted
 from ppl_vae.types import Column, DataSpec, FitWarning, Kind, Score
 
@@ -165,6 +166,7 @@ __all__ = [
     "Dirichlet",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
+    "Estimator",
     "ExactPosterior",
     "ExemplarPrior",
     "Experiment",
@@ -217,6 +219,7 @@ __all__ = [
     "Renyi",
     "RunComparison",
     "Score",
+    "Selection",
     "SemiAmortized",
     "SplineFlow",
     "Split",
@@ -242,10 +245,21 @@ __all__ = [
     "resume_run",
     "save_run",
     "save_run_comparison",
+    "select",
     "sequence_mask",
 ]
 
 __version__ = "0.1.0"
 
-if not TYPE_CHECKING:  # for which every name would exist
-    __getattr__ = renamed_in(__name__, {"Keeper": "Checkpointer"})
+if TYPE_CHECKING:
+    from ppl_vae.fitting.estimator import Estimator
+else:  # where every name would exist
+    _renamed = renamed_in(__name__, {"Keeper": "Checkpointer"})
+
+    def __getattr__(name: str) -> object:
+        """What is imported when it is asked for, because scikit-learn takes its time; and the names of before."""
+        if name != "Estimator":
+            return _renamed(name)
+        from ppl_vae.fitting.estimator import Estimator
+
+        return Estimator

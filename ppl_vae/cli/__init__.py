@@ -1,4 +1,4 @@
-"""The command line: ``ppl-vae fit | compare | evaluate | score | predict | impute | parameters | ...``.
+"""The command line: ``ppl-vae fit | compare | select | evaluate | score | predict | impute | parameters | ...``.
 
 Options are the fields of the declarations themselves: ``--model.prior GaussianMixture --model.prior.components 50`` is
 ``VAE(prior=GaussianMixture(components=50))``. A module here is a verb: its ``options`` and what it does, ``run``.
@@ -30,6 +30,7 @@ from ppl_vae.cli import (
     report,
     sample,
     score,
+    select,
 )
 from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.options import check_files, expand
@@ -42,6 +43,7 @@ __all__ = ["main"]
 VERBS: dict[str, Any] = {
     "fit": fit,
     "compare": compare,
+    "select": select,
     "evaluate": evaluate,
     "score": score,
     "outliers": outliers,
@@ -69,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_files(arguments)
         words, resumed = expand(arguments)
         options = parser.instantiate(parser.parse_args(words))
-        chosen = {name: value for name, value in vars(options[options.verb]).items() if name != "config"}
+        # The parser puts an invisible letter before names of its own methods, such as values.
+        chosen = {name.lstrip("\u200b"): value for name, value in vars(options[options.verb]).items() if name != "config"}
         if resumed is not None:
             chosen["resume"] = resumed
         with notes(quiet=chosen.get("quiet", False)):

@@ -20,11 +20,12 @@ __all__ = ["check_files", "data_options", "declared_rows", "expand", "rows_of", 
 ALIASES = {
     "fit": {"--data": "--data.source", "--data-root": "--data.root", "--seed": "--method.seed"},
     "compare": {"--data": "--data.source", "--data-root": "--data.root"},
+    "select": {"--data": "--data.source", "--data-root": "--data.root", "--seed": "--method.seed"},
 }
-# Given as words: the fields of a parser's own default would stay when another class is named that has them too.
-MODELS = {"fit": "VAE", "compare": "FactorAnalysis"}
 SEVERAL = ("--data.columns", "--data.drop")
 """Options that take several words."""
+# Given as words: the fields of a parser's own default would stay when another class is named that has them too.
+MODELS = {"fit": "VAE", "compare": "FactorAnalysis", "select": "GMM"}
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
 

@@ -16,7 +16,7 @@ from ppl_vae.exact.distances import squared_distances
 from ppl_vae.exact.mixture import Parameters
 from ppl_vae.exact.moments import Data, row_blocks, weighted_blocks
 
-__all__ = ["assign", "initial", "kmeans", "kmeans_plus_plus", "random_rows", "sample_rows"]
+__all__ = ["assign", "divided", "initial", "kmeans", "kmeans_plus_plus", "random_rows", "sample_rows"]
 
 
 def initial(
@@ -60,6 +60,19 @@ def initial(
     else:
         centers = kmeans(rows, kmeans_plus_plus(rows, components, generator, weights), iterations, weights)
     return _from_labels(rows, assign(rows, centers)[0], components, covariance, floor, weights)
+
+
+def divided(parameters: Parameters, covariance: Covariance) -> Parameters:
+    """One component more: the heaviest one becomes two of half its weight, a deviation apart along its longest axis."""
+    weights, locs, spread = parameters
+    heaviest = int(weights.argmax())
+    values, vectors = torch.linalg.eigh(covariance.expand(spread, locs)[heaviest])
+    step = vectors[:, -1] * values[-1].clamp_min(0).sqrt() / 2
+    weights = torch.cat([weights, weights[heaviest : heaviest + 1] / 2])
+    weights[heaviest] = weights[heaviest] / 2
+    locs = torch.cat([locs, (locs[heaviest] + step)[None]])
+    locs[heaviest] = locs[heaviest] - step
+    return Parameters(weights, locs, spread if covariance.shared else torch.cat([spread, spread[heaviest : heaviest + 1]]))
 
 
 def sample_rows(data: Data, size: int, generator: torch.Generator) -> Tensor:

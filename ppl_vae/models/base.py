@@ -45,6 +45,16 @@ class Model(Declaration, abc.ABC):
         return False
 
     @property
+    def labelled(self) -> bool:
+        """Whether it is conditioned on class labels."""
+        return False
+
+    @property
+    def categorical(self) -> bool:
+        """Whether each datum has something discrete to predict: its component, its class, its discrete latent variable."""
+        return self.labelled or self.posterior_family == "discrete"
+
+    @property
     def parameter_priors(self) -> Mapping[str, Prior]:
         """The priors of parameters that have one; the others are point estimates."""
         return {}

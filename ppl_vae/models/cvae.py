@@ -75,6 +75,11 @@ class CVAE(VAE):
         """The data as the condition takes them, too."""
         return self.condition.resolve(super().resolve(data))
 
+    @property
+    def labelled(self) -> bool:
+        """Whether its condition is class labels."""
+        return self.condition.labelled
+
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the data do not have the condition, or do not lie in the support."""
         super().check(spec)

@@ -194,6 +194,12 @@ class MixtureModel(ModelProgram):
         return (self.raw.exp() + MIN_DIAGONAL).expand(C, D).diag_embed()
 
     @property
+    def free_parameters(self) -> int:
+        """C - 1 weights, C D means and the covariances of their structure; one that stands on its floor counts as any other."""
+        C, D = self.loc.shape
+        return C - 1 + C * D + self.structure.size(D) * (1 if self.structure.shared else C)
+
+    @property
     def parameters_em(self) -> mixture.Parameters:
         """Weights ``(C,)``, means ``(C, D)`` and covariances in the shape of their structure, in float64."""
         weights, locs = self.logits.double().softmax(0), self.loc.double()
@@ -209,7 +215,7 @@ class MixtureModel(ModelProgram):
         """Pi ``(C,)``, mu ``(C, D)`` and the whole matrices Sigma ``(C, D, D)``, for pictures and comparisons."""
         with torch.no_grad():
             L = self.scale_tril.double()
-            return self.logits.double().softmax(0), self.loc.double(), L @ L.mT
+            return self.logits.double().softmax(0), self.loc.detach().double(), L @ L.mT
 
     def quantities(self) -> dict[str, Quantity]:
         """Weights, means and covariances."""
@@ -281,6 +287,18 @@ class MixtureModel(ModelProgram):
             self.raw.copy_(L.tril(-1) + log_diagonal.diag_embed())
         else:
             self.raw.copy_((spread.sqrt() - MIN_DIAGONAL).log().reshape(self.raw.shape))
+
+    @torch.no_grad()
+    def grow(self, smaller: Any) -> bool:
+        """Take the components of a mixture of fewer of the same structure, the heaviest one split until there are enough."""
+        alike = isinstance(smaller, MixtureModel) and (smaller.structure, smaller.floor) == (self.structure, self.floor)
+        if not alike or not len(smaller.logits) < len(self.logits):
+            return False
+        parameters = smaller.parameters_em
+        while len(parameters.weights) < len(self.logits):
+            parameters = mixture_start.divided(parameters, self.structure)
+        self.assign(parameters)
+        return True
 
     def _problem(self, rows: Any, step: Any, generator: torch.Generator | None) -> Problem:
         generator = generator or torch.Generator(self.loc.device).manual_seed(0)

@@ -32,6 +32,7 @@ from ppl_vae.program.quantities import Quantity
 __all__ = ["IncompleteLinearGaussianModel", "LinearGaussianModel", "Loadings"]
 
 
+WEAK = 0.1  # loadings of factors that nothing is known of yet, in noise scales; none at all EM would leave as they are
 FloorMessage = Callable[[linear_gaussian.Parameters], str | None]
 
 
@@ -68,6 +69,17 @@ class LinearGaussianModel(LatentModel):
         unit = linear.unit.double()
         loc, W = unit * linear.bias, unit[:, None] * linear.weight
         return linear_gaussian.Parameters(loc, W, self.likelihood.scale.double().flatten().square().expand_as(loc))
+
+    @property
+    def free_parameters(self) -> int:
+        """D of mu, and of W and psi the dimension of the covariances that they make.
+
+        That is D K - K (K - 1) / 2, W but for its rotations, and D or 1 of the noise; never more than the D (D + 1) / 2 of any
+        covariance (Drton, Sturmfels and Sullivant 2007, theorem 2). Noise that stands on its floor counts as any other.
+        """
+        D, K = self.loadings.shape
+        spread = D * K - K * (K - 1) // 2 + (1 if self.isotropic else D)
+        return D + min(spread, D * (D + 1) // 2)
 
     @property
     def prior_em(self) -> posterior.Prior:
@@ -166,6 +178,23 @@ class LinearGaussianModel(LatentModel):
         linear.weight.copy_(W / linear.unit[:, None])
         linear.bias.copy_((loc - W @ prior.loc) / linear.unit)
         likelihood.assign(noise.mean().sqrt() if self.isotropic else noise.sqrt())
+
+    @torch.no_grad()
+    def grow(self, smaller: Any) -> bool:
+        """Take the loadings and the noise of a model of fewer factors, and weak loadings of the others."""
+        alike = isinstance(smaller, LinearGaussianModel) and smaller.isotropic == self.isotropic
+        if not alike or smaller.likelihood.floor != self.likelihood.floor:
+            return False
+        loc, W, noise = smaller.em_state()
+        more = self.latent_shape[0] - W.shape[1]
+        if more <= 0:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        weak = WEAK * noise.sqrt()[:, None] * torch.randn(len(W), more, generator=generator, dtype=W.dtype).to(W)
+        self.decoder.layers.unit.copy_(smaller.decoder.layers.unit)
+        self.likelihood.measure(smaller.likelihood.unit)
+        self.assign(linear_gaussian.Parameters(loc, torch.cat([W, weak], 1), noise))
+        return True
 
     def _problem(self, step: Step, start: linear_gaussian.Parameters, scheme: Squarem | None, remark: FloorMessage) -> Problem:
         if self.isotropic:

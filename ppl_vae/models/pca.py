@@ -105,6 +105,12 @@ class PrincipalModel(CodeModel):
 
     takes_weights = True
 
+    @property
+    def free_parameters(self) -> int:
+        """D of mu, D K - K (K + 1) / 2 of orthonormal axes, and the noise."""
+        D, K = self.decoder.layers.weight.shape
+        return D + int(D * K - K * (K + 1) // 2) + 1
+
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The code of each datum as a point without a density: its projection, x ``(B, *event)``."""
         linear = self.decoder.layers

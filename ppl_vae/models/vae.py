@@ -63,6 +63,11 @@ class VAE(Decoded):
         super().__post_init__()
         require(self.prior.support != "covariance", "a prior of vectors", self.prior)
 
+    @property
+    def categorical(self) -> bool:
+        """Whether p(z) is a mixture or over categories, or the model is conditioned on labels."""
+        return self.labelled or self.prior.categorical
+
     def build(self, spec: DataSpec) -> LatentModel:
         """The Pyro program for data of this shape and number."""
         shape = (self.latent_dim,)

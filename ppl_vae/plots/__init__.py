@@ -10,6 +10,7 @@ from ppl_vae.plots.history import learning_curve, tracked
 from ppl_vae.plots.latent import aggregate, latent_scatter, manifold, quantile_grid
 from ppl_vae.plots.methods import compare
 from ppl_vae.plots.saved import runs
+from ppl_vae.plots.selection import selection
 
 __all__ = [
     "aggregate",
@@ -24,5 +25,6 @@ __all__ = [
     "quantile_grid",
     "runs",
     "save",
+    "selection",
     "tracked",
 ]

@@ -21,6 +21,7 @@ class Prior(Declaration, abc.ABC):
 
     Class attributes:
         support: where it has its mass.
+        categorical: whether a draw belongs to one of several components or categories, which can be predicted.
 
     ============== ==================================================================
     ``real``       all numbers
@@ -38,6 +39,7 @@ class Prior(Declaration, abc.ABC):
     """
 
     support: ClassVar[Support] = "real"
+    categorical: ClassVar[bool] = False
 
     @abc.abstractmethod
     def build(self, shape: tuple[int, ...]) -> nn.Module:

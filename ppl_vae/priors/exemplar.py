@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -40,6 +40,8 @@ class ExemplarPrior(Prior):
         >>> print(VAE(latent_dim=2, prior=ExemplarPrior(components=50)))
         z ~ (1/50) sum_c Normal(mu(x_c), sigma^2 I); x | z ~ Bernoulli(logits = MLP(z))
     """
+
+    categorical: ClassVar[bool] = True
 
     components: int = 100
     scale: float = 1.0

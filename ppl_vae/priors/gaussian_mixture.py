@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -33,6 +34,8 @@ class GaussianMixture(Prior):
         >>> prior().log_prob(torch.zeros(3, 8)).shape
         torch.Size([3])
     """
+
+    categorical: ClassVar[bool] = True
 
     components: int = 10
     spread: float = 1.0

@@ -28,6 +28,7 @@ class OneHotCategorical(Prior):
     """
 
     support: ClassVar[Support] = "one_hot"
+    categorical: ClassVar[bool] = True
 
     learned: bool = False
 

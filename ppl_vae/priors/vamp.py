@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyro.distributions as dist
 import torch
@@ -40,6 +40,8 @@ class VampPrior(Prior):
         >>> print(VAE(latent_dim=2, prior=VampPrior(components=50)))
         z ~ (1/50) sum_c q(z | u_c); x | z ~ Bernoulli(logits = MLP(z))
     """
+
+    categorical: ClassVar[bool] = True
 
     components: int = 100
     start: Literal["data", "noise"] = "data"

@@ -27,7 +27,7 @@ class ModelProgram(PyroModule):
 
     It **may** say the facts below, ``known`` and ``prior_given`` if it is conditioned on what is known of x, and any ability of
     this file by having its members: :class:`Marginal`, :class:`KnownPosterior`, :class:`Imputing`, :class:`Conjugate`,
-    :class:`Solvable`, :class:`Comparable`.
+    :class:`Solvable`, :class:`Comparable`, :class:`Growing`.
 
     It **inherits** that every method that can fit it does, and all that a fit is asked: evaluation, gaps, annealing, encoding
     and decoding, samples, pictures and reports.
@@ -49,6 +49,8 @@ class ModelProgram(PyroModule):
         beside_columns: columns of what the guide's encoder is told beside x.
         covariates: the names of what it is conditioned on, where these are neither classes nor a part of x: fields that it
             reads, and others that it finds in x.
+        free_parameters: how many numbers the data choose, of which other values are another p(x, z); what is counted twice, as
+            rotations of factors are, is left out. By default all elements of the parameters that are fitted.
     """
 
     size: int | None = None
@@ -98,6 +100,11 @@ class ModelProgram(PyroModule):
     def parameter_sites(self) -> tuple[str, ...]:
         """The names of parameters that carry priors."""
         return ()
+
+    @property
+    def free_parameters(self) -> int:
+        """How many numbers the data choose: all elements of the parameters that are fitted."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
     @property
     def labelled(self) -> bool:

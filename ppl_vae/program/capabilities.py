@@ -23,6 +23,7 @@ __all__ = [
     "Drawing",
     "Family",
     "Generative",
+    "Growing",
     "Imputing",
     "KnownPosterior",
     "MadeOfPosteriors",
@@ -145,6 +146,15 @@ class Comparable(Protocol):
 
     def distance(self, other: Any) -> float:
         """Zero for the same p(x)."""
+        ...
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A model of a family whose larger members hold the smaller ones, such as mixtures of more components."""
+
+    def grow(self, smaller: Any) -> bool:
+        """Take parameters by which p(x) is nearly that of a smaller member; false, and nothing done, if it is none."""
         ...
 
 

@@ -20,6 +20,7 @@ from ppl_vae.program.capabilities import (
     Described,
     Drawing,
     Family,
+    Growing,
     Imputing,
     KnownPosterior,
     MadeOfPosteriors,
@@ -58,6 +59,7 @@ class Abilities:
         iterate: the model, if it is :class:`Conjugate`.
         solve: the model, if it is :class:`Solvable`.
         compare: the model, if it is :class:`Comparable`.
+        grow: the model, if it is :class:`Growing`.
         weigh_parameters: the model, if its parameters carry priors.
         covary: the model, if it is :class:`Covaried` and has covariates.
         describe: the model, if it says what its parameters mean.
@@ -73,6 +75,7 @@ class Abilities:
     iterate: Conjugate | None
     solve: Solvable | None
     compare: Comparable | None
+    grow: Growing | None
     weigh_parameters: ParameterDensity | None
     covary: Covaried | None
     describe: Described | None
@@ -95,6 +98,7 @@ class Abilities:
             iterate=model if isinstance(model, Conjugate) else None,
             solve=model if isinstance(model, Solvable) else None,
             compare=model if isinstance(model, Comparable) else None,
+            grow=model if isinstance(model, Growing) else None,
             weigh_parameters=model if facts.parameter_sites and isinstance(model, ParameterDensity) else None,
             covary=model if facts.covariates and isinstance(model, Covaried) else None,
             describe=model if isinstance(model, Described) else None,

@@ -1,0 +1,99 @@
+"""``ppl-vae select``: which value of a field the data favour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from ppl_vae.cli.output import print_json, say_saved
+from ppl_vae.data import DataSource
+from ppl_vae.evaluate.metrics import UNIT
+from ppl_vae.guides import Guide
+from ppl_vae.inference import SVI, Method
+from ppl_vae.models import Model
+from ppl_vae.nested import plain_field
+from ppl_vae.selection import select
+from ppl_vae.selection.candidates import PARTS
+from ppl_vae.selection.criteria import By, Rule
+
+__all__ = ["options", "run"]
+
+
+def run(
+    *,
+    model: Model,
+    guide: Guide | None,
+    method: Method,
+    data: DataSource,
+    field: str,
+    values: list[Any],
+    by: By,
+    rule: Rule,
+    folds: int,
+    samples: int,
+    jobs: int,
+    out: str | None,
+    device: str,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """Fit a model with each of several values of a field, and tell which one the data favour."""
+    name = field.replace(".", "__")
+    part, _, rest = name.partition("__")
+    declared = {"guide": guide, "method": method}.get(part) if rest else None
+    taken = (
+        values if part in PARTS and rest and declared is None else [_typed(declared, model, name, value) for value in values]
+    )
+    found = select(
+        model,
+        data,
+        by=by,
+        rule=rule,
+        method=method,
+        guide=guide,
+        folds=folds,
+        samples=samples,
+        jobs=jobs,
+        device=device,
+        out=out,
+        progress=not (quiet or json),
+        field=name,
+        values=taken,
+    )
+    if json:
+        return print_json({"unit": UNIT, "model": str(found.best), **found.to_dict(), "out": out})
+    if not quiet:
+        print(f"{model}\n{UNIT}; s: seconds; ±: standard error over the rows\n{found}")
+        say_saved(None if out is None else Path(out))
+    return None
+
+
+def _typed(declared: Any, model: Model, name: str, value: Any) -> Any:
+    """A plain value, such as the name of a class, as what the field takes."""
+    return plain_field(model, name, value) if declared is None else plain_field(declared, name.partition("__")[2], value)
+
+
+def options(parser: ArgumentParser) -> None:
+    """Add the verb's options."""
+    what = "the model: a class name, an import path or a YAML file; by default GMM"
+    parser.add_argument("--model", type=Model, default=None, sub_configs=True, help=what)
+    what = "the approximate posterior, likewise; by default what suits model and method"
+    parser.add_argument("--guide", type=Guide | None, default=None, sub_configs=True, help=what)
+    parser.add_argument("--method", type=Method, default=SVI(), sub_configs=True, help="how to fit, likewise")
+    what = "a source (see --data.source) or a YAML file"
+    parser.add_argument("--data", type=DataSource, default=DataSource(), sub_configs=True, help=what)
+    what = "the field that is chosen, such as components, latent_dim, prior.components, method.epochs"
+    parser.add_argument("--field", type=str, required=True, help=what)
+    parser.add_argument("--values", type=list, required=True, help="its values, such as [1,2,3]")
+    what = "the criterion: bic or aic of the training rows, heldout (the validation rows), or cv (folds of the training rows)"
+    parser.add_argument("--by", type=By, default="bic", help=what)
+    what = "the best, or the simplest within one standard error of it (heldout, cv)"
+    parser.add_argument("--rule", type=Rule, default="best", help=what)
+    parser.add_argument("--folds", type=int, default=5, help="of cv")
+    parser.add_argument("--samples", type=int, default=100, help="per datum, of the bound where log p(x) is not known")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--out", type=str | None, help="the folder to write as fits are done; a second call goes on with it")
+    parser.add_argument("--device", type=str, default="auto", help="cpu, cuda, cuda:1, mps, or auto")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")

@@ -1,0 +1,56 @@
+"""Folds of the training rows, each with a transform of its own, as if the rows that are held out had never been seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data.dataset import Data
+from ppl_vae.data.matching import shown
+from ppl_vae.data.scaling import scaled
+from ppl_vae.data.seeds import seeded_generator
+from ppl_vae.data.split import Split
+from ppl_vae.data.transform import Transform
+
+__all__ = ["folds"]
+
+ORDER = 4  # the stream of the seed that the rows are dealt out by
+
+
+def folds(data: Data, number: int) -> Iterator[Data]:
+    """The data with the training rows of all folds but one to fit to, and those of that one as the test rows, for each fold.
+
+    Rows are dealt out by the seed of the data. Validation rows stay what they are, by which some methods stop. A scale that is
+    measured on training rows (``standardize``) is measured on those that are left.
+
+    Raises:
+        ValueError: fewer than two folds, or more than there are rows.
+    """
+    rows = len(data.train)
+    if not 2 <= number <= rows:
+        raise ValueError(f"expected 2 folds or more, and no more than the {rows} training rows, got {number}")
+    dealt = torch.randperm(rows, generator=seeded_generator(data.source.seed, ORDER)) % number
+    for fold in range(number):
+        yield _without(data, dealt == fold)
+
+
+def _without(data: Data, held_out: Tensor) -> Data:
+    """The data without some training rows ``(N,)``, which become its test rows."""
+    train = data.train[(~held_out).nonzero().flatten()]
+    transform = _measured(data, train)
+    spec = dataclasses.replace(data.spec, size=len(train))
+    test = data.train[held_out.nonzero().flatten()].under(transform).fixed(seeded_generator(data.source.seed, 3))
+    valid = shown(data.valid, transform, data.spec.kind) if len(data.valid) else data.valid
+    return dataclasses.replace(data, spec=spec, train=train.under(transform), valid=valid, test=test)
+
+
+def _measured(data: Data, train: Split) -> Transform:
+    """The transform that these training rows give."""
+    before = train.transform
+    if data.source.scale != "standardize" or before.indices:
+        return before
+    source = dataclasses.replace(data.source, dequantize=before.dequantize)
+    return scaled(source, [train.raw], levels=256).transform.to(before.loc)

@@ -1,0 +1,44 @@
+"""What the fits of a candidate come to: its row of the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ppl_vae.declaration import Declaration
+from ppl_vae.program.pair import Pair
+from ppl_vae.selection.candidates import Candidate, told
+from ppl_vae.selection.criteria import information, is_information
+from ppl_vae.selection.work import Outcome, Plan
+from ppl_vae.types import Record
+
+__all__ = ["row_of"]
+
+
+def row_of(candidate: Candidate, outcomes: Sequence[Outcome], plan: Plan, pair: Pair) -> Record:
+    """The row of a candidate, of one fit or of a fit a fold."""
+    parameters = pair.model_facts.free_parameters
+    errors = [outcome.error for outcome in outcomes if outcome.error]
+    row: Record = {name: _plain(value) for name, value in candidate.values.items()}
+    row |= {"train_log_likelihood": None, "free_parameters": parameters, plan.by: None}
+    if not errors:
+        row["train_log_likelihood"] = sum(outcome.numbers["train"] for outcome in outcomes) / len(outcomes)
+        row |= _judged(outcomes, plan, parameters)
+    return row | {"seconds": sum(outcome.numbers["seconds"] for outcome in outcomes), "error": errors[0] if errors else None}
+
+
+def _plain(value: Any) -> Any:
+    return told(value) if isinstance(value, Declaration) else value
+
+
+def _judged(outcomes: Sequence[Outcome], plan: Plan, parameters: int) -> dict[str, float]:
+    """The criterion: of one fit to the training rows, or of the rows that each of several held out."""
+    if is_information(plan.by):
+        return information(plan.by, outcomes[0].numbers["train"], parameters, int(outcomes[0].numbers["train_n"]))
+    numbers = [tuple(outcome.numbers[f"held_out{end}"] for end in ("", "_se", "_n")) for outcome in outcomes]
+    n = sum(count for *_, count in numbers)
+    mean = sum(count * value for value, _, count in numbers) / n
+    # Of all rows together: each fold's spread about its own mean, and that of the means.
+    variance = sum(count * (count * error**2 + (value - mean) ** 2) for value, error, count in numbers) / n
+    return {plan.by: mean, f"{plan.by}_se": math.sqrt(variance / n)}
