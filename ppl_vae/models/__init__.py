@@ -7,6 +7,7 @@ from ppl_vae.models.conditions import Columns, Condition, Labels, Quadrants
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gmm import GMM
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
+from ppl_vae.models.network import BayesianNetwork, LinearGaussian, Node, Table
 from ppl_vae.models.pca import PCA
 from ppl_vae.models.vae import VAE
 
@@ -18,10 +19,14 @@ __all__ = [
     "VAE",
     "AutoEncoder",
     "Baseline",
+    "BayesianNetwork",
     "Columns",
     "Condition",
     "FactorAnalysis",
     "Labels",
+    "LinearGaussian",
     "Model",
+    "Node",
     "Quadrants",
+    "Table",
 ]

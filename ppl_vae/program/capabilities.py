@@ -13,6 +13,7 @@ from torch import Tensor
 
 __all__ = [
     "Amortized",
+    "Ancestral",
     "Comparable",
     "Conjugate",
     "Family",
@@ -87,6 +88,15 @@ class Family(Protocol):
 
     def draw(self, q: Any, *batch: Tensor) -> Any:
         """Sample from q inside the plate over the data."""
+        ...
+
+
+@runtime_checkable
+class Ancestral(Protocol):
+    """A model that draws whole data by itself, node by node, where p(z) and p(x | z) do not stand apart."""
+
+    def ancestral(self, n: int) -> Tensor:
+        """So many new data, ``(n, *event)``."""
         ...
 
 

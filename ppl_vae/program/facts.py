@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from ppl_vae.program.base import GuideProgram, ModelProgram
 from ppl_vae.program.capabilities import (
     Amortized,
+    Ancestral,
     Comparable,
     Conjugate,
     Family,
@@ -46,6 +47,7 @@ class Abilities:
 
     Attributes:
         generate: the model, if it is :class:`Generative`.
+        draw_data: the model, if it is :class:`Ancestral`.
         marginal: the model, if it knows log p(x).
         know_posterior: the model, if it knows p(z | x).
         encode: the guide, if it says q(z | x).
@@ -57,6 +59,7 @@ class Abilities:
     """
 
     generate: ModelProgram | None
+    draw_data: Ancestral | None
     marginal: Marginal | None
     know_posterior: KnownPosterior | None
     encode: Amortized | None
@@ -75,6 +78,7 @@ class Abilities:
         facts = model_facts(model)
         return cls(
             generate=facts if generates(model) else None,
+            draw_data=model if isinstance(model, Ancestral) else None,
             marginal=model if isinstance(model, Marginal) else None,
             know_posterior=model if isinstance(model, KnownPosterior) else None,
             encode=guide if isinstance(guide, Amortized) else None,
