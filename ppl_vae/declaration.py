@@ -272,6 +272,8 @@ def _class_path(cls: type) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Declaration):
         return value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else _python(value)
 
 

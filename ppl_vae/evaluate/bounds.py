@@ -77,6 +77,8 @@ def _closed_terms(pair: Pair, batch: tuple[Tensor, ...], log_prob: Tensor) -> EL
     """Without sampling; ``None`` unless the posterior is known, and to torch its KL from the guide's family."""
     can = pair.can
     sampled_parameters = pair.model_facts.parameter_sites  # a parameter's KL has no closed form
+    if pair.guide_facts.exact and not sampled_parameters and not pair.plates(*batch).drawn:
+        return ELBOTerms(log_prob, log_prob, log_prob.new_zeros(len(log_prob)))  # all that is latent is summed out
     if sampled_parameters or can.encode is None or can.generate is None:
         return None
     q = can.encode.posterior(*batch)

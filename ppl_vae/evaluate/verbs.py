@@ -20,7 +20,7 @@ from ppl_vae.evaluate.rows import batches, in_row_order
 from ppl_vae.evaluate.traced import TracedDecoder, TracedEncoder
 from ppl_vae.likelihoods.base import point_prediction
 from ppl_vae.program.base import ModelProgram
-from ppl_vae.program.capabilities import Amortized
+from ppl_vae.program.capabilities import Amortized, Ancestral
 from ppl_vae.program.joint import Joint, central_value
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.sites import Tree, top_values, tree
@@ -91,6 +91,8 @@ def decoder_of(pair: Pair, spec: DataSpec, transform: Transform) -> Decoder:
         spec: what the data look like.
         transform: to what the model sees, on the device and of the dtype of that.
     """
+    if pair.can.draw_data is not None:
+        return AncestralDecoder(pair.can.draw_data)
     if pair.can.generate is None:
         return TracedDecoder(pair, spec, transform)
     return AbleDecoder(pair.can.generate, spec)
@@ -180,6 +182,48 @@ class AbleDecoder:
         mean = point_prediction(self.model.decode(z, *given))
         leading = torch.broadcast_shapes(leading, *(part.shape[:-1] for part in given))
         return Observed({"x": mean.reshape(*leading, *self.spec.event_shape)}, "x")
+
+
+class AncestralDecoder:
+    """Of a model that draws whole data, in which p(x | z) does not stand apart."""
+
+    def __init__(self, model: Ancestral) -> None:
+        self.model = model
+
+    def check_given(self, *, x: bool, y: bool) -> None:
+        """Raise ``ValueError`` if anything is given."""
+        if x or y:
+            raise ValueError("this model is conditioned on nothing: leave x and y out, or ask for nodes given others by fit.query")
+
+    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
+        """Nothing."""
+        return ()
+
+    def decode(self, z: Tree, given: Given) -> Observed:
+        """Data of codes there are none.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a network has no decoder: ask for nodes given others by fit.query")
+
+    def reconstruct(self, batch: tuple[Tensor, ...], z: Tree) -> Observed:
+        """Likewise.
+
+        Raises:
+            ValueError: always.
+        """
+        return self.decode(z, ())
+
+    def sample(self, n: int, given: Given, *, means: bool) -> Observed:
+        """New data, drawn.
+
+        Raises:
+            ValueError: means are wanted.
+        """
+        if means:
+            raise ValueError("a network draws data and has no means of them given a code: leave means out")
+        return Observed({"x": self.model.ancestral(n)}, "x")
 
 
 def reconstructed(pair: Pair, split: Split, encoder: Encoder, decoder: Decoder) -> Observed:

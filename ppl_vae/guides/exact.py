@@ -28,7 +28,7 @@ __all__ = ["ExactPosterior"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExactPosterior(Guide):
-    """q(z | x) = p(z | x), in closed form: linear-Gaussian models and mixtures have it.
+    """q(z | x) = p(z | x), in closed form: linear-Gaussian models, mixtures and networks have it.
 
     Example:
         >>> print(ExactPosterior())
@@ -61,6 +61,12 @@ class ExactGuide(GuideProgram):
         self.size = facts.size
         self.sites = dict(facts.sites)
         self._model = (model,)  # in a tuple, so that its parameters are not listed twice
+
+    def forward(self, *batch: Any, **fields: Any) -> Any:
+        """Draw the latent variables of each datum of the batch; nothing where the model sums all of them out."""
+        if all(site.summed for site in self.sites.values()):
+            return None
+        return super().forward(*batch, **fields)
 
     def draw(self, q: Any, *batch: Tensor) -> Any:
         """Draw the latent variables of each datum from q; the number of a component, of which q is one-hot."""

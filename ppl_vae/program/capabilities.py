@@ -16,6 +16,7 @@ from ppl_vae.program.quantities import Quantity
 
 __all__ = [
     "Amortized",
+    "Ancestral",
     "Comparable",
     "Conjugate",
     "Covaried",
@@ -107,6 +108,15 @@ class Family(Protocol):
 
     def draw(self, q: Any, *batch: Tensor) -> Any:
         """Sample from q inside the plate over the data."""
+        ...
+
+
+@runtime_checkable
+class Ancestral(Protocol):
+    """A model that draws whole data by itself, node by node, where p(z) and p(x | z) do not stand apart."""
+
+    def ancestral(self, n: int) -> Tensor:
+        """So many new data, ``(n, *event)``."""
         ...
 
 

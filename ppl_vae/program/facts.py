@@ -14,6 +14,7 @@ from torch.distributions import constraints
 from ppl_vae.program.base import GuideProgram, ModelProgram
 from ppl_vae.program.capabilities import (
     Amortized,
+    Ancestral,
     Comparable,
     Conjugate,
     Covaried,
@@ -51,6 +52,7 @@ class Abilities:
 
     Attributes:
         generate: the model, if it is :class:`Generative`.
+        draw_data: the model, if it is :class:`Ancestral`.
         marginal: the model, if it knows log p(x).
         know_posterior: the model, if it knows p(z | x).
         impute: the model, if it knows p(missing | observed) of the entries of a datum.
@@ -67,6 +69,7 @@ class Abilities:
     """
 
     generate: ModelProgram | None
+    draw_data: Ancestral | None
     marginal: Marginal | None
     know_posterior: KnownPosterior | None
     impute: Imputing | None
@@ -90,6 +93,7 @@ class Abilities:
         facts = model_facts(model)
         return cls(
             generate=facts if generates(model) else None,
+            draw_data=model if isinstance(model, Ancestral) else None,
             marginal=model if isinstance(model, Marginal) else None,
             know_posterior=model if isinstance(model, KnownPosterior) else None,
             impute=model if isinstance(model, Imputing) else None,

@@ -1,0 +1,164 @@
+"""Bayesian networks over the columns of a table (Pearl 1988; with numbers Lauritzen and Wermuth 1989).
+
+    p(x) = sum over what is hidden of prod_v p(v | parents of v)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+
+from ppl_vae.data import Data
+from ppl_vae.declaration import require
+from ppl_vae.models.base import Model
+from ppl_vae.models.network.evidence import States, met, without_column
+from ppl_vae.models.network.nodes import Facts, Mechanism, Node
+from ppl_vae.models.network.program import NetworkProgram
+from ppl_vae.models.network.structure import topological
+from ppl_vae.text import as_line
+from ppl_vae.types import BINARY, CATEGORICAL, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
+
+__all__ = ["BayesianNetwork"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BayesianNetwork(Model):
+    """A directed graph of named variables: each column is a node, with states or a number, given its parents.
+
+    What is hidden or missing is summed out or integrated out exactly, so the ELBO is log p(x) itself. ``ClosedForm`` counts
+    complete data, ``EM`` also fits hidden nodes and data with missing entries, ``SVI`` fits the same program.
+
+    Args:
+        nodes: what each node hangs on and how, by name: ``Table`` for one with states, ``LinearGaussian`` for a number, ...
+            Columns of the data meet them by name; columns without names are the nodes in their order.
+        hidden: nodes that are in no column.
+        floor: least standard deviation of a number given its parents that EM and closed forms allow, as a share of its own.
+        pseudo_counts: what ``ClosedForm`` adds to each count of a table: the posterior mean under a Dirichlet prior.
+
+    Raises:
+        ValueError: no nodes, a cycle, a parent or hidden node that there is not, a table with a parent that is a number, states
+            of a hidden node that are not declared, a floor that is not positive, pseudo-counts below zero.
+
+    Example:
+        >>> network = BayesianNetwork(
+        ...     nodes={"rain": Table(states=("no", "yes")), "wet": Table(parents=("rain",), states=("no", "yes"))}
+        ... )
+        >>> print(network)
+        rain ~ Categorical(table); wet ~ Categorical(table[rain])
+    """
+
+    posterior_family: ClassVar[Literal["unknown", "linear", "discrete"]] = "discrete"
+
+    nodes: Mapping[str, Node]
+    hidden: tuple[str, ...] = ()
+    floor: float = 1e-3
+    pseudo_counts: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", dict(self.nodes))
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        require(len(self.nodes) >= 1, "at least one node", dict(self.nodes))
+        require(all(isinstance(node, Node) for node in self.nodes.values()), "nodes such as Table()", dict(self.nodes))
+        require(set(self.hidden) <= self.nodes.keys(), f"hidden nodes among {as_line(', '.join(self.nodes))}", self.hidden)
+        require(set(self.hidden) != self.nodes.keys(), "a node that is not hidden", self.hidden)
+        require(0 < self.floor < math.inf, "a positive floor", self.floor)
+        require(0 <= self.pseudo_counts < math.inf, "pseudo_counts of at least 0", self.pseudo_counts)
+        topological(self.parents)
+        for name in self.hidden:
+            if self.nodes[name].discrete and not self.nodes[name].declared_states:
+                raise ValueError(f"expected states of the hidden node {name}, which no column tells, got none: Table(states=...)")
+        known = {name: node.declared_states for name, node in self.nodes.items() if node.discrete}
+        for name, node in self.nodes.items():
+            if all(known.get(each, ("",)) for each in (name, *node.parents)):
+                node.check(self._facts(name, {each: without_column(states) for each, states in known.items()}))
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.nodes.items()), self.hidden, self.floor, self.pseudo_counts))
+
+    @property
+    def parents(self) -> dict[str, tuple[str, ...]]:
+        """What each node hangs on."""
+        return {name: node.parents for name, node in self.nodes.items()}
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """The nodes that are columns, in their order."""
+        return tuple(name for name in self.nodes if name not in self.hidden)
+
+    @property
+    def accepts(self) -> frozenset[Kind]:
+        """Any: what stands in a column is checked value by value."""
+        return frozenset({BINARY, UNIT_INTERVAL, REAL, COUNT, CATEGORICAL})
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` if the columns are not the nodes, or a column's states not those of its node."""
+        self._columns(spec)
+        self._states(spec)
+
+    def resolve(self, data: Data) -> Data:
+        """The data as they are; where the source asks for standardized columns, those of nodes with states keep their codes."""
+        real = torch.zeros(data.spec.event_shape, dtype=torch.bool)
+        real[[place for name, place in self._columns(data.spec).items() if not self.nodes[name].discrete]] = True
+        return data.resolve(self.accepts, real=real)
+
+    def build(self, spec: DataSpec) -> NetworkProgram:
+        """The Pyro program for data of this shape and number."""
+        states = self._states(spec)
+        mechanisms: dict[str, Mechanism] = {}
+        for name in topological(self.parents):
+            facts = self._facts(name, states)
+            self.nodes[name].check(facts)
+            mechanisms[name] = self.nodes[name].build(facts)
+        return NetworkProgram(
+            mechanisms=mechanisms,
+            states=states,
+            columns=self._columns(spec),
+            size=spec.size,
+            missing=spec.missing,
+            floor=self.floor,
+            pseudo_counts=self.pseudo_counts,
+        )
+
+    def story(self) -> str:
+        """The sites from top to bottom, as mathematics."""
+        return "; ".join(self.nodes[name].story(name) for name in topological(self.parents))
+
+    def _facts(self, name: str, states: Mapping[str, States]) -> Facts:
+        switches = tuple(parent for parent in self.nodes[name].parents if self.nodes[parent].discrete)
+        return Facts(
+            name=name,
+            states=states[name].names if self.nodes[name].discrete else (),
+            switches=switches,
+            switch_states=tuple(states[parent].names for parent in switches),
+            numbers=tuple(parent for parent in self.nodes[name].parents if not self.nodes[parent].discrete),
+        )
+
+    def _columns(self, spec: DataSpec) -> dict[str, int]:
+        """The place of each observed node in a row."""
+        if len(spec.event_shape) != 1:
+            raise ValueError(f"a network is a model of the columns of a table, but a datum has the shape {spec.event_shape}")
+        names = spec.columns or (self.observed if len(self.observed) == spec.event_shape[0] else ())
+        if missing := [name for name in self.observed if name not in names]:
+            got = as_line(", ".join(names)) or f"{spec.event_shape[0]} columns without names"
+            raise ValueError(
+                f"expected columns {as_line(', '.join(missing))}, got {got}: name the nodes as the columns are, or declare them hidden"
+            )
+        if left := [name for name in names if name not in self.observed]:
+            raise ValueError(
+                f"expected columns that are nodes, got {as_line(', '.join(left))}: leave them out (--data.drop {left[0]}), or add "
+                "nodes for them"
+            )
+        return {name: names.index(name) for name in self.observed}
+
+    def _states(self, spec: DataSpec) -> dict[str, States]:
+        """The states of the nodes that have some."""
+        discrete = {name: node.declared_states for name, node in self.nodes.items() if node.discrete}
+        return {
+            name: without_column(states) if name in self.hidden else met(name, states, spec)
+            for name, states in discrete.items()
+        }
+
