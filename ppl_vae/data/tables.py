@@ -19,14 +19,10 @@ from ppl_vae.data.source import DataSource
 from ppl_vae.memory import require_memory
 from ppl_vae.types import FitWarning
 
-__all__ = ["NoLabelsError", "chosen_columns", "of_objects", "read_parquet", "table"]
+__all__ = ["chosen_columns", "of_objects", "read_parquet", "table"]
 
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Names that a column of row numbers or row names has: none, or what pandas makes of that."""
-
-
-class NoLabelsError(ValueError):
-    """A table lacks the column of labels that it was declared to have."""
 
 
 def read_parquet(path: Path, source: DataSource) -> Raw:
@@ -76,7 +72,8 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
     _refuse_twice(name, names)
     if label is not None and label not in names:
         told = f"expected a label column among {', '.join(names)}, got {label!r}"
-        raise NoLabelsError(f"{name}: {told}: name another with label (--label), or none where no labels are needed")
+        remedy = "name another with label (--label), or none where no labels are needed"
+        raise ValueError(f"{name}: {told}: {remedy}") from KeyError(label)
     wanted = chosen_columns(name, [each for each in names if each != label], source)
     features = _features(name, [data[names.index(each)] for each in wanted], source, spelled)
     if not features:
