@@ -136,4 +136,4 @@ def test_classes_of_a_conditional_model_are_predicted_by_name(home: Path, capsys
     assert list(found) == ["class", "p_ash", "p_oak", "p_yew"]
     assert np.mean(np.array(found["class"]) == KINDS[::10]) > 0.8
     assert cli.main(["score", str(home / "conditional"), "--data", str(home / "new.csv"), "--out", str(home / "s.csv")]) == 2
-    assert "rows without labels" in capsys.readouterr().err
+    assert "got 'kind': name another with label (--label), or none" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 from jsonargparse import ArgumentParser
 
 from ppl_vae import runs
-from ppl_vae.cli.options import data_options, rows_of, run_options
+from ppl_vae.cli.options import data_options, declared_rows, rows_of, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
 
 __all__ = ["options", "run"]
@@ -38,7 +38,9 @@ def run(
     write = writer(out, *TABLES, ".npz", ".npy")
     fitted = runs.load_run(run, trust=trust, device=device)
     labelled = fitted.pair.model_facts.labelled
-    _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)
+    rows: Any = declared_rows(fitted, data, data_root, label=label)  # whose labels, which are predicted, may be absent
+    if split is not None or not labelled:
+        _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)
     probabilities = fitted.predict_proba(rows, samples=samples, seed=seed, priors=priors or None).cpu().numpy()
     names = fitted.class_names if labelled else np.arange(probabilities.shape[1])
     predicted = names[probabilities.argmax(1)]
@@ -46,7 +48,7 @@ def run(
     columns |= {f"p_{name}": column for name, column in zip(names, probabilities.T, strict=True)}
     write(as_table(columns) | as_arrays({"predicted": predicted, "probabilities": probabilities, "names": names}))
     counts = {str(name): int((predicted == name).sum()) for name in names}
-    done({"n": len(rows), "predicted": counts, "out": out}, as_json=json)
+    done({"n": len(predicted), "predicted": counts, "out": out}, as_json=json)
 
 
 def options(parser: ArgumentParser) -> None:

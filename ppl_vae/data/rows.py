@@ -21,7 +21,6 @@ from ppl_vae.data.matching import numbered
 from ppl_vae.data.missing import spellings
 from ppl_vae.data.source import TABLES, DataSource
 from ppl_vae.data.split import Split
-from ppl_vae.data.tables import NoLabelsError
 from ppl_vae.data.transform import Transform
 from ppl_vae.types import Column
 
@@ -122,7 +121,7 @@ def loaded(source: DataSource, label: str | None) -> Data:
     """Data that may lack the column of labels of this name, which other data have that they are declared like."""
     try:
         return load_data(source)
-    except NoLabelsError:
-        if source.label != label:
+    except ValueError as error:
+        if source.label is None or source.label != label or not isinstance(error.__cause__, KeyError):
             raise
         return load_data(dataclasses.replace(source, label=None))

@@ -20,14 +20,10 @@ from ppl_vae.memory import require_memory
 from ppl_vae.text import did_you_mean
 from ppl_vae.types import FitWarning
 
-__all__ = ["NoLabelsError", "as_field", "chosen_columns", "label_column", "of_objects", "read_parquet", "table"]
+__all__ = ["as_field", "chosen_columns", "label_column", "of_objects", "read_parquet", "table"]
 
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Names that a column of row numbers or row names has: none, or what pandas makes of that."""
-
-
-class NoLabelsError(ValueError):
-    """A table lacks the column of labels that it was declared to have."""
 
 
 def read_parquet(path: Path, source: DataSource) -> Raw:
@@ -78,7 +74,8 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
     _refuse_twice(name, names)
     if label is not None and label not in names:
         told = f"expected a label column among {', '.join(names)}, got {label!r}"
-        raise NoLabelsError(f"{name}: {told}: name another with label (--label), or none where no labels are needed")
+        remedy = "name another with label (--label), or none where no labels are needed"
+        raise ValueError(f"{name}: {told}: {remedy}") from KeyError(label)
     if unknown := [each for each in source.fields if each not in names]:
         near = did_you_mean(unknown[0], names)
         raise ValueError(f"{name}: expected fields among {_listed(names)}, got {unknown[0]!r}{near and ': '}{near}")

@@ -94,7 +94,7 @@ class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting):
         names: tuple[Any, ...] = (split,)
         if split == "all":
             source, names = dataclasses.replace(source, valid=0.0, test=0.0), ("train", "test")
-        data = loaded(source, self.data.label)
+        data = loaded(source, None if self._labelled else self.data.label)
         found = [data.part(name) for name in names]
         found = [part for part in found if len(part)] or found[:1]
         first, *others = (self._entrance.rows(part, generator=noise(source.seed, 1)) for part in found)
