@@ -20,7 +20,7 @@ from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.models.baseline import Baseline, FirstGuess, NoGuess
 from ppl_vae.models.conditions import Condition, Labels
-from ppl_vae.models.vae import VAE, LatentModel
+from ppl_vae.models.vae import VAE, Adjustable, LatentModel
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.priors import ConditionalNormal, ConditionalPrior, Prior
 from ppl_vae.program.facts import posterior_prior
@@ -29,6 +29,8 @@ from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec, FitWarning
 
 __all__ = ["CVAE", "ConditionalModel"]
+
+HALF = 0.5  # a count that keeps the rate of what was never counted above zero
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,7 +223,13 @@ class ConditionalModel(LatentModel):
         return self.condition.complete(self.guess.likelihood(self.condition.shown(c)), c, self.filler)
 
     def start_fit(self, context: Start) -> None:
-        """Fit the baseline, if there is one, to the training data; then start where other models do."""
+        """Fit the baseline, if there is one, to the training data; start where other models do, counts at their mean rates."""
         density, rows = lambda *batch: self.guessed(*batch).log_prob(batch[0]), context.split
         self.guess.fit(density, rows, context.generator(), reads=self.reads)
         super().start_fit(context)
+        decoder = self.decoder.network
+        if self.covariates and self.log_mean is not None and isinstance(decoder, Adjustable):
+            x = context.sample
+            start = x.new_zeros(decoder.out_shape)
+            start[self.log_mean] = ((x.nansum(0) + HALF) / self.condition.sizes(x).sum()).log()
+            decoder.start_at(start)

@@ -137,7 +137,7 @@ class CovariatesModule(ConditionModule):
         """The covariates of a batch by name, each ``(...)``; sizes as programs get them."""
         found = dict(zip(self.declared.fields, batch[1:], strict=True))
         if self.declared.size_factors == TOTAL:
-            found[TOTAL] = batch[0].flatten(-len(self.event_shape)).nansum(-1).clamp_min(1.0)
+            found[TOTAL] = self.sizes(batch[0])
         return found
 
     def columns_of(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -170,9 +170,13 @@ class CovariatesModule(ConditionModule):
 
     def start_fit(self, context: Start) -> None:
         """Learn the typical total."""
-        if self.declared.size_factors == TOTAL:
-            totals = context.sample.flatten(1).nansum(-1).clamp_min(1.0)
-            self.typical.copy_(totals.log().mean())
+        self.typical.copy_(self.sizes(context.sample).log().mean())
+
+    def sizes(self, x: Tensor) -> Tensor:
+        """The totals ``(...)`` of x ``(..., *event)``, where these are the sizes; else 1, which is typical of others."""
+        if self.declared.size_factors != TOTAL:
+            return x.new_ones(x.shape[: x.dim() - len(self.event_shape)])
+        return x.flatten(-len(self.event_shape)).nansum(-1).clamp_min(1.0)
 
     def default(self, name: str) -> Tensor | None:
         """A covariate ``(1,)`` of data that do not bring it; none of a category, whose levels are no average of each other."""
