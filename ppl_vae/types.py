@@ -35,6 +35,7 @@ __all__ = [
     "REAL",
     "SCORES",
     "UNIT_INTERVAL",
+    "Column",
     "DataSpec",
     "ELBOTerms",
     "Field",
@@ -98,6 +99,58 @@ class Field:
         return self.buckets[-1] if self.buckets else None
 
 
+COLUMN_KINDS = ("real", "count", "binary", "category")
+COLUMN_DTYPES = ("float", "integer", "boolean", "text", "category", "date", "datetime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a table: one element of x, whatever it holds.
+
+    Text and categories stand in x as codes 0, ..., L - 1, booleans as 0 and 1, dates and times as days since 1970-01-01 (UTC),
+    which are fractions where there is a time of day; what is missing is NaN.
+
+    Args:
+        name: of the column.
+        kind: what its numbers are: ``real``, ``count``, ``binary`` (two values, 0 and 1) or ``category`` (codes in no order).
+        dtype: what the source holds: ``float``, ``integer``, ``boolean``, ``text``, ``category`` (as frames have them, in an
+            order of their own), ``date`` or ``datetime``.
+        categories: the texts that codes stand for, in the order of the codes; none of columns that hold no codes.
+
+    Raises:
+        ValueError: a field that is not what it should be.
+
+    Example:
+        >>> Column(name="sex", kind="binary", dtype="text", categories=("female", "male")).levels
+        2
+    """
+
+    name: str
+    kind: Literal["real", "count", "binary", "category"]
+    dtype: Literal["float", "integer", "boolean", "text", "category", "date", "datetime"]
+    categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, expected, found in (
+            ("name", "a name", isinstance(self.name, str)),
+            ("kind", f"one of {', '.join(COLUMN_KINDS)}", self.kind in COLUMN_KINDS),
+            ("dtype", f"one of {', '.join(COLUMN_DTYPES)}", self.dtype in COLUMN_DTYPES),
+            ("categories", "different texts", _names(self.categories) and len(set(self.categories)) == len(self.categories)),
+        ):
+            if not found:
+                raise ValueError(f"expected {name} of a column: {expected}, got {str(getattr(self, name))[:80]!r}")
+
+    @property
+    def coded(self) -> bool:
+        """Whether its numbers are codes of texts."""
+        return self.dtype in ("text", "category")
+
+    @property
+    def levels(self) -> int:
+        """How many values its codes can take; 0 of columns that hold no codes."""
+        return 2 if self.kind == "binary" else len(self.categories)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """What a model needs to know of the data before it can be built.
@@ -115,6 +168,7 @@ class DataSpec:
         missing: whether entries may be missing (NaN).
         columns: names of a table's columns, in the order of the event's elements, where they are known.
         fields: of data that were given as several, x the first; none of a lone x.
+        table: what the columns of a table hold, in the same order, where they came with their dtypes.
 
     Raises:
         ValueError: a field that is not what it should be.
@@ -128,6 +182,7 @@ class DataSpec:
     missing: bool = False
     columns: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()
+    table: tuple[Column, ...] = ()
     weight: float | None = None
 
     def __post_init__(self) -> None:
@@ -136,6 +191,7 @@ class DataSpec:
         sized = isinstance(self.event_shape, tuple) and all(_whole(size, 1) for size in self.event_shape)
         headed = sized and _names(self.columns) and len(self.columns) in (0, *self.event_shape[:1])
         parts = isinstance(self.fields, tuple) and all(isinstance(field, Field) for field in self.fields)
+        tabled = isinstance(self.table, tuple) and all(isinstance(column, Column) for column in self.table)
         for name, expected, found in (
             ("event_shape", "whole numbers of at least 1", sized),
             ("kind", f"one of {', '.join(KINDS)}", isinstance(self.kind, Kind) and self.kind in KINDS),
@@ -146,9 +202,13 @@ class DataSpec:
             ("missing", "true or false", isinstance(self.missing, bool)),
             ("fields", "fields", parts),
             ("weight", "a positive number, or none", self.weight is None or _positive(self.weight)),
+            ("table", "a column for each name", tabled and (not self.table or self._named(self.table))),
         ):
             if not found:
                 raise ValueError(f"expected {name} of data: {expected}, got {str(getattr(self, name))[:80]!r}")
+
+    def _named(self, table: tuple[Column, ...]) -> bool:
+        return tuple(column.name for column in table) == self.columns
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -26,7 +26,8 @@ def scaled_columns(source: DataSource, kind: Kind, train: Split, free: Tensor) -
     # A constant's spread is rounding error, which must not be blown up to 1.
     varying = free & ~constants(found, torch.float32)
     loc, scale = torch.where(free, found.moments.mean, 0.0), torch.where(varying, found.moments.variance.sqrt(), 1.0)
-    return Transform(train.transform.event_shape, loc, scale).to(train.transform.loc)
+    exact = train.transform.exact is not None
+    return Transform(train.transform.event_shape, loc, scale, exact=exact).to(train.transform.loc)
 
 
 def natural_columns(source: DataSource, train: Split, chosen: Tensor) -> Transform | None:

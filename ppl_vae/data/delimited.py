@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from ppl_vae.data.arrays import unreadable
+from ppl_vae.data.cells import Cells, is_numeric
 from ppl_vae.data.missing import is_absent, spellings
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
-from ppl_vae.data.tables import is_numeric, table
+from ppl_vae.data.tables import table
 from ppl_vae.types import FitWarning
 
 __all__ = ["cells_of", "read_csv"]
@@ -24,7 +25,7 @@ WHOLE = re.compile(r"[+-]?\d+")
 
 
 def read_csv(path: Path, source: DataSource) -> Raw:
-    """Numbers in UTF-8, separated by commas, in a tsv file by tabs, with or without a line of column names.
+    """Cells in UTF-8, separated by commas, in a tsv file by tabs, with or without a line of column names.
 
     If the first line has no comma but tabs or semicolons, these separate the cells. Without names the columns are called ``0``,
     ``1``, ...
@@ -32,8 +33,9 @@ def read_csv(path: Path, source: DataSource) -> Raw:
     rows = cells_of(path)
     named = _has_names(path, rows, source)
     names = rows[0] if named else [str(place) for place in range(len(rows[0]))]
-    columns = [np.array(column, dtype=str) for column in zip(*rows[named:], strict=True)]
-    return table(str(path), names, columns, source)
+    columns = zip(*rows[named:], strict=True) if rows[named:] else [()] * len(names)
+    cells = [Cells(name, np.array(column, dtype=str)) for name, column in zip(names, columns, strict=True)]
+    return table(str(path), cells, source)
 
 
 def cells_of(path: Path) -> list[list[str]]:

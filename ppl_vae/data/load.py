@@ -14,13 +14,14 @@ from ppl_vae.data.arrays import as_array
 from ppl_vae.data.counts import is_sparse, of_sparse
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.field_entries import named
+from ppl_vae.data.frames import Frame, cells_of_frame, is_frame
 from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
 from ppl_vae.data.prepare import prepare
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.readers import READERS, read_path, shards, suffix_of
-from ppl_vae.data.source import LABELLED, WEIGHTED, DataSource
-from ppl_vae.data.tables import Frame, read_frame
+from ppl_vae.data.source import LABELLED, TABLES, WEIGHTED, DataSource
+from ppl_vae.data.tables import of_objects, table
 from ppl_vae.data.texts import of_texts
 from ppl_vae.text import at_home, denied
 
@@ -38,8 +39,9 @@ def load_data(
 
     Args:
         source: name of a set, path of a file or a folder of images, array ``(N, *event)``, rows of different lengths
-            (:class:`~ppl_vae.Ragged`), a sparse matrix of scipy, texts where ``tokens`` says how they are cut, frame of pandas
-            or polars, or a declaration. For plain Pyro programs of more than one argument also a tuple of arrays of one length,
+            (:class:`~ppl_vae.Ragged`), a sparse matrix of scipy, texts where ``tokens`` says how they are cut, frame of pandas,
+            polars or pyarrow, array of objects (a table of mixed columns), or a declaration. For plain Pyro programs of more
+            than one argument also a tuple of arrays of one length,
             or a mapping of arrays by the programs' names for them: x, the first or what is called so, is scaled and described
             by the options, the others go as they are. Of one of the others some rows may lack it: a masked array whose masked
             rows have none.
@@ -82,7 +84,7 @@ def load_data(
         declared = DataSource(source=str(source), **_checked(options))
         return prepare(declared, _weighted(_labelled(_read(declared), y), weights))
     declared = DataSource(source="array", **_checked(options))
-    _refuse_unused(declared, suffix="frame" if isinstance(source, Frame) else "")
+    _refuse_unused(declared, suffix="frame" if is_frame(source) or _is_table(source) else "")
     if isinstance(source, (tuple, Mapping)):
         return prepare(declared, _weighted(_of_fields(source, y), weights))
     return prepare(declared, _weighted(_labelled(_in_memory(source, declared), y), weights))
@@ -95,7 +97,15 @@ def _in_memory(source: Any, declared: DataSource) -> Raw:
         return of_sparse(source, declared)
     if declared.tokens is not None:
         return Raw(of_texts(as_array(source, "texts"), declared))
-    return read_frame(source, declared) if isinstance(source, Frame) else Raw(as_array(source, "data"))
+    if is_frame(source):
+        return table("frame", cells_of_frame(source), declared)
+    array = as_array(source, "data")
+    return of_objects(array, declared) if _is_table(array) else Raw(array)
+
+
+def _is_table(values: Any) -> bool:
+    """Whether an array holds rows of objects, which a column each may be numbers, text, booleans or dates."""
+    return isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "OU"
 
 
 def _of_fields(source: tuple | Mapping[str, Any], y: Any) -> Raw:
@@ -165,6 +175,12 @@ def _refuse_unused(source: DataSource, suffix: str) -> None:
         )
     if source.weights is not None and source.tokens is not None:
         raise ValueError(f"expected no weights column beside text, got {source.weights!r}: load_data(texts, weights=w)")
+    for option in ("columns", "drop"):
+        if getattr(source, option) and suffix not in TABLES:
+            raise ValueError(
+                f"expected {option} for {', '.join(TABLES[:-1])} files and frames only, got them for {source.source}: leave "
+                "them out"
+            )
     if source.header is not None and suffix not in (".csv", ".tsv"):
         raise ValueError(f"expected header for .tsv and .csv files only, got it for {source.source}: leave it out")
     if source.tokens is not None and suffix not in (".txt", ".csv", ".tsv", ""):

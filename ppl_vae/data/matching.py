@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.recoding import recoded
 from ppl_vae.data.split import Split
 from ppl_vae.data.transform import Transform
-from ppl_vae.types import Field, Kind
+from ppl_vae.types import Column, Field, Kind
 
 __all__ = ["classes_matched", "columns_matched", "drawn_already", "fields_matched", "is_whole_number", "numbered", "shown"]
 
@@ -18,14 +19,21 @@ NEGLIGIBLE = 1e-6  # of a scale: what casting a transform may change of it
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
 
 
-def columns_matched(split: Split, names: tuple[str, ...]) -> tuple[Split, tuple[str, ...]]:
+def columns_matched(split: Split, names: tuple[str, ...], table: tuple[Column, ...] = ()) -> tuple[Split, tuple[str, ...]]:
     """The split with the named columns in their order, and the names of those that were left out.
 
-    Where one of the sides has no names, or 0, 1, ... in order for them, columns are taken as they stand.
+    Where one of the sides has no names, or 0, 1, ... in order for them, columns are taken as they stand. Categories are
+    numbered as those of the ``table``, by their texts.
 
     Raises:
-        ValueError: a column is missing, or a name is there twice.
+        ValueError: a column is missing, a name is there twice, or a category that the table does not have.
     """
+    chosen, left = _named(split, names)
+    return (recoded(chosen, table) if table and chosen.event_shape == (len(table),) else chosen), left
+
+
+def _named(split: Split, names: tuple[str, ...]) -> tuple[Split, tuple[str, ...]]:
+    """The split with the named columns in their order, and the names of the others."""
     found = split.columns
     names = names if names != numbered(names) else numbered(found)
     if found in (names, numbered(found)) or not names:

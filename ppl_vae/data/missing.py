@@ -1,7 +1,7 @@
 """What stands for a missing entry: one rule for values and labels, in csv and parquet files, frames and arrays.
 
-Missing is what is empty, null, NaN, ``None`` or pandas' ``NA``, and a text that is spelled as :data:`SPELLINGS` are, in any
-case, or as ``DataSource.missing_text`` says instead.
+Missing is what is empty, null, NaN, ``None`` or pandas' ``NA`` and ``NaT``, and a text that is spelled as
+:data:`SPELLINGS` are, in any case, or as ``DataSource.missing_text`` says instead.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ def is_absent(cell: object, spelled: Collection[str]) -> bool:
     """
     if isinstance(cell, str):
         return cell.strip().lower() in spelled
-    return cell is None or type(cell).__name__ == "NAType" or (isinstance(cell, Number) and cell != cell)
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, Number) and cell != cell)
 
 
 def absent(values: np.ndarray, spelled: Collection[str]) -> np.ndarray:
     """Which entries are missing, as booleans of the shape of ``values``."""
     if values.dtype.kind == "f":
         return np.isnan(values)
+    if values.dtype.kind == "M":
+        return np.isnat(values)
     if values.dtype.kind == "U":
         return np.isin(np.char.lower(np.char.strip(values)), list(spelled))
     if values.dtype.kind == "O":

@@ -25,7 +25,7 @@ from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import Transform
 from ppl_vae.data.vocabulary import chosen_vocabulary
 from ppl_vae.data.weights import as_weights, check_parts
-from ppl_vae.types import CATEGORICAL, DataSpec, Kind
+from ppl_vae.types import CATEGORICAL, Column, DataSpec, Kind
 
 __all__ = ["prepare"]
 
@@ -41,6 +41,7 @@ class Table(NamedTuple):
     classes: tuple[str, ...]
     columns: tuple[str, ...]
     fields: list[Fields]
+    described: tuple[Column, ...]
     weights: list[Tensor | None]
 
 
@@ -51,7 +52,8 @@ def prepare(source: DataSource, raw: Raw) -> Data:
         ValueError: values that the declaration does not fit, or too few rows for its splits.
     """
     table = _table(source, raw)
-    view = scaled(source, table.parts, raw.levels or 256)
+    exact = any(column.dtype == "datetime" for column in raw.table)  # float32 has no minutes of this century
+    view = scaled(source, table.parts, raw.levels or 256, exact=exact)
     first = view.parts[0]
     vocabulary = first.vocabulary if isinstance(first, Ragged) else ()
     kind = CATEGORICAL if vocabulary else _kind(source, view.kind)
@@ -68,6 +70,7 @@ def prepare(source: DataSource, raw: Raw) -> Data:
         weight=None if table.weights[0] is None else float(table.weights[0].sum()),
         classes=table.classes,
         columns=table.columns,
+        table=table.described,
         levels=levels,
         missing=view.found.missing,
         fields=described(raw.name, view.transform.event_shape, view.parts[0], table.fields[0], levels) if told else (),
@@ -107,7 +110,7 @@ def _table(source: DataSource, raw: Raw) -> Table:
         labels[2] = None if raw.test_y is None else as_labels(raw.test_y, len(parts[2]), source.source, classes)[0]
     parts = [part.compact() if isinstance(part, Ragged) else part for part in parts]
     beside_parts = standardized([fields[index].compact() for index in indices], source.standardize)
-    return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts, weights)
+    return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts, raw.table, weights)
 
 
 def _weights(source: DataSource, raw: Raw, rows: int, indices: list[Tensor]) -> list[Tensor | None]:
@@ -180,7 +183,17 @@ def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> li
     parts = [view.parts[0], *map(_gathered, view.parts[1:])]
     white = white if view.kind == "binary" else 1
     train, *held_out = (
-        Split(x, y, view.transform, classes=table.classes, columns=table.columns, fields=fields, white=white, weights=weights)
+        Split(
+            x,
+            y,
+            view.transform,
+            classes=table.classes,
+            columns=table.columns,
+            table=table.described,
+            fields=fields,
+            white=white,
+            weights=weights,
+        )
         for x, y, fields, weights in zip(parts, table.labels, table.fields, table.weights, strict=True)
     )
     train = train.fixed(seeded_generator(source.seed, 1)) if source.dequantize == "static" else train

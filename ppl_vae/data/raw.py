@@ -9,6 +9,7 @@ import numpy as np
 
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.stream import Stream
+from ppl_vae.types import Column
 
 __all__ = ["Raw"]
 
@@ -20,7 +21,8 @@ class Raw(NamedTuple):
     number of values an image can take where that is not 256. A source with its own test set gives ``test_x``, ``test_y``, one
     with its own validation set ``valid_x``, and the names of the ``classes`` that labels point to. ``columns`` are the names
     of a table's columns, in the order of the event's elements. ``fields`` are what came beside x, by name, and ``name`` is x's
-    own among them. ``weights`` tell how often each row of ``x`` counts, ``(N,)``, where they do not count alike.
+    own among them. ``table`` tells what the columns hold, and ``weights`` how often each row of ``x`` counts, ``(N,)``, where
+    they do not count alike.
     """
 
     x: np.ndarray | Stream | Ragged
@@ -34,3 +36,4 @@ class Raw(NamedTuple):
     name: str = "x"
     valid_x: Ragged | None = None
     weights: np.ndarray | None = None
+    table: tuple[Column, ...] = ()

@@ -27,13 +27,14 @@ class Scaled(NamedTuple):
     kind: Kind
 
 
-def scaled(source: DataSource, parts: list[Tensor | Stream | Ragged], levels: int) -> Scaled:
+def scaled(source: DataSource, parts: list[Tensor | Stream | Ragged], levels: int, *, exact: bool = False) -> Scaled:
     """Fit the declared scaling, in one pass over the rows.
 
     Args:
         source: the declaration.
         parts: raw train, valid and test data, each ``(N, *event)``; of rows of different lengths the elements are scaled.
         levels: number of values that uint8 data can take.
+        exact: whether all digits of the source are kept, whatever they are good for.
 
     Raises:
         ValueError: nothing but missing entries, or dequantization of values that are not integers.
@@ -50,7 +51,7 @@ def scaled(source: DataSource, parts: list[Tensor | Stream | Ragged], levels: in
     if noise and not found.whole:
         raise ValueError(f"{source.source}: expected integers for dequantize, got fractions: use dequantize='none'")
     features = fine(found, dtype, noise=noise, centred=centred)
-    exact = bool(features.any())
+    exact = exact or bool(features.any())
     # One row has no deviation that could tell which of its digits matter: a fit that it is shown to knows.
     wide = exact or (len(parts[0]) == 1 and bool((found.lost > 0).any()))
     parts = [narrowed(part, found, exact=wide) for part in parts]

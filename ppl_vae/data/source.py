@@ -13,10 +13,13 @@ from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, KindName
 
-__all__ = ["LABELLED", "WEIGHTED", "Binarize", "DataSource", "Scale", "choice"]
+__all__ = ["LABELLED", "TABLES", "WEIGHTED", "Binarize", "DataSource", "Scale", "choice"]
 
 LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", "frame")
 """Types of files that may name their labels."""
+
+TABLES = (".csv", ".parquet", ".tsv", "frame")
+"""Types of files with named columns."""
 
 WEIGHTED = (".csv", ".npz", ".parquet", ".tsv", "frame")
 """Types of files that may name their weights."""
@@ -55,6 +58,9 @@ class DataSource(Declaration):
             finite numbers not below 0, not all 0; see docs/weights.md. By default each row counts once, and so do rows of
             weights that are all equal, but for models with priors on their parameters, which ask how many rows there are.
         label: column (csv, parquet) or array (npz, by default ``y`` if there is one) of the class labels.
+        columns: names of the columns of a table that are data, in this order; by default all but the label. Columns that would
+            be left out, because they number or name the rows, are data if they are named.
+        drop: names of columns of a table that are no data.
         key: array of an npz file that holds the data; by default ``x``, or the only one besides the labels.
         header: whether the first line of a csv file holds the names of the columns; by default found out, see docs/data.md.
         missing: what to do about missing values: ``error``, or ``ignore`` to hand them to a model that supports them. Rows
@@ -99,6 +105,8 @@ class DataSource(Declaration):
     kind: KindName | None = None
     label: str | None = None
     weights: str | None = None
+    columns: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
     key: str | None = None
     header: bool | None = None
     missing: Literal["error", "ignore"] = "error"
@@ -140,6 +148,11 @@ class DataSource(Declaration):
             require(plain, "tokens as they are: no scale, dequantize or binarize", self.tokens)
             require(self.kind in (None, "categorical"), "kind categorical of tokens", self.kind)
             require(self.tokens != "bytes" or self.vocabulary is None, "all bytes, no vocabulary of them", self.vocabulary)
+        for option in ("columns", "drop"):
+            names = tuple(getattr(self, option))
+            object.__setattr__(self, option, names)
+            require(len(set(names)) == len(names), f"{option}: different names", names)
+        require(not set(self.columns) & set(self.drop), "columns that are not dropped (drop) as well", self.drop)
         require(0 <= self.valid < 1, "valid: a fraction in [0, 1)", self.valid)
         require(0 <= self.test < 1, "test: a fraction in [0, 1)", self.test)
         require(self.weights is None or self.weights != self.label, "weights and label: two columns", self.weights)
@@ -161,6 +174,8 @@ class DataSource(Declaration):
             source=source,
             label=self.label if suffix in LABELLED else None,
             weights=self.weights if suffix in WEIGHTED else None,
+            columns=self.columns if suffix in TABLES else (),
+            drop=self.drop if suffix in TABLES else (),
             key=self.key if suffix == ".npz" else None,
             header=self.header if suffix in (".csv", ".tsv") else None,
             tokens=self.tokens if text else None,

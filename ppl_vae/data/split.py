@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -14,6 +15,7 @@ from ppl_vae.data.ragged import Ragged, View, joined
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK, Transform
 from ppl_vae.data.weights import effective_number, on_device
+from ppl_vae.types import Column
 
 __all__ = ["Split"]
 
@@ -28,6 +30,7 @@ class Split(Passes):
         transform: from raw values to what the model sees.
         classes: names of the classes that ``y`` points to, where they are known.
         columns: names of the columns of a table, where they are known.
+        table: what these columns hold, where they came with their dtypes.
         drawn: the transform whose noise was drawn already and is kept in ``x``, if that is so.
         white: what stands as 1 in ``x`` in the units of the source, such as 255 of images in black and white.
         fields: what else plain programs read of the rows.
@@ -42,6 +45,7 @@ class Split(Passes):
         *,
         classes: tuple[str, ...] = (),
         columns: tuple[str, ...] = (),
+        table: tuple[Column, ...] = (),
         drawn: Transform | None = None,
         white: int = 1,
         fields: Fields = NO_FIELDS,
@@ -52,6 +56,7 @@ class Split(Passes):
         self.transform = transform
         self.classes = tuple(classes)
         self.columns = tuple(columns)
+        self.table = tuple(table)
         self.drawn = drawn
         self.white = white
         self.fields = fields
@@ -205,7 +210,10 @@ class Split(Passes):
 
     def renamed(self, columns: tuple[str, ...]) -> Split:
         """The same rows with these names of columns."""
-        return self if columns == self.columns else self._with(columns=columns)
+        if columns == self.columns:
+            return self
+        table = tuple(dataclasses.replace(column, name=name) for column, name in zip(self.table, columns, strict=False))
+        return self._with(columns=columns, table=table if len(table) == len(columns) else ())
 
     def chosen(self, columns: Sequence[int]) -> Split:
         """The same rows with these columns ``(N, len(columns))``, in this order."""
@@ -214,6 +222,7 @@ class Split(Passes):
         return self._with(
             raw=raw.mapped(lambda values: values[:, places]) if isinstance(raw, Ragged) else self.x[:, places],
             columns=tuple(self.columns[place] for place in places) if self.columns else (),
+            table=tuple(self.table[place] for place in places) if self.table else (),
             transform=self.transform.chosen(places),
             drawn=None if self.drawn is None else self.drawn.chosen(places),
         )
@@ -247,6 +256,10 @@ class Split(Passes):
         x, transform = home.transform.freeze(home.x if held is None else held.values, generator)
         raw = x if held is None else held.with_values(x)
         return home._with(raw=raw, transform=transform, drawn=home.transform).to(self.device)
+
+    def recoded(self, x: Tensor, table: tuple[Column, ...]) -> Split:
+        """The same rows with other codes x ``(N, D)`` of their categories, as this table numbers them."""
+        return self._with(raw=x, table=table)
 
     def matched(self, raw: Tensor | Stream | Ragged, fields: Fields) -> Split:
         """The same rows with other codes of their tokens, other lengths that they are padded to, and other fields."""

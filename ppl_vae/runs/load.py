@@ -20,7 +20,7 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.runs.saved import SavedRun
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import as_line, inside
-from ppl_vae.types import DataSpec, Field, FitWarning, Record
+from ppl_vae.types import Column, DataSpec, Field, FitWarning, Record
 
 __all__ = ["load_fit", "load_run"]
 
@@ -125,7 +125,8 @@ def _last_state(folder: RunFolder) -> tuple[dict[str, Tensor], list[Record]]:
 
 def _spec(fields: dict[str, Any]) -> DataSpec:
     plain = _tuples(fields)
-    return DataSpec(**{**plain, "fields": tuple(Field(**_tuples(field)) for field in plain.get("fields", ()))})
+    parts = tuple(Field(**_tuples(field)) for field in plain.get("fields", ()))
+    return DataSpec(**{**plain, "fields": parts, "table": tuple(Column(**_tuples(each)) for each in plain.get("table", ()))})
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
