@@ -114,7 +114,14 @@ def data_options(parser: ArgumentParser, *, default: str) -> None:
 
 
 def rows_of(
-    fitted: Fit, source: str | None, root: str | None, split: str, *, label: str | None = None, y: str | None = None
+    fitted: Fit,
+    source: str | None,
+    root: str | None,
+    split: str,
+    *,
+    label: str | None = None,
+    y: str | None = None,
+    weights: str | None = None,
 ) -> tuple[str, Split]:
     """The rows that a verb works on, matched to the fit and under its transform; with their name."""
     if split not in SPLITS:
@@ -126,5 +133,7 @@ def rows_of(
         declared = dataclasses.replace(declared, root=root)
     if label is not None:
         declared = dataclasses.replace(declared, label=None if label == "none" else label)
+    if weights is not None:
+        declared = dataclasses.replace(declared, weights=None if weights == "none" else weights)
     rows = fitted.rows(declared, split)
     return split, rows if y is None else rows.labelled(fitted.classes(y).expand(len(rows)), fitted.spec.classes)

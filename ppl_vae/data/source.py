@@ -166,14 +166,14 @@ class DataSource(Declaration):
             )
 
     def of(self, source: str) -> DataSource:
-        """The declaration of another source; options that its format does not know are left out."""
+        """The declaration of another source; options that its format does not know are left out, and so are weights."""
         suffix = Path(source).suffix.lower()
         text = suffix in (".txt", ".csv", ".tsv")
         return dataclasses.replace(
             self,
             source=source,
             label=self.label if suffix in LABELLED else None,
-            weights=self.weights if suffix in WEIGHTED else None,
+            weights=None,
             columns=self.columns if suffix in TABLES else (),
             drop=self.drop if suffix in TABLES else (),
             key=self.key if suffix == ".npz" else None,

@@ -114,6 +114,8 @@ def effective_number(weights: Tensor) -> float:
         >>> effective_number(torch.tensor([2.0, 2.0, 0.0]))
         2.0
     """
+    if not bool(weights.any()):
+        return 0.0
     w = weights.double() / weights.max()  # so that no square overflows
     return float(w.sum().square() / w.square().sum())
 
