@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.distributions import constraints
 from torch.utils._pytree import tree_leaves
 
 import ppl_vae as pv
+from ppl_vae import cli
 from ppl_vae.data.fields import WEIGHTS, taken
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.evaluate.rows import mean, standard_error
@@ -361,6 +363,34 @@ def test_weighted_rows_of_different_lengths() -> None:
     assert found["tokens"] == pytest.approx(np.average(lengths.numpy(), weights=w.numpy()))
     residuals = w.numpy() * (each - ratio * lengths.numpy())
     assert found["elbo_per_token_se"] == pytest.approx(np.sqrt((residuals**2).sum()) / (lengths * w).sum().item(), rel=1e-4)
+
+
+def test_rows_of_which_none_counts() -> None:
+    fitted = pv.fit(pv.FactorAnalysis(latent_dim=1), loaded(rows()), method=pv.EM())
+    w = torch.ones(60)
+    w[:5] = 0.0
+    with pytest.raises(ValueError, match="5 rows of weight 0"):
+        fitted.evaluate(loaded(rows(), w).train, limit=5)
+
+
+def test_on_the_command_line(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run's own rows keep their weights; of others the column is named again."""
+    x, w = rows(), counts() + 1
+    for name, columns in (("t.csv", [x, w[:, None]]), ("new.csv", [x])):
+        header = ",".join("abcw"[: sum(part.shape[1] for part in columns)])
+        np.savetxt(tmp_path / name, torch.cat(columns, 1).numpy(), delimiter=",", header=header, comments="")
+    table, new, run = (str(tmp_path / name) for name in ("t.csv", "new.csv", "run"))
+    words = ["--model", "FactorAnalysis", "--model.latent_dim", "1", "--method", "EM", "--data", table, "--data.weights", "w"]
+    cli.main(["fit", *words, "--out", run])
+    assert "effective train rows" in capsys.readouterr().out
+    found = []
+    for others in ([], ["--data", table, "--weights", "w"], ["--data", new], ["--weights", "none"]):
+        cli.main(["evaluate", run, "--json", "--split", "all", *others])
+        found.append(json.loads(capsys.readouterr().out)["all"])
+    assert found[0] == pytest.approx(found[1])
+    assert "n_effective" not in found[3]
+    assert found[2]["elbo"] == pytest.approx(found[3]["elbo"])
+    assert found[0]["elbo"] != pytest.approx(found[3]["elbo"], abs=1e-4)
 
 
 # --- gradient steps

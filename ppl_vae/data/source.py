@@ -13,7 +13,7 @@ from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, KindName
 
-__all__ = ["LABELLED", "TABLES", "Binarize", "DataSource", "Scale", "choice"]
+__all__ = ["LABELLED", "TABLES", "WEIGHTED", "Binarize", "DataSource", "Scale", "choice"]
 
 LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", ".h5ad", "frame")
 """Types of files that may name their labels."""
@@ -169,7 +169,7 @@ class DataSource(Declaration):
             )
 
     def of(self, source: str) -> DataSource:
-        """The declaration of another source; options that its format does not know are left out."""
+        """The declaration of another source; options that its format does not know are left out, and so are weights."""
         suffix = Path(source).suffix.lower()
         text = suffix in (".txt", ".csv", ".tsv")
         return dataclasses.replace(
@@ -178,7 +178,7 @@ class DataSource(Declaration):
             label=self.label if suffix in LABELLED else None,
             columns=self.columns if suffix in TABLES else (),
             drop=self.drop if suffix in TABLES else (),
-            weights=self.weights if suffix in WEIGHTED else None,
+            weights=None,
             key=self.key if suffix == ".npz" else None,
             header=self.header if suffix in (".csv", ".tsv") else None,
             tokens=self.tokens if text else None,

@@ -109,10 +109,10 @@ def chosen_columns(name: str, names: Sequence[str], source: DataSource) -> list[
     """
     for field in ("columns", "drop"):
         for wanted in getattr(source, field):
-            if wanted not in names and wanted != source.label:
+            if wanted not in (*names, source.label, source.weights):
                 near = did_you_mean(wanted, names)
                 raise ValueError(f"{name}: expected {field} among {_listed(names)}, got {wanted!r}{near and ': '}{near}")
-    chosen = [each for each in source.columns if each != source.label] or names
+    chosen = [each for each in source.columns if each not in (source.label, source.weights)] or names
     return [each for each in chosen if each not in source.drop]
 
 

@@ -6,13 +6,12 @@ mean = sum_n w_n l_n / W,   W = sum_n w_n,   effective number of rows = W^2 / su
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.cells import Cells
 from ppl_vae.data.missing import absent
 
 __all__ = ["as_weights", "check_parts", "effective_number", "on_device", "weights_apart"]
@@ -70,24 +69,42 @@ def check_parts(parts: Sequence[Tensor | None], name: str) -> None:
             )
 
 
-def weights_apart(name: str, columns: Sequence[Cells], declared: str | None) -> tuple[np.ndarray | None, list[Cells]]:
-    """The cells of the weights, and the other columns.
+class _Column(Protocol):
+    """A column of a table: its name, and an entry for each row ``(N,)``."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def values(self) -> np.ndarray: ...
+
+
+C = TypeVar("C", bound=_Column)
+
+
+def weights_apart(name: str, columns: Sequence[C], declared: str | None) -> tuple[np.ndarray | None, Sequence[C]]:
+    """The entries of the column of the weights, and the other columns.
+
+    Args:
+        name: the source, for messages.
+        columns: of a table.
+        declared: the name of the column; ``None`` if all rows count alike.
 
     Raises:
         ValueError: there is none of that name, or more than one.
     """
-    names = [column.name for column in columns]
     if declared is None:
-        return None, list(columns)
-    if declared not in names:
+        return None, columns
+    found = [column for column in columns if column.name == declared]
+    if not found:
+        known = ", ".join(column.name for column in columns)
         raise ValueError(
-            f"{name}: expected a column of weights among {', '.join(names)}, got {declared!r}: name another with weights "
+            f"{name}: expected a column of weights among {known}, got {declared!r}: name another with weights "
             "(--data.weights), or none where all rows count alike"
         )
-    if names.count(declared) > 1:
+    if len(found) > 1:
         raise ValueError(f"{name}: expected one column of weights, got {declared!r} twice: rename one")
-    place = names.index(declared)
-    return columns[place].values, [each for each in columns if each is not columns[place]]
+    return found[0].values, [column for column in columns if column is not found[0]]
 
 
 def effective_number(weights: Tensor) -> float:
@@ -97,6 +114,8 @@ def effective_number(weights: Tensor) -> float:
         >>> effective_number(torch.tensor([2.0, 2.0, 0.0]))
         2.0
     """
+    if not bool(weights.any()):
+        return 0.0
     w = weights.double() / weights.max()  # so that no square overflows
     return float(w.sum().square() / w.square().sum())
 

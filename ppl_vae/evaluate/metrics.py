@@ -154,7 +154,10 @@ def _checked(split: Split, samples: int, limit: int | None) -> Split:
         raise ValueError(f"expected at least 1 sample, got {samples}")
     if limit is not None and limit < 1:
         raise ValueError(f"expected a limit of at least 1 datum, got {limit}")
-    return split if limit is None else split[:limit]
+    split = split if limit is None else split[:limit]
+    if split.weights is not None and not bool(split.weights.any()):
+        raise ValueError(f"expected a row that counts, got {len(split)} rows of weight 0: take other rows, or a larger limit")
+    return split
 
 
 def _check_finite(columns: dict[str, Tensor], score: Score) -> None:

@@ -171,7 +171,9 @@ def _contraction(
     )
 
 
-def _followed(path: Sequence[Sequence[int]], inputs: Sequence[tuple[str, ...]], size: dict[str, int], output: Sequence[str]) -> Contraction:
+def _followed(
+    path: Sequence[Sequence[int]], inputs: Sequence[tuple[str, ...]], size: dict[str, int], output: Sequence[str]
+) -> Contraction:
     """The steps of a path, each summing what neither a later one nor the output needs."""
     left, steps = list(inputs), []
     for places in path:

@@ -235,7 +235,8 @@ def weighed(pair: Pair, plates: Plates) -> Programs:
 
     def of(program: Callable[..., Any]) -> Callable[..., Any]:
         def run(*batch: Tensor) -> Any:
-            with Weighing(weights, plates.of_data, plates.data_dim, plates.mean_weight):
+            kind = batch[0].dtype if batch[0].is_floating_point() else torch.get_default_dtype()  # tokens are integers
+            with Weighing(weights.to(kind), plates.of_data, plates.data_dim, plates.mean_weight):
                 return program(*batch)
 
         return run

@@ -33,7 +33,9 @@ class States(NamedTuple):
         if bool(odd.any()):
             known = ", ".join(f"{value:g} ({state})" for state, value in zip(self.names, self.values.tolist(), strict=True))
             got = column[odd][0].item()
-            raise ValueError(f"expected in column {name} one of {as_line(known)}, got {got:g}: declare its state, or mend the row")
+            raise ValueError(
+                f"expected in column {name} one of {as_line(known)}, got {got:g}: declare its state, or mend the row"
+            )
         return (found | missing.unsqueeze(-1)).double()
 
 

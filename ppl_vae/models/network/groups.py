@@ -73,7 +73,10 @@ class Group(NamedTuple):
         weight = weight.flatten(1)
         for rows, values, covariance in normal.completed(self.moments(states, numbers), self.observed(numbers)):
             for name in self.names:
-                yield name, self._second_moments(name, weight[rows], values, covariance, {key: x[rows] for key, x in numbers.items()})
+                yield (
+                    name,
+                    self._second_moments(name, weight[rows], values, covariance, {key: x[rows] for key, x in numbers.items()}),
+                )
 
     def collapsed(self, total: Tensor, own: Collection[str]) -> Tensor:
         """Sums ``(C, ...)`` over joint states as ``(own C, ...)`` over those of some of the variables, in their order."""
@@ -102,7 +105,9 @@ def groups(
     mechanisms: Mapping[str, LinearMechanism], wanted: Collection[str], unknown: Collection[str], sizes: Mapping[str, int]
 ) -> list[Group]:
     """The wanted numbers in groups, by which of them are unknown in some row."""
-    parents = {name: [each for each in mechanisms[name].facts.numbers if each in wanted] for name in mechanisms if name in wanted}
+    parents = {
+        name: [each for each in mechanisms[name].facts.numbers if each in wanted] for name in mechanisms if name in wanted
+    }
     found = []
     for names in coupled(parents, unknown):
         switches = dict.fromkeys(switch for name in names for switch in mechanisms[name].facts.switches)

@@ -1,6 +1,6 @@
 """A node that is a number: a linear regression on its parents that are numbers, one for each joint state of the others.
 
-    y = b_c + sum_p w_cp x_p + Normal(0, s_c^2)
+y = b_c + sum_p w_cp x_p + Normal(0, s_c^2)
 """
 
 from __future__ import annotations
@@ -70,7 +70,11 @@ class LinearGaussian(Node):
         """Raise ``ValueError`` if its numbers are not one set for each joint state of the parents with states."""
         if not self.given:
             return
-        shapes = (len(self.intercepts or ()), [len(row) for row in self.slopes or ((),) * facts.configurations], len(self.scales or ()))
+        shapes = (
+            len(self.intercepts or ()),
+            [len(row) for row in self.slopes or ((),) * facts.configurations],
+            len(self.scales or ()),
+        )
         expected = (facts.configurations, [len(facts.numbers)] * facts.configurations, facts.configurations)
         if shapes != expected:
             raise ValueError(

@@ -1,6 +1,6 @@
 """Bayesian networks over the columns of a table (Pearl 1988; with numbers Lauritzen and Wermuth 1989).
 
-    p(x) = sum over what is hidden of prod_v p(v | parents of v)
+p(x) = sum over what is hidden of prod_v p(v | parents of v)
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class BayesianNetwork(Model):
         topological(self.parents)
         for name in self.hidden:
             if self.nodes[name].discrete and not self.nodes[name].declared_states:
-                raise ValueError(f"expected states of the hidden node {name}, which no column tells, got none: Table(states=...)")
+                raise ValueError(
+                    f"expected states of the hidden node {name}, which no column tells, got none: Table(states=...)"
+                )
         known = {name: node.declared_states for name, node in self.nodes.items() if node.discrete}
         for name, node in self.nodes.items():
             if all(known.get(each, ("",)) for each in (name, *node.parents)):
@@ -161,4 +163,3 @@ class BayesianNetwork(Model):
             name: without_column(states) if name in self.hidden else met(name, states, spec)
             for name, states in discrete.items()
         }
-

@@ -9,11 +9,10 @@ what was seen of them is observed; numbers that may be unknown are one normal ve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import pyro
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import constraints

@@ -34,7 +34,9 @@ def initial(
         else:
             coefficients, variance = (torch.zeros_like(part) for part in node.state)
             places = [place for place, parent in enumerate(node.facts.numbers, start=1) if parent in hidden]
-            noise = torch.randn(*coefficients.shape[:-1], len(places), generator=generator, dtype=torch.float64, device=generator.device)
+            noise = torch.randn(
+                *coefficients.shape[:-1], len(places), generator=generator, dtype=torch.float64, device=generator.device
+            )
             coefficients[..., places] = noise
             switches = [switch for switch in node.facts.switches if switch in hidden]
             if switches and name not in hidden:

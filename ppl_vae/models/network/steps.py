@@ -156,7 +156,12 @@ def _regressed(state: State, total: Tensor, floor: float) -> State:
 
 
 def _gather(
-    statistics: dict[str, list[Any]], nodes: Mechanisms, states: States, part: Evidence, owner: str | Group | None, values: Tensor
+    statistics: dict[str, list[Any]],
+    nodes: Mechanisms,
+    states: States,
+    part: Evidence,
+    owner: str | Group | None,
+    values: Tensor,
 ) -> None:
     if isinstance(owner, Group):
         for name, moments in owner.statistics(states, part.numbers, values):

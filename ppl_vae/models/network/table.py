@@ -1,6 +1,6 @@
 """A discrete node with a table of conditional probabilities.
 
-    p(node = s | parents = c) = table[c, s]
+p(node = s | parents = c) = table[c, s]
 """
 
 from __future__ import annotations
