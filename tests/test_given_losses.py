@@ -154,6 +154,26 @@ def test_the_history_says_what_was_climbed(name: str) -> None:
     assert np.isfinite(fitted.evaluate(x)["elbo"])
 
 
+def test_the_weights_of_renyis_particles_in_batches_are_told() -> None:
+    method = pv.SVI(objective=infer.RenyiELBO(num_particles=3, alpha=0.5), epochs=1, batch_size=10)
+    with pytest.warns(FitWarning, match=r"power N / batch, .* passes log p\(x\): Renyi\(alpha=0.5, samples=3\) does not"):
+        pv.fit(model, pv.load_data(reals(), valid=0.2, test=0.0), guide=guide, method=method)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_bounds_of_batches_are_means_of_bounds_of_all(samples: int) -> None:
+    x = reals()
+    pair = pv.build(model, guide, everything(x).spec)
+    pair.plates(x)
+    for objective in (pv.IWAE(samples=samples), pv.Renyi(alpha=0.5, samples=samples)):
+        module, values = objective.build(pair), {}
+        for rows in (len(x), 10):
+            torch.manual_seed(0)
+            with torch.no_grad():
+                values[rows] = torch.stack([-module(part).loss for _ in range(100) for part in x.split(rows)]).mean().item()
+        assert values[10] == pytest.approx(values[len(x)], abs=0.1)
+
+
 @pytest.mark.parametrize("name", ["Trace", "own"])
 def test_recorded_steps_are_the_eager_ones(name: str) -> None:
     loss, model, guide = LOSSES[name]

@@ -98,6 +98,12 @@ class PyroLoss(Objective):
         ]
         if not self.tells_elbo:
             parts.append("it is no ELBO of the training data, and whether it bounds log p(x) is not checked")
+        if isinstance(self.loss, infer.RenyiELBO):
+            ours = f"Renyi(alpha={self.loss.alpha:g}, samples={self.loss.num_particles})"
+            parts.append(
+                "in batches of fewer than all data it raises each particle's weight to the power N / batch, so that the best "
+                f"particle alone is climbed and the number passes log p(x): {ours} does not"
+            )
         if not self.recordable:
             parts.append("steps are eager, and what it keeps between them is not put back where a fit rewinds")
         return "; ".join(
