@@ -14,6 +14,7 @@ from ppl_vae.fitting.assessment import Assessment
 from ppl_vae.fitting.draws import Drawn
 from ppl_vae.fitting.export import Exporting
 from ppl_vae.fitting.inputs import Classes
+from ppl_vae.fitting.shown import Shown
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
@@ -24,7 +25,7 @@ __all__ = ["Fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(Assessment, Drawn, Exporting):
+class Fit(Assessment, Drawn, Exporting, Shown):
     """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
     Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the
