@@ -48,10 +48,8 @@ def curves(series: Mapping[str, Sequence[float]]) -> str:
     longest = max(found[-1][0] for found in points.values()) or 1
     lines, keys = [], []
     for color, (name, found) in zip(COLORS * len(points), points.items(), strict=False):
-        places = " ".join(
-            f"{MARGIN + (WIDTH - 2 * MARGIN) * x / longest:.1f},{HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * (y - low) / spread:.1f}"
-            for x, y in found
-        )
+        across, upwards = (WIDTH - 2 * MARGIN) / longest, (HEIGHT - 2 * MARGIN) / spread
+        places = " ".join(f"{MARGIN + across * x:.1f},{HEIGHT - MARGIN - upwards * (y - low):.1f}" for x, y in found)
         lines.append(f'<polyline fill="none" stroke="{color}" points="{places}"/>')
         keys.append(f'<span style="color: {color}">{html.escape(name)}</span>')
     told = f"{low:.5g} to {low + spread:.5g}"

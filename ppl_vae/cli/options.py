@@ -13,7 +13,7 @@ from ppl_vae.fitting import Fit
 from ppl_vae.runs import SavedRun
 from ppl_vae.text import from_yaml, read_text
 
-__all__ = ["check_files", "data_options", "expand", "rows_of", "run_options"]
+__all__ = ["check_files", "data_options", "declared_rows", "expand", "rows_of", "run_options"]
 
 # Short spellings. A YAML file after --data is a whole declaration, anything else is its source.
 ALIASES = {
@@ -105,6 +105,12 @@ def rows_of(
     """The rows that a verb works on, matched to the fit and under its transform; with their name."""
     if split not in SPLITS:
         raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}")
+    rows = fitted.rows(declared_rows(fitted, source, root, label=label), split)
+    return split, rows if y is None else rows.labelled(fitted.classes(y).expand(len(rows)), fitted.spec.classes)
+
+
+def declared_rows(fitted: Fit, source: str | None, root: str | None, *, label: str | None = None) -> DataSource:
+    """The declaration of the rows that a verb works on: the fit's own, or others read as these."""
     declared = fitted.data
     if source is not None:
         declared = DataSource.from_yaml(Path(source)) if source.endswith(YAML_SUFFIXES) else declared.of(source)
@@ -112,5 +118,4 @@ def rows_of(
         declared = dataclasses.replace(declared, root=root)
     if label is not None:
         declared = dataclasses.replace(declared, label=None if label == "none" else label)
-    rows = fitted.rows(declared, split)
-    return split, rows if y is None else rows.labelled(fitted.classes(y).expand(len(rows)), fitted.spec.classes)
+    return declared

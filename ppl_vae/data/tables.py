@@ -72,7 +72,8 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
     _refuse_twice(name, names)
     if label is not None and label not in names:
         told = f"expected a label column among {', '.join(names)}, got {label!r}"
-        raise ValueError(f"{name}: {told}: name another with label (--label), or none where no labels are needed")
+        remedy = "name another with label (--label), or none where no labels are needed"
+        raise ValueError(f"{name}: {told}: {remedy}") from KeyError(label)
     wanted = chosen_columns(name, [each for each in names if each != label], source)
     features = _features(name, [data[names.index(each)] for each in wanted], source, spelled)
     if not features:

@@ -155,6 +155,7 @@ def fit_with_callbacks(
             spec=data.spec,
             transform=data.train.transform,
             history=[],
+            held_out=data.test if len(data.test) else data.valid,
         )
         check_data(model, pair, data)
         _describe(fit, data, checkpointer)

@@ -38,9 +38,8 @@ class Shown:
             "data": f"{self.data.source}: {self.spec.size} training rows of shape {self.spec.event_shape}, {self.spec.kind}",
             f"{pass_name(self.history)}s": len(self.history),
         }
-        return box(
-            "Fit", table(told), table({**numbers, **best}, "nats per datum, in the last row of the history"), self._curve()
-        )
+        reached = table({**numbers, **best}, "nats per datum, in the last row of the history")
+        return box("Fit", table(told), reached, self._curve())
 
     def _curve(self) -> str:
         name = self.score.name

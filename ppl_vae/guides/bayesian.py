@@ -9,7 +9,7 @@ the latent variables: with the exact posterior only q(theta) is approximate.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -116,6 +116,14 @@ class ParameterGuide(GuideProgram):
     def exact_latents(self) -> bool:
         """Whether q(z | x, theta) is p(z | x, theta)."""
         return guide_facts(self.latents).exact
+
+    def parameter_draws(self, draws: int) -> Iterator[Any]:
+        """Contexts inside which everything that the model says is at a draw of its parameters, brought together."""
+        model = self._model[0]
+        with torch.no_grad(), local_params():
+            drawn = [self.theta() for _ in range(draws)]
+        values = model.align({name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]})
+        return (model.given({name: value[place] for name, value in values.items()}) for place in range(draws))
 
     settle = RenamedAttribute("write_medians")
 
