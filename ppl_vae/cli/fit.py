@@ -18,43 +18,11 @@ from ppl_vae.fitting.build import default_guide
 from ppl_vae.fitting.callbacks.loggers import Logger, open_logger
 from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
 from ppl_vae.fitting.experiment import Experiment
-from ppl_vae.fitting.fit import place
-from ppl_vae.fitting.table import short
-from ppl_vae.guides import Guide
-from ppl_vae.inference import Method
-from ppl_vae.models import Model
-from ppl_vae.runs import SavedRun
-from ppl_vae.storage import Checkpointer, RunFolder
-
-__all__ = ["options", "run"]
-
-
-def run(
-    *,
-    model: Model,
-    guide: Guide | None,
-    method: Method | None,
-    data: DataSource,
-    seed: int | None,
-    out: str | None,
-    resume: SavedRun | None,
-    keep_every: float,
-    trust: list[str],
-    track: str,
-    log: str,
-    device: str,
-    overwrite: bool,
-    quiet: bool,
-    json: bool,
-) -> None:
-    """Fit a declared model to data and save the run: declaration, weights, history, metrics, pictures."""
-    folder = resume.folder.path if resume else None if out is None else Path(out)
-    if resume is not None and (out is not None or overwrite):
-        raise ValueError(f"--resume goes on in {folder} itself: leave --out and --overwrite away")
     checkpointer = None
     if resume is None and folder is not None:
         checkpointer = Checkpointer(folder, every=keep_every, overwrite=overwrite)
-    placed = None if method is not None else place(model, data, device)
+    placed = place(model, data, device)
+    model = settled(model, placed)
     method = default_method(model, guide, placed) if method is None else method
     method = method if seed is None else dataclasses.replace(method, seed=seed)
     experiment = Experiment(model=model, guide=guide or default_guide(model, method), method=method, data=data)
@@ -65,7 +33,8 @@ def run(
         "track": _words(track),
         "loggers": _loggers(_words(log), folder, experiment),
     }
-    placed = placed or place(model, data, device)
+    if placed.spec.table and not (quiet or json):
+        print(f"{placed.summary()}\n")
     if resume is None:
         fitted = fit(model, placed, guide=experiment.guide, method=method, device=device, out=checkpointer, **heard)
     else:

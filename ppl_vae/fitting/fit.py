@@ -7,7 +7,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyro
@@ -42,7 +42,9 @@ from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
 from ppl_vae.text import as_line
 from ppl_vae.types import Record
 
-__all__ = ["fit", "fit_with_callbacks", "place"]
+__all__ = ["fit", "fit_with_callbacks", "place", "settled"]
+
+M = TypeVar("M", bound=Model | Callable[..., Any])
 
 DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What :func:`~ppl_vae.load_data` takes or gave."""
@@ -109,7 +111,7 @@ def fit(
     checkpointer = out if isinstance(out, Checkpointer) else NULL_CHECKPOINTER if out is None else Checkpointer(out)
     if method is None:
         data = place(model, data, device)
-        method = default_method(model, guide, data)
+        method = default_method(settled(model, data), guide, data)
     return fit_with_callbacks(
         model,
         data,
@@ -143,6 +145,7 @@ def fit_with_callbacks(
     """:func:`fit` with all that hears of it in one list, and what keeps it, which is asked after every step."""
     _check_kept(model, guide, method, checkpointer)
     data = place(model, data, device)
+    model = settled(model, data)
     guide = guide or default_guide(model, method)
     with checkpointer, seeded(method.seed, data.train.device):
         pair = build(model, guide, data.spec).to(data.train.device)
@@ -172,11 +175,17 @@ def fit_with_callbacks(
 def place(model: Model | Callable[..., Any], data: DataLike, device: str | torch.device) -> Data:
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
+    model = settled(model, data)
     data = model.resolve(data) if isinstance(model, Model) else data.as_given()
     data = data.to(choose_device(device))
     if len(data.train) == 0:
         raise ValueError("expected at least one training datum, got none")
     return data
+
+
+def settled(model: M, data: Data) -> M:
+    """The model with what it leaves to the data declared, such as ``likelihood: auto``; plain programs leave nothing."""
+    return cast(M, model.settled(data)) if isinstance(model, Model) else model
 
 
 def _check_kept(model: Any, guide: Any, method: Method, checkpointer: AnyCheckpointer) -> None:
