@@ -18,6 +18,39 @@ from ppl_vae.fitting.build import default_guide
 from ppl_vae.fitting.callbacks.loggers import Logger, open_logger
 from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
 from ppl_vae.fitting.experiment import Experiment
+from ppl_vae.fitting.fit import place, settled
+from ppl_vae.fitting.table import short
+from ppl_vae.guides import Guide
+from ppl_vae.inference import Method
+from ppl_vae.models import Model
+from ppl_vae.runs import SavedRun
+from ppl_vae.storage import Checkpointer, RunFolder
+
+__all__ = ["options", "run"]
+
+
+def run(
+    *,
+    model: Model,
+    guide: Guide | None,
+    method: Method | None,
+    data: DataSource,
+    seed: int | None,
+    out: str | None,
+    resume: SavedRun | None,
+    keep_every: float,
+    trust: list[str],
+    track: str,
+    log: str,
+    device: str,
+    overwrite: bool,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """Fit a declared model to data and save the run: declaration, weights, history, metrics, pictures."""
+    folder = resume.folder.path if resume else None if out is None else Path(out)
+    if resume is not None and (out is not None or overwrite):
+        raise ValueError(f"--resume goes on in {folder} itself: leave --out and --overwrite away")
     checkpointer = None
     if resume is None and folder is not None:
         checkpointer = Checkpointer(folder, every=keep_every, overwrite=overwrite)
