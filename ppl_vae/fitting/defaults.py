@@ -42,7 +42,8 @@ def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *,
         >>> default_method(GMM(components=3), None, load_data("digits"))
         EM(seed=0, max_iterations=1000, tolerance=1e-08, n_init=1, acceleration='squarem')
     """
-    method = (_exact_method(model, data.spec) if _leaves_exact(model, guide) else None) or svi_for(len(data.train))
+    exact = _exact_method(model, data.spec) if isinstance(model, Model) and _leaves_exact(model, guide) else None
+    method = exact or svi_for(len(data.train))
     return method if seed is None else dataclasses.replace(method, seed=seed)
 
 
@@ -63,9 +64,9 @@ def svi_for(rows: int) -> SVI:
     return SVI(batch_size=batch_size, epochs=min(MOST_EPOCHS, max(FEWEST_EPOCHS, epochs)))
 
 
-def _leaves_exact(model: Any, guide: Any) -> bool:
+def _leaves_exact(model: Model, guide: Any) -> bool:
     """Whether a method that knows no other guide than the exact posterior may be taken."""
-    return isinstance(model, Model) and not model.parameter_priors and (guide is None or isinstance(guide, ExactPosterior))
+    return not model.parameter_priors and (guide is None or isinstance(guide, ExactPosterior))
 
 
 def _exact_method(model: Model, spec: DataSpec) -> Method | None:

@@ -10,7 +10,8 @@ from ppl_vae.data import DataSource
 from ppl_vae.fitting.table import short
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.notebook import box, curves, table
-from ppl_vae.types import DataSpec, Record, Score, pass_name
+from ppl_vae.program.pair import Pair
+from ppl_vae.types import DataSpec, Record, pass_name, score_of
 
 __all__ = ["Shown"]
 
@@ -18,13 +19,13 @@ __all__ = ["Shown"]
 class Shown:
     """The part of a :class:`~ppl_vae.fitting.fitted.Fit` that notebooks ask for."""
 
+    pair: Pair
     model: Any
     guide: Any
     method: Method
     data: DataSource
     spec: DataSpec
     history: list[Record]
-    score: Score
     without_latents: float | None
 
     def _repr_html_(self) -> str:
@@ -42,8 +43,8 @@ class Shown:
         return box("Fit", table(told), reached, self._curve())
 
     def _curve(self) -> str:
-        name = self.score.name
-        both = {self.score.label: name, f"{self.score.label}, validation data": f"valid_{name}"}
+        score = score_of(self.history[-1] if self.history else {}, self.pair.score)
+        both = {score.label: score.name, f"{score.label}, validation data": f"valid_{score.name}"}
         return curves({label: _column(self.history, column) for label, column in both.items()})
 
 
