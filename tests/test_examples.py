@@ -142,6 +142,16 @@ def test_a_command_line_of_a_page_is_understood(name: str, results: dict[str, li
     assert results[name][1] == "", shlex.join(COMMANDS[name])
 
 
+def test_the_pages_name_every_ready_declaration() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
+    assert [path.name for path in sorted((ROOT / "models").glob("*.yaml")) if path.name not in text] == []
+
+
+def test_the_pages_are_all_listed() -> None:
+    listed = re.findall(r"^  - .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
 def test_the_readme_shows_the_verbs() -> None:
     assert {words[0] for words in command_lines(ROOT / "README.md")} == set(cli.VERBS)
 
