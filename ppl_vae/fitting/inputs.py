@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -298,11 +299,12 @@ def as_codes(values: Any, *, device: torch.device, dtype: torch.dtype) -> Tensor
 def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
     x = transform.affine(raw)
-    if not spec.missing and not bool(x.isfinite().all()):
+    if not spec.missing and not _finite(x):
         raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
     low, high = spec.limits
     whole_numbers = spec.kind.discrete and not transform.binarize
-    if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not all_whole(x)):
+    outside = (low > -math.inf and bool((x < low).any())) or (high < math.inf and bool((x > high).any()))
+    if outside or (whole_numbers and not all_whole(x)):
         like = "binarized data like those" if spec.kind == "binary" else "data like those"
         if spec.kind == "binary" and bool(((x == 0) | (x == x.max())).all()):
             like = f"zeros and ones (divided by {x.max():g}), as black and white images are held, like those"
@@ -310,6 +312,11 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
             f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
             f"give {like} it was fitted to, in the units of their source"
         )
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all are finite: as is their sum, unless that overflows, when they are looked at one by one."""
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
 
 def _remark_on_left(names: Sequence[str]) -> None:
