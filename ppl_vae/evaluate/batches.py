@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data import Split
 from ppl_vae.evaluate.bounds import bounds
-from ppl_vae.evaluate.importance import FEWEST, importance_bound, pareto_k
+from ppl_vae.evaluate.importance import FEWEST, importance_bound, importance_error, pareto_k
 from ppl_vae.program.capture import Compile
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.replay import Replay, replay
@@ -75,8 +75,8 @@ def bounds_of_batches(
 
     Returns:
         Columns ``(N,)`` in float64: ``elbo``, ``reconstruction``, ``kl``; ``log_likelihood`` of models that know it; ``iwae``
-        if S is above one and no latent variable is shared by all data, which would leave the weights of a datum without a
-        bound; ``k_hat`` if S is also 25 or more.
+        and its standard error ``iwae_error`` if S is above one and no latent variable is shared by all data, which would leave
+        the weights of a datum without a bound; ``k_hat`` if S is also 25 or more.
 
     Raises:
         ValueError: it has to be compiled and cannot be.
@@ -115,7 +115,7 @@ def _bounds(pair: Pair, programs: dict[int, Replay], batch: tuple[Tensor, ...], 
     column = dict(zip(names, values, strict=True))
     if len(parts[0]) > len(names):
         log_weights = torch.cat([part[-1] for part in parts])
-        column["iwae"] = importance_bound(log_weights)
+        column |= {"iwae": importance_bound(log_weights), "iwae_error": importance_error(log_weights)}
         if len(log_weights) >= FEWEST:
             column["k_hat"] = pareto_k(log_weights)
     return column

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["FEWEST", "UNTRUSTED", "importance_bound", "pareto_k", "tail_length"]
+__all__ = ["FEWEST", "UNTRUSTED", "importance_bound", "importance_error", "pareto_k", "tail_length"]
 
 UNTRUSTED = 0.7  # k-hat above which the mean of the weights converges too slowly for any practical number of samples
 FEWEST = 25  # samples: with fewer there are no five weights to fit a tail to
@@ -29,6 +29,20 @@ def importance_bound(log_weights: Tensor) -> Tensor:
         tensor([0.])
     """
     return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def importance_error(log_weights: Tensor) -> Tensor:
+    """The standard error of :func:`importance_bound` as an estimate of log p(x), ``(B,)``: that of mean(w) over mean(w).
+
+    Args:
+        log_weights: ``(S, B)``.
+
+    Example:
+        >>> importance_error(torch.tensor([[0.0], [0.0]]))
+        tensor([0.])
+    """
+    weights = (log_weights - log_weights.max(0).values).exp()
+    return weights.std(0, correction=0) / (weights.mean(0) * math.sqrt(len(weights)))
 
 
 def pareto_k(log_weights: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from ppl_vae.declaration import Declaration
 from ppl_vae.types import Record
 
-__all__ = ["COLUMNS", "aligned", "cell", "short"]
+__all__ = ["COLUMNS", "aligned", "cell", "plain", "short"]
 
 COLUMNS = {
     "train_log_likelihood": "train log-lik.",
@@ -57,3 +57,16 @@ def aligned(table: Sequence[Sequence[str]], *, words: int) -> str:
         for row in table
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
+
+
+def plain(table: Sequence[Sequence[str]], *, words: int = 1) -> str:
+    """Cells in columns, so many of words and then numbers, without rules."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = (
+        "  ".join(
+            cell.ljust(width) if place < words else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    )
+    return "\n".join(map(str.rstrip, lines))

@@ -23,14 +23,17 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.declaration import require
-from ppl_vae.exact import Problem, covariances, floors, mixture, mixture_missing, mixture_start, moments
+from ppl_vae.exact import Problem, conditional, covariances, floors, mixture, mixture_missing, mixture_start, moments
 from ppl_vae.exact.distances import squared_distances
 from ppl_vae.likelihoods import Likelihood
+from ppl_vae.likelihoods.base import refuse_categories
 from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
+from ppl_vae.models.told import of_mixture
 from ppl_vae.priors import Prior
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
@@ -99,6 +102,7 @@ class GMM(Model):
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are not numbers."""
+        refuse_categories("GMM", spec.table)
         if spec.kind not in self.accepts:
             raise ValueError(f"GMM is a model of numbers, but these data are {spec.kind}")
         check_complete(spec, self.parameter_priors)
@@ -206,6 +210,10 @@ class MixtureModel(ModelProgram):
             L = self.scale_tril.double()
             return self.logits.double().softmax(0), self.loc.double(), L @ L.mT
 
+    def quantities(self) -> dict[str, Quantity]:
+        """Weights, means and covariances."""
+        return of_mixture(self.parameters_em, self.structure)
+
     def distance(self, other: MixtureModel) -> float:
         """Root mean square distance of the means, each matched with one of the other's, in units of what the model sees.
 
@@ -240,6 +248,12 @@ class MixtureModel(ModelProgram):
         """The exact p(k | x) of each datum, one-hot, whose mean is the responsibilities."""
         joint = mixture.component_log_prob(self.parameters_em, x.flatten(1), self.structure)
         return dist.OneHotCategorical(logits=joint.to(x.dtype))
+
+    @torch.no_grad()
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Missing entries (NaN) of x ``(B, *event)`` at their exact conditional means, or drawn; in float64."""
+        found = conditional.complete_mixture(self.parameters_em, x.flatten(1), self.structure, draws)
+        return found.unflatten(-1, x.shape[1:])
 
     def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
         """What EM iterates for rows ``(N, D)`` or batches of them, from a k-means++ start drawn by the generator."""

@@ -11,10 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.exact import Problem, Squarem, floors, linear_gaussian, missing, moments, posterior, profile, rotations
+from ppl_vae.exact import (
+    Problem,
+    Squarem,
+    conditional,
+    floors,
+    linear_gaussian,
+    missing,
+    moments,
+    posterior,
+    profile,
+    rotations,
+)
 from ppl_vae.exact.driver import Step
+from ppl_vae.models.told import of_factors
 from ppl_vae.models.vae import LatentModel
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 
 __all__ = ["IncompleteLinearGaussianModel", "LinearGaussianModel", "Loadings"]
 
@@ -83,19 +96,30 @@ class LinearGaussianModel(LatentModel):
             canonical = rotations.canonical(W, None if self.isotropic else noise)
             return rotations.varimax(canonical) if rotation == "varimax" else canonical
 
+    def quantities(self) -> dict[str, Quantity]:
+        """Mean, loadings in their canonical rotation, noise variances and communalities, for standard normal factors."""
+        folded = posterior.fold_prior(self.parameters_em, self.prior_em)
+        return of_factors(folded, self.rotated_loadings(), "canonical rotation, orthogonal in units of the noise, by length")
+
     def distance(self, other: LinearGaussianModel) -> float:
         """Largest principal angle between the two loadings' column spaces in radians, whatever their rotations."""
         return rotations.principal_angle(self.loadings.double(), other.loadings.double()).item()
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum in nats, ``(B,)``, x ``(B, *event)``; computed in float64."""
-        return posterior.log_prob(self.parameters_em, x.flatten(1).double(), self.prior_em)
+        return posterior.log_prob(self.parameters_em, x.flatten(1), self.prior_em)
 
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The exact p(z | x) of each datum, x ``(B, *event)``; computed in float64."""
         found = posterior.posterior(self.parameters_em, x.flatten(1).double(), self.prior_em)
         scale_tril = torch.linalg.cholesky(found.covariance).to(x.dtype)
         return dist.MultivariateNormal(found.mean.to(x.dtype), scale_tril=scale_tril)
+
+    @torch.no_grad()
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Missing entries (NaN) of x ``(B, *event)`` at their exact conditional means, or drawn; in float64."""
+        folded = posterior.fold_prior(self.parameters_em, self.prior_em)
+        return conditional.complete_factors(folded, x.flatten(1), draws).unflatten(-1, x.shape[1:])
 
     def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
         """What EM iterates for rows ``(N, D)`` or batches of them; from a random start if there is a generator."""

@@ -20,10 +20,12 @@ from torch import Tensor
 from ppl_vae.declaration import require
 from ppl_vae.exact import floors, moments
 from ppl_vae.likelihoods import Gaussian
+from ppl_vae.likelihoods.base import refuse_categories
 from ppl_vae.likelihoods.noise import NoiseScale
 from ppl_vae.models.autoencoder import CodeModel
 from ppl_vae.models.base import Model, PosteriorFamily
 from ppl_vae.nn import Linear
+from ppl_vae.program.quantities import COLUMN, LATENT, Quantity
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["PCA", "Components"]
@@ -67,6 +69,7 @@ class PCA(Model):
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are not complete numbers, or have no more columns than there are components."""
+        refuse_categories("PCA", spec.table)
         self.likelihood.check(spec)
         if spec.missing:
             raise ValueError("PCA needs complete data: fill missing entries, drop those rows, or use PPCA or FactorAnalysis")
@@ -104,6 +107,15 @@ class PrincipalModel(CodeModel):
         """The code of each datum as a point without a density: its projection, x ``(B, *event)``."""
         linear = self.decoder.layers
         return dist.Delta((x.flatten(1) - linear.bias) @ torch.linalg.pinv(linear.weight).T, event_dim=1)
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Mean, axes and the variance around the plane."""
+        linear, noise = self.decoder.layers, self.likelihood.scale.square()
+        return {
+            "mean": Quantity(values=linear.bias, axes=(COLUMN,), power=1, located=True),
+            "axis": Quantity(values=linear.weight, axes=(COLUMN, LATENT), power=1),
+            "noise_variance": Quantity(values=noise.expand_as(linear.bias), axes=(COLUMN,), power=2),
+        }
 
     def closed_form(self, rows: Any) -> Components:
         """The principal components of rows ``(N, D)`` or batches of them, by the eigenvectors of their covariance."""

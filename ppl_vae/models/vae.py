@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.decoded import Decoded
+from ppl_vae.models.told import of_noise, of_prior
 from ppl_vae.nn import MLP, Network
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.capabilities import attribute
 from ppl_vae.program.facts import prior_support
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec
@@ -87,6 +89,13 @@ class Adjustable(Protocol):
         """Let what it gives lie around ``output (*out_shape)`` at first."""
 
 
+@runtime_checkable
+class Sized(Protocol):
+    """A decoder that says the shape of its features."""
+
+    out_shape: tuple[int, ...]
+
+
 class LatentModel(ModelProgram):
     """The program of every model with one latent variable per datum.
 
@@ -128,6 +137,11 @@ class LatentModel(ModelProgram):
     def takes_missing(self) -> bool:
         """Whether the likelihood leaves missing entries out."""
         return bool(attribute(self.likelihood, "missing", False))
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Moments of p(z) and the scale of the noise, where they are the same for all data."""
+        noise = of_noise(self.likelihood, math.prod(self.decoder.out_shape[1:])) if isinstance(self.decoder, Sized) else {}
+        return {**({} if self.given_prior else of_prior(self.prior())), **noise}
 
     def decode(self, z: Tensor) -> dist.Distribution:
         """p(x | z) for z ``(..., *latent_shape)``."""

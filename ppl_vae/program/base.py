@@ -26,8 +26,8 @@ class ModelProgram(PyroModule):
     mapping by their names.
 
     It **may** say the facts below, ``known`` and ``prior_given`` if it is conditioned on what is known of x, and any ability of
-    this file by having its members: :class:`Marginal`, :class:`KnownPosterior`, :class:`Conjugate`, :class:`Solvable`,
-    :class:`Comparable`.
+    this file by having its members: :class:`Marginal`, :class:`KnownPosterior`, :class:`Imputing`, :class:`Conjugate`,
+    :class:`Solvable`, :class:`Comparable`.
 
     It **inherits** that every method that can fit it does, and all that a fit is asked: evaluation, gaps, annealing, encoding
     and decoding, samples, pictures and reports.

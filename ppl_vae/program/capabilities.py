@@ -6,19 +6,24 @@ stands on the base classes of :mod:`ppl_vae.program.base`. This is the only file
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from ppl_vae.program.quantities import Quantity
 
 __all__ = [
     "Amortized",
     "Comparable",
     "Conjugate",
     "Covaried",
+    "Described",
+    "Drawing",
     "Family",
     "Generative",
+    "Imputing",
     "KnownPosterior",
     "MadeOfPosteriors",
     "Marginal",
@@ -63,6 +68,18 @@ class KnownPosterior(Protocol):
 
     def posterior(self, *batch: Tensor) -> Any:
         """Of each datum, a distribution or a joint of batch shape ``(B,)``."""
+        ...
+
+
+@runtime_checkable
+class Imputing(Protocol):
+    """A model that knows p(missing entries | observed entries) of a datum."""
+
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Data x ``(B, *event)``, NaN where missing, with these at their conditional means, or ``(draws, B, *event)`` drawn.
+
+        Observed entries stay; draws come from torch's global generator.
+        """
         ...
 
 
@@ -161,6 +178,24 @@ class Covaried(Protocol):
 
     def given(self, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """What p(z) and p(x | z) are conditioned on, for such values, whose shapes are broadcast."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A model that says what its parameters mean."""
+
+    def quantities(self) -> Mapping[str, Quantity]:
+        """Numbers with named axes, by name."""
+        ...
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """A guide over parameters."""
+
+    def parameter_draws(self, draws: int) -> Iterator[Any]:
+        """Contexts inside which everything that the model says is at a draw of its parameters."""
         ...
 
 

@@ -17,7 +17,10 @@ from ppl_vae.program.capabilities import (
     Comparable,
     Conjugate,
     Covaried,
+    Described,
+    Drawing,
     Family,
+    Imputing,
     KnownPosterior,
     MadeOfPosteriors,
     Marginal,
@@ -49,6 +52,7 @@ class Abilities:
         generate: the model, if it is :class:`Generative`.
         marginal: the model, if it knows log p(x).
         know_posterior: the model, if it knows p(z | x).
+        impute: the model, if it knows p(missing | observed) of the entries of a datum.
         encode: the guide, if it says q(z | x).
         vary: the guide, if its q are members of a :class:`Family`.
         iterate: the model, if it is :class:`Conjugate`.
@@ -56,11 +60,14 @@ class Abilities:
         compare: the model, if it is :class:`Comparable`.
         weigh_parameters: the model, if its parameters carry priors.
         covary: the model, if it is :class:`Covaried` and has covariates.
+        describe: the model, if it says what its parameters mean.
+        draw_parameters: the guide, if it is over parameters as well.
     """
 
     generate: ModelProgram | None
     marginal: Marginal | None
     know_posterior: KnownPosterior | None
+    impute: Imputing | None
     encode: Amortized | None
     vary: Family | None
     iterate: Conjugate | None
@@ -68,6 +75,8 @@ class Abilities:
     compare: Comparable | None
     weigh_parameters: ParameterDensity | None
     covary: Covaried | None
+    describe: Described | None
+    draw_parameters: Drawing | None
 
     def __repr__(self) -> str:
         return f"Abilities({', '.join(field.name for field in fields(self) if getattr(self, field.name) is not None)})"
@@ -80,6 +89,7 @@ class Abilities:
             generate=facts if generates(model) else None,
             marginal=model if isinstance(model, Marginal) else None,
             know_posterior=model if isinstance(model, KnownPosterior) else None,
+            impute=model if isinstance(model, Imputing) else None,
             encode=guide if isinstance(guide, Amortized) else None,
             vary=guide if isinstance(guide, Family) else None,
             iterate=model if isinstance(model, Conjugate) else None,
@@ -87,6 +97,8 @@ class Abilities:
             compare=model if isinstance(model, Comparable) else None,
             weigh_parameters=model if facts.parameter_sites and isinstance(model, ParameterDensity) else None,
             covary=model if facts.covariates and isinstance(model, Covaried) else None,
+            describe=model if isinstance(model, Described) else None,
+            draw_parameters=guide if isinstance(guide, Drawing) else None,
         )
 
 

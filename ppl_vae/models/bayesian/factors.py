@@ -10,12 +10,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.exact import linear_gaussian, moments, profile
+from ppl_vae.exact import conditional, linear_gaussian, moments, profile
 from ppl_vae.exact import posterior as exact
 from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
+from ppl_vae.models.told import of_factors
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.priors.base import Support
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 
@@ -42,6 +44,7 @@ class BayesianFactorModel(BayesianModel):
         super().__init__(size, {name: Given(priors.get(name), self.supports[name], start) for name, start in starts.items()})
         self.latent_shape = (latent_dim,)
         self.isotropic = isotropic
+        self.axes = {"weights": ("column", "factor"), "loc": ("column",), "scale": ("" if isotropic else "column",)}
         self.floor = floor
         self.prior = StandardNormal().build(self.latent_shape)
 
@@ -76,9 +79,18 @@ class BayesianFactorModel(BayesianModel):
         """W ``(D, K)``, which the likelihood fixes only up to a rotation."""
         return self.values["weights"].detach()
 
+    def quantities(self) -> dict[str, Quantity]:
+        """Mean, loadings, noise variances and communalities."""
+        return of_factors(self.parameters_em, self.values["weights"], "as their prior has them, draws rotated towards this")
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum at the point estimates, in nats, ``(B,)``; computed in float64."""
-        return exact.log_prob(self.parameters_em, x.flatten(1).double())
+        return exact.log_prob(self.parameters_em, x.flatten(1))
+
+    @torch.no_grad()
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Missing entries (NaN) of x ``(B, *event)`` at their conditional means given the point estimates, or drawn."""
+        return conditional.complete_factors(self.parameters_em, x.flatten(1), draws).unflatten(-1, x.shape[1:])
 
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The exact p(z | x, theta) of each datum, x ``(B, *event)``; draws may lie in a batch left of the data's."""

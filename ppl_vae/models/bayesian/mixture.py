@@ -13,12 +13,14 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_vae.exact import covariances, mixture, mixture_start
+from ppl_vae.exact import conditional, covariances, mixture, mixture_start
 from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
 from ppl_vae.models.bayesian.spreads import SPREADS
+from ppl_vae.models.told import of_mixture
 from ppl_vae.priors import Prior
 from ppl_vae.priors.base import Support
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 
@@ -55,6 +57,13 @@ class BayesianMixtureModel(BayesianModel):
         self.structure = covariances.covariance(structure)
         self.floor = floor
         self.latent_shape = (C,)
+        matrix = ("column", "other_column")
+        spreads = {"full": ("component", *matrix), "tied": matrix, "diagonal": ("component", "column")}
+        self.axes = {
+            "weights": ("component",),
+            "locs": ("component", "column"),
+            spread.site: spreads.get(structure, ("component", "")),
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """The story, with the batch x ``(B, *event)`` observed."""
@@ -76,6 +85,10 @@ class BayesianMixtureModel(BayesianModel):
         values = {name: value.double() for name, value in self.values.items()}
         return mixture.Parameters(values["weights"], values["locs"], self.spread.covariances(values))
 
+    def quantities(self) -> dict[str, Quantity]:
+        """Weights, means and covariances."""
+        return of_mixture(self.parameters_em, self.structure)
+
     def prior(self) -> dist.Distribution:
         """p(k), one-hot, whose mean is pi."""
         return dist.OneHotCategorical(probs=self.values["weights"])
@@ -89,6 +102,12 @@ class BayesianMixtureModel(BayesianModel):
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum at the point estimates, in nats, ``(B,)``; computed in float64."""
         return mixture.log_prob(self.parameters_em, x.flatten(1), self.structure)
+
+    @torch.no_grad()
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Missing entries (NaN) of x ``(B, *event)`` at their conditional means given the point estimates, or drawn."""
+        found = conditional.complete_mixture(self.parameters_em, x.flatten(1), self.structure, draws)
+        return found.unflatten(-1, x.shape[1:])
 
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The exact p(k | x, theta) of each datum, one-hot; draws may lie in a batch left of the data's."""

@@ -1,0 +1,70 @@
+"""The score of each datum: log p(x) where the model knows it, else the tightest lower bound that samples give."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+
+from ppl_vae.data import Split
+from ppl_vae.evaluate.batches import bounds_of_batches, layout
+from ppl_vae.evaluate.rows import batches, in_row_order, large_batches, log_jacobians
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.pair import Pair
+
+__all__ = ["Scores", "row_scores"]
+
+
+class Scores(NamedTuple):
+    """Of each datum, in nats and in the units of the source.
+
+    Args:
+        log_prob: log p(x), or a lower bound on it, ``(N,)``.
+        se: standard error of the estimate ``(N,)``: zero of what is exact, NaN where draws do not tell it.
+        exact: whether it is log p(x) itself.
+    """
+
+    log_prob: Any
+    se: Any
+    exact: bool
+
+
+def row_scores(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> Scores:
+    """Log p(x) of each row in their order, or the importance-weighted bound of so many samples.
+
+    Raises:
+        ValueError: fewer than one sample, or terms that do not bound log p(x).
+    """
+    if samples < 1:
+        raise ValueError(f"expected at least 1 sample, got {samples}")
+    if not len(split):
+        return Scores(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64), pair.can.marginal is not None)
+    read = split.arranged(pair.reads)
+    with evaluating(pair), seeded(seed, split.device):
+        found = _exact(pair, read) if pair.can.marginal else _bounded(pair, split if pair.local else read, samples, seed)
+    constant = log_jacobians(pair, read)
+    log_prob, se = (in_row_order(pair, split, column) for column in (found.log_prob + constant, found.se))
+    return Scores(log_prob, se, found.exact)
+
+
+def _exact(pair: Pair, split: Split) -> Scores:
+    marginal: Any = pair.can.marginal
+    found = torch.cat([marginal.log_prob(*batch).double() for batch in large_batches(pair, split)])
+    return Scores(found, torch.zeros_like(found), exact=True)
+
+
+def _bounded(pair: Pair, split: Split, samples: int, seed: int) -> Scores:
+    cut = layout(split, samples)
+    columns = bounds_of_batches(
+        pair, batches(pair, split, cut.rows), cut.draws, compile="auto", elements=samples * len(split) * split.elements
+    )
+    if pair.score.bound is None:
+        raise ValueError(
+            f"expected programs whose terms bound log p(x), got a {pair.score.title}: fit a model with p(z) by a guide that is "
+            "a density, such as VAE with AmortizedNormal, or PPCA in place of PCA"
+        )
+    exact = pair.score.bound == "exact"
+    found = columns.get("iwae", columns["elbo"])
+    unknown = torch.full_like(found, 0.0 if exact else math.nan)
+    return Scores(found, columns.get("iwae_error", unknown), exact)

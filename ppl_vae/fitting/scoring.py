@@ -1,0 +1,196 @@
+"""Scores of rows: how probable each is, and what is discrete about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from ppl_vae.arguments import whole
+from ppl_vae.data import Split
+from ppl_vae.data.matching import is_whole_number
+from ppl_vae.evaluate.components import component_probabilities
+from ppl_vae.evaluate.scores import Scores, row_scores
+from ppl_vae.fitting.coding import Coding
+from ppl_vae.fitting.inputs import Classes, Given
+from ppl_vae.fitting.outputs import as_columns_given, form_of
+from ppl_vae.program.context import evaluating, seeded
+
+__all__ = ["Outliers", "Scoring"]
+
+SAMPLES = 100
+
+
+class Outliers(NamedTuple):
+    """Of each row: its score, its rank among these rows, and how extreme its score is among those of held-out rows.
+
+    Args:
+        log_prob: the score, as of ``score_samples``, ``(N,)``.
+        rank: 1 of the least probable row, 2 of the next, ``(N,)``.
+        p_value: (1 + number of held-out rows that score at most as high) / (1 + number of held-out rows), ``(N,)``: uniform, up
+            to ties, of a row that comes from where the held-out rows come from (Vovk, Gammerman and Shafer 2005).
+    """
+
+    log_prob: Any
+    rank: Any
+    p_value: Any
+
+
+class Scoring(Coding):
+    """The part of a :class:`~ppl_vae.fitting.fitted.Fit` that scores rows and predicts what is discrete about them."""
+
+    held_out: Split | None
+
+    def score_samples(self, x: Given, *, y: Classes | None = None, samples: int = SAMPLES, seed: int = 0) -> Any:
+        """Log p(x) of each row in nats, in the units of the source, or the tightest lower bound on it.
+
+        Where the model does not know it, it is the importance-weighted bound, whose mean over draws is below log p(x) and
+        rises with ``samples`` (Burda, Grosse and Salakhutdinov 2016). The log-determinant of the data's transform is part of
+        either; the mean over rows is what :meth:`evaluate` calls ``log_likelihood`` or ``iwae``.
+
+        Args:
+            x: rows ``(B, *event)`` in the units of the source.
+            y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
+            samples: draws of the latent variables per row, where they are needed.
+            seed: of the draws.
+
+        Returns:
+            ``log_prob`` and ``se``, the standard error of the estimate, ``(B,)`` each: zero where log p(x) is known, which
+            ``exact`` tells. Of a frame a frame of these two.
+
+        Raises:
+            ValueError: rows that the fit was not built for, or programs whose terms do not bound log p(x).
+
+        Example:
+            ``fit.score_samples(data.test).log_prob.mean()``
+        """
+        found = self._scored(self._split(x, y), samples, seed)
+        return as_columns_given(form_of(x), {"log_prob": found.log_prob, "se": found.se}, found)
+
+    def predict_proba(self, x: Given, *, samples: int = SAMPLES, seed: int = 0, priors: Sequence[float] | None = None) -> Any:
+        """The probabilities of components, discrete latent values or classes of each row, ``(B, C)``.
+
+        Of GMM and whatever knows p(k | x) they are exact; of a discrete latent variable they are the guide's; of a mixture as
+        prior the mean of p(k | z) over draws of z from q(z | x). Of a model that is conditioned on labels they are p(y | x),
+        proportional to p(y) times the bound on p(x | y) that :meth:`score_samples` has for each class.
+
+        Args:
+            x: rows ``(B, *event)`` in the units of the source.
+            samples: draws of the latent variables per row, where they are needed.
+            seed: of the draws, the same for each class.
+            priors: p(y) of the classes in the order of ``spec.classes``, of a model that is conditioned on labels; by default
+                all alike.
+
+        Raises:
+            ValueError: rows that the fit was not built for, a model with nothing discrete, or priors of no such classes.
+
+        Example:
+            ``fit.predict_proba(data.test).argmax(1)``
+        """
+        found = self._probabilities(x, whole("samples", samples), seed, priors)
+        names = self.spec.classes if self._labelled else map(str, range(found.shape[-1]))
+        return as_columns_given(form_of(x), dict(zip(names, found.T, strict=True)), found)
+
+    def predict(self, x: Given, *, samples: int = SAMPLES, seed: int = 0, priors: Sequence[float] | None = None) -> Any:
+        """The most probable component, discrete value or class of each row ``(B,)``; see :meth:`predict_proba`.
+
+        Components are numbers from 0. Classes are their places among ``spec.classes`` where x came as tensors, and where it
+        came as an array or a frame their names: numbers, if all of them are whole numbers.
+
+        Args:
+            x: rows ``(B, *event)`` in the units of the source.
+            samples: draws of the latent variables per row, where they are needed.
+            seed: of the draws.
+            priors: p(y) of the classes, as of :meth:`predict_proba`.
+
+        Raises:
+            ValueError: rows that the fit was not built for, a model with nothing discrete, or priors of no such classes.
+
+        Example:
+            ``fit.predict(data.test)``
+        """
+        found = self._probabilities(x, whole("samples", samples), seed, priors).argmax(-1)
+        form = form_of(x)
+        predicted = self.class_names[found.cpu().numpy()] if self._labelled and form.kind != "tensor" else found
+        return form.column("class" if self._labelled else "component", predicted)
+
+    @property
+    def class_names(self) -> np.ndarray:
+        """The names of the classes in their order ``(C,)``, numbers if all of them are whole numbers."""
+        names = self.spec.classes
+        return np.array([int(name) for name in names] if all(map(is_whole_number, names)) else names)
+
+    def outliers(
+        self, x: Given, *, y: Classes | None = None, held_out: Given | None = None, samples: int = SAMPLES, seed: int = 0
+    ) -> Any:
+        """Which rows are improbable: their rank by score, and the p-value of it among scores of held-out rows.
+
+        Args:
+            x: rows ``(B, *event)`` in the units of the source.
+            y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
+            held_out: rows that were not fitted to, and have their own labels where the model needs such; by default the fit's
+                test rows, or its validation rows if it has no others.
+            samples: draws of the latent variables per row, where they are needed.
+            seed: of the draws.
+
+        Returns:
+            ``log_prob``, ``rank`` and ``p_value``, ``(B,)`` each.
+
+        Raises:
+            ValueError: rows that the fit was not built for, or none that were held out.
+
+        Example:
+            ``fit.outliers(new).p_value < 0.01``
+        """
+        found = self._scored(self._split(x, y), samples, seed).log_prob
+        kept = self._scored(self._held_out() if held_out is None else self._split(held_out), samples, seed).log_prob
+        if not len(kept):
+            raise ValueError("expected held-out rows to compare with, got none: give some as held_out=...")
+        below = torch.searchsorted(kept.sort().values, found, right=True)
+        rank = torch.empty_like(below)
+        rank[found.argsort(stable=True)] = torch.arange(1, len(found) + 1, device=rank.device)
+        outliers = Outliers(found, rank, (1.0 + below) / (1.0 + len(kept)))
+        return as_columns_given(form_of(x), outliers._asdict(), outliers)
+
+    def _held_out(self) -> Split:
+        if self.held_out is not None:
+            return self._split(self.held_out)
+        if self.data.name == "array":
+            raise ValueError(
+                "the rows of this fit were given in memory, so those that were held out cannot be loaded again: give some as "
+                "held_out=..., such as data.test"
+            )
+        test = self.rows(self.data, "test")
+        return test if len(test) else self.rows(self.data, "valid")
+
+    def rows(self, source: Any, split: str) -> Split:
+        """One split of a declaration of data."""
+        raise NotImplementedError
+
+    def _scored(self, split: Split, samples: int, seed: int) -> Scores:
+        with pyro.validation_enabled(False):  # the data are checked
+            return row_scores(self.pair, split, samples=whole("samples", samples), seed=seed)
+
+    def _probabilities(self, x: Given, samples: int, seed: int, priors: Sequence[float] | None) -> Tensor:
+        if self._labelled:
+            return self._of_classes(x, samples, seed, priors)
+        if priors is not None:
+            raise ValueError("expected no priors of classes, got some for a model that is not conditioned on labels")
+        split = self._split(x)
+        if not len(split):
+            raise ValueError("expected at least one row to predict, got none")
+        with evaluating(self.pair), seeded(seed, self.device), pyro.validation_enabled(False):
+            return component_probabilities(self.pair, split, self._encoder, samples=samples)
+
+    def _of_classes(self, x: Given, samples: int, seed: int, priors: Sequence[float] | None) -> Tensor:
+        names = self.spec.classes
+        weights = torch.ones(len(names), dtype=torch.float64) if priors is None else torch.tensor(priors, dtype=torch.float64)
+        if weights.shape != (len(names),) or not bool((weights > 0).all() and weights.isfinite().all()):
+            raise ValueError(f"expected a positive prior for each of {', '.join(names)}, got {priors}")
+        split = self._split(x, names[0])
+        scores = [self._scored(self._entrance.relabelled(split, name), samples, seed).log_prob for name in names]
+        return (torch.stack(scores, 1) + weights.log().to(scores[0].device)).softmax(1)

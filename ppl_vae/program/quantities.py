@@ -1,0 +1,52 @@
+"""What a program's parameters mean: named quantities with named axes, in the units of what the model sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["COLUMN", "COMPONENT", "LATENT", "Quantity"]
+
+COLUMN, COMPONENT, LATENT = "column", "component", "latent"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Quantity:
+    """Numbers that mean something to whoever fitted a model, such as means or loadings.
+
+    Args:
+        values: as the model sees the data.
+        axes: what each axis goes over: ``column`` of the data, ``component``, or ``latent`` dimension.
+        power: of a column's unit that a value has along each axis of columns: 1 of means and covariances, 2 of variances.
+        located: whether a shift of the data shifts the values.
+        note: what else has to be known, such as which rotation of several.
+
+    Raises:
+        ValueError: another number of axes than the values have.
+
+    Example:
+        >>> Quantity(values=torch.zeros(3, 2), axes=(COLUMN, LATENT), power=1).axes
+        ('column', 'latent')
+    """
+
+    values: Tensor
+    axes: tuple[str, ...]
+    power: int = 0
+    located: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.values.dim() != len(self.axes):
+            raise ValueError(f"expected {len(self.axes)} axes, {', '.join(self.axes)}, got {tuple(self.values.shape)}")
+
+    def in_source_units(self, loc: Tensor, scale: Tensor) -> Tensor:
+        """The values for data that were shifted by ``loc`` and divided by ``scale``, ``(D,)`` each, in float64."""
+        found = self.values.detach().double()
+        for axis, name in enumerate(self.axes):
+            if name == COLUMN:
+                shape = [1] * found.dim()
+                shape[axis] = -1
+                found = found * scale.double().reshape(shape) ** self.power
+                found = found + loc.double().reshape(shape) if self.located else found
+        return found
