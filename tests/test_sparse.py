@@ -119,3 +119,4 @@ def test_files_of_sparse_matrices_stay_sparse(tmp_path: Path) -> None:
     fewer = pv.fit(MODEL, words, guide=GUIDE, method=pv.SVI(epochs=1))
     other = words.train.chosen([8, 7, 6, 5, 4, 3, 2, 1, 0])
     assert torch.allclose(fewer.encode(other), fewer.encode(words.train))
+    assert torch.allclose(torch.as_tensor(fewer.encode(scipy.sparse.csr_matrix(x))), fewer.encode(words.train))
