@@ -147,7 +147,8 @@ def test_a_row_without_counts_has_the_size_1() -> None:
 
 def test_many_samples_and_annealing_take_covariates(fitted: pv.Fit) -> None:
     data = read(ALL.fields)
-    numbers = fitted.evaluate(data, samples=20, gaps=pv.Gaps(samples=8, window=10, max_steps=20), ais=pv.AIS(temperatures=4), limit=4)
+    gaps, ais = pv.Gaps(samples=8, window=10, max_steps=20), pv.AIS(temperatures=4)
+    numbers = fitted.evaluate(data, samples=20, gaps=gaps, ais=ais, limit=4)
     assert all(math.isfinite(value) for name, value in numbers.items() if isinstance(value, float) and not name.endswith("_se"))
     assert numbers["elbo"] <= numbers["iwae"] + 0.1  # other draws
     assert fitted.latents(data)["active_units"] >= 0
