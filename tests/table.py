@@ -15,7 +15,7 @@ from ppl_vae.guides.base import latent_kind, lone_site
 from ppl_vae.program.capabilities import KnownPosterior, MadeOfPosteriors
 from ppl_vae.program.facts import posterior_prior
 from ppl_vae.program.hooks import Start
-from ppl_vae.types import Kind
+from ppl_vae.types import Field, Kind
 
 EVENT = (1, 3, 4)
 LATENT = 3
@@ -311,7 +311,15 @@ def built_prior(
 def spec_for(model: pv.Model, *, size: int = 10 * ROWS) -> pv.DataSpec:
     """What the table's data look like to a model, as a batch of a larger set."""
     kind = kind_for(model)
-    return pv.DataSpec(event_shape=EVENT, kind=kind, size=size, levels=LEVELS if kind == "categorical" else None)
+    levels = LEVELS if kind == "categorical" else None
+    return pv.DataSpec(event_shape=EVENT, kind=kind, size=size, levels=levels, fields=fields_for(model))
+
+
+def fields_for(model: pv.Model) -> tuple[Field, ...]:
+    """What the table's data have beside x for a model that reads it, after x: categories of two levels."""
+    x = Field(name="x", event_shape=EVENT, kind="real")
+    category = Field(name="", event_shape=(), kind="integer", levels=2, vocabulary=("even", "odd"))
+    return (x, *(dataclasses.replace(category, name=name) for name in model.fields)) if model.fields else ()
 
 
 def built(model: pv.Model, guide: pv.Guide | None = None, *, seed: int = SEED) -> pv.Pair:

@@ -118,6 +118,8 @@ def test_counts_stay_sparse_and_fits_take_cells_by_gene(tmp_path: Path) -> None:
     found[:, ::-1].write_h5ad(tmp_path / "turned.h5ad")
     turned = fit.rows(fit.data.of(str(tmp_path / "turned.h5ad")), "all")
     assert torch.allclose(fit.encode(turned), codes, atol=1e-6)
+    for source in (found[:, ::-1], tmp_path / "turned.h5ad"):
+        assert torch.allclose(torch.as_tensor(fit.encode(source)), codes, atol=1e-6)
 
 
 def test_codes_go_back_and_a_slash_in_a_key_does_no_harm(tmp_path: Path) -> None:

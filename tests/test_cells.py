@@ -57,8 +57,8 @@ def found(file: Path, categories: tuple[str, ...]) -> Found:
     model = pv.CVAE(
         condition=condition, prior=pv.StandardNormal(), likelihood=pv.NegativeBinomial(), latent_dim=4, decoder=network
     )
-    data = pv.load_data(file, fields=categories, counts="sparse")
-    method = pv.SVI(epochs=50, batch_size=32, learning_rate=1e-2)
+    data = pv.load_data(file, fields=categories, counts="sparse", valid=0.0)
+    method = pv.SVI(epochs=40, batch_size=32, learning_rate=1e-2)
     fit = pv.fit(model, data, guide=pv.AmortizedNormal(encoder=network), method=method)
     codes, observed = fit.encode(fit.rows(fit.data, "all")).numpy(), anndata.read_h5ad(file).obs
     accuracy = {

@@ -147,9 +147,10 @@ def test_a_row_without_counts_has_the_size_1() -> None:
 
 def test_many_samples_and_annealing_take_covariates(fitted: pv.Fit) -> None:
     data = read(ALL.fields)
-    numbers = fitted.evaluate(data, samples=20, gaps=pv.Gaps(samples=20), ais=pv.AIS(temperatures=5), limit=6)
+    gaps, ais = pv.Gaps(samples=8, window=10, max_steps=20), pv.AIS(temperatures=4)
+    numbers = fitted.evaluate(data, samples=20, gaps=gaps, ais=ais, limit=4)
     assert all(math.isfinite(value) for name, value in numbers.items() if isinstance(value, float) and not name.endswith("_se"))
-    assert numbers["elbo"] <= numbers["iwae"] + 1e-6
+    assert numbers["elbo"] <= numbers["iwae"] + 0.1  # other draws
     assert fitted.latents(data)["active_units"] >= 0
     assert fitted.sample_quality(read(ALL.fields, test=0.3))
 
@@ -203,12 +204,16 @@ def test_training_records_steps_with_covariates(monkeypatch: pytest.MonkeyPatch)
 def test_new_rows_meet_covariates_by_name(fitted: pv.Fit) -> None:
     found = {name: values for name, values in fields().items() if name != "size"}
     codes = fitted.encode(found)
+    assert isinstance(codes, np.ndarray)  # as they came in
     rows = pv.load_data(found, valid=0.0, test=0.0).train
-    assert torch.equal(fitted.encode(rows), codes)
+    np.testing.assert_array_equal(fitted.encode(rows), codes)
     some = {name: values[found["batch"] == "c"] for name, values in found.items()}  # whose own levels are but one
-    assert torch.allclose(fitted.encode(some), codes[torch.from_numpy(found["batch"] == "c")], atol=1e-6)
+    np.testing.assert_allclose(fitted.encode(some), codes[found["batch"] == "c"], atol=1e-6)
+    sparse = {**found, "x": scipy.sparse.csr_matrix(found["x"])}
+    np.testing.assert_allclose(fitted.encode(sparse), codes, atol=1e-6)
     whole = {**found, "mito": np.round(found["mito"]).astype(int)}
-    assert torch.isfinite(fitted.encode(whole)).all()
+    assert np.isfinite(fitted.encode(whole)).all()
+    assert fitted.score_samples(found, samples=5).log_prob.shape == (N,)
     with pytest.raises(ValueError, match=r"expected batch among the levels a, b, c, got 'd': fit again with rows of it"):
         fitted.encode({**found, "batch": np.full(N, "d")})
     with pytest.raises(ValueError, match="expected the fields x, batch, sex, mito, got the fields x, batch, sex"):
@@ -258,7 +263,7 @@ def test_a_run_keeps_levels_scales_and_the_typical_size(fitted: pv.Fit, tmp_path
     again = pv.load_run(tmp_path / "run")
     assert again.spec == fitted.spec
     found = {name: values for name, values in fields().items() if name != "size"}
-    assert torch.equal(again.encode(found), fitted.encode(found))
+    np.testing.assert_array_equal(again.encode(found), fitted.encode(found))
     y = {"batch": "b", "sex": "True", "mito": 4.0}
     assert torch.equal(again.decode(torch.zeros(1, 2), y=y), fitted.decode(torch.zeros(1, 2), y=y))
 
@@ -290,12 +295,11 @@ def test_columns_of_a_table_stand_beside_it(tmp_path: Path, held: str) -> None:
         "mito": (),
     }
     fit = pv.fit(model(condition), data, guide=pv.AmortizedNormal(encoder=TINY), method=pv.SVI(epochs=1))
-    if held != "pandas":
-        turned = frame.iloc[::-1, ::-1]
-        turned.to_csv(tmp_path / "b.csv", index=False)
-        codes = fit.encode(fit.rows(fit.data.of(str(tmp_path / "b.csv")), "all"))
-        assert torch.allclose(codes, fit.encode(fit.rows(fit.data, "all")).flip(0), atol=1e-6)
-    with pytest.raises(ValueError, match=r"expected fields among .*, got 'batsch': did you mean 'batch'"):
+    codes, turned = fit.encode(frame), frame.iloc[::-1, ::-1]
+    turned.to_csv(tmp_path / "b.csv", index=False)
+    pd.testing.assert_frame_equal(fit.encode(turned), codes.iloc[::-1], atol=1e-6)
+    np.testing.assert_allclose(fit.encode(tmp_path / "b.csv"), codes.iloc[::-1], atol=1e-6)
+    with pytest.raises(ValueError, match=r"expected fields among .*, got 'batsch': did you mean batch"):
         pv.load_data(source, fields=("batsch",))
 
 

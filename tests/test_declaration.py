@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import ppl_vae as pv
-from tests.table import SEED, fits, kind_for, rows
+from tests.table import SEED, fields_for, fits, kind_for, rows
 
 ROOT = Path(__file__).parents[1]
 MODEL_FILES = sorted((ROOT / "models").glob("*.yaml"))
@@ -188,14 +188,17 @@ def test_every_model_file_steps_with_every_guide_file(model: Path, guide: Path) 
     torch.manual_seed(SEED)
     x = rows(kind_for(declared))
     y, classes = torch.arange(len(x)) % 2, ("even", "odd")  # for models that are conditioned on labels
-    spec = pv.DataSpec(event_shape=tuple(x.shape[1:]), kind=kind_for(declared), size=len(x), classes=classes)
+    shape, kind = tuple(x.shape[1:]), kind_for(declared)
+    spec = pv.DataSpec(event_shape=shape, kind=kind, size=len(x), classes=classes, fields=fields_for(declared))
     if not fits(declared, pv.Guide.from_yaml(guide)):
         with pytest.raises(ValueError, match=": use ") as caught:
             pv.build(declared, pv.Guide.from_yaml(guide), spec)
         one_line(caught)
         return
     pair = pv.build(declared, pv.Guide.from_yaml(guide), spec)
-    fitted = pv.SVI(epochs=1, batch_size=len(x)).run(pair, pv.load_data(x, y=y, valid=0.0, test=0.0), lambda row: None)
+    beside = {name: [classes[place] for place in y] for name in declared.fields}
+    data = pv.load_data({"x": x, **beside} if beside else x, y=None if beside else y, valid=0.0, test=0.0)
+    fitted = pv.SVI(epochs=1, batch_size=len(x)).run(pair, declared.resolve(data) if beside else data, lambda row: None)
     assert torch.tensor(fitted[0][pair.score]).isfinite()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in pair.parameters() if p.requires_grad)
 

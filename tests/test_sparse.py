@@ -71,8 +71,10 @@ def test_transforms_are_those_of_dense_rows(options: dict) -> None:
 
 def test_training_on_sparse_rows_is_training_on_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ppl_vae.inference.training.step.WORTH_RECORDING", 5)
-    method = pv.SVI(epochs=3, batch_size=16)
-    fits = [(pv.fit(MODEL, data, guide=GUIDE, method=method), data) for data in both(counts())]
+    ways, fits = (False, "auto"), []  # of dense rows eager, of sparse ones recorded
+    for data, way in zip(both(counts()), ways, strict=True):
+        method = pv.SVI(epochs=3, batch_size=16, compile=way)
+        fits.append((pv.fit(MODEL, data, guide=GUIDE, method=method), data))
     (dense, data), (sparse, held) = fits
     assert [row["elbo"] for row in sparse.history] == pytest.approx([row["elbo"] for row in dense.history], rel=1e-5)
     one, other = dense.evaluate(data.test, samples=3), sparse.evaluate(held.test, samples=3)
@@ -119,3 +121,4 @@ def test_files_of_sparse_matrices_stay_sparse(tmp_path: Path) -> None:
     fewer = pv.fit(MODEL, words, guide=GUIDE, method=pv.SVI(epochs=1))
     other = words.train.chosen([8, 7, 6, 5, 4, 3, 2, 1, 0])
     assert torch.allclose(fewer.encode(other), fewer.encode(words.train))
+    assert torch.allclose(torch.as_tensor(fewer.encode(scipy.sparse.csr_matrix(x))), fewer.encode(words.train))

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.anndata import is_anndata
 from ppl_vae.data.arrays import arranged
 from ppl_vae.data.cells import Cells, Encoded, encoded
+from ppl_vae.data.counts import is_sparse
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.frames import cells_of_frame, is_frame
 from ppl_vae.data.labels import as_labels
@@ -24,7 +26,7 @@ from ppl_vae.data.split import Split
 from ppl_vae.data.transform import Transform
 from ppl_vae.types import Column
 
-__all__ = ["is_table", "loaded", "loaded_rows", "table_rows"]
+__all__ = ["is_sparse_or_cells", "is_table", "loaded", "loaded_rows", "memory_rows", "table_rows"]
 
 
 def is_table(values: Any) -> bool:
@@ -70,6 +72,37 @@ def table_rows(
     columns = tuple(column.name for column in described)
     left = tuple(name for name in by_name if name not in columns and name != source.label)
     return Split(x, labels, Transform((len(columns),)), classes=classes, columns=columns, table=described), left
+
+
+def is_sparse_or_cells(values: Any) -> bool:
+    """Whether these are a sparse matrix of scipy, or an AnnData."""
+    return is_sparse(values) or is_anndata(values)
+
+
+def memory_rows(given: Any, source: DataSource, names: tuple[str, ...], *, missing: bool) -> Split:
+    """All rows of a sparse matrix, an AnnData or a frame in memory, read as the source was, with labels if it has such.
+
+    Args:
+        given: the rows.
+        source: how the known rows were read.
+        names: of the columns that are known, where they are.
+        missing: whether entries may be missing.
+
+    Raises:
+        ValueError: rows without what is needed.
+    """
+    options: dict[str, Any] = {"valid": 0.0, "test": 0.0, "counts": source.counts, "missing_text": source.missing_text}
+    options["missing"] = "ignore" if missing else source.missing
+    if not is_sparse(given):
+        options |= {"fields": source.fields, "columns": names if names != numbered(names) else ()}
+        options |= {"label": source.label if source.label in _columns_beside(given) else None}
+        options |= {"layer": source.layer} if is_anndata(given) else {}
+    return load_data(given, **options).train
+
+
+def _columns_beside(given: Any) -> list[str]:
+    """What the labels may be called."""
+    return [str(name) for name in (given.obs if is_anndata(given) else given).columns]
 
 
 def _refuse_text(features: list[Encoded]) -> None:

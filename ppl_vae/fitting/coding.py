@@ -246,14 +246,18 @@ class Coding:
         """The data as a split on the pair's device, matched to and checked against what the pair was built for."""
         return self._entrance.rows(data, y)
 
-    def _framed(self, x: Tree, library: Any, places: Tensor | None, y: Classes | None) -> Any:
+    def _framed(self, x: Tree, library: Any, places: Tensor | None, y: Classes | Mapping[str, Any] | None) -> Any:
         """Rows as a frame, beside them their classes, where they have such."""
         if not isinstance(x, Tensor) or x.shape[1:] != self.spec.event_shape or x.dim() != 2:
             raise ValueError("expected data of rows of columns for a frame of them, got others: leave frame out")
         names = self.spec.columns or tuple(f"x{place}" for place in range(1, x.shape[1] + 1))
         columns: dict[str, Any] = dict(zip(names, x.T, strict=True))
         if self._labelled:
-            places = self._entrance.classes(y).expand(len(x)) if places is None and y is not None else places
+            places = (
+                self._entrance.classes(y).expand(len(x))
+                if places is None and y is not None and not isinstance(y, Mapping)
+                else places
+            )
             columns[self.data.label or "y"] = [self.spec.classes[place] for place in places]  # type: ignore[union-attr]
         return Form(kind="frame", backend=library).columns(columns, self.spec.table)
 

@@ -96,8 +96,9 @@ class Exporting(Coding):
         facts, can = self.pair.model_facts, self.pair.can
         if self.spec.ragged or self.spec.fields or self.transform.indices:
             raise ValueError("expected a fit to one tensor of x to export, got rows of different lengths or several fields")
-        if facts.labelled or facts.known_entries is not None:
-            raise ValueError("expected a model of x alone to export, got one that is conditioned on labels or on a part of x")
+        if facts.labelled or facts.covariates or facts.known_entries is not None:
+            told = "labels, covariates or a part of x"
+            raise ValueError(f"expected a model of x alone to export, got one that is conditioned on {told}")
         if self.pair.local:
             raise ValueError("expected an encoder of any rows to export, got a guide with parameters for each training row")
         if can.encode is None or (part == "decoder" and can.generate is None):

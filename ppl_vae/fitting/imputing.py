@@ -64,8 +64,9 @@ class Filling(Coding):
         samples = whole("samples", samples)
         if samples < 1 or (draws is not None and (draws := whole("draws", draws)) < 1):
             raise ValueError(f"expected at least 1 of draws and of samples, got {draws} and {samples}")
-        if self.spec.ragged or self.spec.fields:
-            raise ValueError("expected a fit of rows of one length, x alone, to fill entries of, got one of several fields")
+        if self.spec.ragged or self.spec.fields or self.pair.can.covary:
+            told = "several fields, or of sizes that are totals of x"
+            raise ValueError(f"expected a fit of rows of one length, x alone, to fill entries of, got one of {told}")
         found = self._filled(x, y, draws, samples, seed)
         return as_rows_given(form_of(x), found, self.spec, draws=draws is not None)
 

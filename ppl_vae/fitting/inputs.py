@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from ppl_vae.data.frames import Frame, is_frame
 from ppl_vae.data.matching import classes_matched, columns_matched, fields_matched, is_whole_number, numbered, shown
 from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.ragged import Ragged
-from ppl_vae.data.rows import is_table, loaded, loaded_rows, table_rows
+from ppl_vae.data.rows import is_sparse_or_cells, is_table, loaded, loaded_rows, memory_rows, table_rows
 from ppl_vae.data.seeds import seeded_generator as noise
+from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.summary import all_whole
 from ppl_vae.types import DataSpec, FitWarning
 
@@ -110,6 +112,8 @@ class Entrance:
             split, left = table_rows(data, self.source, spec.columns, spec.table)
             _remark_on_left(left)
             return split
+        if is_sparse_or_cells(data) or (is_frame(data) and spec.fields):
+            return memory_rows(data, self.source, spec.columns, missing=spec.missing)
         return self._in_memory(data)
 
     def _in_memory(self, data: Any) -> Split:
@@ -124,7 +128,8 @@ class Entrance:
         plain = Transform(self.spec.event_shape, indices=self.transform.indices).to(self.transform.loc)
         if self.spec.fields:
             x, fields = fields_given((data,) if isinstance(data, (Tensor, Ragged)) else data, self.spec)
-            return Split(x if isinstance(x, Ragged) else as_real(x, "data"), None, plain, fields=fields)
+            x = self._split(x).raw if is_sparse_or_cells(x) else x
+            return Split(x if isinstance(x, Ragged | Sparse) else as_real(x, "data"), None, plain, fields=fields)
         if not isinstance(data, Tensor):
             raise ValueError(
                 "expected a tensor in the units of the source, got several fields: this was fitted to x alone (give class "
@@ -298,11 +303,12 @@ def as_codes(values: Any, *, device: torch.device, dtype: torch.dtype) -> Tensor
 def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
     x = transform.affine(raw)
-    if not spec.missing and not bool(x.isfinite().all()):
+    if not spec.missing and not _finite(x):
         raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
     low, high = spec.limits
     whole_numbers = spec.kind.discrete and not transform.binarize
-    if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not all_whole(x)):
+    outside = (low > -math.inf and bool((x < low).any())) or (high < math.inf and bool((x > high).any()))
+    if outside or (whole_numbers and not all_whole(x)):
         like = "binarized data like those" if spec.kind == "binary" else "data like those"
         if spec.kind == "binary" and bool(((x == 0) | (x == x.max())).all()):
             like = f"zeros and ones (divided by {x.max():g}), as black and white images are held, like those"
@@ -310,6 +316,11 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
             f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
             f"give {like} it was fitted to, in the units of their source"
         )
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all are finite: as is their sum, unless that overflows, when they are looked at one by one."""
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
 
 def _remark_on_left(names: Sequence[str]) -> None:
