@@ -203,6 +203,10 @@ def test_cross_validation_is_of_each_row_under_the_other_folds() -> None:
     assert row["cv_se"] == pytest.approx(rows.std(correction=0).item() / math.sqrt(len(rows)), rel=1e-6)
     assert found.fit.spec.size == len(data.train)
     assert "cross-validated" in str(found)
+    alone = pv.select(pv.PPCA(), factors(), latent_dim=[2], by="cv", folds=3, method=pv.ClosedForm(), device="cpu")
+    all_rows = pv.load_data(factors(), **ALL)
+    without_test_rows = pv.select(pv.PPCA(), all_rows, latent_dim=[2], by="cv", folds=3, method=pv.ClosedForm(), device="cpu")
+    assert (alone.size, without_test_rows.size) == (len(data.train), 150)
 
 
 def test_the_one_standard_error_rule_takes_the_simplest_that_is_near() -> None:

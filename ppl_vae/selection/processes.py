@@ -25,7 +25,7 @@ from ppl_vae.selection.work import Outcome, Plan, Task, perform
 
 __all__ = ["performed"]
 
-WORTH = 1.0  # seconds that tasks took before other processes are begun
+WORTH = 3.0  # seconds that tasks took before other processes are begun
 _shared: dict[str, bytes | Plan] = {}
 """In a process of the pool: what all its tasks share."""
 
