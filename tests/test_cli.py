@@ -305,12 +305,15 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "seed at evaluate": (["evaluate", "run", "--seed", "-1"], "expected a seed of 0 to 2^63 - 1, got -1"),
     "set at evaluate": (["evaluate", "run", "--data", "kmnist", "--data-root", "nowhere"], "expected kmnist in nowhere"),
     "no out": (["sample", "run"], "out"),
-    "suffix": (["sample", "run", "--out", "s.jpg"], "expected --out to end in .png or .npy or .csv, got 's.jpg'"),
+    "suffix": (["sample", "run", "--out", "s.jpg"], "expected --out to end in .png or .npy or .csv or .parquet, got 's.jpg'"),
     "no draws": (["sample", "run", "--n", "0", "--out", "never"], "expected --out to end in"),
     "n": (["sample", "run", "--n", "0", "--out", "never.npy"], "expected to draw at least 1 datum, got n = 0"),
     "n of text": (["sample", "run", "--n", "x", "--out", "never.npy"], "Expected a <class 'int'>. Got value: x"),
     "out below a file": (["sample", "run", "--out", "gray.npy/s.npy"], "gray.npy"),
-    "encode suffix": (["encode", "run", "--out", "never.npy"], "expected --out to end in .npz or .csv, got 'never.npy'"),
+    "encode suffix": (
+        ["encode", "run", "--out", "never.npy"],
+        "expected --out to end in .npz or .csv or .parquet, got 'never.npy'",
+    ),
     "encode samples": (["encode", "run", "--samples", "0", "--out", "never.npz"], "expected at least 1 sample, got 0"),
     "encode shape": (["encode", "run", "--data", "other.npy", "--out", "never.npz"], "expected data of shape (n, 1, 3, 4)"),
 }
@@ -356,6 +359,7 @@ OPTIONS = {
     "evaluate": ("run", "--data", "--split", "--samples", "--seed", "--device", "--trust", "--json"),
     "sample": ("run", "--n", "--out", "--draws", "--seed", "--device", "--trust", "--json"),
     "encode": ("run", "--data", "--split", "--samples", "--out", "--seed", "--device", "--trust", "--json"),
+    "export": ("run", "--out", "--part", "--device", "--trust", "--json"),
     "list": ("name", "--json"),
 }
 

@@ -160,10 +160,13 @@ def test_two_levels_are_fitted_and_bounded() -> None:
 @pytest.mark.parametrize(
     ("model", "abilities"),
     [
-        (pv.VAE(latent_dim=2), "generate, encode, vary"),
-        (pv.FactorAnalysis(latent_dim=2), "generate, marginal, know_posterior, impute, encode, vary, iterate, solve, compare"),
-        (pv.GMM(components=3), "generate, marginal, know_posterior, impute, encode, iterate, compare"),
-        (pv.AutoEncoder(latent_dim=2), "generate, encode, vary"),
+        (pv.VAE(latent_dim=2), "generate, encode, vary, describe"),
+        (
+            pv.FactorAnalysis(latent_dim=2),
+            "generate, marginal, know_posterior, impute, encode, vary, iterate, solve, compare, describe",
+        ),
+        (pv.GMM(components=3), "generate, marginal, know_posterior, impute, encode, iterate, compare, describe"),
+        (pv.AutoEncoder(latent_dim=2), "generate, encode, vary, describe"),
     ],
 )
 def test_a_pair_knows_what_it_can_do(model: pv.Model, abilities: str) -> None:

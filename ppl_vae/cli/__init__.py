@@ -1,4 +1,4 @@
-"""The command line: ``ppl-vae fit | compare | select | evaluate | sample | encode | report | list``.
+"""The command line: ``ppl-vae fit | compare | select | evaluate | score | predict | impute | parameters | ...``.
 
 Options are the fields of the declarations themselves: ``--model.prior GaussianMixture --model.prior.components 50`` is
 ``VAE(prior=GaussianMixture(components=50))``. A module here is a verb: its ``options`` and what it does, ``run``.
@@ -16,7 +16,22 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, report, sample, select
+from ppl_vae.cli import (
+    catalogue,
+    compare,
+    encode,
+    evaluate,
+    export,
+    fit,
+    impute,
+    outliers,
+    parameters,
+    predict,
+    report,
+    sample,
+    score,
+    select,
+)
 from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.options import check_files, expand
 from ppl_vae.cli.output import notes
@@ -30,8 +45,14 @@ VERBS: dict[str, Any] = {
     "compare": compare,
     "select": select,
     "evaluate": evaluate,
+    "score": score,
+    "outliers": outliers,
+    "predict": predict,
+    "impute": impute,
+    "parameters": parameters,
     "sample": sample,
     "encode": encode,
+    "export": export,
     "report": report,
     "list": catalogue,
 }

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
-from ppl_vae.cli.output import done, save_atomically, save_table, writer
+from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
 from ppl_vae.program.sites import leaves
 
 __all__ = ["options", "run"]
@@ -33,12 +33,12 @@ def run(
     """Write the posterior of the latent variables: means `z`, draws `samples`, labels `y`, which number the names `classes`.
 
     Of several latent variables there is an array for each under its own name, such as `z1`, and its draws as `samples_z1`. A
-    .csv file has a column for each dimension, `z1` of a lone `z` and `z1_1` of a `z1` among others, and the names of the
-    classes.
+    table (.csv, .parquet) has a column for each dimension, `z1` of a lone `z` and `z1_1` of a `z1` among others, and the names
+    of the classes.
     """
-    write = writer(out, ".npz", ".csv")
-    if samples is not None and out.endswith(".csv"):
-        raise ValueError("expected --out to end in .npz for --samples, which a table has no place for, got a .csv")
+    write = writer(out, ".npz", *TABLES)
+    if samples is not None and out.endswith(TABLES):
+        raise ValueError(f"expected --out to end in .npz for --samples, which a table has no place for, got {out!r}")
     fitted = runs.load_run(run, trust=trust, device=device)
     _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)
     codes = fitted.encode(rows)
@@ -55,12 +55,7 @@ def run(
     columns = _columns(own, between="_" if len(leaves(codes)) > 1 else "")
     if rows.y is not None:
         columns["y"] = np.array([*rows.classes, ""])[plain["y"]]
-    write(
-        {
-            ".npz": lambda path: save_atomically(path, lambda file: np.savez_compressed(file, **plain)),
-            ".csv": lambda path: save_table(path, columns),
-        }
-    )
+    write(as_arrays(plain) | as_table(columns))
     done({"n": len(rows), "arrays": {name: list(array.shape) for name, array in plain.items()}, "out": out}, as_json=json)
 
 
@@ -74,4 +69,4 @@ def options(parser: ArgumentParser) -> None:
     run_options(parser)
     data_options(parser, default="all")
     parser.add_argument("--samples", type=int | None, help="also draw so many codes per datum")
-    parser.add_argument("--out", type=str, required=True, help="an .npz file, or a .csv table")
+    parser.add_argument("--out", type=str, required=True, help="an .npz file, or a table: .csv, .parquet")

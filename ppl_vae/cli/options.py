@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from itertools import chain, islice, takewhile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ppl_vae.fitting import Fit
 from ppl_vae.runs import SavedRun
 from ppl_vae.text import from_yaml, read_text
 
-__all__ = ["check_files", "data_options", "expand", "rows_of", "run_options"]
+__all__ = ["check_files", "data_options", "declared_rows", "expand", "rows_of", "run_options"]
 
 # Short spellings. A YAML file after --data is a whole declaration, anything else is its source.
 ALIASES = {
@@ -23,6 +24,8 @@ ALIASES = {
 }
 # Given as words: the fields of a parser's own default would stay when another class is named that has them too.
 MODELS = {"fit": "VAE", "compare": "FactorAnalysis", "select": "GMM"}
+SEVERAL = ("--data.columns", "--data.drop")
+"""Options that take several words."""
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
 
@@ -50,6 +53,7 @@ def expand(arguments: list[str]) -> tuple[list[str], SavedRun | None]:
     """
     if not arguments or arguments[0] not in ALIASES:
         return arguments, None
+    arguments = _lists(arguments)
     verb, aliases = arguments[0], ALIASES[arguments[0]]
     parts: dict[str, list[str]] = {"--config": [], "--model": [], "": [], "short": []}
     words = iter(arguments[1:])
@@ -67,6 +71,18 @@ def expand(arguments: list[str]) -> tuple[list[str], SavedRun | None]:
         parts["--config"] += ["--config", resumed.experiment.to_yaml()]
     default = [] if parts["--model"] else [f"--model={MODELS[verb]}"]
     return [verb, *default, *chain.from_iterable(parts.values())], resumed
+
+
+def _lists(arguments: list[str]) -> list[str]:
+    """The same with the words after options that take several as one list: ``--data.columns a b`` is ``["a", "b"]``."""
+    found: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        values = list(takewhile(lambda value: not value.startswith(("-", "[")), rest)) if word in SEVERAL else []
+        rest = rest[len(values) :]
+        found += [f"{word}={json.dumps(values)}"] if values else [word]
+    return found
 
 
 def _run_to_resume(arguments: list[str]) -> SavedRun | None:
@@ -104,6 +120,12 @@ def rows_of(
     """The rows that a verb works on, matched to the fit and under its transform; with their name."""
     if split not in SPLITS:
         raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}")
+    rows = fitted.rows(declared_rows(fitted, source, root, label=label), split)
+    return split, rows if y is None else rows.labelled(fitted.classes(y).expand(len(rows)), fitted.spec.classes)
+
+
+def declared_rows(fitted: Fit, source: str | None, root: str | None, *, label: str | None = None) -> DataSource:
+    """The declaration of the rows that a verb works on: the fit's own, or others read as these."""
     declared = fitted.data
     if source is not None:
         declared = DataSource.from_yaml(Path(source)) if source.endswith(YAML_SUFFIXES) else declared.of(source)
@@ -111,5 +133,4 @@ def rows_of(
         declared = dataclasses.replace(declared, root=root)
     if label is not None:
         declared = dataclasses.replace(declared, label=None if label == "none" else label)
-    rows = fitted.rows(declared, split)
-    return split, rows if y is None else rows.labelled(fitted.classes(y).expand(len(rows)), fitted.spec.classes)
+    return declared

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.util
 import io
 import json
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,23 @@ import numpy as np
 from ppl_vae.storage.atomic import replaced
 from ppl_vae.types import FitWarning, Score
 
-__all__ = ["done", "heading", "notes", "print_json", "print_table", "save_atomically", "save_table", "say_saved", "writer"]
+__all__ = [
+    "TABLES",
+    "as_arrays",
+    "as_table",
+    "done",
+    "heading",
+    "notes",
+    "print_json",
+    "print_table",
+    "save_atomically",
+    "save_table",
+    "say_saved",
+    "writer",
+]
+
+TABLES = (".csv", ".parquet")
+"""Suffixes of tables with named columns."""
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -78,13 +95,15 @@ def notes(*, quiet: bool) -> Iterator[None]:
         yield
 
 
-def writer(out: str, *suffixes: str) -> Callable[[dict[str, Callable[[Path], None]]], None]:
+def writer(out: str, *suffixes: str) -> Callable[[Mapping[str, Callable[[Path], None]]], None]:
     """Check the output's suffix before any work is done; the result writes by it."""
     path = Path(out)
     if path.suffix not in suffixes:
         raise ValueError(f"expected --out to end in {' or '.join(suffixes)}, got {out!r}")
+    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ValueError(f"{out}: writing parquet needs pyarrow: pip install 'ppl_vae[parquet]', or write .csv")
 
-    def write(by_suffix: dict[str, Callable[[Path], None]]) -> None:
+    def write(by_suffix: Mapping[str, Callable[[Path], None]]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         by_suffix[path.suffix](path)
 
@@ -97,21 +116,65 @@ def save_atomically(path: Path, save: Callable[[typing.BinaryIO], None]) -> None
         save(file)
 
 
-def save_table(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Write columns of one length as comma-separated values under their names; whole numbers as such."""
+def as_table(columns: Mapping[str, np.ndarray]) -> dict[str, Callable[[Path], None]]:
+    """What :func:`writer` writes of named columns of one length, by each suffix of :data:`TABLES`."""
+    return {suffix: lambda path: save_table(path, columns) for suffix in TABLES}
 
-    def save(file: typing.BinaryIO) -> None:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(columns)
-        rows.writerows(zip(*map(_cells, columns.values()), strict=True))
-        text.detach()
 
-    save_atomically(path, save)
+def as_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Callable[[Path], None]]:
+    """What :func:`writer` writes of named arrays: all as .npz, the first alone as .npy."""
+    first, named = next(iter(arrays.values())), dict[str, Any](arrays)
+    return {
+        ".npz": lambda path: save_atomically(path, lambda file: np.savez_compressed(file, **named)),
+        ".npy": lambda path: save_atomically(path, lambda file: np.save(file, first)),
+    }
+
+
+def save_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns ``(n,)`` under their names, as comma-separated values or parquet by the suffix, whole or not at all.
+
+    Parquet keeps dtypes; texts of a csv are the shortest that stand for the values, whole numbers as such. What is missing, NaN
+    or ``None``, is an empty cell of a csv and null in parquet.
+    """
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
+    save_atomically(path, lambda file: write(file, columns))
+
+
+def _write_csv(file: typing.BinaryIO, columns: Mapping[str, np.ndarray]) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(columns)
+    rows.writerows(zip(*map(_cells, columns.values()), strict=True))
+    text.detach()
+
+
+def _write_parquet(file: typing.BinaryIO, columns: Mapping[str, np.ndarray]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    missing = {name: _missing(column) for name, column in columns.items()}
+    table = {
+        name: pyarrow.array(column.tolist() if column.dtype.kind in "OU" else column, mask=missing[name])
+        for name, column in columns.items()
+    }
+    parquet.write_table(pyarrow.table(table), file)
+
+
+def _missing(column: np.ndarray) -> np.ndarray:
+    """Which entries of a column are NaN, no date or ``None``."""
+    if column.dtype.kind == "O":
+        return np.array([value is None or value != value for value in column], dtype=bool)
+    if column.dtype.kind in "fM":
+        return np.isnat(column) if column.dtype.kind == "M" else np.isnan(column)
+    return np.zeros(len(column), dtype=bool)
 
 
 def _cells(column: np.ndarray) -> np.ndarray:
     """Shortest texts that stand for the values."""
-    if column.dtype.kind == "f" and bool((np.isfinite(column) & (column == np.floor(column)) & (abs(column) < 2**53)).all()):
-        column = column.astype(np.int64)
-    return column.astype(str)
+    missing = _missing(column)
+    known = column[~missing]
+    if column.dtype.kind == "f" and bool((np.isfinite(known) & (known == np.floor(known)) & (abs(known) < 2**53)).all()):
+        known = known.astype(np.int64)
+    cells = np.full(column.shape, "", dtype=object)
+    cells[~missing] = known.astype(str)
+    return cells

@@ -1,15 +1,17 @@
 r"""Missing entries given the observed ones through the guide: draws of z, weighed by what is observed.
 
-.. math:: z_s \sim q(z | \hat x_s), \quad w_s = \frac{p(x_o | z_s) p(z_s)}{q(z_s | \hat x_s)}, \quad
+.. math:: z_s \sim q(z) = \frac1R \sum_r q(z | \hat x_r), \quad w_s = \frac{p(x_o | z_s) p(z_s)}{q(z_s)}, \quad
     p(x_m | x_o) \approx \sum_s \frac{w_s}{\sum_t w_t} p(x_m | z_s)
 
-An encoder of data with missing entries is shown the observed ones alone, :math:`\hat x_s = x_o` (Mattei and Frellsen 2019,
-"MIWAE"). Another is shown rows that a chain completed, :math:`x_m` and z drawn in turn (Rezende, Mohamed and Wierstra 2014,
-appendix F), one chain for each s. The weights are right for either, so that both are exact as S grows.
+An encoder of data with missing entries is shown the observed ones alone, :math:`R = 1, \hat x = x_o` (Mattei and Frellsen 2019,
+"MIWAE"). Another is shown R completions of the row, ends of chains that draw z and :math:`x_m` in turn (Rezende, Mohamed and
+Wierstra 2014, appendix F); all R together are the proposal, so that no weight is large where one of them is near (Owen and
+Zhou 2000). The weights are right wherever the chains end: both are exact as S grows.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +29,8 @@ from ppl_vae.program.pair import Pair
 
 __all__ = ["Imputed", "imputed"]
 
-PASSES = 10  # of the chains that complete rows for an encoder that takes complete ones alone
+CHAINS = 32  # that complete a row for an encoder that takes complete ones alone
+PASSES = 10  # of each
 
 
 class Imputed(NamedTuple):
@@ -109,29 +112,42 @@ class _Rows:
 
 
 def _of_batch(rows: _Rows, draws: int | None, samples: int) -> Imputed:
-    size = len(rows.x)
-    if rows.sees_missing:
-        q = rows.guide.posterior(rows.x, *rows.others)
-        z = q.sample((samples,))
-        log_q = q.log_prob(z)
-    else:
-        x = rows.completed(_prior_draws(rows, samples))
-        for _ in range(PASSES):
-            q = rows.posterior(x)
-            flat = q.sample()
-            z = tree_map(lambda value: value.unflatten(0, (samples, size)), flat)
-            log_q = q.log_prob(flat).reshape(samples, size)
-            x = rows.completed(z)
+    z, log_q = _proposed(rows, samples)
     p = rows.decode(z)
     likelihood = observed_log_prob(p, rows.completed(z), rows.missing)
     log_weights = likelihood + (rows.prior().log_prob(z) - log_q).double()
     weights = log_weights.softmax(0)
-    bad = (pareto_k(log_weights) > UNTRUSTED).double().mean().item() if samples >= FEWEST else 0.0
+    bad = (pareto_k(log_weights) > UNTRUSTED).double().mean().item() if len(log_weights) >= FEWEST else 0.0
     if draws is None:
         return Imputed(torch.where(rows.missing, expected(p, weights), rows.x.double()), bad)
     chosen = torch.multinomial(weights.T, draws, replacement=True).T  # (draws, B)
-    picked = tree_map(lambda value: value[chosen, torch.arange(size, device=chosen.device)], z)
+    picked = tree_map(lambda value: value[chosen, torch.arange(len(rows.x), device=chosen.device)], z)
     return Imputed(rows.completed(picked).double(), bad)
+
+
+def _proposed(rows: _Rows, samples: int) -> tuple[Any, Tensor]:
+    """Draws of z ``(S, B, *event)`` and their log-density ``(S, B)`` under all proposals of their row together."""
+    if rows.sees_missing:
+        q = rows.guide.posterior(rows.x, *rows.others)
+        z = q.sample((samples,))
+        return z, q.log_prob(z)
+    chains = min(CHAINS, samples)
+    x = rows.completed(_prior_draws(rows, chains))
+    for _ in range(PASSES):
+        q = rows.posterior(x)
+        x = rows.completed(tree_map(lambda value: value.unflatten(0, (chains, -1)), q.sample()))
+    q = rows.posterior(x)
+    drawn = [tree_map(lambda value: value.unflatten(0, (chains, -1)), q.sample()) for _ in range(math.ceil(samples / chains))]
+    log_q = torch.cat([_mixed(q, z, chains) for z in drawn])
+    return tree_map(lambda *parts: torch.cat(parts), *drawn), log_q
+
+
+def _mixed(q: Any, z: Any, chains: int) -> Tensor:
+    """Log of the mean over all chains of their density at draws z ``(R, B, *event)``, ``(R, B)``."""
+    shifted = [q.log_prob(tree_map(lambda value, by=by: value.roll(by, 0).flatten(0, 1), z)) for by in range(chains)]
+    # Of draw r of the row, rolled by b, the density under chain r + b; put back in the place of the draw.
+    back = [found.unflatten(0, (chains, -1)).roll(-by, 0) for by, found in enumerate(shifted)]
+    return torch.stack(back).logsumexp(0) - math.log(chains)
 
 
 def _prior_draws(rows: _Rows, samples: int) -> Any:

@@ -163,13 +163,12 @@ def _from_mixture(conditional: _Conditional, parameters: mixture.Parameters, blo
     weights, mean, cholesky = conditional
     if draws is None:
         return torch.einsum("bc,cbd->bd", weights, mean)
-    rows, places = torch.arange(len(block.rows), device=mean.device), block.places[block.which]
+    places = block.places[block.which]
     chosen = torch.multinomial(weights, draws, replacement=True).T
-    noise = torch.randn(draws, *places.shape, 1).to(mean)
-    found = [
-        mean[c, rows].scatter_add(
-            1, places, torch.linalg.solve_triangular(cholesky[c, block.which].mT, each, upper=True)[..., 0]
-        )
-        for c, each in zip(chosen, noise, strict=True)
-    ]
-    return torch.stack(found)
+    found = []
+    for some in chosen.split(max(1, _BLOCK_NUMBERS // places[..., None].expand(-1, -1, places.shape[1]).numel())):
+        L = cholesky[some, block.which]  # (d, B, m, m)
+        noise = torch.linalg.solve_triangular(L.mT, torch.randn(*some.shape, places.shape[1], 1).to(L), upper=True)
+        centre = mean[some, torch.arange(len(places), device=mean.device)]
+        found.append(centre.scatter_add(2, places.expand(*some.shape, -1), noise[..., 0]))
+    return torch.cat(found)

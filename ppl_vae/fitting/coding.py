@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,15 +14,16 @@ from torch.utils._pytree import tree_map
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import DataSource, Split, Transform
+from ppl_vae.data.frames import Form, Frame, cells_of_frame
 from ppl_vae.evaluate.observed import Observed
 from ppl_vae.evaluate.rows import batches
 from ppl_vae.evaluate.verbs import Decoder, Encoder, decoder_of, encoder_of, reconstructed
-from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, in_source_units
-from ppl_vae.fitting.outputs import as_given
+from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, as_real, in_source_units
+from ppl_vae.fitting.outputs import as_codes_given, as_rows_given, codes_of_form, form_of
 from ppl_vae.memory import require_memory
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
-from ppl_vae.program.sites import Tree, leaves, tree
+from ppl_vae.program.sites import Tree, tree
 from ppl_vae.types import DataSpec
 
 __all__ = ["Coding"]
@@ -82,7 +83,8 @@ class Coding:
             raise ValueError(f"expected at least 1 sample, got {samples}")
         split = self._split(x, y)
         with evaluating(self.pair), seeded(seed, self.device):
-            return as_given(x, self._encoder.encode(split, samples))
+            codes = self._encoder.encode(split, samples)
+        return as_codes_given(form_of(x), codes, self.shared, draws=samples is not None)
 
     def decode(self, z: Any, *, x: Given | None = None, y: Classes | None = None, seen: bool = False) -> Any:
         """Means of p(x | z), ``(..., *event)`` in the units of the source, or of each observed site by name if several are.
@@ -103,10 +105,13 @@ class Coding:
             ``fit.decode({"z2": torch.zeros(5, 2)})``
         """
         kind: Any = {"device": self.device, "dtype": self.transform.loc.dtype}
+        form = form_of(z)
+        if form.kind == "frame" and not isinstance(z, Mapping):
+            z = self._codes_of_frame(z)
         codes = {name: as_codes(value, **kind) for name, value in z.items()} if isinstance(z, Mapping) else as_codes(z, **kind)
         with evaluating(self.pair):
             found = self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
-        return as_given(next(iter(leaves(z).values())), found)
+        return as_rows_given(form, found, self.spec)
 
     def reconstruct(self, x: Given, *, y: Classes | None = None, seen: bool = False) -> Any:
         """Means of p(x | z) at the posterior means of z, ``(B, *event)``, or of each observed site by name if several are.
@@ -127,7 +132,7 @@ class Coding:
         split = self._split(x, y)
         with evaluating(self.pair):
             found = self._leaving(reconstructed(self.pair, split, self._encoder, self._decoder), means=True, seen=seen)
-        return as_given(x, found)
+        return as_rows_given(form_of(x), found, self.spec)
 
     def sample(
         self,
@@ -138,6 +143,7 @@ class Coding:
         means: bool = False,
         seed: int = 0,
         seen: bool = False,
+        frame: Literal["pandas", "polars", "pyarrow"] | None = None,
         draws: bool | None = None,
     ) -> Any:
         """N new data ``(n, *event)`` in the units of the source: z from the declared prior, then draws from p(x | z).
@@ -154,13 +160,16 @@ class Coding:
             means: means of p(x | z) instead of draws, which lie closer to each other than data do.
             seed: of all of them.
             seen: as the model sees them, instead of in the units of the source.
+            frame: as a frame of this library, with the columns of the source as it had them, and classes in a column called as
+                that of the labels, where the model is conditioned on such.
             draws: the opposite of ``means``, which took its place; still taken, with a warning.
 
         Raises:
-            ValueError: fewer than one datum, or not the condition that the model needs.
+            ValueError: fewer than one datum, not the condition that the model needs, or a frame of data that are no rows of
+                columns.
 
         Example:
-            ``fit.sample(64, means=True)``
+            ``fit.sample(64, frame="pandas")``
         """
         if draws is not None:
             told = "fit.sample gives draws unless it is told means=True: leave draws=True out, write means=True for draws=False"
@@ -172,7 +181,8 @@ class Coding:
         places: Tensor | None = None
         if y is None and x is None and self._labelled:
             places = torch.arange(n, device=self.device) % len(self.spec.classes)
-        return self._leaving(self._sampled(n, x, y, places, means=means, seed=seed), means=means, seen=seen)
+        found = self._leaving(self._sampled(n, x, y, places, means=means, seed=seed), means=means, seen=seen)
+        return found if frame is None else self._framed(found, frame, places, y)
 
     def by_class(self, n: int, *, means: bool = False, seed: int = 0, seen: bool = False) -> Any:
         """Draws from p(x | z, y) for each class and n draws of z, ``(n, classes, *event)``, of a model conditioned on labels.
@@ -223,11 +233,28 @@ class Coding:
         transform = self.transform
         if self._dequantized and not transform.dequantize:  # training data whose noise was drawn once
             transform = transform.rescaling(dequantize=True)
-        return Entrance(spec=self.spec, transform=transform, labelled=self._labelled, seed=self.data.seed, device=self.device)
+        return Entrance(spec=self.spec, transform=transform, labelled=self._labelled, source=self.data, device=self.device)
 
     def _split(self, data: Given, y: Classes | None = None) -> Split:
         """The data as a split on the pair's device, matched to and checked against what the pair was built for."""
         return self._entrance.rows(data, y)
+
+    def _framed(self, x: Tree, library: Any, places: Tensor | None, y: Classes | None) -> Any:
+        """Rows as a frame, beside them their classes, where they have such."""
+        if not isinstance(x, Tensor) or x.shape[1:] != self.spec.event_shape or x.dim() != 2:
+            raise ValueError("expected data of rows of columns for a frame of them, got others: leave frame out")
+        names = self.spec.columns or tuple(f"x{place}" for place in range(1, x.shape[1] + 1))
+        columns: dict[str, Any] = dict(zip(names, x.T, strict=True))
+        if self._labelled:
+            places = self._entrance.classes(y).expand(len(x)) if places is None and y is not None else places
+            columns[self.data.label or "y"] = [self.spec.classes[place] for place in places]  # type: ignore[union-attr]
+        return Form(kind="frame", backend=library).columns(columns, self.spec.table)
+
+    def _codes_of_frame(self, frame: Frame) -> Tree:
+        """Codes of a frame as :meth:`encode` gives them."""
+        columns = {cells.name: as_real(cells.values, f"codes in column {cells.name!r}") for cells in cells_of_frame(frame)}
+        shapes = {name: tuple(site.event_shape) for name, site in self.pair.model_facts.sites.items()}
+        return codes_of_form(columns, shapes or {"z": (len(columns),)})
 
     def _given(self, x: Given | None, y: Classes | None) -> tuple[Tensor, ...]:
         """What p(z) and p(x | z) are conditioned on."""

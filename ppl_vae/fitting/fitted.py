@@ -8,9 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl_vae.data import DataSource, Split, Transform, load_data
+from ppl_vae.data import DataSource, Split, Transform
+from ppl_vae.data.rows import loaded
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.fitting.assessment import Assessment
+from ppl_vae.fitting.draws import Drawn
+from ppl_vae.fitting.export import Exporting
 from ppl_vae.fitting.imputing import Filling
 from ppl_vae.fitting.inputs import Classes
 from ppl_vae.fitting.scoring import Scoring
@@ -25,7 +28,7 @@ __all__ = ["Fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(Assessment, Scoring, Filling, Telling):
+class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting):
     """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
     Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the
@@ -91,7 +94,7 @@ class Fit(Assessment, Scoring, Filling, Telling):
         names: tuple[Any, ...] = (split,)
         if split == "all":
             source, names = dataclasses.replace(source, valid=0.0, test=0.0), ("train", "test")
-        data = load_data(source)
+        data = loaded(source, None if self._labelled else self.data.label)
         found = [data.part(name) for name in names]
         found = [part for part in found if len(part)] or found[:1]
         first, *others = (self._entrance.rows(part, generator=noise(source.seed, 1)) for part in found)

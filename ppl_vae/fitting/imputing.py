@@ -14,8 +14,8 @@ from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.imputation import imputed
 from ppl_vae.evaluate.remarks import MANY_BAD
 from ppl_vae.fitting.coding import Coding
-from ppl_vae.fitting.inputs import Classes, Given, in_source_units
-from ppl_vae.fitting.outputs import as_given
+from ppl_vae.fitting.inputs import Classes, Given, in_source_units, is_named
+from ppl_vae.fitting.outputs import as_rows_given, form_of
 from ppl_vae.memory import require_memory
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.types import FitWarning
@@ -52,7 +52,7 @@ class Filling(Coding):
             seed: of all draws.
 
         Returns:
-            ``(B, *event)``, or ``(draws, B, *event)``.
+            ``(B, *event)``, or ``(draws, B, *event)``; of a frame a frame with the dtypes of its columns, or a list of such.
 
         Raises:
             ValueError: rows that the fit was not built for, a model without p(z), or one whose entries depend on each other
@@ -66,12 +66,13 @@ class Filling(Coding):
             raise ValueError(f"expected at least 1 of draws and of samples, got {draws} and {samples}")
         if self.spec.ragged or self.spec.fields:
             raise ValueError("expected a fit of rows of one length, x alone, to fill entries of, got one of several fields")
-        return as_given(x, self._filled(x, y, draws, samples, seed))
+        found = self._filled(x, y, draws, samples, seed)
+        return as_rows_given(form_of(x), found, self.spec, draws=draws is not None)
 
     def _filled(self, x: Given, y: Classes | None, draws: int | None, samples: int, seed: int) -> Tensor:
         entrance = self._entrance.incomplete()
         given = entrance.matched(x, y)
-        raw, split = self._as_read(given), entrance.shown(given, named=isinstance(x, Split))
+        raw, split = self._as_read(given), entrance.shown(given, named=is_named(x))
         if draws is not None:
             require_memory(8 * draws * raw.numel(), f"{draws} draws of {len(raw)} rows")
         missing = raw.isnan()

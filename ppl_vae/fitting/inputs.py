@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ppl_vae.data import Data, Split, Transform
+from ppl_vae.data import Data, DataSource, Split, Transform
 from ppl_vae.data.arrays import arranged, as_array
 from ppl_vae.data.field_entries import given as fields_given
+from ppl_vae.data.frames import Frame, is_frame
 from ppl_vae.data.matching import classes_matched, columns_matched, fields_matched, is_whole_number, numbered, shown
 from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.ragged import Ragged
+from ppl_vae.data.rows import is_table, loaded, loaded_rows, table_rows
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.data.summary import all_whole
 from ppl_vae.types import DataSpec, FitWarning
 
-__all__ = ["Classes", "Entrance", "Given", "as_codes", "as_real", "check_probed", "in_source_units"]
+__all__ = ["Classes", "Entrance", "Given", "as_codes", "as_real", "check_probed", "in_source_units", "is_named"]
 
-Given = Data | Split | Tensor | np.ndarray | Ragged | tuple[Any, ...] | Mapping[str, Any]
-"""Rows: loaded, a tensor or an array of x, rows of different lengths, or the arrays that programs of several arguments read."""
+Given = Data | Split | DataSource | Tensor | np.ndarray | Frame | Ragged | str | Path | tuple[Any, ...] | Mapping[str, Any]
+"""Rows: loaded, a declaration or the path of some, a frame of pandas, polars or pyarrow, a tensor or an array of x, rows of
+different lengths, or the arrays that programs of several arguments read."""
 
 Classes = int | str | Sequence[int] | Sequence[str] | np.ndarray | Tensor
 """A class, or several: names, or numbers."""
@@ -40,14 +45,14 @@ class Entrance:
         spec: what the data of the fit look like.
         transform: from the source's data to what the model sees.
         labelled: whether the model is conditioned on labels.
-        seed: of noise that is to be drawn for rows.
+        source: where the fit's own rows came from, as which others are read.
         device: where rows are wanted.
     """
 
     spec: DataSpec
     transform: Transform
     labelled: bool
-    seed: int
+    source: DataSource
     device: torch.device
 
     def rows(self, data: Given, y: Classes | None = None, *, generator: Generator | None = None) -> Split:
@@ -63,7 +68,7 @@ class Entrance:
         Raises:
             ValueError: rows that the fit was not built for: why, and what to do.
         """
-        return self.shown(self.matched(data, y), named=isinstance(data, (Split, Data)), generator=generator)
+        return self.shown(self.matched(data, y), named=is_named(data), generator=generator)
 
     def shown(self, split: Split, *, named: bool, generator: Generator | None = None) -> Split:
         """Rows of :meth:`matched` under the transform, checked; ``named`` if they came as a split.
@@ -78,18 +83,35 @@ class Entrance:
             self._remark_on_scale(found)
         if generator is not None:
             return found.fixed(generator)
-        return found if known else found.fixed(noise(self.seed, 3))
+        return found if known else found.fixed(noise(self.source.seed, 3))
 
     def matched(self, data: Given, y: Classes | None = None) -> Split:
         """Rows as :meth:`rows` takes them, under the transform that they came with, their values not yet checked."""
-        given = data.test if isinstance(data, Data) else data if isinstance(data, Split) else self._in_memory(data)
-        named = isinstance(data, (Split, Data))
-        split = self._matched(given if self.spec.event_shape else given.numbers(), named=named)
+        given = self._split(data)
+        split = self._matched(given if self.spec.event_shape else given.numbers(), named=is_named(data) or is_frame(data))
         return self.relabelled(split.to(self.device), y)
 
     def incomplete(self) -> Entrance:
         """The same way in for rows of which some entries are missing, whether or not those that were fitted had such."""
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, missing=True))
+
+    def _split(self, data: Any) -> Split:
+        """Rows as a split in the units of their source, from wherever they come."""
+        if isinstance(data, Data):
+            return data.test
+        if isinstance(data, Split):
+            return data
+        spec = self.spec
+        if isinstance(data, DataSource):
+            missing = "ignore" if spec.missing else data.missing
+            return loaded(dataclasses.replace(data, valid=0.0, test=0.0, missing=missing), self.source.label).train
+        if isinstance(data, (str, Path)):
+            return loaded_rows(data, self.source, spec.columns, missing=spec.missing)
+        if is_table(data) and len(spec.event_shape) == 1 and not spec.fields:
+            split, left = table_rows(data, self.source, spec.columns, spec.table)
+            _remark_on_left(left)
+            return split
+        return self._in_memory(data)
 
     def _in_memory(self, data: Any) -> Split:
         """A tensor or an array, or the fields of programs of several arguments, as a split in the units of the source."""
@@ -97,8 +119,8 @@ class Entrance:
             data = self._array(data)
         if not isinstance(data, (Tensor, Ragged, tuple, Mapping)):
             raise ValueError(
-                f"expected a tensor or an array in the units of the source, a split or data, got {type(data).__name__}: load "
-                "it with load_data, or give fit.rows(DataSource(...), split)"
+                f"expected a tensor, an array or a frame in the units of the source, a path, a split or data, got "
+                f"{type(data).__name__}: load it with load_data, or give fit.rows(DataSource(...), split)"
             )
         plain = Transform(self.spec.event_shape, indices=self.transform.indices).to(self.transform.loc)
         if self.spec.fields:
@@ -155,9 +177,8 @@ class Entrance:
     def _matched(self, split: Split, *, named: bool) -> Split:
         """The rows, their columns as the fit has them."""
         names, found = self.spec.columns, split.columns
-        split, left = columns_matched(split, names)
-        if left:
-            _remark(f"columns that the fit does not know are left out: {', '.join(left[:NAMED])}")
+        split, left = columns_matched(split, names, self.spec.table)
+        _remark_on_left(left)
         if self.spec.fields:
             split = fields_matched(split, self.spec.fields)
         expected, shape = self.spec.event_shape, tuple(split.raw.shape)
@@ -205,6 +226,11 @@ class Entrance:
             _check_values(split.transform, raw, self.spec)
             if noisy:  # of less than 1
                 _check_values(split.transform, raw + 1.0, self.spec)
+
+
+def is_named(data: Any) -> bool:
+    """Whether rows came with all that is known of them, as those that were loaded do."""
+    return isinstance(data, (Split, Data, DataSource, str, Path))
 
 
 def in_source_units(x: Tensor, transform: Transform, spec: DataSpec, *, means: bool, dequantized: bool) -> Tensor:
@@ -273,11 +299,12 @@ def as_codes(values: Any, *, device: torch.device, dtype: torch.dtype) -> Tensor
 def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
     x = transform.affine(raw)
-    if not spec.missing and not bool(x.isfinite().all()):
+    if not spec.missing and not _finite(x):
         raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
     low, high = spec.limits
     whole_numbers = spec.kind.discrete and not transform.binarize
-    if bool((x < low).any()) or bool((x > high).any()) or (whole_numbers and not all_whole(x)):
+    outside = (low > -math.inf and bool((x < low).any())) or (high < math.inf and bool((x > high).any()))
+    if outside or (whole_numbers and not all_whole(x)):
         like = "binarized data like those" if spec.kind == "binary" else "data like those"
         if spec.kind == "binary" and bool(((x == 0) | (x == x.max())).all()):
             like = f"zeros and ones (divided by {x.max():g}), as black and white images are held, like those"
@@ -285,6 +312,16 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
             f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
             f"give {like} it was fitted to, in the units of their source"
         )
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all are finite: as is their sum, unless that overflows, when they are looked at one by one."""
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
+
+
+def _remark_on_left(names: Sequence[str]) -> None:
+    if names:
+        _remark(f"columns that the fit does not know are left out: {', '.join(names[:NAMED])}")
 
 
 def _remark(message: str) -> None:

@@ -17,7 +17,7 @@ from ppl_vae.evaluate.components import component_probabilities
 from ppl_vae.evaluate.scores import Scores, row_scores
 from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Classes, Given
-from ppl_vae.fitting.outputs import as_given
+from ppl_vae.fitting.outputs import as_columns_given, form_of
 from ppl_vae.program.context import evaluating, seeded
 
 __all__ = ["Outliers", "Scoring"]
@@ -45,7 +45,7 @@ class Scoring(Coding):
 
     held_out: Split | None
 
-    def score_samples(self, x: Given, *, y: Classes | None = None, samples: int = SAMPLES, seed: int = 0) -> Scores:
+    def score_samples(self, x: Given, *, y: Classes | None = None, samples: int = SAMPLES, seed: int = 0) -> Any:
         """Log p(x) of each row in nats, in the units of the source, or the tightest lower bound on it.
 
         Where the model does not know it, it is the importance-weighted bound, whose mean over draws is below log p(x) and
@@ -60,7 +60,7 @@ class Scoring(Coding):
 
         Returns:
             ``log_prob`` and ``se``, the standard error of the estimate, ``(B,)`` each: zero where log p(x) is known, which
-            ``exact`` tells.
+            ``exact`` tells. Of a frame a frame of these two.
 
         Raises:
             ValueError: rows that the fit was not built for, or programs whose terms do not bound log p(x).
@@ -68,7 +68,8 @@ class Scoring(Coding):
         Example:
             ``fit.score_samples(data.test).log_prob.mean()``
         """
-        return as_given(x, self._scored(self._split(x, y), samples, seed))
+        found = self._scored(self._split(x, y), samples, seed)
+        return as_columns_given(form_of(x), {"log_prob": found.log_prob, "se": found.se}, found)
 
     def predict_proba(self, x: Given, *, samples: int = SAMPLES, seed: int = 0, priors: Sequence[float] | None = None) -> Any:
         """The probabilities of components, discrete latent values or classes of each row, ``(B, C)``.
@@ -90,13 +91,15 @@ class Scoring(Coding):
         Example:
             ``fit.predict_proba(data.test).argmax(1)``
         """
-        return as_given(x, self._probabilities(x, whole("samples", samples), seed, priors))
+        found = self._probabilities(x, whole("samples", samples), seed, priors)
+        names = self.spec.classes if self._labelled else map(str, range(found.shape[-1]))
+        return as_columns_given(form_of(x), dict(zip(names, found.T, strict=True)), found)
 
     def predict(self, x: Given, *, samples: int = SAMPLES, seed: int = 0, priors: Sequence[float] | None = None) -> Any:
         """The most probable component, discrete value or class of each row ``(B,)``; see :meth:`predict_proba`.
 
         Components are numbers from 0. Classes are their places among ``spec.classes`` where x came as tensors, and where it
-        came as an array their names: numbers, if all of them are whole numbers.
+        came as an array or a frame their names: numbers, if all of them are whole numbers.
 
         Args:
             x: rows ``(B, *event)`` in the units of the source.
@@ -111,7 +114,9 @@ class Scoring(Coding):
             ``fit.predict(data.test)``
         """
         found = self._probabilities(x, whole("samples", samples), seed, priors).argmax(-1)
-        return as_given(x, self.class_names[found.cpu().numpy()] if self._labelled and _named(x) else found)
+        form = form_of(x)
+        predicted = self.class_names[found.cpu().numpy()] if self._labelled and form.kind != "tensor" else found
+        return form.column("class" if self._labelled else "component", predicted)
 
     @property
     def class_names(self) -> np.ndarray:
@@ -121,7 +126,7 @@ class Scoring(Coding):
 
     def outliers(
         self, x: Given, *, y: Classes | None = None, held_out: Given | None = None, samples: int = SAMPLES, seed: int = 0
-    ) -> Outliers:
+    ) -> Any:
         """Which rows are improbable: their rank by score, and the p-value of it among scores of held-out rows.
 
         Args:
@@ -148,7 +153,8 @@ class Scoring(Coding):
         below = torch.searchsorted(kept.sort().values, found, right=True)
         rank = torch.empty_like(below)
         rank[found.argsort(stable=True)] = torch.arange(1, len(found) + 1, device=rank.device)
-        return as_given(x, Outliers(found, rank, (1.0 + below) / (1.0 + len(kept))))
+        outliers = Outliers(found, rank, (1.0 + below) / (1.0 + len(kept)))
+        return as_columns_given(form_of(x), outliers._asdict(), outliers)
 
     def _held_out(self) -> Split:
         if self.held_out is not None:
@@ -188,8 +194,3 @@ class Scoring(Coding):
         split = self._split(x, names[0])
         scores = [self._scored(self._entrance.relabelled(split, name), samples, seed).log_prob for name in names]
         return (torch.stack(scores, 1) + weights.log().to(scores[0].device)).softmax(1)
-
-
-def _named(x: Any) -> bool:
-    """Whether classes leave by their names."""
-    return isinstance(x, np.ndarray)

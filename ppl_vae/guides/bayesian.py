@@ -83,13 +83,15 @@ class ParameterGuide(GuideProgram):
     """One of Pyro's automatic guides over the parameters, then the guide over the latent variables given their draw.
 
     ``theta`` holds the former's parameters. Its subclasses place q(theta): at a mean and a covariance's Cholesky factor in the
-    model's unconstrained coordinates.
+    model's unconstrained coordinates. The buffer ``chains (chains, draws, P)`` has a sampler's draws in these coordinates, none
+    of other methods.
     """
 
     mean_field = False  # Pyro's KL of a transformed site leaves out the Jacobian
     auto: Callable[..., AutoGuide]
     theta: Any
     latents: Any
+    chains: Tensor
 
     def __init__(self, model: Any, latents: nn.Module) -> None:
         super().__init__()
@@ -99,6 +101,7 @@ class ParameterGuide(GuideProgram):
         with torch.no_grad(), local_params():
             self.theta._setup_prototype()
         self.latents = latents
+        self.register_buffer("chains", torch.zeros(0, 0, model.coordinates().size))
 
     def forward(self, x: Tensor) -> Any:
         """Draw the parameters, then the latent variables of the batch x ``(B, *event)``."""
@@ -140,6 +143,16 @@ class ParameterGuide(GuideProgram):
     def place(self, mean: Tensor, scale_tril: Tensor) -> None:
         """Make q(theta) as near as the family can to the normal with this mean ``(P,)`` and factor ``(P, P)``."""
         raise NotImplementedError
+
+    def keep(self, chains: Tensor) -> None:
+        """Keep a sampler's draws ``(chains, draws, P)``."""
+        self.chains = chains.to(self.chains)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *where: Any) -> None:
+        chains = state_dict.setdefault(f"{prefix}chains", self.chains)  # runs of before kept none
+        if chains.dim() == 3 and chains.shape[2] == self.chains.shape[2]:
+            self.chains = self.chains.new_empty(chains.shape)
+        super()._load_from_state_dict(state_dict, prefix, *where)
 
 
 class PointGuide(ParameterGuide):

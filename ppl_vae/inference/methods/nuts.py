@@ -91,6 +91,7 @@ class NUTS(Method):
         values, vectors = posterior.aligned(draws.flatten(0, 1))
         pair.model.assign({name: value.mean(0) for name, value in values.items()})
         pair.guide.place(*_moments(vectors, pair.model.values))
+        pair.guide.keep(vectors.unflatten(0, (self.chains, self.samples)))
         summary = _diagnostics(values, self.chains)
         record.rows[-1] |= summary
         if not summary["r_hat"] < 1.1:

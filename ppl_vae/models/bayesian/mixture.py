@@ -57,6 +57,13 @@ class BayesianMixtureModel(BayesianModel):
         self.structure = covariances.covariance(structure)
         self.floor = floor
         self.latent_shape = (C,)
+        matrix = ("column", "other_column")
+        spreads = {"full": ("component", *matrix), "tied": matrix, "diagonal": ("component", "column")}
+        self.axes = {
+            "weights": ("component",),
+            "locs": ("component", "column"),
+            spread.site: spreads.get(structure, ("component", "")),
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """The story, with the batch x ``(B, *event)`` observed."""

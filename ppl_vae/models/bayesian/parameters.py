@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyro
@@ -170,6 +171,8 @@ class BayesianModel(ModelProgram):
     """
 
     theta: Any
+    axes: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """What the axes of each parameter run over: ``column``, ``other_column``, ``factor``, ``component``; empty of length 1."""
 
     def __init__(self, size: int, theta: Mapping[str, Given]) -> None:
         super().__init__()

@@ -1,0 +1,65 @@
+"""``ppl-vae impute``: rows with their missing entries filled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jsonargparse import ArgumentParser
+
+from ppl_vae import runs
+from ppl_vae.cli.options import data_options, declared_rows, run_options
+from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
+from ppl_vae.fitting import Fit
+from ppl_vae.fitting.outputs import data_columns
+
+__all__ = ["options", "run"]
+
+
+def run(
+    *,
+    run: str,
+    data: str | None,
+    data_root: str | None,
+    label: str | None,
+    y: str | None,
+    split: str | None,
+    draws: int | None,
+    samples: int,
+    out: str,
+    seed: int,
+    device: str,
+    trust: list[str],
+    json: bool,
+) -> None:
+    """Fill missing entries of rows from the observed ones, which stay as they are, or draw them.
+
+    A table (.csv, .parquet) has the columns of the data, of draws one after the other under their numbers `draw`; an .npy file
+    has `(n, ...)`, or `(draws, n, ...)`.
+    """
+    write = writer(out, *TABLES, ".npy")
+    if split not in (None, "all"):
+        raise ValueError(f"expected all rows to fill, got --split {split}: leave it out")
+    fitted = runs.load_run(run, trust=trust, device=device)
+    if out.endswith(TABLES) and len(fitted.spec.event_shape) != 1:
+        raise ValueError(f"expected rows of one axis for a table, got {fitted.spec.event_shape}: write .npy")
+    rows = declared_rows(fitted, data, data_root, label=label)
+    x = fitted.impute(rows, y=y, draws=draws, samples=samples, seed=seed).cpu()
+    write((as_table(_columns(fitted, x, draws)) if out.endswith(TABLES) else {}) | as_arrays({"x": x.numpy()}))
+    done({"n": x.shape[0 if draws is None else 1], "shape": list(x.shape), "out": out}, as_json=json)
+
+
+def _columns(fitted: Fit, x: Any, draws: int | None) -> dict[str, np.ndarray]:
+    if draws is None:
+        return data_columns(x, fitted.spec)
+    number = np.repeat(np.arange(1, draws + 1), x.shape[1])
+    return {"draw": number, **data_columns(x.flatten(0, 1), fitted.spec)}
+
+
+def options(parser: ArgumentParser) -> None:
+    """Add the verb's options."""
+    run_options(parser)
+    data_options(parser, default="all")
+    parser.add_argument("--draws", type=int | None, help="so many draws of each row in place of the one most fitting value")
+    parser.add_argument("--samples", type=int, default=200, help="draws of z per row, where the guide fills")
+    parser.add_argument("--out", type=str, required=True, help="a table: .csv, .parquet; or .npy")

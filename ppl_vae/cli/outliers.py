@@ -1,0 +1,49 @@
+"""``ppl-vae outliers``: which rows are improbable."""
+
+from __future__ import annotations
+
+from jsonargparse import ArgumentParser
+
+from ppl_vae import runs
+from ppl_vae.cli.options import data_options, rows_of, run_options
+from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
+
+__all__ = ["options", "run"]
+
+
+def run(
+    *,
+    run: str,
+    data: str | None,
+    data_root: str | None,
+    label: str | None,
+    y: str | None,
+    split: str | None,
+    samples: int,
+    level: float,
+    out: str,
+    seed: int,
+    device: str,
+    trust: list[str],
+    json: bool,
+) -> None:
+    """Write the score of each row, its rank from the least probable, and its p-value among the run's own held-out rows.
+
+    A table (.csv, .parquet) and an .npz file have `log_prob`, `rank` and `p_value`.
+    """
+    write = writer(out, *TABLES, ".npz")
+    fitted = runs.load_run(run, trust=trust, device=device)
+    _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)
+    found = fitted.outliers(rows, samples=samples, seed=seed)
+    columns = {name: values.cpu().numpy() for name, values in found._asdict().items()}
+    write(as_table(columns) | as_arrays(columns))
+    done({"n": len(rows), "outliers": int((columns["p_value"] <= level).sum()), "level": level, "out": out}, as_json=json)
+
+
+def options(parser: ArgumentParser) -> None:
+    """Add the verb's options."""
+    run_options(parser)
+    data_options(parser, default="all")
+    parser.add_argument("--samples", type=int, default=100, help="draws per row, where the model does not know log p(x)")
+    parser.add_argument("--level", type=float, default=0.01, help="the p-value up to which rows are counted as outliers")
+    parser.add_argument("--out", type=str, required=True, help="a table: .csv, .parquet; or .npz")

@@ -1,0 +1,126 @@
+"""New rows of a table in memory, as those that are known: named columns in their order, numbers for what they hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.data.arrays import arranged
+from ppl_vae.data.cells import Cells, Encoded, encoded
+from ppl_vae.data.dataset import Data
+from ppl_vae.data.frames import cells_of_frame, is_frame
+from ppl_vae.data.labels import as_labels
+from ppl_vae.data.load import load_data
+from ppl_vae.data.matching import numbered
+from ppl_vae.data.missing import spellings
+from ppl_vae.data.source import TABLES, DataSource
+from ppl_vae.data.split import Split
+from ppl_vae.data.transform import Transform
+from ppl_vae.types import Column
+
+__all__ = ["is_table", "loaded", "loaded_rows", "table_rows"]
+
+
+def is_table(values: Any) -> bool:
+    """Whether these are a frame, or an array of objects or text whose columns may be anything."""
+    return is_frame(values) or (isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "OU")
+
+
+def table_rows(
+    given: Any, source: DataSource, names: tuple[str, ...], table: Sequence[Column]
+) -> tuple[Split, tuple[str, ...]]:
+    """Rows of a frame or of an array of objects as a split in the units of their source, with labels where they have some.
+
+    Columns that are known by name come in the order in which they are known, whatever stands beside them; without such, all
+    come, for :func:`~ppl_vae.data.matching.columns_matched` to say what is missing.
+
+    Args:
+        given: the frame, or the array ``(n, D)``.
+        source: what stands for a missing entry, and the name of the column of labels.
+        names: of the columns that are known.
+        table: what these hold, where that is known.
+
+    Returns:
+        The rows, and the names of columns that were left out.
+
+    Raises:
+        ValueError: two columns of one name, or one that no numbers stand for.
+    """
+    cells = cells_of_frame(given) if is_frame(given) else [Cells(str(place), column) for place, column in enumerate(given.T)]
+    spelled = spellings(source.missing_text)
+    by_name = {each.name: each for each in cells}
+    known = bool(names) and names != numbered(names) and set(names) <= set(by_name)
+    chosen = [by_name[name] for name in names] if known else [each for each in cells if each.name != source.label]
+    kinds = {column.name: column for column in table}
+    features = [_column(each, kinds.get(each.name), spelled) for each in chosen]
+    if not table:
+        _refuse_text(features)
+    x = _stacked([each.values for each in features], len(cells[0].values) if cells else 0)
+    labels, classes = None, ()
+    if source.label in by_name and len(x):
+        labels, classes = as_labels(by_name[source.label].values, len(x), "frame", spelled=spelled)
+    described = tuple(each.column for each in features)
+    columns = tuple(column.name for column in described)
+    left = tuple(name for name in by_name if name not in columns and name != source.label)
+    return Split(x, labels, Transform((len(columns),)), classes=classes, columns=columns, table=described), left
+
+
+def _refuse_text(features: list[Encoded]) -> None:
+    """Raise ``ValueError`` if a column holds what no numbers were known to stand for."""
+    for found in features:
+        if found.column.coded or found.column.dtype in ("date", "datetime"):
+            raise ValueError(
+                f"expected numbers in column {found.column.name!r}, as they were when it was fitted, got {found.column.dtype}: "
+                "convert it"
+            )
+
+
+def _column(cells: Cells, known: Column | None, spelled: Any) -> Encoded:
+    """The numbers of a column; of an empty one what is known of it, for no cell says what it holds."""
+    found = encoded(cells, spelled)
+    if known is None or found.values.dtype.kind != "f" or not np.isnan(found.values).all():
+        return found
+    return Encoded(found.values, known)
+
+
+def _stacked(columns: list[np.ndarray], rows: int) -> Tensor:
+    """Columns side by side, ``(n, D)``."""
+    if not rows:
+        return torch.zeros(0, len(columns))
+    return arranged(np.stack(columns, axis=1))
+
+
+def loaded_rows(path: str | Path, source: DataSource, names: tuple[str, ...], *, missing: bool) -> Split:
+    """All rows of a file, read as the source was, with the columns that are known, and with labels if it has such.
+
+    Args:
+        path: of a file or a folder.
+        source: how the known rows were read.
+        names: of the columns that are known.
+        missing: whether entries may be missing.
+
+    Raises:
+        ValueError: a file that cannot be read, or without what is needed.
+    """
+    declared = dataclasses.replace(source.of(str(path)), valid=0.0, test=0.0)
+    if missing:
+        declared = dataclasses.replace(declared, missing="ignore")
+    if Path(path).suffix.lower() in TABLES and names and names != numbered(names):
+        declared = dataclasses.replace(declared, columns=names, drop=())
+    return loaded(declared, source.label).train
+
+
+def loaded(source: DataSource, label: str | None) -> Data:
+    """Data that may lack the column of labels of this name, which other data have that they are declared like."""
+    try:
+        return load_data(source)
+    except ValueError as error:
+        if source.label is None or source.label != label or not isinstance(error.__cause__, KeyError):
+            raise
+        return load_data(dataclasses.replace(source, label=None))

@@ -1,0 +1,139 @@
+"""The questions about rows on the command line: files in, files with names out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ppl_vae as pv
+from ppl_vae import cli
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(90, 3)) @ RNG.normal(size=(3, 3)) + np.repeat([[0.0, 5.0, -5.0], [9.0, 0.0, 2.0], [-9.0, 2.0, 0.0]], 30, 0)
+NAMES = ["long", "wide", "deep"]
+KINDS = np.repeat(["ash", "oak", "yew"], 30)
+
+
+def write(path: Path, x: np.ndarray, kinds: np.ndarray | None = None) -> Path:
+    """A table with text in place of a number where it is missing."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow([*NAMES, *([] if kinds is None else ["kind"])])
+        for place, row in enumerate(x):
+            cells = ["" if np.isnan(value) else repr(float(value)) for value in row]
+            rows.writerow([*cells, *([] if kinds is None else [kinds[place]])])
+    return path
+
+
+def read(path: Path) -> dict[str, list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    return dict(zip(head, map(list, zip(*rows, strict=True)), strict=True))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a mixture on a table with a label, new rows without it, and such with holes."""
+    home = tmp_path_factory.mktemp("verbs")
+    data = pv.load_data(write(home / "trees.csv", X, KINDS), label="kind", scale="standardize")
+    fit = pv.fit(pv.GMM(components=3), data, method=pv.EM())
+    pv.save_run(fit, data, home / "run")
+    write(home / "new.csv", X[::10] + 0.1)
+    holes = X[::10].copy()
+    holes[::2, 1] = np.nan
+    write(home / "holes.csv", holes)
+    return home
+
+
+def ask(capsys: pytest.CaptureFixture[str], *words: Any) -> dict[str, Any]:
+    assert cli.main([*map(str, words), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_score_writes_log_densities(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ask(capsys, "score", home / "run", "--data", home / "new.csv", "--out", home / "scores.csv")
+    fit = pv.load_run(home / "run")
+    expected = fit.score_samples(home / "new.csv").log_prob
+    found = read(home / "scores.csv")
+    np.testing.assert_allclose(np.array(found["log_prob"], float), expected)
+    assert set(found["se"]) == {"0"}
+    assert told["exact"]
+    assert told["log_prob"] == pytest.approx(float(expected.mean()))
+    ask(capsys, "score", home / "run", "--out", home / "own.npz", "--split", "test")
+    assert len(np.load(home / "own.npz")["log_prob"]) == 18
+
+
+def test_predict_writes_components_and_their_probabilities(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ask(capsys, "predict", home / "run", "--data", home / "new.csv", "--out", home / "predicted.csv")
+    found = read(home / "predicted.csv")
+    assert list(found) == ["component", "p_0", "p_1", "p_2"]
+    probabilities = np.array([found[f"p_{k}"] for k in range(3)], float)
+    assert np.array_equal(probabilities.argmax(0), np.array(found["component"], int))
+    assert sum(told["predicted"].values()) == 9
+
+
+def test_impute_keeps_what_is_there_and_fills_the_rest(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ask(capsys, "impute", home / "run", "--data", home / "holes.csv", "--out", home / "full.csv")
+    found, given = read(home / "full.csv"), read(home / "holes.csv")
+    assert told["shape"] == [9, 3]
+    assert list(found) == NAMES
+    for name in NAMES:
+        kept = [place for place, cell in enumerate(given[name]) if cell]
+        np.testing.assert_allclose([float(found[name][p]) for p in kept], [float(given[name][p]) for p in kept], rtol=1e-6)
+        assert all(found[name])
+    ask(capsys, "impute", home / "run", "--data", home / "holes.csv", "--draws", 4, "--out", home / "draws.npy")
+    draws = np.load(home / "draws.npy")
+    assert draws.shape == (4, 9, 3)
+    assert (draws.std(0)[::2, 1] > 0).all()
+    ask(capsys, "impute", home / "run", "--data", home / "holes.csv", "--draws", 2, "--out", home / "draws.csv")
+    assert read(home / "draws.csv")["draw"] == ["1"] * 9 + ["2"] * 9
+
+
+def test_parameters_are_printed_or_written_by_the_names_of_columns(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ask(capsys, "parameters", home / "run", "--out", home / "parameters.csv")
+    assert told["mean"]["labels"] == [["0", "1", "2"], NAMES]
+    found = read(home / "parameters.csv")
+    assert list(found) == ["parameter", "component", "column", "other_column", "value", "se"]
+    assert len(found["value"]) == 3 + 9 + 27
+    assert cli.main(["parameters", str(home / "run")]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["weight", "0", "1", "2"]
+
+
+def test_outliers_are_counted_by_their_p_values(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(home / "odd.csv", np.vstack([X[:5], [[500.0, 500.0, 500.0]]]))
+    told = ask(capsys, "outliers", home / "run", "--data", home / "odd.csv", "--level", 0.06, "--out", home / "odd_out.csv")
+    found = read(home / "odd_out.csv")
+    assert found["rank"][-1] == "1"
+    assert told["outliers"] == sum(float(p) <= 0.06 for p in found["p_value"]) >= 1
+
+
+def test_parquet_and_what_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = {"score": "s.txt", "predict": "p.txt", "impute": "i.npz", "outliers": "o.npy", "parameters": "p.npy"}
+    for verb, out in wrong.items():
+        assert cli.main([verb, str(home / "run"), "--out", str(home / out)]) == 2
+        assert "expected --out to end in .csv" in capsys.readouterr().err
+    assert cli.main(["impute", str(home / "run"), "--split", "test", "--out", str(home / "i.csv")]) == 2
+    assert "expected all rows to fill" in capsys.readouterr().err
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    ask(capsys, "impute", home / "run", "--data", home / "holes.csv", "--out", home / "full.parquet")
+    assert list(pandas.read_parquet(home / "full.parquet").columns) == NAMES
+
+
+def test_classes_of_a_conditional_model_are_predicted_by_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = pv.load_data(home / "trees.csv", label="kind", scale="standardize")
+    model = pv.CVAE(latent_dim=1, likelihood=pv.Gaussian(scale="per_feature"), decoder=pv.Linear())
+    fit = pv.fit(model, data, method=pv.SVI(epochs=30, learning_rate=3e-2, compile=False))
+    pv.save_run(fit, data, home / "conditional")
+    ask(capsys, "predict", home / "conditional", "--data", home / "new.csv", "--samples", 20, "--out", home / "kinds.csv")
+    found = read(home / "kinds.csv")
+    assert list(found) == ["class", "p_ash", "p_oak", "p_yew"]
+    assert np.mean(np.array(found["class"]) == KINDS[::10]) > 0.8
+    assert cli.main(["score", str(home / "conditional"), "--data", str(home / "new.csv"), "--out", str(home / "s.csv")]) == 2
+    assert "got 'kind': name another with label (--label), or none" in capsys.readouterr().err
