@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Self
 import yaml
 
 from ppl_vae.named import Named
+from ppl_vae.notebook import box, table
 from ppl_vae.text import as_line, from_yaml, read_text
 
 __all__ = ["Declaration", "also_called", "enable_families", "family_members", "parse", "refuse_untrusted", "require"]
@@ -64,6 +65,11 @@ class Declaration:
             value = vars(self).get(field.name)
             if (plain := _python(value)) is not value:
                 object.__setattr__(self, field.name, plain)
+
+    def _repr_html_(self) -> str:
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        story = str(self)
+        return box(type(self).__name__, table(fields, "" if story == repr(self) else story))
 
     @classmethod
     def takes(cls, value: Any) -> bool:

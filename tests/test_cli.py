@@ -21,7 +21,7 @@ from tests.table import rows
 ROOT = Path(__file__).parents[1]
 SMALL_MODEL = ["--model.latent_dim", "2", "--model.decoder.hidden", "[5]"]
 SMALL = ["--method.epochs", "1", *SMALL_MODEL, "--guide", "AmortizedNormal", "--guide.encoder.hidden", "[5]"]
-VERBS = ("fit", "compare", "evaluate", "sample", "encode", "list")
+VERBS = ("fit", "compare", "evaluate", "sample", "encode", "export", "list")
 N = 40
 
 OWN = """
@@ -254,7 +254,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "unknown guide": ([*FIT, "--guide", "Nope"], "unknown guide 'Nope': choose from"),
     "unknown method": ([*FIT, "--method", "Nope"], "unknown method 'Nope': choose from"),
     "unknown objective": ([*FIT, "--method.objective", "Nope"], "unknown objective 'Nope': choose from BetaELBO"),
-    "unknown likelihood": ([*FIT, "--model.likelihood", "Nope"], "unknown likelihood 'Nope': choose from Bernoulli, Beta"),
+    "unknown likelihood": (
+        [*FIT, "--model.likelihood", "Nope"],
+        "unknown likelihood 'Nope': choose from Auto, Bernoulli, Beta",
+    ),
     "unknown decoder": ([*FIT, "--model.decoder", "Nope"], "unknown decoder 'Nope': choose from Conv, Linear, MLP"),
     "unknown encoder": ([*FIT, "--guide.encoder", "Nope"], "unknown encoder 'Nope': choose from Conv, Linear, MLP"),
     "field of no guide": (["fit", "--guide.encoder", "MLP"], "--guide.encoder is a field of a guide: name its class before it"),
@@ -377,6 +380,16 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stdout == "{"
     assert done.stderr == ""
     assert done.returncode in (0, 141)  # all was written before the reader left, or not
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_is_read_without_scrolling_much(verb: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([verb, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= (100 if verb == "fit" else 50)
+    assert max(map(len, lines)) <= 100
+    assert lines[0].startswith(f"usage: ppl-vae {verb} ")
 
 
 @pytest.mark.parametrize("verb", VERBS)

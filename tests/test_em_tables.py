@@ -176,6 +176,7 @@ def strong_factors(seed: int = 0) -> np.ndarray:
     return x.astype(np.float32).astype(np.float64)
 
 
+@pytest.mark.filterwarnings("ignore:column 0 .* nearly all that the score sees")
 @pytest.mark.parametrize("method", [pv.EM(), pv.ClosedForm()], ids=repr)
 @pytest.mark.parametrize("unit", [1.0, 1e-6])
 def test_isotropic_noise_reaches_the_maximum_likelihood_of_unequal_columns(method: pv.Method, unit: float) -> None:

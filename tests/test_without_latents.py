@@ -96,6 +96,7 @@ def test_models_with_a_closed_form_are_never_below_independent_columns(scale: An
     assert fit.history[-1]["log_likelihood"] > fit.without_latents - 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:column 3 .* nearly all that the score sees")
 def test_an_isotropic_model_is_measured_by_isotropic_columns() -> None:
     fit = pv.fit(pv.PPCA(latent_dim=1), pv.load_data(MEASURES.numpy(), valid=0.0, test=0.0), method=pv.ClosedForm())
     assert fit.without_latents == pytest.approx(shared(MEASURES), abs=5e-3)

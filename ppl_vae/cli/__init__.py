@@ -33,6 +33,7 @@ from ppl_vae.cli import (
     select,
 )
 from ppl_vae.cli.errors import explain, print_error
+from ppl_vae.cli.help import MORE, Brief
 from ppl_vae.cli.options import check_files, expand
 from ppl_vae.cli.output import notes
 from ppl_vae.declaration import enable_families
@@ -56,6 +57,8 @@ VERBS: dict[str, Any] = {
     "report": report,
     "list": catalogue,
 }
+
+WITH_CLASSES = ("fit", "compare")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,11 +110,13 @@ def _options(parser: ArgumentParser, arguments: list[str]) -> list[str]:
 
 def _parser() -> ArgumentParser:
     enable_families()
-    parser = ArgumentParser(prog="ppl-vae", description="Declared generative latent-variable models.", exit_on_error=False)
+    told: dict[str, Any] = {"description": "Declared generative latent-variable models.", "formatter_class": Brief}
+    parser = ArgumentParser(prog="ppl-vae", **told, exit_on_error=False)
     verbs = parser.add_subcommands(dest="verb")
     for name, verb in VERBS.items():
-        subparser = ArgumentParser(description=inspect.getdoc(verb.run), exit_on_error=False)
+        epilog = MORE if name in WITH_CLASSES else None
+        subparser = ArgumentParser(description=inspect.getdoc(verb.run), epilog=epilog, exit_on_error=False)
         verb.options(subparser)
         subparser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-        verbs.add_subcommand(name, subparser, help=inspect.getdoc(verb.run))
+        verbs.add_subcommand(name, subparser, help=(inspect.getdoc(verb.run) or "").partition("\n")[0])
     return parser

@@ -12,6 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from ppl_vae.cli.output import print_json
+from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration, family_members
 from ppl_vae.fitting.build import default_guide
 from ppl_vae.inference import SVI
@@ -75,7 +76,7 @@ def _names(config: Any) -> Iterator[str]:
 
 def _tell(name: str, *, json: bool) -> None:
     """The story, the fields and the files of one declaration."""
-    found = {cls.__name__: cls for members in declared().values() for cls in members}
+    found = {cls.__name__: cls for members in declared().values() for cls in members} | {"DataSource": DataSource}
     if name not in found:
         near = did_you_mean(name, found)
         raise ValueError(f"unknown declaration {name!r}: choose from {', '.join(sorted(found))}{near and '; '}{near}")
@@ -85,7 +86,7 @@ def _tell(name: str, *, json: bool) -> None:
         story += f"\n{default_guide(declaration, SVI())}"
     if json:
         return print_json({"story": story, **declaration.to_dict(), "files": files})
-    print(f"{_summary(found[name])}\n\n{story}\n\n{declaration.to_yaml()}", end="")
+    print(f"{inspect.getdoc(found[name])}\n\n{story}\n\n{declaration.to_yaml()}", end="")
     print(*(f"\n{file}" for file in files), sep="", end="\n" if files else "")
     return None
 

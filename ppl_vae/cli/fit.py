@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,15 @@ from ppl_vae import runs
 from ppl_vae.cli.output import print_json, print_table, say_saved
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration
-from ppl_vae.fitting import Fit, fit
+from ppl_vae.fitting import Fit, default_method, fit
 from ppl_vae.fitting.build import default_guide
 from ppl_vae.fitting.callbacks.loggers import Logger, open_logger
 from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
 from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.fitting.fit import place, settled
+from ppl_vae.fitting.table import short
 from ppl_vae.guides import Guide
-from ppl_vae.inference import SVI, Method
+from ppl_vae.inference import Method
 from ppl_vae.models import Model
 from ppl_vae.runs import SavedRun
 from ppl_vae.storage import Checkpointer, RunFolder
@@ -30,8 +33,9 @@ def run(
     *,
     model: Model,
     guide: Guide | None,
-    method: Method,
+    method: Method | None,
     data: DataSource,
+    seed: int | None,
     out: str | None,
     resume: SavedRun | None,
     keep_every: float,
@@ -47,8 +51,13 @@ def run(
     folder = resume.folder.path if resume else None if out is None else Path(out)
     if resume is not None and (out is not None or overwrite):
         raise ValueError(f"--resume goes on in {folder} itself: leave --out and --overwrite away")
+    checkpointer = None
+    if resume is None and folder is not None:
+        checkpointer = Checkpointer(folder, every=keep_every, overwrite=overwrite)
     placed = place(model, data, device)
     model = settled(model, placed)
+    method = default_method(model, guide, placed) if method is None else method
+    method = method if seed is None else dataclasses.replace(method, seed=seed)
     experiment = Experiment(model=model, guide=guide or default_guide(model, method), method=method, data=data)
     if resume is not None:
         runs.check_unchanged(resume, experiment)
@@ -57,9 +66,6 @@ def run(
         "track": _words(track),
         "loggers": _loggers(_words(log), folder, experiment),
     }
-    checkpointer = None
-    if resume is None and folder is not None:
-        checkpointer = Checkpointer(folder, every=keep_every, overwrite=overwrite)
     if placed.spec.table and not (quiet or json):
         print(f"{placed.summary()}\n")
     if resume is None:
@@ -74,11 +80,20 @@ def run(
     elif not quiet:
         _print(fitted, metrics)
         say_saved(folder)
+        print(next_step(folder))
+
+
+def next_step(folder: Path | None) -> str:
+    """What there is to do with a fit."""
+    if folder is None:
+        return "next: nothing was kept; --out runs/NAME keeps the fit, for ppl-vae evaluate, sample, encode and report"
+    run = shlex.quote(str(folder))
+    return f"next: ppl-vae report {run}, evaluate {run} --samples 100, encode {run} --out codes.csv, sample {run} --out new.npy"
 
 
 def _print(fitted: Fit, metrics: dict[str, Any]) -> None:
     """Tell what was fitted, how good it is and what it cost."""
-    print(f"{fitted.model}\n{fitted.guide}")
+    print(f"{fitted.model}\n{fitted.guide}\nby {short(fitted.method)}")
     splits = {name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)}
     print_table(splits, metrics["unit"], fitted.pair.score)
     if (best := metrics.get("without_latents")) is not None:
@@ -102,14 +117,16 @@ def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     what = f"a run's {RunFolder.CONFIG}: run it again, with options after it on top"
     parser.add_argument("--config", action="config", help=what)
+    what = "how to fit, likewise; by default EM or a formula where the model offers it, else SVI, by the number of rows"
     parts: dict[str, tuple[Any, Declaration | None, str]] = {
         "model": (Model, None, "the model: a class name, an import path or a YAML file; by default VAE"),
         "guide": (Guide | None, None, "the approximate posterior, likewise; by default what suits model and method"),
-        "method": (Method, SVI(), "how to fit, likewise"),
+        "method": (Method | None, None, what),
         "data": (DataSource, DataSource(), "a source (see --data.source) or a YAML file"),
     }
     for name, (base, default, what) in parts.items():
         parser.add_argument(f"--{name}", type=base, default=default, sub_configs=True, help=what)
+    parser.add_argument("--seed", type=int, default=None, help="of the method")
     parser.add_argument("--out", type=str | None, help="the run folder to write, while the fit goes on")
     what = "a run folder whose fit was stopped, or is to be longer (--method.epochs 200): go on with it"
     parser.add_argument("--resume", type=str | None, help=what)

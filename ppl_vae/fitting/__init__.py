@@ -4,6 +4,7 @@ from ppl_vae.fitting.build import build, default_guide
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.fitting.callbacks.loggers import MLflow, TensorBoard
 from ppl_vae.fitting.compare import Comparison, compare
+from ppl_vae.fitting.defaults import default_method
 from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.fitting.fit import fit
 from ppl_vae.fitting.fitted import Fit
@@ -19,5 +20,6 @@ __all__ = [
     "build",
     "compare",
     "default_guide",
+    "default_method",
     "fit",
 ]

@@ -18,16 +18,18 @@ from ppl_vae.data import Data, DataSource, load_data
 from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.data.matrices import Batches
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE
+from ppl_vae.fitting.advice import advise
 from ppl_vae.fitting.build import build, default_guide, take_over
 from ppl_vae.fitting.callbacks.arguments import all_callbacks
 from ppl_vae.fitting.callbacks.base import Callback, CallbackList, FitContext
 from ppl_vae.fitting.callbacks.loggers import Board
 from ppl_vae.fitting.callbacks.progress import Progress
 from ppl_vae.fitting.checks import check_data, check_declared
+from ppl_vae.fitting.defaults import default_method
 from ppl_vae.fitting.described import describe, weights
 from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.fitting.fitted import Fit
-from ppl_vae.fitting.without_latents import remark_if_far_below, without_latents
+from ppl_vae.fitting.without_latents import without_latents
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method, run_method
 from ppl_vae.inference.methods.svi import SVI
@@ -70,7 +72,8 @@ def fit(
         data: what :func:`~ppl_vae.load_data` takes or gave; for programs of several arguments a tuple of arrays, in their
             order, or a mapping of arrays by the arguments' names.
         guide: a declared guide (by default :func:`default_guide`), or a plain Pyro program if the model is one.
-        method: how; ``SVI()`` by default.
+        method: how; by default :func:`~ppl_vae.default_method`: by formula or EM where the model offers it, else SVI with
+            epochs and batches by the number of rows.
         warm_start: an earlier fit of the same model, by any method, whose parameters are the start; the guide's too if it is
             declared alike.
         device: where; ``auto`` takes CUDA or MPS where it works, else the CPU.
@@ -100,13 +103,15 @@ def fit(
         >>> fitted.decode(torch.zeros(5, 2)).shape
         torch.Size([5, 1, 8, 8])
     """
-    method = SVI() if method is None else method
-    check_declared(model, guide, method)
+    check_declared(model, guide, SVI() if method is None else method)
     if not isinstance(warm_start, Fit | None):
         raise ValueError(f"expected an earlier fit for warm_start, got {as_line(repr(warm_start))}: give what fit returned")
     if not isinstance(out, str | Path | Checkpointer | None):
         raise ValueError(f"expected a run folder for out, got {as_line(repr(out))}: give its path or a Checkpointer")
     checkpointer = out if isinstance(out, Checkpointer) else NULL_CHECKPOINTER if out is None else Checkpointer(out)
+    if method is None:
+        data = place(model, data, device)
+        method = default_method(settled(model, data), guide, data)
     return fit_with_callbacks(
         model,
         data,
@@ -163,7 +168,7 @@ def fit_with_callbacks(
             finish(Finish(model=pair.model, guide=pair.guide, batches=Batches(data.train, ROWS_AT_ONCE)))
         checkpointer.finish(weights(fit), fit.history)
         fit = dataclasses.replace(fit, without_latents=without_latents(model, pair, data))
-    remark_if_far_below(model, method, fit.without_latents, data, fit.history)
+    advise(model, method, fit.without_latents, data, fit.history)
     return fit
 
 

@@ -17,6 +17,7 @@ from ppl_vae.fitting.export import Exporting
 from ppl_vae.fitting.imputing import Filling
 from ppl_vae.fitting.inputs import Classes
 from ppl_vae.fitting.scoring import Scoring
+from ppl_vae.fitting.shown import Shown
 from ppl_vae.fitting.telling import Telling
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
@@ -28,7 +29,7 @@ __all__ = ["Fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting):
+class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting, Shown):
     """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
     Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the

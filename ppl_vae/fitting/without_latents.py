@@ -26,7 +26,7 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.scores import ELBO
 from ppl_vae.types import FitWarning, Record
 
-__all__ = ["likeliest", "remark_if_far_below", "without_latents"]
+__all__ = ["BEGUN", "likeliest", "remark_if_far_below", "rows_seen", "without_latents"]
 
 ELEMENTS, FEWEST_ROWS, STEPS = 2**19, 50, 300  # features at once, rows at least, steps at most
 GAIN, PATIENCE = 1e-7, 20  # the ascent ends when so many steps in a row gain less, relatively
@@ -46,7 +46,7 @@ def without_latents(model: Any, pair: Pair, data: Data) -> float | None:
     likelihood = model.without_latents(data.spec)
     if likelihood is None:
         return None
-    x = _rows(data.train, likelihood.features)
+    x = rows_seen(data.train, likelihood.features)
     if model.relative_floor is not None:
         found = _likeliest_normals(x, floor=model.relative_floor, isotropic=model.isotropic)
     else:
@@ -85,18 +85,18 @@ def likeliest(likelihood: Likelihood, x: Tensor) -> float:
     return best
 
 
-def remark_if_far_below(model: Any, method: Method, best: float | None, data: Data, history: list[Record]) -> None:
-    """Remark if a fit ends where no latent variable at all would have done much better, with the likeliest cause.
+def remark_if_far_below(model: Any, method: Method, best: float | None, data: Data, history: list[Record]) -> bool:
+    """Remark if a fit ends where no latent variable at all would have done much better, with the likeliest cause; if it did.
 
     Far is 5 nats per datum and half a nat for each of its elements, a density that is 1.6 times too low in each. Nothing is
     said of a fit that has only begun, and of which nothing is odd but that.
     """
     reached = history[-1].get("elbo", math.nan)
     if best is None or not math.isfinite(reached):
-        return
+        return False
     lacking = best - reached
     if lacking <= FAR_BELOW + PER_ELEMENT * math.prod(data.spec.event_shape):
-        return
+        return False
     steps = len(history) * method.steps_per_epoch(len(data.train))
     cause = _odd_scale(model, data) or (_other_cause(history, lacking) if steps >= BEGUN else "")
     if cause:
@@ -104,15 +104,16 @@ def remark_if_far_below(model: Any, method: Method, best: float | None, data: Da
             f"the fit ends at an ELBO of {reached:.5g} nats per datum, far below the {best:.5g} that the likelihood reaches "
             f"without latent variables, alike for all data. {cause}",
             FitWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
+    return bool(cause)
 
 
 def _odd_scale(model: Model, data: Data) -> str:
     """That networks cannot reach what the model sees, and how they can, if it is so."""
     likelihood, free = model.without_latents(data.spec), model.free_units(data.spec.event_shape)
     scalable = free is not None or (likelihood is not None and likelihood.unit_free)
-    x = _rows(data.train, 1)
+    x = rows_seen(data.train, 1)
     columns = _odd_columns(x if free is None else x[:, free.to(x.device)]) if scalable else ""
     scale = "standardize" if free is None else "auto"
     return columns and (
@@ -158,7 +159,7 @@ def _odd_columns(x: Tensor) -> str:
     return f"columns as far from zero as {loc.max():.3g}, with standard deviations of {spread}"
 
 
-def _rows(split: Split, features: int) -> Tensor:
+def rows_seen(split: Split, features: int) -> Tensor:
     """Rows from all over a split, as the model sees them, so many that their features stay bounded."""
     most = max(FEWEST_ROWS, ELEMENTS // (features * math.prod(split.event_shape)))
     count = min(most, len(split), split.at_once)

@@ -64,6 +64,11 @@ class Likelihood(Declaration, abc.ABC):
         """Whether a shift and a scale of the data are answered by another location and scale that are learned."""
         return False
 
+    @property
+    def one_scale(self) -> bool:
+        """Whether one scale, learned or fixed, serves all elements, so that those that vary most count most."""
+        return False
+
     def free_units(self, event_shape: tuple[int, ...]) -> Tensor | None:
         """Which elements ``(*event)`` are to be standardized by themselves since others cannot be; else ``None``."""
         return None

@@ -60,6 +60,11 @@ class Masked(Likelihood):
         return self.likelihood.unit_free
 
     @property
+    def one_scale(self) -> bool:
+        """As the inner likelihood."""
+        return self.likelihood.one_scale
+
+    @property
     def missing(self) -> bool:
         """Entries may be missing."""
         return True

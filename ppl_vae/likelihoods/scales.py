@@ -47,6 +47,11 @@ class LocationScale(Likelihood, abc.ABC):
         """A learned scale is; a fixed one is in the units of the data."""
         return self.scale != "fixed"
 
+    @property
+    def one_scale(self) -> bool:
+        """One that is shared or fixed does."""
+        return self.scale in ("shared", "fixed")
+
     @abc.abstractmethod
     def family(self) -> Family:
         """The map from location and scale to the distribution of an element; a module if it has parameters of its own."""

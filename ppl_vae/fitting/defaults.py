@@ -1,0 +1,77 @@
+"""The method that is taken where none is declared: by what the model offers, and by the number of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ppl_vae.data import Data
+from ppl_vae.guides import ExactPosterior
+from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.closed_form import ClosedForm
+from ppl_vae.inference.methods.em import EM
+from ppl_vae.inference.methods.svi import SVI
+from ppl_vae.models import Model
+from ppl_vae.program.capabilities import Conjugate, Solvable
+from ppl_vae.program.context import seeded
+from ppl_vae.types import DataSpec
+
+__all__ = ["default_method", "svi_for"]
+
+STEPS = 2000  # that a fit has at least
+MOST_EPOCHS, FEWEST_EPOCHS = 1000, 20
+SMALLEST_BATCH, LARGEST_BATCH = 64, 1024
+BATCHES = 500  # of an epoch, that batches grow to keep to
+
+
+def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *, seed: int | None = None) -> Method:
+    """How a model is fitted where nothing is declared.
+
+    By formula (:class:`~ppl_vae.ClosedForm`) or by :class:`~ppl_vae.EM` where the model offers it and the guide is the exact
+    posterior or not declared; else by :class:`~ppl_vae.SVI`, as :func:`svi_for` says.
+
+    Args:
+        model: a declared model, or a plain program.
+        guide: the declared guide, a plain program, or none.
+        data: as the model takes them.
+        seed: of the method, 0 by default.
+
+    Example:
+        >>> default_method(GMM(components=3), None, load_data("digits"))
+        EM(seed=0, max_iterations=1000, tolerance=1e-08, n_init=1, acceleration='squarem')
+    """
+    method = (_exact_method(model, data.spec) if _leaves_exact(model, guide) else None) or svi_for(len(data.train))
+    return method if seed is None else dataclasses.replace(method, seed=seed)
+
+
+def svi_for(rows: int) -> SVI:
+    """SVI for so many training rows.
+
+    Batches are of 64 rows, doubled until an epoch has no more than 500 of them, and of at most 1024. The epochs, 20 to 1000,
+    give 2,000 steps or more. The learning rate stays the model's own.
+
+    Example:
+        >>> [(svi_for(rows).batch_size, svi_for(rows).epochs) for rows in (100, 1257, 60_000, 10**6)]
+        [(64, 1000), (64, 100), (128, 20), (1024, 20)]
+    """
+    batch_size = SMALLEST_BATCH
+    while batch_size < LARGEST_BATCH and rows > BATCHES * batch_size:
+        batch_size *= 2
+    epochs = math.ceil(STEPS / math.ceil(rows / batch_size))
+    return SVI(batch_size=batch_size, epochs=min(MOST_EPOCHS, max(FEWEST_EPOCHS, epochs)))
+
+
+def _leaves_exact(model: Any, guide: Any) -> bool:
+    """Whether a method that knows no other guide than the exact posterior may be taken."""
+    return isinstance(model, Model) and not model.parameter_priors and (guide is None or isinstance(guide, ExactPosterior))
+
+
+def _exact_method(model: Model, spec: DataSpec) -> Method | None:
+    """The method without gradients that the model's program offers for such data, if it does."""
+    model.check(spec)
+    with seeded(0):
+        program = model.build(spec)
+    formula = isinstance(program, Solvable) and (not isinstance(program, Conjugate) or (model.isotropic and not spec.missing))
+    return ClosedForm() if formula else EM() if isinstance(program, Conjugate) else None
