@@ -12,6 +12,7 @@ by scipy, in nats per datum, at the parameters that a user gets.
   seed, which is put on our floor first, EM going on from there: without a floor the likelihood has no limit.
 * ``off_the_floor``: the same share of those fits where neither side stands on the floor, whose height decides else.
 * ``speed``: what is asked of 100,000 rows, see :mod:`benchmarks.table_speed`; ``--only-speed`` leaves the fits out.
+* ``selection``: ten numbers of components and factors by ``select`` beside ten fits, see :mod:`benchmarks.table_selection`.
 * ``difference``: ours minus scikit-learn's, each on its own floor: least, median, largest.
 """
 
@@ -34,7 +35,7 @@ import sklearn
 import statsmodels
 import torch
 
-from benchmarks import table_peers, table_sources, table_speed
+from benchmarks import table_peers, table_selection, table_sources, table_speed
 from benchmarks.table_peers import COVARIANCES, Compared
 
 WITHIN = 1e-3  # nats per datum
@@ -125,6 +126,8 @@ def show(results: Row) -> None:
         print(f"| {model} | {counts} | {row['share_at_least_as_good']:.3f} | {off} |")
     print("\n| question | ours, s | scikit-learn, s | ratio |")
     print("|---|---|---|---|")
+    for name, row in results["selection"].get("tasks", {}).items():
+        print(f"{name}: select {row['select']:.2f} s, ten fits {row['ten_fits']:.2f} s, ratio {row['ratio']:.2f}")
     for row in results["speed"]:
         print(f"| {row['question']} | {row['ours']:.3f} | {row['scikit_learn']:.3f} | {row['ratio']:.2f} |")
     for row in results["rows"]:
@@ -147,6 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     began = time.perf_counter()
     speed = table_speed.speeds(options.rows, options.columns, options.repeats) if options.rows else []
+    selection = table_selection.speed(options.rows // 10, 16, jobs=2) if options.rows else {}
     chosen = [] if options.only_speed else options.tables
     tasks = [Task(t, s, m, options.seeds) for t in chosen for s in options.scalings for m in options.models]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
@@ -154,7 +158,8 @@ def main() -> None:
         for row in pool.map(compare, tasks):
             rows.append(row)
             print(f"{len(rows)} of {len(tasks)}: {row['table']}, {row['scaling']}, {row['model']}", file=sys.stderr)
-    results = {"surroundings": surroundings(time.perf_counter() - began), "models": total(rows), "speed": speed, "rows": rows}
+    told = {"surroundings": surroundings(time.perf_counter() - began), "models": total(rows), "speed": speed}
+    results = {**told, "selection": selection, "rows": rows}
     if options.json:
         print(json.dumps(results))
     else:
