@@ -126,10 +126,10 @@ def show(results: Row) -> None:
         print(f"| {model} | {counts} | {row['share_at_least_as_good']:.3f} | {off} |")
     print("\n| question | ours, s | scikit-learn, s | ratio |")
     print("|---|---|---|---|")
-    for name, row in results["selection"].get("tasks", {}).items():
-        print(f"{name}: select {row['select']:.2f} s, ten fits {row['ten_fits']:.2f} s, ratio {row['ratio']:.2f}")
     for row in results["speed"]:
         print(f"| {row['question']} | {row['ours']:.3f} | {row['scikit_learn']:.3f} | {row['ratio']:.2f} |")
+    for name, row in results["selection"].get("tasks", {}).items():
+        print(f"\n{name}: select {row['select']:.2f} s, ten fits {row['ten_fits']:.2f} s, ratio {row['ratio']:.2f}")
     for row in results["rows"]:
         if row["refused"] or row["short"] or row["at_least_as_good"] < row["fits"] / 2:
             print(json.dumps(row))
