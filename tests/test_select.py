@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 import warnings
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from ppl_vae.data.folds import folds
 from ppl_vae.nested import field_at, fields_within, with_fields
 from ppl_vae.selection import fits, processes
 from ppl_vae.selection.criteria import chosen
+from ppl_vae.selection.work import Outcome, Plan, Task, perform
 from ppl_vae.types import FitWarning
 
 EM = pv.EM()
@@ -200,6 +203,10 @@ def test_cross_validation_is_of_each_row_under_the_other_folds() -> None:
     assert row["cv_se"] == pytest.approx(rows.std(correction=0).item() / math.sqrt(len(rows)), rel=1e-6)
     assert found.fit.spec.size == len(data.train)
     assert "cross-validated" in str(found)
+    alone = pv.select(pv.PPCA(), factors(), latent_dim=[2], by="cv", folds=3, method=pv.ClosedForm(), device="cpu")
+    all_rows = pv.load_data(factors(), **ALL)
+    without_test_rows = pv.select(pv.PPCA(), all_rows, latent_dim=[2], by="cv", folds=3, method=pv.ClosedForm(), device="cpu")
+    assert (alone.size, without_test_rows.size) == (len(data.train), 150)
 
 
 def test_the_one_standard_error_rule_takes_the_simplest_that_is_near() -> None:
@@ -359,9 +366,28 @@ def without_seconds(selection: pv.Selection) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in selection.rows]
 
 
-def test_processes_change_nothing(of_blobs: pv.Selection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def slowly(left: deque[Task], plan: Plan) -> tuple[Task, Outcome]:
+    """Leave the others to another process, which takes seconds to begin."""
+    task = left.popleft()
+    deadline = time.monotonic() + 100
+    while len(left) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return task, perform(task, plan)
+
+
+def test_tasks_that_are_soon_done_begin_no_processes(of_blobs: pv.Selection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "WORTH", 1000.0)
+    monkeypatch.setattr(processes, "_Others", lambda *_: pytest.fail("a process was begun"))
     found = pv.select(pv.GMM(), blobs(), components=range(1, 6), method=EM, device="cpu", jobs=2)
+    assert without_seconds(found) == without_seconds(of_blobs)
+
+
+def test_processes_change_nothing(of_blobs: pv.Selection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "WORTH", 0.0)
+    here: list[int] = []
+    monkeypatch.setattr(processes, "_first", lambda left, plan: here.append(0) or slowly(left, plan))
+    found = pv.select(pv.GMM(), blobs(), components=range(1, 6), method=EM, device="cpu", jobs=2)
+    assert 1 <= len(here) < 5
     assert without_seconds(found) == without_seconds(of_blobs)
     for name, value in of_blobs.fit.pair.state_dict().items():
         assert torch.equal(value, found.fit.pair.state_dict()[name])

@@ -58,7 +58,7 @@ VERBS: dict[str, Any] = {
     "list": catalogue,
 }
 
-WITH_CLASSES = ("fit", "compare")
+WITH_CLASSES = ("fit", "compare", "select")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,12 +20,12 @@ __all__ = ["check_files", "data_options", "declared_rows", "expand", "rows_of", 
 ALIASES = {
     "fit": {"--data": "--data.source", "--data-root": "--data.root"},
     "compare": {"--data": "--data.source", "--data-root": "--data.root"},
-    "select": {"--data": "--data.source", "--data-root": "--data.root", "--seed": "--method.seed"},
+    "select": {"--data": "--data.source", "--data-root": "--data.root"},
 }
-SEVERAL = ("--data.columns", "--data.drop")
-"""Options that take several words."""
 # Given as words: the fields of a parser's own default would stay when another class is named that has them too.
 MODELS = {"fit": "VAE", "compare": "FactorAnalysis", "select": "GMM"}
+SEVERAL = ("--data.columns", "--data.drop")
+"""Options that take several words."""
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
 
@@ -70,7 +70,7 @@ def expand(arguments: list[str]) -> tuple[list[str], SavedRun | None]:
     if resumed is not None:
         parts["--config"] += ["--config", resumed.experiment.to_yaml()]
     default = [] if parts["--model"] else [f"--model={MODELS[verb]}"]
-    if verb == "fit" and any(word.startswith("--method.") for word in parts[""]):
+    if verb in ("fit", "select") and any(word.startswith("--method.") for word in parts[""]):
         default.append("--method=SVI")  # whose field it is, if no method is named; without any, the method goes by the model
     return [verb, *default, *chain.from_iterable(parts.values())], resumed
 

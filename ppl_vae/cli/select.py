@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from ppl_vae.cli.output import print_json, say_saved
-from ppl_vae.data import DataSource
+from ppl_vae.data import DataSource, load_data
+from ppl_vae.declaration import Declaration
 from ppl_vae.evaluate.metrics import UNIT
+from ppl_vae.fitting import default_method
+from ppl_vae.fitting.fit import settled
 from ppl_vae.guides import Guide
-from ppl_vae.inference import SVI, Method
+from ppl_vae.inference import Method
 from ppl_vae.models import Model
 from ppl_vae.nested import plain_field
 from ppl_vae.selection import select
@@ -25,8 +29,9 @@ def run(
     *,
     model: Model,
     guide: Guide | None,
-    method: Method,
+    method: Method | None,
     data: DataSource,
+    seed: int | None,
     field: str,
     values: list[Any],
     by: By,
@@ -42,13 +47,16 @@ def run(
     """Fit a model with each of several values of a field, and tell which one the data favour."""
     name = field.replace(".", "__")
     part, _, rest = name.partition("__")
-    declared = {"guide": guide, "method": method}.get(part) if rest else None
-    taken = (
-        values if part in PARTS and rest and declared is None else [_typed(declared, model, name, value) for value in values]
-    )
+    loaded = load_data(data)
+    if method is None and (part == "method" or seed is not None):
+        method = default_method(settled(model, loaded), guide, model.resolve(loaded))
+    method = method if seed is None or method is None else dataclasses.replace(method, seed=seed)
+    parts: dict[str, Declaration | None] = {"guide": guide, "method": method}
+    declared, inner = (parts[part], rest) if rest and part in PARTS else (model, name)
+    taken = values if declared is None else [plain_field(declared, inner, value) for value in values]
     found = select(
         model,
-        data,
+        loaded,
         by=by,
         rule=rule,
         method=method,
@@ -70,20 +78,17 @@ def run(
     return None
 
 
-def _typed(declared: Any, model: Model, name: str, value: Any) -> Any:
-    """A plain value, such as the name of a class, as what the field takes."""
-    return plain_field(model, name, value) if declared is None else plain_field(declared, name.partition("__")[2], value)
-
-
 def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     what = "the model: a class name, an import path or a YAML file; by default GMM"
     parser.add_argument("--model", type=Model, default=None, sub_configs=True, help=what)
     what = "the approximate posterior, likewise; by default what suits model and method"
     parser.add_argument("--guide", type=Guide | None, default=None, sub_configs=True, help=what)
-    parser.add_argument("--method", type=Method, default=SVI(), sub_configs=True, help="how to fit, likewise")
+    what = "how to fit, likewise; by default EM or a formula where the model offers it, else SVI, by the number of rows"
+    parser.add_argument("--method", type=Method | None, default=None, sub_configs=True, help=what)
     what = "a source (see --data.source) or a YAML file"
     parser.add_argument("--data", type=DataSource, default=DataSource(), sub_configs=True, help=what)
+    parser.add_argument("--seed", type=int, default=None, help="of the method")
     what = "the field that is chosen, such as components, latent_dim, prior.components, method.epochs"
     parser.add_argument("--field", type=str, required=True, help=what)
     parser.add_argument("--values", type=list, required=True, help="its values, such as [1,2,3]")

@@ -17,21 +17,16 @@ from ppl_vae.guides import (
     Guide,
 )
 from ppl_vae.inference.methods.base import Method
-from ppl_vae.inference.methods.closed_form import ClosedForm
-from ppl_vae.inference.methods.em import EM
-from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.memory import allocating, free
 from ppl_vae.models import Model
 from ppl_vae.priors import Prior
-from ppl_vae.program.capabilities import Conjugate
-from ppl_vae.program.context import seeded
 from ppl_vae.program.facts import guide_facts, posterior_prior
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.reads import reads
 from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec
 
-__all__ = ["build", "default_guide", "default_method", "take_over"]
+__all__ = ["build", "default_guide", "take_over"]
 
 
 WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
@@ -141,18 +136,3 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
         return AmortizedLinear()
     support = model.prior.support if isinstance(model, _WithPrior) else "real"
     return WITHOUT_COORDINATES.get(support, AmortizedNormal())
-
-
-def default_method(model: Model | Callable[..., Any], spec: DataSpec) -> Method:
-    """The method that suits a model of such data: EM where it offers it, the closed form of codes by projection, else SVI.
-
-    Raises:
-        ValueError: data outside the model's support.
-    """
-    if not isinstance(model, Model) or model.parameter_priors or model.posterior_family in ("unknown", "point"):
-        return SVI()
-    if model.posterior_family == "projection":
-        return ClosedForm()
-    model.check(spec)
-    with seeded(0):
-        return EM() if isinstance(model.build(spec), Conjugate) else SVI()

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ppl_vae.data import Data, load_data
 from ppl_vae.declaration import Declaration
-from ppl_vae.fitting.build import default_method
 from ppl_vae.fitting.callbacks.progress import quiet
 from ppl_vae.fitting.checks import check_declared
-from ppl_vae.fitting.fit import fit
+from ppl_vae.fitting.defaults import default_method
+from ppl_vae.fitting.fit import fit, settled
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
@@ -60,7 +60,7 @@ class Estimator(TransformerMixin, BaseEstimator):
 
     Args:
         model: the declared model; ``VAE()`` by default.
-        method: how it is fitted; by default EM where the model offers it, the closed form of PCA, else SVI.
+        method: how it is fitted; by default by formula or EM where the model offers it, else SVI, as of :func:`~ppl_vae.fit`.
         guide: the approximate posterior; by default what suits model and method.
         valid: fraction of the rows of X held out for validation.
         scale: ``standardize``, ``unit``, ``none`` or ``auto``, as of :class:`~ppl_vae.DataSource`; numbers stay in units of X.
@@ -163,7 +163,7 @@ class Estimator(TransformerMixin, BaseEstimator):
         return self
 
     def _fitted(self, data: Data) -> Fit:
-        method = default_method(self._model, data.spec) if self.method is None else self.method
+        method = default_method(settled(self._model, data), self.guide, data) if self.method is None else self.method
         if self.random_state is not None:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             method = dataclasses.replace(method, seed=seed)

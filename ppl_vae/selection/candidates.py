@@ -9,8 +9,10 @@ from typing import Any
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
-from ppl_vae.fitting.build import build, default_guide, default_method
+from ppl_vae.fitting.build import build, default_guide
 from ppl_vae.fitting.checks import check_declared
+from ppl_vae.fitting.defaults import default_method
+from ppl_vae.fitting.fit import settled
 from ppl_vae.fitting.table import short
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
@@ -103,8 +105,8 @@ def _candidate(model: Model, guide: Guide | None, method: Method | None, values:
         part, _, rest = name.partition("__")
         of_parts[part if part in PARTS and rest else "model"][rest if part in PARTS and rest else name] = value
     try:
-        model = with_fields(model, of_parts["model"])
-        method = with_fields(method or default_method(model, model.resolve(data).spec), of_parts["method"])
+        model = settled(with_fields(model, of_parts["model"]), data)
+        method = with_fields(method or default_method(model, guide, model.resolve(data)), of_parts["method"])
         guide = with_fields(guide or default_guide(model, method), of_parts["guide"])
         return Candidate(values=values, model=model, guide=guide, method=method)
     except ValueError as error:

@@ -84,7 +84,8 @@ class Fits:
         reached = self._train(place)
         if reached is None:
             return
-        above = [other for other in range(len(self.plan.candidates)) if (self._train(other) or reached) > reached + LESS]
+        smaller = [other for other, size in enumerate(self.sizes) if size <= self.sizes[place] and other != place]
+        above = [other for other in smaller if (self._train(other) or reached) > reached + LESS]
         for other in sorted(above, key=lambda other: -self._found[self._best(other)].numbers["train"]):
             task = Task(place=place, smaller=other)
             if (before := self._kept(task)) is not None:

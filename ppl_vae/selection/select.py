@@ -64,7 +64,7 @@ def select(
         data: what :func:`~ppl_vae.load_data` takes or gave; all rows are training rows with ``valid=0, test=0``.
         by: the criterion: ``bic``, ``aic``, ``heldout`` or ``cv``.
         rule: ``best``, or ``one_se`` for the simplest candidate, by its free parameters, within one standard error of the best.
-        method: how each is fitted; by default EM where the model offers it, else SVI.
+        method: how each is fitted; by default by formula or EM where the model offers it, else SVI.
         guide: the approximate posterior, likewise.
         folds: of cross-validation.
         samples: of the bound that stands in for log p(x), per datum.

@@ -101,7 +101,7 @@ def perform(task: Task, plan: Plan, start: Fit | None = None) -> Outcome:
         try:
             data = place(plan.candidates[task.place].model, plan.data_of(task), plan.device)
             fitted = _fitted(task, plan.candidates[task.place], data, start)
-            numbers = _numbers(fitted, data, plan)
+            numbers = _numbers(task, fitted, data, plan)
         except (ValueError, FloatingPointError) as error:
             return Outcome(numbers={"seconds": time.perf_counter() - began}, error=as_line(error, most=600))
     kept = task.folder is None and task.fold is None
@@ -133,13 +133,13 @@ def _checkpointer(folder: Path) -> Checkpointer:
     return Checkpointer(folder, resume=begun, overwrite=not begun)
 
 
-def _numbers(fitted: Fit, data: Data, plan: Plan) -> dict[str, float]:
+def _numbers(task: Task, fitted: Fit, data: Data, plan: Plan) -> dict[str, float]:
     """The scores of the training rows, where log p(x) is not known what the history ends with, and of those held out."""
     if fitted.pair.can.marginal is not None:
         numbers = _scored("train", fitted, data.train, plan)
     else:
         numbers = {"train": fitted.history[-1][fitted.score.name], "train_n": len(data.train)}
-    held_out = {"heldout": data.valid, "cv": data.test}.get(plan.by)
+    held_out = data.test if task.fold is not None else data.valid if plan.by == "heldout" else None
     return numbers if held_out is None else numbers | _scored("held_out", fitted, held_out, plan)
 
 
