@@ -1,4 +1,4 @@
-"""The command line: ``ppl-vae fit | compare | evaluate | sample | encode | report | list``.
+"""The command line: ``ppl-vae fit | compare | evaluate | sample | encode | query | report | list``.
 
 Options are the fields of the declarations themselves: ``--model.prior GaussianMixture --model.prior.components 50`` is
 ``VAE(prior=GaussianMixture(components=50))``. A module here is a verb: its ``options`` and what it does, ``run``.
@@ -16,7 +16,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, report, sample
+from ppl_vae.cli import catalogue, compare, encode, evaluate, fit, query, report, sample
 from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.options import check_files, expand
 from ppl_vae.cli.output import notes
@@ -31,6 +31,7 @@ VERBS: dict[str, Any] = {
     "evaluate": evaluate,
     "sample": sample,
     "encode": encode,
+    "query": query,
     "report": report,
     "list": catalogue,
 }

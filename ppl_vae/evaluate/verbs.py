@@ -193,7 +193,9 @@ class AncestralDecoder:
     def check_given(self, *, x: bool, y: bool) -> None:
         """Raise ``ValueError`` if anything is given."""
         if x or y:
-            raise ValueError("this model is conditioned on nothing: leave x and y out, or ask for nodes given others by fit.query")
+            raise ValueError(
+                "this model is conditioned on nothing: leave x and y out, or ask for nodes given others by fit.query"
+            )
 
     def given(self, rows: Split | None, classes: Tensor | None) -> Given:
         """Nothing."""

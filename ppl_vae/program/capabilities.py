@@ -22,6 +22,7 @@ __all__ = [
     "MadeOfPosteriors",
     "Marginal",
     "ParameterDensity",
+    "Queryable",
     "Solvable",
     "attribute",
     "generates",
@@ -150,6 +151,24 @@ class ParameterDensity(Protocol):
 
     def coordinates(self) -> Any:
         """Of the parameters."""
+        ...
+
+
+@runtime_checkable
+class Queryable(Protocol):
+    """A model of named variables that gives the distribution of some of them given others."""
+
+    parents: Any
+    """The names of what each variable hangs on, by its name."""
+
+    numbers: Any
+    """The names of those that are numbers."""
+
+    hidden: Any
+    """The names of those that are in no column."""
+
+    def query(self, names: Any, given: Any, do: Any, units: Any) -> Any:
+        """p(names | given, do), where ``units`` are shift and scale ``(*event)`` from the source to what the model sees."""
         ...
 
 

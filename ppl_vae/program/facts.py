@@ -22,6 +22,7 @@ from ppl_vae.program.capabilities import (
     MadeOfPosteriors,
     Marginal,
     ParameterDensity,
+    Queryable,
     Solvable,
     attribute,
     generates,
@@ -46,6 +47,7 @@ class Abilities:
     """What a model and a guide can do beyond running; ``None`` where they cannot.
 
     Attributes:
+        answer: the model, if it is :class:`Queryable`.
         generate: the model, if it is :class:`Generative`.
         draw_data: the model, if it is :class:`Ancestral`.
         marginal: the model, if it knows log p(x).
@@ -58,6 +60,7 @@ class Abilities:
         weigh_parameters: the model, if its parameters carry priors.
     """
 
+    answer: Queryable | None
     generate: ModelProgram | None
     draw_data: Ancestral | None
     marginal: Marginal | None
@@ -77,6 +80,7 @@ class Abilities:
         """Those of a built model and guide."""
         facts = model_facts(model)
         return cls(
+            answer=model if isinstance(model, Queryable) else None,
             generate=facts if generates(model) else None,
             draw_data=model if isinstance(model, Ancestral) else None,
             marginal=model if isinstance(model, Marginal) else None,

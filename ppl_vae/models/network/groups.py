@@ -57,7 +57,7 @@ class Group(NamedTuple):
         return torch.stack([numbers[name] for name in self.names], -1)
 
     def factor(self, states: States, numbers: Mapping[str, Tensor]) -> tuple[Factor, Tensor]:
-        """The density of what is observed, as a factor over rows and joint states, and the logarithm of what it is divided by."""
+        """The density of what is observed, as a factor over rows and joint states, and the log of what it is divided by."""
         found = normal.log_density(self.moments(states, numbers), self.observed(numbers))
         highest = found.amax(-1, keepdim=True)
         return Factor((found - highest).exp().reshape(-1, *self.sizes.values()), (ROWS, *self.switches)), highest[:, 0]
@@ -73,16 +73,19 @@ class Group(NamedTuple):
         weight = weight.flatten(1)
         for rows, values, covariance in normal.completed(self.moments(states, numbers), self.observed(numbers)):
             for name in self.names:
-                yield name, self._second_moments(name, weight[rows], values, covariance, {key: x[rows] for key, x in numbers.items()})
+                yield (
+                    name,
+                    self._second_moments(name, weight[rows], values, covariance, {key: x[rows] for key, x in numbers.items()}),
+                )
 
     def collapsed(self, total: Tensor, own: Collection[str]) -> Tensor:
         """Sums ``(C, ...)`` over joint states as ``(own C, ...)`` over those of some of the variables, in their order."""
         rest, own = total.shape[1:], list(own)
-        full = total.reshape(*self.sizes.values(), *rest)
+        full = total.reshape([*self.sizes.values(), *rest])
         others = [place for place, name in enumerate(self.switches) if name not in own]
         full = full.sum(others) if others else full
         left = [name for name in self.switches if name in own]
-        return full.permute(*(left.index(name) for name in own), *range(len(own), full.dim())).reshape(-1, *rest)
+        return full.permute([*map(left.index, own), *range(len(own), full.dim())]).reshape(-1, *rest)
 
     def _second_moments(
         self, name: str, weight: Tensor, values: Tensor, covariance: Tensor, numbers: Mapping[str, Tensor]
@@ -102,7 +105,9 @@ def groups(
     mechanisms: Mapping[str, LinearMechanism], wanted: Collection[str], unknown: Collection[str], sizes: Mapping[str, int]
 ) -> list[Group]:
     """The wanted numbers in groups, by which of them are unknown in some row."""
-    parents = {name: [each for each in mechanisms[name].facts.numbers if each in wanted] for name in mechanisms if name in wanted}
+    parents = {
+        name: [each for each in mechanisms[name].facts.numbers if each in wanted] for name in mechanisms if name in wanted
+    }
     found = []
     for names in coupled(parents, unknown):
         switches = dict.fromkeys(switch for name in names for switch in mechanisms[name].facts.switches)

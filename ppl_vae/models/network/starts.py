@@ -34,7 +34,9 @@ def initial(
         else:
             coefficients, variance = (torch.zeros_like(part) for part in node.state)
             places = [place for place, parent in enumerate(node.facts.numbers, start=1) if parent in hidden]
-            noise = torch.randn(*coefficients.shape[:-1], len(places), generator=generator, dtype=torch.float64, device=generator.device)
+            noise = torch.randn(
+                *coefficients.shape[:-1], len(places), generator=generator, dtype=torch.float64, device=generator.device
+            )
             coefficients[..., places] = noise
             switches = [switch for switch in node.facts.switches if switch in hidden]
             if switches and name not in hidden:
@@ -47,10 +49,10 @@ def initial(
 def _shares(name: str, levels: int, blocks: Sequence[Evidence]) -> Tensor:
     """How often each state was seen, ``(L,)``; alike for all of a hidden node."""
     seen = [block.states[name] * block.weight.unsqueeze(-1) for block in blocks if name in block.states]
-    total = sum((part * (part.count_nonzero(-1) == 1).unsqueeze(-1)).sum(0) for part in seen) if seen else None
-    if total is None or not bool(total.any()):
-        return torch.full((levels,), 1 / levels, dtype=torch.float64)
-    return total / total.sum()
+    total = torch.zeros(levels, dtype=torch.float64)
+    for part in seen:
+        total = total.to(part) + (part * (part.count_nonzero(-1) == 1).unsqueeze(-1)).sum(0)
+    return total / total.sum() if bool(total.any()) else torch.full_like(total, 1 / levels)
 
 
 def _of_states(node: Mechanism, switches: Sequence[str], centres: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def gathered(nodes: Mechanisms, states: States, blocks: Iterable[Evidence]) -> t
     Raises:
         ValueError: a row that cannot be.
     """
-    total, statistics = torch.zeros((), dtype=torch.float64), {name: [] for name in nodes}
+    total, statistics = torch.zeros((), dtype=torch.float64), _nothing(nodes)
     for block in blocks:
         for part in parts(nodes, states, block):
             of_rows = terms(nodes, states, part)
@@ -145,6 +145,10 @@ def parts(
         yield Evidence(states_, numbers, known.weight[rows])
 
 
+def _nothing(nodes: Mechanisms) -> dict[str, list[Any]]:
+    return {name: [] for name in nodes}
+
+
 def _regressed(state: State, total: Tensor, floor: float) -> State:
     coefficients, variance = state
     found, left = regression(total, floor**2)
@@ -156,7 +160,12 @@ def _regressed(state: State, total: Tensor, floor: float) -> State:
 
 
 def _gather(
-    statistics: dict[str, list[Any]], nodes: Mechanisms, states: States, part: Evidence, owner: str | Group | None, values: Tensor
+    statistics: dict[str, list[Any]],
+    nodes: Mechanisms,
+    states: States,
+    part: Evidence,
+    owner: str | Group | None,
+    values: Tensor,
 ) -> None:
     if isinstance(owner, Group):
         for name, moments in owner.statistics(states, part.numbers, values):
