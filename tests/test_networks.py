@@ -312,6 +312,20 @@ def test_a_network_of_numbers_is_its_multivariate_normal(numbers: pv.BayesianNet
     )
 
 
+def test_em_of_a_network_of_numbers_finds_its_multivariate_normal(numbers: pv.BayesianNetwork) -> None:
+    data = data_of(numbers, 3000, missing=0.1)
+    fit = pv.fit(bare(numbers), data, method=pv.EM(max_iterations=100))
+    answer = fit.query(list(numbers.nodes))
+    mean, cov = normal_of(numbers)
+    scale = cov.diagonal().sqrt()
+    torch.testing.assert_close(answer.means[0] / scale, mean / scale, atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        answer.covariances[0] / torch.outer(scale, scale), cov / torch.outer(scale, scale), atol=0.1, rtol=0
+    )
+    climbed = [row["log_likelihood"] for row in fit.history]
+    assert all(after >= before - 1e-9 for before, after in itertools.pairwise(climbed))
+
+
 def test_a_number_that_is_set_moves_what_hangs_on_it_and_nothing_else(numbers: pv.BayesianNetwork) -> None:
     done = numbers.query(["a", "d"], do={"b": 7.0})
     torch.testing.assert_close(done.means[0], torch.tensor([5.0, 4.0], dtype=torch.float64), rtol=1e-5, atol=1e-4)
@@ -510,6 +524,86 @@ def test_standardized_columns_are_asked_in_the_units_of_the_source() -> None:
     assert one.log_evidence.item() == pytest.approx(two.log_evidence.item(), rel=1e-4)
     rows = pv.load_data(table, valid=0.1).test
     assert plain.evaluate(rows)["elbo"] == pytest.approx(scaled.evaluate(rows)["elbo"], rel=1e-4)
+
+
+# --- other nodes ----------------------------------------------------------------------------------------------------------
+
+
+def causes(**fields: Any) -> pv.BayesianNetwork:
+    """Two causes that turn a third on, each by itself, and a state that hangs on a number."""
+    return pv.BayesianNetwork(
+        nodes={
+            "cold": pv.Table(states=("no", "yes"), probs=(0.6, 0.4)),
+            "flu": pv.Table(states=("no", "yes"), probs=(0.7, 0.3)),
+            "cough": pv.NoisyOr(parents=("cold", "flu"), states=("no", "yes"), probs=(0.4, 0.8), leak=0.05),
+            "age": pv.LinearGaussian(intercepts=(50.0,), scales=(15.0,)),
+            "ward": pv.LogisticRegression(
+                parents=("flu", "age"),
+                states=("home", "day", "night"),
+                coefficients=(((-3.0, 0.02), (-5.0, 0.03)), ((-2.0, 0.02), (-4.0, 0.06))),
+            ),
+        },
+        **fields,
+    )
+
+
+def test_any_cause_by_itself_turns_a_noisy_or_on() -> None:
+    network = causes()
+    for cold, flu in itertools.product((0, 1), (0, 1)):
+        off = 0.95 * 0.6**cold * 0.2**flu
+        given = {"cold": ("no", "yes")[cold], "flu": ("no", "yes")[flu]}
+        assert network.query("cough", given)["cough"]["no"] == pytest.approx(off, rel=1e-6)
+    logits = np.array([0.0, -2.0 + 0.02 * 70, -4.0 + 0.06 * 70])
+    expected = np.exp(logits) / np.exp(logits).sum()
+    found = network.query("ward", {"flu": "yes", "age": 70.0})["ward"]
+    assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-5)
+    assert pv.BayesianNetwork.from_yaml(network.to_yaml()) == network
+
+
+def test_em_fits_noisy_ors_and_regressions_of_states(tmp_path: Path) -> None:
+    linear = pytest.importorskip("sklearn.linear_model")
+    network = causes()
+    table = frame(network, 1500)
+    table.loc[::4, "cold"] = np.nan
+    data = pv.load_data(table, valid=0.0, test=0.0, missing="ignore")
+    fit = pv.fit(bare(network), data, method=pv.EM(max_iterations=25, tolerance=0.0))
+    climbed = [row["log_likelihood"] for row in fit.history]
+    assert all(after >= before - 1e-9 for before, after in itertools.pairwise(climbed))
+    leak, cold, flu = fit.pair.model.nodes["cough"].state[0].tolist()
+    assert (leak, cold, flu) == pytest.approx((0.05, 0.4, 0.8), abs=0.08)
+    ill = (table["flu"] == "yes").to_numpy()
+    order = ["home", "day", "night"]
+    reference = linear.LogisticRegression(C=np.inf, tol=1e-10, max_iter=2000)
+    age = (table["age"].to_numpy()[ill] - 50.0) / 15.0
+    reference.fit(age[:, None], table["ward"].map(order.index).to_numpy()[ill].astype(int))
+    seen = fit.query("ward", {"flu": ["yes"] * 3, "age": [20.0, 50.0, 80.0]}).table
+    expected = reference.predict_proba((np.array([[20.0], [50.0], [80.0]]) - 50.0) / 15.0)
+    assert np.allclose(seen.numpy(), expected, atol=2e-4)
+    filled = fit.model.filled(fit.pair.model)
+    again = filled.query("ward", {"flu": "yes", "age": 80.0})
+    torch.testing.assert_close(again.table, seen[2], atol=1e-4, rtol=0)
+    assert pv.BayesianNetwork.from_yaml(filled.to_yaml()) == filled
+
+
+def test_the_pyro_program_of_other_nodes_sums_to_the_contraction() -> None:
+    network = causes(hidden=("cold",))
+    data = data_of(network, 60)
+    pair = pv.build(network, pv.ExactPosterior(), data.spec)
+    batch = (data.train.transformed(),)
+    with torch.no_grad():
+        summed = log_joint(traces(pair, batch, 1))[0]
+    torch.testing.assert_close(summed.double(), pair.model.log_prob(*batch), rtol=1e-5, atol=1e-5)
+
+
+def test_regressions_of_states_need_their_numbers() -> None:
+    network = causes()
+    with pytest.raises(ValueError, match="expected values of age, on which ward hangs"):
+        network.query("flu", {"ward": "night"})
+    data = data_of(network, 60)
+    with pytest.raises(ValueError, match="has no closed form: use EM or SVI"):
+        pv.fit(bare(network), data, method=pv.ClosedForm())
+    with pytest.raises(ValueError, match="two states each"):
+        pv.BayesianNetwork(nodes={"a": pv.Table(states=("x", "y", "z")), "b": pv.NoisyOr(parents=("a",), states=("0", "1"))})
 
 
 # --- BIF ------------------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class Group(NamedTuple):
             numbers: what is known.
             weight: of each row and joint state, ``(n, *sizes)``.
         """
-        weight = weight.flatten(1)
+        weight = weight.reshape(len(weight), -1)
         for rows, values, covariance in normal.completed(self.moments(states, numbers), self.observed(numbers)):
             for name in self.names:
                 yield (

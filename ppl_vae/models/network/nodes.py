@@ -129,6 +129,9 @@ class Mechanism(nn.Module, abc.ABC):
     def distribution(self, values: Mapping[str, Tensor]) -> Any:
         """p(node | parents) at values of the parents: places of states, and standardized numbers."""
 
+    def measure(self, loc: Mapping[str, Tensor], unit: Mapping[str, Tensor]) -> None:
+        """Take new standard units of the numbers, by name; nothing to do for what hangs on none."""
+
     @property
     @abc.abstractmethod
     def free_parameters(self) -> int:

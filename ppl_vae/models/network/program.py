@@ -225,9 +225,8 @@ class NetworkProgram(ModelProgram):
                 self.loc[i], self.unit[i] = seen.mean[place], torch.where(scale > 0, scale, 1.0)
                 offset = offset + seen.counts[place] * self.unit[i].log()
         loc, unit = (dict(zip(self.numbers, values, strict=True)) for values in (self.loc, self.unit))
-        for node in self.mechanisms:
-            if isinstance(node, LinearMechanism):
-                node.measure(loc, unit)
+        for node in self.nodes.values():
+            node.measure(loc, unit)
         return offset / self._rows(rows)
 
     def _blocks(self, rows: Any) -> Iterator[Evidence]:

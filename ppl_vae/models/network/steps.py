@@ -154,8 +154,8 @@ def _regressed(state: State, total: Tensor, floor: float) -> State:
     found, left = regression(total, floor**2)
     seen = total[:, 0, 0] > 0
     return (
-        torch.where(seen.unsqueeze(-1), found, coefficients.flatten(0, -2)).reshape(coefficients.shape),
-        torch.where(seen, left, variance.flatten()).reshape(variance.shape),
+        torch.where(seen.unsqueeze(-1), found, coefficients.reshape(found.shape)).reshape(coefficients.shape),
+        torch.where(seen, left, variance.reshape(left.shape)).reshape(variance.shape),
     )
 
 
