@@ -27,6 +27,7 @@ from ppl_vae.cli import (
     outliers,
     parameters,
     predict,
+    query,
     report,
     sample,
     score,
@@ -54,6 +55,7 @@ VERBS: dict[str, Any] = {
     "sample": sample,
     "encode": encode,
     "export": export,
+    "query": query,
     "report": report,
     "list": catalogue,
 }

@@ -73,7 +73,7 @@ def log_density(of: Moments, x: Tensor) -> Tensor:
 
 
 def completed(of: Moments, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Pattern by pattern the places of rows ``(m,)``, E[x | observed, c] ``(m, C, d)`` and Cov[x | observed, c] ``(C, d, d)``."""
+    """By pattern the places of rows ``(m,)``, E[x | observed, c] ``(m, C, d)`` and Cov[x | observed, c] ``(C, d, d)``."""
     for pattern in _patterns(x):
         mean, seen, missing = _mean_of(of, pattern), pattern.seen, pattern.missing
         values = x[pattern.rows][:, None].expand(-1, of.covariance.shape[0], -1).clone()

@@ -2,8 +2,8 @@
 
     Z_n = sum over all variables of prod_f f(its variables),   d log Z / d log f = E[one-hot of f's variables | evidence]
 
-A factor is a tensor with a name for each axis; one of its axes may be the rows n. The gradient of log Z with respect to a factor
-of evidence is a posterior marginal, with respect to a table the counts that are expected in it (Darwiche 2003, "A differential
+A factor is a tensor with a name for each axis; an axis may be the rows n. The gradient of log Z with respect to evidence is
+a posterior marginal, with respect to a table the counts that are expected in it (Darwiche 2003, "A differential
 approach to inference in Bayesian networks"), so one sweep forwards and one back is all of a junction tree.
 
 The order of the sums is found once for one row and reused: with rows in the shapes, greedy search takes orders whose
@@ -13,6 +13,7 @@ intermediates do not fit. Intermediates are divided by their largest entries, so
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -40,7 +41,7 @@ class Factor(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One product: which factors of the list it takes, their names and those that are left; the sum over the others is taken."""
+    """One product: which factors of the list it takes, their names, and those that are left once the others are summed out."""
 
     taken: tuple[int, ...]
     inputs: tuple[tuple[str, ...], ...]
@@ -157,8 +158,10 @@ def _contraction(
     equation = f"{','.join(words[:-1])}->{words[-1]}"
     shapes = [tuple(size[name] for name in names) for names in inputs]
     found: Contraction | None = None
-    for how in ("auto", "auto-hq"):
+    drawn = random.getstate()  # which the search by many draws sets
+    for how in ("auto", "random-greedy"):
         path, _ = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize=how)
+        random.setstate(drawn)
         found = _followed(path, inputs, size, output)
         if found.largest <= limit:
             return found

@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_vae.data import DataSource, Split, Transform
 from ppl_vae.data.rows import loaded
 from ppl_vae.data.seeds import seeded_generator as noise
+from ppl_vae.fitting.asking import Asking
 from ppl_vae.fitting.assessment import Assessment
 from ppl_vae.fitting.draws import Drawn
 from ppl_vae.fitting.export import Exporting
@@ -29,7 +30,7 @@ __all__ = ["Fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting, Shown):
+class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting, Asking, Shown):
     """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
     Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the

@@ -7,7 +7,7 @@ from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Qu
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gmm import GMM
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
-from ppl_vae.models.network import BayesianNetwork, LinearGaussian, Node, Table
+from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegression, Node, NoisyOr, Table
 from ppl_vae.models.pca import PCA
 from ppl_vae.models.vae import VAE
 
@@ -26,8 +26,10 @@ __all__ = [
     "FactorAnalysis",
     "Labels",
     "LinearGaussian",
+    "LogisticRegression",
     "Model",
     "Node",
+    "NoisyOr",
     "Quadrants",
     "Table",
 ]

@@ -6,6 +6,7 @@ holds is freed. Show one by returning it in a notebook, keep one with `save`.
 
 from ppl_vae.plots.canvas import save
 from ppl_vae.plots.data import by_class, comparison, completions, grid
+from ppl_vae.plots.graphs import graph
 from ppl_vae.plots.history import learning_curve, tracked
 from ppl_vae.plots.latent import aggregate, latent_scatter, manifold, quantile_grid
 from ppl_vae.plots.methods import compare
@@ -18,6 +19,7 @@ __all__ = [
     "compare",
     "comparison",
     "completions",
+    "graph",
     "grid",
     "latent_scatter",
     "learning_curve",

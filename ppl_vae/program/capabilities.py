@@ -30,6 +30,7 @@ __all__ = [
     "MadeOfPosteriors",
     "Marginal",
     "ParameterDensity",
+    "Queryable",
     "Solvable",
     "attribute",
     "generates",
@@ -216,6 +217,24 @@ class Drawing(Protocol):
 
     def parameter_draws(self, draws: int) -> Iterator[Any]:
         """Contexts inside which everything that the model says is at a draw of its parameters."""
+        ...
+
+
+@runtime_checkable
+class Queryable(Protocol):
+    """A model of named variables that gives the distribution of some of them given others."""
+
+    parents: Any
+    """The names of what each variable hangs on, by its name."""
+
+    numbers: Any
+    """The names of those that are numbers."""
+
+    hidden: Any
+    """The names of those that are in no column."""
+
+    def query(self, names: Any, given: Any, do: Any, units: Any) -> Any:
+        """p(names | given, do), where ``units`` are shift and scale ``(*event)`` from the source to what the model sees."""
         ...
 
 

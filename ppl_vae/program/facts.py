@@ -27,6 +27,7 @@ from ppl_vae.program.capabilities import (
     MadeOfPosteriors,
     Marginal,
     ParameterDensity,
+    Queryable,
     Solvable,
     attribute,
     generates,
@@ -51,6 +52,7 @@ class Abilities:
     """What a model and a guide can do beyond running; ``None`` where they cannot.
 
     Attributes:
+        answer: the model, if it is :class:`Queryable`.
         generate: the model, if it is :class:`Generative`.
         draw_data: the model, if it is :class:`Ancestral`.
         marginal: the model, if it knows log p(x).
@@ -68,6 +70,7 @@ class Abilities:
         draw_parameters: the guide, if it is over parameters as well.
     """
 
+    answer: Queryable | None
     generate: ModelProgram | None
     draw_data: Ancestral | None
     marginal: Marginal | None
@@ -92,6 +95,7 @@ class Abilities:
         """Those of a built model and guide."""
         facts = model_facts(model)
         return cls(
+            answer=model if isinstance(model, Queryable) else None,
             generate=facts if generates(model) else None,
             draw_data=model if isinstance(model, Ancestral) else None,
             marginal=model if isinstance(model, Marginal) else None,

@@ -38,12 +38,16 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
     rows = shown[:40].fixed(torch.Generator().manual_seed(0))
     x = fit.seen(rows)
     yield "data", plots.grid(x, kind=fit.spec.kind, title="data")
-    yield from _if_possible(fit, "reconstructions", lambda: _reconstructed(fit, rows, x))
+    if (network := fit.pair.can.answer) is not None:
+        yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)
+    if fit.pair.can.draw_data is None:
+        yield from _if_possible(fit, "reconstructions", lambda: _reconstructed(fit, rows, x))
     yield from _if_possible(fit, "samples", lambda: _sampled(fit, rows[:10]))
     yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
     if (tracked := plots.tracked(fit.history, score=fit.score)) is not None:
         yield "tracked", tracked
-    yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
+    if fit.pair.can.draw_data is None or fit.pair.model_facts.sites:
+        yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
 
 
 def _if_possible(fit: Fit, what: str, make: Callable[[], Iterator[Named]]) -> list[Named]:

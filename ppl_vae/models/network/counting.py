@@ -1,4 +1,4 @@
-"""The likeliest parameters of complete rows: shares of counts, and a regression for each joint state of the discrete parents."""
+"""The likeliest parameters of complete rows: shares of counts, and a regression for each joint state of the parents."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ def stacked(columns: Mapping[str, int], x: Tensor) -> dict[str, Tensor]:
 def _by_text(name: str, states: tuple[str, ...], categories: tuple[str, ...]) -> States:
     if unknown := [text for text in categories if text not in states]:
         raise ValueError(
-            f"expected in column {name} the states {as_line(', '.join(states))}, got {as_line(', '.join(unknown[:5]))}: declare "
-            "them as well, or correct those rows"
+            f"expected in column {name} the states {as_line(', '.join(states))}, got {as_line(', '.join(unknown[:5]))}: "
+            "declare them as well, or correct those rows"
         )
     # States that no row has are numbers that no row has.
     values = [categories.index(state) if state in categories else -1 - place for place, state in enumerate(states)]

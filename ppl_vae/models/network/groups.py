@@ -57,7 +57,7 @@ class Group(NamedTuple):
         return torch.stack([numbers[name] for name in self.names], -1)
 
     def factor(self, states: States, numbers: Mapping[str, Tensor]) -> tuple[Factor, Tensor]:
-        """The density of what is observed, as a factor over rows and joint states, and the logarithm of what it is divided by."""
+        """The density of what is observed, as a factor over rows and joint states, and the log of what it is divided by."""
         found = normal.log_density(self.moments(states, numbers), self.observed(numbers))
         highest = found.amax(-1, keepdim=True)
         return Factor((found - highest).exp().reshape(-1, *self.sizes.values()), (ROWS, *self.switches)), highest[:, 0]
@@ -70,7 +70,7 @@ class Group(NamedTuple):
             numbers: what is known.
             weight: of each row and joint state, ``(n, *sizes)``.
         """
-        weight = weight.flatten(1)
+        weight = weight.reshape(len(weight), -1)
         for rows, values, covariance in normal.completed(self.moments(states, numbers), self.observed(numbers)):
             for name in self.names:
                 yield (
@@ -81,11 +81,11 @@ class Group(NamedTuple):
     def collapsed(self, total: Tensor, own: Collection[str]) -> Tensor:
         """Sums ``(C, ...)`` over joint states as ``(own C, ...)`` over those of some of the variables, in their order."""
         rest, own = total.shape[1:], list(own)
-        full = total.reshape(*self.sizes.values(), *rest)
+        full = total.reshape([*self.sizes.values(), *rest])
         others = [place for place, name in enumerate(self.switches) if name not in own]
         full = full.sum(others) if others else full
         left = [name for name in self.switches if name in own]
-        return full.permute(*(left.index(name) for name in own), *range(len(own), full.dim())).reshape(-1, *rest)
+        return full.permute([*map(left.index, own), *range(len(own), full.dim())]).reshape(-1, *rest)
 
     def _second_moments(
         self, name: str, weight: Tensor, values: Tensor, covariance: Tensor, numbers: Mapping[str, Tensor]

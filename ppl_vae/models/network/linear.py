@@ -41,7 +41,8 @@ class LinearGaussian(Node):
             are joint states.
 
     Example:
-        >>> LinearGaussian(parents=("cloudy", "altitude"), intercepts=(20.0, 15.0), slopes=((-0.01,), (-0.01,)), scales=(3.0, 2.0)).given
+        >>> height = LinearGaussian(parents=("sex", "age"), intercepts=(80.0, 78.0), slopes=((6.0,), (6.1,)), scales=(5.0, 5.0))
+        >>> height.given
         True
     """
 
@@ -78,14 +79,21 @@ class LinearGaussian(Node):
         expected = (facts.configurations, [len(facts.numbers)] * facts.configurations, facts.configurations)
         if shapes != expected:
             raise ValueError(
-                f"expected for {facts.name} {expected[0]} intercepts and scales and as many rows of {len(facts.numbers)} slopes, "
-                f"one for each joint state of {', '.join(facts.switches) or 'no parents'}, got {shapes[0]}, {shapes[2]} and "
-                f"rows of {shapes[1]}"
+                f"expected for {facts.name} {expected[0]} intercepts and scales and as many rows of {len(facts.numbers)} "
+                f"slopes, one for each joint state of {', '.join(facts.switches) or 'no parents'}, got {shapes[0]}, "
+                f"{shapes[2]} and rows of {shapes[1]}"
             )
 
     def build(self, facts: Facts) -> LinearMechanism:
         """Its mechanism."""
         return LinearMechanism(facts, self)
+
+    def filled(self, mechanism: LinearMechanism) -> LinearGaussian:
+        """The same node with the numbers of a mechanism, in the units of what the model sees."""
+        coefficients, scales = (values.detach() for values in mechanism.natural)
+        rows = coefficients.reshape(-1, coefficients.shape[-1]).tolist()
+        intercepts, slopes = tuple(row[0] for row in rows), tuple(tuple(row[1:]) for row in rows)
+        return dataclasses.replace(self, intercepts=intercepts, slopes=slopes, scales=tuple(scales.flatten().tolist()))
 
     def story(self, name: str) -> str:
         """Its density, as mathematics."""
@@ -95,7 +103,7 @@ class LinearGaussian(Node):
 class LinearMechanism(Mechanism):
     """Parameters ``coefficients (*cards, 1 + P)``, intercept and slopes, and ``log_scale (*cards)``, in standard units.
 
-    The buffers ``loc`` and ``unit`` ``(P + 1,)`` say what those are: of the parents that are numbers, and of the node, the last.
+    The buffers ``loc`` and ``unit`` ``(P + 1,)`` say what those are, of the parents that are numbers and of the node.
     """
 
     loc: Tensor

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.models.base import Model
+from ppl_vae.models.network import bif
+from ppl_vae.models.network.answers import Answer
 from ppl_vae.models.network.evidence import States, met, without_column
 from ppl_vae.models.network.nodes import Facts, Mechanism, Node
 from ppl_vae.models.network.program import NetworkProgram
 from ppl_vae.models.network.structure import topological
-from ppl_vae.text import as_line
+from ppl_vae.program.context import seeded
+from ppl_vae.text import as_line, read_text
 from ppl_vae.types import BINARY, CATEGORICAL, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
 
 __all__ = ["BayesianNetwork"]
@@ -80,6 +85,84 @@ class BayesianNetwork(Model):
 
     def __hash__(self) -> int:
         return hash((tuple(self.nodes.items()), self.hidden, self.floor, self.pseudo_counts))
+
+    @classmethod
+    def from_bif(cls, path: str | Path, **fields: Any) -> Self:
+        """The network of a BIF file, whose tables are declared, so that it can be asked without a fit.
+
+        Args:
+            path: of the file.
+            fields: others of the declaration, such as ``hidden``.
+
+        Raises:
+            ValueError: a file that is no BIF, has tables with holes or rows that do not sum to one, or is too large.
+        """
+        path = Path(path)
+        try:
+            return cls(nodes=bif.read(read_text(path, at_most=bif.MOST)), **fields)
+        except ValueError as error:
+            raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
+
+    def to_bif(self) -> str:
+        """The network as BIF.
+
+        Raises:
+            ValueError: a node that is no table, or whose probabilities are not declared; see :meth:`filled`.
+        """
+        return bif.written(self.nodes)
+
+    def filled(self, program: NetworkProgram) -> Self:
+        """The same network with the states and numbers of a fitted program: ``fit.model.filled(fit.pair.model)``.
+
+        Numbers are in the units of what the model sees.
+        """
+        nodes = {name: self.nodes[name].filled(program.nodes[name]) for name in self.nodes}
+        return dataclasses.replace(self, nodes=nodes)
+
+    def declared(self) -> NetworkProgram:
+        """The program of a network that declares all its numbers, without data: it can be asked and draws rows.
+
+        Raises:
+            ValueError: a node whose states or numbers are not declared.
+        """
+        for name, node in self.nodes.items():
+            if not node.given or (node.discrete and not node.declared_states):
+                raise ValueError(f"expected numbers of all nodes, got none of {name}: declare them, or fit the network to data")
+        return self.build(DataSpec(event_shape=(len(self.observed),), kind=REAL, size=1, columns=self.observed))
+
+    def query(
+        self, names: str | Sequence[str], given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """The exact distribution of some nodes given others, of a network that declares all its numbers.
+
+        As :meth:`ppl_vae.Fit.query`, which asks a fitted one.
+
+        Raises:
+            ValueError: numbers that are not declared, an unknown name or state, evidence of probability zero.
+
+        Example:
+            >>> rain = Table(states=("no", "yes"), probs=(0.8, 0.2))
+            >>> wet = Table(parents=("rain",), states=("no", "yes"), probs=((0.9, 0.1), (0.1, 0.9)))
+            >>> round(BayesianNetwork(nodes={"rain": rain, "wet": wet}).query("rain", {"wet": "yes"})["rain"]["yes"], 4)
+            0.6923
+        """
+        return self.declared().query(names, given or {}, do or {})
+
+    def sample(self, n: int, *, seed: int = 0) -> dict[str, np.ndarray]:
+        """New rows of a network that declares all its numbers: columns ``(n,)`` by name, states as texts.
+
+        Raises:
+            ValueError: numbers that are not declared.
+        """
+        program = self.declared()
+        with seeded(seed, torch.device("cpu")):
+            rows = program.ancestral(n).numpy()
+        columns = {name: rows[:, place] for name, place in program.columns.items()}
+        for name, of in program.states_of.items():
+            if name in columns:
+                places = of.places(name, torch.from_numpy(columns[name])).argmax(-1)
+                columns[name] = np.array(of.names)[places.numpy()]
+        return columns
 
     @property
     def parents(self) -> dict[str, tuple[str, ...]]:
@@ -147,12 +230,13 @@ class BayesianNetwork(Model):
         if missing := [name for name in self.observed if name not in names]:
             got = as_line(", ".join(names)) or f"{spec.event_shape[0]} columns without names"
             raise ValueError(
-                f"expected columns {as_line(', '.join(missing))}, got {got}: name the nodes as the columns are, or declare them hidden"
+                f"expected columns {as_line(', '.join(missing))}, got {got}: name the nodes "
+                "as the columns are, or declare them hidden"
             )
         if left := [name for name in names if name not in self.observed]:
             raise ValueError(
-                f"expected columns that are nodes, got {as_line(', '.join(left))}: leave them out (--data.drop {left[0]}), or add "
-                "nodes for them"
+                f"expected columns that are nodes, got {as_line(', '.join(left))}: leave them out (--data.drop {left[0]}), "
+                "or add nodes for them"
             )
         return {name: names.index(name) for name in self.observed}
 

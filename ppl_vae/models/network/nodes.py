@@ -99,6 +99,10 @@ class Node(Declaration, abc.ABC):
         """Its mechanism."""
 
     @abc.abstractmethod
+    def filled(self, mechanism: Any) -> Any:
+        """The same node with the states and numbers of a mechanism."""
+
+    @abc.abstractmethod
     def story(self, name: str) -> str:
         """Its density, as mathematics."""
 
@@ -124,6 +128,9 @@ class Mechanism(nn.Module, abc.ABC):
     @abc.abstractmethod
     def distribution(self, values: Mapping[str, Tensor]) -> Any:
         """p(node | parents) at values of the parents: places of states, and standardized numbers."""
+
+    def measure(self, loc: Mapping[str, Tensor], unit: Mapping[str, Tensor]) -> None:
+        """Take new standard units of the numbers, by name; nothing to do for what hangs on none."""
 
     @property
     @abc.abstractmethod
@@ -164,9 +171,9 @@ def spread(values: Tensor, own: Sequence[str], over: Sequence[str], sizes: Mappi
     """
     order = [own.index(name) for name in over if name in own]
     rest = values.shape[len(own) :]
-    moved = values.permute(*order, *range(len(own), values.dim()))
+    moved = values.permute([*order, *range(len(own), values.dim())])
     shape = [sizes[name] if name in own else 1 for name in over]
-    return moved.reshape(*shape, *rest).expand(*(sizes[name] for name in over), *rest).reshape(-1, *rest)
+    return moved.reshape([*shape, *rest]).expand([*(sizes[name] for name in over), *rest]).reshape(-1, *rest)
 
 
 def random_shares(shape: Sequence[int], generator: Generator, marginal: Tensor) -> Tensor:

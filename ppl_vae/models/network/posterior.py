@@ -36,10 +36,26 @@ def posterior(
     if len(hidden) == 1:
         return dist.OneHotCategorical(probs=table.to(dtype))
     factors: dict[str, Any] = {}
+    marginals: dict[str, Tensor] = {}
     for place, name in enumerate(hidden):
+        others = [dim for dim in range(1, table.dim()) if dim != place + 1]
+        marginals[name] = table.sum(others).to(dtype)
         marginal = table.flatten(place + 2).sum(-1) if place + 1 < len(hidden) else table
         factors[name] = _conditional(marginal, hidden[:place], dtype)
-    return Joint(factors)
+    return HiddenStates(factors, marginals)
+
+
+class HiddenStates(Joint):
+    """A joint whose mean is the marginal of each variable, not what is fed forward from one to the next."""
+
+    def __init__(self, factors: Mapping[str, Any], marginals: Mapping[str, Tensor]) -> None:
+        super().__init__(factors)
+        self._marginals = dict(marginals)
+
+    @property
+    def mean(self) -> dict[str, Tensor]:
+        """p(state | what is known) of each variable, ``(n, L)``."""
+        return dict(self._marginals)
 
 
 def joint_table(

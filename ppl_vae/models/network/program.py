@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,11 +20,13 @@ from torch.distributions import constraints
 from ppl_vae.exact import Problem, moments
 from ppl_vae.exact.moments import row_blocks
 from ppl_vae.models.network import sampled, steps
+from ppl_vae.models.network.answers import Answer
 from ppl_vae.models.network.counting import counted
 from ppl_vae.models.network.evidence import Evidence, States, stacked
 from ppl_vae.models.network.linear import LinearMechanism
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 from ppl_vae.models.network.posterior import posterior
+from ppl_vae.models.network.questions import answered
 from ppl_vae.models.network.starts import initial
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.hooks import Start
@@ -82,7 +84,7 @@ class NetworkProgram(ModelProgram):
     @property
     def nodes(self) -> dict[str, Mechanism]:
         """The built nodes by name, parents first."""
-        return dict(zip(self.names, self.mechanisms, strict=True))
+        return {name: cast(Mechanism, node) for name, node in zip(self.names, self.mechanisms, strict=True)}
 
     @property
     def parents(self) -> dict[str, tuple[str, ...]]:
@@ -127,6 +129,25 @@ class NetworkProgram(ModelProgram):
         """So many new rows ``(n, D)``, node by node."""
         return sampled.rows(self, n)
 
+    def query(
+        self,
+        names: str | Sequence[str],
+        given: Mapping[str, Any],
+        do: Mapping[str, Any],
+        units: tuple[Tensor, Tensor] | None = None,
+    ) -> Answer:
+        """p(names | given, do), exactly; see :meth:`ppl_vae.Fit.query`.
+
+        Args:
+            names: of nodes.
+            given: what is observed.
+            do: what is set.
+            units: shift and scale ``(D,)`` from the units of what is given to what the model sees.
+        """
+        places = {} if units is None else {name: place for name, place in self.columns.items() if name in self.numbers}
+        by_name = {name: tuple(float(part[place]) for part in units or ()) for name, place in places.items()}
+        return answered(self, self.em_state(), names, given, do, by_name)
+
     def evidence(self, x: Tensor, weight: Tensor | None = None) -> Evidence:
         """What is known of rows x ``(n, D)``, numbers in standard units.
 
@@ -153,8 +174,8 @@ class NetworkProgram(ModelProgram):
         """
         if self.pseudo_counts:
             raise ValueError(
-                f"expected pseudo_counts of 0 for EM, which climbs the likelihood, got {self.pseudo_counts:g}: use ClosedForm for "
-                "complete data, or leave them out"
+                f"expected pseudo_counts of 0 for EM, which climbs the likelihood, got {self.pseudo_counts:g}: use ClosedForm "
+                "for complete data, or leave them out"
             )
         generator = generator or torch.Generator(self.loc.device).manual_seed(0)
         offset = self._measured(rows)
@@ -204,9 +225,8 @@ class NetworkProgram(ModelProgram):
                 self.loc[i], self.unit[i] = seen.mean[place], torch.where(scale > 0, scale, 1.0)
                 offset = offset + seen.counts[place] * self.unit[i].log()
         loc, unit = (dict(zip(self.numbers, values, strict=True)) for values in (self.loc, self.unit))
-        for node in self.mechanisms:
-            if isinstance(node, LinearMechanism):
-                node.measure(loc, unit)
+        for node in self.nodes.values():
+            node.measure(loc, unit)
         return offset / self._rows(rows)
 
     def _blocks(self, rows: Any) -> Iterator[Evidence]:

@@ -1,7 +1,7 @@
 """A network as a Pyro program, and new rows of it.
 
-Of rows without missing entries every node is a site. Where entries may be missing, a state is a variable that is summed out, and
-``... (seen)`` observes what was seen of it; numbers that may be unknown are one site, named by all of them.
+Of rows without missing entries every node is a site. Where entries may be missing, a state is a variable that is summed out,
+and ``... (seen)`` observes what was seen of it; numbers that may be unknown are one site, named by all of them.
 """
 
 from __future__ import annotations

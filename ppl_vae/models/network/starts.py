@@ -49,10 +49,10 @@ def initial(
 def _shares(name: str, levels: int, blocks: Sequence[Evidence]) -> Tensor:
     """How often each state was seen, ``(L,)``; alike for all of a hidden node."""
     seen = [block.states[name] * block.weight.unsqueeze(-1) for block in blocks if name in block.states]
-    total = sum((part * (part.count_nonzero(-1) == 1).unsqueeze(-1)).sum(0) for part in seen) if seen else None
-    if total is None or not bool(total.any()):
-        return torch.full((levels,), 1 / levels, dtype=torch.float64)
-    return total / total.sum()
+    total = torch.zeros(levels, dtype=torch.float64)
+    for part in seen:
+        total = total.to(part) + (part * (part.count_nonzero(-1) == 1).unsqueeze(-1)).sum(0)
+    return total / total.sum() if bool(total.any()) else torch.full_like(total, 1 / levels)
 
 
 def _of_states(node: Mechanism, switches: Sequence[str], centres: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def gathered(nodes: Mechanisms, states: States, blocks: Iterable[Evidence]) -> t
     Raises:
         ValueError: a row that cannot be.
     """
-    total, statistics = torch.zeros((), dtype=torch.float64), {name: [] for name in nodes}
+    total, statistics = torch.zeros((), dtype=torch.float64), _nothing(nodes)
     for block in blocks:
         for part in parts(nodes, states, block):
             of_rows = terms(nodes, states, part)
@@ -145,13 +145,17 @@ def parts(
         yield Evidence(states_, numbers, known.weight[rows])
 
 
+def _nothing(nodes: Mechanisms) -> dict[str, list[Any]]:
+    return {name: [] for name in nodes}
+
+
 def _regressed(state: State, total: Tensor, floor: float) -> State:
     coefficients, variance = state
     found, left = regression(total, floor**2)
     seen = total[:, 0, 0] > 0
     return (
-        torch.where(seen.unsqueeze(-1), found, coefficients.flatten(0, -2)).reshape(coefficients.shape),
-        torch.where(seen, left, variance.flatten()).reshape(variance.shape),
+        torch.where(seen.unsqueeze(-1), found, coefficients.reshape(found.shape)).reshape(coefficients.shape),
+        torch.where(seen, left, variance.reshape(left.shape)).reshape(variance.shape),
     )
 
 

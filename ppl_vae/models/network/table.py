@@ -53,7 +53,7 @@ class Table(Node):
         require(len(set(self.states)) == len(self.states), "every state once", self.states)
         if self.probs is not None:
             object.__setattr__(self, "probs", _rows(self.probs))
-            for place, row in enumerate(self.probs):
+            for place, row in enumerate(self.rows):
                 _check_row(place, row, self.states)
         super().__post_init__()
 
@@ -61,6 +61,11 @@ class Table(Node):
     def given(self) -> bool:
         """Whether it declares its probabilities."""
         return self.probs is not None
+
+    @property
+    def rows(self) -> tuple[tuple[float, ...], ...]:
+        """The declared distributions; none if there are none."""
+        return () if self.probs is None else _rows(self.probs)
 
     @property
     def declared_states(self) -> tuple[str, ...]:
@@ -71,12 +76,12 @@ class Table(Node):
         """Raise ``ValueError`` for a parent that is a number, or rows that are not one for each joint state."""
         if facts.numbers:
             raise ValueError(
-                f"expected parents of the table {facts.name} that have states, got {', '.join(facts.numbers)}, which are numbers: "
-                "declare it as LogisticRegression, or turn the edge round"
+                f"expected parents of the table {facts.name} that have states, got {', '.join(facts.numbers)}, which are "
+                "numbers: declare it as LogisticRegression, or turn the edge round"
             )
         if self.probs is None:
             return
-        shape = (len(self.probs), len(self.probs[0]))
+        shape = (len(self.rows), len(self.rows[0]))
         if shape != (facts.configurations, len(facts.states)):
             raise ValueError(
                 f"expected probs of {facts.name} with {facts.configurations} rows of {len(facts.states)}, one for each joint "
@@ -86,6 +91,12 @@ class Table(Node):
     def build(self, facts: Facts) -> TableMechanism:
         """Its mechanism."""
         return TableMechanism(facts, self)
+
+    def filled(self, mechanism: TableMechanism) -> Table:
+        """The same node with the states and the table of a mechanism."""
+        (table,) = mechanism.state
+        rows = table.detach().reshape(-1, table.shape[-1]).tolist()
+        return dataclasses.replace(self, states=mechanism.facts.states, probs=tuple(map(tuple, rows)))
 
     def story(self, name: str) -> str:
         """Its density, as mathematics."""
@@ -103,7 +114,7 @@ class TableMechanism(DiscreteMechanism):
         self.logits = nn.Parameter(torch.zeros(shape), requires_grad=declared.learned)
         self.register_buffer("impossible", torch.zeros(shape, dtype=torch.bool))
         if declared.probs is not None:
-            self.assign((torch.tensor(declared.probs, dtype=torch.float64).reshape(shape),))
+            self.assign((torch.tensor(declared.rows, dtype=torch.float64).reshape(shape),))
 
     @property
     def probs(self) -> Tensor:

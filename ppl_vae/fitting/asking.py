@@ -1,0 +1,54 @@
+"""What a fitted network is asked: some of its variables given others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ppl_vae.data import Transform
+from ppl_vae.program.pair import Pair
+from ppl_vae.types import DataSpec
+
+if TYPE_CHECKING:
+    from ppl_vae.models.network.answers import Answer
+
+__all__ = ["Asking"]
+
+
+class Asking:
+    """The part of a :class:`~ppl_vae.fitting.fitted.Fit` that answers; its attributes are the fit's."""
+
+    pair: Pair
+    spec: DataSpec
+    transform: Transform
+
+    def query(
+        self, names: str | Sequence[str], given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """The exact distribution of some nodes of a network given others, and how likely that is which is given.
+
+        Args:
+            names: a node or several, whose joint distribution is wanted.
+            given: what is observed, by node: a state by its name, a number in the units of the source; or a list of them, one
+                for each of n questions, with ``None`` or NaN where nothing is observed. ``dict(frame)`` gives the rows of a
+                frame of pandas.
+            do: what is set from outside, likewise: such a node no longer hangs on its parents, and says nothing of them.
+
+        Returns:
+            ``answer["rain"]`` is the marginal of a name, ``{"no": 0.2, "yes": 0.8}`` or of a number a mixture of normals;
+            ``answer.table`` the joint table, ``answer.most_probable`` its highest entry, ``answer.log_evidence`` log p(given)
+            in nats, ``answer.to_dict()`` plain values.
+
+        Raises:
+            ValueError: a model without named variables, an unknown name or state, a name that is given as well, evidence of
+                probability zero, or more joint states than a table holds.
+
+        Example:
+            ``fit.query("rain", {"wet": "yes", "temp": 12.5}, do={"sprinkler": "on"})``
+        """
+        model = self.pair.can.answer
+        if model is None:
+            raise ValueError("expected a model of named variables, such as BayesianNetwork, got one that answers no queries")
+        shift, scale = (values.double().expand(self.spec.event_shape) for values in self.transform.constants)
+        answer: Answer = model.query(names, given or {}, do or {}, (shift, scale))
+        return answer
