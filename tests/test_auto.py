@@ -249,3 +249,13 @@ def test_a_run_keeps_what_was_settled_and_the_names(tmp_path: Path, capsys: pyte
     again = [*words[: words.index("--out")], "--resume", str(tmp_path / "run"), "--method.epochs", "2", "--json"]
     assert cli.main(again) == 0
     assert json.loads(capsys.readouterr().out)["iterations"] == 2
+
+
+def test_encoders_see_categories_apart() -> None:
+    from ppl_vae.nn.inputs import shown_of
+
+    spec = pv.load_data(mixed(missing=True), missing="ignore").spec
+    shown, shape = shown_of(spec)
+    assert shape == (5 + 3 + 5 + 3,)
+    x = torch.tensor([[1.0, 1, 0, 4200, 2, 7, 9, torch.nan]])
+    assert shown(x).tolist() == [[1, 0, 4200, 7, 9, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]]
