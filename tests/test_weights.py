@@ -572,6 +572,7 @@ def test_recorded_steps_are_eager_steps() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*steps of an epoch took:ppl_vae.FitWarning")
 def test_compiled_steps_are_eager_steps() -> None:
     data = loaded(rows().float(), counts())
     eager, compiled = (
