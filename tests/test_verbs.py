@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.stats import multivariate_normal, norm
 from torch import nn
 
 import ppl_vae as pv
+from ppl_vae.exact import conditional as conditional_module
 from ppl_vae.types import FitWarning
 
 D = 4
@@ -263,6 +265,45 @@ def test_scores_of_a_linear_vae_bound_its_log_density_within_their_errors() -> N
     assert np.isfinite(loose).all()
     assert loose.mean() < found.log_prob.mean()
     assert fit.evaluate(X, samples=500)["iwae"] == pytest.approx(found.log_prob.mean(), abs=1e-6)
+
+
+def test_binarized_images_are_filled_in_the_units_of_the_source() -> None:
+    data = pv.load_data("digits")
+    fit = pv.fit(pv.VAE(latent_dim=2), data, method=pv.SVI(epochs=1))
+    x = data.test.x[:4].float()
+    for scale, rows in ((1.0, (x > 8).float()), (16.0, 16 * (x > 8).float())):
+        holes = rows.clone()
+        holes[..., :3] = math.nan
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FitWarning)  # of weights, and of values from 0 to 1
+            found = fit.impute(holes, draws=2)
+        assert torch.equal(found[..., 3:], rows[..., 3:].expand(2, -1, -1, -1, -1))
+        assert set(found.unique().tolist()) == {0.0, scale}
+    labelled = pv.fit(pv.CVAE(latent_dim=2), data, method=pv.SVI(epochs=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        assert not labelled.impute(holes, y=3).isnan().any()
+
+
+def test_a_condition_that_is_missing_is_refused() -> None:
+    model = pv.CVAE(latent_dim=1, condition=pv.Columns(columns=(0, 1)), likelihood=pv.Gaussian(), decoder=pv.Linear())
+    fit = pv.fit(model, X, method=pv.SVI(epochs=1))
+    with pytest.raises(ValueError, match="expected all entries that the model is conditioned on"):
+        fit.impute(INCOMPLETE)
+    holes = X.copy()
+    holes[::2, 3] = math.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        assert np.isfinite(fit.impute(holes[:8])).all()
+
+
+@pytest.mark.parametrize("name", ["FactorAnalysis", "full"])
+def test_blocks_of_any_size_fill_alike(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = fitted(name)
+    expected = fit.impute(INCOMPLETE)
+    monkeypatch.setattr(conditional_module, "_BLOCK_NUMBERS", 40)
+    np.testing.assert_allclose(fit.impute(INCOMPLETE), expected, rtol=1e-12, atol=1e-12)
+    assert fit.impute(INCOMPLETE[:9], draws=5).shape == (5, 9, D)
 
 
 def test_what_cannot_be_filled_is_said() -> None:

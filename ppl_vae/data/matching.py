@@ -127,8 +127,8 @@ def shown(split: Split, transform: Transform, kind: Kind) -> Split:
 
 
 def drawn_already(split: Split) -> bool:
-    """Whether the rows hold nothing but zeros and ones."""
-    return all(bool(((rows == 0) | (rows == 1)).all()) for rows in split.chunks())
+    """Whether the rows hold nothing but zeros and ones, and missing entries."""
+    return all(bool(((rows == 0) | (rows == 1) | (rows != rows)).all()) for rows in split.chunks())
 
 
 def is_whole_number(name: str) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import Split
+from ppl_vae.data.matching import drawn_already
 from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.imputation import imputed
 from ppl_vae.evaluate.remarks import MANY_BAD
@@ -82,6 +83,8 @@ class Filling(Coding):
         if not len(rows):
             return found
         filled = self._conditional(split[rows], missing[rows], draws, samples, seed)
+        if self.transform.binarize and not drawn_already(given):  # ones are the largest value that the source has
+            filled = self.transform.rescaling().inverse(filled)
         filled = in_source_units(filled, self.transform, self.spec, means=False, dequantized=self._dequantized)
         filled = torch.where(missing[rows], filled.to(raw), raw[rows])
         return found.index_copy(0 if draws is None else 1, rows, filled)
