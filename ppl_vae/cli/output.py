@@ -175,6 +175,8 @@ def _cells(column: np.ndarray) -> np.ndarray:
     known = column[~missing]
     if column.dtype.kind == "f" and bool((np.isfinite(known) & (known == np.floor(known)) & (abs(known) < 2**53)).all()):
         known = known.astype(np.int64)
+    elif column.dtype.kind == "f" and bool((known == known.astype(np.float32)).all()):
+        known = known.astype(np.float32)  # as which the data are held; more digits would be those of its rounding
     cells = np.full(column.shape, "", dtype=object)
     cells[~missing] = known.astype(str)
     return cells

@@ -41,7 +41,8 @@ def _without(data: Data, held_out: Tensor) -> Data:
     """The data without some training rows ``(N,)``, which become its test rows."""
     train = data.train[(~held_out).nonzero().flatten()]
     transform = _measured(data, train)
-    spec = dataclasses.replace(data.spec, size=len(train))
+    weight = None if train.weights is None else train.total
+    spec = dataclasses.replace(data.spec, size=len(train), weight=weight)
     test = data.train[held_out.nonzero().flatten()].under(transform).fixed(seeded_generator(data.source.seed, 3))
     valid = shown(data.valid, transform, data.spec.kind) if len(data.valid) else data.valid
     return dataclasses.replace(data, spec=spec, train=train.under(transform), valid=valid, test=test)

@@ -35,14 +35,14 @@ def check_criterion(by: str, rule: str) -> None:
     require(with_error, f"rule 'best' of {by}, which has no standard error (heldout and cv have)", rule)
 
 
-def information(by: str, log_likelihood: float, parameters: int, rows: int) -> dict[str, float]:
+def information(by: str, log_likelihood: float, parameters: int, rows: float) -> dict[str, float]:
     """The criterion, as scikit-learn has it, and ``penalized``, the same in nats per datum: it over -2 N.
 
     Args:
         by: ``bic`` or ``aic``.
         log_likelihood: in nats per datum.
         parameters: how many are free.
-        rows: N.
+        rows: N, of weighted rows the sum of their weights.
 
     Example:
         >>> information("aic", -2.0, parameters=10, rows=100)

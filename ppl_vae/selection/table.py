@@ -35,7 +35,7 @@ def _plain(value: Any) -> Any:
 def _judged(outcomes: Sequence[Outcome], plan: Plan, parameters: int) -> dict[str, float]:
     """The criterion: of one fit to the training rows, or of the rows that each of several held out."""
     if is_information(plan.by):
-        return information(plan.by, outcomes[0].numbers["train"], parameters, int(outcomes[0].numbers["train_n"]))
+        return information(plan.by, outcomes[0].numbers["train"], parameters, outcomes[0].numbers["train_n"])
     numbers = [tuple(outcome.numbers[f"held_out{end}"] for end in ("", "_se", "_n")) for outcome in outcomes]
     n = sum(count for *_, count in numbers)
     mean = sum(count * value for value, _, count in numbers) / n

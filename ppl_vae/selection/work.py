@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_vae.data import Data, Split
 from ppl_vae.data.folds import folds
+from ppl_vae.evaluate.rows import mean, standard_error
 from ppl_vae.evaluate.scores import row_scores
 from ppl_vae.fitting.callbacks.progress import quiet
 from ppl_vae.fitting.described import weights
@@ -74,7 +75,7 @@ class Outcome:
 
     Attributes:
         numbers: ``train`` and ``held_out``, each with the mean of a score in nats per datum, its standard error ``*_se``, and
-            the number of rows ``*_n``; ``iterations``, ``seconds``.
+            the number of rows ``*_n``, of weighted ones the sum of their weights; ``iterations``, ``seconds``.
         remarks: what the fit remarked on.
         error: why there are no numbers.
         state: the fitted tensors, unless they lie in a run folder.
@@ -138,7 +139,7 @@ def _numbers(task: Task, fitted: Fit, data: Data, plan: Plan) -> dict[str, float
     if fitted.pair.can.marginal is not None:
         numbers = _scored("train", fitted, data.train, plan)
     else:
-        numbers = {"train": fitted.history[-1][fitted.score.name], "train_n": len(data.train)}
+        numbers = {"train": fitted.history[-1][fitted.score.name], "train_n": data.train.total}
     held_out = data.test if task.fold is not None else data.valid if plan.by == "heldout" else None
     return numbers if held_out is None else numbers | _scored("held_out", fitted, held_out, plan)
 
@@ -149,7 +150,7 @@ def _scored(name: str, fitted: Fit, rows: Split, plan: Plan) -> dict[str, float]
     if not bool(found.isfinite().all()):
         raise FloatingPointError(f"the score of {int((~found.isfinite()).sum())} of {len(found)} rows is not finite")
     return {
-        name: found.mean().item(),
-        f"{name}_se": found.std(correction=0).item() / len(found) ** 0.5,
-        f"{name}_n": len(found),
+        name: mean(found, rows.weights),
+        f"{name}_se": standard_error(found, rows.weights),
+        f"{name}_n": rows.total,
     }
