@@ -74,7 +74,7 @@ def told(objective: Any) -> str:
         ([1.0, -1.0, 1.0], "not negative, got -1 in row 1"),
         ([1.0, np.nan, 1.0], "got none for 1 of 3, first in row 1"),
         ([1.0, np.inf, 1.0], "finite and not negative, got inf in row 1"),
-        ([0.0, 0.0, 0.0], "some weight above 0"),
+        ([0.0, 0.0, 0.0], "some weight above zero"),
         ([1.0, 1.0], r"one weight for each of 3 rows, got weights of shape \(2,\)"),
         ([[1.0], [1.0], [1.0]], r"got weights of shape \(3, 1\)"),
         (["a", "b", "c"], "weights as numbers"),

@@ -55,7 +55,7 @@ def as_weights(values: np.ndarray, rows: int, name: str, *, spelled: Collection[
             "give 0 to rows that are not to count"
         )
     if not found.any():
-        raise ValueError(f"{name}: expected some weight above 0, got 0 for all {rows} rows: no row would count")
+        raise ValueError(f"{name}: expected some weight above zero, got 0 for all {rows} rows: no row would count")
     return torch.from_numpy(found)
 
 
