@@ -79,7 +79,7 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--columns", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=2, help="processes of select")
     options = parser.parse_args()

@@ -150,7 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     began = time.perf_counter()
     speed = table_speed.speeds(options.rows, options.columns, options.repeats) if options.rows else []
-    selection = table_selection.speed(options.rows // 10, 16, jobs=2) if options.rows else {}
+    selection = table_selection.speed(options.rows // 5, 16, jobs=2) if options.rows else {}
     chosen = [] if options.only_speed else options.tables
     tasks = [Task(t, s, m, options.seeds) for t in chosen for s in options.scalings for m in options.models]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
