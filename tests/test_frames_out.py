@@ -41,23 +41,9 @@ for row, column in ((3, "size"), (4, "colour"), (5, "old"), (6, "count"), (6, "w
     HOLES.loc[f"row {row}", column] = None
 
 
-def masked(likelihood: pv.Likelihood, *columns: int) -> pv.ColumnGroup:
-    return pv.ColumnGroup(columns=columns, likelihood=pv.Masked(likelihood=likelihood))
-
-
-MIXED = pv.MixedTable(
-    groups=(
-        masked(pv.Categorical(levels=3), 1),
-        masked(pv.Bernoulli(), 2),
-        masked(pv.Poisson(), 3),
-        masked(pv.Gaussian(scale="per_feature")),
-    )
-)
-
-
 @pytest.fixture(scope="module")
 def fit() -> pv.Fit:
-    model = pv.VAE(latent_dim=2, likelihood=MIXED, decoder=pv.Linear())
+    model = pv.VAE(latent_dim=2, likelihood=pv.Auto(), decoder=pv.Linear())
     data = pv.load_data(HOLES, missing="ignore")
     return pv.fit(model, data, guide=pv.AmortizedNormal(encoder=pv.Linear()), method=pv.SVI(epochs=10))
 
