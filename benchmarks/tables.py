@@ -11,6 +11,7 @@ by scipy, in nats per datum, at the parameters that a user gets.
 * ``at_least_as_good``: the share of fits of ours that are at least as good, within 1e-3 nats, as scikit-learn's of the same
   seed, which is put on our floor first, EM going on from there: without a floor the likelihood has no limit.
 * ``off_the_floor``: the same share of those fits where neither side stands on the floor, whose height decides else.
+* ``speed``: what is asked of 100,000 rows, see :mod:`benchmarks.table_speed`; ``--only-speed`` leaves the fits out.
 * ``difference``: ours minus scikit-learn's, each on its own floor: least, median, largest.
 """
 
@@ -33,7 +34,7 @@ import sklearn
 import statsmodels
 import torch
 
-from benchmarks import table_peers, table_sources
+from benchmarks import table_peers, table_sources, table_speed
 from benchmarks.table_peers import COVARIANCES, Compared
 
 WITHIN = 1e-3  # nats per datum
@@ -122,6 +123,10 @@ def show(results: Row) -> None:
         counts = " | ".join(str(row[name]) for name in ("fits", "refused", "scikit_learn_raised", "short"))
         off = f"{row['share_off_the_floor']:.3f} of {row['off_the_floor']}"
         print(f"| {model} | {counts} | {row['share_at_least_as_good']:.3f} | {off} |")
+    print("\n| question | ours, s | scikit-learn, s | ratio |")
+    print("|---|---|---|---|")
+    for row in results["speed"]:
+        print(f"| {row['question']} | {row['ours']:.3f} | {row['scikit_learn']:.3f} | {row['ratio']:.2f} |")
     for row in results["rows"]:
         if row["refused"] or row["short"] or row["at_least_as_good"] < row["fits"] / 2:
             print(json.dumps(row))
@@ -135,15 +140,21 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--seeds", type=int, default=10, help="0 up to this number, for mixtures")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--rows", type=int, default=100_000, help="of the questions whose speed is measured; 0 for none")
+    parser.add_argument("--columns", type=int, default=64, help="of these rows")
+    parser.add_argument("--repeats", type=int, default=7, help="of each question")
+    parser.add_argument("--only-speed", action="store_true", help="no fits")
     options = parser.parse_args()
     began = time.perf_counter()
-    tasks = [Task(t, s, m, options.seeds) for t in options.tables for s in options.scalings for m in options.models]
+    speed = table_speed.speeds(options.rows, options.columns, options.repeats) if options.rows else []
+    chosen = [] if options.only_speed else options.tables
+    tasks = [Task(t, s, m, options.seeds) for t in chosen for s in options.scalings for m in options.models]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         rows = []
         for row in pool.map(compare, tasks):
             rows.append(row)
             print(f"{len(rows)} of {len(tasks)}: {row['table']}, {row['scaling']}, {row['model']}", file=sys.stderr)
-    results = {"surroundings": surroundings(time.perf_counter() - began), "models": total(rows), "rows": rows}
+    results = {"surroundings": surroundings(time.perf_counter() - began), "models": total(rows), "speed": speed, "rows": rows}
     if options.json:
         print(json.dumps(results))
     else:

@@ -62,7 +62,8 @@ def table_rows(
     if not table:
         _refuse_text(features)
     x = _stacked([each.values for each in features], len(cells[0].values) if cells else 0)
-    labels, classes = None, ()
+    labels: Tensor | None = None
+    classes: tuple[str, ...] = ()
     if source.label in by_name and len(x):
         labels, classes = as_labels(by_name[source.label].values, len(x), "frame", spelled=spelled)
     described = tuple(each.column for each in features)

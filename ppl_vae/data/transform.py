@@ -108,7 +108,7 @@ class Transform(nn.Module):
         if self.indices:
             return raw.to(torch.int64)
         loc, scale = self.constants
-        return ((self._typed(raw) - loc) / scale).to(self.loc.dtype)
+        return (self._typed(raw) - loc).div_(scale).to(self.loc.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
         """Back in the units of the source, ``x * scale + loc``; binarized data have no way back and stay {0, 1}.

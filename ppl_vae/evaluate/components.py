@@ -10,7 +10,7 @@ from torch import distributions as td
 
 from ppl_vae.data import Split
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE
-from ppl_vae.evaluate.rows import batches, in_row_order
+from ppl_vae.evaluate.rows import batches, in_row_order, large_batches
 from ppl_vae.evaluate.verbs import Encoder
 from ppl_vae.program.joint import Joint
 from ppl_vae.program.pair import Pair
@@ -31,8 +31,8 @@ def component_probabilities(pair: Pair, split: Split, encoder: Encoder, *, sampl
     Raises:
         ValueError: nothing is discrete, or several variables are.
     """
-    rows = ROWS_AT_ONCE if pair.can.know_posterior is None else max(1, 2**20 // split.elements)
-    found = [_of_batch(pair, batch, encoder, samples) for batch in batches(pair, split, rows)]
+    rows = batches(pair, split, ROWS_AT_ONCE) if pair.can.know_posterior is None else large_batches(pair, split)
+    found = [_of_batch(pair, batch, encoder, samples) for batch in rows]
     return in_row_order(pair, split, torch.cat(found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.program.pair import Pair, numbered
 
-__all__ = ["apart", "batches", "in_row_order", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
+PIECE, LARGE = 2**17, 2**22  # elements of rows
+__all__ = ["apart", "batches", "in_row_order", "large_batches", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
 
 
 def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
@@ -25,6 +27,15 @@ def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor,
     """
     found = split.read(pair.reads, batch_size)
     return _numbered(pair, split, found) if pair.local else found
+
+
+def large_batches(pair: Pair, split: Split) -> Iterator[tuple[Tensor, ...]]:
+    """The same in batches that are large, for what does its own work in blocks, each read in pieces that stay in the cache."""
+    found = batches(pair, split, max(1, PIECE // split.elements))
+    if pair.local or split.lead is not None:  # pieces that do not stand in one batch
+        return found
+    together = max(1, LARGE // PIECE)
+    return (tuple(map(torch.cat, zip(*part, strict=True))) for part in iter(lambda: tuple(islice(found, together)), ()))
 
 
 def in_row_order(pair: Pair, split: Split, values: Tensor, *, dim: int = 0) -> Tensor:

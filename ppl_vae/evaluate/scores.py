@@ -9,13 +9,11 @@ import torch
 
 from ppl_vae.data import Split
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
-from ppl_vae.evaluate.rows import batches, in_row_order, log_jacobians
+from ppl_vae.evaluate.rows import batches, in_row_order, large_batches, log_jacobians
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
 
 __all__ = ["Scores", "row_scores"]
-
-ELEMENTS = 2**20  # of data whose exact log-density is taken at once
 
 
 class Scores(NamedTuple):
@@ -52,8 +50,7 @@ def row_scores(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> Scor
 
 def _exact(pair: Pair, split: Split) -> Scores:
     marginal: Any = pair.can.marginal
-    rows = max(1, ELEMENTS // split.elements)
-    found = torch.cat([marginal.log_prob(*batch).double() for batch in batches(pair, split, rows)])
+    found = torch.cat([marginal.log_prob(*batch).double() for batch in large_batches(pair, split)])
     return Scores(found, torch.zeros_like(found), exact=True)
 
 

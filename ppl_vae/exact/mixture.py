@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from ppl_vae.exact import whitened
 from ppl_vae.exact.covariances import Covariance
 from ppl_vae.exact.floors import columns_named
 from ppl_vae.exact.moments import Data, row_blocks
@@ -86,17 +87,17 @@ def component_log_prob(parameters: Parameters, x: Tensor, covariance: Covariance
     if torch.compiler.is_exporting():  # a graph for any number of rows, which cannot count blocks
         distance = covariance.distance(parameters.covariances, _deviations(x.double(), parameters.locs))
         return (_split(parameters, covariance).log_factor[:, None] - 0.5 * distance).T
-    return torch.cat([block for block, *_ in _joint(parameters, x, covariance)], 1).T
+    return torch.cat(list(_densities(parameters, x, covariance)), 1).T
 
 
 def log_prob(parameters: Parameters, x: Tensor, covariance: Covariance) -> Tensor:
     """Log p(x_n) = logsumexp_c(log pi_c + log N(x_n | m_c, S_c)), nats, ``(N,)``; N x C numbers are never held."""
-    return torch.cat([block.logsumexp(0) for block, *_ in _joint(parameters, x, covariance)])
+    return torch.cat([block.logsumexp(0) for block in _densities(parameters, x, covariance)])
 
 
 def responsibilities(parameters: Parameters, x: Tensor, covariance: Covariance) -> Tensor:
     """The exact posterior r_nc = p(c | x_n), ``(N, C)``."""
-    return torch.cat([block.softmax(0) for block, *_ in _joint(parameters, x, covariance)], 1).T
+    return torch.cat([block.softmax(0) for block in _densities(parameters, x, covariance)], 1).T
 
 
 def e_step(parameters: Parameters, data: Data, covariance: Covariance) -> Statistics:
@@ -239,6 +240,17 @@ def _split(parameters: Parameters, covariance: Covariance) -> _Split:
         # Not below the limit rather than above it: what is not finite is far.
         far = (~(covariance.condition(natural, reach) < columns * _CONDITION)).nonzero().flatten()
     return _Split(center, natural.linear, natural.quadratic, constant, log_factor, far)
+
+
+def _densities(parameters: Parameters, data: Data, covariance: Covariance) -> Iterator[Tensor]:
+    """Yield per block the joint log-density ``(C, B)`` alone."""
+    split = _split(parameters, covariance)
+    if parameters.covariances.dim() == 3 and get_proxy_mode() is None and not len(split.far):
+        cholesky = torch.linalg.cholesky(parameters.covariances)
+        roots = torch.linalg.solve_triangular(cholesky, torch.eye(cholesky.shape[-1]).to(cholesky), upper=False)
+        gaps = parameters.locs - split.center
+        return whitened.joint_blocks(split.log_factor, roots, gaps, split.center, data)
+    return (joint for joint, *_ in _joint(parameters, data, covariance, split))
 
 
 def _joint(

@@ -12,6 +12,8 @@ from ppl_vae.exact.linear_gaussian import Parameters
 
 __all__ = ["GaussianPosterior", "Prior", "fold_prior", "log_prob", "posterior"]
 
+BLOCK = 2048  # rows whose density is taken at once: they stay in the cache
+
 
 class Prior(NamedTuple):
     """z ~ N(loc, covariance): ``(K,)`` and ``(K, K)``."""
@@ -64,13 +66,19 @@ def log_prob(parameters: Parameters, x: Tensor, prior: Prior | None = None) -> T
     """Log p(x) = log N(x | mu, W W^T + diag(psi)) in nats, ``(N,)``, in O(N D K) through the Woodbury identity."""
     loc, W, psi = parameters if prior is None else fold_prior(parameters, prior)
     cholesky = _precision_cholesky(W, psi)
-    centred = (x.to(loc) - loc) / psi.sqrt()
     # (x - mu)^T C^-1 (x - mu) = |y - A m|^2 + |m|^2 with y, A whitened by the noise and m = M^-1 A^T y: nothing cancels.
-    whitened = W / psi.sqrt()[:, None]
-    mean = torch.cholesky_solve(whitened.T @ centred.T, cholesky)
-    mahalanobis = (centred.T - whitened @ mean).square().sum(0) + mean.square().sum(0)
+    scale = psi.sqrt()
+    whitened = W / scale[:, None]
+    gain = torch.cholesky_solve(whitened.T, cholesky).T  # m = y A M^-1
     log_det = 2 * cholesky.diagonal().log().sum() + psi.log().sum()
-    return -0.5 * (loc.numel() * math.log(2 * math.pi) + log_det + mahalanobis)
+    constant = loc.numel() * math.log(2 * math.pi) + log_det
+    return torch.cat([-0.5 * (constant + _square((rows.to(loc) - loc) / scale, whitened, gain)) for rows in x.split(BLOCK)])
+
+
+def _square(y: Tensor, whitened: Tensor, gain: Tensor) -> Tensor:
+    """|y - A m|^2 + |m|^2 of rows y ``(B, D)``, m = y gain."""
+    mean = y @ gain
+    return torch.addmm(y, mean, whitened.T, alpha=-1).square_().sum(1) + mean.square().sum(1)
 
 
 def _precision_cholesky(loadings: Tensor, noise: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import whole
-from ppl_vae.data import Data, Split
 from ppl_vae.data.matching import classes_matched
 from ppl_vae.evaluate import AIS, Gaps, evaluate
 from ppl_vae.evaluate.disentanglement import disentanglement
@@ -137,7 +136,7 @@ class Assessment(Coding):
         return sample_quality(split.transformed(), generated.values[generated.x], network=network, seed=seed)
 
     def probe(
-        self, train: Split, test: Split, *, labels_per_class: Sequence[int] = (), draws: int = 5, seed: int = 0
+        self, train: Given, test: Given, *, labels_per_class: Sequence[int] = (), draws: int = 5, seed: int = 0
     ) -> dict[str, Any]:
         """Accuracy on test data of a linear classifier of the training data's codes, also with few labels.
 
@@ -145,7 +144,7 @@ class Assessment(Coding):
         :func:`ppl_vae.evaluate.probes.probe`.
 
         Args:
-            train: labelled rows that the classifier is fitted to.
+            train: labelled rows that the classifier is fitted to: a split, a frame or a path with a column of labels.
             test: labelled rows that it is scored on.
             labels_per_class: also with so many labelled training rows of each class only.
             draws: random choices of those.
@@ -155,8 +154,9 @@ class Assessment(Coding):
             ValueError: test data of one class, or of a class that the training data do not name.
         """
         for part in (train, test):
-            if not isinstance(part, Split):
-                raise ValueError(f"expected two splits with labels, got {type(part).__name__}: load them with load_data")
+            if isinstance(part, (Tensor, np.ndarray)):
+                told = f"expected two splits, frames or paths of rows with labels, got {type(part).__name__}"
+                raise ValueError(f"{told}: load them with load_data(x, y=...)")
         draws, seed = whole("draws", draws), whole("seed", seed)
         train, test = self._split(train), self._split(test)
         test = classes_matched(test, train.classes)
@@ -164,7 +164,7 @@ class Assessment(Coding):
         fitted, scored = ((self._columns(part), part.labels) for part in (train, test))
         return probe(fitted, scored, labels_per_class=labels_per_class, draws=draws, seed=seed)
 
-    def clusters(self, data: Data | Split) -> dict[str, Any]:
+    def clusters(self, data: Given) -> dict[str, Any]:
         """How well a mixture's components agree with the classes; see :func:`ppl_vae.evaluate.probes.cluster_scores`.
 
         Of the model's components, or of a mixture prior's at the posterior mean.
@@ -182,12 +182,12 @@ class Assessment(Coding):
             )
         if self.pair.can.generate is None:
             raise ValueError("this model does not say p(z), whose components were to be compared with classes: give it `prior`")
-        split = data.test if isinstance(data, Data) else data
+        split = self._split(data)
         with evaluating(self.pair):
             found = assigned(self.pair.can.generate.prior(), self.encode(split))
         return cluster_scores(found, split.labels.to(found.device))
 
-    def disentanglement(self, data: Data | Split | Tensor, factors: Tensor | np.ndarray, *, seed: int = 0) -> dict[str, float]:
+    def disentanglement(self, data: Given, factors: Tensor | np.ndarray, *, seed: int = 0) -> dict[str, float]:
         """How far dimensions of the codes stand for known factors; see :mod:`ppl_vae.evaluate.disentanglement`.
 
         Args:
@@ -202,5 +202,5 @@ class Assessment(Coding):
 
     def _columns(self, data: Given) -> Tensor:
         """Codes of data, those of all their latent variables side by side, ``(B, K)``."""
-        codes = leaves(self.encode(data))
+        codes = leaves(self.encode(self._split(data)))
         return torch.cat([code.reshape(len(code), -1) for name, code in codes.items() if name not in self.shared], dim=1)

@@ -23,7 +23,7 @@ from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import DataSpec, Record, Score, score_of
+from ppl_vae.types import DataSpec, Record
 
 __all__ = ["Fit"]
 
@@ -69,11 +69,6 @@ class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting, Shown):
         value = last.get(f"valid_{score.name}", last.get(score.name))
         reached = "" if value is None else f"; {score.label} {value:.2f} nats per datum after {len(self.history)} iterations"
         return f"{self.model}; {self.guide}{reached}"
-
-    @property
-    def score(self) -> Score:
-        """What the number is that the history tells of the pair's terms: its name there, its label, what it bounds."""
-        return score_of(self.history[-1] if self.history else {}, self.pair.score)
 
     def rows(self, source: DataSource, split: str) -> Split:
         """One split, or ``all`` rows in their order, of the fit's own data or of others, under the fitted transform.

@@ -16,7 +16,7 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.quantities import COLUMN, COMPONENT, LATENT, Quantity
-from ppl_vae.types import Record, Score, pass_name
+from ppl_vae.types import Record, Score, pass_name, score_of
 
 __all__ = ["Telling"]
 
@@ -32,7 +32,11 @@ class Telling(Coding):
     method: Method
     history: list[Record]
     without_latents: float | None
-    score: Score
+
+    @property
+    def score(self) -> Score:
+        """What the number is that the history tells of the pair's terms: its name there, its label, what it bounds."""
+        return score_of(self.history[-1] if self.history else {}, self.pair.score)
 
     def parameters(self, *, seed: int = 0) -> Parameters:
         """What the model's parameters are, by name, in the units of the source and by the names of its columns.

@@ -107,7 +107,7 @@ class LinearGaussianModel(LatentModel):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum in nats, ``(B,)``, x ``(B, *event)``; computed in float64."""
-        return posterior.log_prob(self.parameters_em, x.flatten(1).double(), self.prior_em)
+        return posterior.log_prob(self.parameters_em, x.flatten(1), self.prior_em)
 
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The exact p(z | x) of each datum, x ``(B, *event)``; computed in float64."""

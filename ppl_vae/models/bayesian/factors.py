@@ -85,7 +85,7 @@ class BayesianFactorModel(BayesianModel):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum at the point estimates, in nats, ``(B,)``; computed in float64."""
-        return exact.log_prob(self.parameters_em, x.flatten(1).double())
+        return exact.log_prob(self.parameters_em, x.flatten(1))
 
     @torch.no_grad()
     def impute(self, x: Tensor, draws: int | None = None) -> Tensor:

@@ -1,0 +1,228 @@
+"""Frames into every verb of a fit and frames out of it: names, dtypes, index; and what is refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+import ppl_vae as pv
+from ppl_vae.types import FitWarning
+from tests.two_levels import Exact, TwoLevels, drawn
+
+pd = pytest.importorskip("pandas")
+N = 120
+RNG = np.random.default_rng(0)
+GROUP = RNG.integers(0, 2, N)
+
+
+def whole() -> Any:
+    """Reals, text, booleans and counts that hang together, under an index of their own."""
+    return pd.DataFrame(
+        {
+            "size": RNG.normal(size=N) + 3 * GROUP,
+            "colour": np.where(RNG.random(N) < 0.8, np.where(GROUP, "red", "blue"), "green"),
+            "old": RNG.random(N) < 0.3 + 0.4 * GROUP,
+            "count": RNG.poisson(3, N),
+            "width": RNG.normal(size=N) - GROUP,
+        },
+        index=[f"row {place}" for place in range(N)],
+    )
+
+
+FRAME = whole()
+HOLES = FRAME.astype({"old": "boolean", "count": "Int64"})
+for row, column in ((3, "size"), (4, "colour"), (5, "old"), (6, "count"), (6, "width")):
+    HOLES.loc[f"row {row}", column] = None
+
+
+def masked(likelihood: pv.Likelihood, *columns: int) -> pv.ColumnGroup:
+    return pv.ColumnGroup(columns=columns, likelihood=pv.Masked(likelihood=likelihood))
+
+
+MIXED = pv.MixedTable(
+    groups=(
+        masked(pv.Categorical(levels=3), 1),
+        masked(pv.Bernoulli(), 2),
+        masked(pv.Poisson(), 3),
+        masked(pv.Gaussian(scale="per_feature")),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def fit() -> pv.Fit:
+    model = pv.VAE(latent_dim=2, likelihood=MIXED, decoder=pv.Linear())
+    data = pv.load_data(HOLES, missing="ignore")
+    return pv.fit(model, data, guide=pv.AmortizedNormal(encoder=pv.Linear()), method=pv.SVI(epochs=10))
+
+
+@pytest.fixture(scope="module")
+def factors() -> pv.Fit:
+    data = pv.load_data(FRAME[["size", "width"]], scale="standardize")
+    return pv.fit(pv.PPCA(latent_dim=1), data, method=pv.EM())
+
+
+@pytest.mark.filterwarnings("ignore:the weights of")
+def test_missing_cells_are_filled_with_what_the_columns_hold(fit: pv.Fit) -> None:
+    found = fit.impute(HOLES)
+    assert found.dtypes.to_dict() == HOLES.dtypes.to_dict()
+    assert found.index.equals(HOLES.index)
+    assert not found.isna().any().any()
+    known = HOLES.notna()
+    assert found[known].equals(HOLES[known].astype(found.dtypes.to_dict()))
+    assert found.loc["row 4", "colour"] in {"red", "green", "blue"}
+    draws = fit.impute(HOLES, draws=3)
+    assert len(draws) == 3
+    for each in draws:
+        assert each.dtypes.to_dict() == HOLES.dtypes.to_dict()
+        assert each[known].equals(found[known])
+    assert len({each.loc["row 3", "size"] for each in draws}) == 3
+
+
+def test_scores_codes_probabilities_and_reconstructions_keep_the_index(fit: pv.Fit) -> None:
+    some = HOLES.iloc[[5, 2, 0]]
+    for found, names in (
+        (fit.score_samples(some), ["log_prob", "se"]),
+        (fit.outliers(some), ["log_prob", "rank", "p_value"]),
+        (fit.encode(some), ["z1", "z2"]),
+        (fit.reconstruct(some), list(FRAME)),
+        (fit.decode(fit.encode(some)), list(FRAME)),
+    ):
+        assert list(found.columns) == names
+        assert found.index.tolist() == ["row 5", "row 2", "row 0"]
+    split = pv.load_data(HOLES, missing="ignore", valid=0.0, test=0.0).train
+    np.testing.assert_allclose(fit.score_samples(HOLES)["log_prob"], fit.score_samples(split).log_prob, atol=1e-6)
+    np.testing.assert_allclose(fit.encode(some), fit.encode(split)[[5, 2, 0]], atol=1e-6)
+    assert fit.evaluate(HOLES)["n"] == N
+    assert fit.latents(HOLES)["active_units"] >= 0
+
+
+def test_columns_are_matched_by_name_and_categories_by_text(fit: pv.Fit) -> None:
+    expected = fit.encode(HOLES)
+    turned = HOLES[list(HOLES)[::-1]].assign(colour=HOLES["colour"].astype(pd.CategoricalDtype(["red", "green", "blue"])))
+    np.testing.assert_allclose(fit.encode(turned), expected, atol=1e-6)
+    np.testing.assert_allclose(fit.encode(HOLES.iloc[:1]), expected.iloc[:1], atol=1e-6)
+    numbers = HOLES.assign(old=HOLES["old"].astype("Int64"), count=HOLES["count"].astype(float))
+    np.testing.assert_allclose(fit.encode(numbers), expected, atol=1e-6)
+    with pytest.warns(FitWarning, match="columns that the fit does not know are left out: note, id"):
+        found = fit.encode(HOLES.assign(note="words", id=range(N)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_does_not_fit_is_told_by_the_name_of_its_column(fit: pv.Fit) -> None:
+    for wrong, told in (
+        (HOLES.drop(columns="width"), "got size, colour, old, count: width missing"),
+        (HOLES.assign(colour="pink"), "expected in column 'colour' one of blue, green, red, got 'pink'"),
+        (HOLES.assign(size="a"), "expected numbers in column 'size', as they were when it was fitted, got text"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            fit.encode(wrong)
+
+
+def test_frames_of_one_row_and_of_none(fit: pv.Fit) -> None:
+    none = HOLES.iloc[:0]
+    assert fit.impute(none).dtypes.to_dict() == HOLES.dtypes.to_dict()
+    assert list(fit.score_samples(none).columns) == ["log_prob", "se"]
+    one = fit.impute(HOLES.iloc[3:4])
+    assert one.shape == (1, 5)
+    assert math.isfinite(one["size"].item())
+
+
+def test_samples_as_frames_have_the_columns_of_the_source(fit: pv.Fit) -> None:
+    found = fit.sample(30, frame="pandas")
+    assert list(found.columns) == list(FRAME)
+    assert found["colour"].isin(["red", "green", "blue"]).all()
+    kinds = {name: found[name].dtype.kind for name in ("size", "old", "count")}
+    assert kinds == {"size": "f", "old": "b", "count": "i"}
+    numbers = fit.sample(30)
+    np.testing.assert_allclose(found["size"], numbers[:, 0])
+    with pytest.raises(ValueError, match="expected data of rows of columns for a frame"):
+        pv.fit(pv.VAE(latent_dim=1), "digits", method=pv.SVI(epochs=1, compile=False)).sample(2, frame="pandas")
+
+
+def test_the_independent_baseline_is_scipys() -> None:
+    single = pv.GMM(components=1, covariance="diagonal")
+    data = pv.load_data(FRAME[["size", "width"]], scale="standardize")
+    found = pv.fit(single, data, method=pv.EM()).score_samples(FRAME[["size", "width"]])["log_prob"]
+    train = data.train.x.double().numpy()
+    expected = sum(norm(train[:, k].mean(), train[:, k].std()).logpdf(FRAME[name]) for k, name in enumerate(("size", "width")))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_components_and_classes_leave_by_name() -> None:
+    table = FRAME[["size", "width"]].assign(kind=np.where(GROUP, "b", "a"))
+    mixture = pv.fit(pv.GMM(components=2), pv.load_data(table, label="kind", scale="standardize"), method=pv.EM())
+    probabilities = mixture.predict_proba(table)
+    assert list(probabilities.columns) == ["0", "1"]
+    predicted = mixture.predict(table)
+    assert predicted.name == "component"
+    assert predicted.index.equals(table.index)
+    assert np.array_equal(predicted, probabilities.to_numpy().argmax(1))
+    assert mixture.clusters(table)["clusters"] == 2
+    assert mixture.probe(table, table)["accuracy"] > 0.5
+    model = pv.CVAE(latent_dim=1, likelihood=pv.Gaussian(scale="per_feature"), decoder=pv.Linear())
+    data = pv.load_data(table, label="kind", scale="standardize")
+    classes = pv.fit(model, data, method=pv.SVI(epochs=5, compile=False))
+    assert list(classes.predict_proba(table.drop(columns="kind"), samples=5).columns) == ["a", "b"]
+    assert set(classes.predict(table.drop(columns="kind"), samples=5)) <= {"a", "b"}
+    assert list(classes.sample(4, frame="pandas").columns) == ["size", "width", "kind"]
+    assert classes.sample(4, frame="pandas")["kind"].tolist() == ["a", "b", "a", "b"]
+    np.testing.assert_allclose(classes.encode(table), classes.encode(table.drop(columns="kind"), y=table["kind"].to_numpy()))
+
+
+@pytest.mark.filterwarnings("ignore:the weights of")
+def test_polars_and_pyarrow_come_back_as_such(fit: pv.Fit) -> None:
+    pl = pytest.importorskip("polars")
+    given = pl.from_pandas(HOLES.reset_index(drop=True))
+    found = fit.impute(given)
+    assert isinstance(found, pl.DataFrame)
+    assert found.schema == given.schema
+    assert found.null_count().sum_horizontal().item() == 0
+    assert fit.encode(given).columns == ["z1", "z2"]
+    assert fit.sample(3, frame="polars").columns == list(FRAME)
+    pytest.importorskip("pyarrow")
+    arrow = fit.score_samples(given.to_arrow())
+    assert arrow.column_names == ["log_prob", "se"]
+    np.testing.assert_allclose(arrow["log_prob"].to_numpy(), fit.score_samples(given)["log_prob"].to_numpy())
+
+
+def test_codes_of_several_variables_have_columns_for_each() -> None:
+    frame = pd.DataFrame(drawn(60).numpy(), columns=list("abc"), index=range(100, 160))
+    fit = pv.fit(TwoLevels(), frame, guide=Exact(), method=pv.SVI(epochs=1, compile=False))
+    codes = fit.encode(frame)
+    tensors = fit.encode(torch.from_numpy(frame.to_numpy()))
+    assert list(codes.columns) == [f"{name}_{k}" for name, code in tensors.items() for k in range(1, code.shape[1] + 1)]
+    assert codes.index.equals(frame.index)
+    np.testing.assert_allclose(fit.decode(codes), fit.decode(tensors), rtol=1e-5, atol=1e-6)
+    assert len(fit.encode(frame, samples=2)) == 2
+    assert isinstance(fit.encode(frame.to_numpy())["z2"], np.ndarray)
+
+
+def test_paths_and_declarations(factors: pv.Fit, tmp_path: Path) -> None:
+    rows = FRAME[["width", "size"]].reset_index(drop=True)
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    expected = factors.score_samples(rows)["log_prob"]
+    for given in (tmp_path / "new.csv", str(tmp_path / "new.csv"), pv.DataSource(source=str(tmp_path / "new.csv"))):
+        np.testing.assert_allclose(factors.score_samples(given).log_prob, expected, atol=1e-6)
+    rows.iloc[::3, 0] = np.nan
+    rows.to_csv(tmp_path / "holes.csv", index=False)
+    filled = factors.impute(tmp_path / "holes.csv")
+    np.testing.assert_allclose(filled, factors.impute(rows)[["size", "width"]], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"expected a file or a folder, got 'none\.csv', which does not exist"):
+        factors.encode("none.csv")
+
+
+def test_a_fit_to_an_array_takes_a_frame_in_its_order() -> None:
+    x = FRAME[["size", "width"]].to_numpy()
+    fit = pv.fit(pv.PPCA(latent_dim=1), x, method=pv.EM())
+    with pytest.warns(FitWarning, match="the fit knows no names of its columns: they are taken in their order, as size, width"):
+        found = fit.score_samples(FRAME[["size", "width"]])
+    np.testing.assert_allclose(found["log_prob"], fit.score_samples(x).log_prob)
+    with pytest.raises(ValueError, match="expected numbers in column 'colour'"):
+        fit.encode(FRAME[["size", "colour"]])
