@@ -18,7 +18,7 @@ import ppl_vae as pv
 from ppl_vae import cli, declaration
 from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.runs import SavedRun, archive, save_evaluation
-from ppl_vae.storage import Checkpointer, RunFolder
+from ppl_vae.storage import Checkpointer, RunFolder, atomic
 from ppl_vae.storage.folder import COMPARISON_FILES, FORMAT
 from tests.table import TINY, rows, vae
 
@@ -311,3 +311,18 @@ def test_the_old_names_work_and_say_so(tmp_path: Path) -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = pv.Nothing
     assert "Keeper" not in pv.__all__
+
+
+def test_transposed_and_sliced_tensors_are_written_as_they_read(tmp_path: Path) -> None:
+    # safetensors.numpy 0.8.0 writes the memory of such an array as it lies; tensors go through a copy in order.
+    x = torch.arange(12.0).reshape(3, 4)
+    views = {
+        "transposed": x.T,
+        "sliced": x[:, ::2],
+        "of numpy": torch.from_numpy(x.numpy().T[::2]),
+        "expanded": x[:1].expand(3, 4),
+    }
+    assert not any(view.is_contiguous() for view in views.values())
+    atomic.write_tensors(views, tmp_path / "views.safetensors")
+    read = load_file(tmp_path / "views.safetensors")
+    assert all(torch.equal(read[name], view) for name, view in views.items())
