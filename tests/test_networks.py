@@ -254,6 +254,17 @@ def test_rows_of_a_table_are_asked_at_once(asia: pv.BayesianNetwork) -> None:
         assert together.log_evidence[row].item() == pytest.approx(alone.log_evidence.item())
 
 
+def test_all_marginals_come_from_one_sweep(asia: pv.BayesianNetwork) -> None:
+    given = {"xray": ["yes", "no"], "dysp": ["yes", None]}
+    together = asia.marginals(given, do={"smoke": "no"})
+    assert set(together) == set(asia.nodes)
+    for name in ("lung", "tub", "bronc", "either"):
+        torch.testing.assert_close(together[name], asia.query(name, given, do={"smoke": "no"}).table, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(together["smoke"], torch.tensor([[0.0, 1.0]] * 2).double())
+    rain = mixed().marginals({"ice": 3.0})["rain"]
+    torch.testing.assert_close(rain, mixed().query("rain", {"ice": 3.0}).table)
+
+
 def test_evidence_that_cannot_be_is_said(asia: pv.BayesianNetwork) -> None:
     with pytest.raises(ValueError, match="probability zero"):
         asia.query("smoke", {"either": "no", "lung": "yes"})

@@ -30,6 +30,7 @@ ROWS: Final = "\0rows"
 LIMIT: Final = 2**24
 """Most entries of an intermediate of one row."""
 
+TOGETHER = 8  # factors whose product is divided by its largest entry: of so many it has not vanished yet
 AT_ONCE = 2**25  # entries of an intermediate of all rows that are handled together
 
 
@@ -86,16 +87,16 @@ def sums(factors: Sequence[Factor], output: Sequence[str] = (ROWS,), *, limit: i
         >>> values * log_scale.exp()
         tensor([0.7600, 0.2400])
     """
-    operands = [values for values, _ in factors]
-    log_scale = operands[0].new_zeros(())
+    operands = [(values, 1) for values, _ in factors]  # with the number of factors in each
+    log_scale = operands[0][0].new_zeros(())
     for step in contraction(factors, output, limit=limit).steps:
         taken = [operands.pop(place) for place in step.taken]
-        found = _product(taken, step)
-        if ROWS in step.output or not operands:
+        found, held = _product([values for values, _ in taken], step), sum(number for _, number in taken)
+        if held >= TOGETHER or not operands:
             found, shift = _rescaled(found, step.output)
-            log_scale = log_scale + shift
-        operands.append(found)
-    (values,) = operands
+            log_scale, held = log_scale + shift, 1
+        operands.append((found, held))
+    ((values, _),) = operands
     if log_scale.dim() and ROWS in output:
         log_scale = log_scale.reshape([-1 if name == ROWS else 1 for name in output])
     return values, log_scale

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from ppl_vae.data import Transform
+from ppl_vae.program.capabilities import Queryable
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import DataSpec
 
@@ -46,9 +49,42 @@ class Asking:
         Example:
             ``fit.query("rain", {"wet": "yes", "temp": 12.5}, do={"sprinkler": "on"})``
         """
+        answer: Answer = self._network.query(names, given or {}, do or {}, self._units)
+        return answer
+
+    def marginals(self, given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+        """The exact distribution of every node with states given others, all of them from one sweep.
+
+        Args:
+            given: what is observed, as for :meth:`query`.
+            do: what is set from outside, likewise.
+
+        Returns:
+            p(state | given, do) by node, ``(*n, L)``, in the order of the node's states.
+
+        Raises:
+            ValueError: a model without named variables, an unknown name or state, or evidence of probability zero.
+
+        Example:
+            ``fit.marginals({"wet": "yes"})["rain"]``
+        """
+        found: dict[str, Tensor] = self._network.marginals(given or {}, do or {}, self._units)
+        return found
+
+    @property
+    def _network(self) -> Queryable:
+        """The model, which answers.
+
+        Raises:
+            ValueError: it does not.
+        """
         model = self.pair.can.answer
         if model is None:
             raise ValueError("expected a model of named variables, such as BayesianNetwork, got one that answers no queries")
+        return model
+
+    @property
+    def _units(self) -> tuple[Tensor, Tensor]:
+        """Shift and scale ``(*event)`` from the units of the source to what the model sees."""
         shift, scale = (values.double().expand(self.spec.event_shape) for values in self.transform.constants)
-        answer: Answer = model.query(names, given or {}, do or {}, (shift, scale))
-        return answer
+        return shift, scale

@@ -237,6 +237,10 @@ class Queryable(Protocol):
         """p(names | given, do), where ``units`` are shift and scale ``(*event)`` from the source to what the model sees."""
         ...
 
+    def marginals(self, given: Any, do: Any, units: Any) -> Any:
+        """p(variable | given, do) of every one with states."""
+        ...
+
 
 @runtime_checkable
 class MadeOfPosteriors(Protocol):

@@ -148,6 +148,23 @@ class BayesianNetwork(Model):
         """
         return self.declared().query(names, given or {}, do or {})
 
+    def marginals(
+        self, given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The exact distribution of every node with states given others, of a network that declares all its numbers.
+
+        As :meth:`ppl_vae.Fit.marginals`, which asks a fitted one.
+
+        Raises:
+            ValueError: numbers that are not declared, an unknown name or state, evidence of probability zero.
+
+        Example:
+            >>> coin = Table(states=("heads", "tails"), probs=(0.5, 0.5))
+            >>> BayesianNetwork(nodes={"coin": coin}).marginals()["coin"].tolist()
+            [0.5, 0.5]
+        """
+        return self.declared().marginals(given or {}, do or {})
+
     def sample(self, n: int, *, seed: int = 0) -> dict[str, np.ndarray]:
         """New rows of a network that declares all its numbers: columns ``(n,)`` by name, states as texts.
 

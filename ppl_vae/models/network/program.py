@@ -26,7 +26,7 @@ from ppl_vae.models.network.evidence import Evidence, States, stacked
 from ppl_vae.models.network.linear import LinearMechanism
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 from ppl_vae.models.network.posterior import posterior
-from ppl_vae.models.network.questions import answered
+from ppl_vae.models.network.questions import answered, marginals
 from ppl_vae.models.network.starts import initial
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.hooks import Start
@@ -144,9 +144,13 @@ class NetworkProgram(ModelProgram):
             do: what is set.
             units: shift and scale ``(D,)`` from the units of what is given to what the model sees.
         """
-        places = {} if units is None else {name: place for name, place in self.columns.items() if name in self.numbers}
-        by_name = {name: tuple(float(part[place]) for part in units or ()) for name, place in places.items()}
-        return answered(self, self.em_state(), names, given, do, by_name)
+        return answered(self, self.em_state(), names, given, do, self._by_name(units))
+
+    def marginals(
+        self, given: Mapping[str, Any], do: Mapping[str, Any], units: tuple[Tensor, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """p(node | given, do) of every node with states, ``(*n, L)``; see :meth:`ppl_vae.Fit.marginals`."""
+        return marginals(self, self.em_state(), given, do, self._by_name(units))
 
     def evidence(self, x: Tensor, weight: Tensor | None = None) -> Evidence:
         """What is known of rows x ``(n, D)``, numbers in standard units.
@@ -213,6 +217,11 @@ class NetworkProgram(ModelProgram):
         for name, node in self.nodes.items():
             if node.learned:
                 node.assign(parameters[name])
+
+    def _by_name(self, units: tuple[Tensor, Tensor] | None) -> dict[str, tuple[float, ...]]:
+        """Shift and scale of the numbers, by name."""
+        places = {} if units is None else {name: place for name, place in self.columns.items() if name in self.numbers}
+        return {name: tuple(float(part[place]) for part in units or ()) for name, place in places.items()}
 
     def _measured(self, rows: Any) -> Tensor:
         """Take the standard units of these rows; what a density in them is too high by, in nats per row."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.exact import conditional_gaussian as normal
-from ppl_vae.exact.elimination import ROWS, sums
+from ppl_vae.exact.elimination import ROWS, expectations, sums
 from ppl_vae.models.network import steps
 from ppl_vae.models.network.answers import Answer
 from ppl_vae.models.network.evidence import Evidence
@@ -26,7 +26,7 @@ from ppl_vae.models.network.sampled import Network
 from ppl_vae.models.network.structure import ancestors
 from ppl_vae.text import as_line, did_you_mean
 
-__all__ = ["Units", "answered"]
+__all__ = ["Units", "answered", "marginals"]
 
 Units = Mapping[str, tuple[float, ...]]
 """Of numbers the shift and scale from the units of the source to what the model sees."""
@@ -57,7 +57,10 @@ def answered(
     Raises:
         ValueError: an unknown name or state, a name that is given as well, evidence that cannot be, or too large a table.
     """
-    question = _asked(network, (names,) if isinstance(names, str) else tuple(names), given, do, units)
+    names = (names,) if isinstance(names, str) else tuple(names)
+    if not names:
+        raise ValueError("expected one name or several different ones, got none")
+    question = _asked(network, names, given, do, units)
     nodes = network.nodes
     discrete = [name for name in question.names if name in network.states_of]
     numbers = [name for name in question.names if name not in discrete]
@@ -91,13 +94,39 @@ def answered(
     return Answer(states={name: network.states_of[name].names for name in discrete}, numbers=tuple(numbers), **answer)
 
 
+@torch.no_grad()
+def marginals(
+    network: Network, states: dict[str, State], given: Mapping[str, Any], do: Mapping[str, Any], units: Units
+) -> dict[str, Tensor]:
+    """p(node | given, do) of every node with states, ``(*n, L)``, by one sweep forwards and one back.
+
+    Raises:
+        ValueError: an unknown name or state, evidence that cannot be, or sums that are too large.
+    """
+    question = _asked(network, (), given, do, units)
+    known, nodes = question.known, network.nodes
+    one = {name: torch.ones(len(known.weight), len(of.names)).to(known.weight) for name, of in network.states_of.items()}
+    known = known._replace(states={**one, **known.states})
+    options: dict[str, Any] = {"wanted": question.wanted, "cut": question.cut}
+    found: dict[str, list[Tensor]] = {name: [] for name in one}
+    for part in steps.parts(nodes, states, known, **options):
+        of_rows = steps.terms(nodes, states, part, **options)
+        log_p, expected = expectations(of_rows.factors, part.weight)
+        _check_possible(log_p)
+        for owner, factor, values in zip(of_rows.owners, of_rows.factors, expected, strict=True):
+            if owner is None and len(factor.names) == 2:
+                found[factor.names[1]].append(values)
+    whole = {name: torch.cat(values) for name, values in found.items()}
+    return {name: values[0] if question.single else values for name, values in whole.items()}
+
+
 def _asked(network: Network, names: tuple[str, ...], given: Mapping[str, Any], do: Mapping[str, Any], units: Units) -> Question:
     nodes = network.nodes
     for name in (*names, *given, *do):
         if name not in nodes:
             hint = did_you_mean(str(name), nodes) or f"the nodes are {as_line(', '.join(nodes))}"
             raise ValueError(f"expected names of nodes, got {str(name)[:80]!r}: {hint}")
-    if len(set(names)) != len(names) or not names:
+    if len(set(names)) != len(names):
         raise ValueError(f"expected one name or several different ones, got {', '.join(names) or 'none'}")
     if both := [name for name in names if name in given or name in do] or [name for name in given if name in do]:
         raise ValueError(f"expected {both[0]} once, got it asked for, given or set as well: leave it out of one of these")
@@ -114,7 +143,7 @@ def _asked(network: Network, names: tuple[str, ...], given: Mapping[str, Any], d
     }
     cut = frozenset(do)
     parents = {name: () if name in cut else (*node.facts.switches, *node.facts.numbers) for name, node in nodes.items()}
-    wanted = frozenset(ancestors(parents, (*names, *given, *do)))
+    wanted = frozenset(ancestors(parents, (*names, *given, *do)) if names else nodes)
     known = Evidence(states, {name: values.get(name, unknown) for name in network.numbers}, weight)
     return Question(names, known, tuple(given), cut, wanted, not sizes)
 
