@@ -26,7 +26,7 @@ __all__ = [
 PARTS = ("reconstruction", "kl")
 TAKEN = frozenset(
     {"epoch", "chain", "stage", "objective", "objective_name", "learning_rate", "seconds"}
-    | {"kl", "log_likelihood", "gap", "iwae", "k_hat_bad", "ais", "bits_per_dim", "samples", "n", "unit"}
+    | {"kl", "log_likelihood", "gap", "iwae", "k_hat_bad", "ais", "bits_per_dim", "samples", "n", "n_effective", "unit"}
 )
 """What else stands in rows of a history and among the numbers of an evaluation."""
 

@@ -16,6 +16,7 @@ P     likelihood parameters per data element (decoder features)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -160,6 +161,8 @@ class DataSpec:
         kind: the set the values lie in, or its name: ``binary`` {0, 1}, ``unit_interval`` [0, 1], ``real``,
             ``count`` {0, 1, 2, ...} or ``categorical`` {0, ..., levels - 1}.
         size: N, the number of training data; scales a batch's ELBO to the whole set.
+        weight: W, the sum of their weights, where they have some: how many rows the data count as beside parameters that carry
+            priors.
         classes: names of the classes where the data are labelled.
         levels: number of categories of categorical data.
         missing: whether entries may be missing (NaN).
@@ -180,6 +183,7 @@ class DataSpec:
     columns: tuple[str, ...] = ()
     fields: tuple[Field, ...] = ()
     table: tuple[Column, ...] = ()
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.kind, (str, Kind)) and self.kind in KINDS:
@@ -197,6 +201,7 @@ class DataSpec:
             ("levels", "a whole number of at least 1, or none", self.levels is None or _whole(self.levels, 1)),
             ("missing", "true or false", isinstance(self.missing, bool)),
             ("fields", "fields", parts),
+            ("weight", "a positive number, or none", self.weight is None or _positive(self.weight)),
             ("table", "a column for each name", tabled and (not self.table or self._named(self.table))),
         ):
             if not found:
@@ -224,6 +229,10 @@ class DataSpec:
 
 def _names(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _whole(value: object, least: int) -> bool:

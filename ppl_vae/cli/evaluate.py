@@ -29,6 +29,7 @@ def run(
     data: str | None,
     data_root: str | None,
     label: str | None,
+    weights: str | None,
     y: str | None,
     split: str | None,
     samples: int | None,
@@ -50,7 +51,9 @@ def run(
     if save and data is not None:
         raise ValueError("--save keeps what is found on the run's own data in its folder: leave --data or --save out")
     fitted = runs.load_run(run, trust=trust, device=device)
-    name, rows = rows_of(fitted, data, data_root, split or ("test" if data is None else "all"), label=label, y=y)
+    name, rows = rows_of(
+        fitted, data, data_root, split or ("test" if data is None else "all"), label=label, y=y, weights=weights
+    )
     wanted: dict[str, Any] = {"gaps": search if gaps else False, "ais": annealing if ais else False}
     if samples is None:
         samples = MANY if gaps and not (ais or fitted.pair.can.marginal) else 1
@@ -94,6 +97,8 @@ def options(parser: ArgumentParser) -> None:
     data_options(parser, default="test for the run's own data, all for others")
     what = f"samples per datum, above 1 for the importance-weighted bound; 1, or {MANY} for gaps that need a log p(x)"
     parser.add_argument("--samples", type=int | None, default=None, help=what)
+    what = "column or array of the rows' weights, or none; as in the run for its own data, none for others"
+    parser.add_argument("--weights", type=str | None, help=what)
     parser.add_argument("--gaps", action="store_true", help="log p(x) - ELBO as approximation and amortization gap")
     parser.add_argument("--ais", action="store_true", help="annealed importance sampling, between two bounds where possible")
     what = "what the codes hold: active units, KL by dimension, mutual information, total correlation"

@@ -23,7 +23,7 @@ ALIASES = {
 }
 # Given as words: the fields of a parser's own default would stay when another class is named that has them too.
 MODELS = {"fit": "VAE", "compare": "FactorAnalysis"}
-SEVERAL = ("--data.columns", "--data.drop")
+SEVERAL = ("--data.columns", "--data.drop", "--data.fields")
 """Options that take several words."""
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
@@ -114,16 +114,25 @@ def data_options(parser: ArgumentParser, *, default: str) -> None:
 
 
 def rows_of(
-    fitted: Fit, source: str | None, root: str | None, split: str, *, label: str | None = None, y: str | None = None
+    fitted: Fit,
+    source: str | None,
+    root: str | None,
+    split: str,
+    *,
+    label: str | None = None,
+    y: str | None = None,
+    weights: str | None = None,
 ) -> tuple[str, Split]:
     """The rows that a verb works on, matched to the fit and under its transform; with their name."""
     if split not in SPLITS:
         raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}")
-    rows = fitted.rows(declared_rows(fitted, source, root, label=label), split)
+    rows = fitted.rows(declared_rows(fitted, source, root, label=label, weights=weights), split)
     return split, rows if y is None else rows.labelled(fitted.classes(y).expand(len(rows)), fitted.spec.classes)
 
 
-def declared_rows(fitted: Fit, source: str | None, root: str | None, *, label: str | None = None) -> DataSource:
+def declared_rows(
+    fitted: Fit, source: str | None, root: str | None, *, label: str | None = None, weights: str | None = None
+) -> DataSource:
     """The declaration of the rows that a verb works on: the fit's own, or others read as these."""
     declared = fitted.data
     if source is not None:
@@ -132,4 +141,6 @@ def declared_rows(fitted: Fit, source: str | None, root: str | None, *, label: s
         declared = dataclasses.replace(declared, root=root)
     if label is not None:
         declared = dataclasses.replace(declared, label=None if label == "none" else label)
+    if weights is not None:
+        declared = dataclasses.replace(declared, weights=None if weights == "none" else weights)
     return declared

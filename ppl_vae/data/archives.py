@@ -75,10 +75,11 @@ def read_npz(path: Path, source: DataSource) -> Raw:
 
 def _read(archive: Archive, source: DataSource) -> Raw:
     path, names = archive.path, archive.names
+    weights, names = _weights(archive, source)
     if source.fields:
-        return _fields(archive, source.fields)
+        return _fields(archive, source.fields)._replace(weights=weights)
     if set(SPARSE) <= set(names):
-        return of_parts({name: archive.array(name) for name in SPARSE}, source)
+        return of_parts({name: archive.array(name) for name in SPARSE}, source)._replace(weights=weights)
     label = source.label or ("y" if "y" in names and source.key != "y" else None)
     if label and label not in names:
         told = f"expected labels among the arrays {', '.join(names)}, got {label!r}"
@@ -86,12 +87,19 @@ def _read(archive: Archive, source: DataSource) -> Raw:
     y = archive.array(label) if label else None
     dense = source.key in names if source.key is not None else "x" in names
     if archive.ragged() and not dense:
-        return _ragged(archive, source, y)
+        return _ragged(archive, source, y)._replace(weights=weights)
     others = [name for name in names if name != label]
     if source.key is None and "x" not in names and len(others) > 1:
         table = _stacked(path, others, [archive.array(name) for name in others])
-        return Raw(table, y, columns=tuple(others))
-    return Raw(archive.array(source.key or _only(path, others)), y)
+        return Raw(table, y, columns=tuple(others), weights=weights)
+    return Raw(archive.array(source.key or _only(path, others)), y, weights=weights)
+
+
+def _weights(archive: Archive, source: DataSource) -> tuple[np.ndarray | None, list[str]]:
+    """The array of the weights, if one is declared, and the names of the others."""
+    if source.weights is None:
+        return None, archive.names
+    return archive.array(source.weights), [name for name in archive.names if name != source.weights]
 
 
 def _ragged(archive: Archive, source: DataSource, y: np.ndarray | None) -> Raw:

@@ -47,7 +47,9 @@ class Data:
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train)} train, {len(self.valid)} valid, {len(self.test)} test"
-        return f"Data({self.source.source}: {sizes}; {self.spec.kind} {self.spec.event_shape})"
+        weighted = self.train.weights is not None
+        counted = f"; weighted: {self.train.effective_number:.4g} effective train rows" if weighted else ""
+        return f"Data({self.source.source}: {sizes}; {self.spec.kind} {self.spec.event_shape}{counted})"
 
     def summary(self) -> TableSummary:
         """The columns of a table to print: what each is taken for (kind), what it holds (dtype), its levels and its values.

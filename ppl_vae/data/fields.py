@@ -16,10 +16,13 @@ from ppl_vae.data.summary import summarized
 from ppl_vae.data.transform import Transform
 from ppl_vae.types import Field
 
-__all__ = ["LENGTH", "NO_FIELDS", "Fields", "described", "kind_of", "standardized", "taken"]
+__all__ = ["LENGTH", "NO_FIELDS", "WEIGHTS", "Fields", "described", "kind_of", "standardized", "taken"]
 
 LENGTH = "length"
 """The name of the field with the lengths of the first ragged field's rows, and of those that have the same."""
+
+WEIGHTS = "(weights)"
+"""By which passes over rows are asked for their weights; no field of a program can be called so."""
 
 
 class Fields:

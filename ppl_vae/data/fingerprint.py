@@ -23,6 +23,8 @@ def fingerprint(split: Split) -> str:
     some = split[places]
     digest = hashlib.sha256(repr((len(split), split.event_shape, str(split.raw.dtype))).encode())
     digest.update(_bytes(some.raw if isinstance(some.raw, Ragged) else some.x))
+    if split.weights is not None:  # all of them: one that differs is another objective
+        digest.update(b"weights" + _bytes(split.weights.double()))
     if some.y is not None:
         digest.update(_bytes(some.y))
     for name, column in some.fields.columns.items():

@@ -21,7 +21,7 @@ from ppl_vae.data.prepare import prepare
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.readers import READERS, read_path, shards, suffix_of
-from ppl_vae.data.source import LABELLED, TABLES, DataSource
+from ppl_vae.data.source import LABELLED, TABLES, WEIGHTED, DataSource
 from ppl_vae.data.tables import of_objects, table
 from ppl_vae.data.texts import of_texts
 from ppl_vae.text import at_home, denied
@@ -33,6 +33,7 @@ def load_data(
     source: str | Path | np.ndarray | Tensor | Ragged | Frame | Sequence | Mapping[str, Any] | DataSource | Data = "digits",
     *,
     y: Any = None,
+    weights: Any = None,
     **options: Any,
 ) -> Data:
     """Load data and split them into train, valid and test.
@@ -46,6 +47,11 @@ def load_data(
             are, texts as places among their levels. Of one of the others some rows may lack it: a masked array whose masked
             rows have none.
         y: labels ``(N,)``, integers or strings, where the source brings none; not part of the declaration.
+        weights: how often each row counts, ``(N,)``, finite numbers not below 0, not all 0, as survey weights, frequencies and
+            inverse propensities are; not part of the declaration. Or the name of the column that has them, which is. What is
+            fitted and told is then the weighted mean sum_n w_n l_n / sum_n w_n. The scale of the weights is of no matter, but
+            where parameters carry priors: a row of weight w counts as w rows beside them, so weights that are no counts are
+            first to be given a sum that is the number of rows they are worth.
         options: fields of :class:`DataSource`, such as ``binarize="dynamic"``.
 
     Returns:
@@ -61,24 +67,28 @@ def load_data(
         Data(digits: 1258 train, 180 valid, 359 test; unit_interval (1, 8, 8))
         >>> data.train.x.dtype, next(data.train.batches(100)).dtype
         (torch.uint8, torch.float32)
+        >>> load_data(Tensor([0.0, 1.0, 2.0]), weights=[1, 2, 0], valid=0, test=0).train
+        Split(3 x (1,), float32, unlabelled, weighted: 1.8 effective)
     """
+    if isinstance(weights, str):
+        options, weights = {**options, "weights": weights}, None
     if isinstance(source, Data):
-        if options or y is not None:
+        if options or y is not None or weights is not None:
             raise ValueError(
                 "expected Data without options, they are loaded already: give their .source with the options instead"
             )
         return source
     if isinstance(source, DataSource):
         declared = dataclasses.replace(source, **_checked(options))
-        return prepare(declared, _labelled(_read(declared), y))
+        return prepare(declared, _weighted(_labelled(_read(declared), y), weights))
     if isinstance(source, (str, Path)):
         declared = DataSource(source=str(source), **_checked(options))
-        return prepare(declared, _labelled(_read(declared), y))
+        return prepare(declared, _weighted(_labelled(_read(declared), y), weights))
     declared = DataSource(source="array", **_checked(options))
     _refuse_unused(declared, suffix=_kind_of(source))
     if isinstance(source, (tuple, Mapping)):
-        return prepare(declared, _of_fields(source, declared, y))
-    return prepare(declared, _labelled(_in_memory(source, declared), y))
+        return prepare(declared, _weighted(_of_fields(source, declared, y), weights))
+    return prepare(declared, _weighted(_labelled(_in_memory(source, declared), y), weights))
 
 
 def _in_memory(source: Any, declared: DataSource) -> Raw:
@@ -147,6 +157,14 @@ def _labelled(raw: Raw, y: Any) -> Raw:
     return raw._replace(y=as_array(y, "labels"), classes=None)
 
 
+def _weighted(raw: Raw, weights: Any) -> Raw:
+    if weights is None:
+        return raw
+    if raw.weights is not None:
+        raise ValueError("expected weights once, got them as a column and beside the rows: leave one of them out")
+    return raw._replace(weights=as_array(weights, "weights"))
+
+
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(DataSource)]
     for name in options:
@@ -161,6 +179,13 @@ def _refuse_unused(source: DataSource, suffix: str) -> None:
             f"expected label for {', '.join(LABELLED[:-1])} files and frames only, got it for {source.source}: leave it out, "
             "or give y"
         )
+    if source.weights is not None and suffix not in WEIGHTED:
+        raise ValueError(
+            f"expected weights by the name of a column for {', '.join(WEIGHTED[:-1])} files and frames only, got it for "
+            f"{source.source}: give them beside the rows, load_data(x, weights=w)"
+        )
+    if source.weights is not None and source.tokens is not None:
+        raise ValueError(f"expected no weights column beside text, got {source.weights!r}: load_data(texts, weights=w)")
     for option in ("columns", "drop"):
         if getattr(source, option) and suffix not in TABLES:
             raise ValueError(

@@ -16,21 +16,37 @@ ROWS_AT_ONCE = 8192
 
 
 class Batches:
-    """A split as the model sees it, ``(B, *event)`` in the order of the data, walked anew at every pass; never held whole."""
+    """A split as the model sees it, ``(B, *event)`` in the order of the data, walked anew at every pass; never held whole.
+
+    Its ``weights (N,)`` are those of the rows, ``None`` if all count once.
+    """
 
     def __init__(self, split: Split, batch_size: int) -> None:
         self.split = split
         self.batch_size = batch_size
+        self.weights = split.weights
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.split.batches(self.batch_size)
 
 
 class Matrices:
-    """A split as matrices ``(B, D)`` in the order of the data, walked anew at every pass; never held whole."""
+    """A split as matrices ``(B, D)`` in the order of the data, walked anew at every pass; never held whole.
 
-    def __init__(self, split: Split) -> None:
+    Args:
+        split: the rows.
+        relative: the weights are such that rows which count at all count once on average: nothing is to depend on their scale,
+            as a likelihood's maximum does not. By default they are the rows' own.
+
+    Attributes:
+        weights: of the rows ``(N,)``; ``None`` if all count once.
+    """
+
+    def __init__(self, split: Split, *, relative: bool = False) -> None:
         self.split = split
+        self.weights = split.weights
+        if relative and self.weights is not None:
+            self.weights = self.weights * ((self.weights > 0).sum() / self.weights.sum())
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.split.transform.noisy:

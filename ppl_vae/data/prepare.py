@@ -25,13 +25,17 @@ from ppl_vae.data.split import Split
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import Transform
 from ppl_vae.data.vocabulary import chosen_vocabulary
+from ppl_vae.data.weights import as_weights, check_parts
 from ppl_vae.types import CATEGORICAL, Column, DataSpec, Kind
 
 __all__ = ["prepare"]
 
 
 class Table(NamedTuple):
-    """Rows of train, valid and test, each ``(N, *event)``, their labels, the names of the classes, and what stands beside x."""
+    """Rows of train, valid and test, each ``(N, *event)``, their labels, the names of the classes, what stands beside x.
+
+    And how often each row counts.
+    """
 
     parts: list[Tensor | Stream | Sparse | Ragged]
     labels: list[Tensor | None]
@@ -39,6 +43,7 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     fields: list[Fields]
     described: tuple[Column, ...]
+    weights: list[Tensor | None]
 
 
 def prepare(source: DataSource, raw: Raw) -> Data:
@@ -63,6 +68,7 @@ def prepare(source: DataSource, raw: Raw) -> Data:
         event_shape=view.transform.event_shape,
         kind=kind,
         size=len(view.parts[0]),
+        weight=None if table.weights[0] is None else float(table.weights[0].sum()),
         classes=table.classes,
         columns=table.columns,
         table=table.described,
@@ -92,6 +98,7 @@ def _table(source: DataSource, raw: Raw) -> Table:
     if isinstance(x, Stream) and fields.ragged():
         raise ValueError(f"{source.source}: expected no rows of different lengths beside streamed ones: load x without stream")
     indices = _rows(source, len(x), has_test=raw.test_x is not None, has_valid=raw.valid_x is not None)
+    weights = _weights(source, raw, len(x), indices)
     parts: list[Tensor | Stream | Sparse | Ragged] = [x[index] for index in indices]
     labels: list[Tensor | None] = [None if y is None else y[index] for index in indices]
     if raw.valid_x is not None and isinstance(x, Ragged):
@@ -104,7 +111,21 @@ def _table(source: DataSource, raw: Raw) -> Table:
         labels[2] = None if raw.test_y is None else as_labels(raw.test_y, len(parts[2]), source.source, classes)[0]
     parts = [part.compact() if isinstance(part, Ragged | Sparse) else part for part in parts]
     beside_parts = standardized([fields[index].compact() for index in indices], source.standardize)
-    return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts, raw.table)
+    return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts, raw.table, weights)
+
+
+def _weights(source: DataSource, raw: Raw, rows: int, indices: list[Tensor]) -> list[Tensor | None]:
+    """Those of train, valid and test."""
+    if raw.weights is None:
+        return [None, None, None]
+    if raw.test_x is not None or raw.valid_x is not None:
+        raise ValueError(
+            f"{source.source}: expected no weights for a source with splits of its own, got some: give all rows as one array"
+        )
+    found = as_weights(raw.weights, rows, source.source, spelled=spellings(source.missing_text))
+    parts: list[Tensor | None] = [found[index] for index in indices]
+    check_parts(parts, source.source)
+    return parts
 
 
 def _bucketed(source: DataSource, x: Ragged, raw: Raw) -> Ragged:
@@ -174,8 +195,9 @@ def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> li
             table=table.described,
             fields=fields,
             white=white,
+            weights=weights,
         )
-        for x, y, fields in zip(parts, table.labels, table.fields, strict=True)
+        for x, y, fields, weights in zip(parts, table.labels, table.fields, table.weights, strict=True)
     )
     train = train.fixed(seeded_generator(source.seed, 1)) if source.dequantize == "static" else train
     return [train, *(split.fixed(seeded_generator(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]

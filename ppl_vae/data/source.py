@@ -13,13 +13,16 @@ from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, KindName
 
-__all__ = ["LABELLED", "TABLES", "Binarize", "DataSource", "Scale", "choice"]
+__all__ = ["LABELLED", "TABLES", "WEIGHTED", "Binarize", "DataSource", "Scale", "choice"]
 
 LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", ".h5ad", "frame")
 """Types of files that may name their labels."""
 
 TABLES = (".csv", ".parquet", ".tsv", ".h5ad", "frame")
 """Types of files with named columns."""
+
+WEIGHTED = (".csv", ".npz", ".parquet", ".tsv", "frame")
+"""Types of files that may name their weights."""
 
 Binarize = Literal["auto", "none", "static", "dynamic"]
 Scale = Literal["auto", "none", "unit", "standardize"]
@@ -51,6 +54,9 @@ class DataSource(Declaration):
             ``binarize``.
         kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count`` or
             ``categorical``; by default found out from the values.
+        weights: column (csv, tsv, parquet, frame) or array (npz) that says how often each row counts, which is then no feature:
+            finite numbers not below 0, not all 0; see docs/weights.md. By default each row counts once, and so do rows of
+            weights that are all equal, but for models with priors on their parameters, which ask how many rows there are.
         label: column (csv, parquet) or array (npz, by default ``y`` if there is one) of the class labels.
         columns: names of the columns of a table that are data, in this order; by default all but the label. Columns that would
             be left out, because they number or name the rows, are data if they are named.
@@ -101,6 +107,7 @@ class DataSource(Declaration):
     dequantize: bool | Dequantize = False
     kind: KindName | None = None
     label: str | None = None
+    weights: str | None = None
     columns: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     key: str | None = None
@@ -152,6 +159,7 @@ class DataSource(Declaration):
         require(not set(self.columns) & set(self.drop), "columns that are not dropped (drop) as well", self.drop)
         require(0 <= self.valid < 1, "valid: a fraction in [0, 1)", self.valid)
         require(0 <= self.test < 1, "test: a fraction in [0, 1)", self.test)
+        require(self.weights is None or self.weights != self.label, "weights and label: two columns", self.weights)
         require(self.valid + self.test < 1, "valid + test below 1, to leave rows to train on", self.valid + self.test)
         if self.stream is not None:
             require(isinstance(self.stream, int) and self.stream >= 1, "stream: a whole number of MiB >= 1", self.stream)
@@ -162,13 +170,14 @@ class DataSource(Declaration):
             )
 
     def of(self, source: str) -> DataSource:
-        """The declaration of another source; options that its format does not know are left out."""
+        """The declaration of another source; options that its format does not know are left out, and so are weights."""
         suffix = Path(source).suffix.lower()
         text = suffix in (".txt", ".csv", ".tsv")
         return dataclasses.replace(
             self,
             source=source,
             label=self.label if suffix in LABELLED else None,
+            weights=None,
             columns=self.columns if suffix in TABLES else (),
             drop=self.drop if suffix in TABLES else (),
             key=self.key if suffix == ".npz" else None,

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ppl_vae.data.fields import LENGTH, NO_FIELDS, Fields
+from ppl_vae.data.fields import LENGTH, NO_FIELDS, WEIGHTS, Fields
 from ppl_vae.data.passes import Passes
 from ppl_vae.data.ragged import Ragged, View, joined
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK, Transform
+from ppl_vae.data.weights import effective_number, on_device
 from ppl_vae.types import Column
 
 __all__ = ["Split"]
@@ -35,6 +36,7 @@ class Split(Passes):
         drawn: the transform whose noise was drawn already and is kept in ``x``, if that is so.
         white: what stands as 1 in ``x`` in the units of the source, such as 255 of images in black and white.
         fields: what else plain programs read of the rows.
+        weights: how often each row counts, ``(N,)`` float64, finite and not negative; ``None`` if all count once.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Split(Passes):
         drawn: Transform | None = None,
         white: int = 1,
         fields: Fields = NO_FIELDS,
+        weights: Tensor | None = None,
     ) -> None:
         self.raw = x
         self.y = y
@@ -59,6 +62,7 @@ class Split(Passes):
         self.drawn = drawn
         self.white = white
         self.fields = fields
+        self.weights = weights
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -68,7 +72,8 @@ class Split(Passes):
         held = {Stream: ", streamed", Sparse: ", sparse", Ragged: ", ragged"}.get(type(self.raw), "")
         dtype = str(self.raw.dtype).removeprefix("torch.")
         beside = f", beside {', '.join(self.fields.columns)}" if self.fields.columns else ""
-        return f"Split({len(self)} x {self.event_shape}, {dtype}, {labels}{held}{beside})"
+        counted = "" if self.weights is None else f", weighted: {self.effective_number:.4g} effective"
+        return f"Split({len(self)} x {self.event_shape}, {dtype}, {labels}{held}{beside}{counted})"
 
     def __getitem__(self, rows: int | slice | Tensor) -> Split:
         """The chosen rows: an index (kept as a split of one row), a slice, or a tensor of indices or booleans."""
@@ -77,7 +82,18 @@ class Split(Passes):
         if isinstance(rows, Tensor):
             rows = rows.to(self.device)
         y = None if self.y is None else self.y[rows]
-        return self._with(raw=self.raw[rows], y=y, fields=self.fields[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return self._with(raw=self.raw[rows], y=y, fields=self.fields[rows], weights=weights)
+
+    @property
+    def total(self) -> float:
+        """W, the sum of the rows' weights; of rows that all count once their number."""
+        return float(len(self)) if self.weights is None else float(self.weights.sum())
+
+    @property
+    def effective_number(self) -> float:
+        """How many rows of equal weight tell as much as these (Kish 1965): (sum w)^2 / sum w^2."""
+        return float(len(self)) if self.weights is None or not len(self) else effective_number(self.weights)
 
     @property
     def x(self) -> Tensor:
@@ -137,7 +153,8 @@ class Split(Passes):
         transform = copy.deepcopy(self.transform).to(device=device, dtype=dtype)  # says first if the device lacks float64
         y = None if self.y is None else self.y.to(device=device)
         fields = self.fields.to(device, dtype)
-        return self._with(raw=self.raw.to(device=device), y=y, transform=transform, fields=fields)
+        weights = on_device(self.weights, device)
+        return self._with(raw=self.raw.to(device=device), y=y, transform=transform, fields=fields, weights=weights)
 
     def column(self, name: str) -> Tensor | View:
         """A field of each row ``(N, ...)`` as batches take their rows of it.
@@ -147,6 +164,8 @@ class Split(Passes):
         Raises:
             ValueError: the rows do not have it.
         """
+        if name == WEIGHTS and self.weights is not None:
+            return self.weights
         if name in self.fields.columns:
             return self.fields.view(name)
         if name == LENGTH and self.lead is not None:
@@ -186,7 +205,7 @@ class Split(Passes):
         fields = self.fields.followed_by([part.fields for part in others])
         raws: list[Any] = [part.raw if isinstance(part.raw, Ragged | Sparse) else part.x for part in parts]
         raw = raws[0].followed_by(raws[1:]) if isinstance(raws[0], Sparse) else joined(raws)
-        return self._with(raw=raw, y=torch.cat(labels) if labels else None, fields=fields)
+        return self._with(raw=raw, y=torch.cat(labels) if labels else None, fields=fields, weights=_weights(parts))
 
     def labelled(self, y: Tensor | None, classes: tuple[str, ...]) -> Split:
         """The same rows with other labels ``(N,)``, indices into these names of classes."""
@@ -266,6 +285,14 @@ class Split(Passes):
         other = copy.copy(self)
         vars(other).update(fields)
         return other
+
+
+def _weights(parts: Sequence[Split]) -> Tensor | None:
+    """Those of all parts, rows without counting once; ``None`` if none has any."""
+    if all(part.weights is None for part in parts):
+        return None
+    ones = (torch.ones(len(part), dtype=torch.float64, device=part.device) for part in parts)
+    return torch.cat([one if part.weights is None else part.weights for part, one in zip(parts, ones, strict=True)])
 
 
 def _each(raw: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -15,6 +15,7 @@ from ppl_vae.data.frames import cells_of_frame
 from ppl_vae.data.missing import absent, spellings
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
+from ppl_vae.data.weights import weights_apart
 from ppl_vae.memory import require_memory
 from ppl_vae.text import did_you_mean
 from ppl_vae.types import FitWarning
@@ -59,6 +60,7 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
     """
     if not columns or not len(columns[0].values):
         raise ValueError(f"{name}: expected rows of data, got none")
+    weights, columns = weights_apart(name, columns, source.weights)
     spelled, label = spellings(source.missing_text), source.label
     asked = {label, *source.columns, *source.fields}
     left = {
@@ -85,7 +87,7 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
     x, described = np.stack([each.values for each in features], axis=1), tuple(each.column for each in features)
     y = None if label is None else label_column(data[names.index(label)], spelled)
     fields = {each: as_field(data[names.index(each)], spelled) for each in source.fields} or None
-    return Raw(x, y, columns=tuple(column.name for column in described), table=described, fields=fields)
+    return Raw(x, y, columns=tuple(column.name for column in described), table=described, fields=fields, weights=weights)
 
 
 def as_field(cells: Cells, spelled: Collection[str]) -> np.ndarray:
@@ -107,10 +109,10 @@ def chosen_columns(name: str, names: Sequence[str], source: DataSource) -> list[
     """
     for field in ("columns", "drop"):
         for wanted in getattr(source, field):
-            if wanted not in names and wanted != source.label:
+            if wanted not in (*names, source.label, source.weights):
                 near = did_you_mean(wanted, names)
                 raise ValueError(f"{name}: expected {field} among {_listed(names)}, got {wanted!r}{near and ': '}{near}")
-    chosen = [each for each in source.columns if each != source.label] or names
+    chosen = [each for each in source.columns if each not in (source.label, source.weights)] or names
     return [each for each in chosen if each not in source.drop]
 
 

@@ -20,7 +20,7 @@ from ppl_vae.evaluate.bar import Advance, progress_bar
 from ppl_vae.evaluate.batches import layout
 from ppl_vae.evaluate.chains import Chains, Work
 from ppl_vae.evaluate.importance import importance_bound
-from ppl_vae.evaluate.rows import batches
+from ppl_vae.evaluate.rows import batches, mean
 from ppl_vae.evaluate.schedule import AIS
 from ppl_vae.evaluate.unconstrained import Latents
 from ppl_vae.program.capture import Compile
@@ -85,7 +85,10 @@ def annealed(
             sandwiched.append(_of_simulated(work, batch, advance))
     columns = {name: torch.cat([part[name] for part in parts], -1) for name in ("log_weights", "ais_acceptance")}
     columns["ais"] = importance_bound(columns.pop("log_weights"))
-    return Annealed(columns, _sandwich(sandwiched) if sandwiched else {}, len(split) if exact else simulated, not exact)
+    weights = split.arranged(pair.reads).weights if exact else None
+    return Annealed(
+        columns, _sandwich(sandwiched, weights) if sandwiched else {}, len(split) if exact else simulated, not exact
+    )
 
 
 def _of_batch(work: Work, batch: tuple[Tensor, ...], advance: Advance, *, backward: bool) -> dict[str, Tensor]:
@@ -105,7 +108,7 @@ def _of_simulated(work: Work, batch: tuple[Tensor, ...], advance: Advance) -> di
     return {"log_weights": chains.forward(), "backward": chains.backward(u.expand(work.ais.chains, -1, -1))}
 
 
-def _sandwich(parts: list[dict[str, Tensor]]) -> dict[str, float]:
+def _sandwich(parts: list[dict[str, Tensor]], weights: Tensor | None = None) -> dict[str, float]:
     """Both ends as means over the data, moved outwards by the noise of the chains."""
     ends = []
     for name, sign in (("log_weights", 1), ("backward", -1)):
@@ -113,6 +116,7 @@ def _sandwich(parts: list[dict[str, Tensor]]) -> dict[str, float]:
         bound = importance_bound(log_weights)
         # The variance of the log of a mean of weights, to first order.
         variance = (log_weights - bound).exp().var(0) / len(log_weights)
-        noise = NOISE * variance.sum().sqrt() / len(bound)
-        ends.append(sign * (bound.mean() - noise).item())
+        share = torch.full_like(bound, 1 / len(bound)) if weights is None else (weights / weights.sum()).to(bound)
+        noise = NOISE * (share.square() * variance).sum().sqrt()
+        ends.append(sign * (mean(bound, weights) - noise.item()))
     return {"bdmc_lower": ends[0], "bdmc_upper": ends[1]}

@@ -62,7 +62,9 @@ def evaluate(
         progress: whether a bar on standard error may tell how far it is.
 
     Returns:
-        Means over the data, ``*_se`` their standard errors over the data, and how many data there were:
+        Means over the data, ``*_se`` their standard errors over the data, and how many data there were. Of weighted rows they
+        are sum_n w_n l_n / sum_n w_n, with the standard error sqrt(sum_n w_n^2 (l_n - mean)^2) / sum_n w_n of rows drawn one by
+        one with their weights, and ``n_effective`` is (sum_n w_n)^2 / sum_n w_n^2:
 
         - ``elbo``, ``elbo_se``, ``reconstruction``, ``kl``, ``n``.
         - ``log_likelihood``, ``log_likelihood_se`` and ``gap = log_likelihood - elbo`` where the model knows log p(x).
@@ -102,17 +104,19 @@ def evaluate(
     constant = log_jacobians(pair, read)
     options: dict[str, Any] = {"seed": seed, "compile": compile, "progress": progress}
     columns = _bounds(pair, split, samples, **options)
-    numbers = numbers_of_bounds(columns, pair.score, constant, samples)
+    numbers = numbers_of_bounds(columns, pair.score, constant, samples, read.weights)
+    if read.weights is not None:
+        numbers["n_effective"] = read.effective_number
     if ais:
         found = annealed(pair, split, ais, **options)
         _check_finite(found.columns, pair.score)
         columns |= found.columns
-        numbers |= numbers_of_annealing(found, constant)
+        numbers |= numbers_of_annealing(found, constant, read.weights)
     if gaps:
         _check_counted(columns)
         columns |= local_bounds(pair, split, gaps, samples=samples, known=columns["elbo"], **options)
         _check_finite(columns, pair.score)
-        numbers |= numbers_of_gaps(columns, constant, numbers)
+        numbers |= numbers_of_gaps(columns, constant, numbers, read.weights)
     return numbers | per_token(columns, read, constant, pair.score)
 
 
@@ -150,7 +154,10 @@ def _checked(split: Split, samples: int, limit: int | None) -> Split:
         raise ValueError(f"expected at least 1 sample, got {samples}")
     if limit is not None and limit < 1:
         raise ValueError(f"expected a limit of at least 1 datum, got {limit}")
-    return split if limit is None else split[:limit]
+    split = split if limit is None else split[:limit]
+    if split.weights is not None and not bool(split.weights.any()):
+        raise ValueError(f"expected a row that counts, got {len(split)} rows of weight 0: take other rows, or a larger limit")
+    return split
 
 
 def _check_finite(columns: dict[str, Tensor], score: Score) -> None:

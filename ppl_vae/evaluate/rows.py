@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 
@@ -12,7 +13,17 @@ from ppl_vae.data import Split
 from ppl_vae.program.pair import Pair, numbered
 
 PIECE, LARGE = 2**17, 2**22  # elements of rows
-__all__ = ["apart", "batches", "in_row_order", "large_batches", "log_jacobian", "log_jacobians", "mean", "observed_sum"]
+__all__ = [
+    "apart",
+    "batches",
+    "in_row_order",
+    "large_batches",
+    "log_jacobian",
+    "log_jacobians",
+    "mean",
+    "observed_sum",
+    "standard_error",
+]
 
 
 def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
@@ -64,8 +75,8 @@ def apart(pair: Pair, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], 
 
 
 def log_jacobian(pair: Pair, split: Split) -> float:
-    """``log |dx / dx_raw|`` of what is modelled of a datum, in nats, the mean over a split."""
-    return mean(log_jacobians(pair, split))
+    """``log |dx / dx_raw|`` of what is modelled of a datum, in nats, the mean over a split, by the weights of its rows."""
+    return mean(log_jacobians(pair, split), split.weights)
 
 
 def log_jacobians(pair: Pair, split: Split) -> float | Tensor:
@@ -97,6 +108,36 @@ def observed_sum(pair: Pair, split: Split, values: Tensor) -> float | Tensor:
     return torch.cat([(~rows.isnan()).to(values.dtype).flatten(1) @ values.flatten() for rows in split.chunks()])
 
 
-def mean(values: float | Tensor) -> float:
-    """Over the data; one number is that of all."""
-    return values.mean().item() if isinstance(values, Tensor) else values
+def mean(values: float | Tensor, weights: Tensor | None = None) -> float:
+    r"""Over the data ``(N,)``; one number is that of all. Of weighted rows :math:`\sum_n w_n l_n / \sum_n w_n`.
+
+    Example:
+        >>> mean(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 1.0]))
+        2.0
+    """
+    if not isinstance(values, Tensor):
+        return values
+    if weights is None:
+        return values.mean().item()
+    w = weights.to(values)
+    return ((w * values).sum() / w.sum()).item()
+
+
+def standard_error(values: Tensor, weights: Tensor | None = None) -> float:
+    r"""Of the mean of :func:`mean`, the rows being drawn one by one, with their weights.
+
+    .. math:: \mathrm{se} = \frac{\sqrt{\sum_n w_n^2 (l_n - \bar l)^2}}{\sum_n w_n}
+
+    Equal weights give the standard deviation over the root of N. It does not depend on the scale of the weights, and holds for
+    survey weights and inverse propensities; of counts of equal rows, which are draws of their own, it is larger than that of
+    the rows repeated.
+
+    Example:
+        >>> standard_error(torch.tensor([1.0, 3.0]))
+        0.7071067690849304
+    """
+    if weights is None:
+        return (values.std(correction=0) / math.sqrt(len(values))).item()
+    w = weights.to(values)
+    total = w.sum()
+    return ((w * (values - (w * values).sum() / total)).square().sum().sqrt() / total).item()

@@ -21,7 +21,7 @@ from torch import Tensor
 from ppl_vae.exact import profile
 from ppl_vae.exact.floors import common
 from ppl_vae.exact.linear_gaussian import Parameters
-from ppl_vae.exact.moments import Data, Moments, columns, moments, row_blocks
+from ppl_vae.exact.moments import Data, Moments, Weighted, columns, moments, row_blocks, weighted_blocks, weights_of
 from ppl_vae.exact.posterior import Prior, fold_prior
 
 __all__ = [
@@ -43,7 +43,7 @@ class Statistics(NamedTuple):
     """Sums over rows, additive over disjoint sets of them; t = (z, 1) has K + 1 entries.
 
     Args:
-        rows: N, ``()``.
+        rows: N, ``()``; of weighted rows the sum of their weights, as all sums are weighted.
         log_likelihood: sum_n log p(x_n, observed entries) in nats, ``()``: a sum, not yet per datum.
         counts: N_j, rows that observe column j, ``(D,)``.
         second: sum over these of E[t t^T], ``(D, K + 1, K + 1)``.
@@ -83,8 +83,9 @@ def observed_moments(data: Data) -> Moments:
     Raises:
         ValueError: a column without observed entries.
     """
-    mean = columns(data).mean
-    return moments(torch.where(b.isnan(), mean, b) for b in row_blocks(data, 8192))
+    mean, weights = columns(data).mean, weights_of(data)
+    filled = (torch.where(b.isnan(), mean, b) for b in row_blocks(data, 8192))
+    return moments(filled if weights is None else Weighted(filled, weights))
 
 
 def initial(
@@ -97,8 +98,8 @@ def initial(
 def e_step(parameters: Parameters, data: Data, *, rows: int = 2048) -> Statistics:
     """Sufficient statistics of the posterior in one pass over the data, ``(N, D)`` with NaN where missing, or batches of it."""
     total: Statistics | None = None
-    for block in row_blocks(data, rows, parameters.loc.dtype):
-        part = _block_statistics(parameters, block)
+    for block, weights in weighted_blocks(data, rows, parameters.loc.dtype):
+        part = _block_statistics(parameters, block, weights)
         total = part if total is None else add(total, part)
     if total is None:
         raise ValueError(
@@ -162,7 +163,7 @@ def _posterior(parameters: Parameters, x: Tensor) -> tuple[Tensor, Tensor, Tenso
     return mean, covariance[which], -0.5 * (log_det[which] + mahalanobis)
 
 
-def _block_statistics(parameters: Parameters, x: Tensor) -> Statistics:
+def _block_statistics(parameters: Parameters, x: Tensor, weights: Tensor | None) -> Statistics:
     mean, covariance, log_density = _posterior(parameters, x)
     rows, latent_dim = mean.shape
     seen = (~x.isnan()).to(mean)
@@ -170,6 +171,18 @@ def _block_statistics(parameters: Parameters, x: Tensor) -> Statistics:
     t = torch.cat([mean, mean.new_ones(rows, 1)], 1)
     second = t[:, :, None] * t[:, None, :]
     second[:, :-1, :-1] += covariance
+    if weights is not None:
+        # Each row's sums w times: what enters them linearly is weighed once, on one side of each product.
+        w = weights.to(mean)
+        return Statistics(
+            w.sum(),
+            w @ log_density,
+            w @ seen,
+            ((seen * w[:, None]).T @ second.reshape(rows, -1)).reshape(-1, latent_dim + 1, latent_dim + 1),
+            (y * w[:, None]).T @ t,
+            w @ y.square(),
+            (second * w[:, None, None]).sum(0),
+        )
     per_column = (seen.T @ second.reshape(rows, -1)).reshape(-1, latent_dim + 1, latent_dim + 1)
     return Statistics(
         mean.new_tensor(rows), log_density.sum(), seen.sum(0), per_column, y.T @ t, y.square().sum(0), second.sum(0)

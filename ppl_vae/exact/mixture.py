@@ -21,7 +21,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from ppl_vae.exact import whitened
 from ppl_vae.exact.covariances import Covariance
 from ppl_vae.exact.floors import columns_named
-from ppl_vae.exact.moments import Data, row_blocks
+from ppl_vae.exact.moments import Data, weighted_blocks
 
 __all__ = [
     "Parameters",
@@ -60,7 +60,7 @@ class Statistics(NamedTuple):
     """Sums over rows; those of disjoint sets of rows add up (:func:`add`) if they share the centres, that is, the parameters.
 
     Args:
-        rows: N, ``()``.
+        rows: N, ``()``; of weighted rows the sum of their weights, as all sums are weighted.
         log_likelihood: sum_n log p(x_n) in nats, ``()``: a sum, not yet per datum.
         counts: n_c = sum_n r_nc, ``(C,)``.
         first: sum_n r_nc y_n, ``(C, D)``, y = x - center_c.
@@ -105,7 +105,7 @@ def e_step(parameters: Parameters, data: Data, covariance: Covariance) -> Statis
 
     Args:
         parameters: of the mixture.
-        data: ``(N, D)`` without NaN, or batches of it: see :func:`ppl_vae.exact.moments.row_blocks`.
+        data: ``(N, D)`` without NaN, or batches of it, which may have weights: see :data:`ppl_vae.exact.moments.Data`.
         covariance: the structure.
 
     Raises:
@@ -113,8 +113,8 @@ def e_step(parameters: Parameters, data: Data, covariance: Covariance) -> Statis
     """
     split = _split(parameters, covariance)
     sums = _empty(parameters, covariance, split)
-    for joint, features, block in _joint(parameters, data, covariance, split):
-        _accumulate(sums, joint, features, block, covariance, split.far)
+    for joint, features, block, weights in _joint(parameters, data, covariance, split):
+        _accumulate(sums, joint, features, block, weights, covariance, split.far)
     if not sums.log_likelihood.isfinite():
         raise ValueError(
             "the log-likelihood of the data is not finite: they have NaN or infinite entries, or the parameters do; "
@@ -255,14 +255,14 @@ def _densities(parameters: Parameters, data: Data, covariance: Covariance) -> It
 
 def _joint(
     parameters: Parameters, data: Data, covariance: Covariance, split: _Split | None = None
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield per block the joint log-density ``(C, B)``, features (y, phi(y)) ``(D + P, B)``, a reused buffer, and the rows."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """Yield per block the joint log-density ``(C, B)``, features (y, phi(y)) ``(D + P, B)``, a reused buffer, rows, weights."""
     split = _split(parameters, covariance) if split is None else split
     columns = split.center.numel()
     size = columns + covariance.size(columns)
     weight = split.linear if covariance.shared else torch.cat([split.linear, split.quadratic], 1)
     buffer = split.center.new_empty(0)
-    for block in row_blocks(data, max(64, _BLOCK_NUMBERS // size)):
+    for block, weights in weighted_blocks(data, max(64, _BLOCK_NUMBERS // size)):
         if buffer.shape != (size, block.shape[0]):
             buffer = block.new_empty(size, block.shape[0])
         torch.sub(block.T, split.center[:, None], out=buffer[:columns])
@@ -274,7 +274,7 @@ def _joint(
             chosen = parameters.covariances if covariance.shared else parameters.covariances[some]
             distance = covariance.distance(chosen, _deviations(block, parameters.locs[some]))
             joint[some] = split.log_factor[some, None] - 0.5 * distance
-        yield joint, buffer, block
+        yield joint, buffer, block, weights
 
 
 def _chunks(components: Tensor, block: Tensor) -> Iterable[Tensor]:
@@ -295,18 +295,31 @@ def _empty(parameters: Parameters, covariance: Covariance, split: _Split) -> Sta
     return Statistics(zeros(()), zeros(()), zeros(components), zeros(components, columns), second, center)
 
 
-def _accumulate(sums: Statistics, joint: Tensor, features: Tensor, block: Tensor, covariance: Covariance, far: Tensor) -> None:
-    """Add a block to the sums; its responsibilities overwrite the joint log-density."""
+def _accumulate(
+    sums: Statistics,
+    joint: Tensor,
+    features: Tensor,
+    block: Tensor,
+    weights: Tensor | None,
+    covariance: Covariance,
+    far: Tensor,
+) -> None:
+    """Add a block to the sums; its responsibilities, by the rows' weights, overwrite the joint log-density."""
     columns = block.shape[1]
     log_density = joint.logsumexp(0)
     posterior = joint.sub_(log_density).exp_()
-    sums.rows.add_(joint.shape[1])
-    sums.log_likelihood.add_(log_density.sum())
+    if weights is None:
+        sums.rows.add_(joint.shape[1])
+        sums.log_likelihood.add_(log_density.sum())
+    else:
+        sums.rows.add_(weights.sum())
+        sums.log_likelihood.add_(weights @ log_density)
+        posterior.mul_(weights)
     sums.counts.add_(posterior.sum(1))
     for some in _chunks(far, block):
-        deviations, weights = _deviations(block, sums.center[some]), posterior[some]
-        sums.first[some] += (deviations @ weights[..., None])[..., 0]
-        sums.second[slice(None) if covariance.shared else some] += covariance.scatter(deviations, weights)
+        deviations, shares = _deviations(block, sums.center[some]), posterior[some]
+        sums.first[some] += (deviations @ shares[..., None])[..., 0]
+        sums.second[slice(None) if covariance.shared else some] += covariance.scatter(deviations, shares)
     posterior[far] = 0.0  # what follows is about the common centre
     sums.first.addmm_(posterior, features[:columns].T)
     if covariance.shared:

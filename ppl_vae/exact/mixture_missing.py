@@ -20,7 +20,7 @@ from torch import Tensor
 from ppl_vae.exact import mixture
 from ppl_vae.exact.covariances import Covariance
 from ppl_vae.exact.mixture import Parameters, Statistics
-from ppl_vae.exact.moments import Data, row_blocks
+from ppl_vae.exact.moments import Data, weighted_blocks
 
 __all__ = ["e_step", "em_step", "log_prob", "responsibilities"]
 
@@ -36,19 +36,19 @@ class _Conditional(NamedTuple):
 
 def log_prob(parameters: Parameters, x: Tensor, covariance: Covariance) -> Tensor:
     """Log p of the observed entries of each row, nats, ``(N,)``; 0 for a row without any."""
-    return torch.cat([_condition(parameters, block, covariance).joint.logsumexp(1) for block in _blocks(parameters, x)])
+    return torch.cat([_condition(parameters, block, covariance).joint.logsumexp(1) for block, _ in _blocks(parameters, x)])
 
 
 def responsibilities(parameters: Parameters, x: Tensor, covariance: Covariance) -> Tensor:
     """p(c | observed entries), ``(N, C)``."""
-    return torch.cat([_condition(parameters, block, covariance).joint.softmax(1) for block in _blocks(parameters, x)])
+    return torch.cat([_condition(parameters, block, covariance).joint.softmax(1) for block, _ in _blocks(parameters, x)])
 
 
 def e_step(parameters: Parameters, data: Data, covariance: Covariance) -> Statistics:
     """Sufficient statistics, as :func:`ppl_vae.exact.mixture.e_step`; a pattern's matrices are made once per block of rows."""
     total: Statistics | None = None
-    for block in _blocks(parameters, data):
-        part = _block_statistics(parameters, block, covariance)
+    for block, weights in _blocks(parameters, data):
+        part = _block_statistics(parameters, block, weights, covariance)
         total = part if total is None else mixture.add(total, part)
     if total is None:
         raise ValueError(
@@ -66,9 +66,9 @@ def em_step(
     return new, statistics.log_likelihood / statistics.rows
 
 
-def _blocks(parameters: Parameters, data: Data) -> Iterator[Tensor]:
+def _blocks(parameters: Parameters, data: Data) -> Iterator[tuple[Tensor, Tensor | None]]:
     components, columns = parameters.locs.shape
-    return row_blocks(data, max(1, _BLOCK_NUMBERS // (components * columns**2)), parameters.locs.dtype)
+    return weighted_blocks(data, max(1, _BLOCK_NUMBERS // (components * columns**2)), parameters.locs.dtype)
 
 
 def _condition(parameters: Parameters, x: Tensor, covariance: Covariance) -> _Conditional:
@@ -90,17 +90,21 @@ def _condition(parameters: Parameters, x: Tensor, covariance: Covariance) -> _Co
     return _Conditional(joint, (gain[which] @ y[..., None])[..., 0], which, S - gain @ S)
 
 
-def _block_statistics(parameters: Parameters, x: Tensor, covariance: Covariance) -> Statistics:
+def _block_statistics(parameters: Parameters, x: Tensor, weights: Tensor | None, covariance: Covariance) -> Statistics:
     conditional = _condition(parameters, x, covariance)
     log_density = conditional.joint.logsumexp(1)
     posterior = (conditional.joint - log_density[:, None]).exp()
+    rows, log_likelihood = posterior.new_tensor(x.shape[0]), log_density.sum()
+    if weights is not None:
+        w = weights.to(posterior)
+        posterior, rows, log_likelihood = posterior * w[:, None], w.sum(), w @ log_density
     y = conditional.deviation
     weighted = posterior[..., None] * y
     mass = posterior.new_zeros(conditional.covariance.shape[:2]).index_add_(0, conditional.which, posterior)
     second = torch.einsum("bci,bcj->cij", weighted, y) + torch.einsum("uc,ucij->cij", mass, conditional.covariance)
     return Statistics(
-        posterior.new_tensor(x.shape[0]),
-        log_density.sum(),
+        rows,
+        log_likelihood,
         posterior.sum(0),
         weighted.sum(0),
         covariance.project(second),

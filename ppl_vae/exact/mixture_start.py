@@ -1,7 +1,8 @@
 """Starts of a Gaussian mixture: k-means++ and random, from a sample of the rows that fits into memory.
 
 A start is a hard assignment of the sample to C centres and one M-step, whose covariances are shrunk towards the pooled one so
-that no component begins as a spike on one or two rows. Arthur & Vassilvitskii (2007), "k-means++: the advantages of careful
+that no component begins as a spike on one or two rows. Rows that have weights keep them: they are drawn alike into the sample,
+and each counts as often as it does in the data. Arthur & Vassilvitskii (2007), "k-means++: the advantages of careful
 seeding".
 """
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from ppl_vae.exact.covariances import Covariance
 from ppl_vae.exact.distances import squared_distances
 from ppl_vae.exact.mixture import Parameters
-from ppl_vae.exact.moments import Data, row_blocks
+from ppl_vae.exact.moments import Data, row_blocks, weighted_blocks
 
 __all__ = ["assign", "initial", "kmeans", "kmeans_plus_plus", "random_rows", "sample_rows"]
 
@@ -44,7 +45,8 @@ def initial(
     Raises:
         ValueError: fewer distinct rows than components, or an unknown method.
     """
-    rows = _impute(sample_rows(data, max(sample, 20 * components), generator))
+    rows, weights = _sampled(data, max(sample, 20 * components), generator)
+    rows = _impute(rows)
     distinct = torch.unique(rows, dim=0).shape[0]
     if not 1 <= components <= distinct:
         raise ValueError(
@@ -56,26 +58,35 @@ def initial(
     if method == "random":
         centers = random_rows(rows, components, generator)
     else:
-        centers = kmeans(rows, kmeans_plus_plus(rows, components, generator), iterations)
-    return _from_labels(rows, assign(rows, centers)[0], components, covariance, floor)
+        centers = kmeans(rows, kmeans_plus_plus(rows, components, generator, weights), iterations, weights)
+    return _from_labels(rows, assign(rows, centers)[0], components, covariance, floor, weights)
 
 
 def sample_rows(data: Data, size: int, generator: torch.Generator) -> Tensor:
     """At most ``size`` rows, uniformly without replacement, float64, in one pass: those of the largest random keys."""
+    return _sampled(data, size, generator)[0]
+
+
+def _sampled(data: Data, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    """The rows of :func:`sample_rows`, and their weights if they have any."""
     kept: Tensor | None = None
+    weights: Tensor | None = None
     keys = torch.empty(0, dtype=torch.float64, device=generator.device)
-    for block in row_blocks(data, 8192):
+    for block, fresh_weights in weighted_blocks(data, 8192):
         fresh = torch.rand(block.shape[0], dtype=torch.float64, generator=generator, device=generator.device)
         kept = block if kept is None else torch.cat([kept, block])
+        if fresh_weights is not None:
+            weights = fresh_weights if weights is None else torch.cat([weights, fresh_weights])
         keys = torch.cat([keys, fresh])
         if kept.shape[0] > size:
             keys, order = keys.topk(size)
             kept = kept[order.to(kept.device)]
+            weights = None if weights is None else weights[order.to(weights.device)]
     if kept is None or not kept.shape[0]:
         raise ValueError(
             "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
         )
-    return kept
+    return kept, weights
 
 
 def random_rows(x: Tensor, components: int, generator: torch.Generator) -> Tensor:
@@ -84,14 +95,22 @@ def random_rows(x: Tensor, components: int, generator: torch.Generator) -> Tenso
     return distinct[torch.randperm(distinct.shape[0], generator=generator, device=generator.device)[:components].to(x.device)]
 
 
-def kmeans_plus_plus(x: Tensor, components: int, generator: torch.Generator) -> Tensor:
-    """C rows, each drawn with probability proportional to its squared distance to those already drawn, ``(C, D)``."""
-    pick = torch.randint(x.shape[0], (1,), generator=generator, device=generator.device).to(x.device)
+def kmeans_plus_plus(x: Tensor, components: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
+    """C rows, each drawn with probability proportional to its squared distance to those already drawn, ``(C, D)``.
+
+    Of weighted rows it is proportional to the weight ``(N,)`` as well, also of the first one.
+    """
+    if weights is None:
+        pick = torch.randint(x.shape[0], (1,), generator=generator, device=generator.device).to(x.device)
+    else:
+        u = torch.rand((1,), dtype=x.dtype, generator=generator, device=generator.device).to(x.device)
+        cumulative = weights.cumsum(0)
+        pick = torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp_max(x.shape[0] - 1)
     centers = [x[pick[0]]]
     distance = (x - centers[0]).square().sum(1)
     for _ in range(components - 1):
         u = torch.rand((), dtype=x.dtype, generator=generator, device=generator.device).to(x.device)
-        cumulative = distance.cumsum(0)
+        cumulative = (distance if weights is None else distance * weights).cumsum(0)
         # Not multinomial, which is limited to 2^24 rows; a row at distance 0 has an empty interval and is never drawn.
         pick = torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp_max(x.shape[0] - 1)
         centers.append(x[pick])
@@ -99,13 +118,14 @@ def kmeans_plus_plus(x: Tensor, components: int, generator: torch.Generator) -> 
     return torch.stack(centers)
 
 
-def kmeans(x: Tensor, centers: Tensor, iterations: int) -> Tensor:
+def kmeans(x: Tensor, centers: Tensor, iterations: int, weights: Tensor | None = None) -> Tensor:
     """Lloyd's iterations; a centre without rows moves to the row that is farthest from its own."""
     for _ in range(iterations):
         labels, distance = assign(x, centers)
-        counts = torch.bincount(labels, minlength=centers.shape[0])
-        sums = torch.zeros_like(centers).index_add_(0, labels, x)
-        new = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centers)
+        counts = torch.bincount(labels, weights, minlength=centers.shape[0])
+        sums = torch.zeros_like(centers).index_add_(0, labels, x if weights is None else x * weights[:, None])
+        filled = counts.clamp_min(1) if weights is None else torch.where(counts > 0, counts, 1.0)
+        new = torch.where(counts[:, None] > 0, sums / filled[:, None], centers)
         empty = counts == 0
         if empty.any():
             new[empty] = x[distance.topk(int(empty.sum())).indices]
@@ -129,20 +149,27 @@ def _impute(x: Tensor) -> Tensor:
     return torch.where(x.isnan(), x.nanmean(0), x)
 
 
-def _from_labels(x: Tensor, labels: Tensor, components: int, covariance: Covariance, floor: Tensor | float) -> Parameters:
+def _from_labels(
+    x: Tensor, labels: Tensor, components: int, covariance: Covariance, floor: Tensor | float, weights: Tensor | None = None
+) -> Parameters:
     """An M-step from hard labels with D pseudo-rows of the pooled covariance in every component."""
     columns = x.shape[1]
-    counts = torch.bincount(labels, minlength=components).to(x.dtype)
-    filled = counts.clamp_min(1)
-    center = x.mean(0)
+    counts = torch.bincount(labels, weights, minlength=components).to(x.dtype)
+    filled = counts.clamp_min(1) if weights is None else torch.where(counts > 0, counts, 1.0)
+    center = x.mean(0) if weights is None else weights @ x / weights.sum()
     y = x - center
-    locs = torch.zeros(components, columns, dtype=x.dtype, device=x.device).index_add_(0, labels, y) / filled[:, None]
+    each = y if weights is None else y * weights[:, None]
+    locs = torch.zeros(components, columns, dtype=x.dtype, device=x.device).index_add_(0, labels, each) / filled[:, None]
     own = _features(y - locs[labels], covariance)  # about each one's own mean, so nothing cancels
+    own = own if weights is None else own * weights[:, None]
     second = y.new_zeros(components, own.shape[1]).index_add_(0, labels, own)
     zeros = torch.zeros_like(locs)
     spread = covariance.estimate(second.sum(0, keepdim=True) if covariance.shared else second, zeros, filled)
     if not covariance.shared:
-        pooled = covariance.estimate(_features(y, covariance).sum(0, keepdim=True), zeros[:1], filled.new_tensor([len(x)]))
+        phi = _features(y, covariance)
+        pooled = covariance.estimate(
+            phi.sum(0, keepdim=True) if weights is None else (weights @ phi)[None], zeros[:1], counts.sum().reshape(1)
+        )
         share = (counts / (counts + columns)).reshape(-1, *[1] * (spread.dim() - 1))
         spread = share * spread + (1 - share) * pooled
     weights = (counts + 1) / (counts + 1).sum()

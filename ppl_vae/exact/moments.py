@@ -8,23 +8,71 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Columns", "Data", "Moments", "columns", "merge", "moments", "rooted", "row_blocks"]
+__all__ = [
+    "Columns",
+    "Data",
+    "Moments",
+    "Weighted",
+    "columns",
+    "merge",
+    "moments",
+    "rooted",
+    "row_blocks",
+    "weighted_blocks",
+    "weights_of",
+]
 
 Data = Any
-"""A tensor ``(N, D)``, anything that slices by rows like one (a memory-mapped array), or an iterable of batches ``(B, D)``."""
+"""A tensor ``(N, D)``, anything that slices by rows like one (a memory-mapped array), or an iterable of batches ``(B, D)``.
+
+An iterable may have ``weights (N,)``, as :class:`Weighted` has: a row of weight w counts as w rows, one of weight 0 as none.
+"""
+
+
+@runtime_checkable
+class _HasWeights(Protocol):
+    """Batches that say how often each of their rows counts, if any counts otherwise than once."""
+
+    weights: Tensor | None
+
+
+class Weighted:
+    """Rows and how often each counts.
+
+    Args:
+        rows: ``(N, D)``, or batches of it.
+        weights: w, ``(N,)``, finite and not negative.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [3.0]])
+        >>> moments(Weighted(x, torch.tensor([2.0, 1.0]))).mean.tolist()
+        [1.0]
+    """
+
+    def __init__(self, rows: Any, weights: Tensor) -> None:
+        self.rows = rows
+        self.weights: Tensor | None = weights
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self.rows] if isinstance(self.rows, Tensor | np.ndarray) else self.rows)
+
+
+def weights_of(data: Data) -> Tensor | None:
+    """How often each row counts, ``(N,)``; ``None`` where each counts once."""
+    return data.weights if isinstance(data, _HasWeights) else None
 
 
 class Moments(NamedTuple):
     """Number of rows, mean and (biased) covariance, all float64 on the data's device.
 
     Args:
-        rows: N, ``()``.
+        rows: N, ``()``; of weighted rows the sum of their weights, and the sums below are weighted.
         mean: x_bar = sum_n x_n / N, ``(D,)``.
         covariance: S = sum_n (x_n - x_bar)(x_n - x_bar)^T / N, ``(D, D)``.
         root: F of S = F F^T, ``(D, D)``, where :func:`rooted` made it, else ``None``.
@@ -62,12 +110,15 @@ def columns(data: Data) -> Columns:
     """
     shift: Tensor | None = None
     totals: list[Tensor] = []
-    for block in row_blocks(data, 8192):
+    for block, weights in weighted_blocks(data, 8192):
         seen = ~block.isnan()
         if shift is None:
             shift = torch.where(seen.any(0), block.nanmean(0), 0.0)
         y = torch.where(seen, block - shift, 0.0)
-        parts = torch.stack([seen.sum(0).to(y), y.sum(0), y.square().sum(0)])
+        if weights is None:
+            parts = torch.stack([seen.sum(0).to(y), y.sum(0), y.square().sum(0)])
+        else:
+            parts = torch.stack([weights @ seen.to(y), weights @ y, weights @ y.square()])
         totals = [parts if not totals else totals[0] + parts]
     if shift is None:
         raise ValueError(
@@ -108,6 +159,31 @@ def row_blocks(data: Data, rows: int, dtype: torch.dtype | None = torch.float64)
             yield block if dtype is None else block.to(dtype)
 
 
+def weighted_blocks(data: Data, rows: int, dtype: torch.dtype | None = torch.float64) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Blocks as :func:`row_blocks` gives them, each with its rows' weights ``(B,)`` in float64, ``None`` where all count once.
+
+    Rows of weight 0 are left out.
+
+    Raises:
+        ValueError: other weights than one for each row.
+    """
+    weights, start = weights_of(data), 0
+    for block in row_blocks(data, rows, dtype):
+        if weights is None:
+            yield block, None
+            continue
+        part = weights[start : start + len(block)].to(block.device, torch.float64)
+        if len(part) != len(block):
+            raise ValueError(f"expected a weight for each row, got {len(weights)} for more than that: give ({start} + B,)")
+        start += len(block)
+        if not bool(part.all()):
+            block, part = block[part > 0], part[part > 0]
+        if len(block):
+            yield block, part
+    if weights is not None and start != len(weights):
+        raise ValueError(f"expected a weight for each of {start} rows, got {len(weights)}: give one for each")
+
+
 def moments(data: Data, *, rows: int = 2048) -> Moments:
     """Mean and covariance in one pass over the data, accumulated in float64.
 
@@ -125,15 +201,20 @@ def moments(data: Data, *, rows: int = 2048) -> Moments:
         >>> moments(torch.tensor([[0.0, 1.0], [2.0, 1.0]])).covariance.tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """
-    count, shift = 0, torch.empty(0)
-    first = second = shift
-    for raw in row_blocks(data, rows, None):
-        if not count:
+    count: int | Tensor = 0
+    first = second = shift = torch.empty(0)
+    for raw, weights in weighted_blocks(data, rows, None):
+        if not shift.numel():
             shift = raw.double().mean(0)
             first, second = torch.zeros_like(shift), shift.new_zeros(shift.numel(), shift.numel())
         block = raw - shift  # float64 by promotion: one pass instead of two
-        count += block.shape[0]
-        first += block.sum(0)
+        if weights is None:
+            count += block.shape[0]
+            first += block.sum(0)
+        else:
+            count = count + weights.sum()
+            first += weights @ block
+            block = block * weights.sqrt()[:, None]
         _add_gram(second, block)
     if not count:
         raise ValueError(
@@ -146,7 +227,7 @@ def moments(data: Data, *, rows: int = 2048) -> Moments:
         )
     second = second.tril() + second.tril(-1).T
     offset = first / count
-    return Moments(shift.new_tensor(count), shift + offset, second / count - torch.outer(offset, offset))
+    return Moments(torch.as_tensor(count).to(shift), shift + offset, second / count - torch.outer(offset, offset))
 
 
 def _add_gram(total: Tensor, block: Tensor) -> None:

@@ -33,7 +33,7 @@ def bits_per_dim(pair: Pair, split: Split, spec: DataSpec, numbers: dict[str, An
     bound = _tightest(numbers) if dequantized or spec.kind == "categorical" or image else ""
     if not bound:
         return {}
-    dimensions = math.log(2) * mean(observed_sum(pair, split, torch.ones(())))
+    dimensions = math.log(2) * mean(observed_sum(pair, split, torch.ones(())), split.weights)
     return {"bits_per_dim": -numbers[bound] / dimensions, "bits_per_dim_se": numbers[f"{bound}_se"] / dimensions}
 
 

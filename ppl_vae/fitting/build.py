@@ -63,10 +63,12 @@ def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
         proposal = guide.build(program, spec)
         if (prior := posterior_prior(program)) is not None:
             prior.attach(proposal.posterior, spec)
-        return Pair(program, proposal, mean_field=guide_facts(proposal).mean_field, size=spec.size, plain=False)
+        return Pair(
+            program, proposal, mean_field=guide_facts(proposal).mean_field, size=spec.size, plain=False, weight=spec.weight
+        )
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
-    return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec))
+    return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec), weight=spec.weight)
 
 
 def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:

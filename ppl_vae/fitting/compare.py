@@ -19,6 +19,7 @@ from ppl_vae.declaration import require
 from ppl_vae.deprecation import RenamedAttribute
 from ppl_vae.evaluate import log_jacobian
 from ppl_vae.evaluate.metrics import UNIT
+from ppl_vae.evaluate.rows import mean
 from ppl_vae.fitting.build import build, default_guide
 from ppl_vae.fitting.callbacks.arguments import all_callbacks
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
@@ -237,8 +238,8 @@ def _run(
 def _log_likelihood(pair: Pair, model: Marginal, split: Split) -> float:
     """Mean of the exact log p(x); any noise of the data is not drawn from the fit's own random numbers."""
     with evaluating(pair), seeded(0, split.device):
-        total = sum(model.log_prob(x).double().sum().item() for x in split.batches(ROWS_AT_ONCE))
-    return total / len(split) + log_jacobian(pair, split)
+        values = torch.cat([model.log_prob(x).double() for x in split.batches(ROWS_AT_ONCE)])
+    return mean(values, split.weights) + log_jacobian(pair, split)
 
 
 def _numbers(fit: Fit, data: Data) -> dict[str, Any]:

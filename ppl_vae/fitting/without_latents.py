@@ -39,24 +39,26 @@ def without_latents(model: Any, pair: Pair, data: Data) -> float | None:
     """The most that the likelihood reaches on the training rows without z, in nats per datum; ``None`` where it is no measure.
 
     That is so for plain programs, conditional models, codes without p(z), and parameters that carry priors. Of many rows some
-    from all over the data are looked at.
+    from all over the data are looked at; rows that have weights count by them.
     """
     if not isinstance(model, Model) or model.parameter_priors or pair.score != ELBO:
         return None
     likelihood = model.without_latents(data.spec)
     if likelihood is None:
         return None
-    x = _rows(data.train, likelihood.features)
+    x, weights = _rows(data.train, likelihood.features)
     if model.relative_floor is not None:
-        found = _likeliest_normals(x, floor=model.relative_floor, isotropic=model.isotropic)
+        found = _likeliest_normals(x, floor=model.relative_floor, isotropic=model.isotropic, weights=weights)
     else:
         with seeded(0, data.train.device), torch.enable_grad():
-            found = likeliest(likelihood, x)
+            found = likeliest(likelihood, x, weights)
     return found + log_jacobian(pair, data.train) if math.isfinite(found) else None
 
 
-def likeliest(likelihood: Likelihood, x: Tensor) -> float:
+def likeliest(likelihood: Likelihood, x: Tensor, weights: Tensor | None = None) -> float:
     """The highest mean of log p(x | h) over data x ``(N, *event)``, nearly, features and parameters alike for all.
+
+    It is the weighted mean where there are weights ``(N,)``.
 
     Each is climbed by steps of its own length (Riedmiller and Braun 1993, "RPROP"), so that columns of any unit are reached.
 
@@ -72,7 +74,8 @@ def likeliest(likelihood: Likelihood, x: Tensor) -> float:
     optimizer = torch.optim.Rprop(places, lr=0.1, step_sizes=(1e-12, 1e9))
     best, idle = -math.inf, 0
     for _ in range(STEPS):
-        loss = -built(h).log_prob(x).mean()
+        density = built(h).log_prob(x)
+        loss = -(density.mean() if weights is None else weights.to(density) @ density / weights.sum())
         if not bool(loss.isfinite()):
             break
         idle = idle + 1 if -loss.item() <= best + GAIN * max(1.0, abs(best)) else 0
@@ -112,7 +115,7 @@ def _odd_scale(model: Model, data: Data) -> str:
     """That networks cannot reach what the model sees, and how they can, if it is so."""
     likelihood, free = model.without_latents(data.spec), model.free_units(data.spec.event_shape)
     scalable = free is not None or (likelihood is not None and likelihood.unit_free)
-    x = _rows(data.train, 1)
+    x, _ = _rows(data.train, 1)
     columns = _odd_columns(x if free is None else x[:, free.to(x.device)]) if scalable else ""
     scale = "standardize" if free is None else "auto"
     return columns and (
@@ -130,11 +133,17 @@ def _other_cause(history: list[Record], lacking: float) -> str:
     return "Lower the learning_rate, set clip_norm, or look at the data for entries that are no values"
 
 
-def _likeliest_normals(x: Tensor, *, floor: float, isotropic: bool) -> float:
+def _likeliest_normals(x: Tensor, *, floor: float, isotropic: bool, weights: Tensor | None = None) -> float:
     """The same in closed form of normal columns ``(N, *event)``, whose floor is a share of their standard deviations."""
     x = x.double().flatten(1)
-    mean, share = x.nanmean(0), (~x.isnan()).double().mean(0)
-    variance = (x - mean).square().nanmean(0)
+    if weights is None:
+        mean, share = x.nanmean(0), (~x.isnan()).double().mean(0)
+        variance = (x - mean).square().nanmean(0)
+    else:
+        w = torch.where(x.isnan(), 0.0, (weights / weights.sum()).to(x)[:, None])
+        share = w.sum(0)
+        mean = (w * x).nansum(0) / share
+        variance = (w * (x - mean).square()).nansum(0) / share
     least = variance_floor(mean, variance, floor)
     if isotropic:
         pooled = torch.maximum((share * variance).sum() / share.sum(), common(least)).expand_as(variance)
@@ -158,9 +167,12 @@ def _odd_columns(x: Tensor) -> str:
     return f"columns as far from zero as {loc.max():.3g}, with standard deviations of {spread}"
 
 
-def _rows(split: Split, features: int) -> Tensor:
-    """Rows from all over a split, as the model sees them, so many that their features stay bounded."""
+def _rows(split: Split, features: int) -> tuple[Tensor, Tensor | None]:
+    """Rows from all over a split, as the model sees them, so many that their features stay bounded; and their weights."""
+    if split.weights is not None:
+        split = split[split.weights > 0]
     most = max(FEWEST_ROWS, ELEMENTS // (features * math.prod(split.event_shape)))
     count = min(most, len(split), split.at_once)
     places = torch.linspace(0, len(split) - 1, count, dtype=torch.float64).long()
-    return split[places].transformed(torch.Generator(split.device).manual_seed(0))
+    some = split[places]
+    return some.transformed(torch.Generator(split.device).manual_seed(0)), some.weights

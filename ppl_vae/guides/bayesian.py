@@ -34,6 +34,8 @@ __all__ = ["BayesianGuide", "ParameterGuide"]
 class BayesianGuide(Guide):
     """q(theta, z | x) = q(theta) q(z | x, theta), for models whose parameters carry priors.
 
+    Beside the priors a row of weight w counts as w rows, and ELBOs per datum are per row so counted.
+
     Args:
         parameters: q(theta): ``map`` (a point, by ``AutoDelta``: the objective is then log p(x, theta) / N instead of a bound),
             ``mean_field`` (independent normals, ``AutoNormal``) or ``full_rank`` (one normal, ``AutoMultivariateNormal``), all
@@ -134,11 +136,11 @@ class ParameterGuide(GuideProgram):
 
     @torch.no_grad()
     def start_fit(self, context: Start) -> None:
-        """Start at the model's point estimates, as wide as a posterior given N data is."""
+        """Start at the model's point estimates, as wide as a posterior given so many data is."""
         model = context.model
         coordinates = model.coordinates()
         mean = coordinates.pack(model.values)
-        self.place(mean, model.size**-0.5 * torch.eye(coordinates.size, dtype=mean.dtype, device=mean.device))
+        self.place(mean, context.split.total**-0.5 * torch.eye(coordinates.size, dtype=mean.dtype, device=mean.device))
 
     def place(self, mean: Tensor, scale_tril: Tensor) -> None:
         """Make q(theta) as near as the family can to the normal with this mean ``(P,)`` and factor ``(P, P)``."""

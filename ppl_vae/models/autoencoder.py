@@ -92,7 +92,7 @@ class CodeDensity(nn.Module):
 
     @torch.no_grad()
     def fit(self, codes: Iterable[Tensor]) -> None:
-        """Take the mean and covariance of batches of codes ``(B, K)``."""
+        """Take the mean and covariance of batches of codes ``(B, K)``, which may have weights."""
         seen = moments.moments(codes)
         ridge = (JITTER * seen.covariance.diagonal().mean()).clamp_min(JITTER**2)
         self.loc.copy_(seen.mean)
@@ -118,4 +118,5 @@ class CodeModel(LatentModel):
 
     def finish_fit(self, context: Finish) -> None:
         """Fit where new codes are drawn from to those of the training data."""
-        self.prior.fit(context.guide.posterior(x).mean for x in context.batches)
+        codes, weights = (context.guide.posterior(x).mean for x in context.batches), moments.weights_of(context.batches)
+        self.prior.fit(codes if weights is None else moments.Weighted(codes, weights))

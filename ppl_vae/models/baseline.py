@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Generator, Tensor, nn
 
+from ppl_vae.data.fields import WEIGHTS
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.nn import MLP, Network, inputs
 from ppl_vae.program.hooks import TrainingRows
@@ -87,15 +88,20 @@ class FirstGuess(nn.Module):
         return super().train(False)
 
     def fit(self, log_prob: Any, rows: TrainingRows, generator: Generator, *, reads: tuple[str, ...]) -> None:
-        """Maximize the mean of ``log_prob(x[, y])`` over the network's parameters."""
+        """Maximize the mean of ``log_prob(x[, y])`` over the network's parameters, by the rows' weights if they have any."""
         declared = self.declared
+        weighted = rows.weights is not None
+        scale = len(rows) / rows.total
+        reads = (*reads, *((WEIGHTS,) if weighted else ()))
         self.network.requires_grad_(True)
         optimizer = torch.optim.Adam(self.network.parameters(), declared.learning_rate)
         for _ in range(declared.epochs):
             for *block, order in rows.blocks(declared.batch_size, generator=generator, reads=reads):
                 for chosen in order.split(declared.batch_size):
                     raw, *others = (part[chosen] for part in block)
-                    loss = -log_prob(rows.transform(raw, generator), *others).mean()
+                    weights = others.pop() * scale if weighted else None
+                    found = log_prob(rows.transform(raw, generator), *others)
+                    loss = -(found if weights is None else found * weights.to(found)).mean()
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()

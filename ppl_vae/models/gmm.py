@@ -153,6 +153,7 @@ class MixtureModel(ModelProgram):
     """
 
     latent = "discrete"
+    takes_weights = True
     learning_rate = 1e-2
     random_start = True
 

@@ -58,6 +58,7 @@ class Loadings(nn.Module):
 class LinearGaussianModel(LatentModel):
     """The program of a VAE with a linear decoder, and what is exact about it."""
 
+    takes_weights = True
     learning_rate = 2e-2  # parameters are in the columns' own units, so larger steps than a network's are safe
 
     @property

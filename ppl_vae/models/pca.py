@@ -103,6 +103,8 @@ class Components(NamedTuple):
 class PrincipalModel(CodeModel):
     """The program, and what is exact about it."""
 
+    takes_weights = True
+
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The code of each datum as a point without a density: its projection, x ``(B, *event)``."""
         linear = self.decoder.layers

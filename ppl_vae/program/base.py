@@ -44,6 +44,8 @@ class ModelProgram(PyroModule):
         drawn_from: where z of new data comes from, in words.
         random_start: whether also the first start of EM is random.
         takes_missing: whether p(x | z) leaves missing entries (NaN) out.
+        takes_weights: whether what it offers of all rows at once (``em``, ``closed_form``, ``log_likelihood``) counts each by
+            the ``weights`` of the rows that it is given; gradient steps weigh any program's terms.
         beside_columns: columns of what the guide's encoder is told beside x.
         covariates: the names of what it is conditioned on, where these are neither classes nor a part of x: fields that it
             reads, and others that it finds in x.
@@ -58,6 +60,7 @@ class ModelProgram(PyroModule):
     given_prior: bool = False
     drawn_from: str = "the prior"
     random_start: bool = False
+    takes_weights: bool = False
     beside_columns: int = 0
     covariates: tuple[str, ...] = ()
 

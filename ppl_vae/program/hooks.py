@@ -22,10 +22,15 @@ class TrainingRows(Protocol):
     """The training data as hooks may walk them; :class:`ppl_vae.Split` is one."""
 
     transform: Any
+    weights: Tensor | None
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Tensor, /) -> Self: ...
+
+    @property
+    def total(self) -> float:
+        """How many rows they count as, the sum of their weights; their number where they have none."""
 
     def transformed(self) -> Tensor:
         """What the model sees, ``(N, *event)``; drawn anew where the transform is noisy."""
@@ -41,7 +46,8 @@ class Start:
     Attributes:
         model, guide: the halves of the pair, built.
         split: the training data.
-        rows: the training data as matrices ``(B, D)`` in their order, walked anew at every pass.
+        rows: the training data as matrices ``(B, D)`` in their order, walked anew at every pass; its ``weights (N,)`` are those
+            of the rows, such that rows which count at all count once on average, ``None`` where all count alike.
         sample: rows from all over the training data as the model sees them, ``(R, *event)``; all of them if they are few.
         seed: of the fit.
     """
@@ -64,7 +70,8 @@ class Finish:
 
     Attributes:
         model, guide: the halves of the pair, fitted, in evaluation mode.
-        batches: the training data as the model sees them, ``(B, *event)``, walked anew at every pass.
+        batches: the training data as the model sees them, ``(B, *event)``, walked anew at every pass; its ``weights (N,)`` are
+            those of the rows, ``None`` where all count once.
     """
 
     model: Any

@@ -22,9 +22,10 @@ from ppl_vae.program.rows import Counting, Looked, data_plate, last_rows, number
 from ppl_vae.program.shapes import traced
 from ppl_vae.program.store import Store
 from ppl_vae.program.terms import points, sampled, score_of_terms
+from ppl_vae.program.weighing import Weighing, batch_weights
 from ppl_vae.scores import ELBO, Score
 
-__all__ = ["Pair", "Plates", "Programs", "data_plate", "numbered"]
+__all__ = ["Pair", "Plates", "Programs", "data_plate", "numbered", "weighed"]
 
 
 class Programs(NamedTuple):
@@ -45,6 +46,7 @@ class Pair(nn.Module):
         size: N, the number of data that are fitted to. A plate as large as any batch counts as the plate over these N.
         plain: whether the programs are a user's own, which may ask for ``pyro.param`` and ``pyro.module``.
         reads: how plain programs are called that take more than x; see :func:`~ppl_vae.build`.
+        weight: W, the sum of the weights of these N data, where they have some.
 
     Plain Pyro functions are welcome: what they ask Pyro's parameter store for becomes part of this module, and no global store
     is read or written. A module's attribute ``size``, where it has one and none is given here, is N: batches may be larger
@@ -63,6 +65,7 @@ class Pair(nn.Module):
         size: int | None = None,
         plain: bool = True,
         reads: Reads | None = None,
+        weight: float | None = None,
     ) -> None:
         super().__init__()
         self.model = _as_module(model)
@@ -74,6 +77,7 @@ class Pair(nn.Module):
             self.reads, self._calls = reads.names, (reads.model, reads.guide)
         self.mean_field = mean_field
         self.size = size
+        self.mean_weight = 1.0 if weight is None or not size else weight / size
         self.plain = plain
         self.follows = True  # whether the guide draws its variables in the order of the model's story, as far as it met batches
         self.local = False  # whether parameters belong to rows of the training data; known after the first run
@@ -157,7 +161,8 @@ class Pair(nn.Module):
             asking = (name for name in guide.stochastic_nodes if guide.nodes[name]["infer"].get("baseline"))
             self.baselines = tuple(dict.fromkeys((*self.baselines, *asking)))
             declared = self.size or self.model_facts.size
-            self._plates[key] = find_plates(model, guide, size, declared, self._names)._replace(score=score, drawn=drawn)
+            found = find_plates(model, guide, size, declared, self._names)
+            self._plates[key] = found._replace(score=score, drawn=drawn, mean_weight=self.mean_weight)
             self.local |= local
         return self._plates[key]
 
@@ -211,6 +216,32 @@ class Pair(nn.Module):
         plates = self._plates.get(_kind(batch))
         dim, counted = (plates.data_dim, plates.size) if plates else (0, size)
         return Counting(self._names, size, dim, counted, total=self.size)
+
+
+def weighed(pair: Pair, plates: Plates) -> Programs:
+    """The programs of a pair, their terms by the weights of the rows of the batch in progress, if these have any.
+
+    Raises:
+        ValueError: rows that have weights, and a model that sums variables out.
+    """
+    weights = batch_weights()
+    if weights is None:
+        return pair.programs
+    if plates.summed:
+        raise ValueError(
+            f"the model sums out {', '.join(plates.summed)}, and Pyro's sum over a plate takes no weights of its rows: use "
+            "objective=IWAE(samples=1), the same bound datum by datum, or load the data without weights"
+        )
+
+    def of(program: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*batch: Tensor) -> Any:
+            kind = batch[0].dtype if batch[0].is_floating_point() else torch.get_default_dtype()  # tokens are integers
+            with Weighing(weights.to(kind), plates.of_data, plates.data_dim, plates.mean_weight):
+                return program(*batch)
+
+        return run
+
+    return Programs(*(of(program) for program in pair.programs))
 
 
 def _kind(batch: tuple[Tensor, ...]) -> tuple[int, tuple[torch.Size, ...]]:

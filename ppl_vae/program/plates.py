@@ -23,7 +23,7 @@ class Plates(NamedTuple):
     ``summed`` the discrete ones that the model sums out, and ``subsampled`` the plates beside the data's of which a run sees a
     part. ``score`` is what the terms of a datum sum to, and ``names`` are what plates over
     the data are called: other plates may stand in the same dimension beside them. ``drawn`` tells whether the guide draws any
-    latent variable, as points do not.
+    latent variable, as points do not. ``mean_weight`` is that of the training data, 1 where all count once.
     """
 
     nesting: int
@@ -36,6 +36,7 @@ class Plates(NamedTuple):
     score: Score = ELBO
     names: tuple[str, ...] = ("data",)
     drawn: bool = True
+    mean_weight: float = 1.0
 
     def of_data(self, site: Any) -> Any:
         """The plate over the data that a site stands in, so that each datum has its own; else ``None``."""

@@ -152,6 +152,8 @@ def site_kl(model: poutine.Trace, guide: poutine.Trace, name: str, plates: Plate
 def per_datum(site: dict[str, Any], key: str, plates: Plates) -> Tensor:
     """A site's scaled values ``(S, *plates)`` summed to ``(S, B)``; a global site's are shared out among the N data.
 
+    Of weighted data it is shared out among as many rows as these count.
+
     Only the scale that the plate over the data makes is taken back: what other plates and ``poutine.scale`` make counts.
     """
     own = plates.of_data(site)
@@ -160,5 +162,5 @@ def per_datum(site: dict[str, Any], key: str, plates: Plates) -> Tensor:
     others = [dim for dim in range(-plates.nesting, 0) if not (own and dim == plates.data_dim)]
     values = values.sum(others, keepdim=True) if others else values
     values = values.reshape(len(values), -1)
-    shared: Tensor = values / plates.size
+    shared: Tensor = values / (plates.size * plates.mean_weight)
     return values if own else shared

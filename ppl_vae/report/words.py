@@ -54,6 +54,7 @@ METRICS = {
     "recall": ("recall", "The share of data on the samples' manifold (Kynkäänniemi et al. 2019)."),
     "frechet_distance": ("Fréchet distance", "Of the normal approximations of samples and data."),
     "n": ("data", "How many data the numbers are means over."),
+    "n_effective": ("effective data", "How many data of equal weight tell as much: (sum of weights)^2 / sum of their squares."),
     "samples": ("samples", "Draws of the latent variables per datum."),
 }
 """A label and its meaning."""

@@ -24,12 +24,14 @@ class Method(Declaration, abc.ABC):
 
     Class attributes:
         posterior_guide: ``exact`` if the method works with the exact posterior only, ``any`` if it fits guides too.
+        takes_weights: whether rows that have weights count by them.
         live: whether the pair's modules hold what a row of the history tells as soon as it is reported.
         length: the field that says how long a fit goes on, which may be raised when it is resumed; ``None`` if it cannot be
             resumed.
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
+    takes_weights: ClassVar[bool] = False
     live: ClassVar[bool] = True
     length: ClassVar[str | None] = None
 
@@ -71,7 +73,16 @@ class Method(Declaration, abc.ABC):
 
 
 def run_method(method: Method, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer) -> list[Record]:
-    """The history of :meth:`Method.run`; a method whose ``run`` takes no checkpointer is run without one, and told of."""
+    """The history of :meth:`Method.run`; a method whose ``run`` takes no checkpointer is run without one, and told of.
+
+    Raises:
+        ValueError: rows have weights, which the method does not look at.
+    """
+    if data.train.weights is not None and not method.takes_weights:
+        raise ValueError(
+            f"expected rows without weights for {type(method).__name__}, which does not look at them: load them without, or "
+            "give the method takes_weights = True once it counts rows by data.train.weights"
+        )
     # Of a method with a length the fourth argument has been it before, under any name.
     if method.length is not None or "checkpointer" in inspect.signature(method.run).parameters:
         return method.run(pair, data, report, checkpointer)

@@ -27,6 +27,7 @@ class ClosedForm(Method):
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "exact"
+    takes_weights: ClassVar[bool] = True
 
     @property
     def iterations(self) -> int:
@@ -40,8 +41,8 @@ class ClosedForm(Method):
             ValueError: a model without a closed form, or a guide with parameters of its own.
         """
         clock = Stopwatch(report)
-        model = conjugate(self, pair, pair.can.solve, "closed_form")
-        model.assign(model.closed_form(Matrices(data.train)))
+        model = conjugate(self, pair, pair.can.solve, "closed_form", weighted=data.train.weights is not None)
+        model.assign(model.closed_form(Matrices(data.train, relative=True)))
         seconds = clock.seconds
         numbers = evaluate(pair, data.train)
         row = {**exact_row(1, numbers.get("log_likelihood", numbers[pair.score.name]), clock), "seconds": seconds}

@@ -14,7 +14,7 @@ __all__ = ["conjugate", "exact_row"]
 M = TypeVar("M")
 
 
-def conjugate(method: Method, pair: Pair, model: M | None, member: str) -> M:
+def conjugate(method: Method, pair: Pair, model: M | None, member: str, *, weighted: bool) -> M:
     """The model, if it has the ability that a method needs and the guide is exact.
 
     Args:
@@ -22,9 +22,10 @@ def conjugate(method: Method, pair: Pair, model: M | None, member: str) -> M:
         pair: model and guide.
         model: the model as what has the ability, ``None`` if it lacks it; of ``pair.can``.
         member: what the ability goes by.
+        weighted: whether the rows have weights.
 
     Raises:
-        ValueError: it lacks it, or the guide has parameters of its own.
+        ValueError: it lacks it, the guide has parameters of its own, or the model does not look at weights.
     """
     kind = type(method).__name__
     if model is None:
@@ -34,6 +35,11 @@ def conjugate(method: Method, pair: Pair, model: M | None, member: str) -> M:
         )
     if not pair.guide_facts.exact:
         raise ValueError(f"{kind} fits no parameters of a guide: use guide=ExactPosterior(), or fit this guide by SVI")
+    if weighted and not pair.model_facts.takes_weights:
+        raise ValueError(
+            f"{type(pair.model).__name__}.{member} does not look at the weights of rows: load the data without, or give the "
+            "model takes_weights = True once it counts rows by rows.weights"
+        )
     return model
 
 

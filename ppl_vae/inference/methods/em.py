@@ -49,6 +49,7 @@ class EM(Method):
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "exact"
+    takes_weights: ClassVar[bool] = True
     live: ClassVar[bool] = False
     length: ClassVar[str | None] = "max_iterations"
 
@@ -78,9 +79,9 @@ class EM(Method):
         Raises:
             ValueError: a model without EM steps, a guide with parameters of its own, or no start that succeeds.
         """
-        model = conjugate(self, pair, pair.can.iterate, "em")
+        model = conjugate(self, pair, pair.can.iterate, "em", weighted=data.train.weights is not None)
         clock = Stopwatch(report, checkpointer.restored.seconds if checkpointer.restored else 0.0)
-        rows = Matrices(data.train)
+        rows = Matrices(data.train, relative=True)  # no maximum knows the scale of weights
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
         elements = math.prod(data.spec.event_shape)
         starts = _Starts(self, clock, checkpointer, log_jacobian(pair, data.train), self.tolerance * elements)

@@ -35,7 +35,8 @@ class NUTS(Method):
 
     Every parameter needs a prior, and latent variables are integrated out exactly, so only FactorAnalysis and GMM with priors
     are fitted. Chains run one after the other from about one start, where EM starts. The posterior means become the model's
-    point estimates; the guide's q(theta) gets the draws' mean and covariance in its unconstrained coordinates.
+    point estimates; the guide's q(theta) gets the draws' mean and covariance in its unconstrained coordinates. A row of weight
+    w counts as w rows beside the priors.
 
     Loadings are rotated towards each other before they are averaged, which the likelihood does not notice; the components of a
     mixture are not relabelled, so an ``r_hat`` far above 1 may tell that chains saw them in another order.
@@ -52,6 +53,7 @@ class NUTS(Method):
     """
 
     posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
+    takes_weights: ClassVar[bool] = True
     live: ClassVar[bool] = False
 
     samples: int = 500
@@ -82,11 +84,11 @@ class NUTS(Method):
             FloatingPointError: the log-density is not finite at the start.
         """
         clock = Stopwatch(report)
-        self._check(pair)
+        self._check(pair, weighted=data.train.weights is not None)
         start_pair(pair, data.train, self.seed, warm={"guide"})
-        posterior = _Posterior(pair.model, Matrices(data.train), data.train.transform.log_jacobian)
+        posterior = _Posterior(pair.model, Matrices(data.train), data.train.transform.log_jacobian, data.train.total)
         record = _Recorder(posterior, clock)
-        with cpu_threads(posterior.size * posterior.coordinates.size):
+        with cpu_threads(len(data.train) * posterior.coordinates.size):
             draws = torch.stack([self._chain(posterior, record, chain) for chain in range(1, self.chains + 1)])
         values, vectors = posterior.aligned(draws.flatten(0, 1))
         pair.model.assign({name: value.mean(0) for name, value in values.items()})
@@ -103,8 +105,13 @@ class NUTS(Method):
             )
         return record.rows
 
-    def _check(self, pair: Pair) -> None:
+    def _check(self, pair: Pair, *, weighted: bool) -> None:
         model = pair.can.weigh_parameters
+        if weighted and model is not None and not pair.model_facts.takes_weights:
+            raise ValueError(
+                f"{type(pair.model).__name__}.log_likelihood does not look at the weights of rows: load the data without, or "
+                "give the model takes_weights = True once it counts rows by rows.weights"
+            )
         if model is None:
             raise ValueError(
                 "NUTS cannot fit this model: its parameters carry no priors, so they have no posterior to draw from; SVI can "
@@ -145,11 +152,14 @@ class NUTS(Method):
 
 
 class _Posterior:
-    """The log-density of the parameters given the rows, in the model's unconstrained coordinates and in float64."""
+    """The log-density of the parameters given the rows, in the model's unconstrained coordinates and in float64.
 
-    def __init__(self, model: Any, rows: Matrices, constant: float) -> None:
+    ``size`` is how many rows the data count as beside the priors.
+    """
+
+    def __init__(self, model: Any, rows: Matrices, constant: float, size: float) -> None:
         self.model = model
-        self.size = model.size
+        self.size = size
         self.constant = constant
         self.coordinates = model.coordinates()
         self.log_likelihood: Callable[[Mapping[str, Tensor]], Tensor] = model.log_likelihood(rows)

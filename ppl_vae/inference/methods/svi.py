@@ -66,6 +66,7 @@ class SVI(Method):
         ValueError: a number out of range, or an unknown optimizer, schedule or precision.
     """
 
+    takes_weights: ClassVar[bool] = True
     length: ClassVar[str | None] = "epochs"
 
     objective: Objective = ELBO()
@@ -165,6 +166,12 @@ class SVI(Method):
         if data.spec.missing and not pair.model_facts.takes_missing:
             raise ValueError(
                 "SVI needs complete data: fill missing entries or drop those rows, or fit by EM, which sums them out"
+            )
+        if data.train.weights is not None and not self.objective.takes_weights:
+            raise ValueError(
+                f"expected rows without weights for objective={self.objective.name or type(self.objective).__name__}, which is "
+                "no sum over the data that could count them by their weights: use ELBO(), BetaELBO() or IWAE(), or load the "
+                "data without"
             )
         self._check_passes(pair, data)
         if self.objective.ramp > self.epochs:

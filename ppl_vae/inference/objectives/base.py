@@ -67,6 +67,11 @@ class Objective(Declaration, abc.ABC):
         return True
 
     @property
+    def takes_weights(self) -> bool:
+        """Whether the terms of rows that have weights count by them, see :mod:`ppl_vae.program.weighing`."""
+        return False
+
+    @property
     def honours_baselines(self) -> bool:
         """Whether it reads the guide's ``infer={"baseline": ...}``."""
         return False

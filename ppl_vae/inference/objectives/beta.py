@@ -79,6 +79,11 @@ class BetaELBO(Objective):
             return None
         return f"beta = {self.beta:g} weighs the KL above the ELBO", "lower it, or give it a capacity"
 
+    @property
+    def takes_weights(self) -> bool:
+        """Each datum's own terms count by its weight."""
+        return True
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The weighed ELBO of a pair as a module."""
         analytic = self.kl == "analytic" and pair.mean_field

@@ -66,6 +66,11 @@ class ELBO(Objective):
         """The particles."""
         return self.particles
 
+    @property
+    def takes_weights(self) -> bool:
+        """Each datum's own terms count by its weight."""
+        return True
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The ELBO of a pair as a module."""
         analytic = self.kl == "analytic" and pair.mean_field

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.inference.objectives.base import Estimate, Objective
-from ppl_vae.program.pair import Pair
+from ppl_vae.program.pair import Pair, Programs, weighed
 
 __all__ = ["PyroLoss", "objective_of"]
 
@@ -81,6 +81,11 @@ class PyroLoss(Objective):
         return type(self.loss) in DIFFERENTIABLE or not self.bounds
 
     @property
+    def takes_weights(self) -> bool:
+        """Whether it is a sum of terms, each of which can be scaled: of Pyro's own classes the ELBOs."""
+        return self.tells_elbo
+
+    @property
     def honours_baselines(self) -> bool:
         """Whether it reads ``infer={"baseline": ...}``."""
         return isinstance(self.loss, infer.TraceGraph_ELBO)
@@ -143,7 +148,11 @@ class _Given(nn.Module):
     def value(self, *batch: Tensor) -> Tensor:
         """The loss alone."""
         loss = self.loss.loss if self.declared.bounds else self.loss
-        return self._scalar(loss(*self.pair.programs, *batch))
+        return self._scalar(loss(*self.programs(*batch), *batch))
+
+    def programs(self, *batch: Tensor) -> Programs:
+        """Model and guide, their terms by the weights of the batch's rows."""
+        return weighed(self.pair, self.pair.plates(*batch))
 
     def climbed(self, *batch: Tensor) -> Tensor:
         """The loss, and through it its gradients."""
@@ -166,7 +175,7 @@ class _Differentiable(_Given):
 
     def climbed(self, *batch: Tensor) -> Tensor:
         loss: Callable[..., Any] = self.loss.differentiable_loss if self.declared.bounds else self.loss
-        value = self._scalar(loss(*self.pair.programs, *batch))
+        value = self._scalar(loss(*self.programs(*batch), *batch))
         if not value.requires_grad:
             raise ValueError(
                 f"expected {self.declared.name} to return a tensor with a gradient, got one that depends on no parameter: "
@@ -184,7 +193,7 @@ class _WithGradients(_Given):
         for parameter in parameters:
             parameter.grad = None
         try:
-            value = self._scalar(self.loss.loss_and_grads(*self.pair.programs, *batch)).detach()
+            value = self._scalar(self.loss.loss_and_grads(*self.programs(*batch), *batch)).detach()
             found = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
         finally:
             for parameter, gradient in zip(parameters, before, strict=True):

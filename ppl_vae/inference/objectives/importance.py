@@ -55,6 +55,11 @@ class IWAE(Objective):
         """The samples."""
         return self.samples
 
+    @property
+    def takes_weights(self) -> bool:
+        """Each datum's own terms count by its weight."""
+        return True
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The bound of a pair as a module."""
         return ImportanceBound(pair, self.samples, alpha=0.0, gradient=self.gradient)
@@ -93,6 +98,11 @@ class Renyi(Objective):
     def draws(self) -> int:
         """The samples."""
         return self.samples
+
+    @property
+    def takes_weights(self) -> bool:
+        """Each datum's own terms count by its weight."""
+        return True
 
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The bound of a pair as a module."""

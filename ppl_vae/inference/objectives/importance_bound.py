@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.draws import Draws, draw, every, not_reparameterized
 from ppl_vae.program.pair import Pair
+from ppl_vae.program.weighing import mean_by_weight
 
 __all__ = ["ImportanceBound"]
 
@@ -38,11 +39,13 @@ class ImportanceBound(nn.Module):
         log_joint = draws.log_joint
         log_w = log_joint - draws.log_q
         bound = self.bound(log_w)
-        surrogate = bound.mean()
+        weight = draws.ran.plates.mean_weight
+        surrogate = mean_by_weight(bound, weight)
         if torch.is_grad_enabled() and draws.leaves:
             surrogate = self._scored(draws, log_w, bound) if pathwise else self._followed(draws, log_joint, log_w)
-        loss = -(surrogate + (bound.mean() - surrogate).detach())
-        return Estimate(loss, log_w.detach().mean(), draws.reconstruction.detach().mean())
+        loss = -(surrogate + (mean_by_weight(bound, weight) - surrogate).detach())
+        parts = (mean_by_weight(part.detach(), weight) for part in (log_w, draws.reconstruction))
+        return Estimate(loss, *parts)
 
     def _check(self, draws: Draws) -> None:
         parts = draws.ran.plates.subsampled
@@ -62,7 +65,8 @@ class ImportanceBound(nn.Module):
     def _scored(self, draws: Draws, log_w: Tensor, bound: Tensor) -> Tensor:
         """The bound, and what it makes of the scores of the draws that were cut off."""
         advantage = (bound - self._without_each(log_w)).detach()
-        return bound.mean() + (advantage * draws.log_q_cut).sum(0).mean()
+        weight = draws.ran.plates.mean_weight
+        return mean_by_weight(bound, weight) + mean_by_weight((advantage * draws.log_q_cut).sum(0), weight)
 
     def _without_each(self, log_w: Tensor) -> Tensor:
         """The bound ``(S, B)`` with each sample's log w replaced by the mean of the others', zero for a single sample."""
@@ -83,10 +87,10 @@ class ImportanceBound(nn.Module):
         weights = ((1 - self.alpha) * log_w).softmax(0).detach()
         doubly = self.alpha * weights + (1 - self.alpha) * weights.square()
         coefficients = doubly if self.gradient == "doubly_reparameterized" else weights
-        size = log_w.shape[-1]
+        weight = draws.ran.plates.mean_weight
         leaves, values = list(draws.leaves.values()), list(draws.values.values())
-        followed = _through(leaves, values, (coefficients * log_w).sum() / size)
-        return (weights * log_joint).sum() / size + followed
+        followed = _through(leaves, values, mean_by_weight((coefficients * log_w).sum(0), weight))
+        return mean_by_weight((weights * log_joint).sum(0), weight) + followed
 
 
 def _through(leaves: list[Tensor], values: list[Tensor], objective: Tensor) -> Tensor:

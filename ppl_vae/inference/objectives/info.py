@@ -19,6 +19,7 @@ from ppl_vae.inference.objectives.base import Estimate, Objective
 from ppl_vae.inference.objectives.pyro_elbo import WeighedELBO
 from ppl_vae.inference.objectives.pyro_parts import Traces
 from ppl_vae.program.pair import Pair, Plates
+from ppl_vae.program.weighing import batch_weights
 
 __all__ = ["InfoVAE", "squared_mmd"]
 
@@ -38,7 +39,8 @@ class InfoVAE(Objective):
     MMD^2 = mean k(z, z') - 2 mean k(z, y) + mean k(y, y') over all pairs of the batch's draws z ~ q(z | x_n) and as many
     y ~ p(z), a draw with itself included: biased upwards, never negative. With d = (z - z')^2 / (2 K bandwidth^2), K the
     dimensions of z, the kernel ``rbf`` is exp(-d), ``inverse_multiquadratic`` 1 / (1 + d). It moves a learned prior only where
-    that prior's draws are reparameterized.
+    that prior's draws are reparameterized. Of rows that have weights a draw z counts in the means by its row's share of the
+    batch, so that q(z) is sum_n w_n q(z | x_n) / sum_n w_n; draws y of the prior count alike.
 
     Args:
         kl_weight: of the KL of each datum.
@@ -77,6 +79,11 @@ class InfoVAE(Objective):
         """The particles."""
         return self.particles
 
+    @property
+    def takes_weights(self) -> bool:
+        """Each datum's own terms count by its weight, and so do its draws in q(z)."""
+        return True
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The objective of a pair as a module."""
         return InfoObjective(pair, self)
@@ -97,9 +104,10 @@ class InfoObjective(WeighedELBO):
         q, p = guide.nodes[site], model.nodes[site]["fn"]
         event_dim = p.event_dim
         prior = p.rsample() if p.has_rsample else p.sample()
+        share = _shares(q["value"], q["value"].dim() - event_dim, batch_weights(), plates.data_dim)
         z, y = (value.reshape(-1, math.prod(value.shape[value.dim() - event_dim :])) for value in (q["value"], prior))
         weighed = super().estimate(plates, traces)
-        mmd = squared_mmd(z, y, KERNELS[self.declared.kernel], self.declared.bandwidth)
+        mmd = squared_mmd(z, y, KERNELS[self.declared.kernel], self.declared.bandwidth, share)
         return weighed._replace(loss=weighed.loss + self.declared.mmd_weight * mmd)
 
 
@@ -115,16 +123,34 @@ class SameWeight(nn.Module):
         return torch.full_like(kl, self.weight), kl.new_zeros(())
 
 
-def squared_mmd(z: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor], bandwidth: float) -> Tensor:
-    """The squared maximum mean discrepancy (Gretton et al. 2012, equation 5) of draws z ``(n, K)`` and y ``(m, K)``, biased."""
+def squared_mmd(
+    z: Tensor, y: Tensor, kernel: Callable[[Tensor], Tensor], bandwidth: float, share: Tensor | None = None
+) -> Tensor:
+    """The squared maximum mean discrepancy (Gretton et al. 2012, equation 5) of draws z ``(n, K)`` and y ``(m, K)``, biased.
+
+    Draws z count alike, or by their ``share (n,)``, which sum to 1.
+    """
     shift = y.detach().mean(0)  # which no distance knows, and about which less cancels
     z, y = z - shift, y - shift
 
-    def mean(a: Tensor, b: Tensor) -> Tensor:
+    def kernels(a: Tensor, b: Tensor) -> Tensor:
         squared = a.square().sum(-1)[:, None] + b.square().sum(-1) - 2 * a @ b.T
-        return kernel(squared.clamp_min(0) / (2 * a.shape[-1] * bandwidth**2)).mean()
+        return kernel(squared.clamp_min(0) / (2 * a.shape[-1] * bandwidth**2))
 
-    return mean(z, z) - 2 * mean(z, y) + mean(y, y)
+    if share is None:
+        return kernels(z, z).mean() - 2 * kernels(z, y).mean() + kernels(y, y).mean()
+    return share @ kernels(z, z) @ share - 2 * share @ kernels(z, y).mean(1) + kernels(y, y).mean()
+
+
+def _shares(z: Tensor, batch_dim: int, weights: Tensor | None, dim: int) -> Tensor | None:
+    """What part of q(z) each draw is ``(n,)``, of draws z ``(*batch, *event)`` whose rows lie in ``dim`` of the batch.
+
+    ``None`` where all count alike.
+    """
+    if weights is None:
+        return None
+    each = weights.to(z).reshape(-1, *(1 for _ in range(-dim - 1))).expand(z.shape[:batch_dim]).reshape(-1)
+    return each / each.sum().clamp_min(torch.finfo(each.dtype).tiny)
 
 
 def _latent_site(guide: Trace, plates: Plates) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.pyro_parts import AnalyticELBO, EnumeratedELBO, SampledELBO, Traces
-from ppl_vae.program.pair import Pair, Plates
+from ppl_vae.program.pair import Pair, Plates, weighed
 from ppl_vae.program.stacking import stacks
 from ppl_vae.program.traces import guide_sites
 
@@ -44,7 +44,7 @@ class PyroELBO(nn.Module):
                 num_particles=self.particles, vectorize_particles=together, max_plate_nesting=plates.nesting
             )
         self.elbo = self._elbos[plates, together]
-        return self.estimate(plates, list(self.elbo._get_traces(*self.pair.programs, batch, {})))
+        return self.estimate(plates, list(self.elbo._get_traces(*weighed(self.pair, plates), batch, {})))
 
     def estimate(self, plates: Plates, traces: Traces) -> Estimate:
         """From the traces of a batch, the particles in one plate."""

@@ -5,6 +5,7 @@ grad E_q[f(z)] = E_q[grad f(z) + (f(z) - b) grad log q(z)],  z held fixed
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ from ppl_vae.inference.objectives.base import Estimate
 from ppl_vae.inference.objectives.draws import Draws, draw, every, not_reparameterized
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.traces import guide_sites, site_kl
+from ppl_vae.program.weighing import mean_by_weight
 
 __all__ = ["ScoreFunctionELBO"]
 
@@ -51,11 +53,12 @@ class ScoreFunctionELBO(nn.Module):
         reconstruction = draws.reconstruction
         elbo = reconstruction - self._kl(draws)
         found = elbo.detach()
-        surrogate = elbo.mean()
+        mean = partial(mean_by_weight, mean_weight=draws.ran.plates.mean_weight)
+        surrogate = mean(elbo)
         if draws.leaves:
-            surrogate = surrogate + ((found - self.baseline(found.mean())) * draws.log_q_cut).mean()
-        loss = -(surrogate + (found.mean() - surrogate).detach())
-        return Estimate(loss, -loss.detach(), reconstruction.detach().mean())
+            surrogate = surrogate + mean((found - self.baseline(mean(found))) * draws.log_q_cut)
+        loss = -(surrogate + (mean(found) - surrogate).detach())
+        return Estimate(loss, -loss.detach(), mean(reconstruction.detach()))
 
     def _kl(self, draws: Draws) -> Tensor:
         if draws.ran.plates.summed:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data
+from ppl_vae.data.fields import WEIGHTS
 from ppl_vae.evaluate import batches, evaluate, log_jacobian
+from ppl_vae.evaluate.rows import mean
 from ppl_vae.inference.training.best import Best
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.nonfinite import NonFinitePolicy
@@ -214,7 +216,9 @@ class Training:
 
     def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Blocks of the data, and which of their rows are a batch."""
-        for block, rows in self.data.train.steps(self.plan.batch_size, generator=self.generator, reads=self.pair.reads):
+        train = self.data.train
+        reads = self.pair.reads if train.weights is None else (*self.pair.reads, WEIGHTS)
+        for block, rows in train.steps(self.plan.batch_size, generator=self.generator, reads=reads):
             yield block, rows.sort().values if self.in_order else rows
 
     def _row(self, objective: float, elbo: float, reconstruction: float) -> Record:
@@ -229,7 +233,7 @@ class Training:
             halves = {"reconstruction": reconstruction + constant, "kl": reconstruction - elbo}
             row |= {name: halves[name] for name in score.parts}
         if (sizes := self.data.train.sizes) is not None and score.name in row:
-            row[f"{score.name}_per_token"] = row[score.name] / sizes.double().mean().item()
+            row[f"{score.name}_per_token"] = row[score.name] / mean(sizes.double(), self.data.train.weights)
         if len(self.data.valid) and not (self.pair.local or self.pair.undivided):
             valid = evaluate(self.pair, self.data.valid)
             names = (score.name, *score.parts, f"{score.name}_per_token")

@@ -41,7 +41,12 @@ def start_pair(pair: Pair, split: Split, seed: int, *, warm: Iterable[str] = ())
         True
     """
     context = Start(
-        model=pair.model, guide=pair.guide, split=split, rows=Matrices(split), sample=sample(split, seed), seed=seed
+        model=pair.model,
+        guide=pair.guide,
+        split=split,
+        rows=Matrices(split, relative=True),
+        sample=sample(split, seed),
+        seed=seed,
     )
     start(context, warm)
 

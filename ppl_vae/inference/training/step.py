@@ -9,7 +9,7 @@ last bit. Compiled, the whole step is one library call; sums come in another ord
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import compress, islice
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, CudaGrap
 from ppl_vae.program.context import local_params
 from ppl_vae.program.machine import Precision, layers
 from ppl_vae.program.pair import numbered
+from ppl_vae.program.weighing import weighing
 from ppl_vae.types import FitWarning
 
 __all__ = ["Step"]
@@ -51,6 +52,7 @@ class Step:
         precision: what the networks' layers multiply, decided as a step is recorded; how products are rounded is the caller's.
         compile: ``True`` compiles, ``False`` stays eager, ``auto`` records and compiles where that pays.
         local: whether the last of a batch are the numbers ``(B,)`` of its rows among the training data, for their plate.
+        weighted: whether the last of a batch, before these numbers, are the weights ``(B,)`` of its rows.
         ahead: steps to be taken in all.
         go_on_at: of a fit that goes on, the rows of the batches that go the fast way from the first on.
         kinds: the number of kinds of batches: each is recorded for itself.
@@ -72,6 +74,7 @@ class Step:
         precision: Precision = "32",
         compile: Compile = "auto",
         local: bool = False,
+        weighted: bool = False,
         ahead: int = 0,
         go_on_at: int | None = None,
         full_batch: int | None = None,
@@ -84,6 +87,7 @@ class Step:
         self.precision = precision
         self.compile = compile
         self.local = local
+        self.weighted = weighted
         self.ahead = ahead // kinds
         self.full_batch = full_batch
         self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
@@ -110,12 +114,19 @@ class Step:
     def forward(self, objective: Callable[..., Any], raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and its objective, ELBO and reconstruction ``(3,)``."""
         # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
-        rows, others = (others[-1], others[:-1]) if self.local else (None, others)
-        with local_params(), pyro.validation_enabled(self._validate), layers(self.precision), numbered(rows):
-            loss, elbo, reconstruction = objective(self.transform(raw), *others)
+        read, weights, rows = self.apart(others)
+        checks = pyro.validation_enabled(self._validate)
+        with local_params(), checks, layers(self.precision), numbered(rows), weighing(weights):
+            loss, elbo, reconstruction = objective(self.transform(raw), *read)
         self._validate = False
         numbers = torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
         return loss if self.full_batch is None else loss * (len(raw) / self.full_batch), numbers
+
+    def apart(self, others: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor | None, Tensor | None]:
+        """What stands behind x in a batch: what else the programs read, the weights of its rows, and their numbers."""
+        rows, others = (others[-1], others[:-1]) if self.local else (None, others)
+        weights, others = (others[-1], others[:-1]) if self.weighted else (None, others)
+        return others, weights, rows
 
     def finish(self, numbers: Tensor, size: int) -> None:
         """Clip the gradients that the parameters hold, update them, and count."""

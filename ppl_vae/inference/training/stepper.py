@@ -16,6 +16,7 @@ from ppl_vae.program.context import local_params
 from ppl_vae.program.machine import layers
 from ppl_vae.program.pair import Pair, numbered
 from ppl_vae.program.randomness import put_random, random_state
+from ppl_vae.program.weighing import weighing
 from ppl_vae.storage.records import map_tensors
 
 __all__ = ["Stepper"]
@@ -80,6 +81,7 @@ class Stepper:
                 precision=plan.precision,
                 compile=plan.compile if plan.objective.recordable else False,
                 local=self.pair.local,
+                weighted=train.weights is not None,
                 ahead=epochs * (rows // plan.batch_size) // len(self.optimizers),
                 go_on_at=min(plan.batch_size, rows) if steps > 0 else None,
                 full_batch=full_batch,
@@ -152,15 +154,18 @@ class Stepper:
     def loss(self, block: list[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
         """What the next step would compute, eagerly: x as the model sees it, and the loss with its graph."""
         step = self.active_step
-        raw, *others = taken(block, rows)
-        with local_params(), layers(step.precision), numbered(rows if step.local else None):
+        raw, *behind = taken(block, rows)
+        others, weights, numbers = step.apart([*behind, *((rows,) if step.local else ())])
+        with local_params(), layers(step.precision), numbered(numbers), weighing(weights):
             x: Tensor = step.transform(raw)
             loss: Tensor = step.objective(x, *others).loss
         return x, loss
 
     def data_dim(self, block: list[Tensor], rows: Tensor) -> int:
         """The dimension of the plate over the data in log-probabilities of such a batch, counted from the right."""
-        return self.pair.plates(*taken(block, rows)).data_dim
+        raw, *behind = taken(block, rows)
+        others = behind[:-1] if self.active_step.weighted else behind
+        return self.pair.plates(raw, *others).data_dim
 
     @property
     def objective_sum(self) -> float:

@@ -31,6 +31,7 @@ class BayesianFactorModel(BayesianModel):
     """
 
     learning_rate = 2e-2
+    takes_weights = True
     supports: Mapping[str, Support] = {"weights": "real", "loc": "real", "scale": "positive"}
 
     def __init__(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_vae.exact import conditional, covariances, mixture, mixture_start
+from ppl_vae.exact.moments import weights_of
 from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
 from ppl_vae.models.bayesian.spreads import SPREADS
 from ppl_vae.models.told import of_mixture
@@ -35,6 +36,7 @@ class BayesianMixtureModel(BayesianModel):
     """
 
     learning_rate = 1e-2
+    takes_weights = True
     supports: Mapping[str, Support] = {
         "weights": "simplex",
         "locs": "real",
@@ -115,8 +117,10 @@ class BayesianMixtureModel(BayesianModel):
 
     def log_likelihood(self, rows: Any) -> Callable[[Values], Tensor]:
         """From all parameters by name to log p(rows | theta) in nats, k summed out."""
-        x = torch.cat(list(rows))
-        return lambda values: self._joint(values, x).logsumexp(-1).sum()
+        x, weights = torch.cat(list(rows)), weights_of(rows)
+        if weights is None:
+            return lambda values: self._joint(values, x).logsumexp(-1).sum()
+        return lambda values: weights @ self._joint(values, x).logsumexp(-1)
 
     def align(self, draws: Values) -> dict[str, Tensor]:
         """The draws as they are: chains start at one labelling and seldom leave it."""
