@@ -24,7 +24,7 @@ ALIASES = {
 }
 # Given as words: the fields of a parser's own default would stay when another class is named that has them too.
 MODELS = {"fit": "VAE", "compare": "FactorAnalysis", "select": "GMM"}
-SEVERAL = ("--data.columns", "--data.drop")
+SEVERAL = ("--data.columns", "--data.drop", "--data.fields")
 """Options that take several words."""
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")

@@ -22,7 +22,8 @@ class Raw(NamedTuple):
     ``levels`` is the number of values an image can take where that is not 256. A source with its own test set gives
     ``test_x``, ``test_y``, one with its own validation set ``valid_x``, and the names of the ``classes`` that labels point
     to. ``columns`` are the names of a table's columns, in the order of the event's elements. ``fields`` are what came beside
-    x, by name, and ``name`` is x's own among them. ``table`` tells what the columns hold.
+    x, by name, and ``name`` is x's own among them. ``table`` tells what the columns hold, and ``weights`` how often each row
+    of ``x`` counts, ``(N,)``, where they do not count alike.
     """
 
     x: np.ndarray | Stream | Sparse | Ragged
