@@ -212,7 +212,7 @@ def test_columns_are_chosen_and_dropped_by_name() -> None:
             load_data(frame, **{option: ("nam",)}, **WHOLE)
         with pytest.raises(ValueError, match=f"expected {option}: different names"):
             DataSource(**{option: ("a", "a")})
-        with pytest.raises(ValueError, match=f"expected {option} for .csv, .parquet, .tsv files and frames only"):
+        with pytest.raises(ValueError, match=f"expected {option} for .csv, .parquet, .tsv, .h5ad files and frames only"):
             load_data(np.eye(3), **{option: ("a",)})
     with pytest.raises(ValueError, match="columns that are not dropped"):
         DataSource(columns=("a",), drop=("a",))
@@ -286,3 +286,36 @@ def test_a_warm_start_needs_the_same_categories() -> None:
         ValueError, match="categories of the earlier fit in their order: expected in column 'a' u, v, w, got u, v, x"
     ):
         pv.fit(model, other, method=pv.SVI(epochs=1), warm_start=fit)
+
+
+def test_what_numbers_would_not_tell_apart_is_refused() -> None:
+    pandas, whole = pytest.importorskip("pandas"), r"whole numbers up to 2\^53 in column 'm'"
+    for column, told in (
+        (np.arange(60) + 2**60, whole),
+        (np.arange(60, dtype="uint64") + np.uint64(2**63), whole),
+        (pandas.Categorical([1, "1"] * 30), "categories of different texts in column 'm', got '1' twice"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            load_data(pandas.DataFrame({"m": column, "a": np.arange(60.0)}))
+
+
+def test_long_integers_of_polars_are_numbers() -> None:
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"m": polars.Series(range(60)).cast(polars.Int128), "a": np.arange(60.0)})
+    assert load_data(frame, valid=0.0, test=0.0).train.x[:, 0].tolist() == list(range(60))
+
+
+@pytest.mark.parametrize("library", ["pandas", "nullable", "polars", "pyarrow"])
+def test_means_are_not_cut_to_whole_numbers_by_the_dtype_of_the_rows(library: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    fit = pv.fit(pv.FactorAnalysis(latent_dim=1), pandas.DataFrame(rng.normal(size=(60, 3)), columns=[*"abc"]), method=pv.EM())
+    rows: Any = pandas.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "c": [0.1, 0.2]})
+    expected = fit.reconstruct(rows.astype(float))["a"].tolist()
+    if library == "nullable":
+        rows = rows.astype({"a": "Int64"})
+    elif library != "pandas":
+        module = pytest.importorskip(library)
+        rows = module.from_pandas(rows) if library == "polars" else module.Table.from_pandas(rows)
+    assert np.asarray(fit.reconstruct(rows)["a"]).tolist() == pytest.approx(expected, rel=1e-6)
+    assert not float(expected[0]).is_integer()

@@ -111,6 +111,16 @@ def test_what_does_not_fit_is_told_by_the_name_of_its_column(fit: pv.Fit) -> Non
             fit.encode(wrong)
 
 
+def test_text_is_what_it_was_whatever_a_few_rows_of_it_look_like() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"when": ["2020-01-01", "later", "true"] * 20, "size": np.arange(60.0)})
+    fit = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Auto()), frame, method=pv.SVI(epochs=1, seed=0))
+    together = fit.encode(frame)
+    for text in ("2020-01-01", "true", "later"):
+        rows = frame[frame["when"] == text]
+        pandas.testing.assert_frame_equal(fit.encode(rows), together.loc[rows.index], rtol=1e-5)
+
+
 def test_frames_of_one_row_and_of_none(fit: pv.Fit) -> None:
     none = HOLES.iloc[:0]
     assert fit.impute(none).dtypes.to_dict() == HOLES.dtypes.to_dict()
@@ -212,3 +222,67 @@ def test_a_fit_to_an_array_takes_a_frame_in_its_order() -> None:
     np.testing.assert_allclose(found["log_prob"], fit.score_samples(x).log_prob)
     with pytest.raises(ValueError, match="expected numbers in column 'colour'"):
         fit.encode(FRAME[["size", "colour"]])
+
+
+def test_samples_are_like_a_frame_that_is_given() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {
+            "at": pandas.date_range("2024-03-01", periods=60, freq="7h", tz="Europe/Berlin"),
+            "code": pandas.Categorical([10, 20, 30] * 20),
+            "seen": pandas.array([True, False, None] * 20, dtype="boolean"),
+            "many": pandas.array([0, 3, 9] * 20, dtype="Int64"),
+            "size": np.linspace(0, 1, 60, dtype=np.float32),
+        }
+    )
+    data = pv.load_data(frame, missing="ignore")
+    fit = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Auto()), data, method=pv.SVI(epochs=1, seed=0))
+    found = fit.sample(5, frame=frame)
+    assert list(found.dtypes) == list(frame.dtypes)
+    assert set(found["code"]) <= {10, 20, 30}
+    assert list(found.index) == list(range(5))
+    plain = fit.sample(5, frame="pandas")
+    assert (plain["at"].dt.tz_localize("UTC") - found["at"]).abs().max() < pandas.Timedelta("1s")
+
+
+def test_rows_outside_of_the_support_are_refused() -> None:
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame({"b": rng.integers(0, 2, 60), "n": np.arange(60) % 7, "r": rng.normal(size=60)})
+    fit = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Auto()), frame, method=pv.SVI(epochs=1, seed=0))
+    for bad in (frame.assign(b=2), frame.assign(n=0.5), frame.assign(n=-1)):
+        for verb in (fit.score_samples, fit.encode, fit.evaluate, fit.outliers):
+            with pytest.raises(ValueError, match="expected every value in the support"):
+                verb(bad)
+    assert np.isfinite(fit.score_samples(frame.assign(r=100.0))["log_prob"]).all()
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [("a", 1), ("a", 2), ("b", 1)]], ids=["numbers", "levels"])
+def test_columns_keep_names_that_are_no_text(labels: list[Any]) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.random.default_rng(0).normal(size=(60, 3)))
+    frame.columns = pandas.Index(labels)
+    fit = pv.fit(pv.FactorAnalysis(latent_dim=1), pv.load_data(frame, missing="ignore"), method=pv.EM())
+    lost = frame.copy()
+    lost.iloc[0, 0] = np.nan
+    filled = fit.impute(lost)
+    pandas.testing.assert_index_equal(filled.columns, frame.columns)
+    assert filled[labels[1]].equals(frame[labels[1]])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_booleans_meet_a_fit_that_knew_them_as_categories(library: str) -> None:
+    pandas, module = pytest.importorskip("pandas"), pytest.importorskip(library)
+    frame = pandas.DataFrame({"c": pandas.Categorical([True, False] * 30), "r": np.linspace(0, 1, 60)})
+    fit = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Auto()), frame, method=pv.SVI(epochs=1, seed=0))
+    rows: Any = frame.assign(c=pandas.array([True, False] * 30, dtype="boolean"))
+    if library != "pandas":
+        rows = module.from_pandas(rows) if library == "polars" else module.Table.from_pandas(rows)
+    assert list(fit.impute(rows)["c"])[:2] == list(rows["c"])[:2]
+
+
+def test_auto_is_of_tables() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected a table, rows of columns, for likelihood: auto, got data of shape \(1, 8, 8\)"
+    ):
+        pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Auto()), "digits")

@@ -37,6 +37,7 @@ ODD_NUMBERS = (
 WHOLE = re.compile(r"[+-]?\d{1,18}")
 IDENTIFIERS, DIFFERENT = 20, 0.9  # more texts than this, and more of the rows than this, name the rows
 HEAD = 1000
+EXACT = 2**53  # up to which float64 has every whole number
 LOW = 0.1  # counts begin at this share of their mean, or below
 
 
@@ -162,6 +163,11 @@ def _dated(name: str, values: np.ndarray, *, time: bool) -> Encoded:
 
 def _number(name: str, values: np.ndarray, dtype: Literal["float", "integer", "boolean"] | None = None) -> Encoded:
     """Numbers, and booleans as 0 and 1."""
+    if values.dtype.kind in "iu" and len(values) and max(abs(int(values.min())), abs(int(values.max()))) > EXACT:
+        raise ValueError(
+            f"expected whole numbers up to 2^53 in column {name!r}, which floats tell apart, got {values.max()}: leave it out "
+            "(drop, --data.drop), subtract a constant, or convert it to text if it names things"
+        )
     found = dtype or {"b": "boolean", "f": "float"}.get(values.dtype.kind, "integer")
     kind = "binary" if found == "boolean" else guessed_kind(values)
     return Encoded(values, Column(name=name, kind=kind, dtype=found))  # type: ignore[arg-type]

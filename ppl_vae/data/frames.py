@@ -49,6 +49,7 @@ class Form:
         backend: of a frame: ``pandas``, ``polars`` or ``pyarrow``.
         index: of a frame of pandas, which rows of that number keep.
         dtypes: the dtypes of a frame's columns, as its library tells them, by name.
+        labels: of a frame of pandas what its columns are called, which may be no text, by the text of it.
 
     Raises:
         ValueError: a frame without a backend.
@@ -62,6 +63,7 @@ class Form:
     backend: Literal["pandas", "polars", "pyarrow"] | None = None
     index: Any = None
     dtypes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.kind == "frame") != (self.backend in BACKENDS):
@@ -83,7 +85,10 @@ class Form:
             "polars" if frame.implementation.is_polars() else "pyarrow" if frame.implementation.is_pyarrow() else "pandas"
         )
         dtypes = {str(column.name): _own_dtype(column) for column in frame.iter_columns()}
-        return cls(kind="frame", backend=backend, index=given.index if backend == "pandas" else None, dtypes=dtypes)
+        if backend != "pandas":
+            return cls(kind="frame", backend=backend, dtypes=dtypes)
+        labels = {str(column.name): label for column, label in zip(frame.iter_columns(), given.columns, strict=True)}
+        return cls(kind="frame", backend=backend, index=given.index, dtypes=dtypes, labels=labels)
 
     def rows(self, x: Tensor, names: Sequence[str] = (), table: Sequence[Column] = ()) -> Any:
         """Rows x ``(n, *event)`` in this form.
@@ -118,7 +123,8 @@ class Form:
             return np.stack([np.asarray(each) for each in cells], axis=1)
         backend = str(self.backend)
         made = {n: series_of(backend, n, v, known.get(n), self._dtype(n, known.get(n))) for n, v in values.items()}
-        return frame_of(backend, made, self._index(len(next(iter(values.values()), ()))))
+        labels = [self.labels.get(name, name) for name in made]
+        return frame_of(backend, made, self._index(len(next(iter(values.values()), ()))), labels)
 
     def column(self, name: str, values: Any, table: Sequence[Column] = ()) -> Any:
         """One column ``(n,)``: a series of the frame's library under its index, an array or a tensor."""
@@ -127,7 +133,7 @@ class Form:
         if self.kind != "frame":
             return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         found = self.columns({name: values}, table)
-        return found[name]
+        return found[self.labels.get(name, name)]
 
     def _dtype(self, name: str, column: Column | None) -> Any:
         """The dtype of a column of the source, which another of the same name that is not the table's does not get."""
@@ -160,7 +166,7 @@ def _cells(name: str, column: nw.Series[Any]) -> Cells:
     dtype = column.dtype
     if isinstance(dtype, nw.Categorical | nw.Enum):
         return Cells(name, _objects(column), categories=_categories(column))
-    if isinstance(dtype, nw.Decimal):
+    if isinstance(dtype, nw.Decimal | nw.Int128 | nw.UInt128):
         column, dtype = column.cast(nw.Float64), nw.Float64()
     if dtype.is_numeric():
         return Cells(name, np.asarray(column.to_numpy()), dtype="integer" if dtype.is_integer() else None)
@@ -193,4 +199,9 @@ def _categories(column: nw.Series[Any]) -> tuple[str, ...]:
         own = list(column.dtype.categories)
     else:
         own = sorted(column.drop_nulls().unique().to_list())
-    return tuple(dict.fromkeys(map(str, own)))
+    texts = [str(category) for category in own]
+    if twice := sorted({text for text in texts if texts.count(text) > 1}):
+        raise ValueError(
+            f"expected categories of different texts in column {column.name!r}, got {twice[0]!r} twice: rename one"
+        )
+    return tuple(texts)

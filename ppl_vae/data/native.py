@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,15 +50,19 @@ def series_of(backend: str, name: str, values: Any, column: Column | None, dtype
     """A column of a library: what ``values`` stand for if it is a table's, with the dtype of its source where that is known."""
     cells = values if column is None else decoded(values, column)
     categories = column.categories if column is not None and column.dtype == "category" else ()
+    if column is not None and column.coded and str(dtype).lower().startswith("bool"):  # which the fit's own rows held as text
+        cells = np.array([None if cell is None else cell == "True" for cell in cells], dtype=object)
     make = {"pandas": _of_pandas, "polars": _of_polars, "pyarrow": _of_pyarrow}[backend]
     return make(name, cells, categories, dtype)
 
 
-def frame_of(backend: str, columns: Mapping[str, Any], index: Any) -> Any:
-    """A frame of a library from its own columns; ``index`` is one of pandas, or none."""
+def frame_of(backend: str, columns: Mapping[str, Any], index: Any, labels: Sequence[Any]) -> Any:
+    """A frame of a library from its own columns; ``index`` is one of pandas, or none, and ``labels`` call its columns."""
     library = _library(backend)
     if backend == "pandas":
-        return library.DataFrame({name: column.array for name, column in columns.items()}, index=index)
+        frame = library.DataFrame({name: column.array for name, column in columns.items()}, index=index)
+        frame.columns = library.Index(labels) if labels else frame.columns
+        return frame
     if backend == "polars":
         return library.DataFrame(list(columns.values()))
     return library.table(dict(columns))
@@ -85,6 +89,8 @@ def _of_pandas(name: str, cells: Any, categories: tuple[str, ...], dtype: Any) -
     if isinstance(dtype, np.dtype) and dtype.kind == "O":
         return pandas.Series(_plain(cells), name=name, dtype=object)
     series = pandas.Series(cells, name=name)
+    if dtype is not None and pandas.api.types.is_integer_dtype(dtype) and _fractional(cells):
+        return series if isinstance(dtype, np.dtype) else series.astype("Float64")
     if isinstance(dtype, pandas.DatetimeTZDtype):
         series = series.dt.tz_localize("UTC")
     lacking = isinstance(dtype, np.dtype) and dtype.kind in "biu" and bool(series.isna().any())
@@ -100,6 +106,8 @@ def _of_polars(name: str, cells: Any, categories: tuple[str, ...], dtype: Any) -
         dtype = polars.Enum(list(categories))
     if dtype is not None and isinstance(dtype, polars.Datetime) and dtype.time_zone is not None:
         return series.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone).cast(dtype)
+    if dtype is not None and dtype.is_integer() and _fractional(cells):
+        return series
     return series if dtype is None else series.cast(dtype)
 
 
@@ -116,7 +124,15 @@ def _of_pyarrow(name: str, cells: Any, categories: tuple[str, ...], dtype: Any) 
         )
     if dtype is not None and pyarrow.types.is_timestamp(dtype) and dtype.tz is not None:
         array = importlib.import_module("pyarrow.compute").assume_timezone(array, "UTC")
+    if dtype is not None and pyarrow.types.is_integer(dtype) and _fractional(cells):
+        return array
     return array if dtype is None else array.cast(dtype)
+
+
+def _fractional(cells: Any) -> bool:
+    """Whether numbers are not whole, which a column of whole numbers cannot hold, as means in one that was given as such."""
+    floats = isinstance(cells, np.ndarray) and cells.dtype.kind == "f"
+    return floats and bool((np.isfinite(cells) & (cells != np.floor(cells))).any())
 
 
 def _listed(cells: Any) -> Any:

@@ -116,7 +116,9 @@ def _refuse_text(features: list[Encoded]) -> None:
 
 
 def _column(cells: Cells, known: Column | None, spelled: Any) -> Encoded:
-    """The numbers of a column; of an empty one what is known of it, for no cell says what it holds."""
+    """The numbers of a column; text as it is known, and of an empty column what is known of it, for no cell says otherwise."""
+    if known is not None and known.coded and cells.categories is None and cells.values.dtype.kind in "OU":
+        return Encoded(encoded(cells._replace(categories=known.categories), spelled).values, known)
     found = encoded(cells, spelled)
     if known is None or found.values.dtype.kind != "f" or not np.isnan(found.values).all():
         return found

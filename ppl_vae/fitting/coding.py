@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from ppl_vae.fitting.covariates import conditions
 from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, as_real, in_source_units
 from ppl_vae.fitting.outputs import as_codes_given, as_rows_given, codes_of_form, form_of
 from ppl_vae.memory import require_memory
+from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.sites import Tree, tree
@@ -37,6 +39,7 @@ class Coding:
     data: DataSource
     spec: DataSpec
     transform: Transform
+    model: Model | Callable[..., Any]
 
     @property
     def device(self) -> torch.device:
@@ -149,7 +152,7 @@ class Coding:
         means: bool = False,
         seed: int = 0,
         seen: bool = False,
-        frame: Literal["pandas", "polars", "pyarrow"] | None = None,
+        frame: Literal["pandas", "polars", "pyarrow"] | Frame | None = None,
         draws: bool | None = None,
     ) -> Any:
         """N new data ``(n, *event)`` in the units of the source: z from the declared prior, then draws from p(x | z).
@@ -167,8 +170,9 @@ class Coding:
             means: means of p(x | z) instead of draws, which lie closer to each other than data do.
             seed: of all of them.
             seen: as the model sees them, instead of in the units of the source.
-            frame: as a frame of this library, with the columns of the source as it had them, and classes in a column called as
-                that of the labels, where the model is conditioned on such.
+            frame: as a frame of this library, with the columns of the source as a run keeps them (times in UTC without a zone,
+                categories as texts), and classes in a column called as that of the labels, where the model is conditioned on
+                such. Or a frame like which it is to be, with the dtypes, zones and categories of its columns.
             draws: the opposite of ``means``, which took its place; still taken, with a warning.
 
         Raises:
@@ -240,14 +244,21 @@ class Coding:
         transform = self.transform
         if self._dequantized and not transform.dequantize:  # training data whose noise was drawn once
             transform = transform.rescaling(dequantize=True)
-        return Entrance(spec=self.spec, transform=transform, labelled=self._labelled, source=self.data, device=self.device)
+        return Entrance(
+            spec=self.spec,
+            transform=transform,
+            labelled=self._labelled,
+            source=self.data,
+            device=self.device,
+            support=self.model.check_values if isinstance(self.model, Model) and not self.spec.ragged else None,
+        )
 
     def _split(self, data: Given, y: Classes | None = None) -> Split:
         """The data as a split on the pair's device, matched to and checked against what the pair was built for."""
         return self._entrance.rows(data, y)
 
     def _framed(self, x: Tree, library: Any, places: Tensor | None, y: Classes | Mapping[str, Any] | None) -> Any:
-        """Rows as a frame, beside them their classes, where they have such."""
+        """Rows as a frame of a library, or like a frame, beside them their classes, where they have such."""
         if not isinstance(x, Tensor) or x.shape[1:] != self.spec.event_shape or x.dim() != 2:
             raise ValueError("expected data of rows of columns for a frame of them, got others: leave frame out")
         names = self.spec.columns or tuple(f"x{place}" for place in range(1, x.shape[1] + 1))
@@ -259,7 +270,8 @@ class Coding:
                 else places
             )
             columns[self.data.label or "y"] = [self.spec.classes[place] for place in places]  # type: ignore[union-attr]
-        return Form(kind="frame", backend=library).columns(columns, self.spec.table)
+        form = Form(kind="frame", backend=library) if isinstance(library, str) else Form.of(library)
+        return dataclasses.replace(form, index=None).columns(columns, self.spec.table)
 
     def _codes_of_frame(self, frame: Frame) -> Tree:
         """Codes of a frame as :meth:`encode` gives them."""

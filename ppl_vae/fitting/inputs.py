@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Entrance:
         labelled: whether the model is conditioned on labels.
         source: where the fit's own rows came from, as which others are read.
         device: where rows are wanted.
+        support: raises ``ValueError`` if data as the model sees them leave its support; ``None`` where nothing tells.
+        partial: whether rows may miss entries that the fit's own did not.
     """
 
     spec: DataSpec
@@ -55,6 +57,8 @@ class Entrance:
     labelled: bool
     source: DataSource
     device: torch.device
+    support: Callable[[Tensor], None] | None = None
+    partial: bool = False
 
     def rows(self, data: Given, y: Classes | None = None, *, generator: Generator | None = None) -> Split:
         """Rows as the fit takes them: columns and classes matched by name, under its transform, checked, on its device.
@@ -94,7 +98,7 @@ class Entrance:
 
     def incomplete(self) -> Entrance:
         """The same way in for rows of which some entries are missing, whether or not those that were fitted had such."""
-        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, missing=True))
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, missing=True), partial=not self.spec.missing)
 
     def _split(self, data: Any) -> Split:
         """Rows as a split in the units of their source, from wherever they come."""
@@ -230,6 +234,10 @@ class Entrance:
             _check_values(split.transform, raw, self.spec)
             if noisy:  # of less than 1
                 _check_values(split.transform, raw + 1.0, self.spec)
+            if self.support is not None and not split.transform.binarize:
+                x = split.transform.affine(raw)
+                x = x[~x.flatten(1).isnan().any(1)] if self.partial else x  # of which the likelihood knows nothing
+                self.support(x) if len(x) else None
 
 
 def is_named(data: Any) -> bool:

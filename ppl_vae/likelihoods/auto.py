@@ -67,6 +67,11 @@ class Auto(Likelihood):
         if data.spec.ragged or data.spec.kind not in self.accepts:
             what = "rows of different lengths" if data.spec.ragged else f"{data.spec.kind} data"
             raise ValueError(f"expected a table for likelihood: auto, got {what}: name a likelihood of such data")
+        if len(shape := data.spec.event_shape) != 1:
+            raise ValueError(
+                f"expected a table, rows of columns, for likelihood: auto, got data of shape {shape}: name a likelihood "
+                "of them, such as Bernoulli or Gaussian"
+            )
         groups: dict[Likelihood, list[int]] = {}
         for place, likelihood in enumerate(_likelihoods(data)):
             groups.setdefault(Masked(likelihood=likelihood) if data.spec.missing else likelihood, []).append(place)
