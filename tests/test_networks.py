@@ -697,6 +697,20 @@ def test_what_is_no_network_is_refused(make: Any, told: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+def test_yaml_that_names_no_node_is_refused() -> None:
+    yaml = two().to_yaml()
+    assert pv.BayesianNetwork.from_yaml(yaml) == two()
+    assert hash(pv.BayesianNetwork.from_yaml(yaml)) == hash(two())
+    with pytest.raises(
+        ValueError, match="unknown Node 'Tabel': choose from LinearGaussian, LogisticRegression, NoisyOr, Table"
+    ):
+        pv.BayesianNetwork.from_yaml(yaml.replace("ppl_vae.Table", "Tabel"))
+    with pytest.raises(ValueError, match="is not part of ppl_vae: if you trust its code"):
+        pv.BayesianNetwork.from_yaml(yaml.replace("ppl_vae.Table", "somebody.Table"))
+    with pytest.raises(ValueError, match=r"states.*False"):  # which YAML reads for a bare no
+        pv.BayesianNetwork.from_yaml(yaml.replace("- x", "- no"))
+
+
 def test_columns_that_are_not_the_nodes_are_refused() -> None:
     pd = pytest.importorskip("pandas")
     table = pd.DataFrame({"a": ["x", "y"] * 10, "c": ["x", "y"] * 10})
