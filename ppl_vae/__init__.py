@@ -41,6 +41,7 @@ from ppl_vae.inference import (
     WarmUp,
 )
 from ppl_vae.likelihoods import (
+    Auto,
     Bernoulli,
     Beta,
     Binomial,
@@ -114,7 +115,7 @@ from ppl_vae.program.pair import Pair, data_plate
 from ppl_vae.report import report
 from ppl_vae.runs import RunComparison, compare_runs, load_run, resume_run, save_run, save_run_comparison
 from ppl_vae.storage import Checkpointer, Interrupted
-from ppl_vae.types import DataSpec, FitWarning, Kind, Score
+from ppl_vae.types import Column, DataSpec, FitWarning, Kind, Score
 
 __all__ = [
     "AIS",
@@ -137,6 +138,7 @@ __all__ = [
     "AmortizedMixture",
     "AmortizedNormal",
     "AmortizedProjectedNormal",
+    "Auto",
     "AutoEncoder",
     "AutoregressiveFlow",
     "Baseline",
@@ -150,6 +152,7 @@ __all__ = [
     "Categorical",
     "Checkpointer",
     "ClosedForm",
+    "Column",
     "ColumnGroup",
     "Columns",
     "Comparison",

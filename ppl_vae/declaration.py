@@ -28,7 +28,7 @@ import yaml
 from ppl_vae.named import Named
 from ppl_vae.text import as_line, from_yaml, read_text
 
-__all__ = ["Declaration", "enable_families", "family_members", "parse", "refuse_untrusted", "require"]
+__all__ = ["Declaration", "also_called", "enable_families", "family_members", "parse", "refuse_untrusted", "require"]
 
 D = typing.TypeVar("D", bound="Declaration")
 
@@ -110,6 +110,22 @@ class Declaration:
         except ValueError as error:
             told = not isinstance(source, Path) or str(error).startswith(str(source))
             raise ValueError(str(error) if told else f"{source}: {error}") from None
+
+
+ALIASES: dict[str, type[Declaration]] = {}
+"""Other names of classes, for YAML and the command line; an entry keeps its class alive, which jsonargparse looks for."""
+
+
+def also_called(name: str, cls: type[D]) -> type[D]:
+    """A class by which YAML and the command line make objects of another one; to be bound to that name in the same module."""
+
+    def __new__(_: type[D], **fields: Any) -> D:  # noqa: N807
+        return cls(**fields)
+
+    summary = (cls.__doc__ or "").partition("\n")[0]
+    told = {"__new__": __new__, "__module__": cls.__module__, "__doc__": summary, "declarable": False}
+    ALIASES[name] = type(name, (cls,), told)
+    return ALIASES[name]  # type: ignore[return-value]
 
 
 def parse(cls: type[D], config: Any) -> D:
@@ -195,7 +211,7 @@ def _trusted_class(name: Any, hint: Any, trusted: Collection[str]) -> Any:
             raise ValueError(f"the class {name!r} cannot be imported: {error}") from None
         require(isinstance(cls, type) and issubclass(cls, Declaration), "the import path of a declaration's class", name)
         return cls
-    members = {cls.__name__: cls for cls in family_members(Declaration)}
+    members = {cls.__name__: cls for cls in family_members(Declaration)} | ALIASES
     if isinstance(hint, type) and issubclass(hint, Declaration):
         valid = sorted(key for key, cls in members.items() if issubclass(cls, hint))
         if name not in valid:

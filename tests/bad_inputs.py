@@ -411,9 +411,10 @@ counts = rows("count", N)
 
 CASES: dict[str, BadInput] = {
     # arrays: dtype
-    "objects": BadInput(load(np.array([[{}, []]], dtype=object)), "expected real numbers, got an array of dtype object"),
+    "objects": BadInput(load(np.array([[{}, []]], dtype=object)), "booleans or dates in column '0', got dict"),
     "complex": BadInput(load(REALS.astype(complex)), "real numbers, got an array of dtype complex128"),
-    "text": BadInput(load(np.array([["a", "b"]])), "real numbers, got an array of dtype <U1"),
+    "text": BadInput(load(np.array(["a", "b"])), "real numbers, got an array of dtype <U1"),
+    "rows of text": BadInput(load(np.array([["a", "b"]])), FINE),
     "dates": BadInput(
         load(np.array([["2020-01-01"]], dtype="datetime64[D]")), "real numbers, got an array of dtype datetime64"
     ),
@@ -537,7 +538,8 @@ CASES: dict[str, BadInput] = {
     "a .csv of one long cell": BadInput(file("a.csv", b"1" * 200_000), "a damaged one|fit float32"),
     "a .csv of lines of different lengths": BadInput(file("a.csv", b"1,2\n3\n"), "2 cells in line 2"),
     "a .csv of names": BadInput(file("a.csv", b"a,b\n"), "rows of data, got none"),
-    "a .csv of words": BadInput(file("a.csv", b"a,b\n1,red\n"), "numbers in column 'b', got 'red'"),
+    "a .csv of words": BadInput(file("a.csv", b"a,b\n1,red\n3,4\n"), "numbers in column 'b', got 'red'"),
+    "a .csv with a column of words": BadInput(file("a.csv", b"a,b\n1,red\n"), FINE),
     "a .csv by semicolons": BadInput(file("a.csv", b"a;b\n1;2\n"), FINE),
     "a .csv with an open quote": BadInput(
         file("a.csv", b'a,b\n1,"2\n3,4\n'), "expected 2 cells|a damaged one|expected numbers"

@@ -254,7 +254,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "unknown guide": ([*FIT, "--guide", "Nope"], "unknown guide 'Nope': choose from"),
     "unknown method": ([*FIT, "--method", "Nope"], "unknown method 'Nope': choose from"),
     "unknown objective": ([*FIT, "--method.objective", "Nope"], "unknown objective 'Nope': choose from BetaELBO"),
-    "unknown likelihood": ([*FIT, "--model.likelihood", "Nope"], "unknown likelihood 'Nope': choose from Bernoulli, Beta"),
+    "unknown likelihood": (
+        [*FIT, "--model.likelihood", "Nope"],
+        "unknown likelihood 'Nope': choose from Auto, Bernoulli, Beta",
+    ),
     "unknown decoder": ([*FIT, "--model.decoder", "Nope"], "unknown decoder 'Nope': choose from Conv, Linear, MLP"),
     "unknown encoder": ([*FIT, "--guide.encoder", "Nope"], "unknown encoder 'Nope': choose from Conv, Linear, MLP"),
     "field of no guide": (["fit", "--guide.encoder", "MLP"], "--guide.encoder is a field of a guide: name its class before it"),

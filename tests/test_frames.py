@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from ppl_vae.data import load_data
+import ppl_vae as pv
+from ppl_vae.data import DataSource, load_data
 from ppl_vae.data.frames import Form
 from ppl_vae.data.matching import columns_matched
+from ppl_vae.types import FitWarning
 
 WHOLE = {"valid": 0, "test": 0, "missing": "ignore"}
 DAY, TIME = datetime.date, datetime.datetime
@@ -106,3 +109,180 @@ def test_new_rows_are_numbered_by_their_texts() -> None:
     with pytest.raises(ValueError, match="in column 'a' codes from 0 to 2, which stand for x, y, z, got 2 to 3"):
         columns_matched(numbers, first.spec.columns, first.spec.table)
     assert torch.equal(columns_matched(numbers[:1], first.spec.columns, first.spec.table)[0].x, numbers[:1].x)
+
+
+# --- files, and arrays of objects
+
+TEXT = "species,alive,smokes,born,seen,count,mass\n" + "".join(
+    f"{species},{alive},{smokes},2020-02-{day:02},2020-02-{day:02}T12:00:00Z,{day},{day / 8}\n"
+    for day, (species, alive, smokes) in enumerate([("b", "True", "yes"), ("a", "False", "no"), ("c", "NA", "no")] * 8, 1)
+)
+COLUMNS = {
+    "species": ("category", "text", ("a", "b", "c")),
+    "alive": ("binary", "boolean", ()),
+    "smokes": ("binary", "text", ("no", "yes")),
+    "born": ("real", "date", ()),
+    "seen": ("real", "datetime", ()),
+    "count": ("count", "integer", ()),
+    "mass": ("real", "float", ()),
+}
+ROW = [1, 1, 1, 18293, 18293.5, 1, 0.125]
+
+
+def told(data: Any) -> dict[str, Any]:
+    return {column.name: (column.kind, column.dtype, column.categories) for column in data.spec.table}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_text_files_tell_text_booleans_dates_and_numbers_apart(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_text(TEXT if suffix == ".csv" else TEXT.replace(",", "\t"))
+    data = load_data(path, **WHOLE)
+    assert told(data) == COLUMNS
+    assert data.spec.columns == tuple(COLUMNS)
+    assert data.train.x[0].tolist() == ROW
+    assert data.train.x[2].isnan().tolist() == [name == "alive" for name in COLUMNS]
+    with pytest.raises(ValueError, match="expected complete data, got NaN in 8 entries of 8 rows"):
+        load_data(path, valid=0, test=0)
+
+
+@pytest.mark.parametrize("make", [of_pandas, of_polars])
+def test_parquet_files_are_read_as_their_frames(tmp_path: Path, make: Any) -> None:
+    pytest.importorskip("pyarrow")
+    frame = make()
+    frame.to_parquet(tmp_path / "a.parquet", index=False) if make is of_pandas else frame.write_parquet(tmp_path / "a.parquet")
+    kept = [name for name in frame.columns if name != "numbered"]  # categories that are numbers are numbers in the file
+    read, direct = (load_data(source, columns=kept, **WHOLE) for source in (tmp_path / "a.parquet", frame))
+    dtypes = [[(column.name, column.dtype, column.kind) for column in data.spec.table] for data in (read, direct)]
+    assert dtypes[0] == dtypes[1]
+    form = Form.of(frame)
+    one, other = (form.rows(data.train.x, table=data.spec.table) for data in (read, direct))
+    assert one.equals(other)  # whatever the order of unordered categories in the file
+
+
+def test_an_array_of_objects_is_a_table(tmp_path: Path) -> None:
+    rows = [["b", True, 1, DAY(2020, 2, 1), None], ["a", False, 3, DAY(2020, 2, 3), 1.5], ["c", True, 40, None, 2.5]]
+    data = load_data(np.array(rows, dtype=object), **WHOLE)
+    dtypes = ["text", "boolean", "integer", "date", "float"]
+    assert [column.dtype for column in data.spec.table] == dtypes
+    assert data.spec.columns == ("0", "1", "2", "3", "4")
+    assert Form.of(np.array(rows, dtype=object)).rows(data.train.x, table=data.spec.table)[0].tolist()[:3] == ["b", True, 1]
+    lists = load_data([["b", 1], ["a", 2.5]], **WHOLE)
+    assert (lists.train.x.tolist(), lists.spec.table[0].categories) == ([[1, 1], [0, 2.5]], ("a", "b"))
+    with pytest.raises(ValueError, match=r"numbers, text, booleans or dates in column '0', got int, str: convert it to one"):
+        load_data(np.array([[1], ["a"]], dtype=object), **WHOLE)
+
+
+def test_a_frame_of_pyarrow_with_labels_and_empty_categories() -> None:
+    pa = pytest.importorskip("pyarrow")
+    cells = pa.chunked_array([pa.array(["b", None]).dictionary_encode(), pa.array(["a", "b"]).dictionary_encode()])
+    data = load_data(pa.table({"k": cells, "y": ["u", "v", "u", "v"]}), label="y", **WHOLE)
+    assert data.train.x.nan_to_num(-1).tolist() == [[0], [-1], [1], [0]]  # in the order of its dictionary
+    assert (data.spec.classes, data.train.y.tolist()) == (("u", "v"), [0, 1, 0, 1])
+
+
+# --- which columns are data
+
+
+def identified(rows: int = 40) -> Any:
+    pd = pytest.importorskip("pandas")
+    return pd.DataFrame({"name": [f"n{i}" for i in range(rows)], "a": np.arange(rows) / 7, "b": np.arange(rows) % 3})
+
+
+def test_a_column_that_names_the_rows_is_left_out_unless_it_is_named() -> None:
+    with pytest.warns(FitWarning, match="the column 'name' is left out, because nearly every row has another text: name it in"):
+        data = load_data(identified(), **WHOLE)
+    assert data.spec.columns == ("a", "b")
+    named = load_data(identified(), columns=("name", "a"), **WHOLE)
+    assert (named.spec.columns, len(named.spec.table[0].categories)) == (("name", "a"), 40)
+    assert load_data(identified(20), **WHOLE).spec.columns == ("name", "a", "b")
+    pd = pytest.importorskip("pandas")
+    indexed = pd.DataFrame({"": range(3), "a": [1.5, 2, 3]})
+    assert load_data(indexed, columns=("", "a"), **WHOLE).spec.columns == ("", "a")
+
+
+def test_columns_are_chosen_and_dropped_by_name() -> None:
+    frame = identified()
+    assert load_data(frame, drop=("name", "b"), **WHOLE).spec.columns == ("a",)
+    assert load_data(frame, columns=("b", "a"), **WHOLE).train.x[1].tolist() == pytest.approx([1, 1 / 7])
+    labelled = load_data(frame, columns=("a", "b"), label="b", **WHOLE)
+    assert (labelled.spec.columns, labelled.spec.classes) == (("a",), ("0", "1", "2"))
+    for option in ("columns", "drop"):
+        with pytest.raises(ValueError, match=rf"frame: expected {option} among name, a, b, got 'nam': did you mean name\?"):
+            load_data(frame, **{option: ("nam",)}, **WHOLE)
+        with pytest.raises(ValueError, match=f"expected {option}: different names"):
+            DataSource(**{option: ("a", "a")})
+        with pytest.raises(ValueError, match=f"expected {option} for .csv, .parquet, .tsv files and frames only"):
+            load_data(np.eye(3), **{option: ("a",)})
+    with pytest.raises(ValueError, match="columns that are not dropped"):
+        DataSource(columns=("a",), drop=("a",))
+    with pytest.raises(ValueError, match="expected a column of data, got none"):
+        load_data(frame, drop=("name", "a", "b"), **WHOLE)
+    source = DataSource(source="a.csv", columns=("a",), drop=("b",))
+    assert DataSource.from_yaml(source.to_yaml()) == source
+    assert (source.of("b.csv").columns, source.of("b.npy").columns) == (("a",), ())
+
+
+ODD = {
+    "numbers as text": (["1", "2", "3"], "got '1': convert the text of this column to numbers or to categories, or drop it"),
+    "mostly numbers": (["1", "2", "?"], r"got '\?': drop or encode it, make it the label, or name it in missing_text"),
+    "decimal commas": (["1,5", "2,5", "u"], "got '1,5': write numbers with a decimal point"),
+    "durations": (np.array([1, 2, 3], dtype="timedelta64[s]"), "dates in column 'a', got Duration"),
+}
+
+
+@pytest.mark.parametrize(("cells", "message"), ODD.values(), ids=ODD)
+def test_text_that_was_meant_for_numbers_is_refused(cells: Any, message: str) -> None:
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_data(pd.DataFrame({"a": cells, "b": [1.5, 2, 3]}), **WHOLE)
+    assert str(caught.value).startswith("frame: ")
+
+
+KINDS = {
+    "binary": [0, 1, 1, np.nan],
+    "count": [0, 3, 12, 4],
+    "real": [1990, 2003, 2001, np.nan],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_numbers_are_guessed(kind: str) -> None:
+    pd = pytest.importorskip("pandas")
+    assert load_data(pd.DataFrame({"a": KINDS[kind]}), **WHOLE).spec.table[0].kind == kind
+
+
+# --- what is told of them
+
+
+def test_a_summary_tells_each_column_and_escapes_what_it_shows() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"<b>": ["<i>", "b", None], "day": [DAY(2020, 1, 1), DAY(2020, 3, 1), None], "x": [0.5, 2, 1e7]})
+    data = load_data(frame, **WHOLE)
+    lines = [line.split() for line in str(data.summary()).splitlines()]
+    assert lines[1:] == [
+        ["column", "kind", "dtype", "levels", "missing", "values"],
+        ["<b>", "binary", "text", "2", "1", "<i>,", "b"],
+        ["day", "real", "date", "1", "2020-01-01", "to", "2020-03-01"],
+        ["x", "real", "float", "0.5", "to", "1e+07"],
+    ]
+    shown = data._repr_html_()
+    assert "&lt;b&gt;" in shown
+    assert "&lt;i&gt;" in shown
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+    assert str(load_data(np.eye(5), **WHOLE).summary()) == "Data(array: 5 train, 0 valid, 0 test; binary (5,))"
+    wide = load_data(pd.DataFrame(np.random.default_rng(0).normal(size=(3, 50))), **WHOLE).summary()
+    assert str(wide).splitlines()[-1] == "and 10 more: 10 real"
+
+
+def test_a_warm_start_needs_the_same_categories() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": ["u", "v", "w"] * 20, "b": np.arange(60) / 7})
+    model = pv.VAE(latent_dim=1, likelihood=pv.Auto(), decoder=pv.Linear())
+    fit = pv.fit(model, frame, method=pv.SVI(epochs=1))
+    other = frame.assign(a=frame["a"].replace("w", "x"))
+    with pytest.raises(
+        ValueError, match="categories of the earlier fit in their order: expected in column 'a' u, v, w, got u, v, x"
+    ):
+        pv.fit(model, other, method=pv.SVI(epochs=1), warm_start=fit)

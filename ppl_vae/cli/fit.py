@@ -16,7 +16,7 @@ from ppl_vae.fitting.build import default_guide
 from ppl_vae.fitting.callbacks.loggers import Logger, open_logger
 from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
 from ppl_vae.fitting.experiment import Experiment
-from ppl_vae.fitting.fit import place
+from ppl_vae.fitting.fit import place, settled
 from ppl_vae.guides import Guide
 from ppl_vae.inference import SVI, Method
 from ppl_vae.models import Model
@@ -47,6 +47,8 @@ def run(
     folder = resume.folder.path if resume else None if out is None else Path(out)
     if resume is not None and (out is not None or overwrite):
         raise ValueError(f"--resume goes on in {folder} itself: leave --out and --overwrite away")
+    placed = place(model, data, device)
+    model = settled(model, placed)
     experiment = Experiment(model=model, guide=guide or default_guide(model, method), method=method, data=data)
     if resume is not None:
         runs.check_unchanged(resume, experiment)
@@ -58,7 +60,8 @@ def run(
     checkpointer = None
     if resume is None and folder is not None:
         checkpointer = Checkpointer(folder, every=keep_every, overwrite=overwrite)
-    placed = place(model, data, device)
+    if placed.spec.table and not (quiet or json):
+        print(f"{placed.summary()}\n")
     if resume is None:
         fitted = fit(model, placed, guide=experiment.guide, method=method, device=device, out=checkpointer, **heard)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from itertools import chain, islice, takewhile
 from pathlib import Path
 
@@ -22,6 +23,8 @@ ALIASES = {
 }
 # Given as words: the fields of a parser's own default would stay when another class is named that has them too.
 MODELS = {"fit": "VAE", "compare": "FactorAnalysis"}
+SEVERAL = ("--data.columns", "--data.drop")
+"""Options that take several words."""
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
 
@@ -49,6 +52,7 @@ def expand(arguments: list[str]) -> tuple[list[str], SavedRun | None]:
     """
     if not arguments or arguments[0] not in ALIASES:
         return arguments, None
+    arguments = _lists(arguments)
     verb, aliases = arguments[0], ALIASES[arguments[0]]
     parts: dict[str, list[str]] = {"--config": [], "--model": [], "": [], "short": []}
     words = iter(arguments[1:])
@@ -66,6 +70,18 @@ def expand(arguments: list[str]) -> tuple[list[str], SavedRun | None]:
         parts["--config"] += ["--config", resumed.experiment.to_yaml()]
     default = [] if parts["--model"] else [f"--model={MODELS[verb]}"]
     return [verb, *default, *chain.from_iterable(parts.values())], resumed
+
+
+def _lists(arguments: list[str]) -> list[str]:
+    """The same with the words after options that take several as one list: ``--data.columns a b`` is ``["a", "b"]``."""
+    found: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        values = list(takewhile(lambda value: not value.startswith(("-", "[")), rest)) if word in SEVERAL else []
+        rest = rest[len(values) :]
+        found += [f"{word}={json.dumps(values)}"] if values else [word]
+    return found
 
 
 def _run_to_resume(arguments: list[str]) -> SavedRun | None:

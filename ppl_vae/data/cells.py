@@ -36,6 +36,7 @@ ODD_NUMBERS = (
 """How texts look that were meant for numbers, and what to do about them."""
 WHOLE = re.compile(r"[+-]?\d{1,18}")
 IDENTIFIERS, DIFFERENT = 20, 0.9  # more texts than this, and more of the rows than this, name the rows
+HEAD = 1000
 LOW = 0.1  # counts begin at this share of their mean, or below
 
 
@@ -101,7 +102,7 @@ def codes_of(name: str, texts: Sequence[str], categories: Sequence[str]) -> np.n
         ValueError: a text that is none of them.
     """
     places = {text: place for place, text in enumerate(categories)}
-    if unknown := sorted({text for text in texts if text not in places}):
+    if unknown := sorted(set(texts) - places.keys()):
         known = ", ".join(categories[:20]) + (f", ... ({len(categories)})" if len(categories) > 20 else "")
         got = ", ".join(repr(text[:40]) for text in unknown[:5])
         raise ValueError(
@@ -121,8 +122,11 @@ def guessed_kind(values: np.ndarray) -> Literal["real", "count", "binary"]:
         >>> [guessed_kind(np.array(x)) for x in ([0, 1], [0, 3, 12], [1990, 2003], [0.5, 2])]
         ['binary', 'count', 'real', 'real']
     """
-    there = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    if not len(there) or bool((there != np.floor(there)).any()) or there.min() < 0:
+    for rows in (values[:HEAD], values):  # of most columns that hold fractions the first rows do
+        there = rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
+        if bool((there != np.floor(there)).any()):
+            return "real"
+    if not len(there) or there.min() < 0:
         return "real"
     if there.max() <= 1:
         return "binary"
@@ -166,19 +170,20 @@ def _number(name: str, values: np.ndarray, dtype: Literal["float", "integer", "b
 def _of_text(cells: Cells, there: np.ndarray, missing: np.ndarray, spelled: Collection[str]) -> Encoded:
     """Text, or what it spells: numbers and booleans where cells have no dtype (csv), dates everywhere."""
     name, typed = cells.name, cells.dtype == "text"
-    if not typed and set(np.char.lower(there)) <= {"true", "false"}:
-        return _number(name, _placed(np.char.lower(there) == "true", missing), "boolean")
     numbers = None if typed else _spelled(there)
     if numbers is not None:
         whole = bool((numbers == np.floor(numbers)).all()) and all(WHOLE.fullmatch(text) for text in there.tolist())
         return _number(name, _placed(numbers.astype(np.int64) if whole else numbers, missing), "integer" if whole else "float")
-    times = _times(there)
+    texts, places = np.unique(there, return_inverse=True)
+    if not typed and set(np.char.lower(texts)) <= {"true", "false"}:
+        return _number(name, _placed(np.char.lower(there) == "true", missing), "boolean")
+    times = _times(texts)
     if times is not None:
         values = np.full(missing.shape, np.datetime64("NaT"), dtype="datetime64[us]")
-        values[~missing] = times
-        return _dated(name, values, time=any(len(text) > 10 for text in there.tolist()))
-    _refuse_odd_numbers(name, there)
-    return _coded(name, cells.values, missing, sorted(set(there.tolist())), "text")
+        values[~missing] = times[places]
+        return _dated(name, values, time=any(len(text) > 10 for text in texts.tolist()))
+    _refuse_odd_numbers(name, texts)
+    return _coded(name, cells.values, missing, texts.tolist(), "text")
 
 
 def _of_objects(name: str, there: np.ndarray, missing: np.ndarray) -> Encoded:
@@ -233,7 +238,6 @@ def _universal(time: datetime.date) -> np.datetime64:
 
 def _refuse_odd_numbers(name: str, texts: np.ndarray) -> None:
     """Raise ``ValueError`` if texts were meant for numbers: half of them are, or look like others' ways of writing them."""
-    texts = np.unique(texts)
     numeric = np.array([is_numeric(text, ()) for text in texts.tolist()])
     told = f"expected numbers in column {name!r}, got"
     for text in texts[~numeric].tolist():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.columns import natural_columns, scaled_columns
+from ppl_vae.data.described import TableSummary, summary_of
 from ppl_vae.data.matching import shown
 from ppl_vae.data.seeds import seeded_generator
 from ppl_vae.data.source import DataSource, choice
@@ -45,6 +46,24 @@ class Data:
     def __repr__(self) -> str:
         sizes = f"{len(self.train)} train, {len(self.valid)} valid, {len(self.test)} test"
         return f"Data({self.source.source}: {sizes}; {self.spec.kind} {self.spec.event_shape})"
+
+    def summary(self) -> TableSummary:
+        """The columns of a table to print: what each is taken for (kind), what it holds (dtype), its levels and its values.
+
+        Of data without columns it is the line that ``repr`` gives.
+
+        Example:
+            >>> data = load_data([["a", 0.5], ["b", 1.5], ["c", 2.5]], valid=0.0, test=0.0)
+            >>> print(data.summary())
+            Data(array: 3 train, 0 valid, 0 test; real (2,))
+            column  kind      dtype  levels  missing  values
+            0       category  text   3                a, b, c
+            1       real      float                   0.5 to 2.5
+        """
+        return summary_of(repr(self), self.train, self.spec.table)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Data:
         """These data on another device, the model's view of them in another floating dtype; self stays as it is."""

@@ -30,7 +30,7 @@ def read_csv(path: Path, source: DataSource) -> Raw:
     If the first line has no comma but tabs or semicolons, these separate the cells. Without names the columns are called ``0``,
     ``1``, ...
     """
-    rows = cells_of(path)
+    rows = cells_of(path, strict=True)
     named = _has_names(path, rows, source)
     names = rows[0] if named else [str(place) for place in range(len(rows[0]))]
     columns = zip(*rows[named:], strict=True) if rows[named:] else [()] * len(names)
@@ -38,14 +38,15 @@ def read_csv(path: Path, source: DataSource) -> Raw:
     return table(str(path), cells, source)
 
 
-def cells_of(path: Path) -> list[list[str]]:
-    """The cells of each line that has any, as many in each."""
+def cells_of(path: Path, *, strict: bool = False) -> list[list[str]]:
+    """The cells of each line that has any, as many in each; ``strict`` refuses quotation marks that are not closed."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             tabs = path.suffix.lower() == ".tsv"  # whose cells may hold quotation marks
             separator = "\t" if tabs else _separator(file.readline())
             file.seek(0)
-            reader = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
+            quotes = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+            reader = csv.reader(file, delimiter=separator, quoting=quotes, strict=strict)  # type: ignore[arg-type]
             lines = [(number, [cell.strip() for cell in row]) for number, row in enumerate(reader, start=1) if row]
     except UnicodeDecodeError as error:
         raise ValueError(

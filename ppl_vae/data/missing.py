@@ -42,5 +42,11 @@ def absent(values: np.ndarray, spelled: Collection[str]) -> np.ndarray:
     if values.dtype.kind == "U":
         return np.isin(np.char.lower(np.char.strip(values)), list(spelled))
     if values.dtype.kind == "O":
-        return np.array([is_absent(cell, spelled) for cell in values.flat], dtype=bool).reshape(values.shape)
+        cells = values.ravel().tolist()
+        try:
+            known = {cell: is_absent(cell, spelled) for cell in set(cells)}  # text has few different cells, often
+            found = [known[cell] for cell in cells]
+        except TypeError:  # lists, which have no hash
+            found = [is_absent(cell, spelled) for cell in cells]
+        return np.array(found, dtype=bool).reshape(values.shape)
     return np.zeros(values.shape, dtype=bool)

@@ -29,8 +29,9 @@ def decoded(values: np.ndarray, column: Column) -> np.ndarray:
     missing = np.isnan(values)
     if column.dtype in ("date", "datetime"):
         unit, per_day = ("D", 1) if column.dtype == "date" else ("us", DAY // np.timedelta64(1, "us"))
-        times = np.where(missing, 0.0, np.rint(values * per_day)).astype(np.int64).astype(f"datetime64[{unit}]")
-        return np.where(missing, np.datetime64("NaT", unit), times)
+        times = np.rint(np.where(missing, 0.0, values * per_day)).astype(np.int64).astype(f"datetime64[{unit}]")
+        times[missing] = np.datetime64("NaT")
+        return times
     if column.dtype == "float":
         return values
     whole = np.rint(np.where(missing, 0.0, values)).astype(np.int64)
@@ -39,9 +40,10 @@ def decoded(values: np.ndarray, column: Column) -> np.ndarray:
     found: np.ndarray = whole.astype(bool) if column.dtype == "boolean" else whole
     if column.categories:
         found = np.array(column.categories, dtype=object)[whole]
-    if not missing.any():
-        return found
-    return np.where(missing, None, found.astype(object))
+    if missing.any():
+        found = found.astype(object)
+        found[missing] = None
+    return found
 
 
 def series_of(backend: str, name: str, values: Any, column: Column | None, dtype: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -17,6 +16,7 @@ from ppl_vae.data.missing import absent, spellings
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.memory import require_memory
+from ppl_vae.text import did_you_mean
 from ppl_vae.types import FitWarning
 
 __all__ = ["chosen_columns", "of_objects", "read_parquet", "table"]
@@ -92,7 +92,8 @@ def chosen_columns(name: str, names: Sequence[str], source: DataSource) -> list[
     for field in ("columns", "drop"):
         for wanted in getattr(source, field):
             if wanted not in names and wanted != source.label:
-                raise ValueError(f"{name}: expected {field} among {_listed(names)}, got {wanted!r}{_alike(wanted, names)}")
+                near = did_you_mean(wanted, names)
+                raise ValueError(f"{name}: expected {field} among {_listed(names)}, got {wanted!r}{near and ': '}{near}")
     chosen = [each for each in source.columns if each != source.label] or names
     return [each for each in chosen if each not in source.drop]
 
@@ -152,10 +153,3 @@ def _is_whole(cell: str) -> bool:
 
 def _listed(names: Sequence[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f", ... ({len(names)})" if len(names) > most else "")
-
-
-def _alike(name: str, names: Sequence[str]) -> str:
-    """A question after names that look alike, if there are such."""
-    lower = {each.lower(): each for each in names}
-    close = [lower[each] for each in difflib.get_close_matches(name.lower(), list(lower))]
-    return f": did you mean {', '.join(map(repr, close))}?" if close else ": name columns of the table"

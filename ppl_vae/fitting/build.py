@@ -97,6 +97,12 @@ def take_over(pair: Pair, start: Fit, guide: Guide | Callable[..., Any], spec: D
                 f"a warm start needs the {what} of the earlier fit in their order: expected {', '.join(earlier)}, got "
                 f"{', '.join(now)}"
             )
+    for before, column in zip(start.spec.table, spec.table, strict=False):
+        if before.categories != column.categories:
+            raise ValueError(
+                f"a warm start needs the categories of the earlier fit in their order: expected in column {column.name!r} "
+                f"{', '.join(before.categories)}, got {', '.join(column.categories)}"
+            )
     try:
         pair.model.load_state_dict(start.pair.model.state_dict())
         if guide == start.guide:

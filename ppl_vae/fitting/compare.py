@@ -24,7 +24,7 @@ from ppl_vae.fitting.callbacks.arguments import all_callbacks
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.fitting.callbacks.progress import Progress
 from ppl_vae.fitting.checks import check_declared
-from ppl_vae.fitting.fit import fit_with_callbacks, place
+from ppl_vae.fitting.fit import fit_with_callbacks, place, settled
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.fitting.table import COLUMNS, aligned, cell, short
 from ppl_vae.guides import Guide
@@ -149,6 +149,7 @@ def compare(
     seeds = [whole("seeds", seed) for seed in seeds] if isinstance(seeds, Iterable) else whole("seeds", seeds)
     require(seeds >= 1 if isinstance(seeds, int) else len(seeds) > 0, "at least one seed", seeds)
     data = place(model, data, device)
+    model = settled(model, data)
     entries = [(method, guide) for method in methods for guide in _guides(model, method, guides)]
     names = [(short(method), short(guide)) for method, guide in entries]
     require(len(set(names)) == len(names), "methods and guides that differ", names)

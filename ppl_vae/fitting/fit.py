@@ -7,7 +7,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyro
@@ -40,7 +40,9 @@ from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
 from ppl_vae.text import as_line
 from ppl_vae.types import Record
 
-__all__ = ["fit", "fit_with_callbacks", "place"]
+__all__ = ["fit", "fit_with_callbacks", "place", "settled"]
+
+M = TypeVar("M", bound=Model | Callable[..., Any])
 
 DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What :func:`~ppl_vae.load_data` takes or gave."""
@@ -138,6 +140,7 @@ def fit_with_callbacks(
     """:func:`fit` with all that hears of it in one list, and what keeps it, which is asked after every step."""
     _check_kept(model, guide, method, checkpointer)
     data = place(model, data, device)
+    model = settled(model, data)
     guide = guide or default_guide(model, method)
     with checkpointer, seeded(method.seed, data.train.device):
         pair = build(model, guide, data.spec).to(data.train.device)
@@ -166,11 +169,17 @@ def fit_with_callbacks(
 def place(model: Model | Callable[..., Any], data: DataLike, device: str | torch.device) -> Data:
     """The data as the model takes them, where the fit is to be."""
     data = load_data(data)
+    model = settled(model, data)
     data = model.resolve(data) if isinstance(model, Model) else data.as_given()
     data = data.to(choose_device(device))
     if len(data.train) == 0:
         raise ValueError("expected at least one training datum, got none")
     return data
+
+
+def settled(model: M, data: Data) -> M:
+    """The model with what it leaves to the data declared, such as ``likelihood: auto``; plain programs leave nothing."""
+    return cast(M, model.settled(data)) if isinstance(model, Model) else model
 
 
 def _check_kept(model: Any, guide: Any, method: Method, checkpointer: AnyCheckpointer) -> None:

@@ -41,8 +41,8 @@ class LabelledEncoder(nn.Module):
 
     def __init__(self, network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shown = inputs.standardized(spec, centred=True)
-        self.network = conditioned(network, spec.event_shape, model.beside_columns, out_shape)
+        self.shown, shape = inputs.shown_of(spec)
+        self.network = conditioned(network, shape, model.beside_columns, out_shape)
         self._model = (model,)  # in a tuple, so that its parameters are not listed twice
 
     def forward(self, *batch: Tensor) -> Tensor:

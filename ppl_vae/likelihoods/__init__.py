@@ -1,5 +1,6 @@
 """Likelihoods p(x | h), one family a file."""
 
+from ppl_vae.likelihoods.auto import Auto
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.bernoulli import Bernoulli
 from ppl_vae.likelihoods.beta import Beta
@@ -19,6 +20,7 @@ from ppl_vae.likelihoods.student_t import StudentT
 from ppl_vae.likelihoods.zero_inflated import ZeroInflated
 
 __all__ = [
+    "Auto",
     "Bernoulli",
     "Beta",
     "Binomial",

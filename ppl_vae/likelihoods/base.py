@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Independent
 
+from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, family_members
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.text import as_line
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import CATEGORICAL, Column, DataSpec, Kind
 
-__all__ = ["Likelihood", "point_prediction", "unreduced"]
+__all__ = ["Likelihood", "point_prediction", "refuse_categories", "unreduced"]
 
 REDECLARED: dict[tuple[str, str], str] = {
     ("unit_interval", "binary"): "binarize the data (binarize='dynamic')",
@@ -75,6 +76,14 @@ class Likelihood(Declaration, abc.ABC):
         """What of it data leave unused whose ``highest`` values ``(*event)`` can be asked for, and the remedy; or nothing."""
         return ""
 
+    def settled(self, data: Data) -> Likelihood:
+        """This likelihood with what it leaves to the data declared: itself where it leaves nothing.
+
+        Raises:
+            ValueError: data that it cannot be settled by.
+        """
+        return self
+
     @abc.abstractmethod
     def build(self, event_shape: tuple[int, ...]) -> nn.Module:
         """A module that maps features ``(..., P, *event_shape)`` to a distribution with that event shape.
@@ -89,6 +98,7 @@ class Likelihood(Declaration, abc.ABC):
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if data of this kind do not lie in the support."""
+        self.check_columns(spec.table)
         if spec.kind in self.accepts:
             return
         remedies = [remedy for kinds, remedy in REDECLARED.items() if kinds[0] == spec.kind and kinds[1] in self.accepts]
@@ -100,6 +110,11 @@ class Likelihood(Declaration, abc.ABC):
             f"{type(self).__name__} is a likelihood of {' or '.join(sorted(map(str, self.accepts)))} data, but these data are "
             f"{spec.kind}: {', or '.join(remedies)}"
         )
+
+    def check_columns(self, table: tuple[Column, ...]) -> None:
+        """Raise ``ValueError`` with the remedy if columns of a table hold categories that this is no density of."""
+        if CATEGORICAL not in self.accepts:
+            refuse_categories(type(self).__name__, table)
 
     def check_values(self, x: Tensor) -> None:
         """Raise ``ValueError`` if data x ``(n, *event)``, as the model sees them, leave the support.
@@ -115,6 +130,19 @@ class Likelihood(Declaration, abc.ABC):
                 f"{int(outside.sum())} of {len(x)} rows with values outside it, the first of them row "
                 f"{int(outside.nonzero()[0])}: correct those rows, or use another likelihood"
             )
+
+
+def refuse_categories(what: str, columns: Iterable[Column]) -> None:
+    """Raise ``ValueError`` if some of the columns hold categories, in no order, that ``what`` would take for numbers.
+
+    Two levels are as good as the numbers 0 and 1.
+    """
+    if names := [column.name for column in columns if column.kind == "category"]:
+        told = ", ".join(names[:10]) + (f", ... ({len(names)})" if len(names) > 10 else "")
+        raise ValueError(
+            f"{what} is a density of numbers, but there are columns of categories ({told}): leave them out (drop, "
+            "--data.drop), make one the label (label, --data.label), or fit a VAE with likelihood: auto, which takes them"
+        )
 
 
 def unreduced(distribution: dist.Distribution, event_dim: int) -> dist.Distribution:

@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood, point_prediction, unreduced
 from ppl_vae.likelihoods.gaussian import Gaussian
-from ppl_vae.types import DataSpec, Kind
+from ppl_vae.types import Column, DataSpec, Kind
 
 __all__ = ["Masked", "MaskedDistribution", "MissingOr"]
 
@@ -63,6 +63,10 @@ class Masked(Likelihood):
     def missing(self) -> bool:
         """Entries may be missing."""
         return True
+
+    def check_columns(self, table: tuple[Column, ...]) -> None:
+        """Raise ``ValueError`` if the inner likelihood is no density of the columns."""
+        self.likelihood.check_columns(table)
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the observed entries do not lie in the inner likelihood's support."""

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.likelihoods.base import Likelihood, point_prediction
 from ppl_vae.likelihoods.categorical import Levels
 from ppl_vae.likelihoods.gaussian import Gaussian
 from ppl_vae.likelihoods.masked import Masked
-from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
+from ppl_vae.text import did_you_mean
+from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Column, DataSpec, Kind
 
 __all__ = ["ColumnConstraint", "ColumnDistribution", "ColumnGroup", "MixedTable"]
 
@@ -27,7 +29,8 @@ class ColumnGroup(Declaration):
     """Columns of one kind and their likelihood.
 
     Args:
-        columns: numbers of the columns, from 0; none for all that no other group names.
+        columns: numbers of the columns, from 0, or their names, which are numbers as soon as the model meets the data; none for
+            all that no other group names.
         likelihood: of these columns.
 
     Raises:
@@ -38,12 +41,12 @@ class ColumnGroup(Declaration):
         (0, 3)
     """
 
-    columns: tuple[int, ...] = ()
+    columns: tuple[int | str, ...] = ()
     likelihood: Likelihood = Gaussian()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
-        whole = all(isinstance(column, int) and column >= 0 for column in self.columns)
+        whole = all(isinstance(column, str) or (isinstance(column, int) and column >= 0) for column in self.columns)
         require(whole and len(set(self.columns)) == len(self.columns), "different columns, from 0", self.columns)
 
 
@@ -115,6 +118,30 @@ class MixedTable(Likelihood):
                 )
         return "; ".join(found)
 
+    def settled(self, data: Data) -> MixedTable:
+        """The same table with numbers in place of names.
+
+        Raises:
+            ValueError: a name that the data do not have.
+        """
+        groups = tuple(_numbered(group, data.spec.columns) for group in self.groups)
+        return self if groups == self.groups else dataclasses.replace(self, groups=groups)
+
+    def check_columns(self, table: tuple[Column, ...]) -> None:
+        """Raise ``ValueError`` if a group of numbers has columns of categories, or one of categories too few levels."""
+        if not table:
+            return
+        for group, places in zip(self.groups, self._columns(len(table)), strict=True):
+            columns = tuple(table[place] for place in places)
+            group.likelihood.check_columns(columns)
+            inner = group.likelihood.likelihood if isinstance(group.likelihood, Masked) else group.likelihood
+            most = max(columns, key=lambda column: len(column.categories))
+            if isinstance(inner, Levels) and len(most.categories) > inner.levels:
+                raise ValueError(
+                    f"expected at most {inner.levels} categories in column {most.name!r}, got {len(most.categories)}: declare "
+                    f"levels={len(most.categories)}"
+                )
+
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are categorical as a whole, or the groups do not take every column once."""
         super().check(spec)
@@ -140,10 +167,19 @@ class MixedTable(Likelihood):
         return found.reshape(event_shape)
 
     def _columns(self, size: int) -> list[tuple[int, ...]]:
-        """The columns of each group in a table of so many."""
+        """The columns of each group in a table of so many.
+
+        Raises:
+            ValueError: groups that do not take every column once, or names of columns, which are settled by data.
+        """
+        if names := [column for group in self.groups for column in group.columns if isinstance(column, str)]:
+            raise ValueError(
+                f"expected numbers of columns, got the names {', '.join(names)}: fit a model with them to data whose columns "
+                "have names, or call .settled(data)"
+            )
         named = {column for group in self.groups for column in group.columns}
         others = tuple(column for column in range(size) if column not in named)
-        columns = [group.columns or others for group in self.groups]
+        columns: list[tuple[Any, ...]] = [group.columns or others for group in self.groups]
         taken = sorted(column for group in columns for column in group)
         if taken != list(range(size)) or not all(columns):
             raise ValueError(
@@ -257,5 +293,18 @@ class ColumnConstraint(constraints.Constraint):
         return f"columns in {', '.join(map(str, self.supports))}"
 
 
-def _text(columns: tuple[int, ...]) -> str:
+def _numbered(group: ColumnGroup, names: tuple[str, ...]) -> ColumnGroup:
+    """A group whose columns are numbers."""
+    for column in group.columns:
+        if isinstance(column, str) and column not in names:
+            near = did_you_mean(column, names)
+            known = ", ".join(names[:20]) or "none, for these data have no names of columns"
+            raise ValueError(f"expected names of columns among {known}, got {column!r}{near and ': '}{near}")
+    if not any(isinstance(column, str) for column in group.columns):
+        return group
+    numbers = tuple(names.index(column) if isinstance(column, str) else column for column in group.columns)
+    return dataclasses.replace(group, columns=numbers)
+
+
+def _text(columns: tuple[int | str, ...]) -> str:
     return ", ".join(map(str, columns)) or "others"

@@ -73,6 +73,14 @@ class Model(Declaration, abc.ABC):
         """Which elements ``(*event)`` of data are real numbers, where others are codes or counts; else ``None``."""
         return None
 
+    def settled(self, data: Data) -> Model:
+        """This model with what it leaves to the data declared, such as the likelihood of each column; else itself.
+
+        Raises:
+            ValueError: data that it cannot be settled by.
+        """
+        return self
+
     def resolve(self, data: Data) -> Data:
         """The data as this model takes them, where their source leaves that open."""
         shape = data.spec.event_shape

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable
+from typing import Any, cast
 
 from torch import Tensor
 
+from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.base import Model
@@ -29,6 +32,11 @@ class Decoded(Model, abc.ABC):
     def accepts(self) -> frozenset[Kind]:
         """The kinds of data that the likelihood is a density of."""
         return self.likelihood.accepts
+
+    def settled(self, data: Data) -> Model:
+        """The same model with its likelihood settled."""
+        likelihood = self.likelihood.settled(data)
+        return self if likelihood is self.likelihood else dataclasses.replace(cast(Any, self), likelihood=likelihood)
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the data lie outside the likelihood's support or lack entries it needs."""

@@ -26,6 +26,7 @@ from ppl_vae.declaration import require
 from ppl_vae.exact import Problem, covariances, floors, mixture, mixture_missing, mixture_start, moments
 from ppl_vae.exact.distances import squared_distances
 from ppl_vae.likelihoods import Likelihood
+from ppl_vae.likelihoods.base import refuse_categories
 from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.priors import Prior
@@ -99,6 +100,7 @@ class GMM(Model):
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are not numbers."""
+        refuse_categories("GMM", spec.table)
         if spec.kind not in self.accepts:
             raise ValueError(f"GMM is a model of numbers, but these data are {spec.kind}")
         check_complete(spec, self.parameter_priors)

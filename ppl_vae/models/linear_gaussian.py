@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Gaussian, Likelihood
+from ppl_vae.likelihoods.base import refuse_categories
 from ppl_vae.likelihoods.noise import NoiseScale
 from ppl_vae.models.base import Model, independent_columns
 from ppl_vae.models.bayesian import BayesianFactorModel, check_complete, check_priors
@@ -62,6 +63,7 @@ class _LinearGaussian(Model, abc.ABC):
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are not numbers, or fewer than the factors."""
+        refuse_categories(type(self).__name__, spec.table)
         self.likelihood.check(spec)
         limit = math.prod(spec.event_shape) - self.isotropic
         if self.latent_dim > limit:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ppl_vae.declaration import require
 from ppl_vae.exact import floors, moments
 from ppl_vae.likelihoods import Gaussian
+from ppl_vae.likelihoods.base import refuse_categories
 from ppl_vae.likelihoods.noise import NoiseScale
 from ppl_vae.models.autoencoder import CodeModel
 from ppl_vae.models.base import Model, PosteriorFamily
@@ -67,6 +68,7 @@ class PCA(Model):
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are not complete numbers, or have no more columns than there are components."""
+        refuse_categories("PCA", spec.table)
         self.likelihood.check(spec)
         if spec.missing:
             raise ValueError("PCA needs complete data: fill missing entries, drop those rows, or use PPCA or FactorAnalysis")

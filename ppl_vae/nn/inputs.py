@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ppl_vae.nn.base import Network
 from ppl_vae.program.hooks import Start
-from ppl_vae.types import COUNT, REAL, DataSpec
+from ppl_vae.types import COUNT, REAL, Column, DataSpec
 
-__all__ = ["Shown", "encoder", "standardized"]
+__all__ = ["OneHot", "Shown", "encoder", "shown_of", "standardized"]
 
 WIDE = 10.0  # a standard deviation beyond which numbers are not of order one
 
@@ -24,7 +24,7 @@ def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.
     levels mapped onto [-1, 1]; of all data their difference from the mean of the training data (LeCun et al. 1998, "Efficient
     backprop"), once :meth:`Shown.start_fit` has seen them, and of real numbers that vary by more than 10 that difference in
     standard deviations; and zeros for missing entries, as in Nazabal et al. 2020, "Handling incomplete heterogeneous data using
-    VAEs", and Mattei and Frellsen 2019, "MIWAE".
+    VAEs", and Mattei and Frellsen 2019, "MIWAE". Of a table's categories it is shown a 0 or 1 for each.
 
     Args:
         network: the network's declaration.
@@ -37,8 +37,17 @@ def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.
         >>> bool(encoder(Linear(), spec, (3,))(torch.full((2,), float("nan"))).isfinite().all())
         True
     """
-    built = network.build(spec.event_shape, out_shape)
-    return nn.Sequential(OrderedDict(shown=standardized(spec, centred=True), network=built))
+    shown, shape = shown_of(spec)
+    return nn.Sequential(OrderedDict(shown=shown, network=network.build(shape, out_shape)))
+
+
+def shown_of(spec: DataSpec) -> tuple[nn.Module, tuple[int, ...]]:
+    """The module from such data to what an encoder is shown of them, and the shape of that."""
+    shown = standardized(spec, centred=True)
+    if not any(column.kind == "category" for column in spec.table):
+        return shown, spec.event_shape
+    apart = OneHot(shown, spec.table)
+    return apart, (apart.size,)
 
 
 def standardized(spec: DataSpec, *, centred: bool = False) -> Shown:
@@ -66,6 +75,35 @@ class Shown(nn.Sequential):
                 layer.see(x)
                 return
             x = layer(x)
+
+
+class OneHot(nn.Module):
+    """Columns of numbers as they are shown, and after them a 0 or 1 for each category of the others; zeros for missing ones.
+
+    Args:
+        numbers: what shows the columns of numbers.
+        table: the columns.
+    """
+
+    others: Tensor
+    columns: Tensor
+    codes: Tensor
+
+    def __init__(self, numbers: Shown, table: tuple[Column, ...]) -> None:
+        super().__init__()
+        self.numbers = numbers
+        apart = {place: len(column.categories) for place, column in enumerate(table) if column.kind == "category"}
+        others = [place for place in range(len(table)) if place not in apart]
+        pairs = [(place, code) for place, levels in apart.items() for code in range(levels)]
+        self.size = len(others) + len(pairs)
+        self.register_buffer("others", torch.tensor(others, dtype=torch.int64), persistent=False)
+        self.register_buffer("columns", torch.tensor([place for place, _ in pairs]), persistent=False)
+        self.register_buffer("codes", torch.tensor([float(code) for _, code in pairs]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tell the categories of x ``(..., D)`` apart."""
+        hot = (x.index_select(-1, self.columns) == self.codes).to(x.dtype)
+        return torch.cat([self.numbers(x).index_select(-1, self.others), hot], dim=-1)
 
 
 class Centred(nn.Module):
