@@ -186,6 +186,9 @@ def _refuse(config: Any, hint: Any, trusted: Collection[str]) -> None:
     if isinstance(config, str):
         if _may_hold_class(hint):
             _trusted_class(config, hint, trusted)
+    elif isinstance(config, Mapping) and typing.get_origin(hint) is Mapping:
+        for value in config.values():
+            _refuse(value, typing.get_args(hint)[1], trusted)
     elif isinstance(config, Mapping):
         cls = _trusted_class(config["class_path"], hint, trusted) if "class_path" in config else hint
         types = _field_types(cls)

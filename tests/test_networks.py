@@ -370,6 +370,36 @@ def test_numbers_given_states_are_mixtures_of_all_joint_states() -> None:
     assert answer.log_evidence.item() == pytest.approx((0.4 * clear + 0.6 * dull).log().item(), rel=1e-5)
 
 
+def test_what_is_missing_is_imputed_from_its_exact_conditional() -> None:
+    network = mixed(("rain",))
+    program = network.declared()
+    x = torch.tensor([[1.0, torch.nan, 4.0], [torch.nan, 13.0, torch.nan], [0.0, torch.nan, torch.nan], [1.0, 15.0, 2.0]])
+    filled = program.impute(x)
+    names = list(program.columns)
+    for row, found in zip(x.tolist(), filled.tolist(), strict=True):
+        given = {name: value for name, value in zip(names, row, strict=True) if not math.isnan(value)}
+        for name, value, was in zip(names, found, row, strict=True):
+            if not math.isnan(was):
+                assert value == was
+            elif name == "cloudy":
+                assert ("no", "yes")[int(value)] == network.query(name, given).most_probable[name]
+            else:
+                assert value == pytest.approx(network.query(name, given)[name].mean.item(), rel=1e-5)
+    torch.manual_seed(0)
+    draws = program.impute(x, draws=4000)
+    assert torch.equal(draws[:, ~x.isnan()], x[~x.isnan()].expand(4000, -1))
+    found = network.query("temp", {"cloudy": "yes", "ice": 4.0})["temp"]
+    assert draws[:, 0, 1].mean().item() == pytest.approx(found.mean.item(), abs=0.15)
+    assert draws[:, 0, 1].std().item() == pytest.approx(found.variance.sqrt().item(), rel=0.06)
+    assert draws[:, 1, 0].mean().item() == pytest.approx(network.query("cloudy", {"temp": 13.0})["cloudy"]["yes"], abs=0.03)
+    both = draws[:, 2, 1:]
+    cov = network.query(["temp", "ice"], {"cloudy": "no"})
+    weights = cov.weights[:, None]
+    mean = (weights * cov.means).sum(0)
+    across = (weights[..., None] * (cov.covariances + (cov.means - mean)[:, :, None] * (cov.means - mean)[:, None])).sum(0)
+    torch.testing.assert_close(torch.cov(both.T.double()), across, rtol=0.12, atol=0.1)
+
+
 # --- the Pyro program -----------------------------------------------------------------------------------------------------
 
 
@@ -695,6 +725,20 @@ def test_what_is_no_network_is_refused(make: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told) as refused:
         make()
     assert "\n" not in str(refused.value)
+
+
+def test_yaml_that_names_no_node_is_refused() -> None:
+    yaml = two().to_yaml()
+    assert pv.BayesianNetwork.from_yaml(yaml) == two()
+    assert hash(pv.BayesianNetwork.from_yaml(yaml)) == hash(two())
+    with pytest.raises(
+        ValueError, match="unknown Node 'Tabel': choose from LinearGaussian, LogisticRegression, NoisyOr, Table"
+    ):
+        pv.BayesianNetwork.from_yaml(yaml.replace("ppl_vae.Table", "Tabel"))
+    with pytest.raises(ValueError, match="is not part of ppl_vae: if you trust its code"):
+        pv.BayesianNetwork.from_yaml(yaml.replace("ppl_vae.Table", "somebody.Table"))
+    with pytest.raises(ValueError, match=r"states.*False"):  # which YAML reads for a bare no
+        pv.BayesianNetwork.from_yaml(yaml.replace("- x", "- no"))
 
 
 def test_columns_that_are_not_the_nodes_are_refused() -> None:

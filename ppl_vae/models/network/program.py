@@ -23,6 +23,7 @@ from ppl_vae.models.network import sampled, steps
 from ppl_vae.models.network.answers import Answer
 from ppl_vae.models.network.counting import counted
 from ppl_vae.models.network.evidence import Evidence, States, stacked
+from ppl_vae.models.network.imputing import drawn, means
 from ppl_vae.models.network.linear import LinearMechanism
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 from ppl_vae.models.network.posterior import posterior
@@ -151,6 +152,32 @@ class NetworkProgram(ModelProgram):
     ) -> dict[str, Tensor]:
         """p(node | given, do) of every node with states, ``(*n, L)``; see :meth:`ppl_vae.Fit.marginals`."""
         return marginals(self, self.em_state(), given, do, self._by_name(units))
+
+    @torch.no_grad()
+    def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
+        """Rows x ``(B, D)`` without what is missing (NaN): conditional means and most probable states, or draws of all of it.
+
+        Args:
+            x: the rows; what is observed stays.
+            draws: so many draws from the posterior, ``(draws, B, D)``, by torch's global generator.
+        """
+        if draws is None:
+            return self._filled(x, means(self, self.em_state(), self.evidence(x)))
+        many = x.repeat(draws, *[1] * (x.dim() - 1)).split(ROWS_AT_ONCE)
+        found = [self._filled(rows, drawn(self, self.em_state(), self.evidence(rows))) for rows in many]
+        return torch.cat(found).reshape(draws, *x.shape)
+
+    def _filled(self, x: Tensor, found: Evidence) -> Tensor:
+        """The rows with what was found in place of what is missing."""
+        filled = x.flatten(1).clone()
+        for name, place in self.columns.items():
+            if name in self.states_of:
+                values = self.states_of[name].values.to(x.device)[found.states[name].argmax(-1)]
+            else:
+                number = self.numbers.index(name)
+                values = self.loc[number] + self.unit[number] * found.numbers[name]
+            filled[:, place] = torch.where(filled[:, place].isnan(), values.to(x), filled[:, place])
+        return filled.reshape(x.shape)
 
     def evidence(self, x: Tensor, weight: Tensor | None = None) -> Evidence:
         """What is known of rows x ``(n, D)``, numbers in standard units.

@@ -7,6 +7,7 @@ Nodes that neither a name nor what is given hangs on say nothing, and are left o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -152,7 +153,11 @@ def _placed(network: Network, name: str, value: Any, units: Units) -> Tensor:
     """Places of states, or numbers in standard units, ``()`` or ``(n,)``; NaN where nothing is known."""
     entries = value if isinstance(value, str) or np.ndim(value) == 0 else list(value)
     single = not isinstance(entries, list)
-    found = [_place(network, name, entry, units) for entry in ([entries] if single else entries)]
+    known = dict(zip(network.states_of[name].names, itertools.count(), strict=False)) if name in network.states_of else {}
+    many = [entries] if single else entries
+    found = [
+        known[entry] if isinstance(entry, str) and entry in known else _place(network, name, entry, units) for entry in many
+    ]
     return torch.tensor(found[0] if single else found, dtype=torch.float64)
 
 

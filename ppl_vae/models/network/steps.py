@@ -46,6 +46,7 @@ def terms(
     wanted: Collection[str] | None = None,
     cut: Collection[str] = (),
     unknown: Collection[str] | None = None,
+    whole: bool = False,
 ) -> Terms:
     """The factors of a network.
 
@@ -56,6 +57,7 @@ def terms(
         wanted: the nodes that matter, all by default; with each of them all that it hangs on.
         cut: nodes that are set from outside, which hang on nothing.
         unknown: the numbers that are missing in some row; found out by default.
+        whole: whether also groups of which nothing is known have a factor, which says nothing.
     """
     wanted = nodes.keys() if wanted is None else wanted
     discrete = {name: node for name, node in nodes.items() if isinstance(node, DiscreteMechanism) and name in wanted}
@@ -74,7 +76,7 @@ def terms(
     unknown = _unknown(known) if unknown is None else unknown
     sizes = {name: len(node.facts.states) for name, node in nodes.items() if isinstance(node, DiscreteMechanism)}
     for group in groups(linear, free, unknown, sizes):
-        if any(not bool(known.numbers[name].isnan().all()) for name in group.names):
+        if whole or any(not bool(known.numbers[name].isnan().all()) for name in group.names):
             factor, shift = group.factor(states, known.numbers)
             found.factors.append(factor)
             found.owners.append(group)
