@@ -45,8 +45,8 @@ def cells_of(path: Path, *, strict: bool = False) -> list[list[str]]:
             tabs = path.suffix.lower() == ".tsv"  # whose cells may hold quotation marks
             separator = "\t" if tabs else _separator(file.readline())
             file.seek(0)
-            quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-            reader = csv.reader(file, delimiter=separator, quoting=quoting, strict=strict)
+            quotes = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+            reader = csv.reader(file, delimiter=separator, quoting=quotes, strict=strict)  # type: ignore[arg-type]
             lines = [(number, [cell.strip() for cell in row]) for number, row in enumerate(reader, start=1) if row]
     except UnicodeDecodeError as error:
         raise ValueError(
