@@ -163,6 +163,13 @@ def test_what_cannot_be_exported_says_why(x: torch.Tensor, tmp_path: Path, monke
     ):
         with pytest.raises(ValueError, match=message):
             fit.export(tmp_path / arguments[0], part=(*arguments, "encoder")[1])
+    (tmp_path / "folder.pt2").mkdir()
+    (tmp_path / "file").touch()
+    for path, message in (("folder.pt2", "which is a folder: name another"), ("file/model.pt2", "to write model.pt2 to, got")):
+        with pytest.raises(ValueError, match=message):
+            fit.export(tmp_path / path)
+    (tmp_path / "folder.pt2").rmdir()
+    (tmp_path / "file").unlink()
     plain = pv.fit(plain_model, x, guide=plain_guide, method=pv.SVI(epochs=1), device="cpu")
     with pytest.raises(ValueError, match=r"expected programs that say q\(z \| x\) and p\(x \| z\) as distributions"):
         plain.export(tmp_path / "plain.pt2")

@@ -120,6 +120,8 @@ def test_parquet_and_what_is_refused(home: Path, capsys: pytest.CaptureFixture[s
         assert "expected --out to end in .csv" in capsys.readouterr().err
     assert cli.main(["impute", str(home / "run"), "--split", "test", "--out", str(home / "i.csv")]) == 2
     assert "expected all rows to fill" in capsys.readouterr().err
+    assert cli.main(["outliers", str(home / "run"), "--level", "2", "--out", str(home / "o.csv")]) == 2
+    assert "expected a level between 0 and 1, got 2.0" in capsys.readouterr().err
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     ask(capsys, "impute", home / "run", "--data", home / "holes.csv", "--out", home / "full.parquet")
@@ -137,3 +139,5 @@ def test_classes_of_a_conditional_model_are_predicted_by_name(home: Path, capsys
     assert np.mean(np.array(found["class"]) == KINDS[::10]) > 0.8
     assert cli.main(["score", str(home / "conditional"), "--data", str(home / "new.csv"), "--out", str(home / "s.csv")]) == 2
     assert "got 'kind': name another with label (--label), or none" in capsys.readouterr().err
+    told = ask(capsys, "score", home / "conditional", "--data", home / "new.csv", "--y", "oak", "--out", home / "s.csv")
+    assert np.isfinite(told["log_prob"])

@@ -129,6 +129,8 @@ def rows_of(
     """The rows that a verb works on, matched to the fit and under its transform; with their name."""
     if split not in SPLITS:
         raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}")
+    if y is not None and source is not None and label is None:  # other rows need not have what is told
+        label = "none"
     rows = fitted.rows(declared_rows(fitted, source, root, label=label, weights=weights), split)
     return split, rows if y is None else rows.labelled(fitted.classes(y).expand(len(rows)), fitted.spec.classes)
 

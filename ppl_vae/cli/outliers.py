@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
+from ppl_vae.declaration import require
 
 __all__ = ["options", "run"]
 
@@ -32,6 +33,7 @@ def run(
     A table (.csv, .parquet) and an .npz file have `log_prob`, `rank` and `p_value`.
     """
     write = writer(out, *TABLES, ".npz")
+    require(0 < level < 1, "a level between 0 and 1", level)
     fitted = runs.load_run(run, trust=trust, device=device)
     _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)
     found = fitted.outliers(rows, samples=samples, seed=seed)

@@ -270,7 +270,7 @@ class Coding:
                 else places
             )
             columns[self.data.label or "y"] = [self.spec.classes[place] for place in places]  # type: ignore[union-attr]
-        form = Form(kind="frame", backend=library) if isinstance(library, str) else Form.of(library)
+        form = Form.of(library) if not isinstance(library, str) else Form(kind="frame", backend=library)  # type: ignore[arg-type]
         return dataclasses.replace(form, index=None).columns(columns, self.spec.table)
 
     def _codes_of_frame(self, frame: Frame) -> Tree:

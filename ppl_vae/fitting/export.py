@@ -77,7 +77,12 @@ class Exporting(Coding):
         outputs = codes if encoding else {X: self.decode(tree(codes)).cpu()}
         examples = tuple(value.to(self.device) for value in inputs.values())
         graph = exported(self._graph(part, tuple(codes)), examples, several=not encoding)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"expected a folder {path.parent} to write {path.name} to, got {as_line(error)}") from None
+        if path.is_dir():
+            raise ValueError(f"expected the path of a file, got {path}, which is a folder: name another")
         with replaced(path) as partial:
             write(
                 graph,
