@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-__all__ = ["allocating", "free", "require_memory"]
+__all__ = ["allocating", "free", "require_memory", "within_memory"]
 
 GIB = 2**30
 SMALL = 4096  # elements; an operation on so few, with no number larger than that, is not asked
@@ -52,6 +52,22 @@ def allocating(at_most: int, what: str, *, tensors: float = math.inf) -> Iterato
     """
     with _Counted(at_most, what, tensors):
         yield
+
+
+@contextlib.contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Inside, modules of declared sizes are made; ``what`` does not fit into the free memory is refused before it is made.
+
+    Raises:
+        ValueError: tensors of more bytes than are free, or of sizes beyond 64 bits.
+    """
+    try:
+        with allocating(free(), what):
+            yield
+    except (TypeError, RuntimeError) as error:
+        if "Overflow when unpacking" not in str(error):
+            raise
+        raise ValueError(f"{what}: expected sizes that memory holds, got one beyond 64 bits: give less") from None
 
 
 class _Counted(TorchFunctionMode):

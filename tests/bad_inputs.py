@@ -704,7 +704,9 @@ CASES: dict[str, BadInput] = {
         ask(lambda fit: fit.reconstruct(torch.ones(5, 1, 3, 4, device="meta"))), "data as one dense tensor"
     ),
     "complex data for a posterior": BadInput(ask(lambda fit: fit.posterior(BINARY * 1j)), "data as one dense tensor of real"),
-    "tensors to probe": BadInput(ask(lambda fit: fit.probe(BINARY, BINARY)), "two splits with labels, got Tensor"),
+    "tensors to probe": BadInput(
+        ask(lambda fit: fit.probe(BINARY, BINARY)), "two splits, frames or paths of rows with labels, got Tensor"
+    ),
     "draws in numpy's numbers": BadInput(ask(lambda fit: fit.sample(np.int64(3), seed=np.int64(1))), FINE),
     "posterior draws in numpy's numbers": BadInput(ask(lambda fit: fit.encode(BINARY, samples=np.int64(2))), FINE),
     "draws of truth": BadInput(ask(lambda fit: fit.sample(True)), "a whole number, got n = True"),

@@ -127,6 +127,9 @@ def test_a_model_of_labels_predicts_their_classes() -> None:
     cvae = pv.CVAE(latent_dim=1, likelihood=pv.Gaussian(scale="shared"), decoder=SMALL)
     estimator = pv.Estimator(cvae, pv.SVI(epochs=60, learning_rate=1e-2), scale="standardize", samples=20).fit(X, names)
     assert list(estimator.classes_) == sorted(set(names))
+    both = clone(estimator).fit(X, names == names[0])
+    assert both.classes_.dtype == bool
+    assert both.predict(X).dtype == bool
     assert (estimator.predict(X) == names).mean() > 0.8
     assert estimator.predict_proba(X).shape == (150, 3)
     assert not hasattr(estimator, "transform")

@@ -292,11 +292,20 @@ def test_what_numbers_would_not_tell_apart_is_refused() -> None:
     pandas, whole = pytest.importorskip("pandas"), r"whole numbers up to 2\^53 in column 'm'"
     for column, told in (
         (np.arange(60) + 2**60, whole),
+        (np.array([2**70 + place for place in range(60)], dtype=object), whole),
         (np.arange(60, dtype="uint64") + np.uint64(2**63), whole),
         (pandas.Categorical([1, "1"] * 30), "categories of different texts in column 'm', got '1' twice"),
     ):
         with pytest.raises(ValueError, match=told):
             load_data(pandas.DataFrame({"m": column, "a": np.arange(60.0)}))
+
+
+def test_long_numbers_in_a_file_are_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "\n".join(["m,a", *(f"{2**60 + place},{place}.5" for place in range(30))]), encoding="utf-8"
+    )
+    with pytest.raises(ValueError, match=r"whole numbers up to 2\^53 in column 'm', .* got 1152921504606846976: leave it out"):
+        load_data(tmp_path / "a.csv")
 
 
 def test_long_integers_of_polars_are_numbers() -> None:

@@ -252,7 +252,7 @@ def test_rows_outside_of_the_support_are_refused() -> None:
     fit = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Auto()), frame, method=pv.SVI(epochs=1, seed=0))
     for bad in (frame.assign(b=2), frame.assign(n=0.5), frame.assign(n=-1)):
         for verb in (fit.score_samples, fit.encode, fit.evaluate, fit.outliers):
-            with pytest.raises(ValueError, match="expected every value in the support"):
+            with pytest.raises(ValueError, match=r"MixedTable, columns [\d, ]+: .*expected every value in the support"):
                 verb(bad)
     assert np.isfinite(fit.score_samples(frame.assign(r=100.0))["log_prob"]).all()
 
@@ -279,6 +279,17 @@ def test_booleans_meet_a_fit_that_knew_them_as_categories(library: str) -> None:
     if library != "pandas":
         rows = module.from_pandas(rows) if library == "polars" else module.Table.from_pandas(rows)
     assert list(fit.impute(rows)["c"])[:2] == list(rows["c"])[:2]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_means_are_no_booleans_whatever_the_rows_were(library: str) -> None:
+    pandas, module = pytest.importorskip("pandas"), pytest.importorskip(library)
+    numbers = pandas.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=[*"abc"])
+    fit = pv.fit(pv.FactorAnalysis(latent_dim=1), pv.load_data(numbers, missing="ignore"), method=pv.EM())
+    rows: Any = pandas.DataFrame({"a": pandas.array([True, None], dtype="boolean"), "b": [0.5, 1.5], "c": [0.1, 0.2]})
+    if library != "pandas":
+        rows = module.from_pandas(rows) if library == "polars" else module.Table.from_pandas(rows)
+    assert float(np.asarray(fit.impute(rows)["a"])[0]) == 1.0
 
 
 def test_auto_is_of_tables() -> None:

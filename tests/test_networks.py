@@ -800,5 +800,11 @@ def test_a_network_is_fitted_and_asked_from_the_command_line(tmp_path: Path, cap
     assert found["rain"] == pv.load_run(run).query("rain", {"temp": 12.5})["rain"]
     assert cli.main(["query", run, "rain", "ice", "--given", "temp=12.5", "--do", "cloudy=yes"]) == 0
     assert "most probable" in capsys.readouterr().out
+    capsys.readouterr()
+    found = []
+    for words in (["--given", "temp=12.5,cloudy=yes"], ["--given", "temp=12.5", "--given", "cloudy=yes"]):
+        assert cli.main(["query", run, "rain", *words, "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
     assert cli.main(["query", run, "rain", "--given", "temp"]) == 2
     assert "expected --given NAME=VALUE" in capsys.readouterr().err

@@ -137,6 +137,9 @@ def test_classes_of_a_conditional_model_are_predicted_by_name(home: Path, capsys
     found = read(home / "kinds.csv")
     assert list(found) == ["class", "p_ash", "p_oak", "p_yew"]
     assert np.mean(np.array(found["class"]) == KINDS[::10]) > 0.8
+    write(home / "empty.csv", X[::10] + 0.1, np.array([""] * 9))
+    again = ask(capsys, "predict", home / "conditional", "--data", home / "empty.csv", "--samples", 20, "--out", home / "e.csv")
+    assert again["predicted"] == {name: found["class"].count(name) for name in again["predicted"]}
     assert cli.main(["score", str(home / "conditional"), "--data", str(home / "new.csv"), "--out", str(home / "s.csv")]) == 2
     assert "got 'kind': name another with label (--label), or none" in capsys.readouterr().err
     told = ask(capsys, "score", home / "conditional", "--data", home / "new.csv", "--y", "oak", "--out", home / "s.csv")

@@ -10,6 +10,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from ppl_vae.data import DataSource, Split
+from ppl_vae.data.rows import read_like
 from ppl_vae.fitting import Fit
 from ppl_vae.runs import SavedRun
 from ppl_vae.text import from_yaml, read_text
@@ -141,7 +142,11 @@ def declared_rows(
     """The declaration of the rows that a verb works on: the fit's own, or others read as these."""
     declared = fitted.data
     if source is not None:
-        declared = DataSource.from_yaml(Path(source)) if source.endswith(YAML_SUFFIXES) else declared.of(source)
+        declared = (
+            DataSource.from_yaml(Path(source))
+            if source.endswith(YAML_SUFFIXES)
+            else read_like(declared, source, fitted.spec.columns)
+        )
     if root is not None:
         declared = dataclasses.replace(declared, root=root)
     if label is not None:

@@ -17,8 +17,8 @@ def run(
     *,
     run: str,
     names: list[str],
-    given: str,
-    do: str,
+    given: list[str],
+    do: list[str],
     seed: int,
     device: str,
     trust: list[str],
@@ -37,19 +37,19 @@ def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     run_options(parser)
     parser.add_argument("names", type=str, nargs="+", help="the nodes that are asked for")
-    parser.add_argument("--given", type=str, default="", help="what is observed, such as wet=yes,temp=12.5")
+    parser.add_argument("--given", type=str, nargs="+", action="extend", default=[], help="what is observed: wet=yes,temp=12.5")
     what = "what is set from outside, likewise: such nodes no longer hang on their parents"
-    parser.add_argument("--do", type=str, default="", help=what)
+    parser.add_argument("--do", type=str, nargs="+", action="extend", default=[], help=what)
 
 
-def _values(option: str, text: str) -> dict[str, str]:
-    """The values by name of ``a=1,b=yes``.
+def _values(option: str, texts: list[str]) -> dict[str, str]:
+    """The values by name of words such as ``a=1,b=yes``.
 
     Raises:
         ValueError: a part without a name or a value, or a name twice.
     """
     found: dict[str, str] = {}
-    for part in filter(None, (word.strip() for word in text.split(","))):
+    for part in filter(None, (word.strip() for text in texts for word in text.split(","))):
         name, equals, value = (word.strip() for word in part.partition("="))
         if not (name and equals and value) or name in found:
             raise ValueError(f"expected --{option} NAME=VALUE,NAME=VALUE with every name once, got {part[:80]!r}")

@@ -34,7 +34,7 @@ ODD_NUMBERS = (
     (r"[-+\d.]+( +[-+\d.eE]+)+", "separate cells by commas"),
 )
 """How texts look that were meant for numbers, and what to do about them."""
-WHOLE = re.compile(r"[+-]?\d{1,18}")
+WHOLE = re.compile(r"[+-]?\d+")
 IDENTIFIERS, DIFFERENT = 20, 0.9  # more texts than this, and more of the rows than this, name the rows
 HEAD = 1000
 EXACT = 2**53  # up to which float64 has every whole number
@@ -163,14 +163,20 @@ def _dated(name: str, values: np.ndarray, *, time: bool) -> Encoded:
 
 def _number(name: str, values: np.ndarray, dtype: Literal["float", "integer", "boolean"] | None = None) -> Encoded:
     """Numbers, and booleans as 0 and 1."""
-    if values.dtype.kind in "iu" and len(values) and max(abs(int(values.min())), abs(int(values.max()))) > EXACT:
-        raise ValueError(
-            f"expected whole numbers up to 2^53 in column {name!r}, which floats tell apart, got {values.max()}: leave it out "
-            "(drop, --data.drop), subtract a constant, or convert it to text if it names things"
-        )
+    if values.dtype.kind in "iu" and len(values):
+        _check_told_apart(name, int(values.min()), int(values.max()))
     found = dtype or {"b": "boolean", "f": "float"}.get(values.dtype.kind, "integer")
     kind = "binary" if found == "boolean" else guessed_kind(values)
     return Encoded(values, Column(name=name, kind=kind, dtype=found))  # type: ignore[arg-type]
+
+
+def _check_told_apart(name: str, *numbers: float) -> None:
+    """Raise ``ValueError`` if a whole number is so large that floats have not all of its neighbours."""
+    if (largest := max(numbers, key=abs)) and abs(largest) > EXACT:
+        raise ValueError(
+            f"expected whole numbers up to 2^53 in column {name!r}, which floats tell apart, got {largest:.0f}: leave it out "
+            "(drop, --data.drop), subtract a constant, or convert it to text if it names things"
+        )
 
 
 def _of_text(cells: Cells, there: np.ndarray, missing: np.ndarray, spelled: Collection[str]) -> Encoded:
@@ -179,6 +185,8 @@ def _of_text(cells: Cells, there: np.ndarray, missing: np.ndarray, spelled: Coll
     numbers = None if typed else _spelled(there)
     if numbers is not None:
         whole = bool((numbers == np.floor(numbers)).all()) and all(WHOLE.fullmatch(text) for text in there.tolist())
+        if whole:
+            _check_told_apart(name, numbers.min(), numbers.max())
         return _number(name, _placed(numbers.astype(np.int64) if whole else numbers, missing), "integer" if whole else "float")
     texts, places = np.unique(there, return_inverse=True)
     if not typed and set(np.char.lower(texts)) <= {"true", "false"}:
@@ -199,6 +207,8 @@ def _of_objects(name: str, there: np.ndarray, missing: np.ndarray) -> Encoded:
         return _number(name, _placed(there.astype(bool), missing), "boolean")
     if all(isinstance(cell, Number) and not isinstance(cell, complex) for cell in cells):
         whole = all(isinstance(cell, Integral) for cell in cells)
+        if whole:
+            _check_told_apart(name, min(cells), max(cells))
         return _number(name, _placed(there.astype(np.float64), missing), "integer" if whole else "float")
     if all(isinstance(cell, datetime.date) for cell in cells):
         values = np.full(missing.shape, np.datetime64("NaT"), dtype="datetime64[us]")

@@ -47,7 +47,8 @@ def as_labels(
     labelled = _labelled(values, name)
     there[there] = labelled
     if rows and not there.any():
-        raise ValueError(f"{name}: expected a label in some of {rows} rows, got none: leave the labels away")
+        told = f"{name}: expected a label in some of {rows} rows, got none: leave the labels away"
+        raise ValueError(told) from KeyError("labels")  # whose lack new rows may afford
     names, codes = np.unique(values[labelled], return_inverse=True)
     _tell_missing(y[~there], name)
     return _placed(codes, there), tuple(map(str, names))

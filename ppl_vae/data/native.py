@@ -89,6 +89,8 @@ def _of_pandas(name: str, cells: Any, categories: tuple[str, ...], dtype: Any) -
     if isinstance(dtype, np.dtype) and dtype.kind == "O":
         return pandas.Series(_plain(cells), name=name, dtype=object)
     series = pandas.Series(cells, name=name)
+    if dtype is not None and pandas.api.types.is_bool_dtype(dtype) and _between(cells):
+        return series
     if dtype is not None and pandas.api.types.is_integer_dtype(dtype) and _fractional(cells):
         return series if isinstance(dtype, np.dtype) else series.astype("Float64")
     if isinstance(dtype, pandas.DatetimeTZDtype):
@@ -106,7 +108,7 @@ def _of_polars(name: str, cells: Any, categories: tuple[str, ...], dtype: Any) -
         dtype = polars.Enum(list(categories))
     if dtype is not None and isinstance(dtype, polars.Datetime) and dtype.time_zone is not None:
         return series.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone).cast(dtype)
-    if dtype is not None and dtype.is_integer() and _fractional(cells):
+    if dtype is not None and ((dtype.is_integer() and _fractional(cells)) or (dtype == polars.Boolean and _between(cells))):
         return series
     return series if dtype is None else series.cast(dtype)
 
@@ -126,6 +128,8 @@ def _of_pyarrow(name: str, cells: Any, categories: tuple[str, ...], dtype: Any) 
         array = importlib.import_module("pyarrow.compute").assume_timezone(array, "UTC")
     if dtype is not None and pyarrow.types.is_integer(dtype) and _fractional(cells):
         return array
+    if dtype is not None and pyarrow.types.is_boolean(dtype) and _between(cells):
+        return array
     return array if dtype is None else array.cast(dtype)
 
 
@@ -133,6 +137,12 @@ def _fractional(cells: Any) -> bool:
     """Whether numbers are not whole, which a column of whole numbers cannot hold, as means in one that was given as such."""
     floats = isinstance(cells, np.ndarray) and cells.dtype.kind == "f"
     return floats and bool((np.isfinite(cells) & (cells != np.floor(cells))).any())
+
+
+def _between(cells: Any) -> bool:
+    """Whether numbers are not all 0 or 1, which a column of booleans cannot hold."""
+    floats = isinstance(cells, np.ndarray) and cells.dtype.kind == "f"
+    return floats and bool((np.isfinite(cells) & (cells != 0) & (cells != 1)).any())
 
 
 def _listed(cells: Any) -> Any:

@@ -87,11 +87,11 @@ READERS: dict[str, Callable[[Path, DataSource], Raw]] = {
     ".npy": read_npy,
     ".npz": read_npz,
     ".csv": read_csv,
-    ".h5ad": read_h5ad,
     ".parquet": read_parquet,
     ".tsv": read_csv,
     ".txt": read_texts,
     ".ndjson": read_drawings,
+    ".h5ad": read_h5ad,
     COUNTS: read_counts,
 }
 

@@ -20,13 +20,13 @@ from ppl_vae.data.frames import cells_of_frame, is_frame
 from ppl_vae.data.labels import as_labels
 from ppl_vae.data.load import load_data
 from ppl_vae.data.matching import numbered
-from ppl_vae.data.missing import spellings
+from ppl_vae.data.missing import absent, spellings
 from ppl_vae.data.source import TABLES, DataSource
 from ppl_vae.data.split import Split
 from ppl_vae.data.transform import Transform
 from ppl_vae.types import Column
 
-__all__ = ["is_sparse_or_cells", "is_table", "loaded", "loaded_rows", "memory_rows", "table_rows"]
+__all__ = ["is_sparse_or_cells", "is_table", "loaded", "loaded_rows", "memory_rows", "read_like", "table_rows"]
 
 
 def is_table(values: Any) -> bool:
@@ -67,7 +67,9 @@ def table_rows(
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     if source.label in by_name and len(x):
-        labels, classes = as_labels(by_name[source.label].values, len(x), "frame", spelled=spelled)
+        told = by_name[source.label].values
+        if not absent(told, spelled).all():  # all are where they are to be predicted
+            labels, classes = as_labels(told, len(x), "frame", spelled=spelled)
     described = tuple(each.column for each in features)
     columns = tuple(column.name for column in described)
     left = tuple(name for name in by_name if name not in columns and name != source.label)
@@ -144,12 +146,18 @@ def loaded_rows(path: str | Path, source: DataSource, names: tuple[str, ...], *,
     Raises:
         ValueError: a file that cannot be read, or without what is needed.
     """
-    declared = dataclasses.replace(source.of(str(path)), valid=0.0, test=0.0)
+    declared = dataclasses.replace(read_like(source, path, names), valid=0.0, test=0.0)
     if missing:
         declared = dataclasses.replace(declared, missing="ignore")
-    if Path(path).suffix.lower() in TABLES and names and names != numbered(names):
-        declared = dataclasses.replace(declared, columns=names, drop=())
     return loaded(declared, source.label).train
+
+
+def read_like(source: DataSource, path: str | Path, names: tuple[str, ...]) -> DataSource:
+    """The declaration of other rows, read as those of a source, of which only the columns that are known are needed."""
+    declared = source.of(str(path))
+    if Path(path).suffix.lower() in TABLES and names and names != numbered(names):
+        return dataclasses.replace(declared, columns=names, drop=())
+    return declared
 
 
 def loaded(source: DataSource, label: str | None) -> Data:

@@ -17,7 +17,7 @@ from ppl_vae.guides import (
     Guide,
 )
 from ppl_vae.inference.methods.base import Method
-from ppl_vae.memory import allocating, free
+from ppl_vae.memory import within_memory
 from ppl_vae.models import Model
 from ppl_vae.priors import Prior
 from ppl_vae.program.facts import guide_facts, posterior_prior
@@ -45,14 +45,8 @@ def build(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
     Raises:
         ValueError: data outside the model's support, a declared half with a plain one, or a guide that leaves out parameters.
     """
-    what = f"{as_line(model)} for data of shape {spec.event_shape}"
-    try:
-        with allocating(free(), what):
-            return _pair(model, guide, spec)
-    except (TypeError, RuntimeError) as error:
-        if "Overflow when unpacking" not in str(error):
-            raise
-        raise ValueError(f"{what}: expected sizes that memory holds, got one beyond 64 bits: give less") from None
+    with within_memory(f"{as_line(model)} for data of shape {spec.event_shape}"):
+        return _pair(model, guide, spec)
 
 
 def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], spec: DataSpec) -> Pair:

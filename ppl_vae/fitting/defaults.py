@@ -13,9 +13,11 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.closed_form import ClosedForm
 from ppl_vae.inference.methods.em import EM
 from ppl_vae.inference.methods.svi import SVI
+from ppl_vae.memory import within_memory
 from ppl_vae.models import Model
 from ppl_vae.program.capabilities import Conjugate, Solvable
 from ppl_vae.program.context import seeded
+from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec
 
 __all__ = ["default_method", "svi_for"]
@@ -72,7 +74,7 @@ def _leaves_exact(model: Model, guide: Any) -> bool:
 def _exact_method(model: Model, spec: DataSpec) -> Method | None:
     """The method without gradients that the model's program offers for such data, if it does."""
     model.check(spec)
-    with seeded(0):
+    with within_memory(f"{as_line(model)} for data of shape {spec.event_shape}"), seeded(0):
         program = model.build(spec)
     formula = isinstance(program, Solvable) and (not isinstance(program, Conjugate) or (model.isotropic and not spec.missing))
     return ClosedForm() if formula else EM() if isinstance(program, Conjugate) else None

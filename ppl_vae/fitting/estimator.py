@@ -157,7 +157,8 @@ class Estimator(TransformerMixin, BaseEstimator):
         self.n_iter_ = len(fitted.history)
         self.fit_ = _in_float64(fitted)
         if self._model.labelled:
-            self.classes_ = fitted.class_names
+            given = {str(value): value for value in np.unique(np.asarray(y)).tolist()}
+            self.classes_ = np.array([given.get(str(name), name) for name in fitted.class_names.tolist()])
         else:
             self._n_features_out = self.fit_._columns(torch.from_numpy(rows[:1])).shape[1]
         return self

@@ -65,7 +65,7 @@ class Telling(Coding):
             found = {} if describe is None else dict(describe.quantities())
         if not found:
             raise ValueError(
-                "this model has no parameters beside those of its networks, which have no names in the data: see "
+                "this model has no parameters beside those of its networks that it tells by names in the data: see "
                 "dict(fit.pair.named_parameters())"
             )
         errors = self._errors(seed)
@@ -103,7 +103,7 @@ class Telling(Coding):
         try:
             return f"{self.parameters()}\n\n{numbers} numbers in model and guide"
         except ValueError:
-            return f"{numbers} numbers in model and guide, all of them weights of networks"
+            return f"{numbers} numbers in model and guide, none of them told by name"
 
     def _errors(self, seed: int) -> dict[str, Tensor]:
         """Standard deviations over draws of the parameters, in the units of the source; none of points."""

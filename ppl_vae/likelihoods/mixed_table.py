@@ -147,6 +147,14 @@ class MixedTable(Likelihood):
         super().check(spec)
         self._columns(math.prod(spec.event_shape))
 
+    def check_values(self, x: Tensor) -> None:
+        """Raise ``ValueError`` if values of a group leave its support; the message numbers the group's columns."""
+        for group, columns in zip(self.groups, self._columns(x[0].numel()) if len(x) else (), strict=False):
+            try:
+                group.likelihood.check_values(x.flatten(1)[:, list(columns)])
+            except ValueError as error:
+                raise ValueError(f"MixedTable, columns {_text(columns)}: {error}") from None
+
     def build(self, event_shape: tuple[int, ...]) -> nn.Module:
         """A module from features ``(..., P, *event_shape)`` to the distribution; columns are those of the flattened datum.
 

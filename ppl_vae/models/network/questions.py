@@ -8,6 +8,7 @@ Nodes that neither a name nor what is given hangs on say nothing, and are left o
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -133,6 +134,8 @@ def _asked(network: Network, names: tuple[str, ...], given: Mapping[str, Any], d
         raise ValueError(f"expected {both[0]} once, got it asked for, given or set as well: leave it out of one of these")
     values = {name: _placed(network, name, value, units) for name, value in {**given, **do}.items()}
     sizes = {len(value) for value in values.values() if value.dim()}
+    if 0 in sizes:
+        raise ValueError("expected values of each node that is given, got none: leave it out where nothing is known")
     if len(sizes) > 1:
         raise ValueError(f"expected as many values of each node that is given, got {', '.join(map(str, sorted(sizes)))}")
     rows = next(iter(sizes), 1)
@@ -171,6 +174,8 @@ def _place(network: Network, name: str, entry: Any, units: Units) -> float:
             number = float(entry)
         except (TypeError, ValueError):
             raise ValueError(f"expected a number for {name}, got {as_line(repr(entry))}") from None
+        if math.isinf(number):
+            raise ValueError(f"expected a finite number for {name}, got {number}: give None where nothing is known")
         loc, scale = units.get(name, (0.0, 1.0))
         return ((number - loc) / scale - float(network.loc[place])) / float(network.unit[place])
     states, values = network.states_of[name].names, network.states_of[name].values.tolist()
