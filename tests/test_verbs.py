@@ -513,6 +513,8 @@ def test_a_summary_tells_what_was_fitted_how_and_what_came_of_it() -> None:
 def test_weights_of_networks_are_no_parameters_to_name() -> None:
     model = pv.VAE(latent_dim=2, prior=pv.Logistic())
     fit = pv.fit(model, "digits", method=pv.SVI(compile=False, epochs=1))
+    with pytest.raises(ValueError, match=r"as a tensor, got ndarray: .* codes of rows in any form are fit.encode\(rows\)"):
+        fit.transform(np.zeros((2, 2)))
     with pytest.raises(ValueError, match="no parameters beside those of its networks"):
         fit.parameters()
 

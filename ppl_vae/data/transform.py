@@ -99,7 +99,15 @@ class Transform(nn.Module):
         Args:
             raw: data in the units of the source, ``(..., *event)``.
             generator: source of the noise, on the device of ``raw``; by default torch's global one.
+
+        Raises:
+            ValueError: no tensor, as where codes of a frame were wanted.
         """
+        if not isinstance(raw, Tensor):
+            raise ValueError(
+                f"expected raw data as a tensor, got {type(raw).__name__}: this brings data to the model's view, whereas codes "
+                "of rows in any form are fit.encode(rows), and fit.seen(rows) is what the model sees"
+            )
         x = self.affine(_dequantized(self._typed(raw), generator) if self.dequantize else raw)
         return (_uniform(x, generator) < x).to(x.dtype) if self.binarize else x
 
