@@ -62,8 +62,12 @@ def test_fit_takes_every_prior_by_its_name(entry: type[pv.Prior], capsys: pytest
 
 
 @each("Likelihood")
-def test_fit_takes_every_likelihood_by_its_name(entry: type[pv.Likelihood]) -> None:
+def test_fit_takes_every_likelihood_by_its_name(entry: type[pv.Likelihood], capsys: pytest.CaptureFixture) -> None:
     model = pv.VAE(likelihood=entry())
+    if entry is pv.Auto:  # of tables
+        assert fitted(model, "--model.likelihood", entry.__name__, *SMALL) == 2
+        assert "expected a table, rows of columns, for likelihood: auto" in capsys.readouterr().err
+        return
     assert fitted(model, "--model.likelihood", entry.__name__, *SMALL) == 0
 
 

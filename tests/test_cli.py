@@ -240,7 +240,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "run there": (["fit", *SMALL, "--out", "run"], "run already holds a run: choose another folder, or overwrite it"),
     # names
     "unknown verb": (["fti"], "unknown verb 'fti': did you mean fit?"),
-    "no near verb": (["frobnicate"], "unknown verb 'frobnicate': choose from fit, compare, evaluate"),
+    "no near verb": (["frobnicate"], "unknown verb 'frobnicate': choose from fit, compare, select, evaluate"),
     "unknown option": ([*FIT, "--epochs", "3"], "--epochs"),
     "misspelt option": ([*FIT, "--overwrit_e"], "did you mean --overwrite?"),
     "unknown field": ([*FIT, "--model.priors", "Nope"], "VAE (--model) has no field 'priors': did you mean prior?"),

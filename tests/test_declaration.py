@@ -18,6 +18,7 @@ from tests.table import SEED, fields_for, fits, kind_for, rows
 
 ROOT = Path(__file__).parents[1]
 MODEL_FILES = sorted((ROOT / "models").glob("*.yaml"))
+OF_DATA = [path for path in MODEL_FILES if not isinstance(pv.Model.from_yaml(path), pv.BayesianNetwork)]  # not of named columns
 GUIDE_FILES = sorted((ROOT / "guides").glob("*.yaml"))
 
 OWN = """
@@ -182,7 +183,7 @@ def test_a_declared_file_opens_with_what_it_is_and_is_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("guide", GUIDE_FILES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("model", MODEL_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("model", OF_DATA, ids=lambda path: path.stem)
 def test_every_model_file_steps_with_every_guide_file(model: Path, guide: Path) -> None:
     declared = pv.Model.from_yaml(model)
     torch.manual_seed(SEED)

@@ -244,7 +244,10 @@ MODELS = {"FactorAnalysis": pv.FactorAnalysis(latent_dim=K), "PPCA": pv.PPCA(lat
 
 
 @pytest.mark.filterwarnings(
-    "ignore:the noise variance of:UserWarning", "ignore:components :UserWarning", "ignore:the fit ends at:UserWarning"
+    "ignore:the noise variance of:UserWarning",
+    "ignore:components :UserWarning",
+    "ignore:the fit ends at:UserWarning",
+    "ignore:column ",
 )
 @pytest.mark.parametrize("method", [pv.EM(max_iterations=100), pv.ClosedForm(), pv.SVI(epochs=2)], ids=repr)
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)

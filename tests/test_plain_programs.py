@@ -730,6 +730,7 @@ def test_an_automatic_guide_trains_its_rows_whatever_the_plate_is_called(how: Ca
     torch.testing.assert_close(location.detach(), data.train.raw[:, 0] / 2, atol=0.35, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:the ELBO still climbs")
 def test_a_smaller_last_batch_has_its_rows_too() -> None:
     x = torch.linspace(-3, 3, 40)[:, None]
     for guide in (local(True, 40), AutoNormal(local(False, 40), create_plates=lambda x: pv.data_plate(40, x))):

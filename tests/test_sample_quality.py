@@ -165,6 +165,7 @@ def test_features_of_a_network() -> None:
         features_of(x, lambda batch: batch.sum()[None])
 
 
+@pytest.mark.filterwarnings("ignore:column 0 .from 0. has 95 % of the squared deviations")
 def test_a_fit_of_the_truth_passes_and_a_bad_one_does_not() -> None:
     torch.manual_seed(0)
     x = torch.randn(1200, 2) @ torch.tensor([[2.0, 0.0], [1.0, 0.5]])

@@ -254,6 +254,7 @@ def test_models_without_a_code_to_lose_are_left_alone() -> None:
     assert remarks([0.0] * 10, model=pv.GMM(components=3)) == []
 
 
+@pytest.mark.filterwarnings("ignore:the ELBO still climbs")
 def test_a_fit_that_collapses_says_so() -> None:
     data = pv.load_data(rows("binary", 340), valid=0.0, test=0.0)
     method = pv.SVI(epochs=5, batch_size=2, objective=pv.BetaELBO(beta=100.0), learning_rate=0.03)

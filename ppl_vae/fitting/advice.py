@@ -14,7 +14,7 @@ from ppl_vae.types import FitWarning, Record
 
 __all__ = ["advise", "climbing", "dominating"]
 
-CLIMBING = 0.05  # of all that a fit climbed, gained in its second half
+CLIMBING = 0.1  # of all that a fit climbed, gained in its second half
 BELOW = 0.01  # of the independent baseline's size, and in nats
 DOMINATING = 0.9  # of the squared deviations of all columns, in one of them
 
@@ -39,7 +39,7 @@ def advise(model: Any, method: Method, best: float | None, data: Data, history: 
 def climbing(history: list[Record], *, length: str) -> str:
     """That the ELBO still climbs, of the validation data where there are some, or nothing.
 
-    It does if the second half of the fit gained more than a twentieth of the whole climb.
+    It does if the second half of the fit gained more than a tenth of the whole climb.
 
     Example:
         >>> climbing([{"elbo": -100.0 + 10 * epoch} for epoch in range(10)], length="epochs")[:46]
