@@ -255,3 +255,13 @@ def test_codes_and_prior_must_fit():
         plots.aggregate(torch.randn(9, 5), torch.randn(9, 4))
     with pytest.raises(ValueError, match="finite codes"):
         plots.aggregate(torch.full((9, 5), NAN), torch.randn(9, 5))
+
+
+def test_columns_of_a_table_are_called_by_their_names() -> None:
+    names = ("age", "cost in $ and $", "a name that is much too long to be read")
+    figure = plots.grid(torch.randn(5, 3), kind="real", names=names)
+    figure.canvas.draw()
+    told = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert told == ["age", r"cost in \$ and \$", "a name that is much…"]
+    many = plots.grid(torch.randn(5, 50), kind="real", names=tuple(map(str, range(50))))
+    assert many.axes[0].get_xlabel() == "feature"

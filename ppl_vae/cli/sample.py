@@ -51,7 +51,9 @@ def run(
         n = min(n, len(given))
     x = fitted.sample(n, x=given, y=y, means=means, seed=seed, seen=out.endswith(".png")).cpu()
     title = f"{'means of p(x | z)' if means else 'draws'} from {run}"
-    drawn = {".png": lambda path: plots.save(plots.grid(x, kind=fitted.spec.kind, title=title), path)}
+    drawn = {
+        ".png": lambda path: plots.save(plots.grid(x, kind=fitted.spec.kind, title=title, names=fitted.spec.columns), path)
+    }
     table = as_table(_columns(fitted, x.numpy(), y, means=means)) if out.endswith(TABLES) else {}
     write(drawn | as_arrays({"x": x.numpy()}) | table)
     done({"n": n, "shape": list(x.shape), "out": out}, as_json=json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ __all__ = [
 DPI = 150
 GUTTER = "lightsteelblue"  # neither black nor white, so it is told from every grey pixel
 NATS = "nats per datum"
+NAMED, LONGEST = 40, 20  # columns of a heat map, and letters of a name, that there is room for
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -122,14 +124,18 @@ def tiled(images: Tensor, columns: int, limits: tuple[float, float], kind: Kind 
     return figure, ax
 
 
-def heat(ax: Axes, table: Tensor, limits: tuple[float, float]) -> AxesImage:
-    """``(N, *event)``: rows are data, columns the features of the flattened event."""
+def heat(ax: Axes, table: Tensor, limits: tuple[float, float], names: Sequence[str] = ()) -> AxesImage:
+    """``(N, *event)``: rows are data, columns the features of the flattened event, called by their names if they are few."""
     ax.set_facecolor("lightgrey")  # where values are missing
     ax.set_xlabel("feature")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     low, high = limits
     cells = table.reshape(len(table), -1).numpy()
+    if 0 < len(names) <= NAMED and len(names) == cells.shape[1]:
+        ax.set_xlabel("")
+        shown = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+        ax.set_xticks(range(len(names)), [name.replace("$", r"\$") for name in shown], rotation=90)
     return ax.imshow(cells, cmap="cividis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
 
 

@@ -16,7 +16,9 @@ from ppl_vae.types import Kind
 __all__ = ["by_class", "comparison", "completions", "grid"]
 
 
-def grid(x: Tensor, *, columns: int | None = None, title: str | None = None, kind: Kind | str) -> Figure:
+def grid(
+    x: Tensor, *, columns: int | None = None, title: str | None = None, kind: Kind | str, names: Sequence[str] = ()
+) -> Figure:
     """Data or samples at a glance.
 
     Images are tiled, row by row, with gutters of one pixel; a two-dimensional event is a scatter;
@@ -28,6 +30,7 @@ def grid(x: Tensor, *, columns: int | None = None, title: str | None = None, kin
         title: a line above the picture.
         kind: set of the values; ``binary`` and ``unit_interval`` are drawn on 0 to 1, every other
             kind on the 1st to 99th percentile.
+        names: of the columns of a table, which stand below them if they are few.
 
     Raises:
         ValueError: if x is empty, columns is not positive, kind is unknown, or integer pixels exceed 1 on a 0 to 1 scale.
@@ -44,7 +47,7 @@ def grid(x: Tensor, *, columns: int | None = None, title: str | None = None, kin
         points_on(ax, x, "tab:blue")
     else:
         figure, (ax,) = new_figure(6, 5)
-        figure.colorbar(heat(ax, x, limits), ax=ax, label="value", extend=extend_of(kind))
+        figure.colorbar(heat(ax, x, limits, names), ax=ax, label="value", extend=extend_of(kind))
         ax.set_ylabel("datum")
     if title is not None:
         figure.suptitle(title)

@@ -37,7 +37,7 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
     rows = shown[:40].fixed(torch.Generator().manual_seed(0))
     x = fit.seen(rows)
-    yield "data", plots.grid(x, kind=fit.spec.kind, title="data")
+    yield "data", plots.grid(x, kind=fit.spec.kind, title="data", names=fit.spec.columns)
     if (network := fit.pair.can.answer) is not None:
         yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)
     if fit.pair.can.draw_data is None:
@@ -85,7 +85,7 @@ def _sampled(fit: Fit, rows: Split) -> Iterator[Named]:
         yield "completions", plots.completions(fit.seen(rows), model.known_entries, samples, kind=kind, title=title)
     else:
         title = f"{what} from {model.drawn_from}"
-        yield "samples", plots.grid(_of_x(fit.sample(64, **shown), fit), kind=kind, title=title)
+        yield "samples", plots.grid(_of_x(fit.sample(64, **shown), fit), kind=kind, title=title, names=fit.spec.columns)
 
 
 def _of_x(found: Any, fit: Fit) -> Tensor:
