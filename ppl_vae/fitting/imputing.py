@@ -99,19 +99,22 @@ class Filling(Coding):
         """Rows filled as the model sees them, in float64 where that is exact."""
         if self.pair.can.impute is None:
             found = imputed(self.pair, split, missing, draws=draws, samples=samples, seed=seed)
-            _warn(found.bad)
+            _warn(found.bad, learned=self.spec.missing)
             return found.x
         x = split.to(dtype=torch.float64).transformed().masked_fill(missing, torch.nan)
         with evaluating(self.pair), seeded(seed, self.device):
             return self.pair.can.impute.impute(x, draws)
 
 
-def _warn(bad: float) -> None:
+def _warn(bad: float, *, learned: bool) -> None:
+    """Say so if many weights are not to be trusted; ``learned``: whether the encoder saw missing entries when it was fitted."""
     if bad > MANY_BAD:
+        remedy = (
+            "" if learned else ", or fit with missing='ignore' and a Masked likelihood, whose encoder learns of missing entries"
+        )
         warnings.warn(
             f"the weights of {100 * bad:.0f} % of the rows with missing entries are not to be trusted (Pareto k-hat above "
-            f"{UNTRUSTED}): few draws of z agree with what is observed; give more samples, or fit with missing='ignore' and a "
-            "Masked likelihood, whose encoder learns of missing entries",
+            f"{UNTRUSTED}): few draws of z agree with what is observed: give more samples{remedy}",
             FitWarning,
             stacklevel=4,
         )
