@@ -17,7 +17,7 @@ from ppl_vae.data.cells import Cells
 from ppl_vae.data.native import BACKENDS, decoded, frame_of, series_of
 from ppl_vae.types import Column
 
-__all__ = ["Form", "Frame", "cells_of_frame", "is_frame"]
+__all__ = ["Form", "Frame", "cells_of_frame", "is_frame", "is_table"]
 
 Frame = IntoDataFrame
 """A table of pandas, polars or pyarrow in memory."""
@@ -26,6 +26,11 @@ Frame = IntoDataFrame
 def is_frame(values: Any) -> bool:
     """Whether these are a table of pandas, polars or pyarrow, or of another library that narwhals knows."""
     return bool(nw.dependencies.is_into_dataframe(values))
+
+
+def is_table(values: Any) -> bool:
+    """Whether these are a frame, or an array of objects or text whose columns may be numbers, text, booleans or dates."""
+    return is_frame(values) or (isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "OU")
 
 
 def cells_of_frame(frame: Frame, name: str = "frame") -> list[Cells]:

@@ -15,7 +15,7 @@ from ppl_vae.data.arrays import as_array
 from ppl_vae.data.counts import is_sparse, of_sparse
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.field_entries import named
-from ppl_vae.data.frames import Frame, cells_of_frame, is_frame
+from ppl_vae.data.frames import Frame, cells_of_frame, is_frame, is_table
 from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
 from ppl_vae.data.prepare import prepare
 from ppl_vae.data.ragged import Ragged
@@ -103,17 +103,12 @@ def _in_memory(source: Any, declared: DataSource) -> Raw:
     if is_frame(source):
         return table("frame", cells_of_frame(source), declared)
     array = as_array(source, "data")
-    return of_objects(array, declared) if _is_table(array) else Raw(array)
+    return of_objects(array, declared) if is_table(array) else Raw(array)
 
 
 def _kind_of(source: Any) -> str:
     """The type of files that what is in memory is like; none of an array."""
-    return ".h5ad" if is_anndata(source) else "frame" if is_frame(source) or _is_table(source) else ""
-
-
-def _is_table(values: Any) -> bool:
-    """Whether an array holds rows of objects, which a column each may be numbers, text, booleans or dates."""
-    return isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "OU"
+    return ".h5ad" if is_anndata(source) else "frame" if is_table(source) else ""
 
 
 def _of_fields(source: tuple | Mapping[str, Any], declared: DataSource, y: Any) -> Raw:

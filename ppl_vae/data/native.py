@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,8 @@ def series_of(backend: str, name: str, values: Any, column: Column | None, dtype
     categories = column.categories if column is not None and column.dtype == "category" else ()
     if column is not None and column.coded and str(dtype).lower().startswith("bool"):  # which the fit's own rows held as text
         cells = np.array([None if cell is None else cell == "True" for cell in cells], dtype=object)
+    if not _holds(dtype, cells):
+        dtype = "Float64" if backend == "pandas" and not isinstance(dtype, np.dtype) else None
     make = {"pandas": _of_pandas, "polars": _of_polars, "pyarrow": _of_pyarrow}[backend]
     return make(name, cells, categories, dtype)
 
@@ -89,10 +92,6 @@ def _of_pandas(name: str, cells: Any, categories: tuple[str, ...], dtype: Any) -
     if isinstance(dtype, np.dtype) and dtype.kind == "O":
         return pandas.Series(_plain(cells), name=name, dtype=object)
     series = pandas.Series(cells, name=name)
-    if dtype is not None and pandas.api.types.is_bool_dtype(dtype) and _between(cells):
-        return series
-    if dtype is not None and pandas.api.types.is_integer_dtype(dtype) and _fractional(cells):
-        return series if isinstance(dtype, np.dtype) else series.astype("Float64")
     if isinstance(dtype, pandas.DatetimeTZDtype):
         series = series.dt.tz_localize("UTC")
     lacking = isinstance(dtype, np.dtype) and dtype.kind in "biu" and bool(series.isna().any())
@@ -108,8 +107,6 @@ def _of_polars(name: str, cells: Any, categories: tuple[str, ...], dtype: Any) -
         dtype = polars.Enum(list(categories))
     if dtype is not None and isinstance(dtype, polars.Datetime) and dtype.time_zone is not None:
         return series.dt.replace_time_zone("UTC").dt.convert_time_zone(dtype.time_zone).cast(dtype)
-    if dtype is not None and ((dtype.is_integer() and _fractional(cells)) or (dtype == polars.Boolean and _between(cells))):
-        return series
     return series if dtype is None else series.cast(dtype)
 
 
@@ -126,23 +123,17 @@ def _of_pyarrow(name: str, cells: Any, categories: tuple[str, ...], dtype: Any) 
         )
     if dtype is not None and pyarrow.types.is_timestamp(dtype) and dtype.tz is not None:
         array = importlib.import_module("pyarrow.compute").assume_timezone(array, "UTC")
-    if dtype is not None and pyarrow.types.is_integer(dtype) and _fractional(cells):
-        return array
-    if dtype is not None and pyarrow.types.is_boolean(dtype) and _between(cells):
-        return array
     return array if dtype is None else array.cast(dtype)
 
 
-def _fractional(cells: Any) -> bool:
-    """Whether numbers are not whole, which a column of whole numbers cannot hold, as means in one that was given as such."""
-    floats = isinstance(cells, np.ndarray) and cells.dtype.kind == "f"
-    return floats and bool((np.isfinite(cells) & (cells != np.floor(cells))).any())
-
-
-def _between(cells: Any) -> bool:
-    """Whether numbers are not all 0 or 1, which a column of booleans cannot hold."""
-    floats = isinstance(cells, np.ndarray) and cells.dtype.kind == "f"
-    return floats and bool((np.isfinite(cells) & (cells != 0) & (cells != 1)).any())
+def _holds(dtype: Any, cells: Any) -> bool:
+    """Whether a column of whole numbers or booleans has a place for all of these numbers, as it has none for most means."""
+    if not (isinstance(cells, np.ndarray) and cells.dtype.kind == "f"):
+        return True
+    name, known = str(dtype).lower(), cells[np.isfinite(cells)]
+    if re.match(r"u?int\d", name):
+        return bool((known == np.floor(known)).all())
+    return not name.startswith("bool") or bool(((known == 0) | (known == 1)).all())
 
 
 def _listed(cells: Any) -> Any:

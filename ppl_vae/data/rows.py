@@ -26,12 +26,7 @@ from ppl_vae.data.split import Split
 from ppl_vae.data.transform import Transform
 from ppl_vae.types import Column
 
-__all__ = ["is_sparse_or_cells", "is_table", "loaded", "loaded_rows", "memory_rows", "read_like", "table_rows"]
-
-
-def is_table(values: Any) -> bool:
-    """Whether these are a frame, or an array of objects or text whose columns may be anything."""
-    return is_frame(values) or (isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "OU")
+__all__ = ["is_sparse_or_cells", "loaded", "loaded_rows", "memory_rows", "read_like", "table_rows"]
 
 
 def table_rows(

@@ -244,31 +244,28 @@ class Coding:
         transform = self.transform
         if self._dequantized and not transform.dequantize:  # training data whose noise was drawn once
             transform = transform.rescaling(dequantize=True)
+        checks = isinstance(self.model, Model) and type(self.model).check_values is not Model.check_values
         return Entrance(
             spec=self.spec,
             transform=transform,
             labelled=self._labelled,
             source=self.data,
             device=self.device,
-            support=self.model.check_values if isinstance(self.model, Model) and not self.spec.ragged else None,
+            support=self.model.check_values if checks and not self.spec.ragged else None,  # type: ignore[union-attr]
         )
 
     def _split(self, data: Given, y: Classes | None = None) -> Split:
         """The data as a split on the pair's device, matched to and checked against what the pair was built for."""
         return self._entrance.rows(data, y)
 
-    def _framed(self, x: Tree, library: Any, places: Tensor | None, y: Classes | Mapping[str, Any] | None) -> Any:
+    def _framed(self, x: Tree, library: Any, places: Tensor | None, y: Classes | None) -> Any:
         """Rows as a frame of a library, or like a frame, beside them their classes, where they have such."""
         if not isinstance(x, Tensor) or x.shape[1:] != self.spec.event_shape or x.dim() != 2:
             raise ValueError("expected data of rows of columns for a frame of them, got others: leave frame out")
         names = self.spec.columns or tuple(f"x{place}" for place in range(1, x.shape[1] + 1))
         columns: dict[str, Any] = dict(zip(names, x.T, strict=True))
         if self._labelled:
-            places = (
-                self._entrance.classes(y).expand(len(x))
-                if places is None and y is not None and not isinstance(y, Mapping)
-                else places
-            )
+            places = self._entrance.classes(y).expand(len(x)) if places is None and y is not None else places
             columns[self.data.label or "y"] = [self.spec.classes[place] for place in places]  # type: ignore[union-attr]
         form = Form.of(library) if not isinstance(library, str) else Form(kind="frame", backend=library)  # type: ignore[arg-type]
         return dataclasses.replace(form, index=None).columns(columns, self.spec.table)

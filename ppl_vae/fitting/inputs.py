@@ -16,11 +16,11 @@ from torch import Generator, Tensor
 from ppl_vae.data import Data, DataSource, Split, Transform
 from ppl_vae.data.arrays import arranged, as_array
 from ppl_vae.data.field_entries import given as fields_given
-from ppl_vae.data.frames import Frame, is_frame
+from ppl_vae.data.frames import Frame, is_frame, is_table
 from ppl_vae.data.matching import classes_matched, columns_matched, fields_matched, is_whole_number, numbered, shown
 from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.ragged import Ragged
-from ppl_vae.data.rows import is_sparse_or_cells, is_table, loaded, loaded_rows, memory_rows, table_rows
+from ppl_vae.data.rows import is_sparse_or_cells, loaded, loaded_rows, memory_rows, table_rows
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.summary import all_whole

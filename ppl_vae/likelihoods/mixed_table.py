@@ -149,7 +149,7 @@ class MixedTable(Likelihood):
 
     def check_values(self, x: Tensor) -> None:
         """Raise ``ValueError`` if values of a group leave its support; the message numbers the group's columns."""
-        for group, columns in zip(self.groups, self._columns(x[0].numel()) if len(x) else (), strict=False):
+        for group, columns in zip(self.groups, self._columns(math.prod(x.shape[1:])), strict=True):
             try:
                 group.likelihood.check_values(x.flatten(1)[:, list(columns)])
             except ValueError as error:
