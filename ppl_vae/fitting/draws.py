@@ -16,7 +16,7 @@ from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Given
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.nuts import NUTS
-from ppl_vae.program.context import evaluating, local_params, seeded
+from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.types import Record
 
 __all__ = ["Drawn", "container"]
@@ -54,15 +54,14 @@ class Drawn(Coding):
         Example:
             ``arviz.summary(fit.to_arviz(data.train))``
         """
-        chains = self._chains(whole("draws", draws), seed)
+        values = self._values(whole("draws", draws), seed)
         model = self.pair.model
-        values = model.coordinates().unpack(chains)
         groups: dict[str, dict[str, np.ndarray]] = {
             "posterior": {name: value.detach().cpu().numpy() for name, value in values.items()}
         }
         if isinstance(self.method, NUTS):
             counted = [row["log_joint"] * self.spec.size for row in self.history if row["stage"] == "sample"]
-            groups["sample_stats"] = {"lp": np.array(counted).reshape(chains.shape[:2])}
+            groups["sample_stats"] = {"lp": np.array(counted).reshape(next(iter(values.values())).shape[:2])}
         if data is not None:
             groups["log_likelihood"] = {"x": self._log_likelihood(self._split(data), values)}
         sizes = {axis: size for name in values for axis, size in zip(model.axes[name], values[name].shape[2:], strict=True)}
@@ -71,8 +70,8 @@ class Drawn(Coding):
         dims = {name: [axis or f"{name}_{place}" for place, axis in enumerate(model.axes[name])] for name in values}
         return container(groups, coords=labels | named, dims=dims | {"x": ["row"]})
 
-    def _chains(self, draws: int, seed: int) -> Tensor:
-        """Draws in the model's unconstrained coordinates, ``(chains, draws, P)``."""
+    def _values(self, draws: int, seed: int) -> Mapping[str, Tensor]:
+        """Draws of the parameters by name, ``(chains, draws, ...)``."""
         guide = self.pair.guide
         if not self.pair.model_facts.parameter_sites or self.pair.plain or self.pair.guide_facts.score == "log_joint":
             raise ValueError(
@@ -82,15 +81,12 @@ class Drawn(Coding):
         if isinstance(self.method, NUTS):
             if not guide.chains.numel():
                 raise ValueError("this run of NUTS is from before draws were kept: fit it again")
-            chains: Tensor = guide.chains
+            chains: dict[str, Tensor] = self.pair.model.coordinates().unpack(guide.chains)
             return chains
         if draws < 1:
             raise ValueError(f"expected at least 1 draw, got {draws}")
-        with evaluating(self.pair), seeded(seed, self.device), local_params():
-            drawn = [self.pair.model.coordinates().pack(guide.theta()) for _ in range(draws)]
-            values = self.pair.model.align(self.pair.model.coordinates().unpack(torch.stack(drawn)))
-            found: Tensor = self.pair.model.coordinates().pack(values)[None]
-            return found
+        with evaluating(self.pair), seeded(seed, self.device):
+            return {name: value[None] for name, value in guide.drawn_parameters(draws).items()}
 
     def _log_likelihood(self, split: Split, values: Mapping[str, Tensor]) -> np.ndarray:
         """Log p(x_n | theta) of each draw, ``(chains, draws, N)``."""

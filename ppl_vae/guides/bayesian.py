@@ -119,12 +119,18 @@ class ParameterGuide(GuideProgram):
         """Whether q(z | x, theta) is p(z | x, theta)."""
         return guide_facts(self.latents).exact
 
-    def parameter_draws(self, draws: int) -> Iterator[Any]:
-        """Contexts inside which everything that the model says is at a draw of its parameters, brought together."""
-        model = self._model[0]
+    def drawn_parameters(self, draws: int) -> dict[str, Tensor]:
+        """Draws from q(theta) by name, ``(draws, ...)``, brought together where a turn or an order is free."""
         with torch.no_grad(), local_params():
             drawn = [self.theta() for _ in range(draws)]
-        values = model.align({name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]})
+        found: dict[str, Tensor] = self._model[0].align(
+            {name: torch.stack([draw[name] for draw in drawn]) for name in drawn[0]}
+        )
+        return found
+
+    def parameter_draws(self, draws: int) -> Iterator[Any]:
+        """Contexts inside which everything that the model says is at a draw of its parameters."""
+        model, values = self._model[0], self.drawn_parameters(draws)
         return (model.given({name: value[place] for name, value in values.items()}) for place in range(draws))
 
     settle = RenamedAttribute("write_medians")
