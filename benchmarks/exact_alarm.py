@@ -24,7 +24,7 @@ import ppl_vae as pv
 from benchmarks.exact_timing import absence, timed
 
 QUESTIONS, LEAVES, ROWS = 50, 8, 1000
-AFTER_EACH_OTHER = 5  # questions of a peer that takes seconds for one
+AFTER_EACH_OTHER = 5  # questions of a peer that is slow
 
 
 class Task(NamedTuple):
@@ -112,7 +112,7 @@ def pyagrum(task: Task, rounds: int) -> float:
 
 
 def pgmpy(task: Task, rounds: int) -> float:
-    """Variable elimination, node by node, of some of the questions, once: it takes seconds for one."""
+    """Variable elimination, node by node, of some of the questions, once."""
     from pgmpy.inference import VariableElimination
     from pgmpy.readwrite import BIFReader
 

@@ -16,6 +16,7 @@ import math
 import random
 from collections.abc import Sequence
 from functools import lru_cache
+from string import ascii_letters
 from typing import Final, NamedTuple
 
 import opt_einsum
@@ -42,11 +43,11 @@ class Factor(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One product: which factors of the list it takes, their names, and those that are left once the others are summed out."""
+    """One product: which factors of the list it takes, the names that are left once others are summed out, and the sum as einsum."""
 
     taken: tuple[int, ...]
-    inputs: tuple[tuple[str, ...], ...]
     output: tuple[str, ...]
+    equation: str
 
 
 class Contraction(NamedTuple):
@@ -91,7 +92,7 @@ def sums(factors: Sequence[Factor], output: Sequence[str] = (ROWS,), *, limit: i
     log_scale = operands[0][0].new_zeros(())
     for step in contraction(factors, output, limit=limit).steps:
         taken = [operands.pop(place) for place in step.taken]
-        found, held = _product([values for values, _ in taken], step), sum(number for _, number in taken)
+        found, held = torch.einsum(step.equation, *(values for values, _ in taken)), sum(number for _, number in taken)
         if held >= TOGETHER or not operands:
             found, shift = _rescaled(found, step.output)
             log_scale, held = log_scale + shift, 1
@@ -131,14 +132,6 @@ def expectations(factors: Sequence[Factor], weight: Tensor, *, limit: int = LIMI
         found = log_sum(leaves, limit=limit)
         gradients = torch.autograd.grad((found * weight).sum(), [values for values, _ in leaves])
     return found.detach(), [values.detach() * slope for (values, _), slope in zip(leaves, gradients, strict=True)]
-
-
-def _product(taken: list[Tensor], step: Step) -> Tensor:
-    letters = {name: place for place, name in enumerate(dict.fromkeys(name for names in step.inputs for name in names))}
-    arguments: list[object] = []
-    for values, names in zip(taken, step.inputs, strict=True):
-        arguments += [values, [letters[name] for name in names]]
-    return torch.einsum(*arguments, [letters[name] for name in step.output])
 
 
 def _rescaled(values: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
@@ -185,6 +178,16 @@ def _followed(
         names = tuple(left.pop(place) for place in taken)
         wanted = set(output).union(*left)
         kept = tuple(dict.fromkeys(name for each in names for name in each if name in wanted))
-        steps.append(Step(taken, names, tuple(output) if not left else kept))
-        left.append(steps[-1].output)
+        out = tuple(output) if not left else kept
+        steps.append(Step(taken, out, _equation(names, out)))
+        left.append(out)
     return Contraction(tuple(steps), max(math.prod(size[name] for name in step.output) for step in steps))
+
+
+def _equation(inputs: Sequence[Sequence[str]], output: Sequence[str]) -> str:
+    """As einsum reads it."""
+    letters = {
+        name: ascii_letters[place] for place, name in enumerate(dict.fromkeys(name for names in inputs for name in names))
+    }
+    words = ["".join(letters[name] for name in names) for names in (*inputs, output)]
+    return f"{','.join(words[:-1])}->{words[-1]}"

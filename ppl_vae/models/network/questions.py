@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.exact import conditional_gaussian as normal
-from ppl_vae.exact.elimination import ROWS, expectations, sums
+from ppl_vae.exact.elimination import ROWS, sums
+from ppl_vae.exact.marginals import posteriors
 from ppl_vae.models.network import steps
 from ppl_vae.models.network.answers import Answer
 from ppl_vae.models.network.evidence import Evidence
@@ -106,19 +107,15 @@ def marginals(
         ValueError: an unknown name or state, evidence that cannot be, or sums that are too large.
     """
     question = _asked(network, (), given, do, units)
-    known, nodes = question.known, network.nodes
-    one = {name: torch.ones(len(known.weight), len(of.names)).to(known.weight) for name, of in network.states_of.items()}
-    known = known._replace(states={**one, **known.states})
     options: dict[str, Any] = {"wanted": question.wanted, "cut": question.cut}
-    found: dict[str, list[Tensor]] = {name: [] for name in one}
-    for part in steps.parts(nodes, states, known, **options):
-        of_rows = steps.terms(nodes, states, part, **options)
-        log_p, expected = expectations(of_rows.factors, part.weight)
+    sizes = {name: len(of.names) for name, of in network.states_of.items()}
+    found: list[dict[str, Tensor]] = []
+    for part in steps.parts(network.nodes, states, question.known, **options):
+        of_rows = steps.terms(network.nodes, states, part, **options)
+        log_p, each = posteriors(of_rows.factors, sizes, len(part.weight))
         _check_possible(log_p)
-        for owner, factor, values in zip(of_rows.owners, of_rows.factors, expected, strict=True):
-            if owner is None and len(factor.names) == 2:
-                found[factor.names[1]].append(values)
-    whole = {name: torch.cat(values) for name, values in found.items()}
+        found.append(each)
+    whole = {name: torch.cat([part[name] for part in found]) for name in sizes}
     return {name: values[0] if question.single else values for name, values in whole.items()}
 
 
