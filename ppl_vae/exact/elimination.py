@@ -23,16 +23,18 @@ import opt_einsum
 import torch
 from torch import Tensor
 
-__all__ = ["LIMIT", "ROWS", "Contraction", "Factor", "contraction", "expectations", "log_sum", "sums"]
+__all__ = ["AT_ONCE", "LIMIT", "ROWS", "Contraction", "Factor", "contraction", "expectations", "log_sum", "sums"]
 
 ROWS: Final = "\0rows"
 """The name of the axis of rows, of those factors that have one."""
+
+AT_ONCE = 2**25
+"""Entries of an intermediate of all rows that are handled together."""
 
 LIMIT: Final = 2**24
 """Most entries of an intermediate of one row."""
 
 TOGETHER = 8  # factors whose product is divided by its largest entry: of so many it has not vanished yet
-AT_ONCE = 2**25  # entries of an intermediate of all rows that are handled together
 
 
 class Factor(NamedTuple):
@@ -43,9 +45,17 @@ class Factor(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One product: which factors of the list it takes, the names that are left once others are summed out, and the sum as einsum."""
+    """One product.
+
+    Args:
+        taken: the places of its factors in the list.
+        inputs: their names.
+        output: the names that are left once the others are summed out.
+        equation: all of it as einsum reads it.
+    """
 
     taken: tuple[int, ...]
+    inputs: tuple[tuple[str, ...], ...]
     output: tuple[str, ...]
     equation: str
 
@@ -179,7 +189,7 @@ def _followed(
         wanted = set(output).union(*left)
         kept = tuple(dict.fromkeys(name for each in names for name in each if name in wanted))
         out = tuple(output) if not left else kept
-        steps.append(Step(taken, out, _equation(names, out)))
+        steps.append(Step(taken, names, out, _equation(names, out)))
         left.append(out)
     return Contraction(tuple(steps), max(math.prod(size[name] for name in step.output) for step in steps))
 

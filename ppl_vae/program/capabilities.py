@@ -241,6 +241,10 @@ class Queryable(Protocol):
         """p(variable | given, do) of every one with states."""
         ...
 
+    def explain(self, given: Any, do: Any, units: Any) -> Any:
+        """What all unknown variables most probably are together."""
+        ...
+
 
 @runtime_checkable
 class MadeOfPosteriors(Protocol):

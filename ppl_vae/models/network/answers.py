@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "Explanation"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +104,31 @@ class Answer:
 
     def _joint_weights(self) -> Tensor:
         return self.table.unsqueeze(-1) * self.weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """What all unknown nodes most probably are together; of one question, or of n at once.
+
+    Attributes:
+        values: of every node that is not given in all rows, a state's name or a number in the units of the source, or a list of
+            n of them; in rows where it is given, what it is there.
+        log_probability: log p(values | given) in nats ``(*n)``; with numbers the log of a density in the units of the source.
+        log_evidence: log p(given) in nats ``(*n)``, likewise.
+    """
+
+    values: Mapping[str, Any]
+    log_probability: Tensor
+    log_evidence: Tensor
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of one node."""
+        return self.values[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, by the attributes' names: ``{"most_probable": {"rain": "yes"}, "log_probability": ..., ...}``."""
+        logs = {"log_probability": _plain(self.log_probability), "log_evidence": _plain(self.log_evidence)}
+        return {"most_probable": dict(self.values), **logs}
 
 
 def _taken(values: Tensor, place: Tensor, dim: int) -> Tensor:

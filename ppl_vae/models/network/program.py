@@ -20,9 +20,10 @@ from torch.distributions import constraints
 from ppl_vae.exact import Problem, moments
 from ppl_vae.exact.moments import row_blocks
 from ppl_vae.models.network import sampled, steps
-from ppl_vae.models.network.answers import Answer
+from ppl_vae.models.network.answers import Answer, Explanation
 from ppl_vae.models.network.counting import counted
 from ppl_vae.models.network.evidence import Evidence, States, stacked
+from ppl_vae.models.network.explaining import explained
 from ppl_vae.models.network.imputing import drawn, means
 from ppl_vae.models.network.linear import LinearMechanism
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
@@ -152,6 +153,12 @@ class NetworkProgram(ModelProgram):
     ) -> dict[str, Tensor]:
         """p(node | given, do) of every node with states, ``(*n, L)``; see :meth:`ppl_vae.Fit.marginals`."""
         return marginals(self, self.em_state(), given, do, self._by_name(units))
+
+    def explain(
+        self, given: Mapping[str, Any], do: Mapping[str, Any], units: tuple[Tensor, Tensor] | None = None
+    ) -> Explanation:
+        """What all unknown nodes most probably are together; see :meth:`ppl_vae.Fit.explain`."""
+        return explained(self, self.em_state(), given, do, self._by_name(units))
 
     @torch.no_grad()
     def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
