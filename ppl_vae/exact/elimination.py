@@ -174,7 +174,7 @@ def _contraction(
     names = ", ".join(name for name in clique if name != ROWS)
     raise ValueError(
         f"expected sums of at most {limit:,} entries, got {found.largest:,} for the variables {names} together: take edges "
-        "away, give some of these variables, or fit by SVI with a guide of your own"
+        "away, give some of these variables, fit by SVI with a guide of your own, or query with method='sampling'"
     )
 
 

@@ -241,6 +241,10 @@ class Queryable(Protocol):
         """p(variable | given, do) of every one with states."""
         ...
 
+    def estimated(self, names: Any, given: Any, do: Any, units: Any, *, draws: int, seed: int) -> Any:
+        """p(names | given, do) by so many weighted draws."""
+        ...
+
     def explain(self, given: Any, do: Any, units: Any) -> Any:
         """What all unknown variables most probably are together."""
         ...

@@ -18,11 +18,13 @@ from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.models.base import Model
 from ppl_vae.models.network import bif
-from ppl_vae.models.network.answers import Answer
+from ppl_vae.models.network.answers import Answer, Explanation
+from ppl_vae.models.network.estimates import Estimate
 from ppl_vae.models.network.evidence import States, met, without_column
 from ppl_vae.models.network.nodes import Facts, Mechanism, Node
 from ppl_vae.models.network.program import NetworkProgram
 from ppl_vae.models.network.structure import topological
+from ppl_vae.program.asking import asked_of, columns_of
 from ppl_vae.program.context import seeded
 from ppl_vae.text import as_line, read_text
 from ppl_vae.types import BINARY, CATEGORICAL, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
@@ -131,9 +133,16 @@ class BayesianNetwork(Model):
         return self.build(DataSpec(event_shape=(len(self.observed),), kind=REAL, size=1, columns=self.observed))
 
     def query(
-        self, names: str | Sequence[str], given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None
-    ) -> Answer:
-        """The exact distribution of some nodes given others, of a network that declares all its numbers.
+        self,
+        names: str | Sequence[str],
+        given: Mapping[str, Any] | None = None,
+        *,
+        do: Mapping[str, Any] | None = None,
+        method: Literal["exact", "sampling"] = "exact",
+        draws: int = 10_000,
+        seed: int = 0,
+    ) -> Answer | Estimate:
+        """The distribution of some nodes given others, of a network that declares all its numbers.
 
         As :meth:`ppl_vae.Fit.query`, which asks a fitted one.
 
@@ -146,7 +155,7 @@ class BayesianNetwork(Model):
             >>> round(BayesianNetwork(nodes={"rain": rain, "wet": wet}).query("rain", {"wet": "yes"})["rain"]["yes"], 4)
             0.6923
         """
-        return self.declared().query(names, given or {}, do or {})
+        return asked_of(self.declared(), names, given, do, method=method, draws=draws, seed=seed)
 
     def marginals(
         self, given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None
@@ -163,7 +172,23 @@ class BayesianNetwork(Model):
             >>> BayesianNetwork(nodes={"coin": coin}).marginals()["coin"].tolist()
             [0.5, 0.5]
         """
-        return self.declared().marginals(given or {}, do or {})
+        return self.declared().marginals(columns_of(given), columns_of(do))
+
+    def explain(self, given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None) -> Explanation:
+        """What all unknown nodes most probably are together given others, of a network that declares all its numbers.
+
+        As :meth:`ppl_vae.Fit.explain`, which asks a fitted one.
+
+        Raises:
+            ValueError: numbers that are not declared, an unknown name or state, evidence of probability zero.
+
+        Example:
+            >>> rain = Table(states=("no", "yes"), probs=(0.8, 0.2))
+            >>> wet = Table(parents=("rain",), states=("no", "yes"), probs=((0.9, 0.1), (0.1, 0.9)))
+            >>> BayesianNetwork(nodes={"rain": rain, "wet": wet}).explain({"wet": "yes"}).values
+            {'rain': 'yes'}
+        """
+        return self.declared().explain(columns_of(given), columns_of(do))
 
     def sample(self, n: int, *, seed: int = 0) -> dict[str, np.ndarray]:
         """New rows of a network that declares all its numbers: columns ``(n,)`` by name, states as texts.

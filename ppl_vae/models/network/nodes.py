@@ -132,6 +132,10 @@ class Mechanism(nn.Module, abc.ABC):
     def measure(self, loc: Mapping[str, Tensor], unit: Mapping[str, Tensor]) -> None:
         """Take new standard units of the numbers, by name; nothing to do for what hangs on none."""
 
+    def rounded(self, values: Tensor) -> Tensor:
+        """Values of a number, in the units of what the model sees, without the rounding of standard units: whole ones whole."""
+        return values
+
     @property
     @abc.abstractmethod
     def free_parameters(self) -> int:

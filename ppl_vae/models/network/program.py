@@ -22,6 +22,7 @@ from ppl_vae.exact.moments import row_blocks
 from ppl_vae.models.network import sampled, steps
 from ppl_vae.models.network.answers import Answer, Explanation
 from ppl_vae.models.network.counting import counted
+from ppl_vae.models.network.estimates import Estimate
 from ppl_vae.models.network.evidence import Evidence, States, stacked
 from ppl_vae.models.network.explaining import explained
 from ppl_vae.models.network.imputing import drawn, means
@@ -30,7 +31,9 @@ from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 from ppl_vae.models.network.posterior import posterior
 from ppl_vae.models.network.questions import answered, marginals
 from ppl_vae.models.network.starts import initial
+from ppl_vae.models.network.weighting import estimated
 from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.context import evaluating
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
@@ -153,6 +156,20 @@ class NetworkProgram(ModelProgram):
     ) -> dict[str, Tensor]:
         """p(node | given, do) of every node with states, ``(*n, L)``; see :meth:`ppl_vae.Fit.marginals`."""
         return marginals(self, self.em_state(), given, do, self._by_name(units))
+
+    def estimated(
+        self,
+        names: str | Sequence[str],
+        given: Mapping[str, Any],
+        do: Mapping[str, Any],
+        units: tuple[Tensor, Tensor] | None = None,
+        *,
+        draws: int = 10_000,
+        seed: int = 0,
+    ) -> Estimate:
+        """p(names | given, do) by likelihood weighting, whatever the nodes are; see :meth:`ppl_vae.Fit.query`."""
+        with evaluating(self):
+            return estimated(self, names, given, do, self._by_name(units), draws=draws, seed=seed)
 
     def explain(
         self, given: Mapping[str, Any], do: Mapping[str, Any], units: tuple[Tensor, Tensor] | None = None

@@ -135,6 +135,8 @@ def asked(network: Network, names: tuple[str, ...], given: Mapping[str, Any], do
     if both := [name for name in names if name in given or name in do] or [name for name in given if name in do]:
         raise ValueError(f"expected {both[0]} once, got it asked for, given or set as well: leave it out of one of these")
     values = {name: _placed(network, name, value, units) for name, value in {**given, **do}.items()}
+    if unset := [name for name in do if bool(values[name].isnan().any())]:
+        raise ValueError(f"expected a value of {unset[0]}, which is set, in every row, got none in some: ask those rows apart")
     sizes = {len(value) for value in values.values() if value.dim()}
     if 0 in sizes:
         raise ValueError("expected values of each node that is given, got none: leave it out where nothing is known")

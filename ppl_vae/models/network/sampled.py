@@ -23,7 +23,7 @@ from ppl_vae.models.network.groups import Group, groups
 from ppl_vae.models.network.linear import LinearMechanism
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 
-__all__ = ["Network", "rows", "story"]
+__all__ = ["Network", "rows", "standard", "story"]
 
 SUMMED = {"enumerate": "parallel"}
 
@@ -50,7 +50,7 @@ def story(network: Network, x: Tensor) -> None:
     values: dict[str, Tensor] = {}
     for name in network.numbers:
         if name in network.columns:
-            values[name] = _standard(network, name, x[:, network.columns[name]])
+            values[name] = standard(network, name, x[:, network.columns[name]])
     together = {name: group for group in _unknown_groups(network) for name in group.names}
     for name, node in network.nodes.items():
         if isinstance(node, DiscreteMechanism):
@@ -73,7 +73,7 @@ def rows(network: Network, n: int) -> Tensor:
         if isinstance(node, DiscreteMechanism):
             values[name], shown = drawn, network.states_of[name].values.to(x.device)[drawn]
         else:
-            values[name], shown = _standard(network, name, drawn), drawn
+            values[name], shown = standard(network, name, drawn), drawn
         if name in network.columns:
             x[:, network.columns[name]] = shown.to(x)
     return x
@@ -132,8 +132,8 @@ class KnownInPart(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log p of what is known."""
         names = self.group.names
-        standard = torch.stack([_standard(self.network, name, value[..., i]) for i, name in enumerate(names)], -1)
-        found = normal.log_density(self.moments, standard.double())
+        values = torch.stack([standard(self.network, name, value[..., i]) for i, name in enumerate(names)], -1)
+        found = normal.log_density(self.moments, values.double())
         units = torch.stack([self.network.unit[self.network.numbers.index(name)] for name in names]).log()
         found = found - ((~value.isnan()) * units).sum(-1, keepdim=True)
         table = found.reshape(-1, *self.group.sizes.values())
@@ -170,7 +170,8 @@ def _unknown_groups(network: Network) -> list[Group]:
     return [group for group in groups(linear, list(linear), unknown, sizes) if unknown.intersection(group.names)]
 
 
-def _standard(network: Network, name: str, values: Tensor) -> Tensor:
+def standard(network: Network, name: str, values: Tensor) -> Tensor:
+    """Values of a number in standard units."""
     place = network.numbers.index(name)
     return (values - network.loc[place].to(values)) / network.unit[place].to(values)
 

@@ -187,5 +187,6 @@ def _check_known(node: DiscreteMechanism, known: Evidence) -> None:
     if unknown:
         raise ValueError(
             f"expected values of {', '.join(unknown)}, on which {node.facts.name} hangs by a regression, got none in some row: "
-            "what is exact sums over states and integrates over normal numbers alone; give those values, or drop those rows"
+            "what is exact sums over states and integrates over normal numbers alone; give those values, drop those rows, or "
+            "query with method='sampling'"
         )
