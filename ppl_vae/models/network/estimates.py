@@ -66,8 +66,8 @@ class Estimate:
             ``fit.query("rain", {"wet": "yes"}, method="sampling").error("rain")``
         """
         if name in self.states:
-            tables = (marginal_of(table, self.states, name) for table in (self.table, self.squares))
-            errors = _error(*tables, self.effective)
+            shares, squares = (marginal_of(table, self.states, name) for table in (self.table, self.squares))
+            errors = _error(shares, squares, self.effective)
             return {state: plain(errors[..., place]) for place, state in enumerate(self.states[name])}
         mean = self[name].mean
         return plain((self.weights.square() * (self.draws[name] - mean.unsqueeze(-1)).square()).sum(-1).sqrt())
