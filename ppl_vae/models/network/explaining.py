@@ -20,6 +20,7 @@ from ppl_vae.models.network import steps
 from ppl_vae.models.network.answers import Explanation
 from ppl_vae.models.network.evidence import Evidence
 from ppl_vae.models.network.groups import Group
+from ppl_vae.models.network.linear import LinearMechanism
 from ppl_vae.models.network.nodes import State
 from ppl_vae.models.network.questions import Question, Units, asked, check_possible, log_units, to_source
 from ppl_vae.models.network.sampled import Network
@@ -37,6 +38,9 @@ def explained(
         ValueError: an unknown name or state, evidence that cannot be, or maxima that are too large.
     """
     question = asked(network, (), given, do, units)
+    for name in question.wanted.intersection(network.numbers) - question.cut:
+        if not isinstance(network.nodes[name], LinearMechanism) and bool(question.known.numbers[name].isnan().any()):
+            raise ValueError(f"expected a value of {name}, a network of its parents, whose mode is not known: give one")
     known, options = question.known, {"wanted": question.wanted, "cut": question.cut}
     log_evidence = steps.log_evidence(network.nodes, states, known, **options)
     check_possible(log_evidence)

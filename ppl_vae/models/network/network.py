@@ -226,10 +226,15 @@ class BayesianNetwork(Model):
         self._columns(spec)
         self._states(spec)
 
+    def check_values(self, x: torch.Tensor) -> None:
+        """Raise ``ValueError`` if a column of x ``(n, D)``, as the model sees it, leaves the support of its node's density."""
+        for place, name in enumerate(self.observed):
+            self.nodes[name].check_values(name, x[:, place][~x[:, place].isnan()])
+
     def resolve(self, data: Data) -> Data:
         """The data as they are; where the source asks for standardized columns, those of nodes with states keep their codes."""
         real = torch.zeros(data.spec.event_shape, dtype=torch.bool)
-        real[[place for name, place in self._columns(data.spec).items() if not self.nodes[name].discrete]] = True
+        real[[place for name, place in self._columns(data.spec).items() if self.nodes[name].unit_free]] = True
         return data.resolve(self.accepts, real=real)
 
     def build(self, spec: DataSpec) -> NetworkProgram:

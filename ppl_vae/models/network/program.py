@@ -81,7 +81,7 @@ class NetworkProgram(ModelProgram):
         self.states_of = dict(states)
         self.columns = dict(columns)
         self.missing, self.floor, self.pseudo_counts = missing, floor, pseudo_counts
-        self.numbers = tuple(name for name, node in mechanisms.items() if isinstance(node, LinearMechanism))
+        self.numbers = tuple(name for name, node in mechanisms.items() if not isinstance(node, DiscreteMechanism))
         # In which units the numbers are handled: of those columns that were seen their mean and standard deviation.
         self.register_buffer("loc", torch.zeros(len(self.numbers), dtype=torch.float64))
         self.register_buffer("unit", torch.ones(len(self.numbers), dtype=torch.float64))
@@ -232,6 +232,8 @@ class NetworkProgram(ModelProgram):
                 f"expected pseudo_counts of 0 for EM, which climbs the likelihood, got {self.pseudo_counts:g}: use ClosedForm "
                 "for complete data, or leave them out"
             )
+        if neural := [name for name, node in self.nodes.items() if node.by_gradient]:
+            raise ValueError(f"the nodes {', '.join(neural)} are networks, which EM has no step for: use SVI")
         generator = generator or torch.Generator(self.loc.device).manual_seed(0)
         offset = self._measured(rows)
         blocks = list(self._blocks(rows))
@@ -308,6 +310,7 @@ class NetworkProgram(ModelProgram):
         learned = {name: node for name, node in self.nodes.items() if node.learned and found[name]}
         empty = [node.remark(found[name]) for name, node in learned.items() if isinstance(node, DiscreteMechanism)]
         told = [f"rows of tables of which no data tell, and which stay as they were: {'; '.join(filter(None, empty))}"]
-        numbers = [name for name in self.numbers if bool((states[name][1] <= self.floor**2).any())]
+        linear = [name for name, node in self.nodes.items() if isinstance(node, LinearMechanism)]
+        numbers = [name for name in linear if bool((states[name][1] <= self.floor**2).any())]
         floored = [f"standard deviations on their floor: {', '.join(numbers)}"] if numbers else []
         return ". ".join((told if any(empty) else []) + floored) or None

@@ -67,6 +67,7 @@ def answered(
     nodes = network.nodes
     discrete = [name for name in question.names if name in network.states_of]
     numbers = [name for name in question.names if name not in discrete]
+    _check_normal(network, numbers)
     options: dict[str, Any] = {"wanted": question.wanted, "cut": question.cut}
     involved = _groups(network, question, numbers)
     others = list(dict.fromkeys(name for group in involved for name in group.switches if name not in discrete))
@@ -194,6 +195,14 @@ def _place(network: Network, name: str, entry: Any, units: Units) -> float:
 def _one_hot(place: Tensor, levels: int) -> Tensor:
     """Evidence ``(n, L)`` of places; ones where nothing is known."""
     return ((place.unsqueeze(-1) == torch.arange(levels, device=place.device)) | place.isnan().unsqueeze(-1)).double()
+
+
+def _check_normal(network: Network, numbers: Sequence[str]) -> None:
+    if odd := [name for name in numbers if not isinstance(network.nodes[name], LinearMechanism)]:
+        raise ValueError(
+            f"expected names of nodes with states, or of numbers that are LinearGaussian, got {odd[0]}, whose distribution is "
+            "given by a network and is no mixture of normals: query with method='sampling'"
+        )
 
 
 def _groups(network: Network, question: Question, numbers: Sequence[str]) -> list[Group]:

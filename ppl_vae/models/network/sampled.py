@@ -21,6 +21,7 @@ from ppl_vae.exact import conditional_gaussian as normal
 from ppl_vae.models.network.evidence import States
 from ppl_vae.models.network.groups import Group, groups
 from ppl_vae.models.network.linear import LinearMechanism
+from ppl_vae.models.network.neural_mechanisms import NeuralNumber
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 
 __all__ = ["Network", "rows", "standard", "story"]
@@ -56,7 +57,9 @@ def story(network: Network, x: Tensor) -> None:
         if isinstance(node, DiscreteMechanism):
             values[name] = _state(network, name, node.distribution(values), x)
         elif name not in together:
-            pyro.sample(name, node.distribution(values), obs=x[:, network.columns[name]])
+            p, column = node.distribution(values), x[:, network.columns[name]]
+            p, column = node.seen(p, column) if network.missing and isinstance(node, NeuralNumber) else (p, column)
+            pyro.sample(name, p, obs=column)
     for group in dict.fromkeys(group.names for group in together.values()):
         whole = together[group[0]]
         pyro.sample(", ".join(group), KnownInPart(network, whole, values, x), obs=_columns(network, group, x))
