@@ -233,6 +233,9 @@ class Queryable(Protocol):
     hidden: Any
     """The names of those that are in no column."""
 
+    states_of: Any
+    """The names and numbers of the states of those that have some, by name."""
+
     def query(self, names: Any, given: Any, do: Any, units: Any) -> Any:
         """p(names | given, do), where ``units`` are shift and scale ``(*event)`` from the source to what the model sees."""
         ...

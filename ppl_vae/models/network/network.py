@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -21,9 +21,12 @@ from ppl_vae.models.network import bif
 from ppl_vae.models.network.answers import Answer, Explanation
 from ppl_vae.models.network.estimates import Estimate
 from ppl_vae.models.network.evidence import States, met, without_column
+from ppl_vae.models.network.linear import LinearGaussian
+from ppl_vae.models.network.logistic import LogisticRegression
 from ppl_vae.models.network.nodes import Facts, Mechanism, Node
 from ppl_vae.models.network.program import NetworkProgram
-from ppl_vae.models.network.structure import topological
+from ppl_vae.models.network.structure import parents_of, topological
+from ppl_vae.models.network.table import Table
 from ppl_vae.program.asking import asked_of, columns_of
 from ppl_vae.program.context import seeded
 from ppl_vae.text import as_line, read_text
@@ -104,6 +107,46 @@ class BayesianNetwork(Model):
             return cls(nodes=bif.read(read_text(path, at_most=bif.MOST)), **fields)
         except ValueError as error:
             raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
+
+    @classmethod
+    def from_edges(
+        cls,
+        edges: Mapping[str, Sequence[str]] | Iterable[tuple[str, str]],
+        *,
+        numbers: Sequence[str] = (),
+        states: Mapping[str, Sequence[str]] | None = None,
+        **fields: Any,
+    ) -> Self:
+        """The network of a bare graph, whose tables and regressions a fit finds.
+
+        Nodes have states, by ``Table``, but for those named ``numbers``, which are ``LinearGaussian``; states that hang on
+        numbers are ``LogisticRegression``.
+
+        Args:
+            edges: pairs of a parent and its child, or the parents of each node by its name.
+            numbers: the nodes that are numbers.
+            states: of nodes whose column does not tell them, such as hidden ones.
+            fields: others of the declaration, such as ``hidden``.
+
+        Raises:
+            ValueError: edges that are no pairs of names, or what the declaration raises.
+
+        Example:
+            >>> print(BayesianNetwork.from_edges([("rain", "wet"), ("rain", "temp")], numbers=["temp"]))
+            rain ~ Categorical(table); wet ~ Categorical(table[rain]); temp ~ Normal(b + w . (rain), s^2)
+            >>> BayesianNetwork.from_edges({"wet": ["rain", "sprinkler"], "rain": [], "sprinkler": []}).parents["wet"]
+            ('rain', 'sprinkler')
+        """
+        parents, known = parents_of(edges), dict(states or {})
+        if unknown := [name for name in (*numbers, *known) if name not in parents]:
+            raise ValueError(
+                f"expected numbers and states of nodes that edges name, {as_line(', '.join(parents))}, got {unknown}"
+            )
+        nodes: dict[str, Node] = {}
+        for name, above in parents.items():
+            kind = LinearGaussian if name in numbers else LogisticRegression if set(above) & set(numbers) else Table
+            nodes[name] = kind(parents=above, **({"states": tuple(known[name])} if name in known else {}))
+        return cls(nodes=nodes, **fields)
 
     def to_bif(self) -> str:
         """The network as BIF.

@@ -22,6 +22,7 @@ from ppl_vae.exact.moments import row_blocks
 from ppl_vae.models.network import sampled, steps
 from ppl_vae.models.network.answers import Answer, Explanation
 from ppl_vae.models.network.counting import counted
+from ppl_vae.models.network.described import quantities
 from ppl_vae.models.network.estimates import Estimate
 from ppl_vae.models.network.evidence import Evidence, States, stacked
 from ppl_vae.models.network.explaining import explained
@@ -35,6 +36,7 @@ from ppl_vae.models.network.weighting import estimated
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 
@@ -133,6 +135,10 @@ class NetworkProgram(ModelProgram):
     def ancestral(self, n: int) -> Tensor:
         """So many new rows ``(n, D)``, node by node."""
         return sampled.rows(self, n)
+
+    def quantities(self) -> Mapping[str, Quantity]:
+        """Tables and coefficients by node, in the units of what the model sees."""
+        return quantities(self)
 
     def query(
         self,

@@ -72,11 +72,12 @@ def terms(
         if name in known.states:
             found.factors.append(Factor(known.states[name], (ROWS, name)))
             found.owners.append(None)
-    for name, node in nodes.items():
-        if isinstance(node, NeuralNumber) and name in wanted and name not in cut:
-            _check_neural(node, [nodes[other] for other in wanted if other not in cut], known)
+    neural = {name: node for name, node in nodes.items() if isinstance(node, NeuralNumber)}
+    for name, number in neural.items():
+        if name in wanted and name not in cut:
+            _check_neural(number, [nodes[other] for other in wanted if other not in cut], known)
             if whole or not bool(known.numbers[name].isnan().all()):
-                factor, shift = node.factor(known.numbers[name], known.numbers)
+                factor, shift = number.factor(known.numbers[name], known.numbers)
                 found.factors.append(factor)
                 found.owners.append(name)
                 found = found._replace(shift=found.shift + shift)
@@ -202,7 +203,7 @@ def _check_known(node: DiscreteMechanism, known: Evidence) -> None:
 
 
 def _check_neural(node: NeuralNumber, others: Sequence[Mechanism], known: Evidence) -> None:
-    """What is exact needs the parents of a number by a network where it is known, and the number itself where it has children."""
+    """A number that a network gives needs its parents where it is known, and has to be known where it has children."""
     name, missing = node.facts.name, known.numbers[node.facts.name].isnan()
     below = [other for other in others if name in other.facts.numbers]
     above = [other for other in node.facts.numbers if bool((known.numbers[other].isnan() & ~missing).any())]
