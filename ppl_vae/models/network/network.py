@@ -138,14 +138,16 @@ class BayesianNetwork(Model):
             ('rain', 'sprinkler')
         """
         parents, known = parents_of(edges), dict(states or {})
-        if unknown := [name for name in (*numbers, *known) if name not in parents]:
-            raise ValueError(
-                f"expected numbers and states of nodes that edges name, {as_line(', '.join(parents))}, got {unknown}"
-            )
+        require(parents.keys() >= {*numbers, *known}, f"nodes of {as_line(', '.join(parents))}", (*numbers, *known))
         nodes: dict[str, Node] = {}
         for name, above in parents.items():
-            kind = LinearGaussian if name in numbers else LogisticRegression if set(above) & set(numbers) else Table
-            nodes[name] = kind(parents=above, **({"states": tuple(known[name])} if name in known else {}))
+            own = tuple(known.get(name, ()))
+            if name in numbers:
+                nodes[name] = LinearGaussian(parents=above)
+            elif set(above) & set(numbers):
+                nodes[name] = LogisticRegression(parents=above, states=own)
+            else:
+                nodes[name] = Table(parents=above, states=own)
         return cls(nodes=nodes, **fields)
 
     def to_bif(self) -> str:
