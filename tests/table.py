@@ -66,6 +66,7 @@ LIKELIHOODS: dict[str, pv.Likelihood] = {
     "Laplace-amortized": pv.Laplace(scale="amortized"),
     "StudentT": pv.StudentT(scale="per_feature"),
     "StudentT-learned": pv.StudentT(scale="amortized", df=3.0, learned=True),
+    "MixtureDensity": pv.MixtureDensity(components=2),
     "ContinuousBernoulli": pv.ContinuousBernoulli(),
     "Beta": pv.Beta(margin=0.0),
     "LogitNormal": pv.LogitNormal(margin=0.0),

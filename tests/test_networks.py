@@ -732,7 +732,7 @@ def test_yaml_that_names_no_node_is_refused() -> None:
     assert pv.BayesianNetwork.from_yaml(yaml) == two()
     assert hash(pv.BayesianNetwork.from_yaml(yaml)) == hash(two())
     with pytest.raises(
-        ValueError, match="unknown Node 'Tabel': choose from LinearGaussian, LogisticRegression, NoisyOr, Table"
+        ValueError, match="unknown Node 'Tabel': choose from LinearGaussian, LogisticRegression, Neural, NoisyOr, Table"
     ):
         pv.BayesianNetwork.from_yaml(yaml.replace("ppl_vae.Table", "Tabel"))
     with pytest.raises(ValueError, match="is not part of ppl_vae: if you trust its code"):

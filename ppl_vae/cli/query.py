@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -19,27 +19,55 @@ def run(
     names: list[str],
     given: list[str],
     do: list[str],
+    map: bool,  # noqa: A002
+    method: Literal["exact", "sampling"],
+    draws: int,
     seed: int,
     device: str,
     trust: list[str],
     json: bool,
 ) -> None:
-    """Say how some nodes of a fitted network are distributed given others, exactly, and how likely that is which is given."""
+    """Say how some nodes of a fitted network are distributed given others, and how likely that is which is given.
+
+    With ``map`` instead what all nodes that are not given most probably are together.
+
+    Raises:
+        ValueError: no names, without ``map``; or names with it that are no nodes which it tells of.
+    """
+    if not (names or map):
+        raise ValueError("expected names of nodes, or --map for the most probable state of all of them, got none")
     fitted = runs.load_run(run, trust=trust, device=device)
-    answer = fitted.query(names, _values("given", given), do=_values("do", do))
+    seen, done = _values("given", given), _values("do", do)
+    if map:
+        found = _explained(fitted.explain(seen, do=done).to_dict(), names)
+    else:
+        found = fitted.query(names, seen, do=done, method=method, draws=draws, seed=seed).to_dict()
     if json:
-        return print_json(answer.to_dict())
-    _print(answer.to_dict())
+        return print_json(found)
+    _print(found)
     return None
 
 
 def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     run_options(parser)
-    parser.add_argument("names", type=str, nargs="+", help="the nodes that are asked for")
+    parser.add_argument("names", type=str, nargs="*", default=[], help="the nodes that are asked for")
     parser.add_argument("--given", type=str, nargs="+", action="extend", default=[], help="what is observed: wet=yes,temp=12.5")
     what = "what is set from outside, likewise: such nodes no longer hang on their parents"
     parser.add_argument("--do", type=str, nargs="+", action="extend", default=[], help=what)
+    joint = "what all nodes that are not given most probably are together; names say which of them to show"
+    parser.add_argument("--map", action="store_true", help=joint)
+    how = "sampling also answers where exact sums would not fit, with standard errors"
+    parser.add_argument("--method", type=Literal["exact", "sampling"], default="exact", help=how)
+    parser.add_argument("--draws", type=int, default=10_000, help="of sampling")
+
+
+def _explained(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The explanation with some of its nodes, by default all."""
+    values = found["most_probable"]
+    if unknown := [name for name in names if name not in values]:
+        raise ValueError(f"expected names of nodes that are not given, {', '.join(values)}, got {unknown[0][:80]!r}")
+    return {**found, "most_probable": {name: values[name] for name in names or values}}
 
 
 def _values(option: str, texts: list[str]) -> dict[str, str]:
@@ -59,13 +87,25 @@ def _values(option: str, texts: list[str]) -> dict[str, str]:
 
 def _print(found: dict[str, Any]) -> None:
     """Print a line for each state or number."""
+    estimated = found.get("estimated", {})
+    off = {"given": estimated.get("log_evidence_error")} if estimated else {}
     for name, values in found.items():
         if name == "log_evidence":
-            print(f"log p(given) = {values:.4f} nats")
+            print(f"log p(given) = {values:.4f}{_off(off.get('given'))} nats")
+        elif name == "log_probability":
+            print(f"log p(these | given) = {values:.4f} nats")
         elif name == "most_probable":
             print("most probable:", ", ".join(f"{each}={_cell(value)}" for each, value in values.items()))
+        elif name == "estimated":
+            print(f"estimated by {values['draws']} draws, worth {values['effective']:.0f} of equal weight")
         elif name != "joint":
-            print(f"{name}:", ", ".join(f"{state} {_cell(value)}" for state, value in values.items()))
+            errors = estimated.get("errors", {}).get(name, {})
+            errors = errors if isinstance(errors, dict) else {"mean": errors}
+            print(f"{name}:", ", ".join(f"{state} {_cell(value)}{_off(errors.get(state))}" for state, value in values.items()))
+
+
+def _off(error: float | None) -> str:
+    return "" if error is None else f" +- {error:.2g}"
 
 
 def _cell(value: Any) -> str:

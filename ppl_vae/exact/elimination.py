@@ -16,22 +16,25 @@ import math
 import random
 from collections.abc import Sequence
 from functools import lru_cache
+from string import ascii_letters
 from typing import Final, NamedTuple
 
 import opt_einsum
 import torch
 from torch import Tensor
 
-__all__ = ["LIMIT", "ROWS", "Contraction", "Factor", "contraction", "expectations", "log_sum", "sums"]
+__all__ = ["AT_ONCE", "LIMIT", "ROWS", "Contraction", "Factor", "contraction", "expectations", "log_sum", "sums"]
 
 ROWS: Final = "\0rows"
 """The name of the axis of rows, of those factors that have one."""
+
+AT_ONCE = 2**25
+"""Entries of an intermediate of all rows that are handled together."""
 
 LIMIT: Final = 2**24
 """Most entries of an intermediate of one row."""
 
 TOGETHER = 8  # factors whose product is divided by its largest entry: of so many it has not vanished yet
-AT_ONCE = 2**25  # entries of an intermediate of all rows that are handled together
 
 
 class Factor(NamedTuple):
@@ -42,11 +45,19 @@ class Factor(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One product: which factors of the list it takes, their names, and those that are left once the others are summed out."""
+    """One product.
+
+    Args:
+        taken: the places of its factors in the list.
+        inputs: their names.
+        output: the names that are left once the others are summed out.
+        equation: all of it as einsum reads it.
+    """
 
     taken: tuple[int, ...]
     inputs: tuple[tuple[str, ...], ...]
     output: tuple[str, ...]
+    equation: str
 
 
 class Contraction(NamedTuple):
@@ -91,7 +102,7 @@ def sums(factors: Sequence[Factor], output: Sequence[str] = (ROWS,), *, limit: i
     log_scale = operands[0][0].new_zeros(())
     for step in contraction(factors, output, limit=limit).steps:
         taken = [operands.pop(place) for place in step.taken]
-        found, held = _product([values for values, _ in taken], step), sum(number for _, number in taken)
+        found, held = torch.einsum(step.equation, *(values for values, _ in taken)), sum(number for _, number in taken)
         if held >= TOGETHER or not operands:
             found, shift = _rescaled(found, step.output)
             log_scale, held = log_scale + shift, 1
@@ -133,14 +144,6 @@ def expectations(factors: Sequence[Factor], weight: Tensor, *, limit: int = LIMI
     return found.detach(), [values.detach() * slope for (values, _), slope in zip(leaves, gradients, strict=True)]
 
 
-def _product(taken: list[Tensor], step: Step) -> Tensor:
-    letters = {name: place for place, name in enumerate(dict.fromkeys(name for names in step.inputs for name in names))}
-    arguments: list[object] = []
-    for values, names in zip(taken, step.inputs, strict=True):
-        arguments += [values, [letters[name] for name in names]]
-    return torch.einsum(*arguments, [letters[name] for name in step.output])
-
-
 def _rescaled(values: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
     """The values divided by the largest of each row, and its logarithm, ``(n,)`` or ``()``."""
     others = [place for place, name in enumerate(names) if name != ROWS]
@@ -171,7 +174,7 @@ def _contraction(
     names = ", ".join(name for name in clique if name != ROWS)
     raise ValueError(
         f"expected sums of at most {limit:,} entries, got {found.largest:,} for the variables {names} together: take edges "
-        "away, give some of these variables, or fit by SVI with a guide of your own"
+        "away, give some of these variables, fit by SVI with a guide of your own, or query with method='sampling'"
     )
 
 
@@ -185,6 +188,16 @@ def _followed(
         names = tuple(left.pop(place) for place in taken)
         wanted = set(output).union(*left)
         kept = tuple(dict.fromkeys(name for each in names for name in each if name in wanted))
-        steps.append(Step(taken, names, tuple(output) if not left else kept))
-        left.append(steps[-1].output)
+        out = tuple(output) if not left else kept
+        steps.append(Step(taken, names, out, _equation(names, out)))
+        left.append(out)
     return Contraction(tuple(steps), max(math.prod(size[name] for name in step.output) for step in steps))
+
+
+def _equation(inputs: Sequence[Sequence[str]], output: Sequence[str]) -> str:
+    """As einsum reads it."""
+    letters = {
+        name: ascii_letters[place] for place, name in enumerate(dict.fromkeys(name for names in inputs for name in names))
+    }
+    words = ["".join(letters[name] for name in names) for names in (*inputs, output)]
+    return f"{','.join(words[:-1])}->{words[-1]}"

@@ -92,13 +92,14 @@ class Scoring(Coding):
             ``fit.predict_proba(data.test).argmax(1)``
         """
         found = self._probabilities(x, whole("samples", samples), seed, priors)
-        names = self.spec.classes if self._labelled else map(str, range(found.shape[-1]))
+        names = self._kinds[1] or map(str, range(found.shape[-1]))
         return as_columns_given(form_of(x), dict(zip(names, found.T, strict=True)), found)
 
     def predict(self, x: Given, *, samples: int = SAMPLES, seed: int = 0, priors: Sequence[float] | None = None) -> Any:
         """The most probable component, discrete value or class of each row ``(B,)``; see :meth:`predict_proba`.
 
-        Components are numbers from 0. Classes are their places among ``spec.classes`` where x came as tensors, and where it
+        Components are numbers from 0; states of the hidden node of a network have its names where x came as an array or a
+        frame. Classes are their places among ``spec.classes`` where x came as tensors, and where it
         came as an array or a frame their names: numbers, if all of them are whole numbers.
 
         Args:
@@ -114,9 +115,10 @@ class Scoring(Coding):
             ``fit.predict(data.test)``
         """
         found = self._probabilities(x, whole("samples", samples), seed, priors).argmax(-1)
-        form = form_of(x)
-        predicted = self.class_names[found.cpu().numpy()] if self._labelled and form.kind != "tensor" else found
-        return form.column("class" if self._labelled else "component", predicted)
+        form, (called, names) = form_of(x), self._kinds
+        if not names or form.kind == "tensor":
+            return form.column(called, found)
+        return form.column(called, (self.class_names if self._labelled else np.array(names))[found.cpu().numpy()])
 
     @property
     def class_names(self) -> np.ndarray:
@@ -174,6 +176,17 @@ class Scoring(Coding):
     def _scored(self, split: Split, samples: int, seed: int) -> Scores:
         with pyro.validation_enabled(False):  # the data are checked
             return row_scores(self.pair, split, samples=whole("samples", samples), seed=seed)
+
+    @property
+    def _kinds(self) -> tuple[str, tuple[str, ...]]:
+        """What is predicted, and the names of its values if they have some."""
+        if self._labelled:
+            return "class", self.spec.classes
+        network = self.pair.can.answer
+        hidden = [] if network is None else [name for name in network.hidden if name in network.states_of]
+        if network is None or len(hidden) != 1:
+            return "component", ()
+        return hidden[0], network.states_of[hidden[0]].names
 
     def _probabilities(self, x: Given, samples: int, seed: int, priors: Sequence[float] | None) -> Tensor:
         if self._labelled:

@@ -43,9 +43,10 @@ class Telling(Coding):
 
         Of GMM ``weight``, ``mean`` and ``covariance`` or ``variance``; of FactorAnalysis and PPCA ``mean``, ``loading``,
         ``noise_variance`` and ``communality``, for standard normal factors and in a rotation that the note tells; of PCA
-        ``mean``, ``axis`` and ``noise_variance``; of others what is the same for all data beside networks, as the moments of a
-        prior and the scale of the noise. Where a posterior over parameters was fitted (a BayesianGuide, by SVI or NUTS) there
-        are standard errors, the standard deviations of its draws.
+        ``mean``, ``axis`` and ``noise_variance``; of BayesianNetwork by node its table or its coefficients in each joint state
+        of its parents; of others what is the same for all data beside networks, as the moments of a prior and the scale of the
+        noise. Where a posterior over parameters was fitted (a BayesianGuide, by SVI or NUTS) there are standard errors, the
+        standard deviations of its draws.
 
         Args:
             seed: of these draws.
@@ -123,7 +124,7 @@ class Telling(Coding):
         return Parameter(
             values=values.cpu().numpy(),
             axes=each.axes,
-            labels=tuple(self._labels(axis, size) for axis, size in zip(each.axes, values.shape, strict=True)),
+            labels=each.labels or tuple(self._labels(axis, size) for axis, size in zip(each.axes, values.shape, strict=True)),
             se=None if se is None else se.cpu().numpy(),
             note=each.note,
         )

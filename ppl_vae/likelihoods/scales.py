@@ -17,10 +17,12 @@ from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Kind
 
-__all__ = ["LocationScale", "Scale", "check_scale", "scaled"]
+__all__ = ["LEAST", "LocationScale", "Scale", "check_scale", "scaled"]
 
 Scale = Literal["fixed", "shared", "per_feature", "amortized"]
-LEAST = 1e-15  # a learned scale without a floor that runs to zero ends here, where its square still is a float32
+LEAST = 1e-15
+"""A learned scale without a floor that runs to zero ends here, where its square still is a float32."""
+
 Family = Callable[[Tensor, Tensor], dist.Distribution]
 
 

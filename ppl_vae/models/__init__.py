@@ -7,7 +7,7 @@ from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Qu
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gmm import GMM
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
-from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegression, Node, NoisyOr, Table
+from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegression, Neural, Node, NoisyOr, Table
 from ppl_vae.models.pca import PCA
 from ppl_vae.models.vae import VAE
 
@@ -28,6 +28,7 @@ __all__ = [
     "LinearGaussian",
     "LogisticRegression",
     "Model",
+    "Neural",
     "Node",
     "NoisyOr",
     "Quadrants",

@@ -267,12 +267,23 @@ class Queryable(Protocol):
     hidden: Any
     """The names of those that are in no column."""
 
+    states_of: Any
+    """The names and numbers of the states of those that have some, by name."""
+
     def query(self, names: Any, given: Any, do: Any, units: Any) -> Any:
         """p(names | given, do), where ``units`` are shift and scale ``(*event)`` from the source to what the model sees."""
         ...
 
     def marginals(self, given: Any, do: Any, units: Any) -> Any:
         """p(variable | given, do) of every one with states."""
+        ...
+
+    def estimated(self, names: Any, given: Any, do: Any, units: Any, *, draws: int, seed: int) -> Any:
+        """p(names | given, do) by so many weighted draws."""
+        ...
+
+    def explain(self, given: Any, do: Any, units: Any) -> Any:
+        """What all unknown variables most probably are together."""
         ...
 
 

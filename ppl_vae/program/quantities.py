@@ -17,10 +17,11 @@ class Quantity:
 
     Args:
         values: as the model sees the data.
-        axes: what each axis goes over: ``column`` of the data, ``component``, or ``latent`` dimension.
+        axes: what each axis goes over: ``column`` of the data, ``component``, ``latent`` dimension; with ``labels`` any.
         power: of a column's unit that a value has along each axis of columns: 1 of means and covariances, 2 of variances.
         located: whether a shift of the data shifts the values.
         note: what else has to be known, such as which rotation of several.
+        labels: the names along each axis; by default those that are known of columns, components and latent dimensions.
 
     Raises:
         ValueError: another number of axes than the values have.
@@ -35,6 +36,7 @@ class Quantity:
     power: int = 0
     located: bool = False
     note: str = ""
+    labels: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.dim() != len(self.axes):

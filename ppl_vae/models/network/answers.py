@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "Explanation", "joint_index", "marginal_of", "nested", "plain"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,8 +43,8 @@ class Answer:
             ValueError: a name that was not asked for.
         """
         if name in self.states:
-            marginal = self._marginal(name)
-            return {state: _plain(marginal[..., place]) for place, state in enumerate(self.states[name])}
+            marginal = marginal_of(self.table, self.states, name)
+            return {state: plain(marginal[..., place]) for place, state in enumerate(self.states[name])}
         if name not in self.numbers:
             known = ", ".join((*self.states, *self.numbers))
             raise ValueError(f"expected one of the names that were asked for, {known}, got {name!r}")
@@ -62,20 +62,16 @@ class Answer:
             ``fit.query(["rain", "wet"], {"cloudy": "yes"}).most_probable``
         """
         batch = self.log_evidence.dim()
-        place = self.table.flatten(batch).argmax(-1)
-        picked = place
-        found: dict[str, Any] = {}
-        for name, states in reversed(list(self.states.items())):
-            state, place = place % len(states), place // len(states)
-            found[name] = states[int(state)] if batch == 0 else [states[each] for each in state.tolist()]
+        found = joint_index(self.table, self.states, batch)
         if self.numbers:
+            picked = self.table.flatten(batch).argmax(-1)
             components = self.means.shape[-2:]
             weights = self.weights.reshape(*self.log_evidence.shape, -1, components[0])
             means = self.means.reshape(*self.log_evidence.shape, -1, *components)
             component = _taken(weights, picked, batch).argmax(-1)
             centre = _taken(_taken(means, picked, batch), component, batch)
-            found |= {name: _plain(centre[..., i]) for i, name in enumerate(self.numbers)}
-        return {name: found[name] for name in (*self.states, *self.numbers)}
+            found |= {name: plain(centre[..., i]) for i, name in enumerate(self.numbers)}
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: a dictionary of states by name, mean and deviation of numbers, and of several names their joint table.
@@ -86,24 +82,44 @@ class Answer:
         found: dict[str, Any] = {name: self[name] for name in self.states}
         for name in self.numbers:
             marginal = self[name]
-            found[name] = {"mean": _plain(marginal.mean), "sd": _plain(marginal.variance.sqrt())}
+            found[name] = {"mean": plain(marginal.mean), "sd": plain(marginal.variance.sqrt())}
         if len(self.states) > 1:
-            found["joint"] = _nested(self.table, list(self.states.values()), self.log_evidence.dim())
+            found["joint"] = nested(self.table, list(self.states.values()), self.log_evidence.dim())
         if len(self.states) + len(self.numbers) > 1:
             found["most_probable"] = self.most_probable
-        return {**found, "log_evidence": _plain(self.log_evidence)}
+        return {**found, "log_evidence": plain(self.log_evidence)}
 
     def __repr__(self) -> str:
         shown = {name: values for name, values in self.to_dict().items() if name not in ("joint", "most_probable")}
         return f"Answer({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
-    def _marginal(self, name: str) -> Tensor:
-        place = list(self.states).index(name) - len(self.states)
-        others = [dim for dim in range(-len(self.states), 0) if dim != place]
-        return self.table.sum(others) if others else self.table
-
     def _joint_weights(self) -> Tensor:
         return self.table.unsqueeze(-1) * self.weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """What all unknown nodes most probably are together; of one question, or of n at once.
+
+    Attributes:
+        values: of every node that is not given in all rows, a state's name or a number in the units of the source, or a list of
+            n of them; in rows where it is given, what it is there.
+        log_probability: log p(values | given) in nats ``(*n)``; with numbers the log of a density in the units of the source.
+        log_evidence: log p(given) in nats ``(*n)``, likewise.
+    """
+
+    values: Mapping[str, Any]
+    log_probability: Tensor
+    log_evidence: Tensor
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of one node."""
+        return self.values[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, by the attributes' names: ``{"most_probable": {"rain": "yes"}, "log_probability": ..., ...}``."""
+        logs = {"log_probability": plain(self.log_probability), "log_evidence": plain(self.log_evidence)}
+        return {"most_probable": dict(self.values), **logs}
 
 
 def _taken(values: Tensor, place: Tensor, dim: int) -> Tensor:
@@ -112,13 +128,31 @@ def _taken(values: Tensor, place: Tensor, dim: int) -> Tensor:
     return values.gather(dim, index).squeeze(dim)
 
 
-def _plain(values: Tensor) -> Any:
+def marginal_of(table: Tensor, states: Mapping[str, Sequence[str]], name: str) -> Tensor:
+    """Of a joint table ``(*n, L_1, ..., L_m)`` the sums over all axes but one, ``(*n, L)``."""
+    place = list(states).index(name) - len(states)
+    others = [dim for dim in range(-len(states), 0) if dim != place]
+    return table.sum(others) if others else table
+
+
+def joint_index(table: Tensor, states: Mapping[str, Sequence[str]], batch: int) -> dict[str, Any]:
+    """By name the states of the largest entry of a table, or lists of them."""
+    place = table.flatten(batch).argmax(-1)
+    found: dict[str, Any] = {}
+    for name, names in reversed(list(states.items())):
+        state, place = place % len(names), place // len(names)
+        found[name] = names[int(state)] if batch == 0 else [names[each] for each in state.tolist()]
+    return {name: found[name] for name in states}
+
+
+def plain(values: Tensor) -> Any:
     """A number, or a list of them."""
     found = values.tolist()
     return found if isinstance(found, list) else (found if math.isfinite(found) else str(found))
 
 
-def _nested(table: Tensor, states: list[tuple[str, ...]], batch: int) -> Any:
+def nested(table: Tensor, states: Sequence[Sequence[str]], batch: int) -> Any:
+    """A table as dictionaries of states inside each other."""
     if not states:
-        return _plain(table)
-    return {state: _nested(table.select(batch, place), states[1:], batch) for place, state in enumerate(states[0])}
+        return plain(table)
+    return {state: nested(table.select(batch, place), states[1:], batch) for place, state in enumerate(states[0])}

@@ -47,7 +47,8 @@ def counted(
             slopes, left = regression(total, floor**2)
             found[name] = slopes.reshape(coefficients.shape), left.reshape(variance.shape)
         else:
-            raise ValueError(f"the node {name} ({type(node).__name__}) has no closed form: use EM or SVI")
+            remedy = "SVI" if node.by_gradient else "EM or SVI"
+            raise ValueError(f"the node {name} ({type(node).__name__}) has no closed form: use {remedy}")
     return found
 
 

@@ -5,6 +5,7 @@ A number whose parents are all known is a group of its own; what is known outsid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
@@ -61,6 +62,16 @@ class Group(NamedTuple):
         found = normal.log_density(self.moments(states, numbers), self.observed(numbers))
         highest = found.amax(-1, keepdim=True)
         return Factor((found - highest).exp().reshape(-1, *self.sizes.values()), (ROWS, *self.switches)), highest[:, 0]
+
+    def peak(self, states: States, numbers: Mapping[str, Tensor]) -> Tensor:
+        """Log of the density of what is observed times the highest one of what is missing, ``(n, C)``."""
+        x, of = self.observed(numbers), self.moments(states, numbers)
+        found = normal.log_density(of, x)
+        for rows, _, covariance in normal.completed(of, x):
+            missing = x[rows[0]].isnan()
+            block = covariance + (~missing).diag().to(covariance)
+            found[rows] -= block.logdet() / 2 + missing.sum() / 2 * math.log(2 * math.pi)
+        return found
 
     def statistics(self, states: States, numbers: Mapping[str, Tensor], weight: Tensor) -> Iterator[tuple[str, Tensor]]:
         """By number the expected second moments ``(own C, P + 2, P + 2)`` of one, its parents and itself.

@@ -16,6 +16,7 @@ from ppl_vae.models.network import steps
 from ppl_vae.models.network.evidence import Evidence
 from ppl_vae.models.network.groups import Group, groups
 from ppl_vae.models.network.linear import LinearMechanism
+from ppl_vae.models.network.neural_mechanisms import NeuralNumber
 from ppl_vae.models.network.nodes import State
 from ppl_vae.models.network.sampled import Network
 
@@ -37,6 +38,8 @@ def means(network: Network, states: dict[str, State], known: Evidence) -> Eviden
         for owner, factor, values in zip(of_rows.owners, of_rows.factors, expected, strict=True):
             if isinstance(owner, Group):
                 numbers |= _expected(owner, states, part, values.reshape(len(values), -1))
+            elif isinstance(owner, str) and isinstance(node := nodes[owner], NeuralNumber):
+                numbers[owner] = _mean(node, part, values.reshape(len(values), -1))
             elif owner is None and len(factor.names) == 2:
                 probabilities[factor.names[1]] = values
         parts.append((probabilities, numbers))
@@ -66,7 +69,26 @@ def drawn(network: Network, states: dict[str, State], known: Evidence) -> Eviden
     for group in groups(linear, list(linear), unknown, sizes):
         if unknown.intersection(group.names):
             numbers |= _drawn(group, states, known)
+    for name in sorted(unknown - linear.keys(), key=list(nodes).index):
+        node = nodes[name]
+        assert isinstance(node, NeuralNumber)
+        places = {switch: known.states[switch].argmax(-1) for switch in node.facts.switches}
+        p = node.distribution({**places, **{parent: numbers[parent] for parent in node.facts.numbers}})
+        new = (p.expand((len(known.weight),)).sample().to(node.loc) - node.loc) / node.unit
+        numbers[name] = torch.where(numbers[name].isnan(), new, numbers[name])
     return known._replace(numbers=numbers)
+
+
+def _mean(node: NeuralNumber, part: Evidence, weight: Tensor) -> Tensor:
+    """A number as it is known, and elsewhere its mean over the joint states of its parents, in standard units."""
+    values = part.numbers[node.facts.name]
+    means = (node.everywhere(part.numbers).mean.to(values) - node.loc) / node.unit
+    if bool((means.isnan() & values.isnan().unsqueeze(-1)).any()):
+        raise ValueError(
+            f"expected values of {', '.join(node.facts.numbers)} where {node.facts.name}, a network of them, is to be filled "
+            "in by its mean, got none in some row: ask for draws"
+        )
+    return torch.where(values.isnan(), (weight * means).sum(-1), values)
 
 
 def _expected(group: Group, states: dict[str, State], part: Evidence, weight: Tensor) -> dict[str, Tensor]:

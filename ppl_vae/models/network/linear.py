@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -46,8 +46,6 @@ class LinearGaussian(Node):
         True
     """
 
-    discrete: ClassVar[bool] = False
-
     intercepts: tuple[float, ...] | None = None
     slopes: tuple[tuple[float, ...], ...] | None = None
     scales: tuple[float, ...] | None = None
@@ -61,6 +59,16 @@ class LinearGaussian(Node):
         require(all(map(math.isfinite, numbers)), "finite intercepts and slopes", numbers)
         require(all(0 < scale < math.inf for scale in self.scales or ()), "positive scales", self.scales)
         super().__post_init__()
+
+    @property
+    def discrete(self) -> bool:
+        """No: it is a number."""
+        return False
+
+    @property
+    def unit_free(self) -> bool:
+        """Yes: its coefficients follow."""
+        return True
 
     @property
     def given(self) -> bool:

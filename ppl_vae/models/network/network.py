@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -18,11 +18,16 @@ from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.models.base import Model
 from ppl_vae.models.network import bif
-from ppl_vae.models.network.answers import Answer
+from ppl_vae.models.network.answers import Answer, Explanation
+from ppl_vae.models.network.estimates import Estimate
 from ppl_vae.models.network.evidence import States, met, without_column
+from ppl_vae.models.network.linear import LinearGaussian
+from ppl_vae.models.network.logistic import LogisticRegression
 from ppl_vae.models.network.nodes import Facts, Mechanism, Node
 from ppl_vae.models.network.program import NetworkProgram
-from ppl_vae.models.network.structure import topological
+from ppl_vae.models.network.structure import parents_of, topological
+from ppl_vae.models.network.table import Table
+from ppl_vae.program.asking import asked_of, columns_of
 from ppl_vae.program.context import seeded
 from ppl_vae.text import as_line, read_text
 from ppl_vae.types import BINARY, CATEGORICAL, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
@@ -103,6 +108,48 @@ class BayesianNetwork(Model):
         except ValueError as error:
             raise ValueError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from None
 
+    @classmethod
+    def from_edges(
+        cls,
+        edges: Mapping[str, Sequence[str]] | Iterable[tuple[str, str]],
+        *,
+        numbers: Sequence[str] = (),
+        states: Mapping[str, Sequence[str]] | None = None,
+        **fields: Any,
+    ) -> Self:
+        """The network of a bare graph, whose tables and regressions a fit finds.
+
+        Nodes have states, by ``Table``, but for those named ``numbers``, which are ``LinearGaussian``; states that hang on
+        numbers are ``LogisticRegression``.
+
+        Args:
+            edges: pairs of a parent and its child, or the parents of each node by its name.
+            numbers: the nodes that are numbers.
+            states: of nodes whose column does not tell them, such as hidden ones.
+            fields: others of the declaration, such as ``hidden``.
+
+        Raises:
+            ValueError: edges that are no pairs of names, or what the declaration raises.
+
+        Example:
+            >>> print(BayesianNetwork.from_edges([("rain", "wet"), ("rain", "temp")], numbers=["temp"]))
+            rain ~ Categorical(table); wet ~ Categorical(table[rain]); temp ~ Normal(b + w . (rain), s^2)
+            >>> BayesianNetwork.from_edges({"wet": ["rain", "sprinkler"], "rain": [], "sprinkler": []}).parents["wet"]
+            ('rain', 'sprinkler')
+        """
+        parents, known = parents_of(edges), dict(states or {})
+        require(parents.keys() >= {*numbers, *known}, f"nodes of {as_line(', '.join(parents))}", (*numbers, *known))
+        nodes: dict[str, Node] = {}
+        for name, above in parents.items():
+            own = tuple(known.get(name, ()))
+            if name in numbers:
+                nodes[name] = LinearGaussian(parents=above)
+            elif set(above) & set(numbers):
+                nodes[name] = LogisticRegression(parents=above, states=own)
+            else:
+                nodes[name] = Table(parents=above, states=own)
+        return cls(nodes=nodes, **fields)
+
     def to_bif(self) -> str:
         """The network as BIF.
 
@@ -131,9 +178,16 @@ class BayesianNetwork(Model):
         return self.build(DataSpec(event_shape=(len(self.observed),), kind=REAL, size=1, columns=self.observed))
 
     def query(
-        self, names: str | Sequence[str], given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None
-    ) -> Answer:
-        """The exact distribution of some nodes given others, of a network that declares all its numbers.
+        self,
+        names: str | Sequence[str],
+        given: Mapping[str, Any] | None = None,
+        *,
+        do: Mapping[str, Any] | None = None,
+        method: Literal["exact", "sampling"] = "exact",
+        draws: int = 10_000,
+        seed: int = 0,
+    ) -> Answer | Estimate:
+        """The distribution of some nodes given others, of a network that declares all its numbers.
 
         As :meth:`ppl_vae.Fit.query`, which asks a fitted one.
 
@@ -146,7 +200,7 @@ class BayesianNetwork(Model):
             >>> round(BayesianNetwork(nodes={"rain": rain, "wet": wet}).query("rain", {"wet": "yes"})["rain"]["yes"], 4)
             0.6923
         """
-        return self.declared().query(names, given or {}, do or {})
+        return asked_of(self.declared(), names, given, do, method=method, draws=draws, seed=seed)
 
     def marginals(
         self, given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None
@@ -163,7 +217,23 @@ class BayesianNetwork(Model):
             >>> BayesianNetwork(nodes={"coin": coin}).marginals()["coin"].tolist()
             [0.5, 0.5]
         """
-        return self.declared().marginals(given or {}, do or {})
+        return self.declared().marginals(columns_of(given), columns_of(do))
+
+    def explain(self, given: Mapping[str, Any] | None = None, *, do: Mapping[str, Any] | None = None) -> Explanation:
+        """What all unknown nodes most probably are together given others, of a network that declares all its numbers.
+
+        As :meth:`ppl_vae.Fit.explain`, which asks a fitted one.
+
+        Raises:
+            ValueError: numbers that are not declared, an unknown name or state, evidence of probability zero.
+
+        Example:
+            >>> rain = Table(states=("no", "yes"), probs=(0.8, 0.2))
+            >>> wet = Table(parents=("rain",), states=("no", "yes"), probs=((0.9, 0.1), (0.1, 0.9)))
+            >>> BayesianNetwork(nodes={"rain": rain, "wet": wet}).explain({"wet": "yes"}).values
+            {'rain': 'yes'}
+        """
+        return self.declared().explain(columns_of(given), columns_of(do))
 
     def sample(self, n: int, *, seed: int = 0) -> dict[str, np.ndarray]:
         """New rows of a network that declares all its numbers: columns ``(n,)`` by name, states as texts.
@@ -201,10 +271,15 @@ class BayesianNetwork(Model):
         self._columns(spec)
         self._states(spec)
 
+    def check_values(self, x: torch.Tensor) -> None:
+        """Raise ``ValueError`` if a column of x ``(n, D)``, as the model sees it, leaves the support of its node's density."""
+        for place, name in enumerate(self.observed):
+            self.nodes[name].check_values(name, x[:, place][~x[:, place].isnan()])
+
     def resolve(self, data: Data) -> Data:
         """The data as they are; where the source asks for standardized columns, those of nodes with states keep their codes."""
         real = torch.zeros(data.spec.event_shape, dtype=torch.bool)
-        real[[place for name, place in self._columns(data.spec).items() if not self.nodes[name].discrete]] = True
+        real[[place for name, place in self._columns(data.spec).items() if self.nodes[name].unit_free]] = True
         return data.resolve(self.accepts, real=real)
 
     def build(self, spec: DataSpec) -> NetworkProgram:

@@ -64,13 +64,7 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Node(Declaration, abc.ABC):
-    """p(node | parents), one variable of a :class:`~ppl_vae.BayesianNetwork`.
-
-    Class attributes:
-        discrete: whether it has states; else it is a number.
-    """
-
-    discrete: ClassVar[bool] = True
+    """p(node | parents), one variable of a :class:`~ppl_vae.BayesianNetwork`."""
 
     parents: tuple[str, ...] = ()
     learned: bool = True
@@ -79,6 +73,16 @@ class Node(Declaration, abc.ABC):
         object.__setattr__(self, "parents", tuple(self.parents))
         require(len(set(self.parents)) == len(self.parents), "every parent once", self.parents)
         require(self.learned or self.given, "numbers of a node that is not learned (learned=False)", self)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether it has states; else it is a number."""
+        return True
+
+    @property
+    def unit_free(self) -> bool:
+        """Whether it is a number in any units, which its parameters follow."""
+        return False
 
     @property
     @abc.abstractmethod
@@ -94,6 +98,9 @@ class Node(Declaration, abc.ABC):
     def check(self, facts: Facts) -> None:
         """Raise ``ValueError`` if its parents or its numbers do not fit."""
 
+    def check_values(self, name: str, x: Tensor) -> None:
+        """Raise ``ValueError`` if values ``(n,)`` of its column, none of them missing, cannot be."""
+
     @abc.abstractmethod
     def build(self, facts: Facts) -> Any:
         """Its mechanism."""
@@ -108,7 +115,13 @@ class Node(Declaration, abc.ABC):
 
 
 class Mechanism(nn.Module, abc.ABC):
-    """A built node. Its :attr:`state` holds all that exact steps need; they are pure functions of it."""
+    """A built node. Its :attr:`state` holds all that exact steps need; they are pure functions of it.
+
+    Class attributes:
+        by_gradient: whether it is fitted by gradients alone, and has no step of EM.
+    """
+
+    by_gradient: ClassVar[bool] = False
 
     def __init__(self, facts: Facts, declared: Node) -> None:
         super().__init__()
@@ -131,6 +144,10 @@ class Mechanism(nn.Module, abc.ABC):
 
     def measure(self, loc: Mapping[str, Tensor], unit: Mapping[str, Tensor]) -> None:
         """Take new standard units of the numbers, by name; nothing to do for what hangs on none."""
+
+    def rounded(self, values: Tensor) -> Tensor:
+        """Values of a number, in the units of what the model sees, without the rounding of standard units: whole ones whole."""
+        return values
 
     @property
     @abc.abstractmethod

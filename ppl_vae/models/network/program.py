@@ -20,17 +20,23 @@ from torch.distributions import constraints
 from ppl_vae.exact import Problem, moments
 from ppl_vae.exact.moments import row_blocks
 from ppl_vae.models.network import sampled, steps
-from ppl_vae.models.network.answers import Answer
+from ppl_vae.models.network.answers import Answer, Explanation
 from ppl_vae.models.network.counting import counted
+from ppl_vae.models.network.described import quantities
+from ppl_vae.models.network.estimates import Estimate
 from ppl_vae.models.network.evidence import Evidence, States, stacked
+from ppl_vae.models.network.explaining import explained
 from ppl_vae.models.network.imputing import drawn, means
 from ppl_vae.models.network.linear import LinearMechanism
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 from ppl_vae.models.network.posterior import posterior
 from ppl_vae.models.network.questions import answered, marginals
 from ppl_vae.models.network.starts import initial
+from ppl_vae.models.network.weighting import estimated
 from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.context import evaluating
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 
@@ -77,7 +83,7 @@ class NetworkProgram(ModelProgram):
         self.states_of = dict(states)
         self.columns = dict(columns)
         self.missing, self.floor, self.pseudo_counts = missing, floor, pseudo_counts
-        self.numbers = tuple(name for name, node in mechanisms.items() if isinstance(node, LinearMechanism))
+        self.numbers = tuple(name for name, node in mechanisms.items() if not isinstance(node, DiscreteMechanism))
         # In which units the numbers are handled: of those columns that were seen their mean and standard deviation.
         self.register_buffer("loc", torch.zeros(len(self.numbers), dtype=torch.float64))
         self.register_buffer("unit", torch.ones(len(self.numbers), dtype=torch.float64))
@@ -130,6 +136,10 @@ class NetworkProgram(ModelProgram):
         """So many new rows ``(n, D)``, node by node."""
         return sampled.rows(self, n)
 
+    def quantities(self) -> Mapping[str, Quantity]:
+        """Tables and coefficients by node, in the units of what the model sees."""
+        return quantities(self)
+
     def query(
         self,
         names: str | Sequence[str],
@@ -152,6 +162,26 @@ class NetworkProgram(ModelProgram):
     ) -> dict[str, Tensor]:
         """p(node | given, do) of every node with states, ``(*n, L)``; see :meth:`ppl_vae.Fit.marginals`."""
         return marginals(self, self.em_state(), given, do, self._by_name(units))
+
+    def estimated(
+        self,
+        names: str | Sequence[str],
+        given: Mapping[str, Any],
+        do: Mapping[str, Any],
+        units: tuple[Tensor, Tensor] | None = None,
+        *,
+        draws: int = 10_000,
+        seed: int = 0,
+    ) -> Estimate:
+        """p(names | given, do) by likelihood weighting, whatever the nodes are; see :meth:`ppl_vae.Fit.query`."""
+        with evaluating(self):
+            return estimated(self, names, given, do, self._by_name(units), draws=draws, seed=seed)
+
+    def explain(
+        self, given: Mapping[str, Any], do: Mapping[str, Any], units: tuple[Tensor, Tensor] | None = None
+    ) -> Explanation:
+        """What all unknown nodes most probably are together; see :meth:`ppl_vae.Fit.explain`."""
+        return explained(self, self.em_state(), given, do, self._by_name(units))
 
     @torch.no_grad()
     def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
@@ -208,6 +238,8 @@ class NetworkProgram(ModelProgram):
                 f"expected pseudo_counts of 0 for EM, which climbs the likelihood, got {self.pseudo_counts:g}: use ClosedForm "
                 "for complete data, or leave them out"
             )
+        if neural := [name for name, node in self.nodes.items() if node.by_gradient]:
+            raise ValueError(f"the nodes {', '.join(neural)} are networks, which EM has no step for: use SVI")
         generator = generator or torch.Generator(self.loc.device).manual_seed(0)
         offset = self._measured(rows)
         blocks = list(self._blocks(rows))
@@ -284,6 +316,7 @@ class NetworkProgram(ModelProgram):
         learned = {name: node for name, node in self.nodes.items() if node.learned and found[name]}
         empty = [node.remark(found[name]) for name, node in learned.items() if isinstance(node, DiscreteMechanism)]
         told = [f"rows of tables of which no data tell, and which stay as they were: {'; '.join(filter(None, empty))}"]
-        numbers = [name for name in self.numbers if bool((states[name][1] <= self.floor**2).any())]
+        linear = [name for name, node in self.nodes.items() if isinstance(node, LinearMechanism)]
+        numbers = [name for name in linear if bool((states[name][1] <= self.floor**2).any())]
         floored = [f"standard deviations on their floor: {', '.join(numbers)}"] if numbers else []
         return ". ".join((told if any(empty) else []) + floored) or None

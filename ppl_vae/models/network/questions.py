@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.exact import conditional_gaussian as normal
-from ppl_vae.exact.elimination import ROWS, expectations, sums
+from ppl_vae.exact.elimination import ROWS, sums
+from ppl_vae.exact.marginals import posteriors
 from ppl_vae.models.network import steps
 from ppl_vae.models.network.answers import Answer
 from ppl_vae.models.network.evidence import Evidence
@@ -28,7 +29,7 @@ from ppl_vae.models.network.sampled import Network
 from ppl_vae.models.network.structure import ancestors
 from ppl_vae.text import as_line, did_you_mean
 
-__all__ = ["Units", "answered", "marginals"]
+__all__ = ["Question", "Units", "answered", "asked", "check_possible", "log_units", "marginals", "to_source"]
 
 Units = Mapping[str, tuple[float, ...]]
 """Of numbers the shift and scale from the units of the source to what the model sees."""
@@ -62,10 +63,11 @@ def answered(
     names = (names,) if isinstance(names, str) else tuple(names)
     if not names:
         raise ValueError("expected one name or several different ones, got none")
-    question = _asked(network, names, given, do, units)
+    question = asked(network, names, given, do, units)
     nodes = network.nodes
     discrete = [name for name in question.names if name in network.states_of]
     numbers = [name for name in question.names if name not in discrete]
+    _check_normal(network, numbers)
     options: dict[str, Any] = {"wanted": question.wanted, "cut": question.cut}
     involved = _groups(network, question, numbers)
     others = list(dict.fromkeys(name for group in involved for name in group.switches if name not in discrete))
@@ -77,14 +79,14 @@ def answered(
         total = values.reshape(len(values), -1).sum(-1)
         joint.append(values / total.reshape(-1, *[1] * (values.dim() - 1)))
         log_evidence.append(total.log() + log_scale.flatten() + found.shift)
-    evidence = torch.cat(log_evidence) - _log_units(network, question, units)
-    _check_possible(evidence)
+    evidence = torch.cat(log_evidence) - log_units(network, question, units)
+    check_possible(evidence)
     whole = torch.cat(joint)
     table = whole.flatten(1 + len(discrete)).sum(-1) if others else whole
     weights = whole.flatten(1 + len(discrete)) if others else whole.unsqueeze(-1)
     weights = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     means, covariances = _components(network, states, question, involved, numbers, (*discrete, *others), weights.shape)
-    loc, scale = _to_source(network, numbers, units, means)
+    loc, scale = to_source(network, numbers, units, means)
     answer = {
         "table": table,
         "weights": weights,
@@ -105,24 +107,25 @@ def marginals(
     Raises:
         ValueError: an unknown name or state, evidence that cannot be, or sums that are too large.
     """
-    question = _asked(network, (), given, do, units)
-    known, nodes = question.known, network.nodes
-    one = {name: torch.ones(len(known.weight), len(of.names)).to(known.weight) for name, of in network.states_of.items()}
-    known = known._replace(states={**one, **known.states})
+    question = asked(network, (), given, do, units)
     options: dict[str, Any] = {"wanted": question.wanted, "cut": question.cut}
-    found: dict[str, list[Tensor]] = {name: [] for name in one}
-    for part in steps.parts(nodes, states, known, **options):
-        of_rows = steps.terms(nodes, states, part, **options)
-        log_p, expected = expectations(of_rows.factors, part.weight)
-        _check_possible(log_p)
-        for owner, factor, values in zip(of_rows.owners, of_rows.factors, expected, strict=True):
-            if owner is None and len(factor.names) == 2:
-                found[factor.names[1]].append(values)
-    whole = {name: torch.cat(values) for name, values in found.items()}
+    sizes = {name: len(of.names) for name, of in network.states_of.items()}
+    found: list[dict[str, Tensor]] = []
+    for part in steps.parts(network.nodes, states, question.known, **options):
+        of_rows = steps.terms(network.nodes, states, part, **options)
+        log_p, each = posteriors(of_rows.factors, sizes, len(part.weight))
+        check_possible(log_p)
+        found.append(each)
+    whole = {name: torch.cat([part[name] for part in found]) for name in sizes}
     return {name: values[0] if question.single else values for name, values in whole.items()}
 
 
-def _asked(network: Network, names: tuple[str, ...], given: Mapping[str, Any], do: Mapping[str, Any], units: Units) -> Question:
+def asked(network: Network, names: tuple[str, ...], given: Mapping[str, Any], do: Mapping[str, Any], units: Units) -> Question:
+    """A question, checked.
+
+    Raises:
+        ValueError: an unknown name or state, a name twice, or not as many values of each node that is given.
+    """
     nodes = network.nodes
     for name in (*names, *given, *do):
         if name not in nodes:
@@ -133,6 +136,8 @@ def _asked(network: Network, names: tuple[str, ...], given: Mapping[str, Any], d
     if both := [name for name in names if name in given or name in do] or [name for name in given if name in do]:
         raise ValueError(f"expected {both[0]} once, got it asked for, given or set as well: leave it out of one of these")
     values = {name: _placed(network, name, value, units) for name, value in {**given, **do}.items()}
+    if unset := [name for name in do if bool(values[name].isnan().any())]:
+        raise ValueError(f"expected a value of {unset[0]}, which is set, in every row, got none in some: ask those rows apart")
     sizes = {len(value) for value in values.values() if value.dim()}
     if 0 in sizes:
         raise ValueError("expected values of each node that is given, got none: leave it out where nothing is known")
@@ -192,6 +197,14 @@ def _one_hot(place: Tensor, levels: int) -> Tensor:
     return ((place.unsqueeze(-1) == torch.arange(levels, device=place.device)) | place.isnan().unsqueeze(-1)).double()
 
 
+def _check_normal(network: Network, numbers: Sequence[str]) -> None:
+    if odd := [name for name in numbers if not isinstance(network.nodes[name], LinearMechanism)]:
+        raise ValueError(
+            f"expected names of nodes with states, or of numbers that are LinearGaussian, got {odd[0]}, whose distribution is "
+            "given by a network and is no mixture of normals: query with method='sampling'"
+        )
+
+
 def _groups(network: Network, question: Question, numbers: Sequence[str]) -> list[Group]:
     """The groups of numbers that are asked for."""
     linear = {name: node for name, node in network.nodes.items() if isinstance(node, LinearMechanism)}
@@ -229,7 +242,7 @@ def _components(
     return means.movedim(0, 1).reshape(*shape, -1), covariances.movedim(0, 1).reshape(*shape, len(numbers), len(numbers))
 
 
-def _to_source(network: Network, numbers: Sequence[str], units: Units, like: Tensor) -> tuple[Tensor, Tensor]:
+def to_source(network: Network, numbers: Sequence[str], units: Units, like: Tensor) -> tuple[Tensor, Tensor]:
     """Shift and scale ``(d,)`` from standard units to those of the source."""
     pairs = []
     for name in numbers:
@@ -239,17 +252,18 @@ def _to_source(network: Network, numbers: Sequence[str], units: Units, like: Ten
     return both[:, 0], both[:, 1]
 
 
-def _log_units(network: Network, question: Question, units: Units) -> Tensor:
+def log_units(network: Network, question: Question, units: Units) -> Tensor:
     """What the density of what is given is too high by in standard units, ``(n,)``."""
     total = torch.zeros_like(question.known.weight)
     given = [name for name in question.given if name in network.numbers]
-    _, scale = _to_source(network, given, units, total)
+    _, scale = to_source(network, given, units, total)
     for name, unit in zip(given, scale, strict=True):
         total = total + (~question.known.numbers[name].isnan()) * unit.log()
     return total
 
 
-def _check_possible(log_evidence: Tensor) -> None:
+def check_possible(log_evidence: Tensor) -> None:
+    """Raise ``ValueError`` if what is given cannot be, in some row."""
     impossible = (log_evidence == -torch.inf).nonzero().flatten().tolist()
     if impossible:
         where = f" in row {impossible[0]}" if len(log_evidence) > 1 else ""

@@ -21,9 +21,10 @@ from ppl_vae.exact import conditional_gaussian as normal
 from ppl_vae.models.network.evidence import States
 from ppl_vae.models.network.groups import Group, groups
 from ppl_vae.models.network.linear import LinearMechanism
+from ppl_vae.models.network.neural_mechanisms import NeuralNumber
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 
-__all__ = ["Network", "rows", "story"]
+__all__ = ["Network", "rows", "standard", "story"]
 
 SUMMED = {"enumerate": "parallel"}
 
@@ -50,13 +51,15 @@ def story(network: Network, x: Tensor) -> None:
     values: dict[str, Tensor] = {}
     for name in network.numbers:
         if name in network.columns:
-            values[name] = _standard(network, name, x[:, network.columns[name]])
+            values[name] = standard(network, name, x[:, network.columns[name]])
     together = {name: group for group in _unknown_groups(network) for name in group.names}
     for name, node in network.nodes.items():
         if isinstance(node, DiscreteMechanism):
             values[name] = _state(network, name, node.distribution(values), x)
         elif name not in together:
-            pyro.sample(name, node.distribution(values), obs=x[:, network.columns[name]])
+            p, column = node.distribution(values), x[:, network.columns[name]]
+            p, column = node.seen(p, column) if network.missing and isinstance(node, NeuralNumber) else (p, column)
+            pyro.sample(name, p, obs=column)
     for group in dict.fromkeys(group.names for group in together.values()):
         whole = together[group[0]]
         pyro.sample(", ".join(group), KnownInPart(network, whole, values, x), obs=_columns(network, group, x))
@@ -73,7 +76,7 @@ def rows(network: Network, n: int) -> Tensor:
         if isinstance(node, DiscreteMechanism):
             values[name], shown = drawn, network.states_of[name].values.to(x.device)[drawn]
         else:
-            values[name], shown = _standard(network, name, drawn), drawn
+            values[name], shown = standard(network, name, drawn), drawn
         if name in network.columns:
             x[:, network.columns[name]] = shown.to(x)
     return x
@@ -132,8 +135,8 @@ class KnownInPart(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Log p of what is known."""
         names = self.group.names
-        standard = torch.stack([_standard(self.network, name, value[..., i]) for i, name in enumerate(names)], -1)
-        found = normal.log_density(self.moments, standard.double())
+        values = torch.stack([standard(self.network, name, value[..., i]) for i, name in enumerate(names)], -1)
+        found = normal.log_density(self.moments, values.double())
         units = torch.stack([self.network.unit[self.network.numbers.index(name)] for name in names]).log()
         found = found - ((~value.isnan()) * units).sum(-1, keepdim=True)
         table = found.reshape(-1, *self.group.sizes.values())
@@ -170,7 +173,8 @@ def _unknown_groups(network: Network) -> list[Group]:
     return [group for group in groups(linear, list(linear), unknown, sizes) if unknown.intersection(group.names)]
 
 
-def _standard(network: Network, name: str, values: Tensor) -> Tensor:
+def standard(network: Network, name: str, values: Tensor) -> Tensor:
+    """Values of a number in standard units."""
     place = network.numbers.index(name)
     return (values - network.loc[place].to(values)) / network.unit[place].to(values)
 

@@ -27,7 +27,7 @@ def initial(
     centres: Tensor | None = None
     numbers = tuple(name for name, node in nodes.items() if isinstance(node, LinearMechanism))
     for name, node in nodes.items():
-        if node.given:
+        if node.given or node.by_gradient:
             found[name] = node.state
         elif isinstance(node, DiscreteMechanism):
             found[name] = node.initial(_shares(name, len(node.facts.states), blocks), generator)

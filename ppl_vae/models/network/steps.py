@@ -16,6 +16,7 @@ from ppl_vae.exact.elimination import ROWS, Factor, contraction, expectations, l
 from ppl_vae.models.network.evidence import Evidence
 from ppl_vae.models.network.groups import Group, groups
 from ppl_vae.models.network.linear import LinearMechanism
+from ppl_vae.models.network.neural_mechanisms import NeuralNumber
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 
 __all__ = ["Terms", "em_step", "gathered", "log_evidence", "maximized", "parts", "terms"]
@@ -71,6 +72,15 @@ def terms(
         if name in known.states:
             found.factors.append(Factor(known.states[name], (ROWS, name)))
             found.owners.append(None)
+    neural = {name: node for name, node in nodes.items() if isinstance(node, NeuralNumber)}
+    for name, number in neural.items():
+        if name in wanted and name not in cut:
+            _check_neural(number, [nodes[other] for other in wanted if other not in cut], known)
+            if whole or not bool(known.numbers[name].isnan().all()):
+                factor, shift = number.factor(known.numbers[name], known.numbers)
+                found.factors.append(factor)
+                found.owners.append(name)
+                found = found._replace(shift=found.shift + shift)
     linear = {name: node for name, node in nodes.items() if isinstance(node, LinearMechanism)}
     free = [name for name in linear if name in wanted and name not in cut]
     unknown = _unknown(known) if unknown is None else unknown
@@ -174,8 +184,8 @@ def _gather(
             statistics[name].append(moments)
     elif owner is not None:
         node = nodes[owner]
-        assert isinstance(node, DiscreteMechanism)
-        statistics[owner].append(node.statistics(values, part.numbers))
+        if isinstance(node, DiscreteMechanism):
+            statistics[owner].append(node.statistics(values, part.numbers))
 
 
 def _unknown(known: Evidence) -> set[str]:
@@ -187,5 +197,19 @@ def _check_known(node: DiscreteMechanism, known: Evidence) -> None:
     if unknown:
         raise ValueError(
             f"expected values of {', '.join(unknown)}, on which {node.facts.name} hangs by a regression, got none in some row: "
-            "what is exact sums over states and integrates over normal numbers alone; give those values, or drop those rows"
+            "what is exact sums over states and integrates over normal numbers alone; give those values, drop those rows, or "
+            "query with method='sampling'"
+        )
+
+
+def _check_neural(node: NeuralNumber, others: Sequence[Mechanism], known: Evidence) -> None:
+    """A number that a network gives needs its parents where it is known, and has to be known where it has children."""
+    name, missing = node.facts.name, known.numbers[node.facts.name].isnan()
+    below = [other for other in others if name in other.facts.numbers]
+    above = [other for other in node.facts.numbers if bool((known.numbers[other].isnan() & ~missing).any())]
+    if (below and bool(missing.any())) or above:
+        told = f"values of {', '.join(above)}, on which {name} hangs" if above else f"values of {name}, on which others hang"
+        raise ValueError(
+            f"expected {told} by a network, got none in some row: what is exact sums over states and integrates over normal "
+            "numbers alone; give those values, drop those rows, or query with method='sampling'"
         )

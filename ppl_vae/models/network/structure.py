@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
-from ppl_vae.text import did_you_mean
+from ppl_vae.text import as_line, did_you_mean
 
-__all__ = ["ancestors", "coupled", "topological"]
+__all__ = ["ancestors", "coupled", "parents_of", "topological"]
 
 Parents = Mapping[str, Sequence[str]]
 
@@ -35,6 +36,31 @@ def topological(parents: Parents) -> tuple[str, ...]:
         if node not in order:
             _visit(node, parents, order)
     return tuple(order)
+
+
+def parents_of(edges: Mapping[str, Sequence[str]] | Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """The parents of every node, of edges as pairs or as parents by child; parents that are no keys have none.
+
+    Raises:
+        ValueError: an edge that is no pair of names.
+
+    Example:
+        >>> parents_of([("rain", "wet"), ("sprinkler", "wet")])
+        {'rain': (), 'wet': ('rain', 'sprinkler'), 'sprinkler': ()}
+    """
+    if isinstance(edges, Mapping):
+        above = {child: [parents] if isinstance(parents, str) else list(parents) for child, parents in edges.items()}
+        pairs: list[Any] = [(parent, child) for child, parents in above.items() for parent in parents]
+        found: dict[str, list[str]] = {child: [] for child in above}
+    else:
+        pairs, found = list(edges), {}
+    for edge in pairs:
+        if isinstance(edge, str) or len(edge) != 2 or not all(isinstance(name, str) for name in edge):
+            raise ValueError(f"expected edges as pairs (parent, child) of names, got {as_line(repr(edge), 80)}")
+        parent, child = edge
+        found.setdefault(parent, [])
+        found.setdefault(child, []).append(parent)
+    return {name: tuple(dict.fromkeys(parents)) for name, parents in found.items()}
 
 
 def ancestors(parents: Parents, of: Collection[str]) -> set[str]:
