@@ -65,6 +65,7 @@ from ppl_vae.likelihoods import (
 from ppl_vae.models import (
     CVAE,
     GMM,
+    HMM,
     PCA,
     PPCA,
     VAE,
@@ -125,6 +126,7 @@ __all__ = [
     "ELBO",
     "EM",
     "GMM",
+    "HMM",
     "IWAE",
     "MLP",
     "NUTS",
