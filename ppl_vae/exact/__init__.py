@@ -17,6 +17,7 @@ module                                          what it does
 :mod:`~ppl_vae.exact.mixture_start`                k-means++ and random starts
 :mod:`~ppl_vae.exact.mixture_missing`              the E-step of mixtures with missing entries
 :mod:`~ppl_vae.exact.forward_backward`             hidden Markov chains: sums over paths, expected counts, the best path
+:mod:`~ppl_vae.exact.kalman`                       linear dynamical systems: filter, smoother, moments, M-step
 ==============================================  ======================================================================
 
 Fitting is always the same three lines::
@@ -32,6 +33,7 @@ from ppl_vae.exact import (
     driver,
     floors,
     forward_backward,
+    kalman,
     linear_gaussian,
     missing,
     mixture,
@@ -58,6 +60,7 @@ __all__ = [
     "driver",
     "floors",
     "forward_backward",
+    "kalman",
     "linear_gaussian",
     "missing",
     "mixture",

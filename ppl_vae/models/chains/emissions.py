@@ -156,8 +156,8 @@ class GaussianSteps(Steps):
 
     def log_prob(self, parameters: Parameters, x: Tensor) -> Tensor:
         """A normal density, elements independent."""
-        loc, variance = (part.flatten(1) for part in parameters)
-        rows = x.flatten(2)[:, :, None]
+        loc, variance = (_columns(part, 1) for part in parameters)
+        rows = _columns(x, 2)[:, :, None]
         found = -0.5 * ((rows - loc).square() / variance + (2 * torch.pi * variance).log())
         return found.sum(-1)
 
@@ -241,7 +241,7 @@ class PoissonSteps(MeanSteps):
 
     def log_prob(self, parameters: Parameters, x: Tensor) -> Tensor:
         """Log of rate^x exp(-rate) / x!."""
-        rate, rows = parameters[0].flatten(1), x.flatten(2)
+        rate, rows = _columns(parameters[0], 1), _columns(x, 2)
         found = rows @ rate.log().mT - rate.sum(1)
         return found - torch.lgamma(rows + 1).sum(-1, keepdim=True)
 
@@ -257,7 +257,7 @@ class BernoulliSteps(MeanSteps):
 
     def log_prob(self, parameters: Parameters, x: Tensor) -> Tensor:
         """Log of p^x (1 - p)^(1 - x)."""
-        p, rows = parameters[0].flatten(1), x.flatten(2)
+        p, rows = _columns(parameters[0], 1), _columns(x, 2)
         return rows @ p.log().mT + (1 - rows) @ (-p).log1p().mT
 
 
@@ -289,3 +289,8 @@ class Dispatch:
 def _chosen(x: Tensor, states: int, generator: torch.Generator) -> Tensor:
     """A random element for each state."""
     return x[torch.randint(len(x), (states,), device=x.device, generator=generator)]
+
+
+def _columns(values: Tensor, dims: int) -> Tensor:
+    """Elements as one axis after these."""
+    return values.reshape(*values.shape[:dims], -1)
