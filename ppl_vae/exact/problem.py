@@ -23,6 +23,8 @@ class Problem(NamedTuple):
         remark: what to tell the user of a final state (components that died, variances on their floor), or ``None``.
         compare: what to tell of the final states of all starts and their objectives, or ``None``.
         monotone: whether a step never falls; one that does is an error then.
+        log_prior: of a state, in nats per datum, which ``step`` adds to the log-likelihood where parameters have a prior:
+            EM then climbs to their most probable values (MAP).
     """
 
     step: Step
@@ -32,6 +34,7 @@ class Problem(NamedTuple):
     remark: Callable[[Any], str | None]
     compare: Callable[[Sequence[tuple[Any, float]]], str | None] | None = None
     monotone: bool = True
+    log_prior: Callable[[Any], float] | None = None
 
 
 class Stochastic(NamedTuple):

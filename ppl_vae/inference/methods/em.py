@@ -28,9 +28,10 @@ __all__ = ["EM"]
 class EM(Method):
     """Expectation maximization (Dempster, Laird and Rubin 1977) on all training data at once, in float64.
 
-    Each iteration's log-likelihood is exact and never falls. A start whose log-likelihood falls all the same, as rounding may
-    let it, is dropped with a remark; if there is no other, the fit stops with an error. The guide is not fitted: it
-    must be ``ExactPosterior()``.
+    Each iteration's log-likelihood is exact and never falls; of a model with pseudo-counts the ``objective`` is climbed, which
+    is log p(x) and the log prior of the parameters, to their most probable values (MAP). A start whose objective falls all the
+    same, as rounding may let it, is dropped with a remark; if there is no other, the fit stops with an error. The guide is not
+    fitted: it must be ``ExactPosterior()``.
 
     Args:
         seed: of random starts.
@@ -80,6 +81,8 @@ class EM(Method):
         rows = Matrices(data.train, relative=True)  # no maximum knows the scale of weights
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
         elements = math.prod(data.spec.event_shape)
+        if (sizes := data.train.sizes) is not None:
+            elements *= max(1, round(float(sizes.double().mean())))
         starts = Starts(
             self,
             ("max_iterations", self.max_iterations),

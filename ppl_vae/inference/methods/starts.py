@@ -111,7 +111,9 @@ class Starts:
         last: tuple[Any, exact.Cursor, int] | None = None
 
         def tell(iteration: exact.Iteration, state: Any) -> None:
-            history.append(self.row(iteration.iteration, iteration.log_likelihood + self.constant, self.clock))
+            prior = 0.0 if problem.log_prior is None else problem.log_prior(state)
+            row = self.row(iteration.iteration, iteration.log_likelihood - prior + self.constant, self.clock)
+            history.append(row | {"objective": row["objective"] + prior})
             self.clock.report(history[-1])
 
         def mark(state: Any, cursor: exact.Cursor) -> None:
