@@ -60,6 +60,7 @@ from ppl_vae.likelihoods import (
     NegativeBinomial,
     Poisson,
     StudentT,
+    Tokens,
     ZeroInflated,
 )
 from ppl_vae.models import (
@@ -82,9 +83,10 @@ from ppl_vae.models import (
     Node,
     NoisyOr,
     Quadrants,
+    SequenceModel,
     Table,
 )
-from ppl_vae.nn import MLP, Conv, Linear, Network
+from ppl_vae.nn import LSTM, MLP, CausalNetwork, Conv, Linear, Network
 from ppl_vae.priors import (
     AutoregressiveFlow,
     ConditionalNormal,
@@ -126,6 +128,7 @@ __all__ = [
     "EM",
     "GMM",
     "IWAE",
+    "LSTM",
     "MLP",
     "NUTS",
     "PCA",
@@ -152,6 +155,7 @@ __all__ = [
     "Binomial",
     "Callback",
     "Categorical",
+    "CausalNetwork",
     "Checkpointer",
     "ClosedForm",
     "Column",
@@ -232,6 +236,7 @@ __all__ = [
     "Score",
     "Selection",
     "SemiAmortized",
+    "SequenceModel",
     "SplineFlow",
     "Split",
     "StandardNormal",
@@ -239,6 +244,7 @@ __all__ = [
     "StudentTPrior",
     "Table",
     "TensorBoard",
+    "Tokens",
     "Transform",
     "Uniform",
     "VampPrior",

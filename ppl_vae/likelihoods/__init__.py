@@ -17,6 +17,7 @@ from ppl_vae.likelihoods.mixed_table import ColumnGroup, MixedTable
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomial
 from ppl_vae.likelihoods.poisson import Poisson
 from ppl_vae.likelihoods.student_t import StudentT
+from ppl_vae.likelihoods.tokens import Tokens
 from ppl_vae.likelihoods.zero_inflated import ZeroInflated
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "NegativeBinomial",
     "Poisson",
     "StudentT",
+    "Tokens",
     "ZeroInflated",
 ]
