@@ -86,7 +86,7 @@ from ppl_vae.models import (
     SequenceModel,
     Table,
 )
-from ppl_vae.nn import LSTM, MLP, CausalNetwork, Conv, Linear, Network
+from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, Transformer
 from ppl_vae.priors import (
     AutoregressiveFlow,
     ConditionalNormal,
@@ -155,6 +155,7 @@ __all__ = [
     "Binomial",
     "Callback",
     "Categorical",
+    "CausalConv",
     "CausalNetwork",
     "Checkpointer",
     "ClosedForm",
@@ -246,6 +247,7 @@ __all__ = [
     "TensorBoard",
     "Tokens",
     "Transform",
+    "Transformer",
     "Uniform",
     "VampPrior",
     "WarmUp",
