@@ -71,6 +71,7 @@ LIKELIHOODS: dict[str, pv.Likelihood] = {
     "LogitNormal": pv.LogitNormal(margin=0.0),
     "LogitNormal-amortized": pv.LogitNormal(scale="amortized", margin=0.0),
     "Categorical": pv.Categorical(levels=LEVELS),
+    "Tokens": pv.Tokens(levels=LEVELS),
     "DiscretizedLogistic": pv.DiscretizedLogistic(levels=LEVELS),
     "DiscretizedLogisticMixture": pv.DiscretizedLogisticMixture(levels=LEVELS, components=3),
     "Binomial": pv.Binomial(total=10),
@@ -101,6 +102,9 @@ NETWORKS: dict[str, pv.Network] = {
     "Conv-residual": pv.Conv(channels=(4,), kernel=3, blocks=2, activation="gated", norm="layer"),
     "Conv-batch": pv.Conv(channels=(4, 5), activation="silu", norm="batch"),
     "Conv-spatial": pv.Conv(channels=(4, 5), activation="softplus", spatial=True),
+    "LSTM": pv.LSTM(hidden=5),
+    "CausalConv": pv.CausalConv(hidden=5, layers=2),
+    "Transformer": pv.Transformer(hidden=8, heads=2, layers=1),
 }
 
 
