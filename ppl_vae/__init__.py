@@ -63,6 +63,7 @@ from ppl_vae.likelihoods import (
     NegativeBinomial,
     Poisson,
     StudentT,
+    Tokens,
     ZeroInflated,
 )
 from ppl_vae.models import (
@@ -89,9 +90,10 @@ from ppl_vae.models import (
     Node,
     NoisyOr,
     Quadrants,
+    SequenceModel,
     Table,
 )
-from ppl_vae.nn import MLP, Conv, Linear, Network
+from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, Transformer
 from ppl_vae.priors import (
     AutoregressiveFlow,
     ConditionalNormal,
@@ -135,6 +137,7 @@ __all__ = [
     "GMM",
     "HMM",
     "IWAE",
+    "LSTM",
     "MLP",
     "NUTS",
     "PCA",
@@ -161,6 +164,8 @@ __all__ = [
     "Binomial",
     "Callback",
     "Categorical",
+    "CausalConv",
+    "CausalNetwork",
     "Checkpointer",
     "ClosedForm",
     "Column",
@@ -246,6 +251,7 @@ __all__ = [
     "Score",
     "Selection",
     "SemiAmortized",
+    "SequenceModel",
     "SplineFlow",
     "Split",
     "StandardNormal",
@@ -253,7 +259,9 @@ __all__ = [
     "StudentTPrior",
     "Table",
     "TensorBoard",
+    "Tokens",
     "Transform",
+    "Transformer",
     "Uniform",
     "VampPrior",
     "WarmUp",

@@ -69,7 +69,10 @@ class DataSource(Declaration):
         valid: fraction of the rows held out for validation; of the training rows where the source has its own test set.
         test: fraction of the rows held out for testing where the source has no test set of its own; unused otherwise.
         tokens: what rows of text are cut into: ``characters``, ``words`` (in lower case, marks apart) or ``bytes``. A ``.txt``
-            file has a row a line; of other files ``column`` holds the text.
+            file has a row a line; of other files ``column`` holds the text. A ``.txt`` file of which neither this nor ``chunk``
+            is told is a running text of characters in rows of 256, which is told.
+        chunk: of a ``.txt`` file, how many tokens of the running text, ends of lines among them, make a row; the last one may
+            be shorter, and no row has an end token. By default a row is a line.
         column: of a csv or tsv file the column of text, by name or by number from 0; by default the only one.
         vocabulary: how many tokens to keep, the most frequent of the training rows; the others become the unknown token. By
             default all of the training rows, and the unknown token only if other rows have others.
@@ -116,6 +119,7 @@ class DataSource(Declaration):
     valid: float = 0.1
     test: float = 0.2
     tokens: Tokens | None = None
+    chunk: int | None = None
     column: str | None = None
     vocabulary: int | None = None
     end: bool = True
@@ -141,11 +145,12 @@ class DataSource(Declaration):
         choice("missing", self.missing, ("error", "ignore"))
         choice("tokens", self.tokens, (None, *get_args(Tokens)))
         choice("counts", self.counts, ("auto", "dense", "sparse", "pairs"))
-        for option, least in (("vocabulary", 2), ("buckets", 1)):
+        for option, least in (("vocabulary", 2), ("buckets", 1), ("chunk", 1)):
             value = getattr(self, option)
             require(value is None or (isinstance(value, int) and value >= least), f"{option}: a whole number >= {least}", value)
         if self.tokens is None:
             require(self.vocabulary is None, "tokens, which a vocabulary is of", self.vocabulary)
+            require(self.chunk is None, "tokens, which a chunk is of", self.chunk)
         else:
             plain = self.scale in ("auto", "none") and not self.dequantize and self.binarize in ("auto", "none")
             require(plain, "tokens as they are: no scale, dequantize or binarize", self.tokens)
@@ -182,6 +187,7 @@ class DataSource(Declaration):
             key=self.key if suffix == ".npz" else None,
             header=self.header if suffix in (".csv", ".tsv") else None,
             tokens=self.tokens if text else None,
+            chunk=self.chunk if suffix == ".txt" else None,
             column=self.column if text and suffix != ".txt" else None,
             vocabulary=self.vocabulary if text else None,
             fields=self.fields if suffix in (".npz", *TABLES) else (),
