@@ -16,6 +16,7 @@ module                                          what it does
 :mod:`~ppl_vae.exact.mixture`                      Gaussian mixtures: E-step, M-step, log-density, responsibilities
 :mod:`~ppl_vae.exact.mixture_start`                k-means++ and random starts
 :mod:`~ppl_vae.exact.mixture_missing`              the E-step of mixtures with missing entries
+:mod:`~ppl_vae.exact.lattice`                      spins on grids: sums, mean field, Bethe, chains
 ==============================================  ======================================================================
 
 Fitting is always the same three lines::
@@ -30,6 +31,7 @@ from ppl_vae.exact import (
     distances,
     driver,
     floors,
+    lattice,
     linear_gaussian,
     missing,
     mixture,
@@ -55,6 +57,7 @@ __all__ = [
     "distances",
     "driver",
     "floors",
+    "lattice",
     "linear_gaussian",
     "missing",
     "mixture",
