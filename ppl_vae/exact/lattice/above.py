@@ -2,7 +2,7 @@
 
     log Z(J) <= mean over k of log Z(J_k),     J = mean over k of J_k
 
-log Z is convex in J. Each J_k lacks the bonds across some cuts, so that narrow strips are left, which are summed exactly; a bond
+log Z is convex in J. Each J_k lacks the bonds across some cuts, so that narrow strips are left, summed exactly; a bond
 that is there in a part rho of all k is J / rho in these. The wider the strips, the closer the bound.
 """
 

@@ -4,7 +4,7 @@
 
 T is symmetric: s_i s_j of spins (Ising 1925), one where both states are the same (Potts 1952).
 
-Along an axis that is closed to a ring the last site has the first as a neighbour. On a ring of two sites both bonds between them
+Along an axis that is closed to a ring the last site has the first as a neighbour. On a ring of two sites both their bonds
 count, as in the trace of the transfer matrix; on a ring of one site there is none.
 """
 
@@ -49,8 +49,12 @@ class Grid(NamedTuple):
 
     def to(self, device: torch.device) -> Grid:
         """The same, its tensors there."""
-        places = {name: value.to(device) for name, value in self._asdict().items() if isinstance(value, Tensor)}
-        return self._replace(**places, colours=tuple(colour.to(device) for colour in self.colours))
+        return Grid(
+            self.shape,
+            self.bonds,
+            *(part.to(device) for part in (self.axis, self.times, self.ends, self.neighbours, self.incident)),
+            tuple(colour.to(device) for colour in self.colours),
+        )
 
 
 class Field(NamedTuple):

@@ -54,8 +54,8 @@ def plan(field: Field, limit: int = LIMIT) -> Plan:
     more = ", ..." if len(found.widest) > 4 else ""
     raise ValueError(
         f"expected a lattice whose sums hold at most {limit:,} entries, got {levels}^{len(found.widest)} for the "
-        f"{len(found.widest)} sites {names}{more} together: take a narrower or an open one, or mean field, Bethe or Gibbs, which "
-        "know no limit"
+        f"{len(found.widest)} sites {names}{more} together: take a narrower or an open one, or mean field, Bethe or Gibbs, "
+        "which know no limit"
     )
 
 

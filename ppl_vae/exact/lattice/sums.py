@@ -97,7 +97,7 @@ def _pairs(field: Field) -> Tensor:
 def _forwards(field: Field, pairs: Tensor, found: Plan, rule: Rule) -> tuple[Tensor, dict[int, Tensor]]:
     """Log Z of the rows in one axis, and the logarithms of the tables that were carried, ``(rows, q, ..., q)``."""
     rows = field.unary.reshape(-1, *field.unary.shape[-2:])
-    log_scale, tables = rows.new_zeros(len(rows)), {}
+    log_scale, tables = rows.new_zeros(len(rows)), dict[int, Tensor]()
     boundaries = {visit.site: visit.boundary for visit in found.visits}
     for visit in found.visits:
         carried = [(tables[source], boundaries[source]) for source in visit.carried]
