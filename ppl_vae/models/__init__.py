@@ -6,6 +6,7 @@ from ppl_vae.models.baseline import Baseline
 from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Quadrants
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gmm import GMM
+from ppl_vae.models.lattice import Flip, GaussianNoise, Ising, Lattice, Noise, Potts
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
 from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegression, Node, NoisyOr, Table
 from ppl_vae.models.pca import PCA
@@ -24,12 +25,18 @@ __all__ = [
     "Condition",
     "Covariates",
     "FactorAnalysis",
+    "Flip",
+    "GaussianNoise",
+    "Ising",
     "Labels",
+    "Lattice",
     "LinearGaussian",
     "LogisticRegression",
     "Model",
     "Node",
+    "Noise",
     "NoisyOr",
+    "Potts",
     "Quadrants",
     "Table",
 ]

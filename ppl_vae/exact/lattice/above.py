@@ -1,4 +1,4 @@
-"""An upper bound on log Z where it is too wide to be summed: strips (Wainwright, Jaakkola and Willsky 2005, with strips for trees).
+"""An upper bound on log Z where it is too wide to be summed: strips (Wainwright et al. 2005, there of trees).
 
     log Z(J) <= mean over k of log Z(J_k),     J = mean over k of J_k
 

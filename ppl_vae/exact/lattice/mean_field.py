@@ -26,22 +26,26 @@ def logits(field: Field, q: Tensor, sites: Tensor | slice = slice(None)) -> Tens
     return field.unary[..., sites, :] + (padded[field.grid.incident[sites]].unsqueeze(-1) * beside).sum(-2)
 
 
-def sweep(field: Field, q: Tensor) -> Tensor:
-    """Each site in turn at its best given the others: asynchronous updates."""
+def sweep(field: Field, q: Tensor, damping: float = 0.0) -> Tensor:
+    """Each site in turn at its best given the others, or on the way there: asynchronous updates."""
     for sites in field.grid.colours:
-        q = q.index_copy(-2, sites, logits(field, q, sites).softmax(-1))
+        q = q.index_copy(-2, sites, _between(q[..., sites, :], logits(field, q, sites), damping))
     return q
 
 
 def parallel(field: Field, q: Tensor, damping: float = 0.0) -> Tensor:
-    """All sites at once from the old q; log q is ``damping`` times the old one and the rest the new (Baque et al. 2016).
+    """All sites at once from the old q, which may lower the bound: see :func:`climbed`.
 
-    It may lower the bound: see :func:`climbed`.
+    Log q is ``damping`` times the old one and for the rest the new one (Baque et al. 2016).
     """
+    return _between(q, logits(field, q), damping)
+
+
+def _between(q: Tensor, new: Tensor, damping: float) -> Tensor:
     if damping == 0:
-        return logits(field, q).softmax(-1)
-    new = (1 - damping) * logits(field, q).log_softmax(-1) + damping * q.clamp_min(torch.finfo(q.dtype).tiny).log()
-    return new.softmax(-1)
+        return new.softmax(-1)
+    old = q.clamp_min(torch.finfo(q.dtype).tiny).log()
+    return ((1 - damping) * new.log_softmax(-1) + damping * old).softmax(-1)
 
 
 def climbed(field: Field, q: Tensor, damping: float = 0.0) -> Tensor:
