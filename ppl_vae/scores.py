@@ -30,7 +30,7 @@ TAKEN = frozenset(
 )
 """What else stands in rows of a history and among the numbers of an evaluation."""
 
-BOUNDS = {"lower": "A lower bound on log p(x)", "exact": "Log p(x) itself", None: "No bound on log p(x)"}
+BOUNDS = {"lower": "A lower bound on {}", "exact": "{} itself", None: "No bound on {}"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,7 @@ class Score(Named):
         parts: which of ``reconstruction`` and ``kl`` are told beside it.
         points: whether points stand in place of posteriors, so that one sample is as good as many.
         note: a few words more, such as what it consists of.
+        target: what it bounds or is, of programs without data.
 
     Raises:
         ValueError: a name that is none or is taken, no label, another bound or part, or an ELBO by its label that is no lower
@@ -59,6 +60,7 @@ class Score(Named):
     parts: tuple[str, ...] = ()
     points: bool = False
     note: str = ""
+    target: str = "log p(x)"
 
     def __post_init__(self) -> None:
         named = isinstance(self.name, str) and self.name.isidentifier() and self.name not in TAKEN
@@ -70,6 +72,7 @@ class Score(Named):
             ("parts", f"some of {' and '.join(PARTS)}", isinstance(self.parts, tuple) and set(self.parts) <= {*PARTS}),
             ("points", "true or false", isinstance(self.points, bool)),
             ("note", "a line of text", isinstance(self.note, str) and self.note.isprintable()),
+            ("target", "a line of text", isinstance(self.target, str) and self.target.isprintable()),
         ):
             if not found:
                 raise ValueError(f"expected {field} of a score: {expected}, got {str(getattr(self, field))[:80]!r}")
@@ -87,7 +90,8 @@ class Score(Named):
     @property
     def meaning(self) -> str:
         """Sentences that say whether it bounds log p(x), and what it consists of."""
-        return f"{BOUNDS[self.bound]}{': ' if self.note else ''}{self.note}. Higher is better."
+        what = BOUNDS[self.bound].format(self.target)
+        return f"{what[0].upper()}{what[1:]}{': ' if self.note else ''}{self.note}. Higher is better."
 
     @staticmethod
     def of(value: object) -> Score:

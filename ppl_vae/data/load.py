@@ -16,7 +16,7 @@ from ppl_vae.data.counts import is_sparse, of_sparse
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.field_entries import named
 from ppl_vae.data.frames import Frame, cells_of_frame, is_frame, is_table
-from ppl_vae.data.named import SETS, read_digits, read_torchvision, unknown_name
+from ppl_vae.data.named import EMPTY, SETS, empty_shape, read_digits, read_torchvision, unknown_name
 from ppl_vae.data.prepare import prepare
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
@@ -137,6 +137,8 @@ def _found(path: Path, source: DataSource) -> Raw:
         raise ValueError(
             "expected the array itself, got a declaration of data given in memory: call load_data(array, ...) again"
         )
+    if source.source.startswith(EMPTY):
+        return Raw(np.zeros((1, *empty_shape(source.source)), dtype=np.float32))
     if source.name in SETS:
         return read_torchvision(source)
     if not path.exists() and path.name == source.source and suffix_of(path) not in READERS:

@@ -11,7 +11,27 @@ from ppl_vae.data.arrays import as_array
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 
-__all__ = ["SETS", "read_digits", "read_torchvision", "unknown_name"]
+__all__ = ["EMPTY", "SETS", "empty_shape", "read_digits", "read_torchvision", "unknown_name"]
+
+
+EMPTY = "empty:"
+"""What names of the one empty row begin with that stands for no data, such as ``empty:4x5``."""
+
+
+def empty_shape(name: str) -> tuple[int, ...]:
+    """Of the empty row.
+
+    Raises:
+        ValueError: no lengths.
+
+    Example:
+        >>> empty_shape("empty:4x5")
+        (4, 5)
+    """
+    lengths = name.removeprefix(EMPTY).split("x")
+    if not all(length.isdecimal() and int(length) for length in lengths):
+        raise ValueError(f"expected the lengths of an empty row, such as {EMPTY}4x5, got {name[:80]!r}")
+    return tuple(map(int, lengths))
 
 
 class TorchvisionSet(NamedTuple):

@@ -16,6 +16,7 @@ module                                          what it does
 :mod:`~ppl_vae.exact.mixture`                      Gaussian mixtures: E-step, M-step, log-density, responsibilities
 :mod:`~ppl_vae.exact.mixture_start`                k-means++ and random starts
 :mod:`~ppl_vae.exact.mixture_missing`              the E-step of mixtures with missing entries
+:mod:`~ppl_vae.exact.lattice`                      spins on grids: sums, mean field, Bethe, chains
 :mod:`~ppl_vae.exact.forward_backward`             hidden Markov chains: sums over paths, expected counts, the best path
 :mod:`~ppl_vae.exact.kalman`                       linear dynamical systems: filter, smoother, moments, M-step
 ==============================================  ======================================================================
@@ -32,6 +33,7 @@ from ppl_vae.exact import (
     distances,
     driver,
     floors,
+    lattice,
     forward_backward,
     kalman,
     linear_gaussian,
@@ -61,6 +63,7 @@ __all__ = [
     "distances",
     "driver",
     "floors",
+    "lattice",
     "forward_backward",
     "kalman",
     "linear_gaussian",

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ppl_vae.data import Data
-from ppl_vae.guides import ExactPosterior
+from ppl_vae.guides import ExactPosterior, MeanField
 from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.cavi import CAVI
 from ppl_vae.inference.methods.closed_form import ClosedForm
 from ppl_vae.inference.methods.em import EM
 from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.memory import within_memory
 from ppl_vae.models import Model
-from ppl_vae.program.capabilities import Conjugate, Solvable
+from ppl_vae.program.capabilities import Conjugate, CoordinateAscent, Solvable
 from ppl_vae.program.context import seeded
 from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec
@@ -32,7 +33,8 @@ def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *,
     """How a model is fitted where nothing is declared.
 
     By formula (:class:`~ppl_vae.ClosedForm`) or by :class:`~ppl_vae.EM` where the model offers it and the guide is the exact
-    posterior or not declared; else by :class:`~ppl_vae.SVI`, as :func:`svi_for` says.
+    posterior or not declared; by :class:`~ppl_vae.CAVI` where it offers updates of factors, and the guide is their product or
+    not declared; else by :class:`~ppl_vae.SVI`, as :func:`svi_for` says.
 
     Args:
         model: a declared model, or a plain program.
@@ -44,8 +46,8 @@ def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *,
         >>> default_method(GMM(components=3), None, load_data("digits"))
         EM(seed=0, max_iterations=1000, tolerance=1e-08, n_init=1, acceleration='squarem')
     """
-    exact = _exact_method(model, data.spec) if isinstance(model, Model) and _leaves_exact(model, guide) else None
-    method = exact or svi_for(len(data.train))
+    found = _offered(model, guide, data.spec) if isinstance(model, Model) and not model.parameter_priors else None
+    method = found or svi_for(len(data.train))
     return method if seed is None else dataclasses.replace(method, seed=seed)
 
 
@@ -66,17 +68,16 @@ def svi_for(rows: int) -> SVI:
     return SVI(batch_size=batch_size, epochs=min(MOST_EPOCHS, max(FEWEST_EPOCHS, epochs)))
 
 
-def _leaves_exact(model: Model, guide: Any) -> bool:
-    """Whether a method that knows no other guide than the exact posterior may be taken."""
-    return not model.parameter_priors and (guide is None or isinstance(guide, ExactPosterior))
-
-
-def _exact_method(model: Model, spec: DataSpec) -> Method | None:
-    """The method without gradients that the model's program offers for such data, if it does."""
-    if spec.ragged and not model.takes_ragged:
-        return None  # as is told where it is built
+def _offered(model: Model, guide: Any, spec: DataSpec) -> Method | None:
+    """The method without gradients that the model's program offers for such data and such a guide, if it does."""
+    if (spec.ragged and not model.takes_ragged) or not isinstance(guide, ExactPosterior | MeanField | None):
+        return None  # of rows that differ it is told where it is built
     model.check(spec)
     with within_memory(f"{as_line(model)} for data of shape {spec.event_shape}"), seeded(0):
         program = model.build(spec)
-    formula = isinstance(program, Solvable) and (not isinstance(program, Conjugate) or (model.isotropic and not spec.missing))
-    return ClosedForm() if formula else EM() if isinstance(program, Conjugate) else None
+    if not isinstance(guide, MeanField):
+        if isinstance(program, Solvable) and (not isinstance(program, Conjugate) or (model.isotropic and not spec.missing)):
+            return ClosedForm()
+        if isinstance(program, Conjugate):
+            return EM()
+    return CAVI() if isinstance(program, CoordinateAscent) and not isinstance(guide, ExactPosterior) else None

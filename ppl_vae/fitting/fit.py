@@ -42,7 +42,7 @@ from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
 from ppl_vae.text import as_line
 from ppl_vae.types import Record
 
-__all__ = ["fit", "fit_with_callbacks", "place", "settled"]
+__all__ = ["fit", "fit_with_callbacks", "place", "settled", "without_data"]
 
 M = TypeVar("M", bound=Model | Callable[..., Any])
 
@@ -52,7 +52,7 @@ DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Map
 
 def fit(
     model: Model | Callable[..., Any],
-    data: DataLike = "digits",
+    data: DataLike | None = None,
     *,
     guide: Guide | Callable[..., Any] | None = None,
     method: Method | None = None,
@@ -69,7 +69,8 @@ def fit(
 
     Args:
         model: a declared model, or a plain Pyro program called with a batch ``x (B, *event)`` and the batch's other fields.
-        data: what :func:`~ppl_vae.load_data` takes or gave; for programs of several arguments a tuple of arrays, in their
+        data: what :func:`~ppl_vae.load_data` takes or gave, by default the digits, or none for models that have no data, such
+            as an :class:`~ppl_vae.Ising` alone; for programs of several arguments a tuple of arrays, in their
             order, or a mapping of arrays by the arguments' names.
         guide: a declared guide (by default :func:`default_guide`), or a plain Pyro program if the model is one.
         method: how; by default :func:`~ppl_vae.default_method`: by formula or EM where the model offers it, else SVI with
@@ -108,6 +109,7 @@ def fit(
         raise ValueError(f"expected an earlier fit for warm_start, got {as_line(repr(warm_start))}: give what fit returned")
     if not isinstance(out, str | Path | Checkpointer | None):
         raise ValueError(f"expected a run folder for out, got {as_line(repr(out))}: give its path or a Checkpointer")
+    data = without_data(model) if data is None else data
     checkpointer = out if isinstance(out, Checkpointer) else NULL_CHECKPOINTER if out is None else Checkpointer(out)
     if method is None:
         data = place(model, data, device)
@@ -182,6 +184,11 @@ def place(model: Model | Callable[..., Any], data: DataLike, device: str | torch
     if len(data.train) == 0:
         raise ValueError("expected at least one training datum, got none")
     return data
+
+
+def without_data(model: Model | Callable[..., Any]) -> DataSource:
+    """The data that are taken where none are given."""
+    return model.no_data() if isinstance(model, Model) and model.data_free else DataSource()
 
 
 def settled(model: M, data: Data) -> M:

@@ -7,6 +7,7 @@ from ppl_vae.models.chains import HMM, LinearDynamicalSystem, MarkovChain
 from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Quadrants
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gmm import GMM
+from ppl_vae.models.lattice import Flip, GaussianNoise, Ising, Lattice, Noise, Potts
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
 from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegression, Neural, Node, NoisyOr, Table
 from ppl_vae.models.pca import PCA
@@ -27,7 +28,11 @@ __all__ = [
     "Condition",
     "Covariates",
     "FactorAnalysis",
+    "Flip",
+    "GaussianNoise",
+    "Ising",
     "Labels",
+    "Lattice",
     "LinearDynamicalSystem",
     "LinearGaussian",
     "LogisticRegression",
@@ -35,7 +40,9 @@ __all__ = [
     "Model",
     "Neural",
     "Node",
+    "Noise",
     "NoisyOr",
+    "Potts",
     "Quadrants",
     "SequenceModel",
     "Table",

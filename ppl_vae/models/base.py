@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ppl_vae.data import Data
+from ppl_vae.data import Data, DataSource
 from ppl_vae.declaration import Declaration
 from ppl_vae.likelihoods import Gaussian, Likelihood, Masked
 from ppl_vae.priors import Prior
@@ -64,6 +64,15 @@ class Model(Declaration, abc.ABC):
     def parameter_priors(self) -> Mapping[str, Prior]:
         """The priors of parameters that have one; the others are point estimates."""
         return {}
+
+    @property
+    def data_free(self) -> bool:
+        """Whether it has no data, so that a fit is given none."""
+        return False
+
+    def no_data(self) -> DataSource:
+        """What stands for the data of a model that has none."""
+        return DataSource()
 
     @property
     def fields(self) -> tuple[str, ...]:

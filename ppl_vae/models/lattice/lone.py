@@ -1,0 +1,131 @@
+"""A lattice by itself, without data, and the mean field that bounds its log Z.
+
+    s ~ Uniform(all configurations);   a factor of exp(log-weight of s) times their number
+
+so that the evidence of the program is Z itself. Its ELBO, sum over q of q log-weight plus entropy, bounds log Z from below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from ppl_vae.exact import Problem, Sweep
+from ppl_vae.exact.lattice import Field, draws, energy, gibbs
+from ppl_vae.exact.lattice import mean_field as ascent
+from ppl_vae.models.lattice.built import SITE, BuiltLattice
+from ppl_vae.models.lattice.distribution import SWEEPS, SiteProduct
+from ppl_vae.models.lattice.solutions import Solution, begun, solutions, told
+from ppl_vae.program.base import GuideProgram
+from ppl_vae.program.rows import data_plate
+from ppl_vae.scores import Score
+from ppl_vae.types import ELBOTerms
+
+__all__ = ["LOG_Z_BOUND", "LoneLattice", "LoneMeanField", "SummedLoneLattice"]
+
+LOG_Z_BOUND = Score(
+    "log_z_bound",
+    "lower bound on log Z",
+    "lower",
+    target="log Z",
+    note="expected log-weight and entropy, in nats of the whole lattice",
+)
+
+
+class LoneLattice(BuiltLattice):
+    """The program: its batch is one empty row, which is looked at for its size alone."""
+
+    score = LOG_Z_BOUND
+    drawn_from = "the lattice"
+
+    def forward(self, x: Tensor) -> None:
+        """The story; nothing of x ``(1, *shape)`` is seen."""
+        even = self.even()
+        constant = self.unary.shape[0] * torch.tensor(float(len(self.table))).log()
+        with data_plate(self.size, x):
+            s = pyro.sample(SITE, even)
+            shares = self.encoding.shares(s.double(), self.shape)
+            pyro.factor("log_weight", (energy(self.field, shares) + constant).to(s))
+
+    @torch.no_grad()
+    def ancestral(self, n: int) -> Tensor:
+        """So many configurations ``(n, *shape)``, states as 0, 1, ...: exact where sums are, else by Gibbs sampling."""
+        field = self.field
+        if self.summed:
+            return draws(field, n).reshape(n, *self.shape).to(torch.get_default_dtype())
+        first = torch.randint(len(self.table), (n, len(self.unary)), device=self.unary.device)
+        return gibbs(field, first, SWEEPS).reshape(n, *self.shape).to(torch.get_default_dtype())
+
+    def mean_field(self, spec: Any) -> LoneMeanField:
+        """The guide that keeps the probabilities of all sites."""
+        return LoneMeanField(self)
+
+    def cavi(self, guide: Any, rows: Any, sweep: Sweep) -> Problem:
+        """Sweeps over the sites, one after the other or all at once; without a generator from where the field leans."""
+        sweep.refuse("a lattice", "parallel", "damping")
+        field = self.field
+
+        def step(q: Tensor) -> tuple[Tensor, Tensor]:
+            new = ascent.climbed(field, q, sweep.damping) if sweep.parallel else ascent.sweep(field, q, sweep.damping)
+            return new, ascent.bound(field, q)
+
+        def compare(ends: Sequence[tuple[Tensor, float]]) -> str | None:
+            return told([*(Solution(value, q) for q, value in ends), *solutions(field)], self.encoding, self.shape)
+
+        start = begun(field, sweep.generator)
+        return Problem(step, start, None, guide.assign, lambda q: None, compare)
+
+
+class SummedLoneLattice(LoneLattice):
+    """Of lattices that are narrow enough to sum over their states."""
+
+    def closed_form(self, rows: Any) -> None:
+        """Nothing: it has no parameters."""
+
+    def assign(self, parameters: None) -> None:
+        """Nothing."""
+
+    def posterior(self, x: Tensor) -> Any:
+        """p(s) itself, of each row."""
+        return self.lattice.expand((len(x),))
+
+
+class LoneMeanField(GuideProgram):
+    """q(s) = prod_i q_i(s_i), the same for every row; ``probs (n, q)``."""
+
+    site = SITE
+
+    probs: Tensor
+
+    def __init__(self, model: BuiltLattice) -> None:
+        super().__init__()
+        self.size = model.size
+        self._model = (model,)  # in a tuple, so that it is no part of this module
+        self.register_buffer("probs", begun(model.field, None))
+
+    @property
+    def field(self) -> Field:
+        """The model's."""
+        return self._model[0].field
+
+    def assign(self, probs: Tensor) -> None:
+        """Keep the probabilities of all sites."""
+        self.probs.copy_(probs)
+
+    def posterior(self, x: Tensor) -> SiteProduct:
+        """q(s), of each row."""
+        model = self._model[0]
+        return SiteProduct(self.probs, model.shape, model.encoding).expand((len(x),))
+
+    @torch.no_grad()
+    def bound(self, x: Tensor) -> ELBOTerms:
+        """Expected log-weight and entropy, of each row ``(B,)``; the KL is that from all configurations alike."""
+        field, q = self.field, self.probs.double()
+        value = ascent.bound(field, q)
+        most = len(q) * torch.tensor(float(q.shape[-1]), dtype=torch.float64, device=q.device).log()
+        kl = most + torch.special.xlogy(q, q).sum()
+        return ELBOTerms(*(term.expand(len(x)) for term in (value, value + kl, kl)))
