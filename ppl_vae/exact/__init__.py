@@ -16,6 +16,8 @@ module                                          what it does
 :mod:`~ppl_vae.exact.mixture`                      Gaussian mixtures: E-step, M-step, log-density, responsibilities
 :mod:`~ppl_vae.exact.mixture_start`                k-means++ and random starts
 :mod:`~ppl_vae.exact.mixture_missing`              the E-step of mixtures with missing entries
+:mod:`~ppl_vae.exact.topics`                       mean field for topics, documents in padded blocks
+:mod:`~ppl_vae.exact.collapsed_topics`             the same with topics and proportions integrated out
 ==============================================  ======================================================================
 
 Fitting is always the same three lines::
@@ -26,6 +28,7 @@ Fitting is always the same three lines::
 """
 
 from ppl_vae.exact import (
+    collapsed_topics,
     covariances,
     distances,
     driver,
@@ -39,6 +42,7 @@ from ppl_vae.exact import (
     posterior,
     profile,
     rotations,
+    topics,
 )
 from ppl_vae.exact.driver import Cursor, EMError, EMResult, Iteration, Squarem, best_of, run
 from ppl_vae.exact.problem import Problem, Stochastic, Sweep
@@ -53,6 +57,7 @@ __all__ = [
     "Stochastic",
     "Sweep",
     "best_of",
+    "collapsed_topics",
     "covariances",
     "distances",
     "driver",
@@ -67,4 +72,5 @@ __all__ = [
     "profile",
     "rotations",
     "run",
+    "topics",
 ]

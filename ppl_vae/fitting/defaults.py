@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ppl_vae.data import Data
-from ppl_vae.guides import ExactPosterior
+from ppl_vae.guides import ExactPosterior, MeanField
 from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.cavi import CAVI
 from ppl_vae.inference.methods.closed_form import ClosedForm
 from ppl_vae.inference.methods.em import EM
 from ppl_vae.inference.methods.svi import SVI
@@ -31,7 +32,8 @@ BATCHES = 500  # of an epoch, that batches grow to keep to
 def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *, seed: int | None = None) -> Method:
     """How a model is fitted where nothing is declared.
 
-    By formula (:class:`~ppl_vae.ClosedForm`) or by :class:`~ppl_vae.EM` where the model offers it and the guide is the exact
+    By coordinate ascent (:class:`~ppl_vae.CAVI`) where the guide is :class:`~ppl_vae.MeanField`, or not declared and the model
+    made for it. By formula (:class:`~ppl_vae.ClosedForm`) or by :class:`~ppl_vae.EM` where the model offers it and the guide is the exact
     posterior or not declared; else by :class:`~ppl_vae.SVI`, as :func:`svi_for` says.
 
     Args:
@@ -44,6 +46,8 @@ def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *,
         >>> default_method(GMM(components=3), None, load_data("digits"))
         EM(seed=0, max_iterations=1000, tolerance=1e-08, n_init=1, acceleration='squarem')
     """
+    if isinstance(guide, MeanField) or (guide is None and isinstance(model, Model) and model.posterior_family == "factors"):
+        return CAVI(seed=seed or 0)
     exact = _exact_method(model, data.spec) if isinstance(model, Model) and _leaves_exact(model, guide) else None
     method = exact or svi_for(len(data.train))
     return method if seed is None else dataclasses.replace(method, seed=seed)

@@ -14,6 +14,7 @@ from ppl_vae.likelihoods.logit_normal import LogitNormal
 from ppl_vae.likelihoods.low_rank_gaussian import LowRankGaussian
 from ppl_vae.likelihoods.masked import Masked
 from ppl_vae.likelihoods.mixed_table import ColumnGroup, MixedTable
+from ppl_vae.likelihoods.multinomial import Multinomial
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomial
 from ppl_vae.likelihoods.poisson import Poisson
 from ppl_vae.likelihoods.student_t import StudentT
@@ -36,6 +37,7 @@ __all__ = [
     "LowRankGaussian",
     "Masked",
     "MixedTable",
+    "Multinomial",
     "NegativeBinomial",
     "Poisson",
     "StudentT",

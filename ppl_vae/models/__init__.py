@@ -9,11 +9,13 @@ from ppl_vae.models.gmm import GMM
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
 from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegression, Node, NoisyOr, Table
 from ppl_vae.models.pca import PCA
+from ppl_vae.models.topics import LDA
 from ppl_vae.models.vae import VAE
 
 __all__ = [
     "CVAE",
     "GMM",
+    "LDA",
     "PCA",
     "PPCA",
     "VAE",
