@@ -14,7 +14,7 @@ from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.program.hooks import Start
 from ppl_vae.types import BINARY, COUNT, Kind
 
-__all__ = ["Multinomial", "MultinomialDistribution", "typical_total"]
+__all__ = ["Multinomial", "MultinomialDistribution", "MultinomialModule", "typical_total"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

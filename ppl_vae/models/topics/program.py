@@ -78,6 +78,11 @@ class TopicProgram(BayesianModel):
         return {"theta": Site("theta", self.latent_shape, constraints.simplex)}
 
     @property
+    def documents(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def free_parameters(self) -> int:
         """V - 1 of each topic."""
         K, V = self.topics.shape
