@@ -74,6 +74,7 @@ def document_numbers(
     return numbers
 
 
+@torch.no_grad()
 def topics_of(pair: Pair) -> Tensor | None:
     """p(word | topic) ``(K, V)`` of a model whose z are proportions, at the corners of the simplex; else ``None``."""
     sites = pair.model_facts.sites
