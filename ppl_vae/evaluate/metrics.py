@@ -11,6 +11,7 @@ from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.annealing import AIS, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
+from ppl_vae.evaluate.documents import document_numbers
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.numbers import LOG_LIKELIHOODS, numbers_of_annealing, numbers_of_bounds, numbers_of_gaps
 from ppl_vae.evaluate.per_token import per_token
@@ -83,6 +84,9 @@ def evaluate(
         element of a row, sums over the data divided by each other, with their ``*_se``; ``tokens``, the mean length of a row;
         and where they are tokens ``perplexity``, exp(-b) of the tightest of these b: not below the model's, if b is a bound.
 
+        Of documents, counts of words given their total, also :func:`~ppl_vae.evaluate.documents.document_numbers`: bounds per
+        word and ``perplexity``, ``completion``, and of topics ``npmi`` and ``umass``.
+
         Of points in place of posteriors there is no ELBO: instead of ``elbo`` and ``kl`` it is ``log_joint``, log p(x, z), and
         without p(z) the ``reconstruction`` alone; samples are then of no use and ignored. Of programs whose ``score`` is
         another it is that, with its parts.
@@ -117,6 +121,7 @@ def evaluate(
         columns |= local_bounds(pair, split, gaps, samples=samples, known=columns["elbo"], **options)
         _check_finite(columns, pair.score)
         numbers |= numbers_of_gaps(columns, constant, numbers, read.weights)
+    numbers |= document_numbers(pair, read, columns, pair.score, noise(seed, 4))
     return numbers | per_token(columns, read, constant, pair.score)
 
 

@@ -19,6 +19,8 @@ module                                          what it does
 :mod:`~ppl_vae.exact.lattice`                      spins on grids: sums, mean field, Bethe, chains
 :mod:`~ppl_vae.exact.forward_backward`             hidden Markov chains: sums over paths, expected counts, the best path
 :mod:`~ppl_vae.exact.kalman`                       linear dynamical systems: filter, smoother, moments, M-step
+:mod:`~ppl_vae.exact.topics`                       mean field for topics, documents in padded blocks
+:mod:`~ppl_vae.exact.collapsed_topics`             the same with topics and proportions integrated out
 ==============================================  ======================================================================
 
 Fitting is always the same three lines::
@@ -29,6 +31,7 @@ Fitting is always the same three lines::
 """
 
 from ppl_vae.exact import (
+    collapsed_topics,
     covariances,
     distances,
     driver,
@@ -45,6 +48,7 @@ from ppl_vae.exact import (
     posterior,
     profile,
     rotations,
+    topics,
 )
 from ppl_vae.exact.driver import Cursor, EMError, EMResult, Iteration, Squarem, best_of, run
 from ppl_vae.exact.problem import Problem, Stochastic, Sweep
@@ -59,6 +63,7 @@ __all__ = [
     "Stochastic",
     "Sweep",
     "best_of",
+    "collapsed_topics",
     "covariances",
     "distances",
     "driver",
@@ -76,4 +81,5 @@ __all__ = [
     "profile",
     "rotations",
     "run",
+    "topics",
 ]

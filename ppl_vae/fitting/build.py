@@ -126,7 +126,7 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
     if not isinstance(model, Model):
         return ExactPosterior() if method.posterior_guide == "exact" else AmortizedNormal()
     if model.parameter_priors and method.posterior_guide == "any":
-        return BayesianGuide()
+        return BayesianGuide(latents=AmortizedNormal()) if model.posterior_family == "factors" else BayesianGuide()
     if method.posterior_guide == "exact" or model.posterior_family in ("discrete", "exact", "projection", "none"):
         return ExactPosterior()
     if model.posterior_family == "point":

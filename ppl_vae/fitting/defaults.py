@@ -32,9 +32,10 @@ BATCHES = 500  # of an epoch, that batches grow to keep to
 def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *, seed: int | None = None) -> Method:
     """How a model is fitted where nothing is declared.
 
-    By formula (:class:`~ppl_vae.ClosedForm`) or by :class:`~ppl_vae.EM` where the model offers it and the guide is the exact
-    posterior or not declared; by :class:`~ppl_vae.CAVI` where it offers updates of factors, and the guide is their product or
-    not declared; else by :class:`~ppl_vae.SVI`, as :func:`svi_for` says.
+    By coordinate ascent (:class:`~ppl_vae.CAVI`) where the guide is :class:`~ppl_vae.MeanField`, or not declared and the model
+    made for it. By formula (:class:`~ppl_vae.ClosedForm`) or by :class:`~ppl_vae.EM` where the model offers it and the guide is
+    the exact posterior or not declared; by CAVI where it offers updates of factors alone; else by :class:`~ppl_vae.SVI`, as
+    :func:`svi_for` says.
 
     Args:
         model: a declared model, or a plain program.
@@ -46,6 +47,8 @@ def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *,
         >>> default_method(GMM(components=3), None, load_data("digits"))
         EM(seed=0, max_iterations=1000, tolerance=1e-08, n_init=1, acceleration='squarem')
     """
+    if isinstance(guide, MeanField) or (guide is None and isinstance(model, Model) and model.posterior_family == "factors"):
+        return CAVI(seed=seed or 0)
     found = _offered(model, guide, data.spec) if isinstance(model, Model) and not model.parameter_priors else None
     method = found or svi_for(len(data.train))
     return method if seed is None else dataclasses.replace(method, seed=seed)

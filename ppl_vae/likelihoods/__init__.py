@@ -15,6 +15,7 @@ from ppl_vae.likelihoods.low_rank_gaussian import LowRankGaussian
 from ppl_vae.likelihoods.masked import Masked
 from ppl_vae.likelihoods.mixed_table import ColumnGroup, MixedTable
 from ppl_vae.likelihoods.mixture_density import MixtureDensity
+from ppl_vae.likelihoods.multinomial import Multinomial
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomial
 from ppl_vae.likelihoods.poisson import Poisson
 from ppl_vae.likelihoods.student_t import StudentT
@@ -39,6 +40,7 @@ __all__ = [
     "Masked",
     "MixedTable",
     "MixtureDensity",
+    "Multinomial",
     "NegativeBinomial",
     "Poisson",
     "StudentT",

@@ -12,12 +12,14 @@ from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
 from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegression, Neural, Node, NoisyOr, Table
 from ppl_vae.models.pca import PCA
 from ppl_vae.models.sequence_model import SequenceModel
+from ppl_vae.models.topics import LDA
 from ppl_vae.models.vae import VAE
 
 __all__ = [
     "CVAE",
     "GMM",
     "HMM",
+    "LDA",
     "PCA",
     "PPCA",
     "VAE",

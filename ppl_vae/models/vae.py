@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Bernoulli, Likelihood
+from ppl_vae.likelihoods.multinomial import MultinomialModule
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.models.sequences import LatentSequenceProgram, check_rows
 from ppl_vae.models.starts import likeliest_features
@@ -170,6 +171,11 @@ class LatentModel(ModelProgram):
     def takes_missing(self) -> bool:
         """Whether the likelihood leaves missing entries out."""
         return bool(attribute(self.likelihood, "missing", False))
+
+    @property
+    def documents(self) -> bool:
+        """Whether the likelihood is one of counts given their total."""
+        return isinstance(self.likelihood, MultinomialModule)
 
     def quantities(self) -> dict[str, Quantity]:
         """Moments of p(z) and the scale of the noise, where they are the same for all data."""

@@ -11,7 +11,7 @@ from torch.nn.functional import batch_norm, glu
 
 from ppl_vae.declaration import require
 
-__all__ = ["Activation", "Norm", "Residual", "activated", "check_layers"]
+__all__ = ["Activation", "BatchNorm", "Norm", "Residual", "activated", "check_layers"]
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "gated"]
 Norm = Literal["none", "layer", "batch"]
@@ -80,16 +80,17 @@ class BatchNorm(nn.Module):
     Args:
         channels: C.
         images: whether inputs are ``(B, C, H, W)``, not ``(..., C)``.
+        bias: whether a shift is learned.
     """
 
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, channels: int, *, images: bool) -> None:
+    def __init__(self, channels: int, *, images: bool, bias: bool = True) -> None:
         super().__init__()
         self.images = images
         self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
 
