@@ -6,7 +6,19 @@ from ppl_vae.data import Data, DataSource, Ragged, Split, Transform, load_data, 
 from ppl_vae.declaration import Declaration
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.evaluate import AIS, Gaps, evaluate
-from ppl_vae.fitting import Callback, Comparison, Experiment, Fit, FitContext, MLflow, TensorBoard, build, compare, fit
+from ppl_vae.fitting import (
+    Callback,
+    Comparison,
+    Experiment,
+    Fit,
+    FitContext,
+    MLflow,
+    TensorBoard,
+    build,
+    compare,
+    divergence,
+    fit,
+)
 from ppl_vae.guides import (
     AmortizedCategorical,
     AmortizedDelta,
@@ -248,6 +260,7 @@ __all__ = [
     "compare",
     "compare_runs",
     "data_plate",
+    "divergence",
     "evaluate",
     "fit",
     "load_data",
