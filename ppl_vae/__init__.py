@@ -31,9 +31,11 @@ from ppl_vae.guides import (
     BayesianGuide,
     ExactPosterior,
     Guide,
+    MeanField,
     SemiAmortized,
 )
 from ppl_vae.inference import (
+    CAVI,
     ELBO,
     EM,
     IWAE,
@@ -133,6 +135,7 @@ from ppl_vae.types import Column, DataSpec, FitWarning, Kind, Score
 
 __all__ = [
     "AIS",
+    "CAVI",
     "CVAE",
     "ELBO",
     "EM",
@@ -219,6 +222,7 @@ __all__ = [
     "LowRankGaussian",
     "MLflow",
     "Masked",
+    "MeanField",
     "Method",
     "MixedTable",
     "Model",

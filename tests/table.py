@@ -168,6 +168,8 @@ METHODS: dict[str, pv.Method] = {
     "EM": pv.EM(),
     "EM-other": pv.EM(max_iterations=7, tolerance=1e-3, n_init=2, acceleration="none", seed=3),
     "ClosedForm": pv.ClosedForm(),
+    "CAVI": pv.CAVI(),
+    "CAVI-other": pv.CAVI(sweeps=7, batch_size=20, forgetting=0.9, delay=3.0, seed=3),
 }
 
 

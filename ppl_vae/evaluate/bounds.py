@@ -66,7 +66,10 @@ class Bounds(NamedTuple):
 def bounds(pair: Pair, batch: tuple[Tensor, ...], *, samples: int, weighted: bool = False) -> Bounds:
     """All that is known of a batch from one run of the programs, ``weighted`` if :func:`log_weights` are wanted as well."""
     exact = None if pair.can.marginal is None else pair.can.marginal.log_prob(*batch)
-    terms = None if exact is None else _closed_terms(pair, batch, exact)
+    if pair.can.bound is not None:
+        terms: ELBOTerms | None = pair.can.bound.bound(*batch)
+    else:
+        terms = None if exact is None else _closed_terms(pair, batch, exact)
     if terms is not None and not weighted:
         return Bounds(terms, exact, None)
     ran = traces(pair, batch, samples)

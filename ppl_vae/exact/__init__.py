@@ -41,7 +41,7 @@ from ppl_vae.exact import (
     rotations,
 )
 from ppl_vae.exact.driver import Cursor, EMError, EMResult, Iteration, Squarem, best_of, run
-from ppl_vae.exact.problem import Problem
+from ppl_vae.exact.problem import Problem, Stochastic, Sweep
 
 __all__ = [
     "Cursor",
@@ -50,6 +50,8 @@ __all__ = [
     "Iteration",
     "Problem",
     "Squarem",
+    "Stochastic",
+    "Sweep",
     "best_of",
     "covariances",
     "distances",

@@ -132,6 +132,7 @@ def run(
     acceleration: Scheme[S] | None = None,
     on_iteration: Callable[[Iteration, S], None] | None = None,
     slack: float = 1e-9,
+    climbed: tuple[str, str] = ("log-likelihood", "EM"),
     already: Sequence[Iteration] = (),
     cursor: Cursor = Cursor(),  # noqa: B008
     on_cursor: Callable[[S, Cursor], None] | None = None,
@@ -152,7 +153,8 @@ def run(
             cycle, by its gain alone.
         acceleration: ``None`` or a :class:`Squarem`.
         on_iteration: called with every line of the history as it is made, and its state.
-        slack: the relative fall that passes as rounding.
+        slack: the relative fall that passes as rounding; infinite for steps that may fall.
+        climbed: what is climbed, and by what, in the words of an error.
         already: the history before ``state``, of a run that goes on.
         cursor: where that run stood.
         on_cursor: called with every state from which a run can go on, before its line of the history is made.
@@ -174,7 +176,7 @@ def run(
             break
         if comparable and on_cursor is not None:
             on_cursor(current, Cursor(steps, reference, gained, rate))
-        _check(history, value, steps, slack)
+        _check(history, value, steps, slack, climbed)
         state = current
         history.append(Iteration(steps, value, time.perf_counter() - began))
         if on_iteration is not None:
@@ -201,13 +203,14 @@ def _is_last(gain: float, rate: float, before: float, tolerance: float) -> bool:
     return gain <= 1e-3 * tolerance or (settled and gain * rate / (1 - rate) <= AHEAD * tolerance)
 
 
-def _check(history: list[Iteration], value: float, steps: int, slack: float) -> None:
+def _check(history: list[Iteration], value: float, steps: int, slack: float, climbed: tuple[str, str]) -> None:
     before = history[-1].log_likelihood if history else -math.inf
     if value >= before - slack * max(1.0, abs(before)) and value < math.inf:
         return
+    what, by = climbed
     raise EMError(
-        "a variance has probably collapsed beside the scale of the data, or a step does not maximize: the log-likelihood fell "
-        f"or is not finite at iteration {steps}: {before:.10g} -> {value:.10g} nats per datum, which EM never does. "
+        f"a variance has probably collapsed beside the scale of the data, or a step does not maximize: the {what} fell "
+        f"or is not finite at iteration {steps}: {before:.10g} -> {value:.10g} nats per datum, which {by} never does. "
         "Usual cause: more components or factors than the data support, data very far from zero beside their spread, or a "
         "ridge added to the covariances. Remedies: fewer components or factors, a higher floor, centred or scaled columns"
     )

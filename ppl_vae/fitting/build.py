@@ -15,6 +15,7 @@ from ppl_vae.guides import (
     BayesianGuide,
     ExactPosterior,
     Guide,
+    MeanField,
 )
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.memory import within_memory
@@ -84,10 +85,11 @@ def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:
             "load_data(x, y=labels)"
         )
     model.check(spec)
-    if model.parameter_priors and not isinstance(guide, BayesianGuide):
+    if model.parameter_priors and not isinstance(guide, BayesianGuide | MeanField):
         raise ValueError(
             f"the parameters {', '.join(model.parameter_priors)} of this model carry priors, which {guide!r} leaves out: "
-            f"use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS; EM and closed forms fit the model without priors"
+            f"use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS, or MeanField() and CAVI; EM and closed forms fit "
+            "the model without priors"
         )
 
 
@@ -118,6 +120,8 @@ def take_over(pair: Pair, start: Fit, guide: Guide | Callable[..., Any], spec: D
 
 def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
     """The guide that a method gives a model if none is declared: as rich as the posterior is known to be, no richer."""
+    if method.posterior_guide == "factors":
+        return MeanField()
     if not isinstance(model, Model):
         return ExactPosterior() if method.posterior_guide == "exact" else AmortizedNormal()
     if model.parameter_priors and method.posterior_guide == "any":

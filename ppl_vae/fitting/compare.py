@@ -194,7 +194,7 @@ class _Run(NamedTuple):
 def _guides(
     model: Model | Callable[..., Any], method: Method, guides: Sequence[Guide | Callable[..., Any]] | None
 ) -> Sequence[Guide | Callable[..., Any]]:
-    return guides if guides is not None and method.posterior_guide != "exact" else [default_guide(model, method)]
+    return guides if guides is not None and method.posterior_guide == "any" else [default_guide(model, method)]
 
 
 def _with_seeds(method: Method, seeds: int | Sequence[int]) -> list[Method]:

@@ -8,6 +8,7 @@ from ppl_vae.guides.exact import ExactPosterior
 from ppl_vae.guides.flow import AmortizedFlow
 from ppl_vae.guides.gumbel import AmortizedGumbel
 from ppl_vae.guides.linear import AmortizedLinear
+from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.guides.mixture import AmortizedMixture
 from ppl_vae.guides.normal import AmortizedNormal
 from ppl_vae.guides.projected_normal import AmortizedProjectedNormal
@@ -25,5 +26,6 @@ __all__ = [
     "BayesianGuide",
     "ExactPosterior",
     "Guide",
+    "MeanField",
     "SemiAmortized",
 ]

@@ -1,6 +1,7 @@
 """Methods: how a pair is fitted."""
 
 from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.cavi import CAVI
 from ppl_vae.inference.methods.closed_form import ClosedForm
 from ppl_vae.inference.methods.em import EM
 from ppl_vae.inference.methods.nuts import NUTS
@@ -21,6 +22,7 @@ from ppl_vae.inference.objectives import (
 from ppl_vae.inference.training.postmortem import NonFiniteError, Postmortem
 
 __all__ = [
+    "CAVI",
     "ELBO",
     "EM",
     "IWAE",

@@ -17,8 +17,10 @@ from ppl_vae.program.quantities import Quantity
 __all__ = [
     "Amortized",
     "Ancestral",
+    "Bounding",
     "Comparable",
     "Conjugate",
+    "CoordinateAscent",
     "Covaried",
     "Described",
     "Drawing",
@@ -32,6 +34,7 @@ __all__ = [
     "ParameterDensity",
     "Queryable",
     "Solvable",
+    "StochasticAscent",
     "attribute",
     "generates",
 ]
@@ -135,6 +138,37 @@ class Conjugate(Protocol):
 
     def assign(self, parameters: Any) -> None:
         """Write parameters into the module."""
+        ...
+
+
+@runtime_checkable
+class CoordinateAscent(Protocol):
+    """A model whose q, a product of factors, is found by updating each in closed form given the others."""
+
+    def mean_field(self, spec: Any) -> Any:
+        """The guide, a program that keeps the factors which all data share."""
+        ...
+
+    def cavi(self, guide: Any, rows: Any, sweep: Any) -> Any:
+        """What coordinate ascent iterates, a ``Problem``, for rows and a ``Sweep``."""
+        ...
+
+
+@runtime_checkable
+class StochasticAscent(Protocol):
+    """A model whose shared factors also move by what a batch says of them (Hoffman et al. 2013)."""
+
+    def stochastic(self, guide: Any, rows: Any, sweep: Any) -> Any:
+        """What steps on batches iterate, a ``Stochastic``, for rows, which are walked for a start alone, and a ``Sweep``."""
+        ...
+
+
+@runtime_checkable
+class Bounding(Protocol):
+    """A guide that knows the ELBO of its model in closed form."""
+
+    def bound(self, *batch: Tensor) -> Any:
+        """``ELBOTerms`` of each datum; the KL of factors that N data share is charged as KL / N."""
         ...
 
 

@@ -15,8 +15,10 @@ from ppl_vae.program.base import GuideProgram, ModelProgram
 from ppl_vae.program.capabilities import (
     Amortized,
     Ancestral,
+    Bounding,
     Comparable,
     Conjugate,
+    CoordinateAscent,
     Covaried,
     Described,
     Drawing,
@@ -29,6 +31,7 @@ from ppl_vae.program.capabilities import (
     ParameterDensity,
     Queryable,
     Solvable,
+    StochasticAscent,
     attribute,
     generates,
 )
@@ -61,6 +64,9 @@ class Abilities:
         encode: the guide, if it says q(z | x).
         vary: the guide, if its q are members of a :class:`Family`.
         iterate: the model, if it is :class:`Conjugate`.
+        ascend: the model, if it offers :class:`CoordinateAscent`.
+        ascend_batches: the model, if it offers :class:`StochasticAscent`.
+        bound: the guide, if it is :class:`Bounding`.
         solve: the model, if it is :class:`Solvable`.
         compare: the model, if it is :class:`Comparable`.
         grow: the model, if it is :class:`Growing`.
@@ -79,6 +85,9 @@ class Abilities:
     encode: Amortized | None
     vary: Family | None
     iterate: Conjugate | None
+    ascend: CoordinateAscent | None
+    ascend_batches: StochasticAscent | None
+    bound: Bounding | None
     solve: Solvable | None
     compare: Comparable | None
     grow: Growing | None
@@ -104,6 +113,9 @@ class Abilities:
             encode=guide if isinstance(guide, Amortized) else None,
             vary=guide if isinstance(guide, Family) else None,
             iterate=model if isinstance(model, Conjugate) else None,
+            ascend=model if isinstance(model, CoordinateAscent) else None,
+            ascend_batches=model if isinstance(model, StochasticAscent) else None,
+            bound=guide if isinstance(guide, Bounding) else None,
             solve=model if isinstance(model, Solvable) else None,
             compare=model if isinstance(model, Comparable) else None,
             grow=model if isinstance(model, Growing) else None,

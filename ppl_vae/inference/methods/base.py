@@ -23,14 +23,15 @@ class Method(Declaration, abc.ABC):
     """How a pair is fitted. Every method has a ``seed`` and writes what it finds into the pair's modules.
 
     Class attributes:
-        posterior_guide: ``exact`` if the method works with the exact posterior only, ``any`` if it fits guides too.
+        posterior_guide: ``exact`` if the method works with the exact posterior only, ``factors`` if with a mean-field guide
+            only, ``any`` if it fits guides of any kind.
         takes_weights: whether rows that have weights count by them.
         live: whether the pair's modules hold what a row of the history tells as soon as it is reported.
         length: the field that says how long a fit goes on, which may be raised when it is resumed; ``None`` if it cannot be
             resumed.
     """
 
-    posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
+    posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "any"
     takes_weights: ClassVar[bool] = False
     live: ClassVar[bool] = True
     length: ClassVar[str | None] = None

@@ -26,7 +26,7 @@ class ClosedForm(Method):
         seed: unused; nothing is random.
     """
 
-    posterior_guide: ClassVar[Literal["exact", "any"]] = "exact"
+    posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "exact"
     takes_weights: ClassVar[bool] = True
 
     @property

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import warnings
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ppl_vae import exact
 from ppl_vae.data import Data
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.declaration import require
 from ppl_vae.evaluate import log_jacobian
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.conjugate import conjugate, exact_row
+from ppl_vae.inference.methods.starts import Starts
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
-from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Snapshot
-from ppl_vae.storage.snapshot import restoring
+from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 from ppl_vae.types import FitWarning, Record, Report
 
 __all__ = ["EM"]
@@ -48,7 +44,7 @@ class EM(Method):
         ValueError: a number out of range, or an unknown acceleration.
     """
 
-    posterior_guide: ClassVar[Literal["exact", "any"]] = "exact"
+    posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "exact"
     takes_weights: ClassVar[bool] = True
     live: ClassVar[bool] = False
     length: ClassVar[str | None] = "max_iterations"
@@ -84,7 +80,15 @@ class EM(Method):
         rows = Matrices(data.train, relative=True)  # no maximum knows the scale of weights
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
         elements = math.prod(data.spec.event_shape)
-        starts = _Starts(self, clock, checkpointer, log_jacobian(pair, data.train), self.tolerance * elements)
+        starts = Starts(
+            self,
+            ("max_iterations", self.max_iterations),
+            clock=clock,
+            checkpointer=checkpointer,
+            constant=log_jacobian(pair, data.train),
+            tolerance=self.tolerance * elements,
+            row=exact_row,
+        )
         for start in range(self.n_init):
             fixed = start == 0 and not pair.model_facts.random_start
             problem = model.em(rows, generator=None if fixed else generator, accelerate=self.acceleration == "squarem")
@@ -96,137 +100,3 @@ class EM(Method):
         if remark := problem.remark(state):
             warnings.warn(remark, FitWarning, stacklevel=2)
         return [*history[:-1], {**history[-1], "seconds": clock.seconds}]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EMState:
-    """All that it takes to go on with EM.
-
-    Attributes:
-        starts: the leaves of the state that each start has come to, the last one's in progress.
-        cursor: where that one stands.
-        rows: of the history, of each start; none of one that failed.
-        max_iterations: of each start, as declared.
-        seconds: worked so far.
-    """
-
-    starts: tuple[tuple[Tensor, ...], ...]
-    cursor: exact.Cursor
-    rows: list[int]
-    max_iterations: int
-    seconds: float
-
-    def check(self) -> None:
-        """Raise ``ValueError`` for numbers that no state of EM has."""
-        numbers = (*self.cursor, self.max_iterations, *self.rows)
-        if not all(isinstance(number, (int, float)) for number in numbers):
-            raise ValueError(f"expected numbers, got {numbers}")
-
-
-class _Starts:
-    """EM from one start after another.
-
-    Attributes:
-        results: the problem, the state and the history of each start that is over; without rows if it failed.
-        failures: why, by the number of the start.
-    """
-
-    def __init__(self, method: EM, clock: Stopwatch, checkpointer: AnyCheckpointer, constant: float, tolerance: float) -> None:
-        self.method, self.clock, self.checkpointer = method, clock, checkpointer
-        self.constant, self.tolerance = constant, tolerance
-        self.results: list[tuple[exact.Problem, Any, list[Record]]] = []
-        self.failures: dict[int, exact.EMError] = {}
-        self.kept: EMState | None = None
-        if checkpointer.restored is not None:
-            with restoring(checkpointer.restored):
-                self.kept = checkpointer.restored.record(EMState)
-                self.kept.check()
-        if method.n_init > 1 and self.kept is not None and self.kept.max_iterations < method.max_iterations:
-            raise ValueError(
-                f"EM with n_init={method.n_init} was begun with max_iterations={self.kept.max_iterations}, which its earlier "
-                "starts have used up: resume it with the same, or fit to another folder"
-            )
-
-    def iterate(self, problem: exact.Problem) -> None:
-        """Iterate from the next start, or go on with it."""
-        with restoring(self.checkpointer.restored):
-            state, cursor, history = self._begin(problem)
-            already = [exact.Iteration(row["epoch"], row["log_likelihood"] - self.constant, row["seconds"]) for row in history]
-        last: tuple[Any, exact.Cursor, int] | None = None
-
-        def tell(iteration: exact.Iteration, state: Any) -> None:
-            history.append(exact_row(iteration.iteration, iteration.log_likelihood + self.constant, self.clock))
-            self.clock.report(history[-1])
-
-        def mark(state: Any, cursor: exact.Cursor) -> None:
-            nonlocal last
-            last = (state, cursor, len(history))
-            if self.checkpointer.due():
-                self._keep(state, cursor, history)
-
-        if cursor is not None:
-            try:
-                state = exact.run(
-                    problem.step,
-                    state,
-                    max_iterations=self.method.max_iterations,
-                    tolerance=self.tolerance,
-                    acceleration=problem.acceleration,
-                    on_iteration=tell,
-                    already=already,
-                    cursor=cursor,
-                    on_cursor=mark,
-                ).state
-            except exact.EMError as failure:
-                self.failures[len(self.results) + 1] = failure
-                state, history = problem.start, []
-        if last is not None and history and len(self.results) + 1 == self.method.n_init:
-            at, cursor, rows = last
-            self._keep(at, cursor, history[:rows])
-        self.results.append((problem, state, history))
-
-    def best(self) -> tuple[exact.Problem, Any, list[Record]]:
-        """The result of the highest log-likelihood; starts that failed are told.
-
-        Raises:
-            EMError: all did; the first one's reason.
-        """
-        succeeded = [result for result in self.results if result[2]]
-        if not succeeded:
-            raise next(iter(self.failures.values()))
-        if self.failures:
-            numbers, first = ", ".join(map(str, self.failures)), next(iter(self.failures.values()))
-            warnings.warn(f"start {numbers} of {self.method.n_init} failed and was dropped: {first}", FitWarning, stacklevel=3)
-        return max(succeeded, key=lambda result: float(result[2][-1]["log_likelihood"]))
-
-    def _begin(self, problem: exact.Problem) -> tuple[Any, exact.Cursor | None, list[Record]]:
-        """Where the next start is to begin, by the kept state if that has seen it; a start that is over has no cursor."""
-        kept, number = self.kept, len(self.results)
-        if kept is None or self.checkpointer.restored is None or number >= len(kept.rows):
-            return problem.start, exact.Cursor(), []
-        leaves, tree = tree_flatten(problem.start)
-        state = tree_unflatten([_like(old, new) for old, new in zip(leaves, kept.starts[number], strict=True)], tree)
-        first = sum(kept.rows[:number])
-        history = self.checkpointer.restored.history[first : first + kept.rows[number]]
-        over = number + 1 < len(kept.rows)
-        return state, None if over else kept.cursor, history
-
-    def _keep(self, state: Any, cursor: exact.Cursor, history: list[Record]) -> None:
-        """Let the checkpointer keep all that it takes to go on from there."""
-        states = [*(state for _, state, _ in self.results), state]
-        histories = [*(history for _, _, history in self.results), history]
-        record = EMState(
-            starts=tuple(tuple(tree_leaves(one)) for one in states),
-            cursor=cursor,
-            rows=[len(rows) for rows in histories],
-            max_iterations=self.method.max_iterations,
-            seconds=self.clock.seconds,
-        )
-        self.checkpointer.keep(Snapshot.of(record, list(itertools.chain.from_iterable(histories))))
-
-
-def _like(old: Any, kept: Tensor) -> Any:
-    """A kept leaf where the one at the start is, if it is of its shape."""
-    if kept.shape != old.shape:
-        raise ValueError(f"expected parameters of shape {tuple(old.shape)}, got {tuple(kept.shape)}")
-    return kept.to(old)

@@ -52,7 +52,7 @@ class NUTS(Method):
         ValueError: a number out of range.
     """
 
-    posterior_guide: ClassVar[Literal["exact", "any"]] = "any"
+    posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "any"
     takes_weights: ClassVar[bool] = True
     live: ClassVar[bool] = False
 
