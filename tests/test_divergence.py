@@ -160,7 +160,7 @@ def test_formulas_of_priors_are_what_draws_give():
 def test_fits_of_one_data_set():
     torch.manual_seed(0)
     x = torch.randn(400, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.6]]) * 5 + 3
-    one = pv.fit(pv.GMM(components=1), pv.load_data(x, test=0.0, valid=0.0, standardize=("x1", "x2")), method=pv.EM())
+    one = pv.fit(pv.GMM(components=1), pv.load_data(x, test=0.0, valid=0.0, scale="standardize"), method=pv.EM())
     two = pv.fit(pv.GMM(components=1, covariance="diagonal"), pv.load_data(x, test=0.0, valid=0.0), method=pv.EM())
     found = pv.divergence(one, two, samples=FEW)
     r2 = torch.corrcoef(x.T)[0, 1].square().item()
@@ -213,15 +213,11 @@ def test_drawing_leaves_the_random_state_and_the_caller_alone():
 
 
 def test_the_verb_prints_json(tmp_path, capsys):
-    x = torch.randn(60, 2)
     path = tmp_path / "x.csv"
-    path.write_text("a,b\n" + "\n".join(f"{a},{b}" for a, b in x.tolist()) + "\n")
-    for name in ("one", "two"):
-        covariance = "full" if name == "one" else "spherical"
-        words = ["fit", "--model", "GMM", "--model.components", "1", "--model.covariance", covariance, "--method", "EM"]
-        assert main([*words, "--data", str(path), "--out", str(tmp_path / name), "--quiet"]) == 0
-    capsys.readouterr()
-    assert main(["divergence", str(tmp_path / "one"), str(tmp_path / "two"), "--samples", "500", "--json"]) == 0
+    path.write_text("a,b\n" + "\n".join(f"{a},{b}" for a, b in torch.randn(60, 2).tolist()) + "\n")
+    for covariance in ("full", "spherical"):
+        pv.fit(pv.GMM(components=1, covariance=covariance), str(path), method=pv.EM(), out=tmp_path / covariance)
+    assert main(["divergence", str(tmp_path / "full"), str(tmp_path / "spherical"), "--samples", "500", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["unit"] == "nats"
     assert 0 <= found["js"]["value"] <= math.log(2)

@@ -71,10 +71,10 @@ def divergence(
     """
     samples, seed = whole("samples", samples), whole("seed", seed)
     first, second = _law(p, q, shape), _law(q, p, shape)
-    if isinstance(first, LawOfFit) != isinstance(second, LawOfFit) or not isinstance(first, LawOfFit):
-        _check_shapes(first, second)
-    else:
+    if isinstance(first, LawOfFit) and isinstance(second, LawOfFit):
         first.check_same_data(second)
+    else:
+        _check_shapes(first, second)
     return divergence_of(first, second, samples=samples, seed=seed)
 
 
