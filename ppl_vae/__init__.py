@@ -100,6 +100,7 @@ from ppl_vae.models import (
 )
 from ppl_vae.nn import MLP, Conv, Linear, Network
 from ppl_vae.priors import (
+    AutomaticRelevance,
     AutoregressiveFlow,
     ConditionalNormal,
     ConditionalPrior,
@@ -120,6 +121,7 @@ from ppl_vae.priors import (
     OneHotCategorical,
     Prior,
     ProjectedNormal,
+    RootInverseGamma,
     SplineFlow,
     StandardNormal,
     StudentTPrior,
@@ -157,6 +159,7 @@ __all__ = [
     "AmortizedProjectedNormal",
     "Auto",
     "AutoEncoder",
+    "AutomaticRelevance",
     "AutoregressiveFlow",
     "Baseline",
     "BayesianGuide",
@@ -244,6 +247,7 @@ __all__ = [
     "Quadrants",
     "Ragged",
     "Renyi",
+    "RootInverseGamma",
     "RunComparison",
     "Score",
     "Selection",

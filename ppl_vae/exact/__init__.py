@@ -39,6 +39,8 @@ from ppl_vae.exact import (
     posterior,
     profile,
     rotations,
+    variational_factors,
+    variational_mixture,
 )
 from ppl_vae.exact.driver import Cursor, EMError, EMResult, Iteration, Squarem, best_of, run
 from ppl_vae.exact.problem import Problem, Stochastic, Sweep
@@ -67,4 +69,6 @@ __all__ = [
     "profile",
     "rotations",
     "run",
+    "variational_factors",
+    "variational_mixture",
 ]

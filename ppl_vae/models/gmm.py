@@ -24,7 +24,7 @@ from torch.distributions import constraints
 
 from ppl_vae.declaration import require
 from ppl_vae.exact import Problem, conditional, covariances, floors, mixture, mixture_missing, mixture_start, moments
-from ppl_vae.exact.distances import squared_distances
+from ppl_vae.exact.distances import matched_distance
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.likelihoods.base import refuse_categories
 from ppl_vae.models.base import Model, independent_columns
@@ -221,15 +221,9 @@ class MixtureModel(ModelProgram):
         """Weights, means and covariances."""
         return of_mixture(self.parameters_em, self.structure)
 
-    def distance(self, other: MixtureModel) -> float:
-        """Root mean square distance of the means, each matched with one of the other's, in units of what the model sees.
-
-        The matching is the one with the least sum of squared distances (Kuhn 1955), so the order of components is free.
-        """
-        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # comes with scikit-learn
-
-        squared = squared_distances(self.gaussians[1], other.gaussians[1].to(self.loc.device)).cpu().numpy()
-        return math.sqrt(squared[linear_sum_assignment(squared)].mean())
+    def distance(self, other: Any) -> float:
+        """Root mean square distance of the means, each matched with one of the other's, in units of what the model sees."""
+        return matched_distance(self.parameters_em.locs.detach(), other.parameters_em.locs.detach())
 
     @property
     def sites(self) -> dict[str, Site]:
