@@ -3,9 +3,9 @@
     pi ~ Dirichlet(a),  m_c ~ N(m0, diag(v)),  S_c ~ InverseWishart(nu0, Psi0)          the priors, independent of each other
     q  = q(pi) prod_c q(m_c) q(S_c) prod_n q(k_n)                                       Dirichlet, normal, inverse Wishart
 
-Given the shared factors the responsibilities are those of a mixture of plug-in Gaussians N(E[m_c], E[S_c^-1]^-1) with weights of
-their own, so that the E-step is the one of EM (:mod:`ppl_vae.exact.mixture`), for all four covariance structures. A variance of
-its own, as in the diagonal and the spherical one, is inverse-Wishart in one dimension: S ~ InverseGamma(nu / 2, Psi / 2).
+Given the shared factors the responsibilities are those of a mixture of plug-in Gaussians N(E[m_c], E[S_c^-1]^-1) with weights
+of their own, so that the E-step is the one of EM (:mod:`ppl_vae.exact.mixture`), for all four covariance structures. A variance
+of its own, as in the diagonal and the spherical one, is inverse-Wishart in one dimension: S ~ InverseGamma(nu / 2, Psi / 2).
 Bounds are in nats per datum, in closed form, constants kept.
 """
 
@@ -100,7 +100,7 @@ def plug_in(factors: Factors, covariance: Covariance) -> tuple[Parameters, Tenso
 
 
 def joint(factors: Factors, x: Tensor, covariance: Covariance) -> Tensor:
-    """E_q[log p(x_n, k | pi, m, S)], ``(N, C)``: its softmax are the responsibilities, its logsumexp the bound on log p(x_n)."""
+    """E_q[log p(x_n, k | pi, m, S)], ``(N, C)``: the responsibilities are its softmax, the bound on log p(x_n) its logsumexp."""
     parameters, log_mass = plug_in(factors, covariance)
     return mixture.component_log_prob(parameters, x, covariance) + log_mass
 
@@ -130,7 +130,7 @@ def _locs(means: Tensor, counts: Tensor, factors: Factors, priors: Priors) -> tu
     """Of q(m_c): precision diag(1 / v) + n_c E[S_c^-1]."""
     spread = factors.scatter / _per(factors.freedom, factors.scatter)
     held = priors.locs / priors.variances
-    if spread.shape[-1:] == means.shape[-1:] and spread.shape[-2:] == (means.shape[-1],) * 2 and _matrices(factors):
+    if _matrices(factors):
         P = torch.cholesky_inverse(torch.linalg.cholesky(spread)).expand(len(means), -1, -1) * counts[:, None, None]
         V = torch.cholesky_inverse(torch.linalg.cholesky(P + priors.variances.reciprocal().diag_embed()))
         return (V @ (held[..., None] + P @ means[..., None]))[..., 0], V
@@ -143,7 +143,7 @@ def _spread(
     means: Tensor, spread: Tensor, counts: Tensor, q_locs: tuple[Tensor, Tensor], priors: Priors, covariance: Covariance
 ) -> tuple[Tensor, Tensor]:
     """Of q(S_c): nu0 + n_c, and Psi0 + sum_n r_nc E[(x_n - m_c)(x_n - m_c)^T]."""
-    (locs, V), gaps, D = q_locs, means - q_locs[0], means.shape[-1]
+    V, gaps, D = q_locs[1], means - q_locs[0], means.shape[-1]
     if V.dim() == 3:
         about = counts[:, None, None] * (gaps[:, :, None] * gaps[:, None, :] + V)
         if covariance.shared:
@@ -165,11 +165,11 @@ def _per(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(*values.shape, *(1,) * (like.dim() - values.dim()))
 
 
-def _trace(V: Tensor, spread: Tensor) -> Tensor:
+def _trace(loc_covariances: Tensor, spread: Tensor) -> Tensor:
     """tr(E[S_c^-1] V_c), ``(C,)``."""
-    if V.dim() == 3:
-        return (torch.cholesky_inverse(torch.linalg.cholesky(spread)) * V).sum((-2, -1))
-    return (V / (spread if spread.dim() == 2 else spread[:, None])).sum(-1)
+    if loc_covariances.dim() == 3:
+        return (torch.cholesky_inverse(torch.linalg.cholesky(spread)) * loc_covariances).sum((-2, -1))
+    return (loc_covariances / (spread if spread.dim() == 2 else spread[:, None])).sum(-1)
 
 
 def _digammas(factors: Factors) -> Tensor:

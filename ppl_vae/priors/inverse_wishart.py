@@ -29,8 +29,8 @@ class InverseWishart(Prior):
         scale: standard deviation that the prior expects, one for all columns or one each, in the units of what the model sees.
 
     Raises:
-        ValueError: an excess of -1 or less, where there is no density, or a scale that is not positive; on building, a number of
-            scales that is not that of the columns.
+        ValueError: an excess of -1 or less, where there is no density, or a scale that is not positive; on building, a
+            number of scales that is not that of the columns.
 
     Example:
         >>> InverseWishart().build((4, 3, 3))().event_shape

@@ -39,8 +39,8 @@ def conjugate_priors(model: BayesianModel, families: Mapping[str, Mapping[str, t
         if not isinstance(parameter, Drawn) or not isinstance(parameter.prior, tuple(families[name].values())):
             got = parameter.declared if isinstance(parameter, Drawn) else parameter
             raise ValueError(
-                f"expected a prior that is {told}, got {name}={got!r}, with which its factor of q has no closed form: declare one "
-                "of these, or fit by SVI or NUTS with BayesianGuide()"
+                f"expected a prior that is {told}, got {name}={got!r}, with which its factor of q has no closed form: declare "
+                "one of these, or fit by SVI or NUTS with BayesianGuide()"
             )
     return {name: parameter.prior for name, parameter in model.theta.items()}
 
