@@ -6,7 +6,19 @@ from ppl_vae.data import Data, DataSource, Ragged, Split, Transform, load_data, 
 from ppl_vae.declaration import Declaration
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.evaluate import AIS, Gaps, evaluate
-from ppl_vae.fitting import Callback, Comparison, Experiment, Fit, FitContext, MLflow, TensorBoard, build, compare, fit
+from ppl_vae.fitting import (
+    Callback,
+    Comparison,
+    Experiment,
+    Fit,
+    FitContext,
+    MLflow,
+    TensorBoard,
+    build,
+    compare,
+    divergence,
+    fit,
+)
 from ppl_vae.guides import (
     AmortizedCategorical,
     AmortizedDelta,
@@ -103,6 +115,7 @@ from ppl_vae.models import (
 )
 from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, Transformer
 from ppl_vae.priors import (
+    AutomaticRelevance,
     AutoregressiveFlow,
     ConditionalNormal,
     ConditionalPrior,
@@ -123,6 +136,7 @@ from ppl_vae.priors import (
     OneHotCategorical,
     Prior,
     ProjectedNormal,
+    RootInverseGamma,
     SplineFlow,
     StandardNormal,
     StudentTPrior,
@@ -163,6 +177,7 @@ __all__ = [
     "AmortizedProjectedNormal",
     "Auto",
     "AutoEncoder",
+    "AutomaticRelevance",
     "AutoregressiveFlow",
     "Baseline",
     "BayesianGuide",
@@ -263,6 +278,7 @@ __all__ = [
     "Quadrants",
     "Ragged",
     "Renyi",
+    "RootInverseGamma",
     "RunComparison",
     "Score",
     "Selection",
@@ -286,6 +302,7 @@ __all__ = [
     "compare",
     "compare_runs",
     "data_plate",
+    "divergence",
     "evaluate",
     "fit",
     "load_data",

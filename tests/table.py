@@ -44,6 +44,7 @@ PRIORS: dict[str, pv.Prior] = {
     "SplineFlow": pv.SplineFlow(layers=2, hidden=(7,), bins=4, bound=3.0),
     "LogNormal": pv.LogNormal(loc=0.5, scale=0.5),
     "HalfNormal": pv.HalfNormal(scale=2.0),
+    "RootInverseGamma": pv.RootInverseGamma(concentration=3.0),
     "Uniform": pv.Uniform(low=-1.0, high=2.0),
     "Dirichlet": pv.Dirichlet(concentration=2.0),
     "LogisticNormal": pv.LogisticNormal(scale=1.5),

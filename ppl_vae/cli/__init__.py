@@ -19,6 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ppl_vae.cli import (
     catalogue,
     compare,
+    divergence,
     encode,
     evaluate,
     export,
@@ -45,6 +46,7 @@ __all__ = ["main"]
 VERBS: dict[str, Any] = {
     "fit": fit,
     "compare": compare,
+    "divergence": divergence,
     "select": select,
     "evaluate": evaluate,
     "score": score,

@@ -49,6 +49,8 @@ from ppl_vae.exact import (
     profile,
     rotations,
     topics,
+    variational_factors,
+    variational_mixture,
 )
 from ppl_vae.exact.driver import Cursor, EMError, EMResult, Iteration, Squarem, best_of, run
 from ppl_vae.exact.problem import Problem, Stochastic, Sweep
@@ -82,4 +84,6 @@ __all__ = [
     "rotations",
     "run",
     "topics",
+    "variational_factors",
+    "variational_mixture",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["squared_distances"]
+__all__ = ["matched_distance", "squared_distances"]
 
 _CLOSE = 1e-5  # of the squares that cancel: what is left has ten digits in float64
 _AT_ONCE = 2**22
@@ -33,3 +35,18 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
         n, m = some.unbind(1)
         squared[n, m] = (a[n] - b[m]).square().sum(1)
     return squared.clamp_min_(0)
+
+
+def matched_distance(a: Tensor, b: Tensor) -> float:
+    """Root mean square distance of rows ``(C, D)``, each matched with one of the other's.
+
+    The matching is the one with the least sum of squared distances (Kuhn 1955), so the order of rows is free.
+
+    Example:
+        >>> matched_distance(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
+        0.0
+    """
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # comes with scikit-learn
+
+    squared = squared_distances(a, b.to(a.device)).cpu().numpy()
+    return math.sqrt(squared[linear_sum_assignment(squared)].mean())

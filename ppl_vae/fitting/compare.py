@@ -7,7 +7,7 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,10 +27,12 @@ from ppl_vae.fitting.callbacks.progress import Progress
 from ppl_vae.fitting.checks import check_declared
 from ppl_vae.fitting.fit import fit_with_callbacks, place, settled
 from ppl_vae.fitting.fitted import Fit
+from ppl_vae.fitting.priors import with_conjugate_priors
 from ppl_vae.fitting.table import COLUMNS, aligned, cell, short
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.methods.em import EM
+from ppl_vae.inference.methods.nuts import NUTS
 from ppl_vae.models import Model
 from ppl_vae.program.capabilities import Marginal
 from ppl_vae.program.context import evaluating, seeded
@@ -38,6 +40,8 @@ from ppl_vae.program.pair import Pair
 from ppl_vae.types import FitWarning, Record
 
 __all__ = ["Comparison", "Trajectory", "compare"]
+
+M = TypeVar("M", bound=Model | Callable[..., Any])
 
 NEAR = 0.01  # nats per datum to the best: who is so near has arrived
 SAMPLES = 100  # per datum, for the bound that stands in where log p(x) is not known
@@ -74,6 +78,8 @@ class Comparison:
     - ``iterations`` (steps of EM, epochs of SVI), ``seconds``, and ``seconds_to_best``: those until the log-likelihood of the
       training data came within 0.01 of the best that any method ended at from this seed; ``None`` if never, or for a model
       that does not know log p(x).
+    - ``integrated``: the parameters that carry priors. Log-likelihoods are at point estimates of them; ``elbo`` of such a row
+      bounds the log evidence log p(x_1, ..., x_N) / N, with these parameters integrated out, so that it pays for their number.
     - with several seeds all these are means, and ``*_sd`` their standard deviations.
 
     Attributes:
@@ -103,7 +109,13 @@ class Comparison:
         """The rows as a Markdown table whose columns are also aligned as text; ± is the standard deviation over the seeds."""
         names = ("method", "guide", *FIELDS)
         table = [[COLUMNS.get(name, name) for name in names], *([cell(row, name) for name in names] for row in self.rows)]
-        return aligned(table, words=2)
+        return "\n".join([aligned(table, words=2), *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """What the ELBOs of rows are of whose parameters are integrated out."""
+        of_rows = {row["method"]: ", ".join(row["integrated"]) for row in self.rows if row.get("integrated")}
+        told = "integrated out; log-likelihoods are at point estimates"
+        return [f"{method}: the ELBO bounds log p(x_1, ..., x_N) / N with {names} {told}" for method, names in of_rows.items()]
 
 
 def compare(
@@ -117,6 +129,9 @@ def compare(
     progress: Progress | None = None,
 ) -> Comparison:
     """Fit one model by several methods and put what they reach, and how fast, side by side.
+
+    EM and closed forms, which fit point estimates, leave declared priors of parameters out. CAVI and NUTS, which need priors,
+    take weakly informative conjugate ones of the scale of the data where mixtures and factor analysis declare none.
 
     For one seed all methods start from the same parameters where the model defines a start (linear-Gaussian models and
     mixtures do). The log-likelihood of the training data is recorded after every iteration, off the clock.
@@ -151,22 +166,38 @@ def compare(
     require(seeds >= 1 if isinstance(seeds, int) else len(seeds) > 0, "at least one seed", seeds)
     data = place(model, data, device)
     model = settled(model, data)
-    entries = [(method, guide) for method in methods for guide in _guides(model, method, guides)]
-    names = [(short(method), short(guide)) for method, guide in entries]
+    entries = [
+        (method, guide, declared)
+        for method in methods
+        for declared in [_declared(model, method, data)]
+        for guide in _guides(declared, method, guides)
+    ]
+    names = [(short(method), short(guide)) for method, guide, _ in entries]
     require(len(set(names)) == len(names), "methods and guides that differ", names)
     with seeded(0):
-        for _, guide in entries:
-            _check_comparable(build(model, guide, data.spec))  # what cannot be compared is refused before the first long fit
-    runs = [[_run(model, data, guide, each, progress) for each in _with_seeds(method, seeds)] for method, guide in entries]
+        for _, guide, declared in entries:
+            _check_comparable(build(declared, guide, data.spec))  # what cannot be compared is refused before the first long fit
+    runs = [
+        [_run(declared, data, guide, each, progress) for each in _with_seeds(method, seeds)]
+        for method, guide, declared in entries
+    ]
     for same_seed in zip(*runs, strict=True):
-        _relate([method for method, _ in entries], same_seed)
+        _relate([method for method, *_ in entries], same_seed)
     return Comparison(
         model=model,
         data=data,
-        rows=[_row(method, guide, of_seeds) for (method, guide), of_seeds in zip(entries, runs, strict=True)],
+        rows=[_row(*entry, of_seeds) for entry, of_seeds in zip(entries, runs, strict=True)],
         trajectories=[[run.trajectory for run in of_seeds] for of_seeds in runs],
         fits=[[run.fit for run in of_seeds] for of_seeds in runs],
     )
+
+
+def _declared(model: M, method: Method, data: Data) -> M:
+    """The model as a method can fit it: point estimates without priors by EM and formulas, with priors by what needs such."""
+    if method.posterior_guide == "exact" and isinstance(model, Model) and model.parameter_priors:
+        return dataclasses.replace(model, **dict.fromkeys(model.parameter_priors))
+    sampled = isinstance(method, NUTS) and isinstance(model, Model) and not model.parameter_priors
+    return with_conjugate_priors(model, data) if sampled or method.posterior_guide == "factors" else model
 
 
 def _check_comparable(pair: Pair) -> None:
@@ -208,14 +239,14 @@ class _Recorder(Callback):
     def begin(self, context: FitContext) -> None:
         """Start a new one."""
         self.trajectory: Trajectory = []
-        self._pair, self._train = context.pair, context.data.train
+        self._pair, self._train, self._live = context.pair, context.data.train, context.method.live
 
     def record(self, row: Record) -> None:
         """Add a point; nothing is added to the row."""
         _check_comparable(self._pair)  # what a plain program's terms are is known from its first batch on
         if "log_likelihood" in row:
             value = row["log_likelihood"]
-        elif self._pair.can.marginal is not None:
+        elif self._live and self._pair.can.marginal is not None:
             value = _log_likelihood(self._pair, self._pair.can.marginal, self._train)
         else:
             value = row[self._pair.score.name]
@@ -275,8 +306,9 @@ def _relate(methods: Sequence[Method], runs: Sequence[_Run]) -> None:
         run.numbers["seconds_to_best"] = next(near, None)
 
 
-def _row(method: Method, guide: Guide | Callable[..., Any], runs: Sequence[_Run]) -> Record:
-    row: Record = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
+def _row(method: Method, guide: Guide | Callable[..., Any], model: Model | Callable[..., Any], runs: Sequence[_Run]) -> Record:
+    integrated = list(model.parameter_priors) if isinstance(model, Model) else []
+    row: Record = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"], "integrated": integrated}
     for name in FIELDS:
         values = [run.numbers[name] for run in runs]
         known = None not in values

@@ -29,6 +29,7 @@ from ppl_vae.fitting.defaults import default_method
 from ppl_vae.fitting.described import describe, weights
 from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.fitting.fitted import Fit
+from ppl_vae.fitting.priors import with_conjugate_priors
 from ppl_vae.fitting.without_latents import without_latents
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method, run_method
@@ -148,6 +149,8 @@ def fit_with_callbacks(
     _check_kept(model, guide, method, checkpointer)
     data = place(model, data, device)
     model = settled(model, data)
+    if method.posterior_guide == "factors":
+        model = with_conjugate_priors(model, data)
     guide = guide or default_guide(model, method)
     with checkpointer, seeded(method.seed, data.train.device):
         pair = build(model, guide, data.spec).to(data.train.device)

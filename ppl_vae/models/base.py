@@ -15,7 +15,7 @@ from ppl_vae.likelihoods import Gaussian, Likelihood, Masked
 from ppl_vae.priors import Prior
 from ppl_vae.types import DataSpec, Kind
 
-__all__ = ["Model", "PosteriorFamily", "independent_columns"]
+__all__ = ["Model", "PosteriorFamily", "independent_columns", "rounded"]
 
 PosteriorFamily = Literal["unknown", "linear", "discrete", "exact", "factors", "point", "projection", "none"]
 
@@ -112,6 +112,14 @@ class Model(Declaration, abc.ABC):
         """
         return self
 
+    def with_conjugate_priors(self, columns: Callable[[], tuple[Tensor, Tensor]]) -> Model:
+        """This model with a weakly informative conjugate prior of every parameter that has none; itself if it knows no such.
+
+        Args:
+            columns: gives the means and standard deviations ``(D,)`` of the training data, as the model sees them.
+        """
+        return self
+
     def resolve(self, data: Data) -> Data:
         """The data as this model takes them, where their source leaves that open."""
         shape = data.spec.event_shape
@@ -137,3 +145,9 @@ def independent_columns(spec: DataSpec, *, floor: float, isotropic: bool) -> Lik
     """A normal density of each element by itself, of one scale or each its own: Gaussian models without latent variables."""
     columns = Gaussian(scale="shared" if isotropic else "per_feature", value=max(0.5, 2 * floor), floor=floor)
     return Masked(likelihood=columns) if spec.missing else columns
+
+
+def rounded(values: Tensor) -> float | tuple[float, ...]:
+    """Numbers of a declaration, to four digits; one if all are alike."""
+    found = tuple(float(f"{value:.4g}") for value in values.tolist())
+    return found[0] if len(set(found)) == 1 else found

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -24,13 +24,13 @@ from torch.distributions import constraints
 
 from ppl_vae.declaration import require
 from ppl_vae.exact import Problem, conditional, covariances, floors, mixture, mixture_missing, mixture_start, moments
-from ppl_vae.exact.distances import squared_distances
+from ppl_vae.exact.distances import matched_distance
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.likelihoods.base import refuse_categories
-from ppl_vae.models.base import Model, independent_columns
+from ppl_vae.models.base import Model, independent_columns, rounded
 from ppl_vae.models.bayesian import BayesianMixtureModel, check_complete, check_priors
 from ppl_vae.models.told import of_mixture
-from ppl_vae.priors import Prior
+from ppl_vae.priors import Dirichlet, InverseWishart, Normal, Prior, RootInverseGamma
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import Quantity
@@ -94,6 +94,23 @@ class GMM(Model):
         """The priors of parameters that have one."""
         priors = {"weights": self.weights, "locs": self.locs, "scales": self.scales, "covariances": self.covariances}
         return {name: prior for name, prior in priors.items() if prior is not None}
+
+    def with_conjugate_priors(self, columns: Callable[[], tuple[Tensor, Tensor]]) -> GMM:
+        """This mixture with a prior of every parameter that has none, as wide as the data (Fraley and Raftery 2007).
+
+        pi ~ Dirichlet(1 / C), mu_cd ~ Normal(mean_d, sd_d), Sigma_c ~ InverseWishart(D + 2, diag(sd^2) / C^(2 / D)); variances
+        of their own are InverseGamma(3/2, sd_d^2 / C^(2 / D) / 2), the same in one dimension.
+        """
+        matrices = self.covariance in ("full", "tied")
+        names = ("weights", "locs", "covariances" if matrices else "scales")
+        if all(name in self.parameter_priors for name in names):
+            return self
+        mean, scale = columns()
+        within = scale * self.components ** (-1 / len(scale))
+        variance = within.square() if self.covariance == "diagonal" else within.square().mean(0, keepdim=True)
+        spread = InverseWishart(scale=rounded(within)) if matrices else RootInverseGamma(rate=rounded(variance / 2))
+        priors = (Dirichlet(concentration=1 / self.components), Normal(loc=rounded(mean), scale=rounded(scale)), spread)
+        return dataclasses.replace(self, **dict(zip(names, priors, strict=True)) | dict(self.parameter_priors))
 
     @property
     def accepts(self) -> frozenset[Kind]:
@@ -221,15 +238,9 @@ class MixtureModel(ModelProgram):
         """Weights, means and covariances."""
         return of_mixture(self.parameters_em, self.structure)
 
-    def distance(self, other: MixtureModel) -> float:
-        """Root mean square distance of the means, each matched with one of the other's, in units of what the model sees.
-
-        The matching is the one with the least sum of squared distances (Kuhn 1955), so the order of components is free.
-        """
-        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]  # comes with scikit-learn
-
-        squared = squared_distances(self.gaussians[1], other.gaussians[1].to(self.loc.device)).cpu().numpy()
-        return math.sqrt(squared[linear_sum_assignment(squared)].mean())
+    def distance(self, other: Any) -> float:
+        """Root mean square distance of the means, each matched with one of the other's, in units of what the model sees."""
+        return matched_distance(self.parameters_em.locs.detach(), other.parameters_em.locs.detach())
 
     @property
     def sites(self) -> dict[str, Site]:

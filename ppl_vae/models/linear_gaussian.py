@@ -13,18 +13,20 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
+
+from torch import Tensor
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Gaussian, Likelihood
 from ppl_vae.likelihoods.base import refuse_categories
 from ppl_vae.likelihoods.noise import NoiseScale
-from ppl_vae.models.base import Model, independent_columns
+from ppl_vae.models.base import Model, independent_columns, rounded
 from ppl_vae.models.bayesian import BayesianFactorModel, check_complete, check_priors
 from ppl_vae.models.linear_gaussian_program import IncompleteLinearGaussianModel, LinearGaussianModel, Loadings
 from ppl_vae.nn.base import Flattened
-from ppl_vae.priors import Normal, Prior, StandardNormal
+from ppl_vae.priors import AutomaticRelevance, Normal, Prior, RootInverseGamma, StandardNormal
 from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["PPCA", "FactorAnalysis"]
@@ -137,6 +139,24 @@ class FactorAnalysis(_LinearGaussian):
         """The priors of parameters that have one."""
         priors = {"weights": self.weights, "loc": self.loc, "scale": self.scale}
         return {name: prior for name, prior in priors.items() if prior is not None}
+
+    def with_conjugate_priors(self, columns: Callable[[], tuple[Tensor, Tensor]]) -> FactorAnalysis:
+        """This model with a prior of every parameter that has none, as wide as the data.
+
+        W by ``AutomaticRelevance()``, mu_d ~ Normal(mean_d, sd_d), psi_d ~ InverseGamma(3/2, sd_d^2 / 4), which expects half of
+        each variance to be noise.
+        """
+        names = ("weights", "loc", "scale")
+        if all(name in self.parameter_priors for name in names):
+            return self
+        mean, scale = columns()
+        noise = scale.square().mean(0, keepdim=True) if self.isotropic else scale.square()
+        priors = (
+            AutomaticRelevance(),
+            Normal(loc=rounded(mean), scale=rounded(scale)),
+            RootInverseGamma(rate=rounded(noise / 4)),
+        )
+        return dataclasses.replace(self, **dict(zip(names, priors, strict=True)) | dict(self.parameter_priors))
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are not numbers, fewer than the factors, or incomplete for a Bayesian treatment."""

@@ -1,5 +1,6 @@
 """Priors p(z) and priors of parameters, one family a file."""
 
+from ppl_vae.priors.automatic_relevance import AutomaticRelevance
 from ppl_vae.priors.base import Prior
 from ppl_vae.priors.conditional import ConditionalNormal, ConditionalPrior
 from ppl_vae.priors.dirichlet import Dirichlet
@@ -18,12 +19,14 @@ from ppl_vae.priors.multivariate_normal import MultivariateNormal
 from ppl_vae.priors.normal import Normal
 from ppl_vae.priors.one_hot import OneHotCategorical
 from ppl_vae.priors.projected_normal import ProjectedNormal
+from ppl_vae.priors.root_inverse_gamma import RootInverseGamma
 from ppl_vae.priors.standard_normal import StandardNormal
 from ppl_vae.priors.student_t import StudentTPrior
 from ppl_vae.priors.uniform import Uniform
 from ppl_vae.priors.vamp import VampPrior
 
 __all__ = [
+    "AutomaticRelevance",
     "AutoregressiveFlow",
     "ConditionalNormal",
     "ConditionalPrior",
@@ -44,6 +47,7 @@ __all__ = [
     "OneHotCategorical",
     "Prior",
     "ProjectedNormal",
+    "RootInverseGamma",
     "SplineFlow",
     "StandardNormal",
     "StudentTPrior",

@@ -21,15 +21,16 @@ __all__ = ["InverseWishart", "InverseWishartDistribution", "covariance"]
 class InverseWishart(Prior):
     """p(Sigma) proportional to |Sigma|^(-(nu + D + 1) / 2) exp(-tr(Psi Sigma^-1) / 2), conjugate to a normal's covariance.
 
-    nu = D + excess and Psi = scale^2 I: the mean, Psi / (nu - D - 1), is scale^2 I at an excess of 2. Gelman et al., *Bayesian
+    nu = D + excess and Psi = diag(scale^2): the mean, Psi / (nu - D - 1), is Psi at an excess of 2. Gelman et al., *Bayesian
     Data Analysis* (2013), section 3.6.
 
     Args:
         excess: degrees of freedom above the number of columns D; more is stronger.
-        scale: standard deviation that the prior expects, in the units of what the model sees.
+        scale: standard deviation that the prior expects, one for all columns or one each, in the units of what the model sees.
 
     Raises:
-        ValueError: an excess of -1 or less, where there is no density, or a scale that is not positive.
+        ValueError: an excess of -1 or less, where there is no density, or a scale that is not positive; on building, a
+            number of scales that is not that of the columns.
 
     Example:
         >>> InverseWishart().build((4, 3, 3))().event_shape
@@ -39,11 +40,13 @@ class InverseWishart(Prior):
     support: ClassVar[Support] = "covariance"
 
     excess: float = 2.0
-    scale: float = 1.0
+    scale: float | tuple[float, ...] = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", tuple(self.scale) if isinstance(self.scale, (tuple, list)) else self.scale)
+        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
         require(-1 < self.excess < math.inf, "an excess above -1", self.excess)
-        require(0 < self.scale < math.inf, "a positive scale", self.scale)
+        require(bool(scales) and all(0 < scale < math.inf for scale in scales), "a positive scale", self.scale)
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """A module whose call returns the distribution on ``(*batch, D, D)``, matrices independent.
@@ -52,27 +55,37 @@ class InverseWishart(Prior):
             ValueError: a shape that does not end in a square.
         """
         require(len(shape) >= 2 and shape[-1] == shape[-2], "a shape (..., D, D)", shape)
-        return InverseWishartModule(self.excess, torch.full(shape[:-2], float(self.scale)), shape[-1])
+        several = isinstance(self.scale, tuple)
+        if isinstance(self.scale, tuple) and len(self.scale) != shape[-1]:
+            raise ValueError(f"expected one scale or {shape[-1]}, one for each column, got {len(self.scale)}")
+        scale = torch.as_tensor(self.scale, dtype=torch.get_default_dtype())
+        return InverseWishartModule(self.excess, (scale if several else scale.expand(shape[-1])).expand(shape[:-1]).clone())
 
     def story(self, shape: tuple[int, ...]) -> str:
         """The density as text."""
+        if isinstance(self.scale, tuple):
+            return f"InverseWishart(D + {self.excess:g}, diag({', '.join(f'{s:g}' for s in self.scale)})^2)"
         return f"InverseWishart(D + {self.excess:g}, {self.scale:g}^2 I)"
 
 
 class InverseWishartModule(nn.Module):
-    """Its scale is a buffer, so it follows ``.to(device)``."""
+    """The scales ``(*batch, D)`` are a buffer, so they follow ``.to(device)``."""
 
     scale: Tensor
 
-    def __init__(self, excess: float, scale: Tensor, columns: int) -> None:
+    def __init__(self, excess: float, scale: Tensor) -> None:
         super().__init__()
         self.excess = excess
-        self.columns = columns
         self.register_buffer("scale", scale, persistent=False)
+
+    @property
+    def freedom(self) -> Tensor:
+        """nu, of each matrix, ``(*batch,)``."""
+        return torch.full_like(self.scale[..., 0], self.scale.shape[-1] + self.excess)
 
     def forward(self) -> dist.Distribution:
         """p(Sigma)."""
-        return InverseWishartDistribution(self.excess, self.scale, self.columns).to_event(self.scale.dim())
+        return InverseWishartDistribution(self.freedom, self.scale.diag_embed()).to_event(self.scale.dim() - 1)
 
 
 class Covariance(type(constraints.positive_definite)):  # type: ignore[misc]
@@ -83,44 +96,55 @@ covariance = Covariance()
 
 
 class InverseWishartDistribution(dist.TorchDistribution):
-    """Inverse-Wishart with nu = D + excess and Psi = scale^2 I, ``scale`` of the batch shape."""
+    """Inverse-Wishart.
 
-    arg_constraints: ClassVar[dict[str, Any]] = {"scale": constraints.positive}
+    Args:
+        freedom: nu, ``(*batch,)``.
+        scale_tril: the Cholesky factor of Psi, ``(*batch, D, D)``.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"freedom": constraints.positive, "scale_tril": constraints.lower_cholesky}
     support = covariance
     has_rsample = True
 
-    def __init__(self, excess: float, scale: Tensor, columns: int, validate_args: bool | None = None) -> None:
-        self.excess = excess
-        self.scale = scale
-        super().__init__(scale.shape, torch.Size((columns, columns)), validate_args=validate_args)
+    def __init__(self, freedom: Tensor, scale_tril: Tensor, validate_args: bool | None = None) -> None:
+        batch = torch.broadcast_shapes(freedom.shape, scale_tril.shape[:-2])
+        self.freedom = freedom.expand(batch)
+        self.scale_tril = scale_tril.expand(*batch, *scale_tril.shape[-2:])
+        super().__init__(batch, scale_tril.shape[-2:], validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> InverseWishartDistribution:
         """The same distribution over a larger batch."""
-        expanded = self.scale.expand(torch.Size(batch_shape))
-        return InverseWishartDistribution(self.excess, expanded, self.event_shape[0], validate_args=False)
+        shape = torch.Size(batch_shape)
+        scale_tril = self.scale_tril.expand(*shape, *self.event_shape)
+        return InverseWishartDistribution(self.freedom.expand(shape), scale_tril, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """Psi / (nu - D - 1), where nu is above D + 1."""
+        less = self.freedom - self.event_shape[0] - 1
+        return self.scale_tril @ self.scale_tril.mT / torch.where(less > 0, less, math.nan)[..., None, None]
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws through Bartlett's A: Sigma = (A^-1)^T Psi A^-1, where A A^T ~ Wishart(nu, I)."""
+        """Draws through Bartlett's A: Sigma = L (A^-1)^T A^-1 L^T, where A A^T ~ Wishart(nu, I) and Psi = L L^T."""
         D = self.event_shape[0]
         shape = torch.Size(sample_shape) + self.batch_shape
-        freedom = D + self.excess - torch.arange(D, dtype=self.scale.dtype, device=self.scale.device)
-        diagonal = torch.distributions.Chi2(freedom).rsample(shape).sqrt()
-        A = self.scale.new_empty(*shape, D, D).normal_().tril(-1) + diagonal.diag_embed()
-        inverse = torch.linalg.solve_triangular(A, torch.eye(D, dtype=A.dtype, device=A.device).expand_as(A), upper=False)
-        return self.scale[..., None, None].square() * (inverse.mT @ inverse)
+        freedom = self.freedom[..., None] - torch.arange(D, dtype=self.freedom.dtype, device=self.freedom.device)
+        diagonal = torch.distributions.Chi2(freedom).rsample(torch.Size(sample_shape)).sqrt()
+        A = self.scale_tril.new_empty(*shape, D, D).normal_().tril(-1) + diagonal.diag_embed()
+        factor = torch.linalg.solve_triangular(A, self.scale_tril.mT.expand_as(A), upper=False)
+        return factor.mT @ factor
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of Sigma ``(..., D, D)`` in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        D = self.event_shape[0]
-        nu = D + self.excess
+        D, nu = self.event_shape[0], self.freedom
         L = torch.linalg.cholesky(value)
         log_det = 2 * L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        identity = torch.eye(D, dtype=L.dtype, device=L.device).expand_as(L)
-        trace = self.scale.square() * torch.linalg.solve_triangular(L, identity, upper=False).square().sum((-2, -1))
-        constant = nu * D * (self.scale.log() - math.log(2) / 2) - _log_multigamma(nu / 2, D)
-        return constant - (nu + D + 1) / 2 * log_det - trace / 2
+        trace = torch.linalg.solve_triangular(L, self.scale_tril.expand_as(L), upper=False).square().sum((-2, -1))
+        constant = nu * (self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - D * math.log(2) / 2)
+        return constant - torch.special.multigammaln(nu / 2, D) - (nu + D + 1) / 2 * log_det - trace / 2
 
 
 class CovarianceTransform(Transform):
@@ -173,8 +197,3 @@ def _to_covariance(constraint: Any) -> CovarianceTransform:
 
 def _side(entries: int) -> int:
     return (math.isqrt(8 * entries + 1) - 1) // 2
-
-
-def _log_multigamma(a: float, columns: int) -> float:
-    """Log Gamma_D(a), D columns."""
-    return columns * (columns - 1) / 4 * math.log(math.pi) + sum(math.lgamma(a - i / 2) for i in range(columns))

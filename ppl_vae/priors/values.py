@@ -28,12 +28,14 @@ def each(value: float | tuple[float, ...]) -> tuple[float, ...]:
 
 
 def expanded(name: str, value: float | tuple[float, ...], shape: tuple[int, ...]) -> Tensor:
-    """The numbers as a tensor of that shape.
+    """The numbers as a tensor of that shape: one for all, one each, or of a matrix one for each column.
 
     Raises:
-        ValueError: neither one number nor one for each dimension.
+        ValueError: another number of them.
     """
     size = math.prod(shape)
+    if isinstance(value, tuple) and len(shape) > 1 and len(value) == shape[-1]:
+        return torch.as_tensor(value, dtype=torch.get_default_dtype()).expand(shape).clone()
     if isinstance(value, tuple) and len(value) != size:
         raise ValueError(f"expected one {name} or {size}, one for each latent dimension, got {len(value)}")
     return torch.as_tensor(value, dtype=torch.get_default_dtype()).expand(size).reshape(shape).clone()

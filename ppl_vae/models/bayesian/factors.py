@@ -10,8 +10,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.exact import conditional, linear_gaussian, moments, profile
+from ppl_vae.exact import Problem, Sweep, conditional, linear_gaussian, moments, profile, rotations
 from ppl_vae.exact import posterior as exact
+from ppl_vae.models.bayesian.factors_ascent import FactorAnalysisGuide, factors_problem
 from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
 from ppl_vae.models.told import of_factors
 from ppl_vae.priors import Prior, StandardNormal
@@ -20,6 +21,7 @@ from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
+from ppl_vae.types import DataSpec
 
 __all__ = ["BayesianFactorModel"]
 
@@ -113,6 +115,22 @@ class BayesianFactorModel(BayesianModel):
         W = draws["weights"]
         U, _, V = torch.linalg.svd(W.mT @ self.loadings.to(W))
         return {**draws, "weights": W @ (U @ V)}
+
+    def distance(self, other: Any) -> float:
+        """Largest principal angle between the two loadings' column spaces in radians, whatever their rotations."""
+        return rotations.principal_angle(self.loadings.double(), other.loadings.double()).item()
+
+    def mean_field(self, spec: DataSpec) -> FactorAnalysisGuide:
+        """The guide that coordinate ascent fits.
+
+        Raises:
+            ValueError: a parameter without a conjugate prior.
+        """
+        return FactorAnalysisGuide(self, spec)
+
+    def cavi(self, guide: FactorAnalysisGuide, rows: Any, sweep: Sweep) -> Problem:
+        """What coordinate ascent iterates."""
+        return factors_problem(self, guide, rows, sweep)
 
     def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""

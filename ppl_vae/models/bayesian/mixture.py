@@ -13,8 +13,10 @@ from pyro.ops.indexing import Vindex
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_vae.exact import conditional, covariances, mixture, mixture_start
+from ppl_vae.exact import Problem, Sweep, conditional, covariances, mixture, mixture_start
+from ppl_vae.exact.distances import matched_distance
 from ppl_vae.exact.moments import weights_of
+from ppl_vae.models.bayesian.mixture_ascent import MixtureGuide, mixture_problem
 from ppl_vae.models.bayesian.parameters import BayesianModel, Given, Values
 from ppl_vae.models.bayesian.spreads import SPREADS
 from ppl_vae.models.told import of_mixture
@@ -24,6 +26,7 @@ from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
+from ppl_vae.types import DataSpec
 
 __all__ = ["BayesianMixtureModel"]
 
@@ -125,6 +128,22 @@ class BayesianMixtureModel(BayesianModel):
     def align(self, draws: Values) -> dict[str, Tensor]:
         """The draws as they are: chains start at one labelling and seldom leave it."""
         return dict(draws)
+
+    def distance(self, other: Any) -> float:
+        """Root mean square distance of the means, each matched with one of the other's, in units of what the model sees."""
+        return matched_distance(self.parameters_em.locs.detach(), other.parameters_em.locs.detach())
+
+    def mean_field(self, spec: DataSpec) -> MixtureGuide:
+        """The guide that coordinate ascent fits.
+
+        Raises:
+            ValueError: a parameter without a conjugate prior.
+        """
+        return MixtureGuide(self, spec)
+
+    def cavi(self, guide: MixtureGuide, rows: Any, sweep: Sweep) -> Problem:
+        """What coordinate ascent iterates."""
+        return mixture_problem(self, guide, rows, sweep)
 
     def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""

@@ -72,7 +72,7 @@ class Given(NamedTuple):
         """The parameter as a module whose call returns its value."""
         if self.prior is None:
             return Estimated(self.start, CONSTRAINTS[self.support])
-        return Drawn(name, self.prior.build(tuple(self.start.shape)), self.start)
+        return Drawn(name, self.prior, self.start)
 
 
 class Drawn(nn.Module):
@@ -81,10 +81,11 @@ class Drawn(nn.Module):
     point: Tensor
     prior: Any
 
-    def __init__(self, site: str, prior: nn.Module, start: Tensor) -> None:
+    def __init__(self, site: str, prior: Prior, start: Tensor) -> None:
         super().__init__()
         self.site = site
-        self.prior = prior
+        self.declared = prior
+        self.prior = prior.build(tuple(start.shape))
         self.register_buffer("point", start.clone())
         self.draw: Tensor | None = None
 
