@@ -59,6 +59,7 @@ from ppl_vae.likelihoods import (
     MixedTable,
     NegativeBinomial,
     Poisson,
+    Strokes,
     StudentT,
     ZeroInflated,
 )
@@ -235,6 +236,7 @@ __all__ = [
     "SplineFlow",
     "Split",
     "StandardNormal",
+    "Strokes",
     "StudentT",
     "StudentTPrior",
     "Table",

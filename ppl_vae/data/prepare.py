@@ -15,9 +15,10 @@ from ppl_vae.data.field_entries import beside
 from ppl_vae.data.fields import NO_FIELDS, Fields, described, standardized
 from ppl_vae.data.labels import as_labels
 from ppl_vae.data.missing import spellings
+from ppl_vae.data.pens import COLUMNS, ended
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
-from ppl_vae.data.scaling import Scaled, scaled
+from ppl_vae.data.scaling import Scaled, drawings, scaled
 from ppl_vae.data.seeds import seeded_generator
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.sparse import Sparse
@@ -26,7 +27,7 @@ from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import Transform
 from ppl_vae.data.vocabulary import chosen_vocabulary
 from ppl_vae.data.weights import as_weights, check_parts
-from ppl_vae.types import CATEGORICAL, Column, DataSpec, Kind
+from ppl_vae.types import CATEGORICAL, STROKES, Column, DataSpec, Kind
 
 __all__ = ["prepare"]
 
@@ -52,9 +53,10 @@ def prepare(source: DataSource, raw: Raw) -> Data:
     Raises:
         ValueError: values that the declaration does not fit, or too few rows for its splits.
     """
+    raw = _ended(source, raw) if (drawn := _drawn(source, raw)) else raw
     table = _table(source, raw)
     exact = any(column.dtype == "datetime" for column in raw.table)  # float32 has no minutes of this century
-    view = scaled(source, table.parts, raw.levels or 256, exact=exact)
+    view = drawings(source, table.parts) if drawn else scaled(source, table.parts, raw.levels or 256, exact=exact)
     first = view.parts[0]
     vocabulary = first.vocabulary if isinstance(first, Ragged) else ()
     kind = CATEGORICAL if vocabulary else _kind(source, view.kind)
@@ -80,6 +82,25 @@ def prepare(source: DataSource, raw: Raw) -> Data:
     scalars = len(raw.x.shape) == 1 and not isinstance(raw.x, Ragged)
     data = Data(source=source, spec=spec, train=train, valid=valid, test=test, scalars=scalars)
     return data if source.binarize == "auto" else binarized(data, source.binarize)
+
+
+def _drawn(source: DataSource, raw: Raw) -> bool:
+    """Whether the data are drawings: as declared, or by the names of what their points hold."""
+    return source.kind == STROKES or (source.kind is None and raw.columns == COLUMNS and isinstance(raw.x, Ragged))
+
+
+def _ended(source: DataSource, raw: Raw) -> Raw:
+    """Drawings whose last points say that they are the last."""
+    if source.scale == "unit" or source.dequantize or source.binarize in ("static", "dynamic"):
+        raise ValueError(
+            f"{source.source}: expected drawings with scale auto, none or standardize, got unit, dequantize or binarize: leave "
+            "these out"
+        )
+    parts = {
+        name: ended(part, source.source) for name in ("x", "test_x", "valid_x") if (part := getattr(raw, name)) is not None
+    }
+    told = raw._replace(**parts)
+    return told._replace(columns=COLUMNS)
 
 
 def _check_plain(source: DataSource) -> None:

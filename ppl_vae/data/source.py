@@ -46,13 +46,14 @@ class DataSource(Declaration):
             smallest and largest value of all rows, so that no split leaves the interval; values in [0, 1] already stay.
             ``standardize`` gives each feature mean 0 and standard deviation 1 on the training rows; a constant feature keeps
             its scale. ``none`` leaves values alone. ``auto`` is ``unit`` for images (uint8, not flat) unless ``kind`` says
-            they are counts or categories, else ``none``; the real columns of a table under ``MixedTable`` it standardizes.
+            they are counts or categories, else ``none``; the real columns of a table under ``MixedTable`` it standardizes, and
+            the offsets of drawings it divides by their standard deviation, one for dx and dy, as ``standardize`` does.
         dequantize: add uniform noise in [0, 1) to integer values, so that a density can describe them: ``dynamic``, or true,
             anew at every visit of a training datum (validation and test data get theirs once), ``static`` once and for all, as
             methods need that go over the same data again and again (EM), ``none``, or false, not at all. Not together with
             ``binarize``.
-        kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count`` or
-            ``categorical``; by default found out from the values.
+        kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count``, ``categorical``
+            or ``strokes``, drawings as rows (dx, dy, pen) of different lengths; by default found out from the values.
         weights: column (csv, tsv, parquet, frame) or array (npz) that says how often each row counts, which is then no feature:
             finite numbers not below 0, not all 0; see docs/weights.md. By default each row counts once, and so do rows of
             weights that are all equal, but for models with priors on their parameters, which ask how many rows there are.

@@ -16,6 +16,7 @@ from ppl_vae.likelihoods.masked import Masked
 from ppl_vae.likelihoods.mixed_table import ColumnGroup, MixedTable
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomial
 from ppl_vae.likelihoods.poisson import Poisson
+from ppl_vae.likelihoods.strokes import Strokes
 from ppl_vae.likelihoods.student_t import StudentT
 from ppl_vae.likelihoods.zero_inflated import ZeroInflated
 
@@ -38,6 +39,7 @@ __all__ = [
     "MixedTable",
     "NegativeBinomial",
     "Poisson",
+    "Strokes",
     "StudentT",
     "ZeroInflated",
 ]
