@@ -61,6 +61,7 @@ from ppl_vae.likelihoods import (
     Poisson,
     Strokes,
     StudentT,
+    Tokens,
     ZeroInflated,
 )
 from ppl_vae.models import (
@@ -83,9 +84,10 @@ from ppl_vae.models import (
     Node,
     NoisyOr,
     Quadrants,
+    SequenceModel,
     Table,
 )
-from ppl_vae.nn import MLP, Conv, Linear, Network
+from ppl_vae.nn import LSTM, MLP, CausalNetwork, Conv, Linear, Network
 from ppl_vae.priors import (
     AutoregressiveFlow,
     ConditionalNormal,
@@ -127,6 +129,7 @@ __all__ = [
     "EM",
     "GMM",
     "IWAE",
+    "LSTM",
     "MLP",
     "NUTS",
     "PCA",
@@ -153,6 +156,7 @@ __all__ = [
     "Binomial",
     "Callback",
     "Categorical",
+    "CausalNetwork",
     "Checkpointer",
     "ClosedForm",
     "Column",
@@ -233,6 +237,7 @@ __all__ = [
     "Score",
     "Selection",
     "SemiAmortized",
+    "SequenceModel",
     "SplineFlow",
     "Split",
     "StandardNormal",
@@ -241,6 +246,7 @@ __all__ = [
     "StudentTPrior",
     "Table",
     "TensorBoard",
+    "Tokens",
     "Transform",
     "Uniform",
     "VampPrior",

@@ -20,7 +20,7 @@ import ppl_vae as pv
 from ppl_vae.fitting.callbacks import progress
 from ppl_vae.inference.training import loop as training
 from ppl_vae.inference.training.step import Step
-from ppl_vae.models.vae import likeliest_features
+from ppl_vae.models.starts import likeliest_features
 from ppl_vae.nn import inputs
 from ppl_vae.types import SCORES, DataSpec, FitWarning
 from tests.table import EVENT, GUIDES, LATENT, ROWS, TINY, rows, start_of, vae
@@ -402,7 +402,7 @@ def test_decoders_start_at_the_likeliest_features(kind: str, likelihood: pv.Like
 
 
 def test_an_element_that_never_varies_has_a_finite_start() -> None:
-    h = likeliest_features(pv.Bernoulli().build((2,)), torch.tensor([[0.0, 1.0]] * 50), 1)
+    h = likeliest_features(pv.Bernoulli().build((2,)), torch.tensor([[0.0, 1.0]] * 50), (1, 2))
     assert h.isfinite().all()
     assert -10 < h[0, 0] < -5
     assert 5 < h[0, 1] < 10

@@ -70,7 +70,7 @@ def test_draws_have_the_moments_and_a_temperature_narrows_them() -> None:
     p = distribution(features(components=2))
     torch.manual_seed(0)
     for temperature in (1.0, 0.3):
-        q = p.tempered(temperature)
+        q = p.sharpened(temperature)
         draws = q.sample((200_000,))
         assert pv.Strokes(components=2).build((3,))(features(components=2)).support.check(draws).all()
         torch.testing.assert_close(draws[:, :2].mean(0), q.mean[:2], atol=2e-2, rtol=0)
@@ -80,9 +80,11 @@ def test_draws_have_the_moments_and_a_temperature_narrows_them() -> None:
         torch.testing.assert_close(
             torch.bincount(draws[:, 2].long(), minlength=3) / 2e5, q.pen.exp().float(), atol=5e-3, rtol=0
         )
-    torch.testing.assert_close(p.tempered(0.25).scale, p.scale / 2)
+    torch.testing.assert_close(p.sharpened(0.25).scale, p.scale / 2)
     with pytest.raises(ValueError, match="temperature > 0, got 0"):
-        p.tempered(0.0)
+        p.sharpened(0.0)
+    with pytest.raises(ValueError, match="top_p of 1 of points"):
+        p.sharpened(1.0, 0.9)
 
 
 @pytest.mark.parametrize("size", [0.0, 1e2, 1e4])
@@ -115,7 +117,7 @@ def test_a_declaration_says_what_is_wrong() -> None:
             pv.Strokes(**options)
     with pytest.raises(ValueError, match=r"points \(dx, dy, pen\), got elements of shape \(2,\)"):
         pv.Strokes().build((2,))
-    with pytest.raises(ValueError, match="declare rows .* as drawings"):
+    with pytest.raises(ValueError, match=r"declare rows .* as drawings"):
         pv.Strokes().check(pv.DataSpec(event_shape=(3,), kind="real", size=1))
     with pytest.raises(ValueError, match="the first of them row 1"):
         pv.Strokes().check_values(torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 3.0]]))
@@ -219,7 +221,9 @@ def test_published_files_of_objects_are_read_without_unpickling(
 
 def test_files_of_python_2_are_read(tmp_path: Path) -> None:
     """Whose bytes are texts: SHORT_BINSTRING."""
-    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR(K\x01(%stcnumpy\ndtype\n(%sK\x00K\x01tR(K\x03U\x01%sNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89%stb"
+    dtype = b"cnumpy\ndtype\n(%sK\x00K\x01tR(K\x03U\x01%sNNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    called = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+    array = called + b"(K\x01(%st" + dtype + b"\x89%stb"
     points = array % (b"K\x01K\x03", b"U\x02i2", b"<", b"U\x06" + drawing((7, 255, 1)).tobytes())
     rows = array % (b"K\x02", b"U\x02O8", b"|", b"(" + points + points + b"l")
     data = whole(archive(tmp_path / "cat.npz", train=member(b"\x80\x02" + rows + b".", 2)), kind="strokes")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jsonargparse import ArgumentParser
 
 from ppl_vae import plots, runs
-from ppl_vae.cli.options import run_options
-from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
+from ppl_vae.cli.options import declared_rows, run_options
+from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, print_json, save_atomically, writer
+from ppl_vae.data import Ragged
 from ppl_vae.data.native import decoded
 from ppl_vae.fitting import Fit
 from ppl_vae.types import FitWarning
@@ -23,8 +26,10 @@ def run(
     *,
     run: str,
     n: int,
-    out: str,
+    out: str | None,
     y: str | None,
+    given: str | None,
+    length: int | None,
     means: bool,
     draws: bool,
     seed: int,
@@ -35,21 +40,27 @@ def run(
     """Draw new data from the declared prior through the decoder: a picture (.png), an array (.npy) or a table (.csv, .parquet).
 
     Arrays and tables are in the units of the run's own data. A model conditioned on labels draws its classes in turn, or one;
-    one that completes data completes the first test data.
+    one that completes data completes the first test data. A model of rows draws them element after element, after those that
+    are given: texts are printed, or written a line each (.txt), other rows as `values` and `offsets` (.npz).
     """
-    write = writer(out, ".png", ".npy", *TABLES)
     if draws:
         if means:
             raise ValueError("expected draws or means, got --draws and --means: leave one out")
         warnings.warn("--draws is what ppl-vae sample does unless it is told --means: leave it out", FitWarning, stacklevel=2)
     fitted = runs.load_run(run, trust=trust, device=device)
+    if fitted.spec.ragged or given is not None or length is not None:
+        _rows(fitted, n, out, given, length, y=y, means=means, seed=seed, as_json=json)
+        return
+    if out is None:
+        raise ValueError("expected a file to write the data to, got none: give --out x.png, x.npy or x.csv")
+    write = writer(out, ".png", ".npy", *TABLES)
     if out.endswith(TABLES) and len(fitted.spec.event_shape) != 1:
         raise ValueError(f"expected rows of one axis for a table, got {fitted.spec.event_shape}: write .npy or .png")
-    given = None
+    known = None
     if fitted.pair.model_facts.known_entries is not None:
-        given = fitted.rows(fitted.data, "test")[:n]
-        n = min(n, len(given))
-    x = fitted.sample(n, x=given, y=y, means=means, seed=seed, seen=out.endswith(".png")).cpu()
+        known = fitted.rows(fitted.data, "test")[:n]
+        n = min(n, len(known))
+    x = fitted.sample(n, x=known, y=y, means=means, seed=seed, seen=out.endswith(".png")).cpu()
     title = f"{'means of p(x | z)' if means else 'draws'} from {run}"
     drawn = {
         ".png": lambda path: plots.save(plots.grid(x, kind=fitted.spec.kind, title=title, names=fitted.spec.columns), path)
@@ -57,6 +68,44 @@ def run(
     table = as_table(_columns(fitted, x.numpy(), y, means=means)) if out.endswith(TABLES) else {}
     write(drawn | as_arrays({"x": x.numpy()}) | table)
     done({"n": n, "shape": list(x.shape), "out": out}, as_json=json)
+
+
+def _rows(
+    fitted: Fit,
+    n: int,
+    out: str | None,
+    given: str | None,
+    length: int | None,
+    *,
+    y: str | None,
+    means: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Draw rows, element after element, and print or write them."""
+    begun: Any = given
+    if given is not None and fitted.data.tokens is None:
+        begun = fitted.rows(declared_rows(fitted, given, None), "all").as_read().raw
+    rows = fitted.sample(n, y=y, given=begun, length=length, means=means, seed=seed)
+    if isinstance(rows, list) and out is None:
+        if as_json:
+            print_json({"n": n, "texts": rows})
+        else:
+            print("\n".join(rows))
+        return
+    if out is None:
+        raise ValueError("expected a file to write the rows to, got none: give --out x.npz")
+    if isinstance(rows, list):
+        write = writer(out, ".txt")
+        write({".txt": lambda path: _save_lines(path, rows)})
+    else:
+        arrays = {"x_values": rows.values, "x_offsets": rows.offsets} if isinstance(rows, Ragged) else {"x": rows.cpu()}
+        writer(out, ".npz")(as_arrays({name: array.numpy() for name, array in arrays.items()}))
+    done({"n": n, "out": out}, as_json=as_json)
+
+
+def _save_lines(path: Path, texts: list[str]) -> None:
+    save_atomically(path, lambda file: file.write("".join(f"{text}\n" for text in texts).encode()))  # type: ignore[arg-type, return-value]
 
 
 def _columns(fitted: Fit, x: np.ndarray, y: str | None, *, means: bool) -> dict[str, np.ndarray]:
@@ -80,7 +129,9 @@ def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     run_options(parser)
     parser.add_argument("--n", type=int, default=64, help="how many data")
-    parser.add_argument("--out", type=str, required=True, help="a .png picture, an .npy array or a table: .csv, .parquet")
+    parser.add_argument("--out", type=str | None, help="a .png picture, an .npy array or a table: .csv, .parquet")
     parser.add_argument("--y", type=str | None, help="a class, by its name, of a model conditioned on labels")
+    parser.add_argument("--given", type=str | None, help="how rows begin: a text, or a file of rows as the run's data are")
+    parser.add_argument("--length", type=int | None, help="how many elements rows have at most, those given among them")
     parser.add_argument("--means", action="store_true", help="take the means of p(x | z) instead of draws from it")
     parser.add_argument("--draws", action="store_true", help="what is done anyway; taken for older scripts")

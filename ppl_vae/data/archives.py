@@ -164,8 +164,8 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 NOT_LOADED = (
     "which are not loaded, since they can run any code; lists of numeric arrays alone are read. Rows of different lengths are "
-    "saved as np.savez(path, name_values=np.concatenate(rows), name_offsets=np.cumsum([0, *map(len, rows)])), by who trusts the "
-    "file; drawings are read as .ndjson too"
+    "saved as np.savez(path, name_values=np.concatenate(rows), name_offsets=np.cumsum([0, *map(len, rows)])), by who trusts "
+    "the file; drawings are read as .ndjson too"
 )
 
 

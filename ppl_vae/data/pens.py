@@ -56,8 +56,8 @@ def ended(rows: Any, name: str) -> Ragged:
         )
     if bool((open_ := pen[last] == 0).any()):
         raise ValueError(
-            f"{name}: expected the pen to be lifted (1) after the last point of every drawing, got {int(open_.sum())} that never "
-            f"end, first row {_first(open_)}: complete or drop them, or set their last pen to 1"
+            f"{name}: expected the pen to be lifted (1) after the last point of every drawing, got {int(open_.sum())} that "
+            f"never end, first row {_first(open_)}: complete or drop them, or set their last pen to 1"
         )
     values = held.values.clone()
     values[last, 2] = END_OF_DRAWING

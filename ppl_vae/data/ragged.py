@@ -317,8 +317,8 @@ def _check_finite(array: np.ndarray, places: np.ndarray) -> None:
         rows = np.unique(np.searchsorted(places, np.nonzero(bad)[0], side="right") - 1)
         kind = "NaN" if np.isnan(array).any() else "inf"
         raise ValueError(
-            f"the values of ragged rows: expected finite numbers, got {kind} in {bad.sum()} entries of {len(rows)} rows, first in "
-            f"row {rows[0]} (from 0): drop these rows or fill them"
+            f"the values of ragged rows: expected finite values, got {kind} in {bad.sum()} entries of {len(rows)} rows, first "
+            f"in row {rows[0]} (from 0): drop these rows or fill them"
         )
 
 

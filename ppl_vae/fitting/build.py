@@ -67,10 +67,11 @@ def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
 
 def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:
     """Raise ``ValueError`` for data that the model is no density of, or parameters that the guide leaves out."""
-    if spec.ragged and not model.ragged:
+    if spec.ragged and not model.takes_ragged:
         raise ValueError(
-            f"expected rows of one length for {as_line(model)}, got rows of different lengths: write a plain Pyro program "
-            "that reads x and length, or pad the rows"
+            f"expected rows of one length for {as_line(model)}, got rows of different lengths: declare "
+            "SequenceModel, or a VAE whose decoder sees what came earlier, such as LSTM; write a plain Pyro program that reads "
+            "x and length; or pad the rows"
         )
     beside = [field.name for field in spec.fields[1:]]
     if model.fields and not set(beside) <= set(model.fields):
@@ -122,7 +123,7 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
         return ExactPosterior() if method.posterior_guide == "exact" else AmortizedNormal()
     if model.parameter_priors and method.posterior_guide == "any":
         return BayesianGuide()
-    if method.posterior_guide == "exact" or model.posterior_family in ("discrete", "projection"):
+    if method.posterior_guide == "exact" or model.posterior_family in ("discrete", "projection", "none"):
         return ExactPosterior()
     if model.posterior_family == "point":
         return AmortizedDelta()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from ppl_vae.evaluate.verbs import Decoder, Encoder, decoder_of, encoder_of, rec
 from ppl_vae.fitting.covariates import conditions
 from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, as_real, in_source_units
 from ppl_vae.fitting.outputs import as_codes_given, as_rows_given, codes_of_form, form_of
+from ppl_vae.fitting.sequences import Beginning, beginning, drawn_rows, refuse_conditions, rows_in_source_units
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
@@ -149,6 +150,8 @@ class Coding:
         *,
         x: Given | None = None,
         y: Classes | Mapping[str, Any] | None = None,
+        given: Beginning | None = None,
+        length: int | Sequence[int] | None = None,
         means: bool = False,
         seed: int = 0,
         seen: bool = False,
@@ -160,6 +163,10 @@ class Coding:
         Draws of dequantized data are whole numbers. Where there is no prior, as in ``AutoEncoder``, z comes from a normal
         fitted to the training data's codes. What all data share is at the guide's mean.
 
+        Models of rows draw element after element. Rows that may differ in length end by their token where texts have one, else
+        at a length drawn from those of the training rows. They come as texts where the data were texts, else as
+        :class:`~ppl_vae.Ragged`; rows of one length as ever.
+
         Args:
             n: how many.
             x: data of which a part is known, one or ``n``, if the model is conditioned on it: the rest is sampled; or rows
@@ -167,6 +174,9 @@ class Coding:
             y: classes, if the model is conditioned on labels: a name or number for all, or one for each, as for
                 :meth:`classes`; by default the classes in turn. Or covariates by name, as for :meth:`decode`; categories that
                 are not told go through their levels in turn. With the same seed, the same noise of z meets other classes.
+            given: of a model of rows the elements that rows begin with, one beginning for all or one for each: texts, arrays
+                ``(t, *element)`` or ``Ragged``. What follows is drawn given these, and rows come back whole.
+            length: of a model of rows how many elements they have at most, those that are given among them; of all, or of each.
             means: means of p(x | z) instead of draws, which lie closer to each other than data do.
             seed: of all of them.
             seen: as the model sees them, instead of in the units of the source.
@@ -176,11 +186,11 @@ class Coding:
             draws: the opposite of ``means``, which took its place; still taken, with a warning.
 
         Raises:
-            ValueError: fewer than one datum, not the condition that the model needs, or a frame of data that are no rows of
-                columns.
+            ValueError: fewer than one datum, not the condition that the model needs, a frame of data that are no rows of
+                columns, or a beginning or a length of rows of a model that draws none.
 
         Example:
-            ``fit.sample(64, frame="pandas")``
+            ``fit.sample(64, frame="pandas")``; of a model of texts ``fit.sample(3, given="To be")``
         """
         if draws is not None:
             told = "fit.sample gives draws unless it is told means=True: leave draws=True out, write means=True for draws=False"
@@ -189,6 +199,11 @@ class Coding:
         if (n := whole("n", n)) < 1:
             raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
         require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
+        if self.pair.can.continue_rows is not None:
+            refuse_conditions(x=x, y=y, means=means, frame=frame)
+            return self._rows_drawn(n, given, length, seed=seed, seen=seen)
+        if given is not None or length is not None:
+            raise ValueError("expected a model of rows for a beginning or a length of them, got another: leave both out")
         places: Tensor | None = None
         if y is None and x is None and self._labelled:
             places = torch.arange(n, device=self.device) % len(self.spec.classes)
@@ -300,6 +315,19 @@ class Coding:
         with evaluating(self.pair), seeded(seed, self.device):
             given = self._given(x, y, n) if places is None else self._decoder.given(None, places)
             return self._decoder.sample(n, given, means=means)
+
+    def _rows_drawn(self, n: int, given: Beginning | None, length: int | Sequence[int] | None, *, seed: int, seen: bool) -> Any:
+        """New rows, element after element, in the units of the source or as the model sees them."""
+        begun = None if given is None else beginning(given, self._entrance, self.data.tokens)
+        with evaluating(self.pair), seeded(seed, self.device):
+            rows = drawn_rows(self.pair.can.continue_rows, n, self.spec, begun, length, like=self.transform.loc)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"means": False, "dequantized": self._dequantized}
+        return rows_in_source_units(
+            rows,
+            self.spec,
+            lambda values: values if seen else in_source_units(values, self.transform, self.spec, **options),
+            tokens=None if seen else self.data.tokens,
+        )
 
     def _leaving(self, found: Observed, *, means: bool, seen: bool) -> Tree:
         """What the model gives, x in the units of the source unless it is wanted as the model sees it."""

@@ -73,7 +73,7 @@ def _leaves_exact(model: Model, guide: Any) -> bool:
 
 def _exact_method(model: Model, spec: DataSpec) -> Method | None:
     """The method without gradients that the model's program offers for such data, if it does."""
-    if spec.ragged and not model.ragged:
+    if spec.ragged and not model.takes_ragged:
         return None  # as is told where it is built
     model.check(spec)
     with within_memory(f"{as_line(model)} for data of shape {spec.event_shape}"), seeded(0):

@@ -165,7 +165,8 @@ def fit_with_callbacks(
         _take_over(fit, data, warm_start)
         fit.history.extend(_run(fit, data, callbacks, checkpointer))
         with evaluating(pair):
-            finish(Finish(model=pair.model, guide=pair.guide, batches=Batches(data.train, ROWS_AT_ONCE)))
+            rows = Batches(data.train, ROWS_AT_ONCE)
+            finish(Finish(model=pair.model, guide=pair.guide, batches=rows, lengths=data.train.sizes))
         checkpointer.finish(weights(fit), fit.history)
         fit = dataclasses.replace(fit, without_latents=without_latents(model, pair, data))
     advise(model, method, fit.without_latents, data, fit.history)

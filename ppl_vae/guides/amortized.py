@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ppl_vae.guides.coordinates import Coordinates
 from ppl_vae.nn import Network, inputs
+from ppl_vae.nn.causal import Elements, SequenceNetwork
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.program.base import GuideProgram
 from ppl_vae.program.facts import model_facts
@@ -30,7 +31,16 @@ def encoder(network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, 
         model: the built model; one that reads more than x offers ``beside(*batch)``, of ``beside_columns`` columns.
         spec: what the data look like.
         out_shape: what the network is to give for each datum.
+
+    Raises:
+        ValueError: rows of different lengths, and a network that reads none.
     """
+    if isinstance(network, SequenceNetwork):
+        return network.build_encoder(Elements.of(spec), out_shape)
+    if spec.ragged:
+        raise ValueError(
+            f"expected an encoder that reads rows of different lengths, got {type(network).__name__}: declare encoder=LSTM()"
+        )
     if len(model_facts(model).reads) > 1:
         return LabelledEncoder(network, model, spec, out_shape)
     return inputs.encoder(network, spec, out_shape)

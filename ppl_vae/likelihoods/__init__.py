@@ -18,6 +18,7 @@ from ppl_vae.likelihoods.negative_binomial import NegativeBinomial
 from ppl_vae.likelihoods.poisson import Poisson
 from ppl_vae.likelihoods.strokes import Strokes
 from ppl_vae.likelihoods.student_t import StudentT
+from ppl_vae.likelihoods.tokens import Tokens
 from ppl_vae.likelihoods.zero_inflated import ZeroInflated
 
 __all__ = [
@@ -41,5 +42,6 @@ __all__ = [
     "Poisson",
     "Strokes",
     "StudentT",
+    "Tokens",
     "ZeroInflated",
 ]

@@ -55,6 +55,10 @@ class Likelihood(Declaration, abc.ABC):
     def features(self) -> int:
         """P, how many decoder features each element of a datum needs."""
 
+    def feature_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the features of one datum, ``(P, *event_shape)``."""
+        return (self.features, *event_shape)
+
     @property
     def missing(self) -> bool:
         """Whether entries may be missing (NaN)."""

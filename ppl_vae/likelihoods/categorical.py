@@ -109,6 +109,17 @@ class CodeDistribution(dist.Categorical):
         """Codes as floating-point numbers."""
         return super().sample(torch.Size(sample_shape)).to(self.logits.dtype)
 
+    def sharpened(self, temperature: float, top_p: float) -> CodeDistribution:
+        """With logits divided by the temperature, of which the likeliest that together have ``top_p`` are kept."""
+        logits = self.logits / temperature
+        if top_p < 1:
+            order = logits.argsort(-1, descending=True)
+            ranked = logits.gather(-1, order).softmax(-1)
+            before = ranked.cumsum(-1) - ranked  # of those that are likelier: the first is always kept
+            out = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
+            logits = logits.masked_fill(out, -torch.inf)
+        return CodeDistribution(logits=logits)
+
     @property
     def _codes(self) -> Tensor:
         return torch.arange(self.logits.shape[-1], dtype=self.logits.dtype, device=self.logits.device)

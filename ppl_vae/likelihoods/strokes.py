@@ -84,7 +84,7 @@ class Strokes(Likelihood):
 
     def story(self, features: str) -> str:
         """The density as text."""
-        return f"sum_m pi_m Normal2(mu_m, Sigma_m) x Categorical(pen), (pi, mu, Sigma, pen) = {features}, {self.components} normals"
+        return f"sum_m pi_m Normal(mu_m, Sigma_m) x Categorical(pen), (pi, mu, Sigma, pen) = {features}, M = {self.components}"
 
 
 class StrokesModule(nn.Module):
@@ -104,6 +104,10 @@ class StrokesModule(nn.Module):
         return StrokeDistribution(
             logits, loc.unflatten(-1, (2, M)), scale.unflatten(-1, (2, M)), (1 - MARGIN) * corr.tanh(), pen
         )
+
+    def ends(self, x: Tensor) -> Tensor:
+        """Which of points x ``(..., 3)`` are the last of their drawing, ``(...)``."""
+        return x[..., 2] == PEN_STATES - 1
 
 
 class StrokeDistribution(dist.TorchDistribution):
@@ -149,16 +153,18 @@ class StrokeDistribution(dist.TorchDistribution):
     def _offset(self) -> Tensor:
         return (self.logits.exp()[..., None, :] * self.loc).sum(-1)
 
-    def tempered(self, temperature: float) -> StrokeDistribution:
+    def sharpened(self, temperature: float, top_p: float = 1.0) -> StrokeDistribution:
         """The distribution at another temperature: logits divided by it, variances times it (Ha and Eck 2018).
 
         At 1 it is the distribution itself; below, draws keep to what is likeliest.
 
         Raises:
-            ValueError: a temperature that is not positive.
+            ValueError: a temperature that is not positive, or a ``top_p`` of less than 1.
         """
         if not 0 < temperature < math.inf:
             raise ValueError(f"expected a finite temperature > 0, got {temperature}: 1 draws from the model itself")
+        if top_p != 1:
+            raise ValueError(f"expected top_p of 1 of points, which have no likeliest ones, got {top_p}: lower the temperature")
         scale = self.scale * math.sqrt(temperature)
         return StrokeDistribution(self.logits / temperature, self.loc, scale, self.corr, self.pen / temperature)
 

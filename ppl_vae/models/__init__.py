@@ -9,6 +9,7 @@ from ppl_vae.models.gmm import GMM
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
 from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegression, Node, NoisyOr, Table
 from ppl_vae.models.pca import PCA
+from ppl_vae.models.sequence_model import SequenceModel
 from ppl_vae.models.vae import VAE
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "Node",
     "NoisyOr",
     "Quadrants",
+    "SequenceModel",
     "Table",
 ]

@@ -17,7 +17,7 @@ from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["Model", "PosteriorFamily", "independent_columns"]
 
-PosteriorFamily = Literal["unknown", "linear", "discrete", "point", "projection"]
+PosteriorFamily = Literal["unknown", "linear", "discrete", "point", "projection", "none"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,19 @@ class Model(Declaration, abc.ABC):
 
     Class attributes:
         posterior_family: what is known of p(z | x): ``unknown``, ``linear`` (normal with a mean linear in x) or ``discrete``;
-            or, of models without p(z), that codes are the ``point`` of an encoder or a ``projection`` that the model knows.
+            or, of models without p(z), that codes are the ``point`` of an encoder or a ``projection`` that the model knows;
+            ``none`` of models without latent variables.
             Methods choose their default guide by it.
         ragged: whether it takes rows of different lengths, padded to several; its program then reads x and ``length``.
     """
 
     posterior_family: ClassVar[PosteriorFamily] = "unknown"
     ragged: ClassVar[bool] = False
+
+    @property
+    def takes_ragged(self) -> bool:
+        """Whether this one takes rows of different lengths: what the class says, or what its parts do."""
+        return self.ragged
 
     @property
     def relative_floor(self) -> float | None:

@@ -13,14 +13,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.decoded import Decoded
+from ppl_vae.models.sequences import LatentSequenceProgram, check_rows
+from ppl_vae.models.starts import likeliest_features
 from ppl_vae.models.told import of_noise, of_prior
-from ppl_vae.nn import MLP, Network
+from ppl_vae.nn import MLP, CausalNetwork, Network
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.capabilities import attribute
@@ -33,7 +34,7 @@ from ppl_vae.types import DataSpec
 
 __all__ = ["VAE", "LatentModel"]
 
-ELEMENTS, FEWEST_ROWS, STEPS, STEP = 2**19, 50, 100, 0.3  # with which the decoder's start is looked for
+ELEMENTS, FEWEST_ROWS = 2**19, 50  # with which the decoder's start is looked for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class VAE(Decoded):
         latent_dim: K, dimensions of the latent variable z.
         prior: p(z).
         likelihood: p(x | h), where h = decoder(z).
-        decoder: the network from z to the likelihood's features.
+        decoder: the network from z to the likelihood's features. One that sees what came earlier, such as ``LSTM``, decodes
+            rows of any length, and the likelihood is then that of an element.
 
     Raises:
         ValueError: a latent dimension below one.
@@ -68,9 +70,32 @@ class VAE(Decoded):
         """Whether p(z) is a mixture or over categories, or the model is conditioned on labels."""
         return self.labelled or self.prior.categorical
 
-    def build(self, spec: DataSpec) -> LatentModel:
+    @property
+    def takes_ragged(self) -> bool:
+        """Whether the decoder sees what came earlier."""
+        return isinstance(self.decoder, CausalNetwork)
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` with the remedy if the likelihood is no density of the data, or the decoder has no rows."""
+        super().check(spec)
+        if isinstance(self.decoder, CausalNetwork):
+            check_rows(spec, self.decoder)
+
+    def without_latents(self, spec: DataSpec) -> Likelihood | None:
+        """The likelihood; nothing where elements hang on those before them, without z as well."""
+        return None if self.takes_ragged else self.likelihood
+
+    def build(self, spec: DataSpec) -> LatentModel | LatentSequenceProgram:
         """The Pyro program for data of this shape and number."""
         shape = (self.latent_dim,)
+        if isinstance(self.decoder, CausalNetwork):
+            return LatentSequenceProgram(
+                latent_shape=shape,
+                prior=self.prior.build(shape),
+                network=self.decoder,
+                likelihood=self.likelihood,
+                spec=spec,
+            )
         return LatentModel(
             size=spec.size,
             latent_shape=shape,
@@ -81,7 +106,10 @@ class VAE(Decoded):
 
     def story(self) -> str:
         """The sites from top to bottom, as mathematics."""
-        return f"z ~ {self.prior.story((self.latent_dim,))}; x | z ~ {self.likelihood.story(self.decoder.story('z'))}"
+        prior = f"z ~ {self.prior.story((self.latent_dim,))}"
+        if isinstance(self.decoder, CausalNetwork):
+            return f"{prior}; x_t | x_<t, z ~ {self.likelihood.story(self.decoder.causal_story('z'))}"
+        return f"{prior}; x | z ~ {self.likelihood.story(self.decoder.story('z'))}"
 
 
 @runtime_checkable
@@ -162,20 +190,5 @@ class LatentModel(ModelProgram):
         starts = attribute(self.likelihood, "starts_at_data", False)
         if isinstance(self.decoder, Adjustable) and (starts or self.decoder.out_shape[0] == 1):
             rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
-            features = self.decoder.out_shape[0]
-            self.decoder.start_at(likeliest_features(self.likelihood, x[:: math.ceil(len(x) / rows)], features))
-
-
-@torch.enable_grad()
-def likeliest_features(likelihood: Any, x: Tensor, features: int) -> Tensor:
-    """The features h ``(P, *event)``, alike for all data x ``(N, *event)``, with about the highest log p(x | h).
-
-    Climbed by a bounded number of steps of a bounded length, so that of an element that never varies they stay finite.
-    """
-    h = x.new_zeros(features, *x.shape[1:]).requires_grad_()
-    ascent = torch.optim.Adam([h], maximize=True)
-    for step in range(STEPS):
-        ascent.param_groups[0]["lr"] = STEP * (1 - step / STEPS)
-        (h.grad,) = torch.autograd.grad(likelihood(h).log_prob(x).mean(), [h])
-        ascent.step()
-    return h.detach()
+            some = x[:: math.ceil(len(x) / rows)]
+            self.decoder.start_at(likeliest_features(self.likelihood, some, self.decoder.out_shape))

@@ -1,8 +1,10 @@
 """Networks: declarations of functions from one shape to another."""
 
 from ppl_vae.nn.base import Batched, Network
+from ppl_vae.nn.causal import CausalNetwork
 from ppl_vae.nn.conv import Conv
 from ppl_vae.nn.linear import Linear
+from ppl_vae.nn.lstm import LSTM
 from ppl_vae.nn.mlp import MLP
 
-__all__ = ["MLP", "Batched", "Conv", "Linear", "Network"]
+__all__ = ["LSTM", "MLP", "Batched", "CausalNetwork", "Conv", "Linear", "Network"]

@@ -19,6 +19,7 @@ __all__ = [
     "Ancestral",
     "Comparable",
     "Conjugate",
+    "Continuing",
     "Covaried",
     "Described",
     "Drawing",
@@ -30,6 +31,7 @@ __all__ = [
     "MadeOfPosteriors",
     "Marginal",
     "ParameterDensity",
+    "Pathfinding",
     "Queryable",
     "Solvable",
     "attribute",
@@ -118,6 +120,40 @@ class Ancestral(Protocol):
 
     def ancestral(self, n: int) -> Tensor:
         """So many new data, ``(n, *event)``."""
+        ...
+
+
+@runtime_checkable
+class Continuing(Protocol):
+    """A model of rows that draws their elements one after the other, from the first one or after those that are given.
+
+    By it :meth:`ppl_vae.Fit.sample` draws rows, which end by a token, at a length that is asked for, or at one that
+    ``drawn_lengths`` gives.
+    """
+
+    def drawn_lengths(self, least: Tensor) -> Tensor:
+        """How long new rows are ``(n,)``, each longer than ``least (n,)``: :class:`~ppl_vae.program.lengths.RowLengths`."""
+        ...
+
+    def continued(self, given: Tensor, length: Tensor, steps: int, *, end: int | None = None) -> Tensor:
+        """What may follow given elements: ``(n, S, *element)``, as the model sees it, from torch's global generator.
+
+        Args:
+            given: ``(n, T, *element)``, padded; T is 0 where nothing is given.
+            length: how many elements of each row are given ``(n,)``, from 0 to T.
+            steps: S, how many to draw after those.
+            end: the token that ends a row, if one does: what follows it means nothing, and once every row has it fewer than S
+                elements may be returned.
+        """
+        ...
+
+
+@runtime_checkable
+class Pathfinding(Protocol):
+    """A model of rows that knows the most probable values of all their hidden states together (Viterbi 1967)."""
+
+    def path(self, *batch: Tensor) -> Tensor:
+        """The number of the state of each element ``(B, T)`` int64; in the padding it means nothing."""
         ...
 
 

@@ -17,6 +17,7 @@ from ppl_vae.program.capabilities import (
     Ancestral,
     Comparable,
     Conjugate,
+    Continuing,
     Covaried,
     Described,
     Drawing,
@@ -27,6 +28,7 @@ from ppl_vae.program.capabilities import (
     MadeOfPosteriors,
     Marginal,
     ParameterDensity,
+    Pathfinding,
     Queryable,
     Solvable,
     attribute,
@@ -55,6 +57,8 @@ class Abilities:
         answer: the model, if it is :class:`Queryable`.
         generate: the model, if it is :class:`Generative`.
         draw_data: the model, if it is :class:`Ancestral`.
+        continue_rows: the model, if it is :class:`Continuing`.
+        find_path: the model, if it is :class:`Pathfinding`.
         marginal: the model, if it knows log p(x).
         know_posterior: the model, if it knows p(z | x).
         impute: the model, if it knows p(missing | observed) of the entries of a datum.
@@ -73,6 +77,8 @@ class Abilities:
     answer: Queryable | None
     generate: ModelProgram | None
     draw_data: Ancestral | None
+    continue_rows: Continuing | None
+    find_path: Pathfinding | None
     marginal: Marginal | None
     know_posterior: KnownPosterior | None
     impute: Imputing | None
@@ -98,6 +104,8 @@ class Abilities:
             answer=model if isinstance(model, Queryable) else None,
             generate=facts if generates(model) else None,
             draw_data=model if isinstance(model, Ancestral) else None,
+            continue_rows=model if isinstance(model, Continuing) else None,
+            find_path=model if isinstance(model, Pathfinding) else None,
             marginal=model if isinstance(model, Marginal) else None,
             know_posterior=model if isinstance(model, KnownPosterior) else None,
             impute=model if isinstance(model, Imputing) else None,

@@ -72,11 +72,13 @@ class Finish:
         model, guide: the halves of the pair, fitted, in evaluation mode.
         batches: the training data as the model sees them, ``(B, *event)``, walked anew at every pass; its ``weights (N,)`` are
             those of the rows, ``None`` where all count once.
+        lengths: how many elements each row has ``(N,)``, where rows differ in length.
     """
 
     model: Any
     guide: Any
     batches: Iterable[Tensor]
+    lengths: Tensor | None = None
 
 
 @runtime_checkable
