@@ -90,6 +90,8 @@ class Strokes(Likelihood):
 class StrokesModule(nn.Module):
     """Features to the distribution of a point; features of zero give normals of the starting scale about 0."""
 
+    starts_at_data = True
+
     def __init__(self, components: int, value: float, floor: float) -> None:
         super().__init__()
         self.components = components
