@@ -2,7 +2,21 @@
 
 from typing import TYPE_CHECKING
 
-from ppl_vae.data import Data, DataSource, Ragged, Split, Transform, load_data, put_codes, sequence_mask
+from ppl_vae.data import (
+    BPE,
+    Bytes,
+    Characters,
+    Data,
+    DataSource,
+    Ragged,
+    Split,
+    Tokenizer,
+    Transform,
+    Words,
+    load_data,
+    put_codes,
+    sequence_mask,
+)
 from ppl_vae.declaration import Declaration
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.evaluate import AIS, Gaps, evaluate
@@ -124,6 +138,7 @@ from ppl_vae.types import Column, DataSpec, FitWarning, Kind, Score
 
 __all__ = [
     "AIS",
+    "BPE",
     "CVAE",
     "ELBO",
     "EM",
@@ -154,9 +169,11 @@ __all__ = [
     "Beta",
     "BetaELBO",
     "Binomial",
+    "Bytes",
     "Callback",
     "Categorical",
     "CausalNetwork",
+    "Characters",
     "Checkpointer",
     "ClosedForm",
     "Column",
@@ -246,11 +263,13 @@ __all__ = [
     "StudentTPrior",
     "Table",
     "TensorBoard",
+    "Tokenizer",
     "Tokens",
     "Transform",
     "Uniform",
     "VampPrior",
     "WarmUp",
+    "Words",
     "ZeroInflated",
     "build",
     "compare",

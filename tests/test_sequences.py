@@ -159,7 +159,7 @@ def test_text_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, name:
         ({"tokens": "words", "vocabulary": 1}, ">= 2"),
         ({"tokens": "words", "scale": "unit"}, "no scale"),
         ({"tokens": "words", "kind": "count"}, "kind categorical"),
-        ({"tokens": "bytes", "vocabulary": 9}, "all bytes"),
+        ({"tokens": "bytes", "vocabulary": 9}, "all tokens of bytes"),
         ({"buckets": 0}, ">= 1"),
         ({"counts": "csr"}, "auto, dense, sparse, pairs"),
     ],

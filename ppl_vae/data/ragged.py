@@ -185,6 +185,12 @@ class Ragged:
         """Rows of these lengths with other values, which are those of compact rows, ``(total, *event)``."""
         return self._with(values=values, starts=self.offsets[:-1])
 
+    def resplit(self, lengths: Tensor) -> Ragged:
+        """The elements of these rows, in their order, as rows of other lengths, padded to buckets of their own."""
+        held = self.compact()
+        buckets = _checked_buckets((), lengths.cpu().numpy())
+        return held._with(starts=lengths.cumsum(0) - lengths, lengths=lengths, buckets=buckets)
+
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Ragged:
         """The same rows with each value as the function has it, such as a multiple."""
         return self._with(values=function(self.values))

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ppl_vae.data.delimited import cells_of
+from ppl_vae.data.parts import rows_of_parts
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
+from ppl_vae.data.tokenizers import Tokenizer
 from ppl_vae.data.vocabulary import tokenized
 from ppl_vae.types import FitWarning
 
@@ -27,7 +29,7 @@ def read_texts(path: Path, source: DataSource) -> Raw:
     if source.tokens is None:
         raise ValueError(f"{path}: expected what the text is cut into, got none: tokens='characters', 'words' or 'bytes'")
     if path.suffix.lower() == ".txt":
-        return Raw(of_texts(_lines(path), source))
+        return of_texts(_lines(path), source)
     rows = cells_of(path)
     wanted = [name for name in (source.column, source.label) if name is not None]
     headed = source.header if source.header is not None else any(name in rows[0] and not name.isdigit() for name in wanted)
@@ -35,11 +37,11 @@ def read_texts(path: Path, source: DataSource) -> Raw:
     column = _place(path, names, source.column, "column")
     label = None if source.label is None else _place(path, names, source.label, "label")
     y = None if label is None else np.array([row[label] for row in rows[headed:]])
-    return Raw(of_texts([row[column] for row in rows[headed:]], source), y)
+    return of_texts([row[column] for row in rows[headed:]], source)._replace(y=y)
 
 
-def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Ragged:
-    """Texts as tokens, numbered in the order in which they first come.
+def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Raw:
+    """Texts as tokens, numbered as their tokenizer does, and this with what it learned from the training rows.
 
     Raises:
         ValueError: no texts, or none that has a token.
@@ -48,10 +50,14 @@ def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Ragged:
         raise ValueError(f"expected texts for tokens={source.tokens!r}, got an array of dtype {texts.dtype}: leave tokens out")
     if odd := next((text for text in texts if not isinstance(text, str)), None):
         raise ValueError(f"expected texts for tokens={source.tokens!r}, got {type(odd).__name__}: give strings")
-    values, offsets, vocabulary = tokenized(texts, source.tokens or "characters", end=source.end)
+    tokens = source.tokens or "characters"
+    if isinstance(tokens, Tokenizer) and len(texts):
+        training = rows_of_parts(source, len(texts), has_test=False, has_valid=False)[0]
+        tokens = tokens.trained([texts[place] for place in training.tolist()])
+    values, offsets, vocabulary = tokenized(texts, tokens, end=source.end)
     if not len(values):
         raise ValueError(f"{source.source}: expected rows of text, got none")
-    return Ragged(values, offsets, vocabulary=vocabulary)
+    return Raw(Ragged(values, offsets, vocabulary=vocabulary), tokens=tokens)
 
 
 def _lines(path: Path) -> list[str]:

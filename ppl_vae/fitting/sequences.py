@@ -207,9 +207,7 @@ def _last(
     return last
 
 
-def _ended(
-    rows: Tensor, first: Tensor, last: Tensor, ends_row: Callable[[Tensor], Tensor] | None, *, asked: bool
-) -> Tensor:
+def _ended(rows: Tensor, first: Tensor, last: Tensor, ends_row: Callable[[Tensor], Tensor] | None, *, asked: bool) -> Tensor:
     """How many elements each row has, that which ends it among them."""
     last = last.clamp(max=rows.shape[1])
     if ends_row is None:
