@@ -8,9 +8,9 @@ from typing import Literal
 
 from ppl_vae.named import Named
 
-__all__ = ["BINARY", "CATEGORICAL", "COUNT", "KINDS", "REAL", "UNIT_INTERVAL", "Kind", "KindName"]
+__all__ = ["BINARY", "CATEGORICAL", "COUNT", "KINDS", "REAL", "STROKES", "UNIT_INTERVAL", "Kind", "KindName"]
 
-KindName = Literal["binary", "unit_interval", "real", "count", "categorical"]
+KindName = Literal["binary", "unit_interval", "real", "count", "categorical", "strokes"]
 """What declarations and YAML call the kinds."""
 
 
@@ -24,6 +24,7 @@ class Kind(Named):
         high: the largest; of levels, the one that the data do not exceed is :attr:`ppl_vae.DataSpec.limits`'.
         discrete: whether only whole numbers are in it.
         levelled: whether the values are the levels 0 to L - 1, L told by the data, in no order that a likelihood knows.
+        composite: whether the elements of a datum are not all of one sort.
         remedy: what helps data that are to be of this kind and are not.
 
     Example:
@@ -36,6 +37,7 @@ class Kind(Named):
     high: float = math.inf
     discrete: bool = False
     levelled: bool = False
+    composite: bool = False
     remedy: str = ""
 
     @property
@@ -45,6 +47,8 @@ class Kind(Named):
 
     def includes(self, other: Kind) -> bool:
         """Whether all values of another kind are of this one too, so that such data may be declared as this."""
+        if self.composite and not other.composite:
+            return False
         return self.low <= other.low and other.high <= self.high and (other.discrete or not self.discrete)
 
     @staticmethod
@@ -72,6 +76,10 @@ UNIT_INTERVAL = Kind(name="unit_interval", low=0, high=1, remedy="scale them wit
 REAL = Kind(name="real")
 COUNT = Kind(name="count", low=0, discrete=True, remedy=WHOLE)
 CATEGORICAL = Kind(name="categorical", low=0, discrete=True, levelled=True, remedy=WHOLE)
+STROKES = Kind(
+    name="strokes", composite=True, remedy="give rows (dx, dy, pen), pen 1 where it is lifted after a point, 0 elsewhere"
+)
+"""Points of drawings: two offsets, and what the pen does then: 0 it stays on the paper, 1 it is lifted, 2 the drawing ends."""
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (BINARY, UNIT_INTERVAL, REAL, COUNT, CATEGORICAL)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (BINARY, UNIT_INTERVAL, REAL, COUNT, CATEGORICAL, STROKES)}
 """Every kind by its name."""

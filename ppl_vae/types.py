@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from torch import Tensor
 
 from ppl_vae.deprecation import renamed_in
-from ppl_vae.kinds import BINARY, CATEGORICAL, COUNT, KINDS, REAL, UNIT_INTERVAL, Kind, KindName
+from ppl_vae.kinds import BINARY, CATEGORICAL, COUNT, KINDS, REAL, STROKES, UNIT_INTERVAL, Kind, KindName
 from ppl_vae.scores import SCORES, Score, score_of
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "KINDS",
     "REAL",
     "SCORES",
+    "STROKES",
     "UNIT_INTERVAL",
     "Column",
     "DataSpec",
@@ -159,7 +160,7 @@ class DataSpec:
         event_shape: shape of one datum as the model sees it, ``(channels, height, width)`` for images; of ragged data that of
             one element of a row.
         kind: the set the values lie in, or its name: ``binary`` {0, 1}, ``unit_interval`` [0, 1], ``real``,
-            ``count`` {0, 1, 2, ...} or ``categorical`` {0, ..., levels - 1}.
+            ``count`` {0, 1, 2, ...}, ``categorical`` {0, ..., levels - 1} or ``strokes``, rows (dx, dy, pen).
         size: N, the number of training data; scales a batch's ELBO to the whole set.
         weight: W, the sum of their weights, where they have some: how many rows the data count as beside parameters that carry
             priors.

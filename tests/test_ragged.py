@@ -135,7 +135,7 @@ def test_values_are_kept_in_the_smallest_dtype(values: Any, dtype: torch.dtype) 
         ([1, 2, 3], [1, 3], "got 1 to 3"),
         ([1, 2, 3], [0.0, 3.0], "whole numbers"),
         ([1, 2, 3], [[0, 3]], r"of shape \(1, 2\)"),
-        ([1.0, np.nan], [0, 2], "complete data, got NaN"),
+        ([1.0, np.nan], [0, 2], "finite values, got NaN"),
         ([1.0, np.inf], [0, 2], "finite values, got inf"),
         (["a", "b"], [0, 2], "as numbers"),
         ([[1, 2], [3]], [0, 2], "one dense array"),

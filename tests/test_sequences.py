@@ -159,7 +159,7 @@ def test_text_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, name:
         ({"tokens": "words", "vocabulary": 1}, ">= 2"),
         ({"tokens": "words", "scale": "unit"}, "no scale"),
         ({"tokens": "words", "kind": "count"}, "kind categorical"),
-        ({"tokens": "bytes", "vocabulary": 9}, "all bytes"),
+        ({"tokens": "bytes", "vocabulary": 9}, "all tokens of bytes"),
         ({"buckets": 0}, ">= 1"),
         ({"counts": "csr"}, "auto, dense, sparse, pairs"),
     ],
@@ -266,9 +266,9 @@ def test_bad_ragged_files_say_why(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.npz, x_values: expected offsets that rise .* falling after row 1"):
         whole(tmp_path / "a.npz")
     rows = np.empty(2, dtype=object)
-    rows[:] = [np.ones((2, 3)), np.ones((1, 3))]
+    rows[:] = [{"a": 1}, {"b": 1}]
     np.savez(tmp_path / "sketch.npz", train=rows, valid=rows, test=rows)
-    with pytest.raises(ValueError, match=r"pickled objects, which are not loaded.*train_values=np.concatenate\(rows\)"):
+    with pytest.raises(ValueError, match=r"pickled objects, which are not loaded.*name_values=np.concatenate\(rows\)"):
         whole(tmp_path / "sketch.npz")
 
 
@@ -283,9 +283,9 @@ def test_drawings_of_a_line_each(tmp_path: Path) -> None:
     file = tmp_path / "two.ndjson"
     file.write_text("\n".join(map(json.dumps, drawings)) + "\n")
     data = whole(file)
-    assert data.train.raw[0].tolist() == [[0, 1, 0], [3, 0, 0], [2, 1, 1], [0, 3, 0], [1, 0, 1]]
-    assert data.train.raw[1].tolist() == [[10, 0, 0], [-1, 0, 1]]
-    assert (data.spec.classes, data.spec.columns, data.spec.kind) == (("cat", "dog"), ("dx", "dy", "pen"), "real")
+    assert data.train.raw[0].tolist() == [[0, 1, 0], [3, 0, 0], [2, 1, 1], [0, 3, 0], [1, 0, 2]]
+    assert data.train.raw[1].tolist() == [[10, 0, 0], [-1, 0, 2]]
+    assert (data.spec.classes, data.spec.columns, data.spec.kind) == (("cat", "dog"), ("dx", "dy", "pen"), "strokes")
     x, length = next(data.train.read(("x", "length"), 2))
     assert (x.dtype, x.shape, length.tolist()) == (torch.float32, (1, 2, 3), [2])
     file.write_text('{"word": "cat"}\n')

@@ -22,7 +22,9 @@ from ppl_vae.program.context import seeded
 
 K, V = 3, 5
 ALPHA = torch.tensor([0.3, 0.5, 0.4], dtype=torch.float64)
-COUNTS = torch.tensor([[2.0, 0, 1, 0, 1], [0, 3, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 4, 2, 0]], dtype=torch.float64)
+COUNTS = torch.tensor(
+    [[2.0, 0, 1, 0, 1], [0, 3, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 4, 2, 0]], dtype=torch.float64
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,9 @@ def test_words_that_leave_no_product_are_summed_by_logarithms():
 
 
 def test_the_bound_is_that_of_scikit_learn_without_orders_of_words(corpus):
-    peer = LatentDirichletAllocation(4, doc_topic_prior=0.3, topic_word_prior=0.2, random_state=0, max_iter=3).fit(corpus.double().numpy())
+    peer = LatentDirichletAllocation(4, doc_topic_prior=0.3, topic_word_prior=0.2, random_state=0, max_iter=3).fit(
+        corpus.double().numpy()
+    )
     lam = torch.from_numpy(peer.components_)
     gamma, bound = corpus.new_empty(60, 4, dtype=torch.float64), 0.0
     for block in of_batch(corpus.double(), 4):

@@ -34,6 +34,7 @@ from ppl_vae.types import (
     KINDS,
     REAL,
     SCORES,
+    STROKES,
     UNIT_INTERVAL,
     FitWarning,
     Kind,
@@ -54,12 +55,14 @@ FACTS: dict[str, tuple[Kind, float, float, bool, bool]] = {  # low, high, discre
     "real": (REAL, -INF, INF, False, False),
     "count": (COUNT, 0, INF, True, False),
     "categorical": (CATEGORICAL, 0, INF, True, True),
+    "strokes": (STROKES, -INF, INF, False, False),
 }
 DECLARABLE = {  # as what values may be declared, by the narrowest kind that they have
     "binary": {"binary", "unit_interval", "real", "count", "categorical"},
     "unit_interval": {"unit_interval", "real"},
     "count": {"count", "categorical", "real"},
     "real": {"real"},
+    "strokes": {"strokes", "real"},
 }
 
 
@@ -76,7 +79,7 @@ def test_a_kind_is_what_it_says(name: str) -> None:
     assert KINDS[name] is Kind.of(name) is Kind.of(kind) is kind
 
 
-def test_kinds_are_the_five_that_declarations_name() -> None:
+def test_kinds_are_those_that_declarations_name() -> None:
     assert tuple(KINDS) == tuple(FACTS) == get_args(KindName)
     with pytest.raises(dataclasses.FrozenInstanceError):
         REAL.low = 0.0  # type: ignore[misc]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jsonargparse import ArgumentParser
 
 from ppl_vae import plots, runs
@@ -15,7 +16,7 @@ from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, print_json, sa
 from ppl_vae.data import Ragged
 from ppl_vae.data.native import decoded
 from ppl_vae.fitting import Fit
-from ppl_vae.types import FitWarning
+from ppl_vae.types import STROKES, FitWarning
 
 __all__ = ["options", "run"]
 
@@ -41,7 +42,8 @@ def run(
 
     Arrays and tables are in the units of the run's own data. A model conditioned on labels draws its classes in turn, or one;
     one that completes data completes the first test data. A model of rows draws them element after element, after those that
-    are given: texts are printed, or written a line each (.txt), other rows as `values` and `offsets` (.npz).
+    are given: texts are printed, or written a line each (.txt), other rows as `values` and `offsets` (.npz), drawings also as a
+    picture (.png, .svg).
     """
     if draws:
         if means:
@@ -86,6 +88,8 @@ def _rows(
     begun: Any = given
     if given is not None and fitted.data.tokens is None:
         begun = fitted.rows(declared_rows(fitted, given, None), "all").as_read().raw
+        if fitted.spec.kind == STROKES:  # drawings whose ends are where they are to go on
+            begun = begun.mapped(lambda points: torch.cat([points[:, :2], points[:, 2:].clamp_max(1)], 1))
     rows = fitted.sample(n, y=y, given=begun, length=length, means=means, seed=seed)
     if isinstance(rows, list) and out is None:
         if as_json:
@@ -98,6 +102,9 @@ def _rows(
     if isinstance(rows, list):
         write = writer(out, ".txt")
         write({".txt": lambda path: _save_lines(path, rows)})
+    elif fitted.spec.kind == STROKES:
+        drawn = dict.fromkeys((".png", ".svg"), lambda path: plots.save(plots.drawings(rows), path))
+        writer(out, ".npz", ".png", ".svg")(drawn | as_arrays({"points": rows.values.numpy(), "offsets": rows.offsets.numpy()}))
     else:
         arrays = {"x_values": rows.values, "x_offsets": rows.offsets} if isinstance(rows, Ragged) else {"x": rows.cpu()}
         writer(out, ".npz")(as_arrays({name: array.numpy() for name, array in arrays.items()}))

@@ -11,6 +11,21 @@ from ppl_vae.data.load import load_data
 from ppl_vae.data.ragged import Ragged, sequence_mask
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Split
+from ppl_vae.data.tokenizers import BPE, Bytes, Characters, Tokenizer, Words
 from ppl_vae.data.transform import Transform
 
-__all__ = ["Data", "DataSource", "Ragged", "Split", "Transform", "load_data", "put_codes", "sequence_mask"]
+__all__ = [
+    "BPE",
+    "Bytes",
+    "Characters",
+    "Data",
+    "DataSource",
+    "Ragged",
+    "Split",
+    "Tokenizer",
+    "Transform",
+    "Words",
+    "load_data",
+    "put_codes",
+    "sequence_mask",
+]

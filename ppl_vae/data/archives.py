@@ -12,10 +12,12 @@ import numpy as np
 
 from ppl_vae.data.arrays import unreadable
 from ppl_vae.data.counts import SPARSE, of_parts
+from ppl_vae.data.objects import read_rows
+from ppl_vae.data.pens import COLUMNS as STROKES
+from ppl_vae.data.pens import is_drawn
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
-from ppl_vae.data.strokes import COLUMNS as STROKES
 from ppl_vae.memory import require_memory
 
 __all__ = ["read_npz"]
@@ -25,11 +27,12 @@ HALVES = ("train_", "valid_", "test_")
 
 
 class Archive(NamedTuple):
-    """An opened archive and the names of its arrays."""
+    """An opened archive, the names of its arrays, and of those among them that are pickled objects."""
 
     path: Path
     file: zipfile.ZipFile
     names: list[str]
+    pickled: list[str]
 
     def array(self, name: str) -> np.ndarray:
         """One of its arrays, checked before memory is taken for it."""
@@ -38,8 +41,8 @@ class Archive(NamedTuple):
         return _member(self.path, self.file, name)
 
     def ragged(self) -> dict[str, str]:
-        """By what is before `offsets` in the name of an array the name of its values."""
-        found = {}
+        """By what is before `offsets` in the name of an array the name of its values; pickled arrays are rows as well."""
+        found = {f"{name}_": name for name in self.pickled}
         for name in self.names:
             start = name.removesuffix("offsets")
             values = [start + each for each in VALUES if start + each in self.names]
@@ -50,6 +53,8 @@ class Archive(NamedTuple):
     def rows(self, start: str, values: str) -> Ragged:
         """Rows of different lengths."""
         try:
+            if values in self.pickled:
+                return Ragged.from_list(_unpickled(self.path, self.file, values))
             return Ragged(self.array(values), self.array(f"{start}offsets"))
         except ValueError as error:
             told = str(error)
@@ -68,7 +73,8 @@ def read_npz(path: Path, source: DataSource) -> Raw:
     try:
         with zipfile.ZipFile(path) as opened:
             names = [name.removesuffix(".npy") for name in opened.namelist() if name.endswith(".npy")]
-            return _read(Archive(path, opened, names), source)
+            pickled = [name for name in names if _is_pickled(opened, name)]
+            return _read(Archive(path, opened, names, pickled), source)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
         raise unreadable(path, error) from None
 
@@ -85,7 +91,8 @@ def _read(archive: Archive, source: DataSource) -> Raw:
         told = f"expected labels among the arrays {', '.join(names)}, got {label!r}"
         raise ValueError(f"{path}: {told}: name another with label (--label), or none where no labels are needed")
     y = archive.array(label) if label else None
-    dense = source.key in names if source.key is not None else "x" in names
+    key = "x" if source.key is None else source.key
+    dense = key in names and key not in archive.pickled
     if archive.ragged() and not dense:
         return _ragged(archive, source, y)._replace(weights=weights)
     others = [name for name in names if name != label]
@@ -123,7 +130,8 @@ def _ragged(archive: Archive, source: DataSource, y: np.ndarray | None) -> Raw:
 
 def _columns(rows: Ragged, values: str) -> tuple[str, ...]:
     """What the three numbers of a point of a drawing are called."""
-    return STROKES if values.endswith("points") and rows.event_shape == (len(STROKES),) else ()
+    points = values.endswith("points") and rows.event_shape == (len(STROKES),)
+    return STROKES if points or (not values.endswith(VALUES) and is_drawn(rows)) else ()
 
 
 def _fields(archive: Archive, names: Sequence[str]) -> Raw:
@@ -137,10 +145,6 @@ def _fields(archive: Archive, names: Sequence[str]) -> Raw:
     return Raw(x, fields=values, name=first)
 
 
-class PickledError(Exception):
-    """An array of objects."""
-
-
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """An array of an archive, if the size that it declares is there, and that much memory."""
     info = archive.getinfo(f"{name}.npy")
@@ -148,20 +152,42 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     try:
         with archive.open(info) as file:
             shape, dtype = _header(file)
-            if dtype.hasobject:
-                raise PickledError
-            if math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
+            if not dtype.hasobject and math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
                 raise ValueError(f"{name} is {info.file_size} bytes, its header says {dtype} {shape}")
         with archive.open(info) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
-    except PickledError:
-        raise ValueError(
-            f"{path}: expected arrays of numbers, got {name} as pickled objects, which are not loaded, since they can run any "
-            f"code. Rows of different lengths are saved as np.savez(path, {name}_values=np.concatenate(rows), "
-            f"{name}_offsets=np.cumsum([0, *map(len, rows)])), by who trusts the file; drawings are read as .ndjson too"
-        ) from None
     except Exception as error:  # zlib, zip and numpy each have their own
+        if _is_pickled(archive, name):
+            raise ValueError(f"{path}: expected arrays of numbers, got {name} as pickled objects, {NOT_LOADED}") from None
         raise unreadable(path, error) from None
+
+
+NOT_LOADED = (
+    "which are not loaded, since they can run any code; lists of numeric arrays alone are read. Rows of different lengths are "
+    "saved as np.savez(path, name_values=np.concatenate(rows), name_offsets=np.cumsum([0, *map(len, rows)])), by who trusts "
+    "the file; drawings are read as .ndjson too"
+)
+
+
+def _unpickled(path: Path, archive: zipfile.ZipFile, name: str) -> list[np.ndarray]:
+    """Rows that lie as an array of arrays, read without unpickling."""
+    info = archive.getinfo(f"{name}.npy")
+    require_memory(2 * info.file_size, f"{path}, {name}")
+    with archive.open(info) as file:
+        shape, _ = _header(file)
+        try:
+            return read_rows(file, shape, name)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}: these are pickled objects, {NOT_LOADED}") from None
+
+
+def _is_pickled(archive: zipfile.ZipFile, name: str) -> bool:
+    """Whether an array is one of objects, by its header."""
+    try:
+        with archive.open(f"{name}.npy") as file:
+            return _header(file)[1].hasobject
+    except Exception:  # a damaged one, of which more is said when it is read
+        return False
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

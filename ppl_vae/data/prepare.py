@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,11 @@ from ppl_vae.data.field_entries import beside
 from ppl_vae.data.fields import NO_FIELDS, Fields, described, standardized
 from ppl_vae.data.labels import as_labels
 from ppl_vae.data.missing import spellings
+from ppl_vae.data.parts import pieces, refuse_longer, rows_of_parts
+from ppl_vae.data.pens import COLUMNS, ended
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
-from ppl_vae.data.scaling import Scaled, scaled
+from ppl_vae.data.scaling import Scaled, drawings, scaled
 from ppl_vae.data.seeds import seeded_generator
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.sparse import Sparse
@@ -26,7 +29,7 @@ from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import Transform
 from ppl_vae.data.vocabulary import chosen_vocabulary
 from ppl_vae.data.weights import as_weights, check_parts
-from ppl_vae.types import CATEGORICAL, Column, DataSpec, Kind
+from ppl_vae.types import CATEGORICAL, STROKES, Column, DataSpec, Kind
 
 __all__ = ["prepare"]
 
@@ -52,9 +55,11 @@ def prepare(source: DataSource, raw: Raw) -> Data:
     Raises:
         ValueError: values that the declaration does not fit, or too few rows for its splits.
     """
+    source = source if raw.tokens is None else dataclasses.replace(source, tokens=raw.tokens)
+    raw = _ended(source, raw) if (drawn := _drawn(source, raw)) else raw
     table = _table(source, raw)
     exact = any(column.dtype == "datetime" for column in raw.table)  # float32 has no minutes of this century
-    view = scaled(source, table.parts, raw.levels or 256, exact=exact)
+    view = drawings(source, table.parts) if drawn else scaled(source, table.parts, raw.levels or 256, exact=exact)
     first = view.parts[0]
     vocabulary = first.vocabulary if isinstance(first, Ragged) else ()
     kind = CATEGORICAL if vocabulary else _kind(source, view.kind)
@@ -82,6 +87,25 @@ def prepare(source: DataSource, raw: Raw) -> Data:
     return data if source.binarize == "auto" else binarized(data, source.binarize)
 
 
+def _drawn(source: DataSource, raw: Raw) -> bool:
+    """Whether the data are drawings: as declared, or by the names of what their points hold."""
+    return source.kind == STROKES or (source.kind is None and raw.columns == COLUMNS and isinstance(raw.x, Ragged))
+
+
+def _ended(source: DataSource, raw: Raw) -> Raw:
+    """Drawings whose last points say that they are the last."""
+    if source.scale == "unit" or source.dequantize or source.binarize in ("static", "dynamic"):
+        raise ValueError(
+            f"{source.source}: expected drawings with scale auto, none or standardize, got unit, dequantize or binarize: leave "
+            "these out"
+        )
+    parts = {
+        name: ended(part, source.source) for name in ("x", "test_x", "valid_x") if (part := getattr(raw, name)) is not None
+    }
+    told = raw._replace(**parts)
+    return told._replace(columns=COLUMNS)
+
+
 def _check_plain(source: DataSource) -> None:
     """Raise ``ValueError`` if tokens are to be scaled, or noise is to be added to them."""
     if source.scale not in ("auto", "none") or source.dequantize or source.binarize in ("static", "dynamic"):
@@ -97,7 +121,7 @@ def _table(source: DataSource, raw: Raw) -> Table:
     fields = NO_FIELDS if raw.fields is None else beside(x, raw.fields, len(x), missing=source.missing == "ignore")
     if isinstance(x, Stream) and fields.ragged():
         raise ValueError(f"{source.source}: expected no rows of different lengths beside streamed ones: load x without stream")
-    indices = _rows(source, len(x), has_test=raw.test_x is not None, has_valid=raw.valid_x is not None)
+    indices = rows_of_parts(source, len(x), has_test=raw.test_x is not None, has_valid=raw.valid_x is not None)
     weights = _weights(source, raw, len(x), indices)
     parts: list[Tensor | Stream | Sparse | Ragged] = [x[index] for index in indices]
     labels: list[Tensor | None] = [None if y is None else y[index] for index in indices]
@@ -110,6 +134,12 @@ def _table(source: DataSource, raw: Raw) -> Table:
     if raw.test_x is not None:
         labels[2] = None if raw.test_y is None else as_labels(raw.test_y, len(parts[2]), source.source, classes)[0]
     parts = [part.compact() if isinstance(part, Ragged | Sparse) else part for part in parts]
+    if source.longest is not None:
+        refuse_longer(source, x, [part for part in (raw.valid_x, raw.test_x) if part is not None])
+        if source.longer == "split":
+            parts, labels, weights = pieces(
+                source, parts, labels, weights, beside=bool(fields.columns), drawn=_drawn(source, raw)
+            )
     beside_parts = standardized([fields[index].compact() for index in indices], source.standardize)
     return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts, raw.table, weights)
 
@@ -142,32 +172,14 @@ def _known_tokens(
 ) -> list[Tensor | Stream | Sparse | Ragged]:
     """The parts, their tokens numbered as the vocabulary of the training rows has them."""
     ragged = [part for part in parts if isinstance(part, Ragged)]
-    if not ragged or not ragged[0].tokens or source.tokens is None:
+    if not ragged or not ragged[0].tokens or source.tokenizer is None:
         return parts
     train, *others = (part.counts() for part in ragged)
-    tokens = ragged[0].tokens
-    if source.tokens == "bytes":  # all that there are, whatever the rows have
+    tokens, least = ragged[0].tokens, source.tokenizer.minimum_count
+    if source.tokenizer.complete:  # all tokens that there are, whatever the rows have
         return parts
-    vocabulary = chosen_vocabulary(tokens, train.numpy(), torch.stack(others).sum(0).numpy(), source.vocabulary)
+    vocabulary = chosen_vocabulary(tokens, train.numpy(), torch.stack(others).sum(0).numpy(), source.vocabulary, least=least)
     return [part.under(vocabulary) for part in ragged]
-
-
-def _rows(source: DataSource, size: int, *, has_test: bool, has_valid: bool) -> list[Tensor]:
-    """Indices of train, valid and test, drawn by the seed, each in the order of the source."""
-    test = 0 if has_test else _held_out(source.test, size)
-    valid = 0 if has_valid else _held_out(source.valid, size)
-    train = size - valid - test
-    if train < 1:
-        raise ValueError(
-            f"{source.source}: expected at least {valid + test + 1} rows ({valid} to validate, {test} to test), got {size}: "
-            "give more, or set valid or test to 0"
-        )
-    order = torch.randperm(size, generator=seeded_generator(source.seed, 0))
-    return [index.sort().values for index in order.split([train, valid, test])]
-
-
-def _held_out(fraction: float, size: int) -> int:
-    return 0 if fraction == 0 else max(1, round(fraction * size))
 
 
 def _kind(source: DataSource, found: Kind) -> Kind:

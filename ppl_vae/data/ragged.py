@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.data.arrays import as_array, refuse_infinite, refuse_missing
+from ppl_vae.data.arrays import as_array
 from ppl_vae.data.buckets import MOST_BUCKETS, bucket_lengths
 from ppl_vae.data.vocabulary import codes_between
 
@@ -58,6 +58,7 @@ class Ragged:
         array, places = as_array(values, "the values of ragged rows"), as_array(offsets, "the offsets of ragged rows")
         _check_values(array)
         _check_offsets(places, len(array))
+        _check_finite(array, places)
         self.values = torch.from_numpy(np.require(_small(array), requirements=["C", "W"]))
         bounds = torch.from_numpy(places.astype(np.int64))
         self.starts, self.lengths = bounds[:-1], bounds.diff()
@@ -184,6 +185,12 @@ class Ragged:
         """Rows of these lengths with other values, which are those of compact rows, ``(total, *event)``."""
         return self._with(values=values, starts=self.offsets[:-1])
 
+    def resplit(self, lengths: Tensor) -> Ragged:
+        """The elements of these rows, in their order, as rows of other lengths, padded to buckets of their own."""
+        held = self.compact()
+        buckets = _checked_buckets((), lengths.cpu().numpy())
+        return held._with(starts=lengths.cumsum(0) - lengths, lengths=lengths, buckets=buckets)
+
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Ragged:
         """The same rows with each value as the function has it, such as a multiple."""
         return self._with(values=function(self.values))
@@ -307,9 +314,18 @@ def _check_values(array: np.ndarray) -> None:
             f"expected the values of ragged rows as numbers (total, *event), got {array.dtype} of shape {array.shape}: give "
             "rows one by one to Ragged.from_list, text to load_data(..., tokens='characters')"
         )
-    if array.dtype.kind == "f":
-        refuse_infinite(array, "the values of ragged rows")
-        refuse_missing(array, "the values of ragged rows")
+
+
+def _check_finite(array: np.ndarray, places: np.ndarray) -> None:
+    """Raise ``ValueError`` if a number is missing or infinite."""
+    bad = ~np.isfinite(array) if array.dtype.kind == "f" else np.zeros(0, dtype=bool)
+    if bad.any():
+        rows = np.unique(np.searchsorted(places, np.nonzero(bad)[0], side="right") - 1)
+        kind = "NaN" if np.isnan(array).any() else "inf"
+        raise ValueError(
+            f"the values of ragged rows: expected finite values, got {kind} in {bad.sum()} entries of {len(rows)} rows, first "
+            f"in row {rows[0]} (from 0): drop these rows or fill them"
+        )
 
 
 def _check_offsets(places: np.ndarray, total: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
+from ppl_vae.data.tokenizers import Tokens
 from ppl_vae.types import Column
 
 __all__ = ["Raw"]
@@ -23,7 +24,8 @@ class Raw(NamedTuple):
     ``test_x``, ``test_y``, one with its own validation set ``valid_x``, and the names of the ``classes`` that labels point
     to. ``columns`` are the names of a table's columns, in the order of the event's elements. ``fields`` are what came beside
     x, by name, and ``name`` is x's own among them. ``table`` tells what the columns hold, and ``weights`` how often each row
-    of ``x`` counts, ``(N,)``, where they do not count alike.
+    of ``x`` counts, ``(N,)``, where they do not count alike. ``tokens`` is how text was cut, as the source declares it and with
+    what was learned.
     """
 
     x: np.ndarray | Stream | Sparse | Ragged
@@ -38,3 +40,4 @@ class Raw(NamedTuple):
     valid_x: Ragged | None = None
     table: tuple[Column, ...] = ()
     weights: np.ndarray | None = None
+    tokens: Tokens | None = None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ppl_vae.data.pens import END_OF_DRAWING, offset_scale
 from ppl_vae.data.precision import UNIFORM, constants, fine, in_doubt, narrowed, refuse_fill, refuse_fine, rounded
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.source import DataSource
@@ -14,9 +15,9 @@ from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import Summary, summarized
 from ppl_vae.data.transform import Transform
-from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Kind
+from ppl_vae.types import BINARY, COUNT, REAL, STROKES, UNIT_INTERVAL, Kind
 
-__all__ = ["Scaled", "scaled"]
+__all__ = ["Scaled", "drawings", "scaled"]
 
 
 class Scaled(NamedTuple):
@@ -66,6 +67,18 @@ def scaled(source: DataSource, parts: list[Tensor | Stream | Sparse | Ragged], l
         return Scaled(parts, found, _unit_by_extremes(source, found, exact=exact), UNIT_INTERVAL)
     refuse_fine(found, features, source.source)
     return Scaled(parts, found, _transform(source, found), REAL if noise else _kind_of(found))
+
+
+def drawings(source: DataSource, parts: list[Tensor | Stream | Sparse | Ragged]) -> Scaled:
+    """Points (dx, dy, pen) of drawings over the standard deviation of the training rows' offsets, unless they are left alone.
+
+    One number serves both offsets, and none is subtracted, so that a drawing keeps its shape and a line that ends where it
+    began still does. The pen stays as it is.
+    """
+    found = summarized(parts, top=END_OF_DRAWING, moments=True)
+    parts = [narrowed(part, found, exact=False) for part in parts]
+    scale = 1.0 if source.scale == "none" else offset_scale(found.moments)
+    return Scaled(parts, found, _transform(source, found, 0.0, scale), STROKES)
 
 
 def _how(source: DataSource, train: Tensor | Stream | Sparse | Ragged) -> str:

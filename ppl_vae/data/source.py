@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ppl_vae.data.vocabulary import Tokens
+from ppl_vae.data.tokenizers import Tokenizer, Tokens, TokensName, tokenizer_of
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, KindName
@@ -46,13 +46,14 @@ class DataSource(Declaration):
             smallest and largest value of all rows, so that no split leaves the interval; values in [0, 1] already stay.
             ``standardize`` gives each feature mean 0 and standard deviation 1 on the training rows; a constant feature keeps
             its scale. ``none`` leaves values alone. ``auto`` is ``unit`` for images (uint8, not flat) unless ``kind`` says
-            they are counts or categories, else ``none``; the real columns of a table under ``MixedTable`` it standardizes.
+            they are counts or categories, else ``none``; the real columns of a table under ``MixedTable`` it standardizes, and
+            the offsets of drawings it divides by their standard deviation, one for dx and dy, as ``standardize`` does.
         dequantize: add uniform noise in [0, 1) to integer values, so that a density can describe them: ``dynamic``, or true,
             anew at every visit of a training datum (validation and test data get theirs once), ``static`` once and for all, as
             methods need that go over the same data again and again (EM), ``none``, or false, not at all. Not together with
             ``binarize``.
-        kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count`` or
-            ``categorical``; by default found out from the values.
+        kind: the set in which the values lie once scaled: ``binary``, ``unit_interval``, ``real``, ``count``, ``categorical``
+            or ``strokes``, drawings as rows (dx, dy, pen) of different lengths; by default found out from the values.
         weights: column (csv, tsv, parquet, frame) or array (npz) that says how often each row counts, which is then no feature:
             finite numbers not below 0, not all 0; see docs/weights.md. By default each row counts once, and so do rows of
             weights that are all equal, but for models with priors on their parameters, which ask how many rows there are.
@@ -68,14 +69,18 @@ class DataSource(Declaration):
             default ``NA``, ``N/A``, ``#N/A``, ``NaN``, ``null``, ``None``, ``<NA>``; ``[]`` if a class is called so.
         valid: fraction of the rows held out for validation; of the training rows where the source has its own test set.
         test: fraction of the rows held out for testing where the source has no test set of its own; unused otherwise.
-        tokens: what rows of text are cut into: ``characters``, ``words`` (in lower case, marks apart) or ``bytes``. A ``.txt``
-            file has a row a line; of other files ``column`` holds the text. A ``.txt`` file of which neither this nor ``chunk``
-            is told is a running text of characters in rows of 256, which is told.
+        tokens: what rows of text are cut into: ``characters``, ``words`` (in lower case, marks apart) or ``bytes``, or a
+            declared tokenizer, such as ``Words(minimum=2)`` or ``BPE(size=2000)``. A ``.txt`` file has a row a line; of other
+            files ``column`` holds the text. A ``.txt`` file of which neither this nor ``chunk`` is told is a running text of
+            characters in rows of 256, which is told.
         chunk: of a ``.txt`` file, how many tokens of the running text, ends of lines among them, make a row; the last one may
             be shorter, and no row has an end token. By default a row is a line.
         column: of a csv or tsv file the column of text, by name or by number from 0; by default the only one.
         vocabulary: how many tokens to keep, the most frequent of the training rows; the others become the unknown token. By
             default all of the training rows, and the unknown token only if other rows have others.
+        longest: how many elements a row of different lengths has at most, its end token among them; by default any number.
+        longer: what becomes of longer rows: ``error`` refuses them, ``split`` makes several rows of each, of which only the
+            last has its end. None is cut.
         end: whether a row of text ends with a token of its own, so that its length is part of what is modelled.
         fields: names of columns of a table, or of observations of an AnnData, that stand beside x and not in it, as covariates
             do; or of the arrays of an npz file that plain programs read, x or the first as x; ragged ones lie there as
@@ -122,6 +127,8 @@ class DataSource(Declaration):
     chunk: int | None = None
     column: str | None = None
     vocabulary: int | None = None
+    longest: int | None = None
+    longer: Literal["error", "split"] = "error"
     end: bool = True
     fields: tuple[str, ...] = ()
     layer: str | None = None
@@ -143,9 +150,12 @@ class DataSource(Declaration):
             object.__setattr__(self, "dequantize", self.dequantize == "dynamic")
         choice("kind", self.kind, (None, *KINDS))
         choice("missing", self.missing, ("error", "ignore"))
-        choice("tokens", self.tokens, (None, *get_args(Tokens)))
+        if not isinstance(self.tokens, Tokenizer):
+            choice("tokens", self.tokens, (None, *get_args(TokensName)))
         choice("counts", self.counts, ("auto", "dense", "sparse", "pairs"))
-        for option, least in (("vocabulary", 2), ("buckets", 1), ("chunk", 1)):
+        choice("longer", self.longer, ("error", "split"))
+        require(self.longer == "error" or self.longest is not None, "longest, which longer rows are split at", self.longest)
+        for option, least in (("vocabulary", 2), ("buckets", 1), ("longest", 1), ("chunk", 1)):
             value = getattr(self, option)
             require(value is None or (isinstance(value, int) and value >= least), f"{option}: a whole number >= {least}", value)
         if self.tokens is None:
@@ -155,7 +165,9 @@ class DataSource(Declaration):
             plain = self.scale in ("auto", "none") and not self.dequantize and self.binarize in ("auto", "none")
             require(plain, "tokens as they are: no scale, dequantize or binarize", self.tokens)
             require(self.kind in (None, "categorical"), "kind categorical of tokens", self.kind)
-            require(self.tokens != "bytes" or self.vocabulary is None, "all bytes, no vocabulary of them", self.vocabulary)
+            name = self.tokens if isinstance(self.tokens, str) else type(self.tokens).__name__
+            told = f"all tokens of {name}, no vocabulary of them"
+            require(not tokenizer_of(self.tokens).complete or self.vocabulary is None, told, self.vocabulary)
         for option in ("columns", "drop"):
             names = tuple(getattr(self, option))
             object.__setattr__(self, option, names)
@@ -177,6 +189,7 @@ class DataSource(Declaration):
         """The declaration of another source; options that its format does not know are left out, and so are weights."""
         suffix = Path(source).suffix.lower()
         text = suffix in (".txt", ".csv", ".tsv")
+        ragged = (text and self.tokens is not None) or suffix in (".npz", ".ndjson", "")
         return dataclasses.replace(
             self,
             source=source,
@@ -190,10 +203,17 @@ class DataSource(Declaration):
             chunk=self.chunk if suffix == ".txt" else None,
             column=self.column if text and suffix != ".txt" else None,
             vocabulary=self.vocabulary if text else None,
+            longest=self.longest if ragged else None,
+            longer=self.longer if ragged else "error",
             fields=self.fields if suffix in (".npz", *TABLES) else (),
             layer=self.layer if suffix == ".h5ad" else None,
             stream=self.stream if suffix in ("", ".npy") else None,
         )
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What ``tokens`` declares, or names."""
+        return None if self.tokens is None else tokenizer_of(self.tokens)
 
     @property
     def name(self) -> str:

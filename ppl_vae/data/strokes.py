@@ -1,4 +1,4 @@
-"""Drawings as strokes of a pen: rows of (dx, dy, pen), where pen = 1 ends a stroke.
+"""Drawings as strokes of a pen: rows of (dx, dy, pen), where pen = 1 ends a stroke, and at the last point becomes 2.
 
 The format is that of Ha and Eck 2018, "A neural representation of sketch drawings".
 """
@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ppl_vae.data.pens import COLUMNS
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.text import as_line
 
-__all__ = ["COLUMNS", "read_drawings", "strokes_of"]
-
-COLUMNS = ("dx", "dy", "pen")
+__all__ = ["read_drawings", "strokes_of"]
 
 
 def read_drawings(path: Path, source: DataSource) -> Raw:

@@ -11,9 +11,11 @@ import numpy as np
 
 from ppl_vae.data.counts import is_counts
 from ppl_vae.data.delimited import cells_of
+from ppl_vae.data.parts import rows_of_parts
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
+from ppl_vae.data.tokenizers import Tokenizer, TokensName
 from ppl_vae.data.vocabulary import tokenized
 from ppl_vae.types import FitWarning
 
@@ -31,7 +33,7 @@ def read_texts(path: Path, source: DataSource) -> Raw:
     if source.tokens is None:
         raise ValueError(f"{path}: expected what the text is cut into, got none: tokens='characters', 'words' or 'bytes'")
     if path.suffix.lower() == ".txt":
-        return Raw(of_texts(_lines(path), source) if source.chunk is None else running(_text(path), source, source.chunk))
+        return of_texts(_lines(path), source) if source.chunk is None else running(_text(path), source, source.chunk)
     rows = cells_of(path)
     wanted = [name for name in (source.column, source.label) if name is not None]
     headed = source.header if source.header is not None else any(name in rows[0] and not name.isdigit() for name in wanted)
@@ -39,7 +41,7 @@ def read_texts(path: Path, source: DataSource) -> Raw:
     column = _place(path, names, source.column, "column")
     label = None if source.label is None else _place(path, names, source.label, "label")
     y = None if label is None else np.array([row[label] for row in rows[headed:]])
-    return Raw(of_texts([row[column] for row in rows[headed:]], source), y)
+    return of_texts([row[column] for row in rows[headed:]], source)._replace(y=y)
 
 
 def as_running(source: DataSource) -> DataSource:
@@ -55,21 +57,33 @@ def as_running(source: DataSource) -> DataSource:
     return dataclasses.replace(source, tokens="characters", chunk=CHUNK)
 
 
-def running(text: str, source: DataSource, chunk: int) -> Ragged:
+def running(text: str, source: DataSource, chunk: int) -> Raw:
     """A running text in rows of so many tokens, the last one what is left, without ends.
+
+    A tokenizer that learns does so from as many lines, drawn at random, as rows are for training.
 
     Raises:
         ValueError: a text without tokens.
     """
-    values, _, vocabulary = tokenized([text], source.tokens or "characters", end=False)
+    tokens = _trained(text.splitlines(keepends=True), source)
+    values, _, vocabulary = tokenized([text], tokens, end=False)
     if not len(values):
         raise ValueError(f"{source.source}: expected text, got none")
     offsets = np.append(np.arange(0, len(values), chunk), len(values))
-    return Ragged(values, offsets, vocabulary=vocabulary)
+    return Raw(Ragged(values, offsets, vocabulary=vocabulary), tokens=tokens)
 
 
-def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Ragged:
-    """Texts as tokens, numbered in the order in which they first come.
+def _trained(texts: Sequence[str] | np.ndarray, source: DataSource) -> Tokenizer | TokensName:
+    """What cuts the texts, once it has learned from those for training what it learns."""
+    tokens = source.tokens or "characters"
+    if not isinstance(tokens, Tokenizer) or not len(texts):
+        return tokens
+    training = rows_of_parts(source, len(texts), has_test=False, has_valid=False)[0]
+    return tokens.trained([texts[place] for place in training.tolist()])
+
+
+def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Raw:
+    """Texts as tokens, numbered as their tokenizer does, and this with what it learned from the training rows.
 
     Raises:
         ValueError: no texts, or none that has a token.
@@ -78,10 +92,11 @@ def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Ragged:
         raise ValueError(f"expected texts for tokens={source.tokens!r}, got an array of dtype {texts.dtype}: leave tokens out")
     if odd := next((text for text in texts if not isinstance(text, str)), None):
         raise ValueError(f"expected texts for tokens={source.tokens!r}, got {type(odd).__name__}: give strings")
-    values, offsets, vocabulary = tokenized(texts, source.tokens or "characters", end=source.end)
+    tokens = _trained(texts, source)
+    values, offsets, vocabulary = tokenized(texts, tokens, end=source.end)
     if not len(values):
         raise ValueError(f"{source.source}: expected rows of text, got none")
-    return Ragged(values, offsets, vocabulary=vocabulary)
+    return Raw(Ragged(values, offsets, vocabulary=vocabulary), tokens=tokens)
 
 
 def _lines(path: Path) -> list[str]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-__all__ = ["END", "UNKNOWN", "Tokens", "chosen_vocabulary", "codes_between", "tokenized", "untokenized"]
+from ppl_vae.data.tokenizers import Tokens, tokenizer_of
 
-Tokens = Literal["characters", "words", "bytes"]
+__all__ = ["END", "UNKNOWN", "Tokens", "chosen_vocabulary", "codes_between", "tokenized", "untokenized"]
 
 END = "<end>"
 """The token after the last of a row: at place 0, as padding is, so that it also stands for what is before the first."""
 UNKNOWN = "<unknown>"
 """The token in the place of all that a vocabulary lacks."""
-
-WORDS = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
 
 def tokenized(texts: Iterable[str], tokens: Tokens, *, end: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -25,10 +21,10 @@ def tokenized(texts: Iterable[str], tokens: Tokens, *, end: bool) -> tuple[np.nd
 
     Args:
         texts: rows.
-        tokens: what they are cut into: ``characters``, ``words`` in lower case and marks, ``bytes`` of UTF-8 in two hex digits.
+        tokens: what they are cut into.
         end: whether :data:`END` is added to each, as the number 0.
     """
-    rows, names = TOKENIZERS[tokens](texts)
+    rows, names = tokenizer_of(tokens).cut(texts)
     lengths = np.array([len(row) for row in rows], np.int64)
     values = np.concatenate([np.zeros(0, np.int32), *rows]).astype(np.int32)
     if end:
@@ -36,33 +32,9 @@ def tokenized(texts: Iterable[str], tokens: Tokens, *, end: bool) -> tuple[np.nd
     return values, np.concatenate([[0], (lengths + end).cumsum()]), names
 
 
-def _characters(texts: Iterable[str]) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    rows = [np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4") for text in texts]
-    found, codes = np.unique(np.concatenate([np.zeros(0, "<u4"), *rows]), return_inverse=True)
-    return np.split(codes, np.cumsum([len(row) for row in rows])[:-1]) if rows else [], tuple(map(chr, found))
-
-
-def _words(texts: Iterable[str]) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    """Runs of letters and digits, with apostrophes inside, in lower case, and marks one by one."""
-    numbers: dict[str, int] = {}
-    cut = (WORDS.findall(text.lower()) for text in texts)
-    rows = [np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int32) for words in cut]
-    return rows, tuple(numbers)
-
-
-def _bytes(texts: Iterable[str]) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    return [np.frombuffer(text.encode(), np.uint8) for text in texts], tuple(f"{byte:02x}" for byte in range(256))
-
-
-TOKENIZERS: dict[str, Callable[[Iterable[str]], tuple[list[np.ndarray], tuple[str, ...]]]] = {
-    "characters": _characters,
-    "words": _words,
-    "bytes": _bytes,
-}
-"""From texts to the numbers of their tokens, and what the numbers stand for, by the name of what texts are cut into."""
-
-
-def chosen_vocabulary(tokens: Sequence[str], counts: np.ndarray, elsewhere: np.ndarray, most: int | None) -> tuple[str, ...]:
+def chosen_vocabulary(
+    tokens: Sequence[str], counts: np.ndarray, elsewhere: np.ndarray, most: int | None, *, least: int = 1
+) -> tuple[str, ...]:
     """The tokens that a model is to know: the end, the unknown one where it is needed, the others by how often they are.
 
     Args:
@@ -70,13 +42,16 @@ def chosen_vocabulary(tokens: Sequence[str], counts: np.ndarray, elsewhere: np.n
         counts: of each in the training rows.
         elsewhere: of each in the others.
         most: how many to keep, :data:`END` and :data:`UNKNOWN` included; by default all of the training rows.
+        least: how often a token stands in the training rows at least to be kept.
     """
     first = [END] if END in tokens else []
-    kept = sorted((token for token, count in zip(tokens, counts, strict=True) if count and token != END and token != UNKNOWN))
+    found = [token for token, count in zip(tokens, counts, strict=True) if count and token != END and token != UNKNOWN]
     frequency = dict(zip(tokens, counts, strict=True))
-    kept.sort(key=lambda token: -frequency[token])
+    kept = sorted(sorted(token for token in found if frequency[token] >= least), key=lambda token: -frequency[token])
     known = {*first, *kept}
-    strange = any(found and token not in known for token, found in zip(tokens, elsewhere, strict=True))
+    strange = len(kept) < len(found) or any(
+        number and token not in known for token, number in zip(tokens, elsewhere, strict=True)
+    )
     if most is not None and len(first) + len(kept) + strange > most:
         kept, strange = kept[: max(0, most - len(first) - 1)], True
     return (*first, *([UNKNOWN] if strange else []), *kept)
@@ -106,8 +81,8 @@ def codes_between(tokens: Sequence[str], vocabulary: Sequence[str], used: np.nda
     return codes.astype(dtype)
 
 
-def untokenized(codes: Iterable[int], vocabulary: Sequence[str], tokens: str) -> str:
-    """The text of a row of tokens, up to its end; words have a space between them.
+def untokenized(codes: Iterable[int], vocabulary: Sequence[str], tokens: Tokens) -> str:
+    """The text of a row of tokens, up to its end, as their tokenizer makes it.
 
     Example:
         >>> untokenized([1, 2, 0, 0], ("<end>", "h", "i"), "characters")
@@ -118,6 +93,4 @@ def untokenized(codes: Iterable[int], vocabulary: Sequence[str], tokens: str) ->
         if vocabulary[int(code)] == END:
             break
         found.append(vocabulary[int(code)])
-    if tokens == "bytes":
-        return bytes(int(token, 16) for token in found).decode(errors="replace")
-    return (" " if tokens == "words" else "").join(found)
+    return tokenizer_of(tokens).joined(found)

@@ -143,9 +143,7 @@ def _pieces(pair: Pair, split: Split) -> Iterator[tuple[Tensor, ...]]:
     return batches(pair, split, max(1, AT_ONCE // split.elements))
 
 
-def _of_batch(
-    pair: Pair, x: Tensor, topics: Tensor | None, generator: Generator
-) -> tuple[tuple[Tensor, ...], Tensor | None]:
+def _of_batch(pair: Pair, x: Tensor, topics: Tensor | None, generator: Generator) -> tuple[tuple[Tensor, ...], Tensor | None]:
     """Coefficient, total, log-probability of the half that is asked for and its total ``(B,)``; in how many documents pairs are."""
     counts = x.flatten(1)
     half = torch.binomial(counts.cpu(), torch.tensor(0.5).expand(counts.shape).to(counts.dtype), generator=generator).to(counts)
@@ -174,7 +172,7 @@ def _top(topics: Tensor) -> Tensor:
 
 
 def _ratio(name: str, values: Tensor, sizes: Tensor, weights: Tensor | None) -> dict[str, float]:
-    """sum / sum, and its standard error over the data."""
+    """Sum / sum, and its standard error over the data."""
     length = max(mean(sizes, weights), 1 / len(sizes))
     ratio = mean(values, weights) / length
     return {name: ratio, f"{name}_se": standard_error(values - ratio * sizes, weights) / length}

@@ -18,13 +18,14 @@ from ppl_vae.data.arrays import arranged, as_array
 from ppl_vae.data.field_entries import given as fields_given
 from ppl_vae.data.frames import Frame, is_frame, is_table
 from ppl_vae.data.matching import classes_matched, columns_matched, fields_matched, is_whole_number, numbered, shown
+from ppl_vae.data.pens import ended
 from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.rows import is_sparse_or_cells, loaded, loaded_rows, memory_rows, table_rows
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.summary import all_whole
-from ppl_vae.types import REAL, DataSpec, FitWarning
+from ppl_vae.types import REAL, STROKES, DataSpec, FitWarning
 
 __all__ = ["Classes", "Entrance", "Given", "as_codes", "as_real", "check_probed", "in_source_units", "is_named"]
 
@@ -189,6 +190,8 @@ class Entrance:
         _remark_on_left(left)
         if self.spec.fields:
             split = fields_matched(split, self.spec.fields)
+        if self.spec.kind == STROKES:
+            split = split.matched(ended(split.raw, "drawings"), split.fields)
         expected, shape = self.spec.event_shape, tuple(split.raw.shape)
         if not shape or shape[1:] != expected:
             raise ValueError(f"expected data of shape (n, {', '.join(map(str, expected))}), got {shape}")

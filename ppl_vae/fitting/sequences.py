@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.data.pens import END_OF_DRAWING
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.vocabulary import END, Tokens, tokenized, untokenized
 from ppl_vae.fitting.inputs import Entrance, as_real
 from ppl_vae.program.capabilities import Continuing
-from ppl_vae.types import DataSpec, FitWarning
+from ppl_vae.types import REAL, STROKES, DataSpec, FitWarning
 
 __all__ = ["Beginning", "Rows", "beginning", "drawn_rows", "ragged_codes", "refuse_conditions", "rows_in_source_units"]
 
@@ -74,10 +76,14 @@ def beginning(given: Beginning, entrance: Entrance, tokens: Tokens | None) -> Ro
     if not spec.ragged:
         padded = rows.padded(slice(None), max(1, int(rows.lengths.max())))
         return Rows(entrance.transform.affine(padded.to(entrance.device)), rows.lengths.to(entrance.device))
+    if spec.kind == STROKES:  # whose ends are part of whole drawings alone
+        entrance = dataclasses.replace(entrance, spec=dataclasses.replace(spec, kind=REAL))
     split = entrance.rows(rows)
     raw = split.raw
     assert isinstance(raw, Ragged)
     x = split.transform(raw.padded(slice(None), max(1, int(raw.lengths.max()))))
+    if spec.kind == STROKES and not bool(((x[..., 2] == 0) | (x[..., 2] == 1)).all()):
+        raise ValueError("expected drawings to begin with points whose pen is 0 or 1, got others: leave out their last point")
     return Rows(x, raw.lengths)
 
 
@@ -97,12 +103,12 @@ def drawn_rows(
     Raises:
         ValueError: neither one beginning nor ``n``, or a length that is no longer than what is given.
     """
-    end = _end(spec)
+    end, ends = _end(spec), _ends(spec)
     begun = _empty(spec, like) if begun is None else begun
     if len(begun) not in (1, n):
         raise ValueError(f"expected one beginning for all rows or {n}, got {len(begun)}")
     x, first = begun.x.expand(n, *begun.x.shape[1:]), begun.length.expand(n)
-    last = _last(model, n, spec, first, length, end)
+    last = _last(model, n, spec, first, length, endless=ends is None)
     following = model.continued(x, first, int((last - first).max()), end=end)
     steps = following.shape[1]
     places = torch.arange(x.shape[1] + steps, device=x.device)
@@ -111,7 +117,7 @@ def drawn_rows(
     padded = torch.cat([x, torch.zeros_like(following)], 1)
     mask = (later >= 0).reshape(n, -1, *[1] * (following.dim() - 2))
     rows = torch.where(mask, following.gather(1, index), padded)
-    return Rows(rows, _ended(rows, first, last, end, asked=length is not None))
+    return Rows(rows, _ended(rows, first, last, ends, asked=length is not None))
 
 
 def rows_in_source_units(
@@ -181,6 +187,14 @@ def _end(spec: DataSpec) -> int | None:
     return vocabulary.index(END) if END in vocabulary else None
 
 
+def _ends(spec: DataSpec) -> Callable[[Tensor], Tensor] | None:
+    """Which elements ``(..., *element)`` end their row, where some do, ``(...)``."""
+    if spec.kind == STROKES:
+        return lambda x: x[..., 2] == END_OF_DRAWING
+    end = _end(spec)
+    return None if end is None else lambda x: x == end
+
+
 def _empty(spec: DataSpec, like: Tensor) -> Rows:
     element = spec.event_shape if spec.ragged else spec.event_shape[1:]
     dtype = torch.int64 if spec.ragged and spec.kind.levelled else like.dtype
@@ -188,7 +202,7 @@ def _empty(spec: DataSpec, like: Tensor) -> Rows:
 
 
 def _last(
-    model: Continuing, n: int, spec: DataSpec, first: Tensor, length: int | Sequence[int] | None, end: int | None
+    model: Continuing, n: int, spec: DataSpec, first: Tensor, length: int | Sequence[int] | None, *, endless: bool
 ) -> Tensor:
     """How many elements rows have at most ``(n,)``."""
     if not spec.ragged:
@@ -200,7 +214,7 @@ def _last(
         if last.is_floating_point() or tuple(last.shape) not in ((), (n,)):
             raise ValueError(f"expected a length of rows, a whole number, or {n} of them, got {length!r}")
         last = last.long().expand(n)
-    elif end is not None:
+    elif not endless:
         return first + TIMES_LONGEST * (spec.fields[0].longest or 1)
     else:
         return model.drawn_lengths(first)
@@ -212,13 +226,13 @@ def _last(
     return last
 
 
-def _ended(rows: Tensor, first: Tensor, last: Tensor, end: int | None, *, asked: bool) -> Tensor:
-    """How many elements each row has, its end token among them."""
+def _ended(rows: Tensor, first: Tensor, last: Tensor, ends_row: Callable[[Tensor], Tensor] | None, *, asked: bool) -> Tensor:
+    """How many elements each row has, that which ends it among them."""
     last = last.clamp(max=rows.shape[1])
-    if end is None:
+    if ends_row is None:
         return last
     places = torch.arange(rows.shape[1], device=rows.device)
-    ends = (rows == end) & (places >= first[:, None]) & (places < last[:, None])
+    ends = ends_row(rows) & (places >= first[:, None]) & (places < last[:, None])
     found = ends.any(1)
     if not asked and bool((~found).any()):
         warnings.warn(

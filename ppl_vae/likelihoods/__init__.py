@@ -18,6 +18,7 @@ from ppl_vae.likelihoods.mixture_density import MixtureDensity
 from ppl_vae.likelihoods.multinomial import Multinomial
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomial
 from ppl_vae.likelihoods.poisson import Poisson
+from ppl_vae.likelihoods.strokes import Strokes
 from ppl_vae.likelihoods.student_t import StudentT
 from ppl_vae.likelihoods.tokens import Tokens
 from ppl_vae.likelihoods.zero_inflated import ZeroInflated
@@ -43,6 +44,7 @@ __all__ = [
     "Multinomial",
     "NegativeBinomial",
     "Poisson",
+    "Strokes",
     "StudentT",
     "Tokens",
     "ZeroInflated",

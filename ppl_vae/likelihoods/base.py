@@ -29,6 +29,7 @@ REDECLARED: dict[tuple[str, str], str] = {
     ("real", "binary"): "recode them as 0 and 1 if they are two values, such as -1 and 1",
     ("count", "categorical"): "declare them as categories (kind='categorical')",
     ("categorical", "count"): "declare them as counts (kind='count')",
+    ("real", "strokes"): "declare rows (dx, dy, pen) of different lengths as drawings (kind='strokes')",
 }
 """How data of the first kind can be loaded as data of the second."""
 

@@ -6,6 +6,7 @@ holds is freed. Show one by returning it in a notebook, keep one with `save`.
 
 from ppl_vae.plots.canvas import save
 from ppl_vae.plots.data import by_class, comparison, completions, grid
+from ppl_vae.plots.drawings import drawings, drawings_table, svg
 from ppl_vae.plots.graphs import graph
 from ppl_vae.plots.history import learning_curve, tracked
 from ppl_vae.plots.latent import aggregate, latent_scatter, manifold, quantile_grid
@@ -19,6 +20,8 @@ __all__ = [
     "compare",
     "comparison",
     "completions",
+    "drawings",
+    "drawings_table",
     "graph",
     "grid",
     "latent_scatter",
@@ -28,5 +31,6 @@ __all__ = [
     "runs",
     "save",
     "selection",
+    "svg",
     "tracked",
 ]

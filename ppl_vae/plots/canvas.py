@@ -41,21 +41,22 @@ NAMED, LONGEST = 40, 20  # columns of a heat map, and letters of a name, that th
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, whole or not at all; folders are made as needed.
+    """Write a figure as PNG or SVG, whole or not at all; folders are made as needed.
 
     Args:
         figure: what to write.
-        path: a file name that ends in ``.png``.
+        path: a file name that ends in ``.png``, or in ``.svg``.
 
     Raises:
         ValueError: if the name ends otherwise.
     """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"path: expected a name that ends in .png, got {path.name!r}")
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise ValueError(f"path: expected a name that ends in .png or .svg, got {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as partial:
-        figure.savefig(partial, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+        figure.savefig(partial, format=kind, dpi=DPI, bbox_inches="tight", pad_inches=0.1)
 
 
 def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:

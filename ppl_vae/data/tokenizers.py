@@ -1,0 +1,224 @@
+"""What text is cut into, as declarations: characters, bytes, words, pieces that are learned from the training rows."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+
+from ppl_vae.declaration import Declaration, require
+
+__all__ = ["BPE", "Bytes", "Characters", "Tokenizer", "Tokens", "TokensName", "Words", "tokenizer_of"]
+
+Cut = tuple[list[np.ndarray], tuple[str, ...]]
+"""The numbers of the tokens of each text, and what the numbers stand for."""
+
+WORDS = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokenizer(Declaration, abc.ABC):
+    """How text is cut into tokens, and how text is made of tokens again.
+
+    Class attributes:
+        exact: whether text comes back as it was.
+        complete: whether it says itself which tokens there are, whatever the rows have; no vocabulary is chosen then.
+    """
+
+    exact: ClassVar[bool] = True
+    complete: ClassVar[bool] = False
+
+    minimum_count: ClassVar[int] = 1
+    """How often a token stands in the training rows at least to be in the vocabulary."""
+
+    @abc.abstractmethod
+    def cut(self, texts: Iterable[str]) -> Cut:
+        """The numbers of the tokens of each text, and what the numbers stand for."""
+
+    def joined(self, tokens: Sequence[str]) -> str:
+        """The text of tokens."""
+        return "".join(tokens)
+
+    def trained(self, texts: Sequence[str]) -> Tokenizer:
+        """This tokenizer with what it learns from training rows declared: itself where it learns nothing."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Characters(Tokenizer):
+    """Every character is a token.
+
+    Example:
+        >>> Characters().cut(["aba"])
+        ([array([0, 1, 0])], ('a', 'b'))
+    """
+
+    def cut(self, texts: Iterable[str]) -> Cut:
+        """Characters in the order of their code points."""
+        rows = [np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4") for text in texts]
+        found, codes = np.unique(np.concatenate([np.zeros(0, "<u4"), *rows]), return_inverse=True)
+        return np.split(codes, np.cumsum([len(row) for row in rows])[:-1]) if rows else [], tuple(map(chr, found))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bytes(Tokenizer):
+    """Every byte of UTF-8 is a token, by its two hex digits: 256 of them, whatever the language.
+
+    Example:
+        >>> Bytes().joined(["c3", "a9"])
+        'é'
+    """
+
+    complete: ClassVar[bool] = True
+
+    def cut(self, texts: Iterable[str]) -> Cut:
+        """Bytes, all of which are in the vocabulary."""
+        return [np.frombuffer(text.encode(), np.uint8) for text in texts], tuple(f"{byte:02x}" for byte in range(256))
+
+    def joined(self, tokens: Sequence[str]) -> str:
+        """The text; bytes that are none become U+FFFD."""
+        return bytes(int(token, 16) for token in tokens).decode(errors="replace")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Words(Tokenizer):
+    """Runs of letters and digits, with apostrophes inside, and marks one by one. Spaces are lost: text comes back nearly.
+
+    Args:
+        lower: whether words are written in lower case.
+        minimum: how often a word stands in the training rows at least; rarer ones are the unknown token.
+
+    Raises:
+        ValueError: a minimum below 1.
+
+    Example:
+        >>> Words().cut(["Don't go, go"])[1]
+        ("don't", 'go', ',')
+    """
+
+    exact: ClassVar[bool] = False
+
+    lower: bool = True
+    minimum: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.minimum >= 1, "a minimum of at least 1", self.minimum)
+
+    @property
+    def minimum_count(self) -> int:  # type: ignore[override]
+        """How often a word stands in the training rows at least."""
+        return self.minimum
+
+    def cut(self, texts: Iterable[str]) -> Cut:
+        """Words in the order in which they first come."""
+        numbers: dict[str, int] = {}
+        pieces = (WORDS.findall(text.lower() if self.lower else text) for text in texts)
+        rows = [np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int32) for words in pieces]
+        return rows, tuple(numbers)
+
+    def joined(self, tokens: Sequence[str]) -> str:
+        """The words with a space between them."""
+        return " ".join(tokens)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BPE(Tokenizer):
+    """Pieces of words by byte pair encoding: the pair that is most frequent in the training rows is merged, again and again.
+
+    Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword units"; it begins at bytes, as in
+    Radford et al. 2019, "Language models are unsupervised multitask learners", so that every text has tokens and comes back as
+    it was. A byte that is no letter is written as another one (a space as ``Ġ``). It needs the package tokenizers
+    (``pip install 'ppl_vae[text]'``).
+
+    Args:
+        size: how many tokens there are, the 256 bytes among them, the end token not.
+        merges: the pairs that are merged, in order, ``"a b"`` each; learned from the training rows where none are given, which
+            are then what the data and their run declare.
+
+    Raises:
+        ValueError: a size below 257, more merges than that, or one that is no pair; on cutting, no package tokenizers.
+    """
+
+    complete: ClassVar[bool] = True
+
+    size: int = 2000
+    merges: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "merges", tuple(self.merges))
+        require(self.size > 256, "a size of at least 257, for bytes and a pair", self.size)
+        require(len(self.merges) <= self.size - 256, f"at most {self.size - 256} merges", len(self.merges))
+        odd = [merge for merge in self.merges if len(merge.split(" ")) != 2 or not all(merge.split(" "))]
+        require(not odd, "merges of two pieces with a space between them", odd[:1])
+
+    def trained(self, texts: Sequence[str]) -> BPE:
+        """The same with the merges of these texts, where it has none."""
+        if self.merges:
+            return self
+        library = _library()
+        pieces = _untrained(library, {}, [])
+        alphabet = library.pre_tokenizers.ByteLevel.alphabet()
+        trainer = library.trainers.BpeTrainer(vocab_size=self.size, initial_alphabet=alphabet, show_progress=False)
+        pieces.train_from_iterator(iter(texts), trainer)
+        pairs = json.loads(pieces.to_str())["model"]["merges"]
+        return dataclasses.replace(self, merges=tuple(pair if isinstance(pair, str) else " ".join(pair) for pair in pairs))
+
+    def cut(self, texts: Iterable[str]) -> Cut:
+        """Pieces; all that there are, in the vocabulary."""
+        names = tuple(dict.fromkeys([*BYTES, *(merge.replace(" ", "") for merge in self.merges)]))
+        pairs = [tuple(merge.split(" ")) for merge in self.merges]
+        pieces = _untrained(_library(), {name: place for place, name in enumerate(names)}, pairs)
+        rows = pieces.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array(row.ids, np.int32) for row in rows], names
+
+    def joined(self, tokens: Sequence[str]) -> str:
+        """The text; bytes that are none become U+FFFD."""
+        return bytes(BYTES[letter] for token in tokens for letter in token).decode(errors="replace")
+
+
+def _letters() -> dict[str, int]:
+    """A printable letter for each byte, in the order of the bytes: itself where it is one."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in plain]
+    letters = {byte: chr(byte) for byte in plain} | {byte: chr(256 + place) for place, byte in enumerate(others)}
+    return {letters[byte]: byte for byte in range(256)}
+
+
+BYTES = _letters()
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError:
+        raise ValueError("byte pair encoding needs tokenizers: pip install 'ppl_vae[text]'") from None
+    return tokenizers
+
+
+def _untrained(library: Any, vocabulary: dict[str, int], merges: Sequence[tuple[str, ...]]) -> Any:
+    pieces = library.Tokenizer(library.models.BPE(vocab=vocabulary, merges=list(merges)))
+    pieces.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return pieces
+
+
+TokensName = Literal["characters", "words", "bytes"]
+Tokens = TokensName | Tokenizer
+"""A tokenizer, or the name of one that leaves nothing to be said."""
+NAMED: dict[str, Tokenizer] = {"characters": Characters(), "words": Words(), "bytes": Bytes()}
+
+
+def tokenizer_of(tokens: Tokens) -> Tokenizer:
+    """The tokenizer itself, or that of a name.
+
+    Raises:
+        ValueError: no such name.
+    """
+    if isinstance(tokens, Tokenizer):
+        return tokens
+    require(tokens in NAMED, f"tokens: a tokenizer, or one of {', '.join(get_args(TokensName))}", tokens)
+    return NAMED[tokens]

@@ -1,0 +1,106 @@
+"""The pictures of a run of drawings: data, draws, reconstructions, completions, and what lies between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ppl_vae import plots
+from ppl_vae.data import Ragged, Split
+from ppl_vae.fitting import Fit
+from ppl_vae.nn.autoregressive import Autoregressive
+from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.types import STROKES
+
+__all__ = ["between", "row_pictures"]
+
+TEMPERATURES = (0.2, 0.5, 1.0)
+SHOWN, COMPLETED, STEPS = 36, 8, 9  # drawings in a picture, of which some are completed, and between two of them
+
+Named = tuple[str, Figure]
+
+
+def row_pictures(fit: Fit, rows: Split) -> Iterator[Named]:
+    """Pictures of rows of different lengths, by their names: of drawings; other rows have none."""
+    if fit.spec.kind != STROKES:
+        return
+    raw = rows.raw
+    assert isinstance(raw, Ragged)
+    yield "data", plots.drawings(raw[:SHOWN], title="data")
+    if fit.pair.can.generate is not None:
+        yield from _of_codes(fit, rows[:COMPLETED])
+    elif fit.pair.can.continue_rows is not None:
+        yield "samples", plots.drawings(_sampled(fit, SHOWN), title="draws from p(x)")
+    if fit.pair.can.continue_rows is not None and bool((raw.lengths > 1).any()):
+        yield (
+            "completions",
+            _completed(fit, [row for row in (raw[place] for place in range(len(raw))) if len(row) > 1][:COMPLETED]),
+        )
+
+
+def _of_codes(fit: Fit, rows: Split) -> Iterator[Named]:
+    """Draws given z: from the prior, of data, and on the way from one datum to another."""
+    raw: Any = rows.raw
+    names = [f"temperature {temperature:g}" for temperature in TEMPERATURES]
+    with evaluating(fit.pair), seeded(0, fit.device):
+        prior = fit.pair.can.generate.prior().sample((COMPLETED,))  # type: ignore[union-attr]
+    drawn = [_drawn(fit, prior, temperature) for temperature in TEMPERATURES]
+    if not all(drawn):
+        return
+    z = fit.encode(rows)
+    again = [raw, *(_drawn(fit, z, temperature) for temperature in TEMPERATURES)]
+    yield "reconstructions", plots.drawings_table(again, ["data", *names], title="data, and draws given their codes")
+    yield "samples", plots.drawings_table(drawn, names, title="draws given z from the prior, a column each")
+    ways = [_drawn(fit, between(z[place], z[place + 1], STEPS), TEMPERATURES[0]) for place in range(0, min(len(z) - 1, 8), 2)]
+    if ways:
+        heads = ["", *[""] * (STEPS - 2), ""]
+        yield "interpolations", plots.drawings_table(ways, heads=heads, title="from the code of one datum to that of another")
+
+
+def _drawn(fit: Fit, z: Tensor, temperature: float) -> list[Tensor]:
+    """A drawing for each code ``(n, K)``; none of a model that does not draw point after point."""
+    with evaluating(fit.pair), seeded(0, fit.device):
+        p = fit.pair.can.generate.decode(z)  # type: ignore[union-attr]
+        if not isinstance(p, Autoregressive):
+            return []
+        x, length = p.draw(temperature=temperature)
+    raw = fit.transform.inverse(x)
+    return [row[:size] for row, size in zip(raw, length.tolist(), strict=True)]
+
+
+def _sampled(fit: Fit, n: int, **options: Any) -> Ragged:
+    found: Ragged = fit.sample(n, length=fit.spec.fields[0].longest, **options)
+    return found
+
+
+def _completed(fit: Fit, rows: list[Tensor]) -> Figure:
+    """Drawings of which the first half is given, and three ways to go on."""
+    known = [len(row) // 2 for row in rows]
+    longest = max(2 * max(known), fit.spec.fields[0].longest or 1)
+    given = Ragged.from_list([row[:size] for row, size in zip(rows, known, strict=True)])
+    drawn = [fit.sample(len(rows), given=given, length=longest, seed=seed) for seed in range(3)]
+    names = ["data", "draw 1", "draw 2", "draw 3"]
+    return plots.drawings_table([rows, *drawn], names, known=known, title="begun in black, gone on in red")
+
+
+def between(a: Tensor, b: Tensor, steps: int) -> Tensor:
+    r"""Codes on the arc from a to b, both among them, ``(steps, K)``.
+
+    .. math:: z_t = \frac{\sin((1 - t) \omega)}{\sin \omega} a + \frac{\sin(t \omega)}{\sin \omega} b
+
+    with the angle omega between a and b (White 2016, "Sampling generative networks"), which keeps to the lengths that codes
+    have; on a line where they point one way.
+
+    Example:
+        >>> between(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3).round(decimals=4).tolist()
+        [[1.0, 0.0], [0.7071, 0.7071], [0.0, 1.0]]
+    """
+    t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
+    angle = torch.arccos((a @ b / (a.norm() * b.norm()).clamp_min(1e-12)).clamp(-1, 1))
+    if angle.sin() < 1e-4:
+        return (1 - t) * a + t * b
+    return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
