@@ -156,9 +156,8 @@ class HMMProgram(RowProgram):
             return self._maximized(steps, state, counts), log_prob / total + prior
 
         prior = (lambda state: float(self._log_prior(state)) / total) if self.pseudo_counts or self.stickiness else None
-        return Problem(
-            step, self._initial(steps, blocks, generator), None, self.assign, partial(self._remark, steps, blocks), prior
-        )
+        start, remark = self._initial(steps, blocks, generator), partial(self._remark, steps, blocks)
+        return Problem(step, start, None, self.assign, remark, log_prior=prior)
 
     def start_fit(self, context: Start) -> None:
         """Start where EM starts, if the emission has its steps.
