@@ -137,7 +137,7 @@ def agree(exact: pv.Answer, sampled: pv.Estimate) -> None:
     for name in exact.numbers:
         error = np.array(sampled.error(name))
         assert np.all(np.abs((sampled[name].mean - exact[name].mean).numpy()) <= 4 * error)
-        assert np.all(error < 0.2)
+        assert np.all(error < 0.1 * exact[name].variance.sqrt().numpy())
 
 
 def test_sampling_agrees_with_what_is_exact_within_its_standard_errors() -> None:
