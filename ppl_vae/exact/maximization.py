@@ -49,7 +49,8 @@ def maximum(factors: Sequence[Factor], rows: int, *, limit: int = LIMIT) -> tupl
         (tensor([0.5400]), tensor([0]), tensor([0]))
     """
     sizes = {name: size for values, names in factors for name, size in zip(names, values.shape, strict=True) if name != ROWS}
-    order = contraction(factors, (ROWS,), limit=limit).steps
+    output = (ROWS,) if any(ROWS in names for _, names in factors) else ()
+    order = contraction(factors, output, limit=limit).steps
     logs = [Factor(values.log(), names) for values, names in factors]
     widest = max(math.prod(sizes[name] for name in set().union(*step.inputs) - {ROWS}) for step in order)
     if widest > limit:

@@ -16,6 +16,7 @@ from ppl_vae.likelihoods.categorical import Levels
 from ppl_vae.models.network.neural_mechanisms import NeuralNumber, NeuralStates
 from ppl_vae.models.network.nodes import Facts, Node
 from ppl_vae.nn import MLP, Network
+from ppl_vae.types import REAL
 
 __all__ = ["Neural"]
 
@@ -79,8 +80,8 @@ class Neural(Node):
 
     @property
     def unit_free(self) -> bool:
-        """Whether its likelihood is."""
-        return not self.discrete and self.density.unit_free
+        """Whether its likelihood is, and of any real number."""
+        return not self.discrete and self.density.unit_free and REAL in self.density.accepts
 
     @property
     def given(self) -> bool:

@@ -171,7 +171,7 @@ def _placed(network: Network, name: str, value: Any, units: Units) -> Tensor:
 
 def _place(network: Network, name: str, entry: Any, units: Units) -> float:
     entry = entry.item() if isinstance(entry, Tensor | np.generic) else entry
-    if entry is None or entry != entry:
+    if _is_missing(entry):
         return float("nan")
     if name not in network.states_of:
         place = network.numbers.index(name)
@@ -190,6 +190,14 @@ def _place(network: Network, name: str, entry: Any, units: Units) -> float:
     if isinstance(entry, int | float) and float(entry) in values:
         return float(values.index(float(entry)))
     raise ValueError(f"expected a state of {name}, {as_line(', '.join(states))}, got {as_line(repr(entry))}")
+
+
+def _is_missing(entry: Any) -> bool:
+    """Whether nothing is known: ``None``, NaN, or a missing value of pandas, which is not even unequal to itself."""
+    try:
+        return entry is None or bool(entry != entry)
+    except TypeError:
+        return True
 
 
 def _one_hot(place: Tensor, levels: int) -> Tensor:

@@ -116,9 +116,17 @@ def _drawn(network: Network, question: Question, rows: slice, draws: int) -> Dra
             natural = network.loc[place] + network.unit[place] * seen.nan_to_num()
             drawn = torch.where(is_known, node.rounded(natural).to(drawn), drawn)
         if bool(is_known.any()):
-            log_p = p.log_prob(drawn).double()
+            log_p = _log_p(p, drawn, isinstance(node, DiscreteMechanism))
             found.log_weight.add_(torch.where(is_known, log_p, 0.0))
         found.values[name] = drawn if isinstance(node, DiscreteMechanism) else standard(network, name, drawn)
+    return found
+
+
+def _log_p(p: Any, drawn: Tensor, discrete: bool) -> Tensor:
+    """Log-probabilities; of a state that cannot be minus infinity, where torch has the smallest number."""
+    found: Tensor = (
+        p.probs.gather(-1, drawn.unsqueeze(-1)).squeeze(-1).double().log() if discrete else p.log_prob(drawn).double()
+    )
     return found
 
 
