@@ -12,12 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ppl_vae.program.quantities import Quantity
+from ppl_vae.program.quantities import Chart, Quantity
 
 __all__ = [
     "Amortized",
     "Ancestral",
     "Bounding",
+    "Charted",
     "Comparable",
     "Conjugate",
     "Continuing",
@@ -278,6 +279,15 @@ class Described(Protocol):
 
     def quantities(self) -> Mapping[str, Quantity]:
         """Numbers with named axes, by name."""
+        ...
+
+
+@runtime_checkable
+class Charted(Protocol):
+    """A model that has tables worth a picture."""
+
+    def charts(self) -> Mapping[str, Chart]:
+        """By the names of their pictures."""
         ...
 
 

@@ -36,12 +36,14 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
     not do all that is pictured; what they do not do is remarked on and left out.
     """
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
-    yield from row_pictures(fit, shown) if fit.spec.ragged else _of_data(fit, shown)
+    of_rows = fit.spec.ragged or fit.pair.can.continue_rows is not None
+    yield from row_pictures(fit, shown) if of_rows else _of_data(fit, shown)
     yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
     if (tracked := plots.tracked(fit.history, score=fit.score)) is not None:
         yield "tracked", tracked
+    yield from _charts(fit)
     without = fit.pair.can.draw_data if fit.pair.can.draw_data is not None else fit.pair.can.continue_rows
-    if without is None or fit.pair.model_facts.sites:
+    if (without is None or fit.pair.model_facts.sites) and fit.pair.can.find_path is None:
         yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
 
 
@@ -52,10 +54,18 @@ def _of_data(fit: Fit, shown: Split) -> Iterator[Named]:
     yield "data", plots.grid(x, kind=fit.spec.kind, title="data", names=fit.spec.columns)
     if (network := fit.pair.can.answer) is not None:
         yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)
-    if fit.pair.can.draw_data is None and fit.pair.can.continue_rows is None:
+    if fit.pair.can.draw_data is None:
         yield from _if_possible(fit, "reconstructions", lambda: _reconstructed(fit, rows, x))
-    if fit.pair.can.continue_rows is None:
-        yield from _if_possible(fit, "samples", lambda: _sampled(fit, rows[:10]))
+    yield from _if_possible(fit, "samples", lambda: _sampled(fit, rows[:10]))
+
+
+def _charts(fit: Fit) -> Iterator[Named]:
+    """The tables that the model shows."""
+    if (model := fit.pair.can.chart) is not None:
+        vocabulary = fit.spec.fields[0].vocabulary if fit.spec.ragged else ()
+        for name, chart in model.charts().items():
+            names = vocabulary if chart.tokens else ()
+            yield name, plots.chart(chart.values, rows=chart.rows, columns=chart.columns, names=names)
 
 
 def _if_possible(fit: Fit, what: str, make: Callable[[], Iterator[Named]]) -> list[Named]:

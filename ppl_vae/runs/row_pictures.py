@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_vae import plots
 from ppl_vae.data import Ragged, Split
+from ppl_vae.data.vocabulary import untokenized
 from ppl_vae.fitting import Fit
 from ppl_vae.nn.autoregressive import Autoregressive
 from ppl_vae.program.context import evaluating, seeded
@@ -19,15 +20,40 @@ from ppl_vae.types import STROKES
 __all__ = ["between", "row_pictures"]
 
 TEMPERATURES = (0.2, 0.5, 1.0)
+ROWS = 24  # of texts and series in a picture
 SHOWN, COMPLETED, STEPS = 36, 8, 9  # drawings in a picture, of which some are completed, and between two of them
 
 Named = tuple[str, Figure]
 
 
 def row_pictures(fit: Fit, rows: Split) -> Iterator[Named]:
-    """Pictures of rows of different lengths, by their names: of drawings; other rows have none."""
-    if fit.spec.kind != STROKES:
+    """Pictures of rows of elements, by their names: some, new ones, and the states or codes behind them."""
+    if fit.spec.kind == STROKES:
+        yield from _of_drawings(fit, rows)
         return
+    some = rows[:ROWS]
+    yield "data", _pictured(fit, some.as_read().raw, "data")
+    if fit.pair.can.continue_rows is not None:
+        yield "samples", _pictured(fit, fit.sample(len(some)), "draws, element after element")
+    if fit.pair.can.find_path is not None:
+        paths = fit.encode(some, path=True)
+        title = "the most probable states of each row of the data"
+        yield "states", plots.series([paths[place] for place in range(len(paths))], title=title, discrete=True)
+
+
+def _pictured(fit: Fit, rows: Any, title: str) -> Figure:
+    """Rows as texts where they were such, else as series; of series of vectors the first few."""
+    if isinstance(rows, list):
+        return plots.texts(rows, title=title)
+    each = [rows[place] for place in range(len(rows))]
+    tokens = fit.data.tokens
+    if tokens is not None and rows.vocabulary:
+        return plots.texts([untokenized(row.tolist(), rows.vocabulary, tokens) for row in each], title=title)
+    return plots.series(each, title=title, discrete=fit.spec.kind.levelled)
+
+
+def _of_drawings(fit: Fit, rows: Split) -> Iterator[Named]:
+    """Drawings, new ones or those of codes, and how begun ones go on."""
     raw = rows.raw
     assert isinstance(raw, Ragged)
     yield "data", plots.drawings(raw[:SHOWN], title="data")
@@ -35,11 +61,9 @@ def row_pictures(fit: Fit, rows: Split) -> Iterator[Named]:
         yield from _of_codes(fit, rows[:COMPLETED])
     elif fit.pair.can.continue_rows is not None:
         yield "samples", plots.drawings(_sampled(fit, SHOWN), title="draws from p(x)")
-    if fit.pair.can.continue_rows is not None and bool((raw.lengths > 1).any()):
-        yield (
-            "completions",
-            _completed(fit, [row for row in (raw[place] for place in range(len(raw))) if len(row) > 1][:COMPLETED]),
-        )
+    begun = [row for row in (raw[place] for place in range(len(raw))) if len(row) > 1][:COMPLETED]
+    if fit.pair.can.continue_rows is not None and begun:
+        yield "completions", _completed(fit, begun)
 
 
 def _of_codes(fit: Fit, rows: Split) -> Iterator[Named]:

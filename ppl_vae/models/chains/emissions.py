@@ -119,9 +119,9 @@ class TokenSteps(Steps):
         return weight.new_zeros(self.levels, weight.shape[1]).index_add_(0, x, weight).mT
 
     def maximized(self, found: Tensor, before: Parameters) -> Parameters:
-        """Their shares."""
+        """Their shares, never quite 0, so that no new row is impossible."""
         total = found.sum(1, keepdim=True)
-        return (torch.where(total > 0, (found / total.clamp_min(LEAST)).log(), before[0]),)
+        return (torch.where(total > 0, (found / total.clamp_min(LEAST)).clamp_min(SMALLEST).log(), before[0]),)
 
     def initial(self, x: Tensor, states: int, generator: torch.Generator) -> Parameters:
         """Shares in the data, each disturbed."""

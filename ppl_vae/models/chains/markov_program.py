@@ -14,9 +14,13 @@ from torch import Tensor, nn
 from ppl_vae.models.chains.contexts import ContextCounts, Seen, context_codes, counted
 from ppl_vae.models.chains.rows import RowProgram, row_blocks
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Chart
 from ppl_vae.types import DataSpec
 
 __all__ = ["MarkovProgram"]
+
+
+MOST = 1000  # tokens in a picture
 
 
 class MarkovProgram(RowProgram):
@@ -77,6 +81,16 @@ class MarkovProgram(RowProgram):
             if end is not None and bool(over.all()):
                 break
         return torch.cat(drawn, 1).to(given.dtype)
+
+    def charts(self) -> dict[str, Chart]:
+        """Of an order of 1 p(token | the one before), where there are not too many."""
+        if self.order != 1 or self.levels > MOST:
+            return {}
+        tokens = torch.arange(self.levels, device=self.tables[-1].contexts.device)
+        context = tokens[:, None].expand(-1, self.levels)
+        contexts = [context if order else torch.zeros_like(context) for order in self._orders]
+        shares = self._shares(tokens.expand(self.levels, -1), contexts)
+        return {"transitions": Chart(values=shares, rows="token", columns="next token", tokens=True)}
 
     def closed_form(self, rows: Any) -> list[Seen]:
         """The counts of rows of a split, of each order.
