@@ -9,6 +9,7 @@ from ppl_vae.plots.data import by_class, comparison, completions, grid
 from ppl_vae.plots.graphs import graph
 from ppl_vae.plots.history import learning_curve, tracked
 from ppl_vae.plots.latent import aggregate, latent_scatter, manifold, quantile_grid
+from ppl_vae.plots.lattices import lattice
 from ppl_vae.plots.methods import compare
 from ppl_vae.plots.saved import runs
 from ppl_vae.plots.selection import selection
@@ -22,6 +23,7 @@ __all__ = [
     "graph",
     "grid",
     "latent_scatter",
+    "lattice",
     "learning_curve",
     "manifold",
     "quantile_grid",

@@ -47,6 +47,9 @@ class Lattice(Model, abc.ABC):
 
     Alone it has no data: what is fitted to it bounds log Z. With ``observed`` it is the prior of images.
 
+    Class attributes:
+        encoding: how states are told, in codes and draws.
+
     Args:
         shape: sites along each axis.
         coupling: J, of all bonds, or of those along each axis.
