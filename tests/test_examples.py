@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
     "guides_compared.py": (["--epochs", "1", "--samples", "5", "--guides", "diagonal", "flow (IAF)"], "flow (IAF) "),
+    "ising.py": (["--side", "4", "--couplings", "0.3", "--images", "10"], "of the pixels wrong"),
     "ladder.py": ([], ""),
     "likelihoods_compared.py": (["--epochs", "1", "--likelihoods", "Beta", "categorical"], "bits per pixel"),
     "own_prior.py": (["--epochs", "1"], "Laplace(0, b)^8"),

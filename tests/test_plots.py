@@ -35,6 +35,8 @@ PICTURES = {
     "one epoch": lambda: plots.learning_curve(HISTORY[:1]),
     "diverged": lambda: plots.learning_curve([{"epoch": 0, "elbo": NAN}, {"epoch": 1, "elbo": -math.inf}]),
     "manifold": lambda: plots.manifold(torch.rand(6, 6, 1, 4, 4), kind="unit_interval"),
+    "lattice": lambda: plots.lattice({"exact": torch.rand(3, 4), "mean field": torch.rand(3, 4)}, limits=(-1, 1)),
+    "chain": lambda: plots.lattice({"exact": torch.rand(5)}),
     "manifold of one": lambda: plots.manifold(torch.rand(1, 1, 4, 4), kind="binary"),
     "codes": lambda: plots.latent_scatter(torch.randn(9, 2), torch.arange(9) % 3, ("a", "b", "c")),
     "many classes": lambda: plots.latent_scatter(torch.randn(30, 2), torch.arange(30)),

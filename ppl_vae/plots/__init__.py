@@ -10,6 +10,7 @@ from ppl_vae.plots.drawings import drawings, drawings_table, svg
 from ppl_vae.plots.graphs import graph
 from ppl_vae.plots.history import learning_curve, tracked
 from ppl_vae.plots.latent import aggregate, latent_scatter, manifold, quantile_grid
+from ppl_vae.plots.lattices import lattice
 from ppl_vae.plots.methods import compare
 from ppl_vae.plots.rows import chart, series, texts
 from ppl_vae.plots.saved import runs
@@ -27,6 +28,7 @@ __all__ = [
     "graph",
     "grid",
     "latent_scatter",
+    "lattice",
     "learning_curve",
     "manifold",
     "quantile_grid",

@@ -41,31 +41,37 @@ def upper_bound(field: Field, *, entries: int = ENTRIES) -> Tensor:
 def _masks(field: Field, entries: int) -> list[Tensor]:
     """Which bonds ``(E,)`` each of the parts has: wide strips where there are two axes, else the chains along each axis."""
     grid, levels = field.grid, len(field.table)
-    everything = torch.ones(len(grid.bonds), dtype=torch.bool)
     if levels ** len(planned(grid.shape, grid.bonds).widest) <= entries:
-        return [everything]
+        return [torch.ones(len(grid.bonds), dtype=torch.bool)]
     if len(grid.shape) == 2:
         across = 0 if grid.shape[0] <= grid.shape[1] else 1
         for width in range(grid.shape[across], 1, -1):
             masks = _strips(field, across, width)
-            if all(_fits(field, mask, entries) for mask in masks):
+            if bool(torch.stack(masks).any(0).all()) and all(_fits(field, mask, entries) for mask in masks):
                 return masks
     return [grid.axis.cpu() == axis for axis in range(len(grid.shape)) if grid.shape[axis] > 1]
 
 
 def _strips(field: Field, across: int, width: int) -> list[Tensor]:
-    """The bonds that are left by cuts at equal distances, one set of them after another along the axis."""
+    """The bonds that are left by cuts between strips, one set of cuts after another along the axis."""
     length, stride = field.grid.shape[across], math.prod(field.grid.shape[across + 1 :])
+    place = field.grid.ends.cpu() // stride % length
+    low, high = place.amin(-1), place.amax(-1)
+    along, closing = field.grid.axis.cpu() == across, high - low > 1
+    after = torch.where(closing, high, low)  # the site that a bond comes after
+    return [
+        ~(along & torch.isin(after, torch.tensor(cuts))) for cuts in _cuts(length, width, ring=bool((along & closing).any()))
+    ]
+
+
+def _cuts(length: int, width: int, *, ring: bool) -> list[list[int]]:
+    """After which sites of an axis cuts leave strips of at most so many, in several ways."""
+    if not ring:
+        return [list(range(shift, length, width)) for shift in range(width)]
     number = math.ceil(length / width)
-    ends = field.grid.ends.cpu() // stride % length
-    low, high = ends.amin(-1), ends.amax(-1)
-    place = torch.where(high - low == 1, low, high)  # the bond that closes a ring comes after the last site
-    along = field.grid.axis.cpu() == across
-    masks = []
-    for shift in range(math.ceil(length / number)):
-        cuts = torch.tensor([(strip * length // number + shift) % length for strip in range(number)])
-        masks.append(~(along & torch.isin(place, cuts)))
-    return masks
+    return [
+        [(strip * length // number + shift) % length for strip in range(number)] for shift in range(math.ceil(length / number))
+    ]
 
 
 def _fits(field: Field, mask: Tensor, entries: int) -> bool:

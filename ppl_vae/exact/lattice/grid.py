@@ -50,10 +50,14 @@ class Grid(NamedTuple):
     def to(self, device: torch.device) -> Grid:
         """The same, its tensors there."""
         return Grid(
-            self.shape,
-            self.bonds,
-            *(part.to(device) for part in (self.axis, self.times, self.ends, self.neighbours, self.incident)),
-            tuple(colour.to(device) for colour in self.colours),
+            shape=self.shape,
+            bonds=self.bonds,
+            axis=self.axis.to(device),
+            times=self.times.to(device),
+            ends=self.ends.to(device),
+            neighbours=self.neighbours.to(device),
+            incident=self.incident.to(device),
+            colours=tuple(colour.to(device) for colour in self.colours),
         )
 
 

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,9 @@ class Lattice(Model, abc.ABC):
         log p(s) = sum_bonds J T(s_i, s_j) + sum_i u_i(s_i) - log Z
 
     Alone it has no data: what is fitted to it bounds log Z. With ``observed`` it is the prior of images.
+
+    Class attributes:
+        encoding: how states are told, in codes and draws.
 
     Args:
         shape: sites along each axis.
@@ -238,8 +241,8 @@ class Lattice(Model, abc.ABC):
         if self.data_free:
             if spec.size != 1 or spec.event_shape != self.shape:
                 raise ValueError(
-                    f"a lattice alone has no data, got {spec.size} of shape {spec.event_shape}: leave the data out, declare "
-                    "the noise that they show the states through, observed=Flip(rate=0.1), or learned=True for states themselves"
+                    f"a lattice alone has no data, got {spec.size} of shape {spec.event_shape}: leave the data out, or declare "
+                    "observed=Flip(rate=0.1), the noise that they show the states through, or learned=True if they are states"
                 )
             return
         if _long(spec.event_shape) != _long(self.shape):
@@ -255,15 +258,15 @@ class Lattice(Model, abc.ABC):
     def build(self, spec: DataSpec) -> nn.Module:
         """The Pyro program."""
         weights, summed = self.weights, sums_fit(self.weights)
-        start: tuple[Any, ...] = (weights, self.encoding, spec.size)
         if self.data_free:
-            return (SummedLoneLattice if summed else LoneLattice)(*start)
+            return (SummedLoneLattice if summed else LoneLattice)(weights, self.encoding, spec.size)
         if self.observed is not None:
-            noise = self.observed.build(self.levels)
-            return (SummedNoisyLattice if summed else NoisyLattice)(*start, noise, spec.event_shape)
+            of_images = SummedNoisyLattice if summed else NoisyLattice
+            return of_images(weights, self.encoding, spec.size, self.observed.build(self.levels), spec.event_shape)
         couplings = torch.tensor(self.coupling if isinstance(self.coupling, tuple) else [self.coupling])
         unary = weights.unary if self._of_each_site() else weights.unary[:1]
-        return (SummedSeenLattice if summed else SeenLattice)(*start, spec.event_shape, couplings, unary)
+        of_states = SummedSeenLattice if summed else SeenLattice
+        return of_states(weights, self.encoding, spec.size, spec.event_shape, couplings, unary)
 
     def _of_each_site(self) -> bool:
         """Whether sites have fields of their own."""

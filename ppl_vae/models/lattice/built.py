@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from ppl_vae.program.sites import Site
 __all__ = ["SITE", "BuiltLattice"]
 
 SITE = "s"
+TENSORS = ("axis", "times", "ends", "neighbours", "incident")
 
 
 class BuiltLattice(ModelProgram):
@@ -36,7 +39,7 @@ class BuiltLattice(ModelProgram):
         self.size, self.encoding = size, encoding
         self.shape, self.bonds = field.grid.shape, field.grid.bonds
         grid = field.grid
-        for name in ("axis", "times", "ends", "neighbours", "incident"):
+        for name in TENSORS:
             self.register_buffer(name, getattr(grid, name), persistent=False)
         for place, colour in enumerate(grid.colours):
             self.register_buffer(f"colour_{place}", colour, persistent=False)
@@ -47,9 +50,9 @@ class BuiltLattice(ModelProgram):
     @property
     def grid(self) -> Grid:
         """On the program's device."""
-        parts = (self.get_buffer(name) for name in ("axis", "times", "ends", "neighbours", "incident"))
+        parts: dict[str, Any] = {name: self.get_buffer(name) for name in TENSORS}
         colours = tuple(self.get_buffer(f"colour_{place}") for place in range(self.colours))
-        return Grid(self.shape, self.bonds, *parts, colours)
+        return Grid(shape=self.shape, bonds=self.bonds, colours=colours, **parts)
 
     @property
     def field(self) -> Field:

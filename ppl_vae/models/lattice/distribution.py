@@ -39,8 +39,11 @@ class _OfSites(TorchDistribution):
     arg_constraints: ClassVar[dict[str, Any]] = {}
     has_enumerate_support = True
 
-    def __init__(self, shape: tuple[int, ...], levels: int, encoding: Encoding, batch: Size) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], levels: int, encoding: Encoding, batch: Size, dtype: torch.dtype | None, like: Tensor
+    ) -> None:
         self.shape_of_lattice, self.levels, self.encoding = shape, levels, encoding
+        self.dtype, self._device = dtype or torch.get_default_dtype(), like.device
         super().__init__(batch, Size(encoding.event_shape(shape, levels)), validate_args=False)
 
     @constraints.dependent_property
@@ -61,13 +64,14 @@ class _OfSites(TorchDistribution):
         values = self._value(every).reshape(-1, *[1] * len(self.batch_shape), *self.event_shape)
         return values.expand(-1, *self.batch_shape, *self.event_shape) if expand else values
 
+    def _spread(self, log_prob: Tensor) -> Tensor:
+        """Values that all of the batch share have a log-density for each."""
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
     def _value(self, states: Tensor) -> Tensor:
         """Of states ``(..., n)``."""
-        like = self._like()
+        like = torch.empty((), dtype=self.dtype, device=self._device)
         return self.encoding.value(one_hot(states.to(like.device), self.levels, like), self.shape_of_lattice)
-
-    def _like(self) -> Tensor:
-        raise NotImplementedError
 
 
 class SiteProduct(_OfSites):
@@ -77,27 +81,30 @@ class SiteProduct(_OfSites):
         probs: of the states of each, ``(*batch, n, q)``.
         shape: of the lattice.
         encoding: how states are told.
+        dtype: of values, by default torch's own.
     """
 
-    def __init__(self, probs: Tensor, shape: tuple[int, ...], encoding: Encoding) -> None:
+    def __init__(self, probs: Tensor, shape: tuple[int, ...], encoding: Encoding, *, dtype: torch.dtype | None = None) -> None:
         self.probs = probs
-        super().__init__(shape, probs.shape[-1], encoding, probs.shape[:-2])
+        super().__init__(shape, probs.shape[-1], encoding, probs.shape[:-2], dtype, probs)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SiteProduct:
         """As many copies."""
-        return SiteProduct(self.probs.expand(*batch_shape, *self.probs.shape[-2:]), self.shape_of_lattice, self.encoding)
+        probs = self.probs.expand(*batch_shape, *self.probs.shape[-2:])
+        return SiteProduct(probs, self.shape_of_lattice, self.encoding, dtype=self.dtype)
 
     @property
     def mean(self) -> Tensor:
         """Magnetisations, or probabilities."""
-        return self.encoding.value(self.probs, self.shape_of_lattice)
+        return self.encoding.value(self.probs, self.shape_of_lattice).to(self.dtype)
 
     @property
     def variance(self) -> Tensor:
         """Of each number of a value."""
         second = self.encoding.value(torch.eye(self.levels).to(self.probs)[:, None], (1,)).square()[:, 0]
         expected = self.probs @ second.reshape(self.levels, -1)
-        return expected.reshape(self.batch_shape + self.event_shape) - self.mean.square()
+        mean = self.encoding.value(self.probs, self.shape_of_lattice)
+        return (expected.reshape(self.batch_shape + self.event_shape) - mean.square()).to(self.dtype)
 
     @property
     def mode(self) -> Tensor:
@@ -116,10 +123,7 @@ class SiteProduct(_OfSites):
     def log_prob(self, value: Tensor) -> Tensor:
         """In nats."""
         shares = self.encoding.shares(value.to(self.probs), self.shape_of_lattice)
-        return torch.special.xlogy(shares, self.probs).sum((-2, -1))
-
-    def _like(self) -> Tensor:
-        return self.probs
+        return self._spread(torch.special.xlogy(shares, self.probs).sum((-2, -1)))
 
 
 class LatticeDistribution(_OfSites):
@@ -133,19 +137,29 @@ class LatticeDistribution(_OfSites):
         encoding: how states are told.
         log_z: log Z or what stands for it, where that is known.
         batch: the batch shape, of a field that is the same for all of it.
+        dtype: of values, by default torch's own.
     """
 
-    def __init__(self, field: Field, encoding: Encoding, *, log_z: Tensor | None = None, batch: Any = None) -> None:
+    def __init__(
+        self,
+        field: Field,
+        encoding: Encoding,
+        *,
+        log_z: Tensor | None = None,
+        batch: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.field, self._known = field, log_z
         shape = field.unary.shape[:-2] if batch is None else Size(batch)
-        super().__init__(field.grid.shape, len(field.table), encoding, shape)
+        super().__init__(field.grid.shape, len(field.table), encoding, shape, dtype, field.unary)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> LatticeDistribution:
         """As many copies."""
+        kept: dict[str, Any] = {"encoding": self.encoding, "dtype": self.dtype}
         if self.field.unary.dim() == 2:
-            return LatticeDistribution(self.field, self.encoding, log_z=self.log_z, batch=batch_shape)
+            return LatticeDistribution(self.field, log_z=self.log_z, batch=batch_shape, **kept)
         unary = self.field.unary.expand(*batch_shape, *self.field.unary.shape[-2:])
-        return LatticeDistribution(self.field._replace(unary=unary), self.encoding, log_z=self.log_z.expand(batch_shape))
+        return LatticeDistribution(self.field._replace(unary=unary), log_z=self.log_z.expand(batch_shape), **kept)
 
     @property
     def exact(self) -> bool:
@@ -166,7 +180,9 @@ class LatticeDistribution(_OfSites):
         Raises:
             ValueError: a lattice that is too wide.
         """
-        return self.encoding.value(self._wide(marginals(self.field).sites), self.shape_of_lattice)
+        probs = marginals(self.field).sites
+        probs = probs.expand(*self.batch_shape, *probs.shape[-2:])
+        return self.encoding.value(probs, self.shape_of_lattice).to(self.dtype)
 
     @property
     def mode(self) -> Tensor:
@@ -192,13 +208,7 @@ class LatticeDistribution(_OfSites):
     def log_prob(self, value: Tensor) -> Tensor:
         """In nats; of a wide lattice a lower bound."""
         shares = self.encoding.shares(value.to(self.field.unary), self.shape_of_lattice)
-        return energy(self.field, shares) - self.log_z
-
-    def _wide(self, found: Tensor) -> Tensor:
-        return found.expand(*self.batch_shape, *found.shape[-2:])
-
-    def _like(self) -> Tensor:
-        return self.field.unary
+        return self._spread(energy(self.field, shares) - self.log_z)
 
 
 @register_kl(SiteProduct, LatticeDistribution)
@@ -209,3 +219,12 @@ def _kl_to_lattice(q: SiteProduct, p: LatticeDistribution) -> Tensor:
 @register_kl(SiteProduct, SiteProduct)
 def _kl_of_sites(q: SiteProduct, p: SiteProduct) -> Tensor:
     return (torch.special.xlogy(q.probs, q.probs) - torch.special.xlogy(q.probs, p.probs)).sum((-2, -1))
+
+
+@register_kl(LatticeDistribution, LatticeDistribution)
+def _kl_of_lattices(q: LatticeDistribution, p: LatticeDistribution) -> Tensor:
+    """In closed form where both have the same bonds."""
+    if not (q.exact and torch.equal(q.field.coupling, p.field.coupling)):
+        raise NotImplementedError
+    expected = (marginals(q.field).sites * (q.field.unary - p.field.unary)).sum((-2, -1))
+    return expected - q.log_z + p.log_z

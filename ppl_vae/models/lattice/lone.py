@@ -7,6 +7,7 @@ so that the evidence of the program is Z itself. Its ELBO, sum over q of q log-w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,11 +46,11 @@ class LoneLattice(BuiltLattice):
     def forward(self, x: Tensor) -> None:
         """The story; nothing of x ``(1, *shape)`` is seen."""
         even = self.even()
-        constant = self.unary.shape[0] * torch.tensor(float(len(self.table))).log()
+        constant = len(self.unary) * math.log(len(self.table))
         with data_plate(self.size, x):
             s = pyro.sample(SITE, even)
             shares = self.encoding.shares(s.double(), self.shape)
-            pyro.factor("log_weight", (energy(self.field, shares) + constant).to(s))
+            pyro.factor("log_weight", energy(self.field, shares) + constant)
 
     @torch.no_grad()
     def ancestral(self, n: int) -> Tensor:
@@ -126,6 +127,5 @@ class LoneMeanField(GuideProgram):
         """Expected log-weight and entropy, of each row ``(B,)``; the KL is that from all configurations alike."""
         field, q = self.field, self.probs.double()
         value = ascent.bound(field, q)
-        most = len(q) * torch.tensor(float(q.shape[-1]), dtype=torch.float64, device=q.device).log()
-        kl = most + torch.special.xlogy(q, q).sum()
+        kl = len(q) * math.log(q.shape[-1]) + torch.special.xlogy(q, q).sum()
         return ELBOTerms(*(term.expand(len(x)) for term in (value, value + kl, kl)))

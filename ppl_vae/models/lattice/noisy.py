@@ -65,8 +65,8 @@ class NoisyLattice(BuiltLattice):
         seen = ~x.isnan()
         with data_plate(self.size, x):
             s = pyro.sample(SITE, self.prior())
-            noise = self._noise(s).mask(seen).to_event(len(self.event_shape))
-            return pyro.sample("x", noise, obs=torch.where(seen, x, 0.0))
+            noise = self._noise(s.double()).mask(seen).to_event(len(self.event_shape))
+            return pyro.sample("x", noise, obs=torch.where(seen, x, 0.0).double())
 
     def prior(self) -> LatticeDistribution:
         """p(s)."""
@@ -128,7 +128,7 @@ class SummedNoisyLattice(NoisyLattice):
     @torch.no_grad()
     def posterior(self, x: Tensor) -> LatticeDistribution:
         """The exact p(s | x) of each datum."""
-        return LatticeDistribution(self.given(x), self.encoding)
+        return LatticeDistribution(self.given(x), self.encoding, dtype=x.dtype)
 
 
 class NoisyMeanField(GuideProgram):
@@ -160,4 +160,4 @@ class NoisyMeanField(GuideProgram):
         model = self._model[0]
         field = model.given(x)
         q, _ = ascent.settled(field, field.unary.softmax(-1), sweeps=SWEEPS, tolerance=SETTLED)
-        return field, SiteProduct(q, model.shape, model.encoding)
+        return field, SiteProduct(q, model.shape, model.encoding, dtype=x.dtype)

@@ -101,7 +101,10 @@ class SeenLattice(BuiltLattice):
     def quantities(self) -> dict[str, Quantity]:
         """The coupling, and of how much more weight each state is than the mean of all."""
         field = (self.u - self.u.mean(-1, keepdim=True)).detach()
-        return {"coupling": Quantity(self.J.detach(), ("axis",)), "field": Quantity(field, ("site", "state"))}
+        return {
+            "coupling": Quantity(values=self.J.detach(), axes=("axis",)),
+            "field": Quantity(values=field, axes=("site", "state")),
+        }
 
     def posterior(self, x: Tensor) -> Any:
         """Of nothing.
@@ -130,7 +133,7 @@ class SeenLattice(BuiltLattice):
 class SummedSeenLattice(SeenLattice):
     """The same where sums over all states can be done: log p(x) itself."""
 
-    score = None
+    score = None  # type: ignore[assignment]
 
     @property
     def states(self) -> States:
