@@ -115,7 +115,7 @@ def update(factors: Factors, seen: Moments, priors: Priors) -> Factors:
     shared = len(a0) < len(errors)
     a = a0 + seen.rows * (len(errors) if shared else 1) / 2
     b = b0 + (errors.sum(0, keepdim=True) if shared else errors) / 2
-    found = found._replace(noise_shape=a, noise_rate=b)
+    found = _rescaled(found._replace(noise_shape=a, noise_rate=b), y, seen, priors)
     if priors.relevance is None:
         return found
     c0, d0 = priors.relevance
@@ -193,6 +193,23 @@ def _errors(factors: Factors, y: Tensor, xy: Tensor, seen: Moments) -> Tensor:
     squares = seen.rows * (seen.covariance.diagonal() + seen.mean.square())
     seconds = factors.covariances + factors.locs[:, :, None] * factors.locs[:, None, :]
     return (squares - 2 * (factors.locs * xy).sum(1) + (seconds * y).sum((1, 2))).clamp_min(0)
+
+
+def _rescaled(factors: Factors, y: Tensor, seen: Moments, priors: Priors) -> Factors:
+    """Each factor in its best scale, z_k s and w_k / s: along it the other steps creep (Luttinen and Ilin 2010).
+
+    The bound moves by -(s^2 Y + Q / s^2) / 2 + (N - D) log s, Y = sum_n E[z_nk^2], Q = sum_d E[w_dk^2] times its prior's
+    precision.
+    """
+    D, K = len(factors.locs), factors.locs.shape[1] - 1
+    if bool(priors.locs[:, :K].any()):
+        return factors
+    Y, Q = y.diagonal()[:K], (_prior_precision(factors, priors)[:, :K] * _squares(factors, priors)).sum(0)
+    half = (seen.rows - D) / 2
+    root = (half.square() + Y * Q).sqrt()
+    squared = torch.where(half > 0, (half + root) / Y, Q / (root - half))
+    scale = torch.cat([squared.rsqrt(), squared.new_ones(1)])
+    return factors._replace(locs=factors.locs * scale, covariances=factors.covariances * torch.outer(scale, scale))
 
 
 def _precision(factors: Factors) -> Tensor:

@@ -100,7 +100,7 @@ def plug_in(factors: Factors, covariance: Covariance) -> tuple[Parameters, Tenso
 
 
 def joint(factors: Factors, x: Tensor, covariance: Covariance) -> Tensor:
-    """E_q[log p(x_n, k | pi, m, S)], ``(N, C)``: the responsibilities are its softmax, the bound on log p(x_n) its logsumexp."""
+    """E_q[log p(x_n, k | pi, m, S)], ``(N, C)``: its softmax are the responsibilities, its logsumexp the bound."""
     parameters, log_mass = plug_in(factors, covariance)
     return mixture.component_log_prob(parameters, x, covariance) + log_mass
 

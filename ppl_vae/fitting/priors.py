@@ -31,8 +31,8 @@ def with_conjugate_priors(model: M, data: Data) -> M:
     added = [name for name in found.parameter_priors if name not in model.parameter_priors]
     if added:
         warnings.warn(
-            f"no priors of {', '.join(added)} are declared: weakly informative conjugate ones of the scale of the data are taken, "
-            "which fit.model tells; its ELBO bounds the log evidence per datum, these parameters integrated out",
+            f"no priors of {', '.join(added)} are declared: weakly informative conjugate ones of the scale of the data are "
+            "taken, which fit.model tells; its ELBO bounds the log evidence per datum, these parameters integrated out",
             FitWarning,
             stacklevel=4,
         )

@@ -110,7 +110,8 @@ class GMM(Model):
         variance = within.square() if self.covariance == "diagonal" else within.square().mean(0, keepdim=True)
         spread = InverseWishart(scale=rounded(within)) if matrices else RootInverseGamma(rate=rounded(variance / 2))
         priors = (Dirichlet(concentration=1 / self.components), Normal(loc=rounded(mean), scale=rounded(scale)), spread)
-        return dataclasses.replace(self, **dict(zip(names, priors, strict=True)) | dict(self.parameter_priors))
+        given: dict[str, Any] = dict(zip(names, priors, strict=True)) | dict(self.parameter_priors)
+        return dataclasses.replace(self, **given)
 
     @property
     def accepts(self) -> frozenset[Kind]:

@@ -156,7 +156,8 @@ class FactorAnalysis(_LinearGaussian):
             Normal(loc=rounded(mean), scale=rounded(scale)),
             RootInverseGamma(rate=rounded(noise / 4)),
         )
-        return dataclasses.replace(self, **dict(zip(names, priors, strict=True)) | dict(self.parameter_priors))
+        given: dict[str, Any] = dict(zip(names, priors, strict=True)) | dict(self.parameter_priors)
+        return dataclasses.replace(self, **given)
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are not numbers, fewer than the factors, or incomplete for a Bayesian treatment."""
