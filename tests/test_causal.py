@@ -343,6 +343,18 @@ def test_a_text_vae_goes_all_the_way(tmp_path: Path) -> None:
     assert texts == fit.sample(3, given="to ", length=12)
     assert all(text.startswith("to ") and len(text) <= 12 for text in texts)
     assert len(set(fit.sample(20, length=5))) > 1
+    timid = fit.sample(5, length=5, temperature=0.0)
+    assert fit.sample(5, length=5, top_p=1e-6) == timid  # of the same z, the likeliest of each
+    rows = data.test[:3]
+    codes = fit.encode(rows)
+    assert fit.reconstruct(rows) == fit.decode(codes)
+    assert fit.decode(codes[1]) == fit.decode(codes)[1:2]
+    with torch.no_grad():
+        x, length = fit.pair.model.decode(codes[:1]).draw(temperature=0.0)
+    text = "".join(data.spec.fields[0].vocabulary[int(token)] for token in x[0, : int(length)])
+    assert fit.decode(codes[0])[0] == text.removesuffix("<end>")
+    with pytest.raises(ValueError, match="leave x and y out"):
+        fit.decode(codes, x=rows)
 
 
 def test_a_language_model_knows_its_log_likelihood() -> None:
@@ -365,6 +377,7 @@ def test_rows_of_one_length_need_no_lengths() -> None:
     x = torch.from_numpy(rows)
     expected = Autoregressive(fit.pair.model.rows.network, fit.pair.model.rows.likelihood, longest=6, batch_shape=(40,))
     assert fit.evaluate(data.train)["elbo"] == pytest.approx(expected.log_prob(x).mean().item(), rel=1e-5)
+    assert not fit.sample(3, temperature=0.0).diff(dim=0).any()
     drawn = fit.sample(5, given=[1, 2])
     assert drawn.shape == (5, 6)
     assert (drawn[:, :2] == torch.tensor([1.0, 2.0])).all()
@@ -398,6 +411,33 @@ def test_recorded_steps_are_the_eager_ones(monkeypatch: pytest.MonkeyPatch) -> N
         assert training.stepper.steps[0].way == ("eager" if compile is False else "recorded")
         ends.append(torch.cat([parameter.detach().flatten() for parameter in pair.parameters()]))
     torch.testing.assert_close(ends[1], ends[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_encoder_runs_ahead() -> None:
+    data = pv.load_data(SENTENCES, tokens="words", valid=0.0, test=0.0)
+    vae = pv.VAE(latent_dim=2, decoder=pv.LSTM(hidden=4), likelihood=pv.Tokens()).settled(data)
+    pair = build(vae, pv.AmortizedNormal(encoder=pv.LSTM(hidden=4)), data.spec)
+    pair.plates(*next(data.train.read(pair.reads, 8)))
+    method = pv.SVI(epochs=2, batch_size=10, alternate="steps", encoder_steps=3, compile=False)
+    training = Training(method.plan(pair), pair, data, Stopwatch(lambda row: None), NULL_CHECKPOINTER)
+    moved: list[str] = []
+    step = training.stepper.step
+
+    def seen(block: Any, rows: Tensor) -> None:
+        before = {half: [p.clone() for p in getattr(pair, half).parameters()] for half in ("guide", "model")}
+        step(block, rows)
+        moved.extend(
+            half
+            for half, values in before.items()
+            if any(not torch.equal(*both) for both in zip(values, getattr(pair, half).parameters(), strict=True))
+        )
+
+    training.stepper.step = seen  # type: ignore[method-assign]
+    training.run()
+    assert len(moved) >= 8
+    assert moved == [("guide", "guide", "guide", "model")[place % 4] for place in range(len(moved))]
+    with pytest.raises(ValueError, match="alternate='steps', of which encoder_steps are a part"):
+        pv.SVI(encoder_steps=2)
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------------
