@@ -81,6 +81,7 @@ from ppl_vae.likelihoods import (
 from ppl_vae.models import (
     CVAE,
     GMM,
+    HMM,
     PCA,
     PPCA,
     VAE,
@@ -92,8 +93,10 @@ from ppl_vae.models import (
     Covariates,
     FactorAnalysis,
     Labels,
+    LinearDynamicalSystem,
     LinearGaussian,
     LogisticRegression,
+    MarkovChain,
     Model,
     Node,
     NoisyOr,
@@ -101,7 +104,7 @@ from ppl_vae.models import (
     SequenceModel,
     Table,
 )
-from ppl_vae.nn import LSTM, MLP, CausalNetwork, Conv, Linear, Network
+from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, Transformer
 from ppl_vae.priors import (
     AutoregressiveFlow,
     ConditionalNormal,
@@ -143,6 +146,7 @@ __all__ = [
     "ELBO",
     "EM",
     "GMM",
+    "HMM",
     "IWAE",
     "LSTM",
     "MLP",
@@ -172,6 +176,7 @@ __all__ = [
     "Bytes",
     "Callback",
     "Categorical",
+    "CausalConv",
     "CausalNetwork",
     "Characters",
     "Checkpointer",
@@ -219,6 +224,7 @@ __all__ = [
     "LaplacePrior",
     "Likelihood",
     "Linear",
+    "LinearDynamicalSystem",
     "LinearGaussian",
     "LinearWarmUp",
     "LogNormal",
@@ -228,6 +234,7 @@ __all__ = [
     "LogitNormal",
     "LowRankGaussian",
     "MLflow",
+    "MarkovChain",
     "Masked",
     "Method",
     "MixedTable",
@@ -266,6 +273,7 @@ __all__ = [
     "Tokenizer",
     "Tokens",
     "Transform",
+    "Transformer",
     "Uniform",
     "VampPrior",
     "WarmUp",

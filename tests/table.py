@@ -71,6 +71,7 @@ LIKELIHOODS: dict[str, pv.Likelihood] = {
     "LogitNormal": pv.LogitNormal(margin=0.0),
     "LogitNormal-amortized": pv.LogitNormal(scale="amortized", margin=0.0),
     "Categorical": pv.Categorical(levels=LEVELS),
+    "Tokens": pv.Tokens(levels=LEVELS),
     "DiscretizedLogistic": pv.DiscretizedLogistic(levels=LEVELS),
     "DiscretizedLogisticMixture": pv.DiscretizedLogisticMixture(levels=LEVELS, components=3),
     "Binomial": pv.Binomial(total=10),
@@ -101,6 +102,9 @@ NETWORKS: dict[str, pv.Network] = {
     "Conv-residual": pv.Conv(channels=(4,), kernel=3, blocks=2, activation="gated", norm="layer"),
     "Conv-batch": pv.Conv(channels=(4, 5), activation="silu", norm="batch"),
     "Conv-spatial": pv.Conv(channels=(4, 5), activation="softplus", spatial=True),
+    "LSTM": pv.LSTM(hidden=5),
+    "CausalConv": pv.CausalConv(hidden=5, layers=2),
+    "Transformer": pv.Transformer(hidden=8, heads=2, layers=1),
 }
 
 
@@ -184,7 +188,8 @@ def vae_of(prior: pv.Prior, **changes: Any) -> pv.VAE:
 MODELS: dict[str, pv.Model] = {
     **{f"VAE-{name}": vae_of(prior) for name, prior in PRIORS.items()},
     **{f"VAE-{name}": vae(likelihood=likelihood) for name, likelihood in LIKELIHOODS.items()},
-    **{f"VAE-{name}": vae(decoder=network) for name, network in NETWORKS.items()},
+    # Those that run along rows have laws of their own, for the first axis here has one place.
+    **{f"VAE-{name}": vae(decoder=each) for name, each in NETWORKS.items() if not isinstance(each, pv.CausalNetwork)},
     "FactorAnalysis": pv.FactorAnalysis(latent_dim=LATENT),
     "FactorAnalysis-isotropic": pv.FactorAnalysis(latent_dim=LATENT, noise="isotropic"),
     "FactorAnalysis-Normal": pv.FactorAnalysis(latent_dim=LATENT, prior=pv.Normal(loc=(0.5, -1.0, 2.0), scale=(1.0, 2.0, 0.5))),
@@ -208,6 +213,8 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     **WARM_UPS,
     **METHODS,
     **MODELS,
+    "SequenceModel": pv.SequenceModel(network=pv.LSTM(hidden=5, projection=2), likelihood=pv.Tokens(levels=4, end=0)),
+    "VAE-rows": vae(decoder=pv.Transformer(hidden=8, heads=2), likelihood=pv.Tokens()),
     "CVAE": pv.CVAE(condition=pv.Quadrants(observed=2), enters=("encoder",), baseline=pv.Baseline(network=TINY, epochs=2)),
     "CVAE-labels": pv.CVAE(prior=pv.ConditionalNormal(network=TINY)),
     "ConditionalNormal": pv.ConditionalNormal(network=TINY),

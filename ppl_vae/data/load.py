@@ -23,7 +23,7 @@ from ppl_vae.data.raw import Raw
 from ppl_vae.data.readers import READERS, read_path, shards, suffix_of
 from ppl_vae.data.source import LABELLED, TABLES, WEIGHTED, DataSource
 from ppl_vae.data.tables import of_objects, table
-from ppl_vae.data.texts import of_texts
+from ppl_vae.data.texts import as_running, of_texts
 from ppl_vae.text import at_home, denied
 
 __all__ = ["load_data"]
@@ -79,10 +79,10 @@ def load_data(
             )
         return source
     if isinstance(source, DataSource):
-        declared = dataclasses.replace(source, **_checked(options))
+        declared = as_running(dataclasses.replace(source, **_checked(options)))
         return prepare(declared, _weighted(_labelled(_read(declared), y), weights))
     if isinstance(source, (str, Path)):
-        declared = DataSource(source=str(source), **_checked(options))
+        declared = as_running(DataSource(source=str(source), **_checked(options)))
         return prepare(declared, _weighted(_labelled(_read(declared), y), weights))
     declared = DataSource(source="array", **_checked(options))
     _refuse_unused(declared, suffix=_kind_of(source))
@@ -193,6 +193,8 @@ def _refuse_unused(source: DataSource, suffix: str) -> None:
         raise ValueError(
             f"expected tokens for .txt, .csv and .tsv files and texts only, got it for {source.source}: leave it out"
         )
+    if source.chunk is not None and suffix != ".txt":
+        raise ValueError(f"expected chunk for .txt files only, got it for {source.source}: leave it out")
     if source.column is not None and not (source.tokens is not None and suffix in (".csv", ".tsv")):
         raise ValueError(
             f"expected column for text in .csv and .tsv files only, got it for {source.source}: leave it out, or say what the "

@@ -48,12 +48,16 @@ class Matrices:
         if relative and self.weights is not None:
             self.weights = self.weights * ((self.weights > 0).sum() / self.weights.sum())
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def check_fixed(self) -> None:
+        """Raise ``ValueError`` if the data are others at every pass."""
         if self.split.transform.noisy:
             raise ValueError(
                 "EM and closed forms need data that stay the same at every pass: draw their noise once (dequantize='static', "
                 "binarize='static') or leave the values as they are (dequantize='none', binarize='none')"
             )
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.check_fixed()
         held = self.split.raw
         size = min(ROWS_AT_ONCE, max(1, ELEMENTS // held.columns)) if isinstance(held, Sparse) else ROWS_AT_ONCE
         return (x.flatten(1) for x in self.split.batches(size))

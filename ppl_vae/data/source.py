@@ -71,7 +71,10 @@ class DataSource(Declaration):
         test: fraction of the rows held out for testing where the source has no test set of its own; unused otherwise.
         tokens: what rows of text are cut into: ``characters``, ``words`` (in lower case, marks apart) or ``bytes``, or a
             declared tokenizer, such as ``Words(minimum=2)`` or ``BPE(size=2000)``. A ``.txt`` file has a row a line; of other
-            files ``column`` holds the text.
+            files ``column`` holds the text. A ``.txt`` file of which neither this nor ``chunk`` is told is a running text of
+            characters in rows of 256, which is told.
+        chunk: of a ``.txt`` file, how many tokens of the running text, ends of lines among them, make a row; the last one may
+            be shorter, and no row has an end token. By default a row is a line.
         column: of a csv or tsv file the column of text, by name or by number from 0; by default the only one.
         vocabulary: how many tokens to keep, the most frequent of the training rows; the others become the unknown token. By
             default all of the training rows, and the unknown token only if other rows have others.
@@ -121,6 +124,7 @@ class DataSource(Declaration):
     valid: float = 0.1
     test: float = 0.2
     tokens: Tokens | None = None
+    chunk: int | None = None
     column: str | None = None
     vocabulary: int | None = None
     longest: int | None = None
@@ -151,11 +155,12 @@ class DataSource(Declaration):
         choice("counts", self.counts, ("auto", "dense", "sparse", "pairs"))
         choice("longer", self.longer, ("error", "split"))
         require(self.longer == "error" or self.longest is not None, "longest, which longer rows are split at", self.longest)
-        for option, least in (("vocabulary", 2), ("buckets", 1), ("longest", 1)):
+        for option, least in (("vocabulary", 2), ("buckets", 1), ("longest", 1), ("chunk", 1)):
             value = getattr(self, option)
             require(value is None or (isinstance(value, int) and value >= least), f"{option}: a whole number >= {least}", value)
         if self.tokens is None:
             require(self.vocabulary is None, "tokens, which a vocabulary is of", self.vocabulary)
+            require(self.chunk is None, "tokens, which a chunk is of", self.chunk)
         else:
             plain = self.scale in ("auto", "none") and not self.dequantize and self.binarize in ("auto", "none")
             require(plain, "tokens as they are: no scale, dequantize or binarize", self.tokens)
@@ -195,6 +200,7 @@ class DataSource(Declaration):
             key=self.key if suffix == ".npz" else None,
             header=self.header if suffix in (".csv", ".tsv") else None,
             tokens=self.tokens if text else None,
+            chunk=self.chunk if suffix == ".txt" else None,
             column=self.column if text and suffix != ".txt" else None,
             vocabulary=self.vocabulary if text else None,
             longest=self.longest if ragged else None,

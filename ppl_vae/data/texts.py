@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ppl_vae.data.counts import is_counts
 from ppl_vae.data.delimited import cells_of
 from ppl_vae.data.parts import rows_of_parts
 from ppl_vae.data.ragged import Ragged
@@ -17,7 +19,9 @@ from ppl_vae.data.tokenizers import Tokenizer
 from ppl_vae.data.vocabulary import tokenized
 from ppl_vae.types import FitWarning
 
-__all__ = ["of_texts", "read_texts"]
+__all__ = ["as_running", "of_texts", "read_texts", "running"]
+
+CHUNK = 256  # characters of a row of a running text of which nothing is declared
 
 
 def read_texts(path: Path, source: DataSource) -> Raw:
@@ -29,7 +33,7 @@ def read_texts(path: Path, source: DataSource) -> Raw:
     if source.tokens is None:
         raise ValueError(f"{path}: expected what the text is cut into, got none: tokens='characters', 'words' or 'bytes'")
     if path.suffix.lower() == ".txt":
-        return of_texts(_lines(path), source)
+        return of_texts(_lines(path), source) if source.chunk is None else running(_text(path), source, source.chunk)
     rows = cells_of(path)
     wanted = [name for name in (source.column, source.label) if name is not None]
     headed = source.header if source.header is not None else any(name in rows[0] and not name.isdigit() for name in wanted)
@@ -38,6 +42,34 @@ def read_texts(path: Path, source: DataSource) -> Raw:
     label = None if source.label is None else _place(path, names, source.label, "label")
     y = None if label is None else np.array([row[label] for row in rows[headed:]])
     return of_texts([row[column] for row in rows[headed:]], source)._replace(y=y)
+
+
+def as_running(source: DataSource) -> DataSource:
+    """The declaration of a ``.txt`` file that does not say how it is cut as that of a running text, which is told."""
+    if source.tokens is not None or not source.source.lower().endswith(".txt") or is_counts(Path(source.source)):
+        return source
+    warnings.warn(
+        f"{source.source} is taken for a running text, in rows of {CHUNK} characters: declare tokens (--data.tokens) for a row "
+        "a line, or chunk (--data.chunk) as well for rows of another length",
+        FitWarning,
+        stacklevel=3,
+    )
+    return dataclasses.replace(source, tokens="characters", chunk=CHUNK)
+
+
+def running(text: str, source: DataSource, chunk: int) -> Raw:
+    """A running text in rows of so many tokens, the last one what is left, without ends; a tokenizer learns from all of it.
+
+    Raises:
+        ValueError: a text without tokens.
+    """
+    tokens = source.tokens or "characters"
+    tokens = tokens.trained([text]) if isinstance(tokens, Tokenizer) else tokens
+    values, _, vocabulary = tokenized([text], tokens, end=False)
+    if not len(values):
+        raise ValueError(f"{source.source}: expected text, got none")
+    offsets = np.append(np.arange(0, len(values), chunk), len(values))
+    return Raw(Ragged(values, offsets, vocabulary=vocabulary), tokens=tokens)
 
 
 def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Raw:
@@ -62,18 +94,22 @@ def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Raw:
 
 def _lines(path: Path) -> list[str]:
     """The lines that are not blank; others are told."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected UTF-8 text, got the byte {error.object[error.start]:#x}: save it as UTF-8"
-        ) from None
+    lines = _text(path).splitlines()
     found = [line for line in lines if line.strip()]
     if len(found) < len(lines):
         warnings.warn(
             f"{path}: {len(lines) - len(found)} blank lines are left out: a row is a line of text", FitWarning, stacklevel=2
         )
     return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected UTF-8 text, got the byte {error.object[error.start]:#x}: save it as UTF-8"
+        ) from None
 
 
 def _place(path: Path, names: Sequence[str], wanted: str | None, what: str) -> int:

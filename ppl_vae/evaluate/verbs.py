@@ -115,7 +115,8 @@ class AbleEncoder:
         """Posterior means, or draws."""
         parts = [self.guide.posterior(*batch) for batch in batches(self.pair, split, ROWS_AT_ONCE)]
         dim = 0 if samples is None else 1
-        found = _joined([part.mean if samples is None else part.sample((samples,)) for part in parts], dim=dim)
+        codes = [part.mean if samples is None else part.sample((samples,)) for part in parts]
+        found = _joined(_of_one_length(codes, dim), dim=dim)
         return tree_map(lambda values: in_row_order(self.pair, split, values, dim=dim), found)
 
     def means(self, batch: tuple[Tensor, ...]) -> Tree:
@@ -232,6 +233,18 @@ def reconstructed(pair: Pair, split: Split, encoder: Encoder, decoder: Decoder) 
     """Means of p(x | z) at the means of q(z | x), of the rows in their order."""
     found = joined([decoder.reconstruct(batch, encoder.means(batch)) for batch in batches(pair, split, at_once(pair, split))])
     return found._replace(values={name: as_in(split, pair, rows) for name, rows in found.values.items()})
+
+
+def _of_one_length(parts: list[Tree], dim: int) -> list[Tree]:
+    """Codes of batches; those of each element, where rows differ in length ``(..., B, T, *)``, padded to the longest."""
+    if not all(isinstance(part, Tensor) and part.dim() > dim + 1 for part in parts):
+        return parts
+    longest = max(part.shape[dim + 1] for part in parts)
+    short = ((part, longest - part.shape[dim + 1]) for part in parts)
+    return [
+        torch.cat([part, part.new_zeros((*part.shape[: dim + 1], lack, *part.shape[dim + 2 :]))], dim + 1) if lack else part
+        for part, lack in short
+    ]
 
 
 def _joined(parts: Sequence[Tree], *, dim: int) -> Tree:

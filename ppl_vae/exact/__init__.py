@@ -16,6 +16,8 @@ module                                          what it does
 :mod:`~ppl_vae.exact.mixture`                      Gaussian mixtures: E-step, M-step, log-density, responsibilities
 :mod:`~ppl_vae.exact.mixture_start`                k-means++ and random starts
 :mod:`~ppl_vae.exact.mixture_missing`              the E-step of mixtures with missing entries
+:mod:`~ppl_vae.exact.forward_backward`             hidden Markov chains: sums over paths, expected counts, the best path
+:mod:`~ppl_vae.exact.kalman`                       linear dynamical systems: filter, smoother, moments, M-step
 ==============================================  ======================================================================
 
 Fitting is always the same three lines::
@@ -30,6 +32,8 @@ from ppl_vae.exact import (
     distances,
     driver,
     floors,
+    forward_backward,
+    kalman,
     linear_gaussian,
     missing,
     mixture,
@@ -55,6 +59,8 @@ __all__ = [
     "distances",
     "driver",
     "floors",
+    "forward_backward",
+    "kalman",
     "linear_gaussian",
     "missing",
     "mixture",

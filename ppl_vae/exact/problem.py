@@ -19,6 +19,8 @@ class Problem(NamedTuple):
         acceleration: for :func:`ppl_vae.exact.run`; ``None`` for plain EM.
         assign: writes a state into the model's modules.
         remark: what to tell the user of a final state (components that died, variances on their floor), or ``None``.
+        log_prior: of a state, in nats per datum, which ``step`` adds to the log-likelihood where parameters have a prior:
+            EM then climbs to their most probable values (MAP).
     """
 
     step: Step
@@ -26,3 +28,4 @@ class Problem(NamedTuple):
     acceleration: Scheme | None
     assign: Callable[[Any], None]
     remark: Callable[[Any], str | None]
+    log_prior: Callable[[Any], float] | None = None

@@ -123,7 +123,7 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
         return ExactPosterior() if method.posterior_guide == "exact" else AmortizedNormal()
     if model.parameter_priors and method.posterior_guide == "any":
         return BayesianGuide()
-    if method.posterior_guide == "exact" or model.posterior_family in ("discrete", "projection", "none"):
+    if method.posterior_guide == "exact" or model.posterior_family in ("discrete", "exact", "projection"):
         return ExactPosterior()
     if model.posterior_family == "point":
         return AmortizedDelta()

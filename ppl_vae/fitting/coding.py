@@ -17,12 +17,12 @@ from ppl_vae.arguments import whole
 from ppl_vae.data import DataSource, Split, Transform
 from ppl_vae.data.frames import Form, Frame, cells_of_frame
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Observed
-from ppl_vae.evaluate.rows import batches
+from ppl_vae.evaluate.rows import batches, in_row_order
 from ppl_vae.evaluate.verbs import Decoder, Encoder, decoder_of, encoder_of, reconstructed
 from ppl_vae.fitting.covariates import conditions
 from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, as_real, in_source_units
 from ppl_vae.fitting.outputs import as_codes_given, as_rows_given, codes_of_form, form_of
-from ppl_vae.fitting.sequences import Beginning, beginning, drawn_rows, refuse_conditions, rows_in_source_units
+from ppl_vae.fitting.sequences import Beginning, beginning, drawn_rows, ragged_codes, refuse_conditions, rows_in_source_units
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
@@ -67,19 +67,25 @@ class Coding:
             (batch,) = batches(self.pair, split, max(1, len(split)))
             return self._encoder.posterior(batch)
 
-    def encode(self, x: Given, *, y: Classes | None = None, samples: int | None = None, seed: int = 0) -> Any:
+    def encode(
+        self, x: Given, *, y: Classes | None = None, samples: int | None = None, path: bool = False, seed: int = 0
+    ) -> Any:
         """Codes of data: posterior means ``(B, *latent)``, or draws ``(samples, B, *latent)``, by name if there are several.
 
-        Means are fed forward from site to site. Of a variable that all data share there is one value, without B.
+        Means are fed forward from site to site. Of a variable that all data share there is one value, without B. Of rows whose
+        elements have a hidden state each, the means are what is known of each state given the whole row, ``(B, T, K)``; of rows
+        that may differ in length they are ``Ragged``, and draws a list of such.
 
         Args:
             x: rows ``(B, *event)`` in the units of the source: a tensor, a split, or the fields that the programs read.
             y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
             samples: how many draws of each datum, instead of the mean.
+            path: instead of means the most probable states of each row together, their numbers from 0 (Viterbi 1967).
             seed: of the draws.
 
         Raises:
-            ValueError: rows that the fit was not built for, fewer than one sample, or a variable without a mean.
+            ValueError: rows that the fit was not built for, fewer than one sample, a variable without a mean, or the path of a
+                model without hidden states.
 
         Example:
             ``fit.encode(data.test)["z2"]`` of a model with several latent variables, ``fit.encode(data.test)`` of one.
@@ -88,7 +94,9 @@ class Coding:
             raise ValueError(f"expected at least 1 sample, got {samples}")
         split = self._split(x, y)
         with evaluating(self.pair), seeded(seed, self.device):
-            codes = self._encoder.encode(split, samples)
+            codes = self._paths(split) if path else self._encoder.encode(split, samples)
+        if split.sizes is not None and self._per_element:
+            return ragged_codes(codes, split.sizes, draws=samples is not None and not path)
         return as_codes_given(form_of(x), codes, self.shared, draws=samples is not None)
 
     def decode(
@@ -244,6 +252,21 @@ class Coding:
     @cached_property
     def _decoder(self) -> Decoder:
         return decoder_of(self.pair, self.spec, self.transform)
+
+    def _paths(self, split: Split) -> Tensor:
+        """The most probable states ``(N, T)``."""
+        model = self.pair.can.find_path
+        if model is None:
+            raise ValueError("expected a model of rows with hidden states for the path of these, got another: leave path out")
+        parts = [model.path(*batch) for batch in batches(self.pair, split, ROWS_AT_ONCE)]
+        longest = max(part.shape[1] for part in parts)
+        padded = torch.cat([torch.nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts])
+        return in_row_order(self.pair, split, padded)
+
+    @property
+    def _per_element(self) -> bool:
+        """Whether codes are of the elements of rows."""
+        return any(site.per_element for site in self.pair.model_facts.sites.values())
 
     @property
     def _labelled(self) -> bool:

@@ -18,7 +18,7 @@ from ppl_vae.fitting.inputs import Entrance, as_real
 from ppl_vae.program.capabilities import Continuing
 from ppl_vae.types import REAL, STROKES, DataSpec, FitWarning
 
-__all__ = ["Beginning", "Rows", "beginning", "drawn_rows", "refuse_conditions", "rows_in_source_units"]
+__all__ = ["Beginning", "Rows", "beginning", "drawn_rows", "ragged_codes", "refuse_conditions", "rows_in_source_units"]
 
 Beginning = str | Sequence[Any] | np.ndarray | Tensor | Ragged
 """How rows begin: a text or texts; the elements of one row, or of several of one length; rows of different lengths."""
@@ -35,6 +35,20 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def elements(self) -> Tensor:
+        """Those of all rows, one after the other ``(total, *element)``."""
+        return self.x[torch.arange(self.x.shape[1], device=self.x.device) < self.length.to(self.x.device)[:, None]]
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where each row begins among them, and the last one ends."""
+        return np.concatenate([[0], self.length.cumsum(0).cpu().numpy()])
+
+    def ragged(self) -> Ragged:
+        """The rows without padding."""
+        return Ragged(self.elements.cpu().numpy(), self.offsets)
 
 
 def refuse_conditions(*, x: Any, y: Any, means: bool, frame: Any) -> None:
@@ -119,15 +133,20 @@ def rows_in_source_units(
     """
     if not spec.ragged:
         return leaving(rows.x[:, : spec.event_shape[0]])
-    inside = torch.arange(rows.x.shape[1], device=rows.x.device) < rows.length[:, None]
-    values = leaving(rows.x[inside]).cpu().numpy()
-    offsets = np.concatenate([[0], rows.length.cumsum(0).cpu().numpy()])
+    values, offsets = leaving(rows.elements).cpu().numpy(), rows.offsets
     if spec.kind.levelled:
         values = values.astype(np.int64)
     vocabulary = spec.fields[0].vocabulary
     if tokens is None or not vocabulary:
         return Ragged(values, offsets, vocabulary=vocabulary)
     return [untokenized(row, vocabulary, tokens) for row in np.split(values, offsets[1:-1])]
+
+
+def ragged_codes(codes: Tensor, lengths: Tensor, *, draws: bool) -> Ragged | list[Ragged]:
+    """Codes of the elements of rows ``(n, T, *code)`` without those of the padding; of draws ``(S, n, T, *code)`` a list."""
+    if draws:
+        return [Rows(each, lengths).ragged() for each in codes]
+    return Rows(codes, lengths).ragged()
 
 
 def _is_text(given: Any) -> bool:

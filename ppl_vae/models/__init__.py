@@ -3,6 +3,7 @@
 from ppl_vae.models.autoencoder import AutoEncoder
 from ppl_vae.models.base import Model
 from ppl_vae.models.baseline import Baseline
+from ppl_vae.models.chains import HMM, LinearDynamicalSystem, MarkovChain
 from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Quadrants
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gmm import GMM
@@ -15,6 +16,7 @@ from ppl_vae.models.vae import VAE
 __all__ = [
     "CVAE",
     "GMM",
+    "HMM",
     "PCA",
     "PPCA",
     "VAE",
@@ -26,8 +28,10 @@ __all__ = [
     "Covariates",
     "FactorAnalysis",
     "Labels",
+    "LinearDynamicalSystem",
     "LinearGaussian",
     "LogisticRegression",
+    "MarkovChain",
     "Model",
     "Node",
     "NoisyOr",

@@ -36,7 +36,7 @@ class SequenceModel(Model):
         x_t | x_<t ~ Categorical(softmax LSTM(x_<t))
     """
 
-    posterior_family: ClassVar[PosteriorFamily] = "none"
+    posterior_family: ClassVar[PosteriorFamily] = "exact"
     ragged: ClassVar[bool] = True
 
     network: CausalNetwork = LSTM()

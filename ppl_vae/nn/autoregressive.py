@@ -189,7 +189,8 @@ def continued(
     kind = found[-1].dtype if len(found) > first else given.dtype
     x = torch.stack([part.to(kind) for part in found], dim=1)
     steps = min(steps, x.shape[1] - first)
-    places = (length[:, None] + torch.arange(steps, device=x.device)).clamp_max(x.shape[1] - 1)
+    x = torch.cat([x, x.new_zeros(len(x), max(0, last + steps - x.shape[1]), *x.shape[2:])], dim=1)
+    places = length[:, None] + torch.arange(steps, device=x.device)
     index = places.reshape(*places.shape, *(1 for _ in x.shape[2:])).expand(*places.shape, *x.shape[2:])
     return x.gather(1, index)
 

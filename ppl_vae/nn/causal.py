@@ -101,6 +101,7 @@ class CausalModule(nn.Module, abc.ABC):
         enters: where the context enters.
         width: E, of an embedded element.
         outputs: H, hidden features of an element.
+        stateful: whether the context enters a state of the subclass, not what stands before the first element.
         word_dropout: probability with which an element is hidden from those after it in training (Bowman et al. 2016).
         dropout: of the embedded inputs and of the hidden features, in training.
         projection: width of an affine map between these and the features, none if not given.
@@ -115,6 +116,7 @@ class CausalModule(nn.Module, abc.ABC):
         enters: Enters,
         width: int,
         outputs: int,
+        stateful: bool = False,
         word_dropout: float = 0.0,
         dropout: float = 0.0,
         projection: int | None = None,
@@ -123,11 +125,13 @@ class CausalModule(nn.Module, abc.ABC):
         self.elements = elements
         self.feature_shape = feature_shape
         self.context = context
+        self.stateful = stateful
         self.in_state = context > 0 and enters in ("state", "both")
         self.in_inputs = context > 0 and enters in ("inputs", "both")
         self.word_dropout = word_dropout
         self.embedding = embedding(elements, width)
         self.begin = nn.Parameter(torch.zeros(width))  # what stands before the first element
+        self.to_begin = nn.Linear(context, width) if self.in_state and not self.stateful else None
         self.input_size = width + context * self.in_inputs
         self.dropout = nn.Dropout(dropout)
         last = outputs if projection is None else projection
@@ -159,8 +163,8 @@ class CausalModule(nn.Module, abc.ABC):
 
     def start(self, context: Tensor | None, rows: int) -> tuple[Tensor, Any]:
         """Features ``(rows, *features)`` of the first element, and the state from which :meth:`step` goes on."""
-        begin = self.begin.expand(rows, -1)
-        hidden, state = self.advance(self._beside(begin, context), self.first(context, rows))
+        inputs = self._beside(self._before(context, rows), context)
+        hidden, state = self.advance(inputs, self.first(context, rows))
         return self._features(hidden), (state, context)
 
     def step(self, element: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -180,7 +184,12 @@ class CausalModule(nn.Module, abc.ABC):
         if self.training and self.word_dropout:
             kept = torch.rand(seen.shape[:2], device=seen.device) >= self.word_dropout
             seen = seen * kept[..., None]
-        return self._beside(torch.cat([self.begin.expand(len(x), 1, -1), seen], dim=1), context)
+        return self._beside(torch.cat([self._before(context, len(x))[:, None], seen], dim=1), context)
+
+    def _before(self, context: Tensor | None, rows: int) -> Tensor:
+        """What stands before the first element of so many rows, ``(rows, E)``."""
+        begin = self.begin.expand(rows, -1)
+        return begin if self.to_begin is None or context is None else begin + self.to_begin(context)
 
     def _beside(self, inputs: Tensor, context: Tensor | None) -> Tensor:
         inputs = self.dropout(inputs)

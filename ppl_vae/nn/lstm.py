@@ -91,6 +91,7 @@ class CausalLSTM(CausalModule):
             enters=declared.enters,
             width=declared.embedding or declared.hidden,
             outputs=declared.hidden,
+            stateful=True,
             word_dropout=declared.word_dropout,
             dropout=declared.dropout,
             projection=declared.projection,

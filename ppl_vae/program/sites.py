@@ -33,6 +33,7 @@ class Site:
         shared: whether all data share it, as a parameter with a prior.
         summed: whether the model sums it out, so that the guide has none of this name.
         index: whether the program draws the number of a category, where the value here is its one-hot vector.
+        per_element: whether each element of a row has one, so that of a row of T elements they are ``(T, *event_shape)``.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Site:
     shared: bool = False
     summed: bool = False
     index: bool = False
+    per_element: bool = False
 
 
 def tree(values: Mapping[str, T]) -> Tree:

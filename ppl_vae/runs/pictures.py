@@ -36,25 +36,27 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
     not do all that is pictured; what they do not do is remarked on and left out.
     """
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
-    yield from row_pictures(fit, shown) if fit.spec.ragged else _of_data(fit, shown)
+    if fit.spec.ragged:
+        yield from row_pictures(fit, shown)
+    else:
+        yield from _of_data(fit, shown[:40].fixed(torch.Generator().manual_seed(0)))
+    if (network := fit.pair.can.answer) is not None:
+        yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)
     yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
     if (tracked := plots.tracked(fit.history, score=fit.score)) is not None:
         yield "tracked", tracked
-    without = fit.pair.can.draw_data if fit.pair.can.draw_data is not None else fit.pair.can.continue_rows
-    if without is None or fit.pair.model_facts.sites:
+    if (fit.pair.can.draw_data is None and fit.pair.can.continue_rows is None) or fit.pair.model_facts.sites:
         yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
 
 
-def _of_data(fit: Fit, shown: Split) -> Iterator[Named]:
-    """Data, what they are reconstructed as, and new ones."""
-    rows = shown[:40].fixed(torch.Generator().manual_seed(0))
+def _of_data(fit: Fit, rows: Split) -> Iterator[Named]:
+    """Data, their reconstructions, and new data, where they are images or rows of columns."""
     x = fit.seen(rows)
     yield "data", plots.grid(x, kind=fit.spec.kind, title="data", names=fit.spec.columns)
-    if (network := fit.pair.can.answer) is not None:
-        yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)
-    if fit.pair.can.draw_data is None:
+    if fit.pair.can.draw_data is None and fit.pair.can.continue_rows is None:
         yield from _if_possible(fit, "reconstructions", lambda: _reconstructed(fit, rows, x))
-    yield from _if_possible(fit, "samples", lambda: _sampled(fit, rows[:10]))
+    if fit.pair.can.continue_rows is None:
+        yield from _if_possible(fit, "samples", lambda: _sampled(fit, rows[:10]))
 
 
 def _if_possible(fit: Fit, what: str, make: Callable[[], Iterator[Named]]) -> list[Named]:

@@ -32,9 +32,10 @@ __all__ = ["EM"]
 class EM(Method):
     """Expectation maximization (Dempster, Laird and Rubin 1977) on all training data at once, in float64.
 
-    Each iteration's log-likelihood is exact and never falls. A start whose log-likelihood falls all the same, as rounding may
-    let it, is dropped with a remark; if there is no other, the fit stops with an error. The guide is not fitted: it
-    must be ``ExactPosterior()``.
+    Each iteration's log-likelihood is exact and never falls; of a model with pseudo-counts the ``objective`` is climbed, which
+    is log p(x) and the log prior of the parameters, to their most probable values (MAP). A start whose objective falls all the
+    same, as rounding may let it, is dropped with a remark; if there is no other, the fit stops with an error. The guide is not
+    fitted: it must be ``ExactPosterior()``.
 
     Args:
         seed: of random starts.
@@ -84,6 +85,8 @@ class EM(Method):
         rows = Matrices(data.train, relative=True)  # no maximum knows the scale of weights
         generator = torch.Generator(data.train.device).manual_seed(self.seed)
         elements = math.prod(data.spec.event_shape)
+        if (sizes := data.train.sizes) is not None:
+            elements *= max(1, round(float(sizes.double().mean())))
         starts = _Starts(self, clock, checkpointer, log_jacobian(pair, data.train), self.tolerance * elements)
         for start in range(self.n_init):
             fixed = start == 0 and not pair.model_facts.random_start
@@ -151,11 +154,13 @@ class _Starts:
         """Iterate from the next start, or go on with it."""
         with restoring(self.checkpointer.restored):
             state, cursor, history = self._begin(problem)
-            already = [exact.Iteration(row["epoch"], row["log_likelihood"] - self.constant, row["seconds"]) for row in history]
+            already = [exact.Iteration(row["epoch"], row["objective"] - self.constant, row["seconds"]) for row in history]
         last: tuple[Any, exact.Cursor, int] | None = None
 
         def tell(iteration: exact.Iteration, state: Any) -> None:
-            history.append(exact_row(iteration.iteration, iteration.log_likelihood + self.constant, self.clock))
+            prior = 0.0 if problem.log_prior is None else problem.log_prior(state)
+            row = exact_row(iteration.iteration, iteration.log_likelihood - prior + self.constant, self.clock)
+            history.append(row | {"objective": row["objective"] + prior})
             self.clock.report(history[-1])
 
         def mark(state: Any, cursor: exact.Cursor) -> None:
@@ -197,7 +202,7 @@ class _Starts:
         if self.failures:
             numbers, first = ", ".join(map(str, self.failures)), next(iter(self.failures.values()))
             warnings.warn(f"start {numbers} of {self.method.n_init} failed and was dropped: {first}", FitWarning, stacklevel=3)
-        return max(succeeded, key=lambda result: float(result[2][-1]["log_likelihood"]))
+        return max(succeeded, key=lambda result: float(result[2][-1]["objective"]))
 
     def _begin(self, problem: exact.Problem) -> tuple[Any, exact.Cursor | None, list[Record]]:
         """Where the next start is to begin, by the kept state if that has seen it; a start that is over has no cursor."""

@@ -1,0 +1,132 @@
+"""The program of a Markov chain of tokens.
+
+for n in 1..N:
+x_t | x_(t-k), ..., x_(t-1) ~ Categorical(table[context])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.models.chains.contexts import ContextCounts, Seen, context_codes, counted
+from ppl_vae.models.chains.rows import RowProgram, row_blocks
+from ppl_vae.program.hooks import Start
+from ppl_vae.types import DataSpec
+
+__all__ = ["MarkovProgram"]
+
+
+class MarkovProgram(RowProgram):
+    """Tables of counts, the one of order k last; those of lower orders where these say how pseudo-counts are spread.
+
+    Args:
+        spec: of the data.
+        order: k.
+        levels: V.
+        pseudo_counts: added to the count of a token, on average over all.
+        shorter: whether they are spread as the chain of one order less says.
+    """
+
+    def __init__(self, spec: DataSpec, order: int, levels: int, *, pseudo_counts: float, shorter: bool) -> None:
+        super().__init__(spec)
+        self.tokens = True
+        self.order, self.levels, self.mass = order, levels, pseudo_counts * levels
+        self.tables = nn.ModuleList(ContextCounts(k, levels) for k in (range(order + 1) if shorter else [order]))
+
+    @property
+    def free_parameters(self) -> int:
+        """All but one probability of each context that was seen."""
+        return len(self.tables[-1].contexts) * (self.levels - 1)
+
+    def log_density(self, x: Tensor, inside: Tensor) -> Tensor:
+        """Log p of each row, in float64."""
+        each = self._shares(x, [context_codes(x, k, self.levels) for k in self._orders]).log()
+        return torch.where(inside, each, 0).sum(-1)
+
+    @torch.no_grad()
+    def log_prob(self, *batch: Tensor) -> Tensor:
+        """Exact log p of each row in nats, ``(B,)``; minus infinity of a token that never followed, without pseudo-counts."""
+        return self.log_density(*self.padded(*batch))
+
+    def posterior(self, *batch: Tensor) -> Any:
+        """Of nothing.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a Markov chain has no hidden states, so that rows have no codes: use HMM")
+
+    @torch.no_grad()
+    def continued(self, given: Tensor, length: Tensor, steps: int, *, end: int | None = None) -> Tensor:
+        """What may follow given tokens, until each row has its end."""
+        recent = self._recent(given.long(), length)
+        drawn = []
+        every = torch.arange(self.levels, device=given.device)
+        over = torch.zeros_like(length, dtype=torch.bool)
+        for _ in range(steps):
+            contexts = [self._code(recent[:, self.order - k :])[:, None].expand(-1, self.levels) for k in self._orders]
+            shares = self._shares(every.expand(len(given), -1), contexts)
+            lost = shares.sum(1, keepdim=True) <= 0  # a context that no token followed
+            token = torch.multinomial(torch.where(lost, 1.0, shares), 1)
+            drawn.append(token)
+            recent = torch.cat([recent, token], 1)[:, 1:]
+            over |= token[:, 0] == end
+            if end is not None and bool(over.all()):
+                break
+        return torch.cat(drawn, 1).to(given.dtype)
+
+    def closed_form(self, rows: Any) -> list[Seen]:
+        """The counts of rows of a split, of each order.
+
+        Raises:
+            ValueError: a row of length 0.
+        """
+        blocks = list(row_blocks(self, rows))
+
+        def parts(order: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+            found = []
+            for block in blocks:
+                x = block.x.long()
+                weight = block.spread(torch.ones_like(x, dtype=torch.float64)[..., None])[:, 0]
+                found.append((context_codes(x, order, self.levels)[block.inside], x[block.inside], weight))
+            return found
+
+        return [counted(parts(order), self.levels) for order in self._orders]
+
+    def assign(self, parameters: list[Seen]) -> None:
+        """Write counts into the tables."""
+        for table, seen in zip(self.tables, parameters, strict=True):
+            table.assign(seen)
+
+    def start_fit(self, context: Start) -> None:
+        """There is nothing to climb.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a Markov chain is fitted by counting and has nothing that SVI could climb: use ClosedForm")
+
+    @property
+    def _orders(self) -> list[int]:
+        return [table.order for table in self.tables]
+
+    def _shares(self, tokens: Tensor, contexts: list[Tensor]) -> Tensor:
+        """p(token | context), in float64."""
+        found = torch.full(tokens.shape, 1 / self.levels, dtype=torch.float64, device=tokens.device)
+        for table, codes in zip(self.tables, contexts, strict=True):
+            found = table.shares(codes, tokens, found, self.mass)
+        return found
+
+    def _recent(self, x: Tensor, length: Tensor) -> Tensor:
+        """The last k of given tokens ``(n, k)``, before their first one V."""
+        padded = nn.functional.pad(x, (self.order, 0), value=self.levels)
+        return padded.gather(1, length[:, None] + torch.arange(self.order, device=x.device))
+
+    def _code(self, recent: Tensor) -> Tensor:
+        code = recent.new_zeros(len(recent))
+        for digit in recent.unbind(1):
+            code = code * (self.levels + 1) + digit
+        return code

@@ -1,0 +1,174 @@
+"""Causal convolutions: a window of elements before each, which dilation makes long."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from ppl_vae.declaration import require
+from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters, embedding
+from ppl_vae.nn.pooling import Pool, mask_of, pooled
+
+__all__ = ["CausalConv"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CausalConv(CausalNetwork):
+    """Gated residual convolutions along a row that see no later element (van den Oord et al. 2016, "WaveNet").
+
+    h' = h + W (tanh(a) * sigmoid(b)), (a, b) = conv(h) over the places t, t - d, ..., t - (kernel - 1) d
+
+    The dilation d doubles from layer to layer, so that features of element t hang on the ``1 + (kernel - 1) (2^layers - 1)``
+    elements before it. One layer is a neural n-gram (Bengio et al. 2003).
+
+    Args:
+        hidden: channels.
+        layers: how many stand above each other.
+        kernel: places that a convolution sees.
+        dropout: probability with which features are left out, in training.
+        word_dropout: probability with which an element is hidden from those after it in training (Bowman et al. 2016).
+        enters: where z enters a decoder: before the first element (``state``), beside each of the ``inputs``, or ``both``. What
+            stands before the first element is out of sight of those far behind it.
+        pool: what an encoder keeps of a row: the features of its end (``last``), or the ``mean`` or ``max`` over its elements.
+
+    Raises:
+        ValueError: numbers out of range.
+
+    Example:
+        >>> from ppl_vae.nn.causal import Elements
+        >>> network = CausalConv(hidden=8, layers=2).build_causal(Elements(levels=5), (5,))
+        >>> network(torch.zeros(3, 7, dtype=torch.int64)).shape
+        torch.Size([3, 7, 5])
+    """
+
+    hidden: int = 128
+    layers: int = 5
+    kernel: int = 3
+    dropout: float = 0.0
+    word_dropout: float = 0.0
+    enters: Enters = "both"
+    pool: Pool = "mean"
+
+    def __post_init__(self) -> None:
+        for name, least in (("hidden", 1), ("layers", 1), ("kernel", 2)):
+            require(getattr(self, name) >= least, f"{name} of at least {least}", getattr(self, name))
+        for name in ("dropout", "word_dropout"):
+            require(0 <= getattr(self, name) < 1, f"a {name} in [0, 1)", getattr(self, name))
+        require(self.enters in get_args(Enters), f"enters of {', '.join(get_args(Enters))}", self.enters)
+        require(self.pool in get_args(Pool), f"a pool of {', '.join(get_args(Pool))}", self.pool)
+
+    def build_causal(self, elements: Elements, feature_shape: tuple[int, ...], context: int = 0) -> CausalModule:
+        """The features of each element from those before it."""
+        return CausalConvolutions(self, elements, feature_shape, context)
+
+    def build_encoder(self, elements: Elements, out_shape: tuple[int, ...]) -> nn.Module:
+        """A module from rows and their lengths to ``(..., *out_shape)``."""
+        return PooledEncoder(elements, self.hidden, self.blocks(), self.pool, out_shape)
+
+    def blocks(self) -> Convolutions:
+        """The layers."""
+        return Convolutions(self.hidden, self.layers, self.kernel, self.dropout)
+
+
+class Convolutions(nn.Module):
+    """Gated residual layers of doubling dilation on ``(N, T, H)``."""
+
+    def __init__(self, hidden: int, layers: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.dilations = tuple(2**layer for layer in range(layers))
+        self.kernel = kernel
+        self.windows = nn.ModuleList(nn.Conv1d(hidden, 2 * hidden, kernel, dilation=d) for d in self.dilations)
+        self.mixers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in self.dilations)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All places at once."""
+        for window, mixer, dilation in zip(self.windows, self.mixers, self.dilations, strict=True):
+            found = window(pad(x.mT, ((self.kernel - 1) * dilation, 0))).mT
+            x = x + mixer(self.dropout(gated(found)))
+        return x
+
+    def empty(self, like: Tensor, rows: int) -> tuple[Tensor, ...]:
+        """What the layers have seen of so many rows before their first element: zeros ``(rows, (kernel - 1) d, H)`` each."""
+        return tuple(like.new_zeros(rows, (self.kernel - 1) * dilation, self.hidden) for dilation in self.dilations)
+
+    def advance(self, x: Tensor, seen: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One place ``(N, H)``, and what the layers have seen with it."""
+        kept = []
+        for window, mixer, before in zip(self.windows, self.mixers, seen, strict=True):
+            places = torch.cat([before, x[:, None]], dim=1)
+            kept.append(places[:, 1:])
+            x = x + mixer(self.dropout(gated(window(places.mT)[..., 0])))
+        return x, tuple(kept)
+
+
+def gated(x: Tensor) -> Tensor:
+    """tanh(a) * sigmoid(b) of the two halves of the last axis."""
+    a, b = x.chunk(2, -1)
+    return a.tanh() * b.sigmoid()
+
+
+class CausalConvolutions(CausalModule):
+    """The state is what each layer has seen so far, as far back as it looks."""
+
+    def __init__(self, declared: CausalConv, elements: Elements, feature_shape: tuple[int, ...], context: int) -> None:
+        super().__init__(
+            elements,
+            feature_shape,
+            context,
+            enters=declared.enters,
+            width=declared.hidden,
+            outputs=declared.hidden,
+            word_dropout=declared.word_dropout,
+            dropout=declared.dropout,
+        )
+        self.mixed = nn.Linear(self.input_size, declared.hidden)
+        self.blocks = declared.blocks()
+
+    def hidden(self, inputs: Tensor, context: Tensor | None) -> Tensor:
+        """All places in one pass."""
+        found: Tensor = self.blocks(self.mixed(inputs))
+        return found
+
+    def first(self, context: Tensor | None, rows: int) -> Any:
+        """Nothing seen."""
+        return self.blocks.empty(self.begin, rows)
+
+    def advance(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One place."""
+        return self.blocks.advance(self.mixed(inputs), state)
+
+
+class PooledEncoder(nn.Module):
+    """Layers that see no later element, and what is kept of a row by pooling.
+
+    Args:
+        elements: of the rows.
+        width: H, of what the layers map.
+        layers: from ``(N, T, H)`` to ``(N, T, H)``, none of whose places hangs on later ones, so that padding changes nothing.
+        pool: what is kept.
+        out_shape: of a result.
+    """
+
+    def __init__(self, elements: Elements, width: int, layers: nn.Module, pool: Pool, out_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.elements = elements
+        self.embedding = embedding(elements, width)
+        self.layers = layers
+        self.pool: Pool = pool
+        self.output = nn.Linear(width, torch.Size(out_shape).numel())
+        self.out_shape = out_shape
+
+    def forward(self, x: Tensor, length: Tensor | None = None) -> Tensor:
+        """Map rows x ``(..., T, *shape)`` of these lengths ``(...)`` to ``(..., *out_shape)``."""
+        at = x.dim() - len(self.elements.shape) - 1
+        lead = x.shape[:at]
+        sizes = None if length is None else length.expand(lead).reshape(-1)
+        hidden = self.layers(self.embedding(x.reshape(-1, *x.shape[at:])))
+        found = self.output(pooled(hidden, mask_of(sizes, hidden), sizes, self.pool))
+        return found.reshape(*lead, *self.out_shape)

@@ -1,0 +1,162 @@
+"""A small transformer whose places attend to earlier ones alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, scaled_dot_product_attention
+
+from ppl_vae.declaration import require
+from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters
+from ppl_vae.nn.causal_conv import PooledEncoder
+from ppl_vae.nn.pooling import Pool
+
+__all__ = ["Transformer"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transformer(CausalNetwork):
+    """Layers of causal self-attention (Vaswani et al. 2017), normalized before each part (Radford et al. 2019).
+
+    h' = h + attention(norm(h)), h'' = h' + W_2 gelu(W_1 norm(h')), places told by sinusoids, so that rows may be longer than
+    those that were fitted
+
+    Args:
+        hidden: width.
+        layers: how many stand above each other.
+        heads: of the attention; they divide the width.
+        dropout: probability with which features are left out, in training.
+        word_dropout: probability with which an element is hidden from those after it in training (Bowman et al. 2016).
+        enters: where z enters a decoder: before the first element (``state``), where all places attend to it, beside each of
+            the ``inputs``, or ``both``.
+        pool: what an encoder keeps of a row: the features of its end (``last``), or the ``mean`` or ``max`` over its elements.
+
+    Raises:
+        ValueError: numbers out of range, or a width that the heads do not divide.
+
+    Example:
+        >>> from ppl_vae.nn.causal import Elements
+        >>> network = Transformer(hidden=8, heads=2).build_causal(Elements(levels=5), (5,))
+        >>> network(torch.zeros(3, 7, dtype=torch.int64)).shape
+        torch.Size([3, 7, 5])
+    """
+
+    hidden: int = 128
+    layers: int = 2
+    heads: int = 4
+    dropout: float = 0.0
+    word_dropout: float = 0.0
+    enters: Enters = "both"
+    pool: Pool = "last"
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "layers", "heads"):
+            require(getattr(self, name) >= 1, f"{name} of at least 1", getattr(self, name))
+        require(self.hidden % (2 * self.heads) == 0, f"an even hidden width for each of {self.heads} heads", self.hidden)
+        for name in ("dropout", "word_dropout"):
+            require(0 <= getattr(self, name) < 1, f"a {name} in [0, 1)", getattr(self, name))
+        require(self.enters in get_args(Enters), f"enters of {', '.join(get_args(Enters))}", self.enters)
+        require(self.pool in get_args(Pool), f"a pool of {', '.join(get_args(Pool))}", self.pool)
+
+    def build_causal(self, elements: Elements, feature_shape: tuple[int, ...], context: int = 0) -> CausalModule:
+        """The features of each element from those before it."""
+        return CausalTransformer(self, elements, feature_shape, context)
+
+    def build_encoder(self, elements: Elements, out_shape: tuple[int, ...]) -> nn.Module:
+        """A module from rows and their lengths to ``(..., *out_shape)``; its places too attend to earlier ones alone."""
+        return PooledEncoder(elements, self.hidden, self.blocks(), self.pool, out_shape)
+
+    def blocks(self) -> Blocks:
+        """The layers."""
+        return Blocks(self.hidden, self.layers, self.heads, self.dropout)
+
+
+class Blocks(nn.Module):
+    """Layers of attention on ``(N, T, H)``, their places told."""
+
+    def __init__(self, hidden: int, layers: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.width = hidden
+        self.layers = nn.ModuleList(Block(hidden, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All places at once."""
+        x = x + sinusoids(torch.arange(x.shape[1], device=x.device), self.width).to(x.dtype)
+        for layer in self.layers:
+            x, _ = layer(x)
+        found: Tensor = self.norm(x)
+        return found
+
+    def advance(self, x: Tensor, seen: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        """One place ``(N, H)``, and the keys and values of each layer up to it."""
+        place = 0 if seen[0] is None else seen[0][0].shape[-2]
+        x = (x + sinusoids(torch.tensor([place], device=x.device), self.width).to(x.dtype))[:, None]
+        kept = []
+        for layer, before in zip(self.layers, seen, strict=True):
+            x, now = layer(x, before)
+            kept.append(now)
+        return self.norm(x)[:, 0], tuple(kept)
+
+
+class Block(nn.Module):
+    """Attention, then a perceptron of each place."""
+
+    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.first, self.second = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.to_three, self.mixed = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+        self.up, self.down = nn.Linear(hidden, 4 * hidden), nn.Linear(4 * hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, before: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Places ``(N, T, H)``; after others whose keys and values ``(N, heads, t, H / heads)`` are told, a single one."""
+        query, key, value = self.to_three(self.first(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if before is not None:
+            key, value = (torch.cat(pair, dim=-2) for pair in zip(before, (key, value), strict=True))
+        found = scaled_dot_product_attention(query, key, value, is_causal=query.shape[-2] > 1)
+        x = x + self.dropout(self.mixed(found.movedim(1, 2).flatten(-2)))
+        return x + self.dropout(self.down(gelu(self.up(self.second(x))))), (key, value)
+
+
+class CausalTransformer(CausalModule):
+    """The state is the keys and values of all places so far."""
+
+    def __init__(self, declared: Transformer, elements: Elements, feature_shape: tuple[int, ...], context: int) -> None:
+        super().__init__(
+            elements,
+            feature_shape,
+            context,
+            enters=declared.enters,
+            width=declared.hidden,
+            outputs=declared.hidden,
+            word_dropout=declared.word_dropout,
+            dropout=declared.dropout,
+        )
+        self.mixed = nn.Linear(self.input_size, declared.hidden)
+        self.blocks = declared.blocks()
+
+    def hidden(self, inputs: Tensor, context: Tensor | None) -> Tensor:
+        """All places in one pass."""
+        found: Tensor = self.blocks(self.mixed(inputs))
+        return found
+
+    def first(self, context: Tensor | None, rows: int) -> Any:
+        """Nothing seen."""
+        return (None,) * len(self.blocks.layers)
+
+    def advance(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One place."""
+        return self.blocks.advance(self.mixed(inputs), state)
+
+
+def sinusoids(places: Tensor, width: int) -> Tensor:
+    """Sines and cosines of places ``(T,)`` at falling frequencies, ``(T, width)`` (Vaswani et al. 2017)."""
+    rates = torch.exp(-math.log(10_000.0) * torch.arange(0, width, 2, device=places.device) / width)
+    angles = places[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
