@@ -175,8 +175,8 @@ class StrokeDistribution(dist.TorchDistribution):
         M = self.logits.shape[-1]
         shapes = ((M,), (2, M), (2, M), (M,), (PEN_STATES,))
         parts = (self.logits, self.loc, self.scale, self.corr, self.pen)
-        grown = [part.expand(*batch_shape, *shape) for part, shape in zip(parts, shapes, strict=True)]
-        return StrokeDistribution(*grown, validate_args=self._validate_args)
+        logits, loc, scale, corr, pen = (part.expand(*batch_shape, *shape) for part, shape in zip(parts, shapes, strict=True))
+        return StrokeDistribution(logits, loc, scale, corr, pen, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of points ``(..., 3)``, in nats."""

@@ -44,7 +44,8 @@ def row_pictures(fit: Fit, rows: Split) -> Iterator[Named]:
 
 def _of_codes(fit: Fit, rows: Split) -> Iterator[Named]:
     """Draws given z: from the prior, of data, and on the way from one datum to another."""
-    raw: Any = rows.raw
+    raw = rows.raw
+    assert isinstance(raw, Ragged)
     names = [f"temperature {temperature:g}" for temperature in TEMPERATURES]
     with evaluating(fit.pair), seeded(0, fit.device):
         prior = fit.pair.can.generate.prior().sample((COMPLETED,))  # type: ignore[union-attr]
@@ -96,8 +97,10 @@ def between(a: Tensor, b: Tensor, steps: int) -> Tensor:
     have; on a line where they point one way.
 
     Example:
-        >>> between(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3).round(decimals=4).tolist()
-        [[1.0, 0.0], [0.7071, 0.7071], [0.0, 1.0]]
+        >>> between(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3).round(decimals=4)
+        tensor([[1.0000, 0.0000],
+                [0.7071, 0.7071],
+                [0.0000, 1.0000]])
     """
     t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
     angle = torch.arccos((a @ b / (a.norm() * b.norm()).clamp_min(1e-12)).clamp(-1, 1))
