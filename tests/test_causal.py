@@ -343,6 +343,18 @@ def test_a_text_vae_goes_all_the_way(tmp_path: Path) -> None:
     assert texts == fit.sample(3, given="to ", length=12)
     assert all(text.startswith("to ") and len(text) <= 12 for text in texts)
     assert len(set(fit.sample(20, length=5))) > 1
+    timid = fit.sample(5, length=5, temperature=0.0)
+    assert fit.sample(5, length=5, top_p=1e-6) == timid  # of the same z, the likeliest of each
+    rows = data.test[:3]
+    codes = fit.encode(rows)
+    assert fit.reconstruct(rows) == fit.decode(codes)
+    assert fit.decode(codes[1]) == fit.decode(codes)[1:2]
+    with torch.no_grad():
+        x, length = fit.pair.model.decode(codes[:1]).draw(temperature=0.0)
+    text = "".join(data.spec.fields[0].vocabulary[int(token)] for token in x[0, : int(length)])
+    assert fit.decode(codes[0])[0] == text.removesuffix("<end>")
+    with pytest.raises(ValueError, match="leave x and y out"):
+        fit.decode(codes, x=rows)
 
 
 def test_a_language_model_knows_its_log_likelihood() -> None:
@@ -365,6 +377,7 @@ def test_rows_of_one_length_need_no_lengths() -> None:
     x = torch.from_numpy(rows)
     expected = Autoregressive(fit.pair.model.rows.network, fit.pair.model.rows.likelihood, longest=6, batch_shape=(40,))
     assert fit.evaluate(data.train)["elbo"] == pytest.approx(expected.log_prob(x).mean().item(), rel=1e-5)
+    assert not fit.sample(3, temperature=0.0).diff(dim=0).any()
     drawn = fit.sample(5, given=[1, 2])
     assert drawn.shape == (5, 6)
     assert (drawn[:, :2] == torch.tensor([1.0, 2.0])).all()

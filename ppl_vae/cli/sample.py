@@ -31,6 +31,8 @@ def run(
     y: str | None,
     given: str | None,
     length: int | None,
+    temperature: float,
+    top_p: float,
     means: bool,
     draws: bool,
     seed: int,
@@ -50,8 +52,9 @@ def run(
             raise ValueError("expected draws or means, got --draws and --means: leave one out")
         warnings.warn("--draws is what ppl-vae sample does unless it is told --means: leave it out", FitWarning, stacklevel=2)
     fitted = runs.load_run(run, trust=trust, device=device)
+    bold = {"temperature": temperature, "top_p": top_p}
     if fitted.spec.ragged or given is not None or length is not None:
-        _rows(fitted, n, out, given, length, y=y, means=means, seed=seed, as_json=json)
+        _rows(fitted, n, out, given, length, y=y, means=means, seed=seed, as_json=json, **bold)
         return
     if out is None:
         raise ValueError("expected a file to write the data to, got none: give --out x.png, x.npy or x.csv")
@@ -62,7 +65,7 @@ def run(
     if fitted.pair.model_facts.known_entries is not None:
         known = fitted.rows(fitted.data, "test")[:n]
         n = min(n, len(known))
-    x = fitted.sample(n, x=known, y=y, means=means, seed=seed, seen=out.endswith(".png")).cpu()
+    x = fitted.sample(n, x=known, y=y, means=means, seed=seed, seen=out.endswith(".png"), **bold).cpu()
     title = f"{'means of p(x | z)' if means else 'draws'} from {run}"
     drawn = {
         ".png": lambda path: plots.save(plots.grid(x, kind=fitted.spec.kind, title=title, names=fitted.spec.columns), path)
@@ -83,6 +86,8 @@ def _rows(
     means: bool,
     seed: int,
     as_json: bool,
+    temperature: float,
+    top_p: float,
 ) -> None:
     """Draw rows, element after element, and print or write them."""
     begun: Any = given
@@ -90,7 +95,7 @@ def _rows(
         begun = fitted.rows(declared_rows(fitted, given, None), "all").as_read().raw
         if fitted.spec.kind == STROKES:  # drawings whose ends are where they are to go on
             begun = begun.mapped(lambda points: torch.cat([points[:, :2], points[:, 2:].clamp_max(1)], 1))
-    rows = fitted.sample(n, y=y, given=begun, length=length, means=means, seed=seed)
+    rows = fitted.sample(n, y=y, given=begun, length=length, means=means, seed=seed, temperature=temperature, top_p=top_p)
     if isinstance(rows, list) and out is None:
         if as_json:
             print_json({"n": n, "texts": rows})
@@ -140,5 +145,9 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--y", type=str | None, help="a class, by its name, of a model conditioned on labels")
     parser.add_argument("--given", type=str | None, help="how rows begin: a text, or a file of rows as the run's data are")
     parser.add_argument("--length", type=int | None, help="how many elements rows have at most, those given among them")
+    what = "what log-probabilities of an element of a row are divided by: below 1 draws are more timid, at 0 the likeliest"
+    parser.add_argument("--temperature", type=float, default=1.0, help=what)
+    what = "of each element of a row only the likeliest that together have this probability"
+    parser.add_argument("--top_p", "--top-p", type=float, default=1.0, help=what)
     parser.add_argument("--means", action="store_true", help="take the means of p(x | z) instead of draws from it")
     parser.add_argument("--draws", action="store_true", help="what is done anyway; taken for older scripts")

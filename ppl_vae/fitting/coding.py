@@ -22,12 +22,20 @@ from ppl_vae.evaluate.verbs import Decoder, Encoder, decoder_of, encoder_of, rec
 from ppl_vae.fitting.covariates import conditions
 from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, as_real, in_source_units
 from ppl_vae.fitting.outputs import as_codes_given, as_rows_given, codes_of_form, form_of
-from ppl_vae.fitting.sequences import Beginning, beginning, drawn_rows, ragged_codes, refuse_conditions, rows_in_source_units
+from ppl_vae.fitting.sequences import (
+    Beginning,
+    Rows,
+    beginning,
+    drawn_rows,
+    ragged_codes,
+    refuse_conditions,
+    rows_in_source_units,
+)
 from ppl_vae.memory import require_memory
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
-from ppl_vae.program.sites import Tree, tree
+from ppl_vae.program.sites import Tree, leaves, tree
 from ppl_vae.types import DataSpec
 
 __all__ = ["Coding"]
@@ -104,7 +112,8 @@ class Coding:
     ) -> Any:
         """Means of p(x | z), ``(..., *event)`` in the units of the source, or of each observed site by name if several are.
 
-        Of dequantized data they are means of the levels; of categories in no order the most probable one.
+        Of dequantized data they are means of the levels; of categories in no order the most probable one. Models of rows take
+        the most probable element one after the other: texts, or :class:`~ppl_vae.Ragged`, one row for each code.
 
         Args:
             z: codes ``(..., *latent)``, a tensor, an array or lists; of several latent variables a mapping by their names, or
@@ -127,6 +136,11 @@ class Coding:
         if form.kind == "frame" and not isinstance(z, Mapping):
             z = self._codes_of_frame(z)
         codes = {name: as_codes(value, **kind) for name, value in z.items()} if isinstance(z, Mapping) else as_codes(z, **kind)
+        if (model := self.pair.can.decode_rows) is not None:
+            refuse_conditions(x=x, y=y, means=False, frame=None)
+            (code,) = leaves(codes).values()
+            with evaluating(self.pair):
+                return self._rows_leaving(Rows(*model.decoded_rows(code.reshape(-1, code.shape[-1]))), seen=seen)
         with evaluating(self.pair):
             found = self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
         return as_rows_given(form, found, self.spec)
@@ -134,7 +148,8 @@ class Coding:
     def reconstruct(self, x: Given, *, y: Classes | None = None, seen: bool = False) -> Any:
         """Means of p(x | z) at the posterior means of z, ``(B, *event)``, or of each observed site by name if several are.
 
-        Of dequantized data they are means of the levels; of categories in no order the most probable one.
+        Of dequantized data they are means of the levels; of categories in no order the most probable one. Models of rows take
+        the most probable element one after the other: texts, or :class:`~ppl_vae.Ragged`.
 
         Args:
             x: rows ``(B, *event)`` in the units of the source: a tensor, a split, or the fields that the programs read.
@@ -148,6 +163,11 @@ class Coding:
             ``(fit.reconstruct(data.test) - data.test.x).abs().mean()``
         """
         split = self._split(x, y)
+        if (model := self.pair.can.decode_rows) is not None:
+            (codes,) = leaves(self.encode(split)).values()
+            lengths = None if split.sizes is None else split.sizes.to(self.device)
+            with evaluating(self.pair):
+                return self._rows_leaving(Rows(*model.decoded_rows(codes, lengths)), seen=seen)
         with evaluating(self.pair):
             found = self._leaving(reconstructed(self.pair, split, self._encoder, self._decoder), means=True, seen=seen)
         return as_rows_given(form_of(x), found, self.spec)
@@ -160,6 +180,8 @@ class Coding:
         y: Classes | Mapping[str, Any] | None = None,
         given: Beginning | None = None,
         length: int | Sequence[int] | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
         means: bool = False,
         seed: int = 0,
         seen: bool = False,
@@ -185,6 +207,9 @@ class Coding:
             given: of a model of rows the elements that rows begin with, one beginning for all or one for each: texts, arrays
                 ``(t, *element)`` or ``Ragged``. What follows is drawn given these, and rows come back whole.
             length: of a model of rows how many elements they have at most, those that are given among them; of all, or of each.
+            temperature: of a model of rows by a causal network, what log-probabilities of an element are divided by: below 1
+                draws are more timid, at 0 the most probable element is taken.
+            top_p: of each element only the likeliest that together have this probability are drawn (Holtzman et al. 2020).
             means: means of p(x | z) instead of draws, which lie closer to each other than data do.
             seed: of all of them.
             seen: as the model sees them, instead of in the units of the source.
@@ -207,9 +232,12 @@ class Coding:
         if (n := whole("n", n)) < 1:
             raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
         require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
+        bold = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value != 1}
+        if bold and not self.pair.model_facts.tempered:
+            raise ValueError(f"expected a causal network and a likelihood of tokens for {', '.join(bold)}, got another model")
         if self.pair.can.continue_rows is not None:
             refuse_conditions(x=x, y=y, means=means, frame=frame)
-            return self._rows_drawn(n, given, length, seed=seed, seen=seen)
+            return self._rows_drawn(n, given, length, seed=seed, seen=seen, options=bold)
         if given is not None or length is not None:
             raise ValueError("expected a model of rows for a beginning or a length of them, got another: leave both out")
         places: Tensor | None = None
@@ -339,11 +367,25 @@ class Coding:
             given = self._given(x, y, n) if places is None else self._decoder.given(None, places)
             return self._decoder.sample(n, given, means=means)
 
-    def _rows_drawn(self, n: int, given: Beginning | None, length: int | Sequence[int] | None, *, seed: int, seen: bool) -> Any:
+    def _rows_drawn(
+        self,
+        n: int,
+        given: Beginning | None,
+        length: int | Sequence[int] | None,
+        *,
+        seed: int,
+        seen: bool,
+        options: Mapping[str, float],
+    ) -> Any:
         """New rows, element after element, in the units of the source or as the model sees them."""
         begun = None if given is None else beginning(given, self._entrance, self.data.tokens)
         with evaluating(self.pair), seeded(seed, self.device):
-            rows = drawn_rows(self.pair.can.continue_rows, n, self.spec, begun, length, like=self.transform.loc)  # type: ignore[arg-type]
+            model: Any = self.pair.can.continue_rows
+            rows = drawn_rows(model, n, self.spec, begun, length, like=self.transform.loc, options=options)
+        return self._rows_leaving(rows, seen=seen)
+
+    def _rows_leaving(self, rows: Rows, *, seen: bool) -> Any:
+        """Rows as texts, or in the units of the source or as the model sees them."""
         options: dict[str, Any] = {"means": False, "dequantized": self._dequantized}
         return rows_in_source_units(
             rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,14 @@ def beginning(given: Beginning, entrance: Entrance, tokens: Tokens | None) -> Ro
 
 
 def drawn_rows(
-    model: Continuing, n: int, spec: DataSpec, begun: Rows | None, length: int | Sequence[int] | None, *, like: Tensor
+    model: Continuing,
+    n: int,
+    spec: DataSpec,
+    begun: Rows | None,
+    length: int | Sequence[int] | None,
+    *,
+    like: Tensor,
+    options: Mapping[str, float] | None = None,
 ) -> Rows:
     """N new rows, each up to its end.
 
@@ -99,6 +106,7 @@ def drawn_rows(
         begun: how rows begin, one or ``n``; nothing if they begin by themselves.
         length: how many elements they have at most, all alike or each; by default those that the data suggest.
         like: a tensor of the model's dtype and device.
+        options: how boldly they are drawn, of a model that can be told.
 
     Raises:
         ValueError: neither one beginning nor ``n``, or a length that is no longer than what is given.
@@ -109,7 +117,7 @@ def drawn_rows(
         raise ValueError(f"expected one beginning for all rows or {n}, got {len(begun)}")
     x, first = begun.x.expand(n, *begun.x.shape[1:]), begun.length.expand(n)
     last = _last(model, n, spec, first, length, endless=ends is None)
-    following = model.continued(x, first, int((last - first).max()), end=end)
+    following = model.continued(x, first, int((last - first).max()), end=end, **(options or {}))
     steps = following.shape[1]
     places = torch.arange(x.shape[1] + steps, device=x.device)
     later = places - first[:, None]  # which of the drawn elements stands at a place

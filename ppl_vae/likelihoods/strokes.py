@@ -148,8 +148,10 @@ class StrokeDistribution(dist.TorchDistribution):
 
     @property
     def point_prediction(self) -> Tensor:
-        """The mean offsets, and the most probable state of the pen."""
-        return torch.cat([self._offset, self.pen.argmax(-1, keepdim=True).to(self.loc)], dim=-1)
+        """The mean of the component with the largest weight, and the most probable state of the pen."""
+        chosen = self.logits.argmax(-1, keepdim=True)
+        offset = [self._of(values, chosen) for values in self.loc.unbind(-2)]
+        return torch.cat([*offset, self.pen.argmax(-1, keepdim=True).to(self.loc)], dim=-1)
 
     @property
     def _offset(self) -> Tensor:

@@ -80,6 +80,7 @@ class SequenceProgram(ModelProgram):
     """Without latent variables: log p(x) is known, and a guide has nothing to draw."""
 
     learning_rate = 2e-3
+    tempered = True
 
     def __init__(self, network: CausalNetwork, likelihood: Likelihood, spec: DataSpec) -> None:
         super().__init__()
@@ -126,6 +127,7 @@ class LatentSequenceProgram(ModelProgram):
     """
 
     learning_rate = 2e-3
+    tempered = True
 
     def __init__(
         self,
@@ -156,6 +158,13 @@ class LatentSequenceProgram(ModelProgram):
     def decode(self, z: Tensor, inside: Tensor | None = None) -> Autoregressive:
         """p(x | z) for z ``(..., K)``."""
         return self.rows(z, inside)
+
+    def decoded_rows(
+        self, z: Tensor, length: Tensor | None = None, *, temperature: float = 0.0, top_p: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of codes z ``(n, K)``, and their lengths."""
+        inside = None if length is None else sequence_mask(length, max(self.rows.longest, int(length.max())))
+        return self.decode(z, inside).draw(temperature=temperature, top_p=top_p)
 
     def drawn_lengths(self, least: Tensor) -> Tensor:
         """Lengths like those of the training rows."""

@@ -49,6 +49,7 @@ class ModelProgram(PyroModule):
         beside_columns: columns of what the guide's encoder is told beside x.
         covariates: the names of what it is conditioned on, where these are neither classes nor a part of x: fields that it
             reads, and others that it finds in x.
+        tempered: of a model of rows, whether what follows is drawn at a ``temperature`` and a ``top_p`` that are told.
         free_parameters: how many numbers the data choose, of which other values are another p(x, z); what is counted twice, as
             rotations of factors are, is left out. By default all elements of the parameters that are fitted.
     """
@@ -65,6 +66,7 @@ class ModelProgram(PyroModule):
     takes_weights: bool = False
     beside_columns: int = 0
     covariates: tuple[str, ...] = ()
+    tempered: bool = False
 
     prior: Any
     decode: Any

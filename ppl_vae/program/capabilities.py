@@ -33,6 +33,7 @@ __all__ = [
     "ParameterDensity",
     "Pathfinding",
     "Queryable",
+    "RowDecoding",
     "Solvable",
     "attribute",
     "generates",
@@ -144,6 +145,24 @@ class Continuing(Protocol):
             steps: S, how many to draw after those.
             end: the token that ends a row, if one does: what follows it means nothing, and once every row has it fewer than S
                 elements may be returned.
+        """
+        ...
+
+
+@runtime_checkable
+class RowDecoding(Protocol):
+    """A model of rows that makes them of codes, element after element."""
+
+    def decoded_rows(
+        self, z: Tensor, length: Tensor | None = None, *, temperature: float = 0.0, top_p: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Rows ``(n, T, *element)`` of codes z ``(n, *latent)``, padded, and their lengths ``(n,)``.
+
+        Args:
+            z: codes.
+            length: of the rows, which is taken where no element says that it is the last.
+            temperature: that log-probabilities of an element are divided by; at 0 the most probable one is taken.
+            top_p: of each element the likeliest that together have this probability are kept.
         """
         ...
 

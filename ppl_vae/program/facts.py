@@ -30,6 +30,7 @@ from ppl_vae.program.capabilities import (
     ParameterDensity,
     Pathfinding,
     Queryable,
+    RowDecoding,
     Solvable,
     attribute,
     generates,
@@ -58,6 +59,7 @@ class Abilities:
         generate: the model, if it is :class:`Generative`.
         draw_data: the model, if it is :class:`Ancestral`.
         continue_rows: the model, if it is :class:`Continuing`.
+        decode_rows: the model, if it is :class:`RowDecoding`.
         find_path: the model, if it is :class:`Pathfinding`.
         marginal: the model, if it knows log p(x).
         know_posterior: the model, if it knows p(z | x).
@@ -78,6 +80,7 @@ class Abilities:
     generate: ModelProgram | None
     draw_data: Ancestral | None
     continue_rows: Continuing | None
+    decode_rows: RowDecoding | None
     find_path: Pathfinding | None
     marginal: Marginal | None
     know_posterior: KnownPosterior | None
@@ -105,6 +108,7 @@ class Abilities:
             generate=facts if generates(model) else None,
             draw_data=model if isinstance(model, Ancestral) else None,
             continue_rows=model if isinstance(model, Continuing) else None,
+            decode_rows=model if isinstance(model, RowDecoding) else None,
             find_path=model if isinstance(model, Pathfinding) else None,
             marginal=model if isinstance(model, Marginal) else None,
             know_posterior=model if isinstance(model, KnownPosterior) else None,
