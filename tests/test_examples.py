@@ -33,6 +33,10 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "priors_compared.py": (["--epochs", "1", "--samples", "5", "--priors", "uniform", "VampPrior of 50"], "VampPrior of 50 "),
     "rotation_gap.py": (["--degrees", "45", "--rows", "20", "--out", "rotation.png"], "in closed form"),
     "semi_supervised.py": (["--epochs", "1"], "with 100 labels"),
+    "sketch_rnn.py": (
+        ["--limit", "40", "--epochs", "1", "--hidden", "8", "--components", "2", "--latent-dim", "2", "--samples", "2"],
+        "pictures in sketches",
+    ),
     "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
     "two_levels.py": (["--epochs", "1", "--limit", "10"], "from a point of z2 alone: (1, 8, 8)"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),

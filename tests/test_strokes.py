@@ -6,6 +6,7 @@ import functools
 import io
 import math
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 import ppl_vae as pv
+from ppl_vae import plots
+from ppl_vae.plots.drawings import lines_of
+from ppl_vae.runs.pictures import run_pictures
 
 
 def features(*batch: int, components: int = 4, scale: float = 1.0, seed: int = 0) -> Tensor:
@@ -274,3 +278,111 @@ def test_bad_drawings_are_refused_with_their_row(rows: list[Any], told: str) -> 
         whole(pv.Ragged.from_list(DRAWINGS), kind="strokes", dequantize=True)
     with pytest.raises(ValueError, match="expected drawings, rows of different lengths"):
         whole(np.ones((4, 3)), kind="strokes")
+
+
+# --- models of drawings ---------------------------------------------------------------------------------------------------
+
+
+SMALL = {"network": pv.LSTM(hidden=6), "likelihood": pv.Strokes(components=2)}
+
+
+@pytest.fixture(scope="module")
+def data() -> pv.Data:
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(-9, 10, (int(size), 3)) for size in rng.integers(2, 9, 40)]
+    for row in rows:
+        row[:, 2] = rng.random(len(row)) < 0.3
+        row[-1, 2] = 1
+    return pv.load_data(pv.Ragged.from_list(rows), kind="strokes", valid=0.0, test=0.2)
+
+
+@pytest.fixture(scope="module")
+def alone(data: pv.Data) -> pv.Fit:
+    return pv.fit(pv.SequenceModel(**SMALL), data, method=pv.SVI(epochs=4, batch_size=16), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def coded(data: pv.Data) -> pv.Fit:
+    model = pv.VAE(latent_dim=2, decoder=SMALL["network"], likelihood=SMALL["likelihood"])
+    guide = pv.AmortizedNormal(encoder=pv.LSTM(hidden=5, bidirectional=True))
+    return pv.fit(model, data, guide=guide, method=pv.SVI(epochs=2, batch_size=16), device="cpu")
+
+
+def test_a_drawing_has_the_product_of_its_points_conditionals(data: pv.Data, alone: pv.Fit) -> None:
+    program = alone.pair.model
+    x, length = next(data.test.of_one_length().read(("x", "length"), len(data.test)))
+    found = program.log_prob(x, length)
+    for place in range(3):
+        total, (h, state) = 0.0, program.rows.network.start(None, 1)
+        for point in x[place : place + 1, : length[place]].unbind(1):
+            total += program.rows.likelihood(h).log_prob(point).item()
+            h, state = program.rows.network.step(point, state)
+        assert found[place].item() == pytest.approx(total, rel=1e-5)
+    longer = torch.cat([x, torch.ones_like(x)], 1)
+    torch.testing.assert_close(program.log_prob(longer, length), found)
+    scaled = found.mean().item() - 2 * length.float().mean().item() * math.log(data.train.transform.scale[0].item())
+    assert alone.evaluate(data.test)["elbo"] == pytest.approx(scaled, rel=1e-5)
+
+
+def test_drawings_are_drawn_to_their_end_and_go_on_where_one_was_begun(data: pv.Data, alone: pv.Fit, coded: pv.Fit) -> None:
+    begun = data.test.raw[0][:1]
+    for fit in (alone, coded):
+        drawn = fit.sample(20, length=200)
+        rows = [drawn[place] for place in range(20)]
+        assert all((row[:-1, 2] < 2).all() and row[-1, 2] == 2 for row in rows)
+        assert fit.evaluate(drawn)["n"] == 20  # whole drawings, as data are
+        gone_on = fit.sample(3, given=begun, length=200)
+        torch.testing.assert_close(torch.stack([gone_on[place][0] for place in range(3)]), begun.float().expand(3, 3))
+        assert min(map(len, (gone_on[place] for place in range(3)))) > 1
+    with pytest.raises(ValueError, match="begin with points whose pen is 0 or 1"):
+        alone.sample(1, given=data.test.raw[0])
+
+
+def test_runs_of_drawings_have_their_pictures(data: pv.Data, alone: pv.Fit, coded: pv.Fit) -> None:
+    assert {"data", "samples", "completions"} <= {name for name, _ in run_pictures(alone, data)}
+    names = dict(run_pictures(coded, data))
+    assert {"data", "samples", "reconstructions", "interpolations", "completions", "latent"} <= names.keys()
+    temperatures = [label.get_text() for label in names["reconstructions"].axes[0].get_yticklabels()]
+    assert temperatures == ["data", "temperature 0.2", "temperature 0.5", "temperature 1"]
+
+
+@pytest.mark.parametrize("part", ["models", "guides"])
+def test_the_declaration_of_sketch_rnn(part: str) -> None:
+    file = Path(__file__).parents[1] / part / "sketch_rnn.yaml"
+    found = (pv.Model if part == "models" else pv.Guide).from_yaml(file)
+    expected = {
+        "models": pv.VAE(latent_dim=128, decoder=pv.LSTM(hidden=512), likelihood=pv.Strokes(components=20)),
+        "guides": pv.AmortizedNormal(encoder=pv.LSTM(hidden=256, bidirectional=True)),
+    }
+    assert found == expected[part]
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------------
+
+
+def test_strokes_are_lines_from_one_lift_of_the_pen_to_the_next() -> None:
+    lines = lines_of(DRAWINGS[0])
+    assert [line.tolist() for line, _ in lines] == [[[0, 0], [3, -4]], [[4, -2], [9, 3]]]
+    known = [(line.tolist(), told) for line, told in lines_of(DRAWINGS[2], known=2)]
+    assert known == [([[-2, 9], [2, 13]], True), ([[2, 13], [2, 12]], False)]
+    assert [len(line) for line, _ in lines_of(DRAWINGS[2][:2])] == [2]  # one that was not ended
+
+
+def test_drawings_are_figures_and_files(tmp_path: Path) -> None:
+    rows = pv.Ragged.from_list(DRAWINGS)
+    for name in ("a.png", "a.svg"):
+        plots.save(plots.drawings(rows, title="three"), tmp_path / name)
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+    text = plots.svg(rows, columns=2, size=10)
+    assert text.count("<polyline") == 4
+    places = [float(place) for points in re.findall(r'points="([^"]*)"', text) for place in re.split("[ ,]", points)]
+    assert 0 < min(places) < max(places) < 20
+    table = plots.drawings_table([DRAWINGS, rows], ["data", "draws"], known=[1, 1, 1])
+    assert len(table.axes[0].collections) == 4
+    for wrong in (
+        lambda: plots.drawings([]),
+        lambda: plots.svg([[1, 2]]),
+        lambda: plots.drawings_table([DRAWINGS, DRAWINGS[:1]]),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            wrong()

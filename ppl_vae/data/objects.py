@@ -72,6 +72,7 @@ def _noted(file: IO[bytes]) -> Any:
     """What the instructions describe."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    argument: Any
     for code, argument, _ in pickletools.genops(file):
         name = code.name
         if name in ("STOP", "PROTO", "FRAME"):

@@ -99,11 +99,8 @@ def _ended(source: DataSource, raw: Raw) -> Raw:
             f"{source.source}: expected drawings with scale auto, none or standardize, got unit, dequantize or binarize: leave "
             "these out"
         )
-    parts = {
-        name: ended(part, source.source) for name in ("x", "test_x", "valid_x") if (part := getattr(raw, name)) is not None
-    }
-    told = raw._replace(**parts)
-    return told._replace(columns=COLUMNS)
+    halves = [None if part is None else ended(part, source.source) for part in (raw.valid_x, raw.test_x)]
+    return raw._replace(x=ended(raw.x, source.source), valid_x=halves[0], test_x=halves[1], columns=COLUMNS)
 
 
 def _check_plain(source: DataSource) -> None:

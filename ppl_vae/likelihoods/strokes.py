@@ -148,8 +148,10 @@ class StrokeDistribution(dist.TorchDistribution):
 
     @property
     def point_prediction(self) -> Tensor:
-        """The mean offsets, and the most probable state of the pen."""
-        return torch.cat([self._offset, self.pen.argmax(-1, keepdim=True).to(self.loc)], dim=-1)
+        """The mean of the component with the largest weight, and the most probable state of the pen."""
+        chosen = self.logits.argmax(-1, keepdim=True)
+        offset = [self._of(values, chosen) for values in self.loc.unbind(-2)]
+        return torch.cat([*offset, self.pen.argmax(-1, keepdim=True).to(self.loc)], dim=-1)
 
     @property
     def _offset(self) -> Tensor:
@@ -175,8 +177,8 @@ class StrokeDistribution(dist.TorchDistribution):
         M = self.logits.shape[-1]
         shapes = ((M,), (2, M), (2, M), (M,), (PEN_STATES,))
         parts = (self.logits, self.loc, self.scale, self.corr, self.pen)
-        grown = [part.expand(*batch_shape, *shape) for part, shape in zip(parts, shapes, strict=True)]
-        return StrokeDistribution(*grown, validate_args=self._validate_args)
+        logits, loc, scale, corr, pen = (part.expand(*batch_shape, *shape) for part, shape in zip(parts, shapes, strict=True))
+        return StrokeDistribution(logits, loc, scale, corr, pen, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of points ``(..., 3)``, in nats."""

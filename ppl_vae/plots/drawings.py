@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -13,7 +13,16 @@ from torch import Tensor
 
 from ppl_vae.plots.canvas import new_figure
 
-__all__ = ["drawings", "drawings_table", "lines_of", "svg"]
+__all__ = ["Drawings", "drawings", "drawings_table", "lines_of", "svg"]
+
+
+class Drawings(Protocol):
+    """Drawings, each points (dx, dy, pen) ``(T, 3)``: a list of arrays, tensors or lists, or :class:`~ppl_vae.Ragged`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Any: ...
+
 
 MARGIN = 0.08  # of the side of a cell, left empty around a drawing
 
@@ -46,11 +55,11 @@ def lines_of(points: Any, known: int = 0) -> list[tuple[np.ndarray, bool]]:
     return lines
 
 
-def drawings(rows: Iterable[Any], *, columns: int | None = None, title: str | None = None) -> Figure:
+def drawings(rows: Drawings, *, columns: int | None = None, title: str | None = None) -> Figure:
     """Drawings at a glance, each as large as its cell allows.
 
     Args:
-        rows: drawings, each points (dx, dy, pen) ``(T, 3)``: arrays, tensors, or :class:`~ppl_vae.Ragged`.
+        rows: drawings, each points (dx, dy, pen) ``(T, 3)``.
         columns: drawings in a row, about the square root of their number by default.
         title: a line above the picture.
 
@@ -65,7 +74,7 @@ def drawings(rows: Iterable[Any], *, columns: int | None = None, title: str | No
 
 
 def drawings_table(
-    rows: Sequence[Iterable[Any]],
+    rows: Sequence[Drawings],
     names: Sequence[str] = (),
     *,
     known: Sequence[int] | None = None,
@@ -94,7 +103,7 @@ def drawings_table(
     return _figure(cells, names=names, heads=heads, known=known, title=title)
 
 
-def svg(rows: Iterable[Any], *, columns: int | None = None, size: int = 96) -> str:
+def svg(rows: Drawings, *, columns: int | None = None, size: int = 96) -> str:
     """Drawings as the text of an SVG file.
 
     Args:
@@ -129,9 +138,9 @@ def svg(rows: Iterable[Any], *, columns: int | None = None, size: int = 96) -> s
     return "\n".join([head, style, *lines, "</g>", "</svg>"])
 
 
-def _listed(rows: Any) -> list[Any]:
+def _listed(rows: Drawings) -> list[Any]:
     """The drawings one by one, of whatever holds them."""
-    return [rows[place] for place in range(len(rows))] if not isinstance(rows, (list, tuple)) else list(rows)
+    return [rows[place] for place in range(len(rows))]
 
 
 def _in_cell(points: Any, known: int = 0) -> list[tuple[np.ndarray, bool]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -13,7 +12,6 @@ from ppl_vae import plots
 from ppl_vae.data import Ragged, Split
 from ppl_vae.data.vocabulary import untokenized
 from ppl_vae.fitting import Fit
-from ppl_vae.nn.autoregressive import Autoregressive
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.types import STROKES
 
@@ -21,6 +19,7 @@ __all__ = ["between", "row_pictures"]
 
 TEMPERATURES = (0.2, 0.5, 1.0)
 ROWS = 24  # of texts and series in a picture
+NAMES = [f"temperature {temperature:g}" for temperature in TEMPERATURES]
 SHOWN, COMPLETED, STEPS = 36, 8, 9  # drawings in a picture, of which some are completed, and between two of them
 
 Named = tuple[str, Figure]
@@ -57,54 +56,49 @@ def _of_drawings(fit: Fit, rows: Split) -> Iterator[Named]:
     raw = rows.raw
     assert isinstance(raw, Ragged)
     yield "data", plots.drawings(raw[:SHOWN], title="data")
-    if fit.pair.can.generate is not None:
+    if fit.pair.can.decode_rows is not None and fit.pair.can.generate is not None:
         yield from _of_codes(fit, rows[:COMPLETED])
     elif fit.pair.can.continue_rows is not None:
-        yield "samples", plots.drawings(_sampled(fit, SHOWN), title="draws from p(x)")
-    begun = [row for row in (raw[place] for place in range(len(raw))) if len(row) > 1][:COMPLETED]
-    if fit.pair.can.continue_rows is not None and begun:
-        yield "completions", _completed(fit, begun)
+        drawn = [fit.sample(COMPLETED, length=_longest(fit), temperature=temperature) for temperature in TEMPERATURES]
+        yield "samples", plots.drawings_table(drawn, NAMES, title="draws from p(x)")
+    longer = (raw.lengths > 1).nonzero().flatten()[:COMPLETED].tolist()
+    if fit.pair.can.continue_rows is not None and longer:
+        yield "completions", _completed(fit, [raw[place] for place in longer])
 
 
 def _of_codes(fit: Fit, rows: Split) -> Iterator[Named]:
     """Draws given z: from the prior, of data, and on the way from one datum to another."""
-    raw: Any = rows.raw
-    names = [f"temperature {temperature:g}" for temperature in TEMPERATURES]
+    raw = rows.raw
+    assert isinstance(raw, Ragged)
     with evaluating(fit.pair), seeded(0, fit.device):
         prior = fit.pair.can.generate.prior().sample((COMPLETED,))  # type: ignore[union-attr]
     drawn = [_drawn(fit, prior, temperature) for temperature in TEMPERATURES]
-    if not all(drawn):
-        return
     z = fit.encode(rows)
     again = [raw, *(_drawn(fit, z, temperature) for temperature in TEMPERATURES)]
-    yield "reconstructions", plots.drawings_table(again, ["data", *names], title="data, and draws given their codes")
-    yield "samples", plots.drawings_table(drawn, names, title="draws given z from the prior, a column each")
+    yield "reconstructions", plots.drawings_table(again, ["data", *NAMES], title="data, and draws given their codes")
+    yield "samples", plots.drawings_table(drawn, NAMES, title="draws given z from the prior, a column each")
     ways = [_drawn(fit, between(z[place], z[place + 1], STEPS), TEMPERATURES[0]) for place in range(0, min(len(z) - 1, 8), 2)]
     if ways:
-        heads = ["", *[""] * (STEPS - 2), ""]
-        yield "interpolations", plots.drawings_table(ways, heads=heads, title="from the code of one datum to that of another")
+        yield "interpolations", plots.drawings_table(ways, title="from the code of one datum to that of another")
 
 
 def _drawn(fit: Fit, z: Tensor, temperature: float) -> list[Tensor]:
-    """A drawing for each code ``(n, K)``; none of a model that does not draw point after point."""
+    """A drawing for each code ``(n, K)``."""
     with evaluating(fit.pair), seeded(0, fit.device):
-        p = fit.pair.can.generate.decode(z)  # type: ignore[union-attr]
-        if not isinstance(p, Autoregressive):
-            return []
-        x, length = p.draw(temperature=temperature)
+        x, length = fit.pair.can.decode_rows.decoded_rows(z, temperature=temperature)  # type: ignore[union-attr]
     raw = fit.transform.inverse(x)
     return [row[:size] for row, size in zip(raw, length.tolist(), strict=True)]
 
 
-def _sampled(fit: Fit, n: int, **options: Any) -> Ragged:
-    found: Ragged = fit.sample(n, length=fit.spec.fields[0].longest, **options)
-    return found
+def _longest(fit: Fit) -> int:
+    """Points of the longest drawing of the data."""
+    return fit.spec.fields[0].longest or 1
 
 
 def _completed(fit: Fit, rows: list[Tensor]) -> Figure:
     """Drawings of which the first half is given, and three ways to go on."""
     known = [len(row) // 2 for row in rows]
-    longest = max(2 * max(known), fit.spec.fields[0].longest or 1)
+    longest = max(2 * max(known), _longest(fit))
     given = Ragged.from_list([row[:size] for row, size in zip(rows, known, strict=True)])
     drawn = [fit.sample(len(rows), given=given, length=longest, seed=seed) for seed in range(3)]
     names = ["data", "draw 1", "draw 2", "draw 3"]
@@ -120,8 +114,10 @@ def between(a: Tensor, b: Tensor, steps: int) -> Tensor:
     have; on a line where they point one way.
 
     Example:
-        >>> between(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3).round(decimals=4).tolist()
-        [[1.0, 0.0], [0.7071, 0.7071], [0.0, 1.0]]
+        >>> between(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3).round(decimals=4)
+        tensor([[1.0000, 0.0000],
+                [0.7071, 0.7071],
+                [0.0000, 1.0000]])
     """
     t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
     angle = torch.arccos((a @ b / (a.norm() * b.norm()).clamp_min(1e-12)).clamp(-1, 1))
