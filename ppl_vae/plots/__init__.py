@@ -12,6 +12,7 @@ from ppl_vae.plots.latent import aggregate, latent_scatter, manifold, quantile_g
 from ppl_vae.plots.methods import compare
 from ppl_vae.plots.saved import runs
 from ppl_vae.plots.selection import selection
+from ppl_vae.plots.topics import topics
 
 __all__ = [
     "aggregate",
@@ -28,5 +29,6 @@ __all__ = [
     "runs",
     "save",
     "selection",
+    "topics",
     "tracked",
 ]
