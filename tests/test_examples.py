@@ -38,6 +38,10 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
         "pictures in sketches",
     ),
     "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
+    "topics.py": (
+        ["--data", "digits", "--topics", "3", "--sweeps", "2", "--epochs", "1", "--out", "topics.png"],
+        "the largest topics:",
+    ),
     "two_levels.py": (["--epochs", "1", "--limit", "10"], "from a point of z2 alone: (1, 8, 8)"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
 }

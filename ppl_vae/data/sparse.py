@@ -15,7 +15,7 @@ from ppl_vae.memory import require_memory
 
 __all__ = ["DenseRows", "Sparse"]
 
-ELEMENTS = 2**24  # of the rows that are dense at once where all rows are walked
+ELEMENTS, WALKED = 2**24, 2**20  # of the rows that are dense at once in a matrix, and where all rows are walked
 AT_ONCE = 2**27  # of the rows that may be loaded together
 
 
@@ -117,7 +117,7 @@ class Sparse:
 
     def split(self, size: int) -> Iterator[Tensor]:
         """The rows in their order, dense, at most ``size`` at once, ``(C, D)``."""
-        size = min(size, max(1, ELEMENTS // self.columns))
+        size = min(size, max(1, WALKED // self.columns))
         for start in range(0, len(self), size):
             yield self.dense(slice(start, start + size))
 

@@ -36,7 +36,7 @@ def random_assignments(documents: Sequence[Documents], shape: tuple[int, int], g
         drawn = torch.rand(*block.words.shape, shape[0], generator=generator, dtype=counts.dtype, device=counts.device)
         drawn /= drawn.sum(-1, keepdim=True)
         parts.append(drawn.flatten(0, 1))
-        counts.index_add_(0, block.words.flatten(), parts[-1] * block.counts.reshape(-1, 1))
+        counts.index_add_(0, block.words.flatten().long(), parts[-1] * block.counts.reshape(-1, 1))
     return Assignments(torch.cat(parts), counts.T.contiguous())
 
 
@@ -58,7 +58,7 @@ def assigned(state: Assignments, documents: Sequence[Documents], alpha: Tensor, 
     for block in documents:
         size = block.words.numel()
         old = words[first : first + size].unflatten(0, block.words.shape)
-        places, counts = block.words.flatten(), block.counts.unsqueeze(-1)
+        places, counts = block.words.flatten().long(), block.counts.unsqueeze(-1)
         of_documents = torch.bmm(block.counts.unsqueeze(1), old)
         bound = bound + _bound(block, topics, alpha, of_documents.squeeze(1)).sum()
         new = (of_words.index_select(0, places) + smooth.index_select(0, places)).unflatten(0, block.words.shape).sub_(old)

@@ -160,7 +160,7 @@ def sweep(documents: Iterable[Documents], topics: Topics, alpha: Tensor, steps: 
     for block in documents:
         q = local(block, topics, alpha, steps)
         each = q.ratio.unsqueeze(-1) * q.shares.unsqueeze(1)
-        found.index_add_(0, block.words.flatten(), each.flatten(0, 1))
+        found.index_add_(0, block.words.flatten().long(), each.flatten(0, 1))  # by int32 it takes three times as long
         bound = bound + q.bound.sum()
     return (found * topics.weights).T.contiguous(), bound
 

@@ -42,8 +42,10 @@ def check_data(model: Model | Callable[..., Any], pair: Pair, data: Data) -> Non
         for name in pair.reads[1:] if len(split) else ():
             split.column(name)
         if isinstance(model, Model) and not split.transform.binarize:  # whose draws are zeros and ones
+            first = 0
             for raw in split.chunks():
-                model.check_values(split.transform(raw, torch.Generator(split.device).manual_seed(0)))
+                _check_values(model, split.transform(raw, torch.Generator(split.device).manual_seed(0)), first)
+                first += len(raw)
     if isinstance(model, Model) and not data.train.transform.noisy and (spare := model.spare(lambda: _highest(data.train))):
         warnings.warn(spare, FitWarning, stacklevel=4)
     if pair.model_facts.labelled and (alone := _classes_without_training(data)):
@@ -52,6 +54,14 @@ def check_data(model: Model | Callable[..., Any], pair: Pair, data: Data) -> Non
             FitWarning,
             stacklevel=4,
         )
+
+
+def _check_values(model: Model, x: Tensor, first: int) -> None:
+    """Check rows of a split from row ``first`` on."""
+    try:
+        model.check_values(x)
+    except ValueError as error:
+        raise ValueError(f"{error}; rows are counted from row {first} of the split" if first else str(error)) from None
 
 
 def _highest(split: Split) -> Tensor:

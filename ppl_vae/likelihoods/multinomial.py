@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.program.hooks import Start
-from ppl_vae.types import BINARY, COUNT, Kind
+from ppl_vae.types import COUNT, Kind
 
 __all__ = ["Multinomial", "MultinomialDistribution", "MultinomialModule", "typical_total"]
 
@@ -30,7 +30,7 @@ class Multinomial(Likelihood):
         tensor(0.2222)
     """
 
-    accepts: ClassVar[frozenset[Kind]] = frozenset({COUNT, BINARY})
+    accepts: ClassVar[frozenset[Kind]] = frozenset({COUNT})
     factorizes: ClassVar[bool] = False
     discrete: ClassVar[bool] = True
 

@@ -15,6 +15,7 @@ from ppl_vae.plots.methods import compare
 from ppl_vae.plots.rows import chart, series, texts
 from ppl_vae.plots.saved import runs
 from ppl_vae.plots.selection import selection
+from ppl_vae.plots.topics import topics
 
 __all__ = [
     "aggregate",
@@ -38,5 +39,6 @@ __all__ = [
     "series",
     "svg",
     "texts",
+    "topics",
     "tracked",
 ]

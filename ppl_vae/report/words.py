@@ -68,6 +68,7 @@ PICTURES = {
     "learning_curve": "The score of the fit, its parts and the objective as the fit went on.",
     "tracked": "Numbers tracked on the validation data, as the fit went on.",
     "graph": "The nodes of the network: states in boxes, numbers in rounded ones, what is hidden in grey.",
+    "topics": "Topics, near others whose words are alike and as large as their share; by each its most relevant words.",
     "data": "Data.",
     "reconstructions": "Data and their reconstructions.",
     "samples": "New data from the model: draws, or of images the means of p(x | z).",

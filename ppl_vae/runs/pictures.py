@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_vae import plots
 from ppl_vae.data import Data, Split
+from ppl_vae.evaluate.documents import topics_of
 from ppl_vae.fitting import Fit
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.context import evaluating, seeded
@@ -24,6 +25,7 @@ from ppl_vae.types import FitWarning
 __all__ = ["run_pictures"]
 
 MOST_CLASSES = 20  # in one picture
+AT_ONCE = 2**22  # elements of the rows that are read together
 PICTURED = 2000  # data in the scatter of codes; more only cover each other
 
 Named = tuple[str, Figure]
@@ -54,6 +56,8 @@ def _of_data(fit: Fit, shown: Split) -> Iterator[Named]:
     yield "data", plots.grid(x, kind=fit.spec.kind, title="data", names=fit.spec.columns)
     if (network := fit.pair.can.answer) is not None:
         yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)
+    if fit.pair.model_facts.documents:
+        yield from _if_possible(fit, "topics", lambda: _topics(fit, shown[:PICTURED]))
     if fit.pair.can.draw_data is None:
         yield from _if_possible(fit, "reconstructions", lambda: _reconstructed(fit, rows, x))
     yield from _if_possible(fit, "samples", lambda: _sampled(fit, rows[:10]))
@@ -82,6 +86,18 @@ def _if_possible(fit: Fit, what: str, make: Callable[[], Iterator[Named]]) -> li
 def _reconstructed(fit: Fit, rows: Split, x: Tensor) -> Iterator[Named]:
     found = fit.reconstruct(rows, seen=True)
     yield "reconstructions", plots.comparison(x, _of_x(found, fit), kind=fit.spec.kind)
+
+
+def _topics(fit: Fit, rows: Split) -> Iterator[Named]:
+    """The topics of a model that has some, and how much of these rows' words each has."""
+    with evaluating(fit.pair):
+        shares = topics_of(fit.pair)
+    if shares is None:
+        return
+    words = torch.cat([x.flatten(1).sum(1) for x in rows.batches(max(1, AT_ONCE // rows.elements))])
+    of_topics = words @ fit.encode(rows).to(words)
+    names = fit.spec.columns if len(fit.spec.columns) == shares.shape[1] else ()
+    yield "topics", plots.topics(shares, of_topics / of_topics.sum().clamp_min(1e-30), names)
 
 
 def _sampled(fit: Fit, rows: Split) -> Iterator[Named]:

@@ -15,19 +15,21 @@ from ppl_vae.exact.topics import ELEMENTS, Documents, blocks
 
 __all__ = ["check_counts", "of_batch", "of_rows"]
 
-AT_ONCE = 2**22  # elements of dense rows
+AT_ONCE, CHECKED = 2**22, 2**20  # elements of dense rows, and of those that are checked together
 
 
 def check_counts(x: Tensor) -> None:
     """Raise ``ValueError`` with the row and the column of a count that is negative or not whole, of x ``(N, *event)``."""
-    flat = x.flatten(1)
-    wrong = (flat < 0) | (flat != flat.floor())
-    if bool(wrong.any()):
-        row, column = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"expected counts of words, whole numbers of at least 0, got {flat[row, column].item():g} in row {row}, column "
-            f"{column}: give raw counts, no shares or tf-idf weights"
-        )
+    first = 0
+    for rows in x.flatten(1).split(max(1, CHECKED // max(1, x[0].numel())) if len(x) else 1):
+        wrong = (rows < 0) | (rows != rows.floor())
+        if bool(wrong.any()):
+            row, column = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"expected counts of words, whole numbers of at least 0, got {rows[row, column].item():g} in row {first + row}, "
+                f"column {column}: give raw counts, no shares or tf-idf weights"
+            )
+        first += len(rows)
 
 
 def of_batch(x: Tensor, topics: int) -> Iterator[Documents]:
