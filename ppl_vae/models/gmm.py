@@ -21,6 +21,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ppl_vae.declaration import require
 from ppl_vae.exact import Problem, conditional, covariances, floors, mixture, mixture_missing, mixture_start, moments
@@ -40,6 +41,7 @@ from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
 
 __all__ = ["GMM", "MixtureModel"]
 
+ROWS_AT_ONCE = 1024
 MIN_DIAGONAL = 1e-15  # keeps a Cholesky factor invertible when its log underflows, and its square a float32
 
 
@@ -260,13 +262,31 @@ class MixtureModel(ModelProgram):
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum in nats, ``(B,)``, x ``(B, *event)``; in float64, without gradients."""
-        return mixture.log_prob(self.parameters_em, x.flatten(1), self.structure)
+        x = x.flatten(1)
+        if self.matrix and get_proxy_mode() is not None:  # a recorded graph cannot fall back
+            return self._joint(x).logsumexp(1)
+        try:
+            return mixture.log_prob(self.parameters_em, x, self.structure)
+        except (ValueError, torch.linalg.LinAlgError):  # gradient steps may lead where L L^T is singular in float64, L is not
+            if not self.matrix:
+                raise
+        return torch.cat([self._joint(rows).logsumexp(1) for rows in x.split(ROWS_AT_ONCE)])
 
     @torch.no_grad()
     def posterior(self, x: Tensor) -> dist.Distribution:
         """The exact p(k | x) of each datum, one-hot, whose mean is the responsibilities."""
-        joint = mixture.component_log_prob(self.parameters_em, x.flatten(1), self.structure)
+        x = x.flatten(1)
+        joint = self._joint(x) if self.matrix else mixture.component_log_prob(self.parameters_em, x, self.structure)
         return dist.OneHotCategorical(logits=joint.to(x.dtype))
+
+    def _joint(self, x: Tensor) -> Tensor:
+        """Log p(k, x) of rows ``(B, D)`` by the Cholesky factors themselves, ``(B, C)``, in float64."""
+        L = self.scale_tril.double()
+        gaps = x.double().T - self.loc.double()[:, :, None]
+        distance = torch.linalg.solve_triangular(L, gaps, upper=False).square().sum(1)
+        log_det = L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        constant = self.logits.double().log_softmax(0) - log_det - L.shape[-1] / 2 * math.log(2 * math.pi)
+        return (constant[:, None] - distance / 2).T
 
     @torch.no_grad()
     def impute(self, x: Tensor, draws: int | None = None) -> Tensor:
