@@ -27,6 +27,10 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "ising.py": (["--side", "4", "--couplings", "0.3", "--images", "10"], "of the pixels wrong"),
     "ladder.py": ([], ""),
     "likelihoods_compared.py": (["--epochs", "1", "--likelihoods", "Beta", "categorical"], "bits per pixel"),
+    "markov_to_lstm.py": (
+        ["--characters", "4000", "--epochs", "1", "--hidden", "8", "--states", "2", "--orders", "0", "2"],
+        "Markov chain of order 2",
+    ),
     "own_prior.py": (["--epochs", "1"], "Laplace(0, b)^8"),
     "plain_pyro_pair.py": (["--epochs", "1"], "store: 0 parameters"),
     "ppca_linear_vae.py": (["--epochs", "2", "--variances", "6"], "scikit-learn PCA.score"),
@@ -42,6 +46,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
         ["--data", "digits", "--topics", "3", "--sweeps", "2", "--epochs", "1", "--out", "topics.png"],
         "the largest topics:",
     ),
+    "text_vae.py": (["--epochs", "1", "--hidden", "8", "--limit", "100", "--samples", "3"], "free bits, word dropout"),
     "two_levels.py": (["--epochs", "1", "--limit", "10"], "from a point of z2 alone: (1, 8, 8)"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
 }
