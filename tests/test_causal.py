@@ -413,6 +413,33 @@ def test_recorded_steps_are_the_eager_ones(monkeypatch: pytest.MonkeyPatch) -> N
     torch.testing.assert_close(ends[1], ends[0], rtol=1e-5, atol=1e-6)
 
 
+def test_the_encoder_runs_ahead() -> None:
+    data = pv.load_data(SENTENCES, tokens="words", valid=0.0, test=0.0)
+    vae = pv.VAE(latent_dim=2, decoder=pv.LSTM(hidden=4), likelihood=pv.Tokens()).settled(data)
+    pair = build(vae, pv.AmortizedNormal(encoder=pv.LSTM(hidden=4)), data.spec)
+    pair.plates(*next(data.train.read(pair.reads, 8)))
+    method = pv.SVI(epochs=2, batch_size=10, alternate="steps", encoder_steps=3, compile=False)
+    training = Training(method.plan(pair), pair, data, Stopwatch(lambda row: None), NULL_CHECKPOINTER)
+    moved: list[str] = []
+    step = training.stepper.step
+
+    def seen(block: Any, rows: Tensor) -> None:
+        before = {half: [p.clone() for p in getattr(pair, half).parameters()] for half in ("guide", "model")}
+        step(block, rows)
+        moved.extend(
+            half
+            for half, values in before.items()
+            if any(not torch.equal(*both) for both in zip(values, getattr(pair, half).parameters(), strict=True))
+        )
+
+    training.stepper.step = seen  # type: ignore[method-assign]
+    training.run()
+    assert len(moved) >= 8
+    assert moved == [("guide", "guide", "guide", "model")[place % 4] for place in range(len(moved))]
+    with pytest.raises(ValueError, match="alternate='steps', of which encoder_steps are a part"):
+        pv.SVI(encoder_steps=2)
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------------
 
 

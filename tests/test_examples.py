@@ -26,6 +26,10 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "guides_compared.py": (["--epochs", "1", "--samples", "5", "--guides", "diagonal", "flow (IAF)"], "flow (IAF) "),
     "ladder.py": ([], ""),
     "likelihoods_compared.py": (["--epochs", "1", "--likelihoods", "Beta", "categorical"], "bits per pixel"),
+    "markov_to_lstm.py": (
+        ["--characters", "4000", "--epochs", "1", "--hidden", "8", "--states", "2", "--orders", "0", "2"],
+        "Markov chain of order 2",
+    ),
     "own_prior.py": (["--epochs", "1"], "Laplace(0, b)^8"),
     "plain_pyro_pair.py": (["--epochs", "1"], "store: 0 parameters"),
     "ppca_linear_vae.py": (["--epochs", "2", "--variances", "6"], "scikit-learn PCA.score"),
@@ -37,6 +41,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
         "pictures in sketches",
     ),
     "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
+    "text_vae.py": (["--epochs", "1", "--hidden", "8", "--limit", "100", "--samples", "3"], "free bits, word dropout"),
     "two_levels.py": (["--epochs", "1", "--limit", "10"], "from a point of z2 alone: (1, 8, 8)"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
 }

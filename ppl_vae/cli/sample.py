@@ -52,7 +52,7 @@ def run(
             raise ValueError("expected draws or means, got --draws and --means: leave one out")
         warnings.warn("--draws is what ppl-vae sample does unless it is told --means: leave it out", FitWarning, stacklevel=2)
     fitted = runs.load_run(run, trust=trust, device=device)
-    bold = {"temperature": temperature, "top_p": top_p}
+    bold: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
     if fitted.spec.ragged or given is not None or length is not None:
         _rows(fitted, n, out, given, length, y=y, means=means, seed=seed, as_json=json, **bold)
         return

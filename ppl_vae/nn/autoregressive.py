@@ -121,7 +121,7 @@ class Autoregressive(dist.TorchDistribution):
         context = None if self.context is None else self.context.expand(*batch, -1).reshape(rows, -1)
         start = self.network.begin.new_zeros(rows, 0, *element)
         none = torch.zeros(rows, dtype=torch.int64, device=start.device)
-        options = {"temperature": temperature, "top_p": top_p}
+        options: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
         found = continued(self.network, self.likelihood, start, none, longest, context=context, **options)
         found = torch.cat([found, found.new_zeros(rows, longest - found.shape[1], *element)], dim=1)
         inside = self._unended(found)

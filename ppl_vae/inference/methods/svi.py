@@ -51,6 +51,9 @@ class SVI(Method):
         alternate: the schedule of the EM view: an E-step on the guide's parameters phi, then an M-step on the model's theta, by
             turns from step to step (``steps``) or from epoch to epoch (``epochs``), each with its own optimizer; by default
             both at once.
+        encoder_steps: steps of the guide before each of the model, where they alternate by steps. With several the guide does
+            not lag behind a decoder that learns to do without z (He et al. 2019, "Lagging inference networks and posterior
+            collapse"); go on with both at once by a second fit that starts from the first, ``warm_start``.
         patience: stop after so many epochs without a better validation ELBO.
         restore_best: end with the parameters of the epoch with the best validation ELBO.
         compile: whether steps are recorded and compiled: never (``False``), always (``True``, an error where it cannot be
@@ -77,6 +80,7 @@ class SVI(Method):
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     clip_norm: float | None = None
     alternate: Literal["steps", "epochs"] | None = None
+    encoder_steps: int = 1
     patience: int | None = None
     restore_best: bool = False
     compile: Compile = "auto"
@@ -95,6 +99,9 @@ class SVI(Method):
         require(self.clip_norm is None or self.clip_norm > 0, "a positive clip_norm", self.clip_norm)
         require(self.alternate in (None, "steps", "epochs"), "to alternate steps or epochs", self.alternate)
         require(self.alternate != "epochs" or self.epochs >= 2, "at least 2 epochs to alternate", self.epochs)
+        require(self.encoder_steps >= 1, "encoder_steps of at least 1", self.encoder_steps)
+        if self.encoder_steps > 1:
+            require(self.alternate == "steps", "alternate='steps', of which encoder_steps are a part", self.alternate)
         fits = isinstance(self.compile, bool) or self.compile == "auto"  # 1 equals True, and YAML would bring it back as 1
         require(fits, "a compile that is auto, true or false", self.compile)
         if self.compile is True and not self.objective.recordable:
@@ -151,6 +158,7 @@ class SVI(Method):
             schedule=self.schedule,
             clip_norm=self.clip_norm,
             alternate=self.alternate,
+            encoder_steps=self.encoder_steps,
             patience=self.patience,
             restore_best=self.restore_best,
             compile=self.compile,

@@ -26,6 +26,7 @@ class TrainingPlan:
         schedule: a name of :data:`~ppl_vae.inference.training.schedules.SCHEDULES`, by which it falls.
         clip_norm: gradients of a larger norm are scaled down to it.
         alternate: whether guide and model are trained by turns.
+        encoder_steps: steps of the guide before each of the model, by turns of steps.
         patience: epochs without a better validation ELBO after which training stops.
         restore_best: whether it ends with the parameters of the best epoch.
         compile: whether steps are recorded and compiled.
@@ -42,6 +43,7 @@ class TrainingPlan:
     schedule: str
     clip_norm: float | None
     alternate: Literal["steps", "epochs"] | None
+    encoder_steps: int
     patience: int | None
     restore_best: bool
     compile: Compile
