@@ -173,7 +173,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def _apart(peer: str, seed: int, *, small: bool) -> dict[str, Any]:
     """One fit, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.exact_lda", "--peer", peer, "--seed", str(seed), *(["--small"] if small else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.exact_lda",
+        "--peer",
+        peer,
+        "--seed",
+        str(seed),
+        *(["--small"] if small else []),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     if done.returncode:
         return {"error": f"{done.stderr.strip().splitlines()[-1]}: pip install 'ppl_vae[bench]'"}
