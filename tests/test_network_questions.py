@@ -16,9 +16,12 @@ from scipy.stats import multivariate_normal
 
 import ppl_vae as pv
 from ppl_vae import cli
+from ppl_vae.exact import marginals
 from ppl_vae.exact.elimination import ROWS, Factor, log_sum
 from ppl_vae.exact.marginals import posteriors
 from ppl_vae.exact.maximization import maximum
+from ppl_vae.models.network.answers import Answer
+from ppl_vae.models.network.estimates import Estimate
 from tests.network_cases import ASIA, bare, causes, data_of, frame, joint_of, mixed, random_network
 
 
@@ -59,6 +62,16 @@ def test_marginals_of_factors_are_those_of_all_products(seed: int) -> None:
     for place, name in enumerate(sizes, start=1):
         others = [axis for axis in range(1, 5) if axis != place]
         torch.testing.assert_close(found[name], whole.sum(others) / whole.flatten(1).sum(-1, keepdim=True))
+
+
+def test_many_rows_are_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    factors, sizes = random_factors(0)
+    total, found = posteriors(factors, sizes, 5)
+    monkeypatch.setattr(marginals, "AT_ONCE", 60)
+    again, parts = posteriors(factors, sizes, 5)
+    torch.testing.assert_close(again, total)
+    for name in sizes:
+        torch.testing.assert_close(parts[name], found[name])
 
 
 def test_a_table_that_is_too_large_for_every_row_is_asked_by_ones() -> None:
@@ -130,7 +143,7 @@ def test_an_explanation_of_numbers_weighs_densities_at_their_means() -> None:
 # --- by sampling ----------------------------------------------------------------------------------------------------------
 
 
-def agree(exact: pv.Answer, sampled: pv.Estimate) -> None:
+def agree(exact: Answer, sampled: Estimate) -> None:
     """Within four standard errors."""
     assert bool(((sampled.table - exact.table).abs() <= 4 * sampled.table_error + 1e-9).all())
     assert bool(((sampled.log_evidence - exact.log_evidence).abs() <= 4 * sampled.log_evidence_error + 1e-6).all())

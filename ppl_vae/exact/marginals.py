@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ppl_vae.exact.elimination import LIMIT, ROWS, Factor, log_sum
+from ppl_vae.exact.elimination import AT_ONCE, LIMIT, ROWS, Factor, contraction, log_sum
 
 __all__ = ["posteriors"]
 
@@ -27,7 +27,7 @@ def posteriors(
     """Log of the sum of each row ``(n,)``, and of each variable its distribution in each row, ``(n, L)``.
 
     Args:
-        factors: of all variables.
+        factors: of all variables; the rows, where there are some, are the first axis.
         sizes: of the variables that are asked for, by name.
         rows: n.
         limit: of the entries of an intermediate of one row.
@@ -42,29 +42,41 @@ def posteriors(
         >>> posteriors([rain, wet, seen], {"rain": 2}, 1)[1]["rain"]
         tensor([[0.1000, 0.9000]])
     """
-    like = factors[0].values
-    of_rows = [values for values, names in factors if names == (ROWS,)]  # which only the logarithms need
-    found = [factor for factor in factors if factor.names != (ROWS,)]
-    asked = dict(_covered(tuple((names, values.numel()) for values, names in found), tuple(sizes)))
+    found = list(factors)
+    entries = tuple((names, values.numel() // (rows if ROWS in names else 1)) for values, names in factors)
+    asked = dict(_covered(entries, tuple(sizes)))
     for place in asked:
         values, names = found[place]
         if ROWS not in names:
             found[place] = Factor(values.expand(rows, *values.shape), (ROWS, *names))
     for name in sizes.keys() - {name for names in asked.values() for name in names}:
         asked[len(found)] = (name,)
-        found.append(Factor(like.new_ones(rows, sizes[name]), (ROWS, name)))
+        found.append(Factor(factors[0].values.new_ones(rows, sizes[name]), (ROWS, name)))
+    widest = max(contraction(found, limit=limit).largest, sum(found[place].values[0].numel() for place in asked))
+    parts = []
+    for start in range(0, rows, at_once := max(1, AT_ONCE // widest)):
+        some = slice(start, start + at_once)
+        of_rows = [Factor(values[some] if ROWS in names else values, names) for values, names in found]
+        parts.append(_posteriors(of_rows, asked, limit))
+    return torch.cat([log_z for log_z, _ in parts]), {name: torch.cat([each[name] for _, each in parts]) for name in sizes}
+
+
+def _posteriors(
+    factors: Sequence[Factor], asked: Mapping[int, tuple[str, ...]], limit: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The same for rows at once, where ``asked`` are the places of the factors that tell of which variables."""
     with torch.enable_grad():
-        leaves = {place: found[place].values.detach().requires_grad_() for place in asked}
-        log_z = log_sum([Factor(leaves.get(place, values), names) for place, (values, names) in enumerate(found)], limit=limit)
+        leaves = {place: factors[place].values.detach().requires_grad_() for place in asked}
+        terms = [Factor(leaves.get(place, values), names) for place, (values, names) in enumerate(factors)]
+        log_z = log_sum(terms, limit=limit)
         slopes = torch.autograd.grad(log_z.sum(), list(leaves.values()))
     marginals: dict[str, Tensor] = {}
     for (place, leaf), slope in zip(leaves.items(), slopes, strict=True):
-        joint, names = leaf.detach() * slope, found[place].names
+        joint, names = leaf.detach() * slope, factors[place].names
         for name in asked[place]:
             others = [axis for axis, each in enumerate(names) if each not in (ROWS, name)]
             marginals[name] = joint.sum(others) if others else joint
-    log_z = log_z.detach() + sum(values.log() for values in of_rows)
-    return log_z, {name: marginals[name] for name in sizes}
+    return log_z.detach(), marginals
 
 
 @lru_cache(maxsize=256)

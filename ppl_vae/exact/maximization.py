@@ -34,7 +34,7 @@ def maximum(factors: Sequence[Factor], rows: int, *, limit: int = LIMIT) -> tupl
     """Log of the largest product in each row ``(n,)``, and by variable the place that it has there, ``(n,)``.
 
     Args:
-        factors: of all variables.
+        factors: of all variables; the rows, where there are some, are the first axis.
         rows: n.
         limit: of the entries of an intermediate of one row.
 

@@ -110,14 +110,10 @@ def marginals(
     question = asked(network, (), given, do, units)
     options: dict[str, Any] = {"wanted": question.wanted, "cut": question.cut}
     sizes = {name: len(of.names) for name, of in network.states_of.items()}
-    found: list[dict[str, Tensor]] = []
-    for part in steps.parts(network.nodes, states, question.known, **options):
-        of_rows = steps.terms(network.nodes, states, part, **options)
-        log_p, each = posteriors(of_rows.factors, sizes, len(part.weight))
-        check_possible(log_p)
-        found.append(each)
-    whole = {name: torch.cat([part[name] for part in found]) for name in sizes}
-    return {name: values[0] if question.single else values for name, values in whole.items()}
+    of_rows = steps.terms(network.nodes, states, question.known, **options)
+    log_p, found = posteriors(of_rows.factors, sizes, len(question.known.weight))
+    check_possible(log_p)
+    return {name: values[0] if question.single else values for name, values in found.items()}
 
 
 def asked(network: Network, names: tuple[str, ...], given: Mapping[str, Any], do: Mapping[str, Any], units: Units) -> Question:
