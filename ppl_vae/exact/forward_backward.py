@@ -209,7 +209,8 @@ def _scaled(log_emission: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
 
 def _forward(initial: Tensor, transition: Tensor, emission: Tensor) -> tuple[Tensor, Tensor]:
     """The filter p(s_t | x_1, ..., x_t) ``(T, B, K)``, and what normalized it ``(T, B, 1)``."""
-    alpha, scale = [], []
+    alpha: list[Tensor] = []
+    scale: list[Tensor] = []
     state = initial * emission[0]
     for t, here in enumerate(emission.unbind(0)):
         state = state if t == 0 else (alpha[-1] @ transition).mul_(here)
