@@ -15,6 +15,7 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.data import Data, Split
 from ppl_vae.fitting import Fit
+from ppl_vae.models import Model
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.sites import leaves
@@ -37,6 +38,9 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
     rows = shown[:40].fixed(torch.Generator().manual_seed(0))
     x = fit.seen(rows)
+    if isinstance(fit.model, Model) and fit.model.data_free:
+        yield from _without_data(fit, rows)
+        return
     yield "data", plots.grid(x, kind=fit.spec.kind, title="data", names=fit.spec.columns)
     if (network := fit.pair.can.answer) is not None:
         yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)
@@ -48,6 +52,19 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
         yield "tracked", tracked
     if fit.pair.can.draw_data is None or fit.pair.model_facts.sites:
         yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
+
+
+def _without_data(fit: Fit, rows: Split) -> Iterator[Named]:
+    """Of a model that has no data: its own draws, the means of what is latent, the course of the fit."""
+    if fit.pair.can.draw_data is not None:
+        yield (
+            "samples",
+            plots.grid(fit.sample(64, seen=True), kind=fit.spec.kind, title=f"draws from {fit.pair.model_facts.drawn_from}"),
+        )
+    yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
+    means = {name: code[0] for name, code in leaves(fit.encode(rows)).items() if code.dim() in (2, 3)}
+    if means:
+        yield "marginals", plots.lattice(means, label="mean")
 
 
 def _if_possible(fit: Fit, what: str, make: Callable[[], Iterator[Named]]) -> list[Named]:
