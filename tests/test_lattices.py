@@ -386,8 +386,10 @@ def test_a_wide_prior_has_a_lower_bound_by_strips_under_a_name_of_its_own() -> N
     assert "upper bound in place of the lattice's log Z" in fit.score.meaning
     exact = log_partition(fit.pair.model.given(x.double())) - model.log_partition()
     assert numbers["lower_bound"] < float(exact.mean())
-    with pytest.raises(ValueError, match="no exact posterior"):
-        pv.fit(model, x, guide=pv.ExactPosterior())
+    with pytest.raises(ValueError, match=r"no exact posterior.*use CAVI with MeanField"):
+        pv.build(model, pv.ExactPosterior(), fit.spec)
+    with pytest.raises(ValueError, match="this model's latent variable is lattice: use MeanField"):
+        pv.build(model, pv.AmortizedGumbel(), fit.spec)
 
 
 def test_denoising_mends_more_pixels_than_it_spoils() -> None:

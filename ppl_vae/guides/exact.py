@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ppl_vae.guides.base import Guide, remedy
 from ppl_vae.program.base import GuideProgram
-from ppl_vae.program.capabilities import KnownPosterior
+from ppl_vae.program.capabilities import CoordinateAscent, KnownPosterior
 from ppl_vae.program.facts import model_facts
 from ppl_vae.program.joint import draw
 from ppl_vae.program.rows import data_plate
@@ -42,7 +42,10 @@ class ExactPosterior(Guide):
             ValueError: the model does not know its posterior.
         """
         if not isinstance(model, KnownPosterior):
-            raise ValueError(f"this model has no exact posterior, which methods such as EM need: use SVI with {remedy(model)}")
+            method = "CAVI" if isinstance(model, CoordinateAscent) else "SVI"
+            raise ValueError(
+                f"this model has no exact posterior, which methods such as EM need: use {method} with {remedy(model)}"
+            )
         return ExactGuide(model)
 
     def story(self) -> str:
