@@ -14,6 +14,7 @@ from ppl_vae.cli.output import heading, print_json
 from ppl_vae.data import Split
 from ppl_vae.evaluate import AIS, Gaps
 from ppl_vae.fitting import Fit
+from ppl_vae.models import Model
 from ppl_vae.storage import RunFolder
 from ppl_vae.types import Score
 
@@ -51,9 +52,9 @@ def run(
     if save and data is not None:
         raise ValueError("--save keeps what is found on the run's own data in its folder: leave --data or --save out")
     fitted = runs.load_run(run, trust=trust, device=device)
-    name, rows = rows_of(
-        fitted, data, data_root, split or ("test" if data is None else "all"), label=label, y=y, weights=weights
-    )
+    held_out = data is None and not (isinstance(fitted.model, Model) and fitted.model.data_free)
+    split = split or ("test" if held_out else "all")
+    name, rows = rows_of(fitted, data, data_root, split, label=label, y=y, weights=weights)
     wanted: dict[str, Any] = {"gaps": search if gaps else False, "ais": annealing if ais else False}
     if samples is None:
         samples = MANY if gaps and not (ais or fitted.pair.can.marginal) else 1

@@ -18,7 +18,7 @@ from ppl_vae.types import DataSpec
 
 __all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent", "latent_kind", "lone_site", "remedy"]
 
-Latent = Literal["continuous", "simplex", "sphere", "one_hot", "component", "code"]
+Latent = Literal["continuous", "simplex", "sphere", "one_hot", "lattice", "component", "code"]
 
 CONTINUOUS: frozenset[Latent] = frozenset({"continuous", "simplex"})  # what has real coordinates
 
@@ -27,6 +27,7 @@ REMEDIES: dict[Latent, str] = {
     "simplex": "AmortizedNormal or AmortizedGumbel",
     "sphere": "AmortizedProjectedNormal",
     "one_hot": "AmortizedGumbel or AmortizedCategorical",
+    "lattice": "MeanField",
     "component": "ExactPosterior or AmortizedCategorical",
     "code": "AmortizedDelta",
 }
@@ -116,8 +117,8 @@ def latent_kind(model: Any) -> Latent | None:
     facts = model_facts(model)
     if not generates(model) or not facts.sites:
         return None
-    if facts.latent == "code":
-        return "code"
+    if facts.latent in ("code", "lattice"):
+        return "code" if facts.latent == "code" else "lattice"
     site = lone_site(model)
     if site.index:
         return "component"

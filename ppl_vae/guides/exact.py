@@ -42,9 +42,7 @@ class ExactPosterior(Guide):
             ValueError: the model does not know its posterior.
         """
         if not isinstance(model, KnownPosterior):
-            others = (
-                f"CAVI, or SVI with {remedy(model)}" if isinstance(model, CoordinateAscent) else f"SVI with {remedy(model)}"
-            )
+            others = f"CAVI, or SVI with {remedy(model)}" if isinstance(model, CoordinateAscent) else f"SVI with {remedy(model)}"
             raise ValueError(f"this model has no exact posterior, which methods such as EM need: use {others}")
         return ExactGuide(model)
 

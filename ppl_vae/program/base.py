@@ -34,7 +34,8 @@ class ModelProgram(PyroModule):
 
     Attributes:
         size: N, the number of training data.
-        latent: what z is where its support does not tell: ``continuous``, ``discrete``, or a ``code`` that has no p(z).
+        latent: what z is where its support does not tell: ``continuous``, ``discrete``, the states of a ``lattice``, or a
+            ``code`` that has no p(z).
         reads: the fields of a batch, x first.
         score: what the sum of its terms is where that is no ELBO: a :class:`~ppl_vae.Score`, or the name of one.
         learning_rate: of SVI where the method declares none.

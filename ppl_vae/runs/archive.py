@@ -70,8 +70,12 @@ def save_evaluation(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
-    """What ``metrics.json`` holds: each held-out split's numbers, their unit, and what the fit cost."""
-    splits = {name: split for name, split in (("valid", data.valid), ("test", data.test)) if len(split)}
+    """What ``metrics.json`` holds: each held-out split's numbers, their unit, and what the fit cost.
+
+    Of a model without data it is the numbers of the model itself, under ``train``.
+    """
+    held_out = {name: split for name, split in (("valid", data.valid), ("test", data.test)) if len(split)}
+    splits = {"train": data.train} if isinstance(fit.model, Model) and fit.model.data_free else held_out
     return {
         **{name: fit.evaluate(split, samples=samples) for name, split in splits.items()},
         "unit": UNIT,

@@ -16,6 +16,7 @@ from ppl_vae import plots
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluate.documents import topics_of
 from ppl_vae.fitting import Fit
+from ppl_vae.models import Model
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.sites import leaves
@@ -53,6 +54,9 @@ def _of_data(fit: Fit, shown: Split) -> Iterator[Named]:
     """Data, what they are reconstructed as, and new ones, where they are images or rows of columns."""
     rows = shown[:40].fixed(torch.Generator().manual_seed(0))
     x = fit.seen(rows)
+    if isinstance(fit.model, Model) and fit.model.data_free:
+        yield from _without_data(fit, rows)
+        return
     yield "data", plots.grid(x, kind=fit.spec.kind, title="data", names=fit.spec.columns)
     if (network := fit.pair.can.answer) is not None:
         yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)
@@ -70,6 +74,19 @@ def _charts(fit: Fit) -> Iterator[Named]:
         for name, chart in model.charts().items():
             names = vocabulary if chart.tokens else ()
             yield name, plots.chart(chart.values, rows=chart.rows, columns=chart.columns, names=names)
+
+
+def _without_data(fit: Fit, rows: Split) -> Iterator[Named]:
+    """Of a model that has no data: its own draws, the means of what is latent, the course of the fit."""
+    if fit.pair.can.draw_data is not None:
+        yield (
+            "samples",
+            plots.grid(fit.sample(64, seen=True), kind=fit.spec.kind, title=f"draws from {fit.pair.model_facts.drawn_from}"),
+        )
+    yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
+    means = {name: code[0] for name, code in leaves(fit.encode(rows)).items() if code.dim() in (2, 3)}
+    if means:
+        yield "marginals", plots.lattice(means, label="mean")
 
 
 def _if_possible(fit: Fit, what: str, make: Callable[[], Iterator[Named]]) -> list[Named]:

@@ -28,7 +28,7 @@ class BuiltLattice(ModelProgram):
         size: N, the number of training data.
     """
 
-    latent = "discrete"
+    latent = "lattice"
 
     coupling: Tensor
     unary: Tensor

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.exact import Problem, Sweep
-from ppl_vae.exact.lattice import Field, log_partition, upper_bound
+from ppl_vae.exact.lattice import Field, log_partition
 from ppl_vae.exact.lattice import mean_field as ascent
 from ppl_vae.models.lattice.built import SITE, BuiltLattice
 from ppl_vae.models.lattice.distribution import LatticeDistribution, SiteProduct
@@ -47,16 +47,25 @@ class NoisyLattice(BuiltLattice):
         size: N.
         noise: p(x_i | s_i).
         event_shape: of a datum.
+        log_z: log Z of the lattice, or an upper bound on it.
     """
 
     takes_missing = True  # type: ignore[assignment]
 
     log_z: Tensor
 
-    def __init__(self, field: Field, encoding: Encoding, size: int, noise: BuiltNoise, event_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        field: Field,
+        encoding: Encoding,
+        size: int,
+        noise: BuiltNoise,
+        event_shape: tuple[int, ...],
+        log_z: Tensor,
+    ) -> None:
         super().__init__(field, encoding, size)
         self.noise, self.event_shape = noise, event_shape
-        self.register_buffer("log_z", log_partition(field) if self.summed else upper_bound(field), persistent=False)
+        self.register_buffer("log_z", log_z, persistent=False)
         if not self.summed:
             self.score = BELOW
 
