@@ -36,8 +36,8 @@ def document_numbers(
     .. math:: \text{per word} = \frac{\sum_n (b_n - c_n)}{\sum_n t_n}, \quad
         \text{completion} = \frac{\sum_n \sum_w x^B_{nw} \log p(w \mid E[z_n \mid x^A_n])}{\sum_n \sum_w x^B_{nw}}
 
-    with bounds b, log-coefficients c and totals t. Each word of a document falls into A or B by a fair coin; z is what the guide
-    makes of A. Completion tells topic models apart, which bounds of different methods do not (Wallach et al. 2009).
+    with bounds b, log-coefficients c and totals t. Each word of a document falls into A or B by a fair coin; z is what the
+    guide makes of A. Completion tells topic models apart, which bounds of different methods do not (Wallach et al. 2009).
 
     Args:
         pair: model and guide.
@@ -143,10 +143,8 @@ def _pieces(pair: Pair, split: Split) -> Iterator[tuple[Tensor, ...]]:
     return batches(pair, split, max(1, AT_ONCE // split.elements))
 
 
-def _of_batch(
-    pair: Pair, x: Tensor, topics: Tensor | None, generator: Generator
-) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Coefficient, total, log-probability of the half that is asked for and its total ``(B,)``; in how many documents pairs are."""
+def _of_batch(pair: Pair, x: Tensor, topics: Tensor | None, generator: Generator) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Coefficient, total, log-probability of half B and its total ``(B,)``; in how many documents pairs of words are."""
     counts = x.flatten(1)
     half = torch.binomial(counts.cpu(), torch.tensor(0.5).expand(counts.shape).to(counts.dtype), generator=generator).to(counts)
     told = counts.new_zeros(len(x), dtype=torch.float64)
@@ -174,7 +172,7 @@ def _top(topics: Tensor) -> Tensor:
 
 
 def _ratio(name: str, values: Tensor, sizes: Tensor, weights: Tensor | None) -> dict[str, float]:
-    """sum / sum, and its standard error over the data."""
+    """Sum / sum, and its standard error over the data."""
     length = max(mean(sizes, weights), 1 / len(sizes))
     ratio = mean(values, weights) / length
     return {name: ratio, f"{name}_se": standard_error(values - ratio * sizes, weights) / length}

@@ -33,8 +33,8 @@ def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *,
     """How a model is fitted where nothing is declared.
 
     By coordinate ascent (:class:`~ppl_vae.CAVI`) where the guide is :class:`~ppl_vae.MeanField`, or not declared and the model
-    made for it. By formula (:class:`~ppl_vae.ClosedForm`) or by :class:`~ppl_vae.EM` where the model offers it and the guide is the exact
-    posterior or not declared; else by :class:`~ppl_vae.SVI`, as :func:`svi_for` says.
+    made for it. By formula (:class:`~ppl_vae.ClosedForm`) or by :class:`~ppl_vae.EM` where the model offers it and the guide is
+    the exact posterior or not declared; else by :class:`~ppl_vae.SVI`, as :func:`svi_for` says.
 
     Args:
         model: a declared model, or a plain program.

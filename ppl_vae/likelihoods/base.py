@@ -25,7 +25,6 @@ REDECLARED: dict[tuple[str, str], str] = {
     ("unit_interval", "count"): "load images as counts (kind='count')",
     ("binary", "categorical"): "declare them as categories (kind='categorical')",
     ("binary", "count"): "declare them as counts (kind='count')",
-    ("binary", "count"): "declare them as counts (kind='count')",
     ("count", "binary"): "recode them as 0 and 1 if they are two values, such as 1 and 2, or 0 and 255",
     ("real", "binary"): "recode them as 0 and 1 if they are two values, such as -1 and 1",
     ("count", "categorical"): "declare them as categories (kind='categorical')",

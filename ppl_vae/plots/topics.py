@@ -1,4 +1,4 @@
-"""Topics at a glance: how large each is, which are near each other, and by which words it is known (Sievert and Shirley 2014)."""
+"""Topics at a glance: how large each is, which are near, by which words it is known (Sievert and Shirley 2014)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-r"""Mean field of latent Dirichlet allocation.
+"""Mean field of latent Dirichlet allocation.
 
-    q(beta, theta, z) = prod_k Dirichlet(beta_k; lambda_k) prod_n Dirichlet(theta_n; gamma_n) prod_i q(z_ni)
+q(beta, theta, z) = prod_k Dirichlet(beta_k; lambda_k) prod_n Dirichlet(theta_n; gamma_n) prod_i q(z_ni)
 """
 
 from __future__ import annotations
