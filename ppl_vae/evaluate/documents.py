@@ -66,7 +66,7 @@ def document_numbers(
     if _completes(pair):
         numbers |= _ratio("completion", told, asked, weights)
     if topics is not None:
-        together = torch.stack([part[1] for part in parts]).sum(0)
+        together = torch.stack([part[1] for part in parts if part[1] is not None]).sum(0)
         found = _top(topics)
         places = found.unique(return_inverse=True)[1]
         numbers["npmi"] = npmi(places, together, len(split)).mean().item()

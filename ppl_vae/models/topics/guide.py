@@ -33,6 +33,7 @@ class TopicGuide(GuideProgram):
         model: the built model, whose point estimates of the topics, where they have no prior, it reads.
     """
 
+    size: int
     concentration: Tensor
 
     def __init__(self, model: Any) -> None:
