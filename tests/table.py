@@ -80,6 +80,7 @@ LIKELIHOODS: dict[str, pv.Likelihood] = {
     "Poisson": pv.Poisson(),
     "NegativeBinomial": pv.NegativeBinomial(),
     "NegativeBinomial-amortized": pv.NegativeBinomial(dispersion="amortized"),
+    "Multinomial": pv.Multinomial(),
     "ZeroInflated-Poisson": pv.ZeroInflated(),
     "ZeroInflated-NegativeBinomial": pv.ZeroInflated(likelihood=pv.NegativeBinomial(dispersion="shared")),
     "Masked-Gaussian": pv.Masked(likelihood=pv.Gaussian(scale="amortized")),
@@ -93,6 +94,7 @@ PRIOR_SPEC = pv.DataSpec(event_shape=EVENT, kind="binary", size=10 * ROWS)
 NETWORKS: dict[str, pv.Network] = {
     "Linear": pv.Linear(),
     "Linear-no-bias": pv.Linear(bias=False),
+    "Linear-batch": pv.Linear(bias=False, batch_norm=True),
     "MLP": TINY,
     "MLP-deep": pv.MLP(hidden=(5, 6), activation="tanh"),
     "MLP-none": pv.MLP(hidden=()),
@@ -198,6 +200,7 @@ MODELS: dict[str, pv.Model] = {
     "FactorAnalysis-isotropic": pv.FactorAnalysis(latent_dim=LATENT, noise="isotropic"),
     "FactorAnalysis-Normal": pv.FactorAnalysis(latent_dim=LATENT, prior=pv.Normal(loc=(0.5, -1.0, 2.0), scale=(1.0, 2.0, 0.5))),
     "PPCA": pv.PPCA(latent_dim=LATENT),
+    "LDA": pv.LDA(topics=LATENT, words=None),
     "AutoEncoder": pv.AutoEncoder(latent_dim=LATENT, decoder=TINY),
     "PCA": pv.PCA(latent_dim=LATENT),
     **{
@@ -219,6 +222,7 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     **MODELS,
     "SequenceModel": pv.SequenceModel(network=pv.LSTM(hidden=5, projection=2), likelihood=pv.Tokens(levels=4, end=0)),
     "VAE-rows": vae(decoder=pv.Transformer(hidden=8, heads=2), likelihood=pv.Tokens()),
+    "LDA-words": pv.LDA(topics=4, words=pv.Dirichlet(concentration=0.05), steps=3),
     "CVAE": pv.CVAE(condition=pv.Quadrants(observed=2), enters=("encoder",), baseline=pv.Baseline(network=TINY, epochs=2)),
     "CVAE-labels": pv.CVAE(prior=pv.ConditionalNormal(network=TINY)),
     "ConditionalNormal": pv.ConditionalNormal(network=TINY),

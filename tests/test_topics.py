@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 
+import numpy as np
 import pytest
 import scipy.sparse
 import scipy.stats
@@ -14,6 +15,7 @@ from sklearn.decomposition import LatentDirichletAllocation
 from torch import Tensor
 
 import ppl_vae as pv
+from ppl_vae.data.seeds import seeded_generator
 from ppl_vae.evaluate.documents import npmi, topics_of, umass
 from ppl_vae.exact import collapsed_topics, topics
 from ppl_vae.likelihoods.multinomial import MultinomialDistribution
@@ -22,9 +24,7 @@ from ppl_vae.program.context import seeded
 
 K, V = 3, 5
 ALPHA = torch.tensor([0.3, 0.5, 0.4], dtype=torch.float64)
-COUNTS = torch.tensor(
-    [[2.0, 0, 1, 0, 1], [0, 3, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 4, 2, 0]], dtype=torch.float64
-)
+COUNTS = torch.tensor([[2, 0, 1, 0, 1], [0, 3, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 4, 2, 0]]).double()
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +129,8 @@ def test_words_that_leave_no_product_are_summed_by_logarithms():
 
 
 def test_the_bound_is_that_of_scikit_learn_without_orders_of_words(corpus):
-    peer = LatentDirichletAllocation(4, doc_topic_prior=0.3, topic_word_prior=0.2, random_state=0, max_iter=3).fit(
-        corpus.double().numpy()
-    )
+    peer = LatentDirichletAllocation(4, doc_topic_prior=0.3, topic_word_prior=0.2, random_state=0, max_iter=3)
+    peer.fit(corpus.double().numpy())
     lam = torch.from_numpy(peer.components_)
     gamma, bound = corpus.new_empty(60, 4, dtype=torch.float64), 0.0
     for block in of_batch(corpus.double(), 4):
@@ -171,8 +170,6 @@ def test_a_fit_climbs_and_tells_its_own_bound_whatever_holds_the_counts(corpus, 
 
 
 def test_files_larger_than_memory_are_walked(corpus, data, tmp_path):
-    import numpy as np
-
     np.save(tmp_path / "x.npy", corpus.numpy().astype(np.uint8))
     streamed = pv.load_data(tmp_path / "x.npy", kind="count", stream=1)
     fits = [pv.fit(pv.LDA(topics=3), each, method=pv.CAVI(sweeps=4)) for each in (data, streamed)]
@@ -260,8 +257,6 @@ def test_completion_is_that_of_the_halves_by_hand(data):
     fit = pv.fit(pv.LDA(topics=3), data, method=pv.CAVI(sweeps=10))
     numbers = fit.evaluate(data.test)
     x = data.test.transformed()
-    from ppl_vae.data.seeds import seeded_generator
-
     half = torch.binomial(x, torch.full_like(x, 0.5), generator=seeded_generator(0, 4))
     theta = fit.pair.guide.posterior(half).mean
     beta = topics.mean(fit.pair.guide.concentration)

@@ -36,8 +36,8 @@ def document_numbers(
     .. math:: \text{per word} = \frac{\sum_n (b_n - c_n)}{\sum_n t_n}, \quad
         \text{completion} = \frac{\sum_n \sum_w x^B_{nw} \log p(w \mid E[z_n \mid x^A_n])}{\sum_n \sum_w x^B_{nw}}
 
-    with bounds b, log-coefficients c and totals t. Each word of a document falls into A or B by a fair coin; z is what the guide
-    makes of A. Completion tells topic models apart, which bounds of different methods do not (Wallach et al. 2009).
+    with bounds b, log-coefficients c and totals t. Each word of a document falls into A or B by a fair coin; z is what the
+    guide makes of A. Completion tells topic models apart, which bounds of different methods do not (Wallach et al. 2009).
 
     Args:
         pair: model and guide.
@@ -66,7 +66,7 @@ def document_numbers(
     if _completes(pair):
         numbers |= _ratio("completion", told, asked, weights)
     if topics is not None:
-        together = torch.stack([part[1] for part in parts]).sum(0)
+        together = torch.stack([part[1] for part in parts if part[1] is not None]).sum(0)
         found = _top(topics)
         places = found.unique(return_inverse=True)[1]
         numbers["npmi"] = npmi(places, together, len(split)).mean().item()
@@ -144,7 +144,7 @@ def _pieces(pair: Pair, split: Split) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _of_batch(pair: Pair, x: Tensor, topics: Tensor | None, generator: Generator) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """Coefficient, total, log-probability of the half that is asked for and its total ``(B,)``; in how many documents pairs are."""
+    """Coefficient, total, log-probability of half B and its total ``(B,)``; in how many documents pairs of words are."""
     counts = x.flatten(1)
     half = torch.binomial(counts.cpu(), torch.tensor(0.5).expand(counts.shape).to(counts.dtype), generator=generator).to(counts)
     told = counts.new_zeros(len(x), dtype=torch.float64)

@@ -42,8 +42,10 @@ class ExactPosterior(Guide):
             ValueError: the model does not know its posterior.
         """
         if not isinstance(model, KnownPosterior):
-            others = f"CAVI, or SVI with {remedy(model)}" if isinstance(model, CoordinateAscent) else f"SVI with {remedy(model)}"
-            raise ValueError(f"this model has no exact posterior, which methods such as EM need: use {others}")
+            ascent = "CAVI, or " if isinstance(model, CoordinateAscent) else ""
+            raise ValueError(
+                f"this model has no exact posterior, which methods such as EM need: use {ascent}SVI with {remedy(model)}"
+            )
         return ExactGuide(model)
 
     def story(self) -> str:

@@ -14,7 +14,9 @@ from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.program.hooks import Start
 from ppl_vae.types import COUNT, Kind
 
-__all__ = ["Multinomial", "MultinomialDistribution", "MultinomialModule", "typical_total"]
+__all__ = ["LENGTH", "Multinomial", "MultinomialDistribution", "MultinomialModule", "typical_total"]
+
+LENGTH = 100.0  # of new data before a fit has seen any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,14 +51,14 @@ class Multinomial(Likelihood):
 
 
 class MultinomialModule(nn.Module):
-    """Logits to the distribution of a datum; ``total`` is the length of new data."""
+    """Logits to the distribution of a datum; ``total`` is the length of new data, 100 before a fit."""
 
     total: Tensor
 
     def __init__(self, event_dim: int) -> None:
         super().__init__()
         self.event_dim = event_dim
-        self.register_buffer("total", torch.ones(()))
+        self.register_buffer("total", torch.tensor(LENGTH))
 
     def forward(self, features: Tensor) -> dist.Distribution:
         """p(x | h) for features h ``(..., P, *event)``."""

@@ -1,4 +1,4 @@
-"""Topics at a glance: how large each is, which are near each other, and by which words it is known (Sievert and Shirley 2014)."""
+"""Topics at a glance: how large each is, which are near, by which words it is known (Sievert and Shirley 2014)."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ def topics(shares: Tensor, sizes: Tensor, names: Sequence[str] = (), *, weight: 
     listed = order[:MOST]
     figure, (left, right) = new_figure(11.0, max(4.0, 0.6 + 0.26 * len(listed)), 2)
     places = topic_map(shares)
-    left.scatter(*places.T.numpy(), s=(LARGEST * sizes).clamp_min(4).numpy(), alpha=0.35, edgecolors="slategrey")
-    for topic, place in enumerate(places.tolist()):
-        left.text(*place, str(topic), ha="center", va="center", fontsize=8)
+    areas = (LARGEST * sizes).clamp_min(4).numpy()
+    left.scatter(places[:, 0].numpy(), places[:, 1].numpy(), s=areas, alpha=0.35, edgecolors="slategrey")
+    for topic, (x, y) in enumerate(places.tolist()):
+        left.text(x, y, str(topic), ha="center", va="center", fontsize=8)
     left.set_aspect("equal", adjustable="datalim")
     left.margins(0.2)
     left.set(xticks=[], yticks=[], title="topics by their distance")

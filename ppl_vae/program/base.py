@@ -43,7 +43,7 @@ class ModelProgram(PyroModule):
         known_entries: which entries ``(*event)`` of x are a condition and not modelled.
         given_prior: whether p(z) depends on what is known.
         drawn_from: where z of new data comes from, in words.
-        documents: whether a datum is a document: counts of words, given how many there are, of which decode gives ``log_probs``.
+        documents: whether a datum is a document: counts of words, given how many there are; p(x | z) has their ``log_probs``.
         random_start: whether also the first start of EM is random.
         takes_missing: whether p(x | z) leaves missing entries (NaN) out.
         takes_weights: whether what it offers of all rows at once (``em``, ``closed_form``, ``log_likelihood``) counts each by

@@ -23,7 +23,7 @@ SHAPE = 100.0  # of the Gamma(100, 1 / 100) of a start's concentrations (Hoffman
 
 
 class State(NamedTuple):
-    """Topics ``(K, V)``, a concentration or point estimates, what documents make of them ``(K, V)``, and the bound per datum."""
+    """Topics ``(K, V)``, a concentration or point estimates; E[counts of words by topic] ``(K, V)``; the bound per datum."""
 
     topics: Tensor
     counts: Tensor

@@ -26,8 +26,8 @@ def check_counts(x: Tensor) -> None:
         if bool(wrong.any()):
             row, column = wrong.nonzero()[0].tolist()
             raise ValueError(
-                f"expected counts of words, whole numbers of at least 0, got {rows[row, column].item():g} in row {first + row}, "
-                f"column {column}: give raw counts, no shares or tf-idf weights"
+                f"expected counts of words, whole numbers of at least 0, got {rows[row, column].item():g} in row "
+                f"{first + row}, column {column}: give raw counts, no shares or tf-idf weights"
             )
         first += len(rows)
 

@@ -1,4 +1,4 @@
-r"""Mean field of latent Dirichlet allocation.
+"""Mean field of latent Dirichlet allocation.
 
 q(beta, theta, z) = prod_k Dirichlet(beta_k; lambda_k) prod_n Dirichlet(theta_n; gamma_n) prod_i q(z_ni)
 """
@@ -33,6 +33,7 @@ class TopicGuide(GuideProgram):
         model: the built model, whose point estimates of the topics, where they have no prior, it reads.
     """
 
+    size: int
     concentration: Tensor
 
     def __init__(self, model: Any) -> None:

@@ -78,7 +78,8 @@ class LDA(Model):
         Multinomial().check(spec)
         if spec.missing:
             raise ValueError(
-                "LDA is a model of complete counts, but entries of these are missing: a word that does not occur has the count 0"
+                "LDA is a model of complete counts, but entries of these are missing: give a word that does not occur the "
+                "count 0"
             )
 
     def check_values(self, x: Tensor) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_vae.exact import Problem, Stochastic, Sweep
-from ppl_vae.likelihoods.multinomial import MultinomialDistribution, typical_total
+from ppl_vae.likelihoods.multinomial import LENGTH, MultinomialDistribution, typical_total
 from ppl_vae.models.bayesian import BayesianModel
 from ppl_vae.models.bayesian.parameters import Given
 from ppl_vae.models.topics import ascent
@@ -63,7 +63,7 @@ class TopicProgram(BayesianModel):
         self.proportions = proportions.build((topics,))
         self.conjugate = isinstance(proportions, Dirichlet)
         self.axes = {SITE: ("component", "column")}
-        self.register_buffer("total", torch.ones(()))
+        self.register_buffer("total", torch.tensor(LENGTH))
 
     def forward(self, x: Tensor) -> Tensor:
         """The story, with the batch x ``(B, *event)`` observed."""
@@ -96,7 +96,8 @@ class TopicProgram(BayesianModel):
     @property
     def alpha(self) -> Tensor:
         """Concentration of the proportions ``(K,)``."""
-        concentration: Tensor = self.proportions.concentration
+        proportions: Any = self.proportions
+        concentration: Tensor = proportions.concentration
         return concentration
 
     @property
