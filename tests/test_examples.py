@@ -22,6 +22,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "beta_sweep.py": (["--epochs", "1", "--betas", "0.5", "2"], "distortion"),
     "cvae_completion.py": (["--epochs", "1", "--baseline-epochs", "1", "--quadrants", "2", "--out", "completions"], "baseline"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
+    "forward_and_reverse_kl.py": (["--samples", "100", "--out", "kl.png"], "saved in kl.png"),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
     "guides_compared.py": (["--epochs", "1", "--samples", "5", "--guides", "diagonal", "flow (IAF)"], "flow (IAF) "),
     "ladder.py": ([], ""),
@@ -35,6 +36,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
     "two_levels.py": (["--epochs", "1", "--limit", "10"], "from a point of z2 alone: (1, 8, 8)"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
+    "what_mean_field_loses.py": (["--epochs", "1", "--draws", "8", "--samples", "2"], "SVI, full rank"),
 }
 
 # One process for all of them: importing torch costs more than any of the scripts, and a class that a script defines would
