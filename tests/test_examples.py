@@ -19,6 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 # Arguments that make an example tiny, and a word of what it prints.
 EXAMPLES: dict[str, tuple[list[str], str]] = {
     "autoencoder_vs_vae.py": (["--epochs", "1", "--hidden", "20"], "random codes to the nearest"),
+    "best_product.py": ([], "nats by enumeration"),
     "beta_sweep.py": (["--epochs", "1", "--betas", "0.5", "2"], "distortion"),
     "cvae_completion.py": (["--epochs", "1", "--baseline-epochs", "1", "--quadrants", "2", "--out", "completions"], "baseline"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),

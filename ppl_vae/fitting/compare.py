@@ -78,8 +78,9 @@ class Comparison:
     - ``iterations`` (steps of EM, epochs of SVI), ``seconds``, and ``seconds_to_best``: those until the log-likelihood of the
       training data came within 0.01 of the best that any method ended at from this seed; ``None`` if never, or for a model
       that does not know log p(x).
-    - ``integrated``, of models with priors alone: the parameters that carry them. Log-likelihoods are at point estimates of them; ``elbo`` of such a row
-      bounds the log evidence log p(x_1, ..., x_N) / N, with these parameters integrated out, so that it pays for their number.
+    - ``integrated``, of models with priors alone: the parameters that carry them. Log-likelihoods are at point estimates of
+      them; ``elbo`` of such a row bounds the log evidence log p(x_1, ..., x_N) / N, with these parameters integrated out, so
+      that it pays for their number.
     - with several seeds all these are means, and ``*_sd`` their standard deviations.
 
     Attributes:
