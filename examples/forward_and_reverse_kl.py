@@ -34,7 +34,7 @@ def reverse(p: dist.Distribution, grid: Tensor, start: float) -> dist.Distributi
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--distance", type=float, default=5.0, help="of the modes, in their standard deviations")
+    parser.add_argument("--distance", type=float, default=7.0, help="of the modes, in their standard deviations")
     parser.add_argument("--weight", type=float, default=0.4, help="of the left mode")
     parser.add_argument("--samples", type=int, default=20_000, help="where a divergence has no formula")
     parser.add_argument("--out", default="forward_and_reverse_kl.png", help="the picture")

@@ -291,13 +291,14 @@ def test_point_estimates_and_the_bayesian_treatment_stand_in_one_table():
     data = loaded(rows(80))
     found = pv.compare(pv.GMM(components=2), data, methods=[pv.EM(), pv.CAVI(), pv.SVI(epochs=3)])
     em, cavi, svi = found.rows
-    assert (em["integrated"], svi["integrated"]) == ([], [])
+    assert "integrated" not in em
+    assert "integrated" not in svi
     assert cavi["integrated"] == ["weights", "locs", "covariances"]
     assert cavi["elbo"] < cavi["train_log_likelihood"] <= em["train_log_likelihood"] + 1e-9
     assert cavi["distance"] < 0.2
     assert "CAVI: the ELBO bounds log p(x_1, ..., x_N) / N with weights, locs, covariances integrated out" in str(found)
     declared = pv.compare(gmm("full", components=2), data, methods=[pv.EM(), pv.CAVI()])
-    assert [row["integrated"] for row in declared.rows] == [[], ["weights", "locs", "covariances"]]
+    assert [row.get("integrated") for row in declared.rows] == [None, ["weights", "locs", "covariances"]]
 
 
 def test_steps_are_monotone_far_from_zero_and_from_random_starts():

@@ -19,9 +19,11 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 # Arguments that make an example tiny, and a word of what it prints.
 EXAMPLES: dict[str, tuple[list[str], str]] = {
     "autoencoder_vs_vae.py": (["--epochs", "1", "--hidden", "20"], "random codes to the nearest"),
+    "best_product.py": ([], "nats by enumeration"),
     "beta_sweep.py": (["--epochs", "1", "--betas", "0.5", "2"], "distortion"),
     "cvae_completion.py": (["--epochs", "1", "--baseline-epochs", "1", "--quadrants", "2", "--out", "completions"], "baseline"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
+    "forward_and_reverse_kl.py": (["--samples", "100", "--out", "kl.png"], "saved in kl.png"),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
     "guides_compared.py": (["--epochs", "1", "--samples", "5", "--guides", "diagonal", "flow (IAF)"], "flow (IAF) "),
     "ising.py": (["--side", "4", "--couplings", "0.3", "--images", "10"], "of the pixels wrong"),
@@ -50,6 +52,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "text_vae.py": (["--epochs", "1", "--hidden", "8", "--limit", "100", "--samples", "3"], "free bits, word dropout"),
     "two_levels.py": (["--epochs", "1", "--limit", "10"], "from a point of z2 alone: (1, 8, 8)"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
+    "what_mean_field_loses.py": (["--epochs", "1", "--draws", "8", "--samples", "2"], "SVI, full rank"),
 }
 
 # One process for all of them: importing torch costs more than any of the scripts, and a class that a script defines would

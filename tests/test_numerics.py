@@ -334,3 +334,29 @@ def test_reconstructions_of_categories_in_no_order_are_categories() -> None:
     assert set(found[:, 1].tolist()) <= {0.0, 3.0}
     assert set(fit.sample(50)[:, 1].tolist()) <= {0.0, 1.0, 2.0, 3.0}
     torch.testing.assert_close(found[:, 0], fit.pair.model.decode(fit.encode(x)).mean[:, 0])
+
+
+# --- thin mixtures --------------------------------------------------------------------------------------------------------
+
+
+def test_gradient_steps_of_a_mixture_stay_finite_where_its_components_are_thin() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 3, generator=generator) @ torch.randn(3, 12, generator=generator)
+    x = x + 1e-3 * torch.randn(200, 12, generator=generator)
+    data = pv.load_data(x, valid=0.0, test=0.0)
+    fit = pv.fit(pv.GMM(components=2), data, method=pv.SVI(epochs=3, compile=False))
+    assert all(-1e3 < row["elbo"] for row in fit.history)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+def test_a_mixture_reads_the_factors_that_runs_of_before_wrote(covariance: str) -> None:
+    spec = pv.DataSpec(event_shape=(3,), kind="real", size=5)
+    model = pv.GMM(components=2, covariance=covariance).build(spec)
+    torch.nn.init.normal_(model.factor)
+    before = model.state_dict()
+    L = model.scale_tril.detach() if covariance == "full" else model.scale_tril[0].detach()
+    del before["factor"]
+    before["raw"] = L.tril(-1) + L.diagonal(dim1=-2, dim2=-1).log().diag_embed()
+    again = pv.GMM(components=2, covariance=covariance).build(spec)
+    again.load_state_dict(before)
+    assert torch.allclose(again.scale_tril, model.scale_tril)

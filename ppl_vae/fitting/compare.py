@@ -78,8 +78,9 @@ class Comparison:
     - ``iterations`` (steps of EM, epochs of SVI), ``seconds``, and ``seconds_to_best``: those until the log-likelihood of the
       training data came within 0.01 of the best that any method ended at from this seed; ``None`` if never, or for a model
       that does not know log p(x).
-    - ``integrated``: the parameters that carry priors. Log-likelihoods are at point estimates of them; ``elbo`` of such a row
-      bounds the log evidence log p(x_1, ..., x_N) / N, with these parameters integrated out, so that it pays for their number.
+    - ``integrated``, of models with priors alone: the parameters that carry them. Log-likelihoods are at point estimates of
+      them; ``elbo`` of such a row bounds the log evidence log p(x_1, ..., x_N) / N, with these parameters integrated out, so
+      that it pays for their number.
     - with several seeds all these are means, and ``*_sd`` their standard deviations.
 
     Attributes:
@@ -307,8 +308,9 @@ def _relate(methods: Sequence[Method], runs: Sequence[_Run]) -> None:
 
 
 def _row(method: Method, guide: Guide | Callable[..., Any], model: Model | Callable[..., Any], runs: Sequence[_Run]) -> Record:
-    integrated = list(model.parameter_priors) if isinstance(model, Model) else []
-    row: Record = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"], "integrated": integrated}
+    row: Record = {"method": short(method), "guide": short(guide), "exact": runs[0].numbers["exact"]}
+    if isinstance(model, Model) and model.parameter_priors:
+        row["integrated"] = list(model.parameter_priors)
     for name in FIELDS:
         values = [run.numbers[name] for run in runs]
         known = None not in values

@@ -168,8 +168,10 @@ class GMM(Model):
 class MixtureModel(ModelProgram):
     """The program, and what is exact about it. An event of several axes is modelled as one vector of D elements.
 
-    Parameters ``logits (C,)``, ``loc (C, D)`` and ``raw``, a Cholesky factor with the logarithm of its diagonal:
-    ``(C, D, D)`` full, ``(D, D)`` tied, ``(C, D)`` diagonal, ``(C, 1)`` spherical.
+    Parameters ``logits (C,)``, ``loc (C, D)``, and of matrices ``factor``, ``(C, D, D)`` full or ``(D, D)`` tied, else ``raw``,
+    logarithms of scales ``(C, D)`` diagonal, ``(C, 1)`` spherical. On the diagonal of ``factor`` is the logarithm of that of
+    the Cholesky factor L, below it L_ij / L_ii: a gradient step moves each column by a share of its own deviation given those
+    before it, however thin the component is there.
     """
 
     latent = "discrete"
@@ -181,6 +183,7 @@ class MixtureModel(ModelProgram):
     logits: Tensor
     loc: Tensor
     raw: Tensor
+    factor: Tensor
 
     def __init__(self, *, size: int, columns: int, declared: GMM) -> None:
         super().__init__()
@@ -194,7 +197,10 @@ class MixtureModel(ModelProgram):
         self.spread_shape = (C,) if declared.covariance == "spherical" else shape
         self.logits = nn.Parameter(torch.zeros(C))
         self.loc = nn.Parameter(torch.randn(C, D))
-        self.raw = nn.Parameter(torch.zeros(shape))
+        if self.matrix:
+            self.factor = nn.Parameter(torch.zeros(shape))
+        else:
+            self.raw = nn.Parameter(torch.zeros(shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """The story, with the batch x ``(B, *event)`` observed."""
@@ -209,8 +215,8 @@ class MixtureModel(ModelProgram):
         """Cholesky factors of the covariances, ``(C, D, D)``."""
         C, D = self.loc.shape
         if self.matrix:
-            diagonal = self.raw.diagonal(dim1=-2, dim2=-1).exp() + MIN_DIAGONAL
-            return (self.raw.tril(-1) + diagonal.diag_embed()).expand(C, D, D)
+            diagonal = self.factor.diagonal(dim1=-2, dim2=-1).exp() + MIN_DIAGONAL
+            return (self.factor.tril(-1) * diagonal.unsqueeze(-1) + diagonal.diag_embed()).expand(C, D, D)
         return (self.raw.exp() + MIN_DIAGONAL).expand(C, D).diag_embed()
 
     @property
@@ -225,7 +231,7 @@ class MixtureModel(ModelProgram):
         weights, locs = self.logits.double().softmax(0), self.loc.double()
         if self.matrix:
             L = self.scale_tril.double()
-            spread = L @ L.mT if self.raw.dim() == 3 else L[0] @ L[0].mT
+            spread = L @ L.mT if self.factor.dim() == 3 else L[0] @ L[0].mT
         else:
             spread = (self.raw.double().exp() + MIN_DIAGONAL).square()
         return mixture.Parameters(weights, locs, spread.reshape(self.spread_shape))
@@ -315,10 +321,14 @@ class MixtureModel(ModelProgram):
         self.loc.copy_(locs)
         if self.matrix:
             L = torch.linalg.cholesky(spread)
-            log_diagonal = (L.diagonal(dim1=-2, dim2=-1) - MIN_DIAGONAL).log()
-            self.raw.copy_(L.tril(-1) + log_diagonal.diag_embed())
+            self.factor.copy_(_factor(L, L.diagonal(dim1=-2, dim2=-1)))
         else:
             self.raw.copy_((spread.sqrt() - MIN_DIAGONAL).log().reshape(self.raw.shape))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *where: Any) -> None:
+        if self.matrix and (raw := state_dict.pop(f"{prefix}raw", None)) is not None:  # runs of before had L below the diagonal
+            state_dict[f"{prefix}factor"] = _factor(raw, raw.diagonal(dim1=-2, dim2=-1).exp() + MIN_DIAGONAL)
+        super()._load_from_state_dict(state_dict, prefix, *where)
 
     @torch.no_grad()
     def grow(self, smaller: Any) -> bool:
@@ -345,6 +355,11 @@ class MixtureModel(ModelProgram):
             assign=self.assign,
             remark=partial(mixture.dead_message, rows=self.size, covariance=structure, floor=floor, constant=still),
         )
+
+
+def _factor(lower: Tensor, diagonal: Tensor) -> Tensor:
+    """L_ij / L_ii below the diagonal, and the logarithm of the diagonal on it, of L below its diagonal, and that."""
+    return lower.tril(-1) / diagonal.unsqueeze(-1) + (diagonal - MIN_DIAGONAL).log().diag_embed()
 
 
 class IncompleteMixtureModel(MixtureModel):
