@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -448,6 +449,11 @@ def test_what_makes_no_model_of_rows_is_refused() -> None:
     vae = pv.VAE(latent_dim=2, decoder=pv.LSTM(hidden=4), likelihood=pv.Tokens())
     with pytest.raises(ValueError, match="encoder that reads rows of different lengths, got MLP: declare encoder=LSTM"):
         pv.fit(vae, data, device="cpu")
+    for guide, told in ((pv.AmortizedLinear(), "encoder=LSTM"), (pv.ExactPosterior(), "no exact posterior")):
+        with pytest.raises(ValueError, match=told):
+            pv.fit(vae, data, guide=guide, device="cpu")
+    with pytest.raises(ValueError, match="prior without data of its own for rows of different lengths, got VampPrior"):
+        pv.fit(dataclasses.replace(vae, prior=pv.VampPrior()), data, device="cpu")
     with pytest.raises(ValueError, match="bidirectional"):
         pv.fit(pv.SequenceModel(network=pv.LSTM(bidirectional=True)), data, device="cpu")
     with pytest.raises(ValueError, match="decoder sees what came earlier"):

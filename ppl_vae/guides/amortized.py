@@ -35,7 +35,7 @@ def encoder(network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, 
     Raises:
         ValueError: rows of different lengths, and a network that reads none.
     """
-    if isinstance(network, SequenceNetwork):
+    if isinstance(network, SequenceNetwork) and (spec.ragged or spec.kind.levelled):
         return network.build_encoder(Elements.of(spec), out_shape)
     if spec.ragged:
         raise ValueError(

@@ -56,9 +56,11 @@ class AmortizedLinear(Guide):
         """The Pyro program for the latent variable of ``model``.
 
         Raises:
-            ValueError: the model's latent variable is discrete.
+            ValueError: the model's latent variable is discrete, or rows differ in length.
         """
         check_latent(self, model)
+        if spec.ragged:
+            raise ValueError("expected rows of one length for AmortizedLinear: use AmortizedNormal(encoder=LSTM())")
         kind = LinearGuide if self.covariance == "full" else DiagonalLinearGuide
         return kind(model, spec)
 

@@ -24,7 +24,7 @@ from ppl_vae.models.told import of_noise, of_prior
 from ppl_vae.nn import MLP, CausalNetwork, Network
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.program.base import ModelProgram
-from ppl_vae.program.capabilities import attribute
+from ppl_vae.program.capabilities import MadeOfPosteriors, attribute
 from ppl_vae.program.facts import prior_support
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import Quantity
@@ -88,10 +88,14 @@ class VAE(Decoded):
     def build(self, spec: DataSpec) -> LatentModel | LatentSequenceProgram:
         """The Pyro program for data of this shape and number."""
         shape = (self.latent_dim,)
+        prior = self.prior.build(shape)
         if isinstance(self.decoder, CausalNetwork):
+            if spec.ragged and isinstance(prior, MadeOfPosteriors):
+                name = type(self.prior).__name__
+                raise ValueError(f"expected a prior without data of its own for rows of different lengths, got {name}")
             return LatentSequenceProgram(
                 latent_shape=shape,
-                prior=self.prior.build(shape),
+                prior=prior,
                 network=self.decoder,
                 likelihood=self.likelihood,
                 spec=spec,
@@ -99,7 +103,7 @@ class VAE(Decoded):
         return LatentModel(
             size=spec.size,
             latent_shape=shape,
-            prior=self.prior.build(shape),
+            prior=prior,
             decoder=self.decoder.build(shape, (self.likelihood.features, *spec.event_shape)),
             likelihood=self.likelihood.build(spec.event_shape),
         )
