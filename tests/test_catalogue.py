@@ -68,6 +68,11 @@ def test_fit_takes_every_likelihood_by_its_name(entry: type[pv.Likelihood], caps
         assert fitted(model, "--model.likelihood", entry.__name__, *SMALL) == 2
         assert "expected a table, rows of columns, for likelihood: auto" in capsys.readouterr().err
         return
+    if entry is pv.Strokes:  # of drawings
+        words = ["--model", "VAE", "--model.likelihood", "Strokes", *SMALL]
+        assert cli.main(["fit", "--data", "real.npz", *words]) == 2
+        assert "Strokes is a likelihood of strokes data, but these data are real" in capsys.readouterr().err
+        return
     assert fitted(model, "--model.likelihood", entry.__name__, *SMALL) == 0
 
 

@@ -33,8 +33,10 @@ class Tokenizer(Declaration, abc.ABC):
     exact: ClassVar[bool] = True
     complete: ClassVar[bool] = False
 
-    minimum_count: ClassVar[int] = 1
-    """How often a token stands in the training rows at least to be in the vocabulary."""
+    @property
+    def minimum_count(self) -> int:
+        """How often a token stands in the training rows at least to be in the vocabulary."""
+        return 1
 
     @abc.abstractmethod
     def cut(self, texts: Iterable[str]) -> Cut:
@@ -110,7 +112,7 @@ class Words(Tokenizer):
         require(self.minimum >= 1, "a minimum of at least 1", self.minimum)
 
     @property
-    def minimum_count(self) -> int:  # type: ignore[override]
+    def minimum_count(self) -> int:
         """How often a word stands in the training rows at least."""
         return self.minimum
 

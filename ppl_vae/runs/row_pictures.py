@@ -13,6 +13,7 @@ from ppl_vae import plots
 from ppl_vae.data import Ragged, Split
 from ppl_vae.data.vocabulary import untokenized
 from ppl_vae.fitting import Fit
+from ppl_vae.plots.drawings import Drawings
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.types import STROKES
 
@@ -75,7 +76,7 @@ def _of_codes(fit: Fit, rows: Split) -> Iterator[Named]:
         prior = fit.pair.can.generate.prior().sample((COMPLETED,))  # type: ignore[union-attr]
     drawn = [_drawn(fit, prior, temperature) for temperature in TEMPERATURES]
     z = fit.encode(rows)
-    again = [raw, *(_drawn(fit, z, temperature) for temperature in TEMPERATURES)]
+    again: list[Drawings] = [raw, *(_drawn(fit, z, temperature) for temperature in TEMPERATURES)]
     yield "reconstructions", plots.drawings_table(again, ["data", *NAMES], title="data, and draws given their codes")
     yield "samples", plots.drawings_table(drawn, NAMES, title="draws given z from the prior, a column each")
     ways = [_drawn(fit, between(z[place], z[place + 1], STEPS), TEMPERATURES[0]) for place in range(0, min(len(z) - 1, 8), 2)]
