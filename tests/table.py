@@ -12,7 +12,7 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae.guides.base import latent_kind, lone_site
-from ppl_vae.program.capabilities import KnownPosterior, MadeOfPosteriors
+from ppl_vae.program.capabilities import Hierarchical, KnownPosterior, MadeOfPosteriors
 from ppl_vae.program.facts import posterior_prior
 from ppl_vae.program.hooks import Start
 from ppl_vae.types import Field, Kind
@@ -217,6 +217,12 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "Covariates": pv.Covariates(categories=("batch",), numbers=("mito",), size_factors="total"),
     "Labels": pv.Labels(),
     "Baseline": pv.Baseline(network=TINY, learning_rate=1e-2),
+    "HierarchicalVAE": pv.HierarchicalVAE(
+        groups=(pv.Group(latent_dim=2), pv.Group(size=(2, 3), network=pv.Conv())), skip=False
+    ),
+    "HierarchicalVAE-default": pv.HierarchicalVAE(),
+    "TopDown": pv.TopDown(merge="residual"),
+    "BottomUp": pv.BottomUp(encoder=TINY),
     "ColumnGroup": pv.ColumnGroup(columns=(0, 2), likelihood=pv.Categorical(levels=3)),
     "AIS": pv.AIS(temperatures=100, schedule="sigmoid"),
     "Gaps": pv.Gaps(samples=4, tolerance=0.1),
@@ -230,6 +236,8 @@ def fits(model: pv.Model, guide: pv.Guide) -> bool:
     if bayesian != bool(model.parameter_priors):
         return False
     guide = guide.latents if isinstance(guide, pv.BayesianGuide) else guide
+    if isinstance(guide, (pv.TopDown, pv.BottomUp)):
+        return isinstance(program(model), Hierarchical)
     if isinstance(guide, pv.ExactPosterior):
         return isinstance(program(model), KnownPosterior)
     if posterior_prior(program(model)) and not guide.makes_priors:

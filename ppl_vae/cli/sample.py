@@ -27,6 +27,7 @@ def run(
     y: str | None,
     means: bool,
     draws: bool,
+    temperature: float,
     seed: int,
     device: str,
     trust: list[str],
@@ -49,7 +50,7 @@ def run(
     if fitted.pair.model_facts.known_entries is not None:
         given = fitted.rows(fitted.data, "test")[:n]
         n = min(n, len(given))
-    x = fitted.sample(n, x=given, y=y, means=means, seed=seed, seen=out.endswith(".png")).cpu()
+    x = fitted.sample(n, x=given, y=y, means=means, seed=seed, temperature=temperature, seen=out.endswith(".png")).cpu()
     title = f"{'means of p(x | z)' if means else 'draws'} from {run}"
     drawn = {
         ".png": lambda path: plots.save(plots.grid(x, kind=fitted.spec.kind, title=title, names=fitted.spec.columns), path)
@@ -84,3 +85,4 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--y", type=str | None, help="a class, by its name, of a model conditioned on labels")
     parser.add_argument("--means", action="store_true", help="take the means of p(x | z) instead of draws from it")
     parser.add_argument("--draws", action="store_true", help="what is done anyway; taken for older scripts")
+    parser.add_argument("--temperature", type=float, default=1.0, help="times the scales of p(z), of normal latent variables")

@@ -63,7 +63,9 @@ class Coding:
         """
         split = self._split(x, y).of_one_length()
         with evaluating(self.pair):
-            (batch,) = batches(self.pair, split, max(1, len(split)))
+            batch, *others = batches(self.pair, split, max(1, len(split)))
+            if others:
+                raise ValueError("expected rows that all have a label or have none, got both: ask for q(z | x) of each apart")
             return self._encoder.posterior(batch)
 
     def encode(self, x: Given, *, y: Classes | None = None, samples: int | None = None, seed: int = 0) -> Any:
@@ -154,6 +156,7 @@ class Coding:
         seen: bool = False,
         frame: Literal["pandas", "polars", "pyarrow"] | Frame | None = None,
         draws: bool | None = None,
+        temperature: float = 1.0,
     ) -> Any:
         """N new data ``(n, *event)`` in the units of the source: z from the declared prior, then draws from p(x | z).
 
@@ -174,10 +177,12 @@ class Coding:
                 categories as texts), and classes in a column called as that of the labels, where the model is conditioned on
                 such. Or a frame like which it is to be, with the dtypes, zones and categories of its columns.
             draws: the opposite of ``means``, which took its place; still taken, with a warning.
+            temperature: by which the scales of p(z) are multiplied, of normal latent variables: below 1 new data are more
+                typical and more alike, at 0 all are those of the means.
 
         Raises:
-            ValueError: fewer than one datum, not the condition that the model needs, or a frame of data that are no rows of
-                columns.
+            ValueError: fewer than one datum, not the condition that the model needs, a frame of data that are no rows of
+                columns, or a temperature below zero or of latent variables that are not normal.
 
         Example:
             ``fit.sample(64, frame="pandas")``
@@ -188,11 +193,14 @@ class Coding:
             means = not draws
         if (n := whole("n", n)) < 1:
             raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"expected a temperature of at least 0, got {temperature:g}")
         require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
         places: Tensor | None = None
         if y is None and x is None and self._labelled:
             places = torch.arange(n, device=self.device) % len(self.spec.classes)
-        found = self._leaving(self._sampled(n, x, y, places, means=means, seed=seed), means=means, seen=seen)
+        drawn = self._sampled(n, x, y, places, means=means, seed=seed, temperature=temperature)
+        found = self._leaving(drawn, means=means, seen=seen)
         return found if frame is None else self._framed(found, frame, places, None if isinstance(y, Mapping) else y)
 
     def by_class(self, n: int, *, means: bool = False, seed: int = 0, seen: bool = False) -> Any:
@@ -235,6 +243,11 @@ class Coding:
         return self.pair.model_facts.labelled
 
     @property
+    def _predicts_classes(self) -> bool:
+        """Whether what it predicts are the classes of the data, given or observed."""
+        return self._labelled or self.pair.model_facts.classifies
+
+    @property
     def _dequantized(self) -> bool:
         """Whether the model sees whole numbers with noise."""
         return self.transform.dequantize or self.data.dequantize not in (False, "none")
@@ -248,7 +261,7 @@ class Coding:
         return Entrance(
             spec=self.spec,
             transform=transform,
-            labelled=self._labelled,
+            labelled=self._predicts_classes,
             source=self.data,
             device=self.device,
             support=self.model.check_values if checks and not self.spec.ragged else None,  # type: ignore[union-attr]
@@ -295,11 +308,12 @@ class Coding:
         *,
         means: bool,
         seed: int,
+        temperature: float = 1.0,
     ) -> Observed:
         """N new data as the model sees them; of these places of classes, or as is given by ``x`` or ``y``."""
         with evaluating(self.pair), seeded(seed, self.device):
             given = self._given(x, y, n) if places is None else self._decoder.given(None, places)
-            return self._decoder.sample(n, given, means=means)
+            return self._decoder.sample(n, given, means=means, temperature=temperature)
 
     def _leaving(self, found: Observed, *, means: bool, seen: bool) -> Tree:
         """What the model gives, x in the units of the source unless it is wanted as the model sees it."""

@@ -92,7 +92,7 @@ class Scoring(Coding):
             ``fit.predict_proba(data.test).argmax(1)``
         """
         found = self._probabilities(x, whole("samples", samples), seed, priors)
-        names = self.spec.classes if self._labelled else map(str, range(found.shape[-1]))
+        names = self.spec.classes if self._predicts_classes else map(str, range(found.shape[-1]))
         return as_columns_given(form_of(x), dict(zip(names, found.T, strict=True)), found)
 
     def predict(self, x: Given, *, samples: int = SAMPLES, seed: int = 0, priors: Sequence[float] | None = None) -> Any:
@@ -115,8 +115,33 @@ class Scoring(Coding):
         """
         found = self._probabilities(x, whole("samples", samples), seed, priors).argmax(-1)
         form = form_of(x)
-        predicted = self.class_names[found.cpu().numpy()] if self._labelled and form.kind != "tensor" else found
-        return form.column("class" if self._labelled else "component", predicted)
+        predicted = self.class_names[found.cpu().numpy()] if self._predicts_classes and form.kind != "tensor" else found
+        return form.column("class" if self._predicts_classes else "component", predicted)
+
+    def accuracy(self, x: Given, *, y: Classes | None = None, samples: int = SAMPLES, seed: int = 0) -> dict[str, float]:
+        """The share of rows whose class :meth:`predict` gives, of a model of classes.
+
+        Args:
+            x: rows ``(B, *event)`` with labels: a split, a frame or a path with a column of them.
+            y: a class for all rows or one for each, by name or number, in place of their own labels.
+            samples: draws of the latent variables per row, where they are needed.
+            seed: of the draws.
+
+        Returns:
+            ``accuracy``, its standard error ``accuracy_se``, and ``n``, the number of rows.
+
+        Raises:
+            ValueError: rows that the fit was not built for, rows without labels, or a model that knows no classes.
+
+        Example:
+            ``fit.accuracy(data.test)["accuracy"]``
+        """
+        if not self._predicts_classes:
+            raise ValueError("expected a model of classes, such as SemiSupervisedVAE or CVAE, got one that knows none")
+        split = self._split(x, y)
+        right = (self._probabilities(split, whole("samples", samples), seed, None).argmax(-1) == split.labels).double()
+        mean = right.mean().item()
+        return {"accuracy": mean, "accuracy_se": (mean * (1 - mean) / len(right)) ** 0.5, "n": len(right)}
 
     @property
     def class_names(self) -> np.ndarray:
@@ -183,6 +208,8 @@ class Scoring(Coding):
         split = self._split(x)
         if not len(split):
             raise ValueError("expected at least one row to predict, got none")
+        if self.pair.model_facts.classifies:
+            split = split.labelled(None, ())  # which are predicted
         with evaluating(self.pair), seeded(seed, self.device), pyro.validation_enabled(False):
             return component_probabilities(self.pair, split, self._encoder, samples=samples)
 

@@ -17,7 +17,7 @@ from ppl_vae.types import DataSpec, Kind
 
 __all__ = ["Model", "PosteriorFamily", "independent_columns"]
 
-PosteriorFamily = Literal["unknown", "linear", "discrete", "point", "projection"]
+PosteriorFamily = Literal["unknown", "linear", "discrete", "point", "projection", "groups", "classes"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class Model(Declaration, abc.ABC):
     """p(x, z), a generative story. ``print`` tells it in mathematics.
 
     Class attributes:
-        posterior_family: what is known of p(z | x): ``unknown``, ``linear`` (normal with a mean linear in x) or ``discrete``;
+        posterior_family: what is known of p(z | x): ``unknown``, ``linear`` (normal with a mean linear in x), ``discrete``, or
+            that it is one of ``groups``, each of which hangs on those above it, or of ``classes`` and what is beside them;
             or, of models without p(z), that codes are the ``point`` of an encoder or a ``projection`` that the model knows.
             Methods choose their default guide by it.
         ragged: whether it takes rows of different lengths, padded to several; its program then reads x and ``length``.
