@@ -12,8 +12,8 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae.guides.base import latent_kind, lone_site
-from ppl_vae.program.capabilities import Hierarchical, KnownPosterior, MadeOfPosteriors
-from ppl_vae.program.facts import posterior_prior
+from ppl_vae.program.capabilities import Hierarchical, KnownPosterior, MadeOfPosteriors, SemiSupervised
+from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.hooks import Start
 from ppl_vae.types import Field, Kind
 
@@ -223,6 +223,8 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "HierarchicalVAE-default": pv.HierarchicalVAE(),
     "TopDown": pv.TopDown(merge="residual"),
     "BottomUp": pv.BottomUp(encoder=TINY),
+    "SemiSupervisedVAE": pv.SemiSupervisedVAE(classes=3, latent_dim=2, decoder=TINY),
+    "AmortizedClassifier": pv.AmortizedClassifier(classifier=TINY, weight=1.0),
     "ColumnGroup": pv.ColumnGroup(columns=(0, 2), likelihood=pv.Categorical(levels=3)),
     "AIS": pv.AIS(temperatures=100, schedule="sigmoid"),
     "Gaps": pv.Gaps(samples=4, tolerance=0.1),
@@ -238,6 +240,10 @@ def fits(model: pv.Model, guide: pv.Guide) -> bool:
     guide = guide.latents if isinstance(guide, pv.BayesianGuide) else guide
     if isinstance(guide, (pv.TopDown, pv.BottomUp)):
         return isinstance(program(model), Hierarchical)
+    if isinstance(guide, pv.AmortizedClassifier):
+        return isinstance(program(model), SemiSupervised)
+    if len(model_facts(program(model)).sites) > 1:
+        return False
     if isinstance(guide, pv.ExactPosterior):
         return isinstance(program(model), KnownPosterior)
     if posterior_prior(program(model)) and not guide.makes_priors:

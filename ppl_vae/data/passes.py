@@ -223,9 +223,9 @@ def _groups(split: Passes, reads: Sequence[str]) -> list[Group]:
         ValueError: streamed rows of which some lack a label.
     """
     lead, partial, seen = split.lead, split.fields.partial, split.fields.seen
-    if FOUND_LABELS in reads:
-        partial, seen = FOUND_LABELS, split.has_label
-        if isinstance(split.raw, Stream) and seen.any() and not seen.all():
+    if FOUND_LABELS in reads and not bool((labelled := split.has_label).all()):
+        partial, seen = FOUND_LABELS, labelled
+        if isinstance(split.raw, Stream) and bool(seen.any()):
             raise ValueError("expected rows in memory where some have no label, got a stream: give fewer, or label them all")
     there: list[tuple[Tensor | None, tuple[str, ...]]] = [(None, tuple(reads))]
     if seen is not None and partial in reads:
