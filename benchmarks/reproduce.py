@@ -29,7 +29,7 @@ from ppl_vae.runs import save_run
 FOLDER = Path(__file__).parent / "reproductions"
 ROWS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
-FULL = dict.fromkeys(ROWS, 3280) | {"vae_fashion": 2000, "vamp_fashion": 2000}
+FULL = dict.fromkeys(ROWS, 3280) | {"vae_fashion": 2000, "vamp_fashion": 2000, "hvae_mnist": 2000}
 """Epochs of the publications."""
 
 PUBLISHED = {
@@ -37,6 +37,7 @@ PUBLISHED = {
     "vae_mnist_static": "-88.71 (Burda 2016, quoted), -89.93 (reproduction, read)",
     "iwae_mnist": "-85.54 (Burda 2016, quoted), -85.18 (reproduction, read)",
     "iaf_mnist": "about -89.0 (Cremer 2018, from memory)",
+    "hvae_mnist": "-81.74 (Sonderby 2016, quoted; five groups)",
     "vae_omniglot": "-108.11 (Burda 2016, from memory; another split)",
     "vae_fashion": "-228.70 (Norouzi 2020, read)",
     "vamp_fashion": "-227.35 (Norouzi 2020, read)",

@@ -31,6 +31,7 @@ __all__ = [
     "BINARY",
     "CATEGORICAL",
     "COUNT",
+    "FOUND_LABELS",
     "KINDS",
     "REAL",
     "SCORES",
@@ -49,6 +50,9 @@ __all__ = [
     "pass_name",
     "score_of",
 ]
+
+FOUND_LABELS = "(labels)"
+"""By which programs read the class of each row that has one, while rows without make batches of their own."""
 
 Record = dict[str, Any]
 """What a history says of one iteration: values by name."""

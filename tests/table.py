@@ -12,8 +12,8 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae.guides.base import latent_kind, lone_site
-from ppl_vae.program.capabilities import KnownPosterior, MadeOfPosteriors
-from ppl_vae.program.facts import posterior_prior
+from ppl_vae.program.capabilities import Hierarchical, KnownPosterior, MadeOfPosteriors, SemiSupervised
+from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.hooks import Start
 from ppl_vae.types import Field, Kind
 
@@ -235,6 +235,14 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "Covariates": pv.Covariates(categories=("batch",), numbers=("mito",), size_factors="total"),
     "Labels": pv.Labels(),
     "Baseline": pv.Baseline(network=TINY, learning_rate=1e-2),
+    "HierarchicalVAE": pv.HierarchicalVAE(
+        groups=(pv.Group(latent_dim=2), pv.Group(size=(2, 3), network=pv.Conv())), skip=False
+    ),
+    "HierarchicalVAE-default": pv.HierarchicalVAE(),
+    "TopDown": pv.TopDown(merge="residual"),
+    "BottomUp": pv.BottomUp(encoder=TINY),
+    "SemiSupervisedVAE": pv.SemiSupervisedVAE(classes=3, latent_dim=2, decoder=TINY),
+    "AmortizedClassifier": pv.AmortizedClassifier(classifier=TINY, weight=1.0),
     "ColumnGroup": pv.ColumnGroup(columns=(0, 2), likelihood=pv.Categorical(levels=3)),
     "Strokes": pv.Strokes(components=3),
     "Characters": pv.Characters(),
@@ -253,6 +261,12 @@ def fits(model: pv.Model, guide: pv.Guide) -> bool:
     if bayesian != bool(model.parameter_priors):
         return False
     guide = guide.latents if isinstance(guide, pv.BayesianGuide) else guide
+    if isinstance(guide, (pv.TopDown, pv.BottomUp)):
+        return isinstance(program(model), Hierarchical)
+    if isinstance(guide, pv.AmortizedClassifier):
+        return isinstance(program(model), SemiSupervised)
+    if len(model_facts(program(model)).sites) > 1:
+        return False
     if isinstance(guide, pv.ExactPosterior):
         return isinstance(program(model), KnownPosterior)
     if posterior_prior(program(model)) and not guide.makes_priors:

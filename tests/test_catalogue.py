@@ -28,6 +28,8 @@ SERVED: tuple[pv.Model, ...] = (
     pv.VAE(latent_dim=4, prior=pv.ProjectedNormal()),
     pv.FactorAnalysis(latent_dim=LATENT),
     pv.FactorAnalysis(latent_dim=LATENT, weights=pv.Normal()),
+    pv.SemiSupervisedVAE(latent_dim=2, decoder=pv.MLP(hidden=(5,))),
+    pv.HierarchicalVAE(groups=(pv.Group(network=pv.MLP(hidden=(5,))),) * 2),
 )
 
 

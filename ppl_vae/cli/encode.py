@@ -34,6 +34,7 @@ def run(
 ) -> None:
     """Write the posterior of the latent variables: means `z`, draws `samples`, labels `y`, which number the names `classes`.
 
+    Where a latent variable is called `y`, as the class of a semi-supervised model is, the labels are `labels`.
     Of several latent variables there is an array for each under its own name, such as `z1`, and its draws as `samples_z1`. A
     table (.csv, .parquet) has a column for each dimension, `z1` of a lone `z` and `z1_1` of a `z1` among others, and the names
     of the classes. Of rows whose elements have a state each there is an entry for every element, those of row i from
@@ -54,15 +55,16 @@ def run(
     if samples is not None:
         drawn = leaves(fitted.encode(rows, samples=samples, seed=seed), "")
         arrays |= {f"samples_{name}".rstrip("_"): draws for name, draws in drawn.items()}
+    labels = "labels" if "y" in arrays else "y"
     if rows.y is not None:
-        arrays["y"] = rows.y
+        arrays[labels] = rows.y
     plain = {name: array.cpu().numpy() for name, array in arrays.items()}
     if rows.y is not None:
         plain["classes"] = np.array(rows.classes)
     own = {name: plain[name].reshape(len(rows), -1) for name in leaves(codes) if name not in fitted.shared}
     columns = _columns(own, between="_" if len(leaves(codes)) > 1 else "")
     if rows.y is not None:
-        columns["y"] = np.array([*rows.classes, ""])[plain["y"]]
+        columns[labels] = np.array([*rows.classes, ""])[plain[labels]]
     write(as_arrays(plain) | as_table(columns))
     done({"n": len(rows), "arrays": {name: list(array.shape) for name, array in plain.items()}, "out": out}, as_json=json)
 

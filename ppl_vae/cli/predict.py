@@ -37,7 +37,8 @@ def run(
     """
     write = writer(out, *TABLES, ".npz", ".npy")
     fitted = runs.load_run(run, trust=trust, device=device)
-    labelled = fitted.pair.model_facts.labelled
+    facts = fitted.pair.model_facts
+    labelled = facts.labelled or facts.classifies
     rows: Any = declared_rows(fitted, data, data_root, label=label)  # whose labels, which are predicted, may be absent
     if split is not None or not labelled:
         _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)

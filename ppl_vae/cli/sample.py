@@ -145,7 +145,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--y", type=str | None, help="a class, by its name, of a model conditioned on labels")
     parser.add_argument("--given", type=str | None, help="how rows begin: a text, or a file of rows as the run's data are")
     parser.add_argument("--length", type=int | None, help="how many elements rows have at most, those given among them")
-    what = "what log-probabilities of an element of a row are divided by: below 1 draws are more timid, at 0 the likeliest"
+    what = "below 1 draws are more timid: log-probabilities of elements of rows are divided by it, scales of p(z) multiplied"
     parser.add_argument("--temperature", type=float, default=1.0, help=what)
     what = "of each element of a row only the likeliest that together have this probability"
     parser.add_argument("--top_p", "--top-p", type=float, default=1.0, help=what)

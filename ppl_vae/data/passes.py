@@ -15,6 +15,7 @@ from ppl_vae.data.ragged import Ragged, View
 from ppl_vae.data.sparse import DenseRows, Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import Transform
+from ppl_vae.types import FOUND_LABELS
 
 __all__ = ["Group", "Passes"]
 
@@ -55,6 +56,11 @@ class Passes(ABC):
     @abstractmethod
     def column(self, name: str) -> Tensor | View:
         """A field of each row as batches take their rows of it."""
+
+    @property
+    @abstractmethod
+    def has_label(self) -> Tensor:
+        """Which rows have a class ``(N,)``."""
 
     @abstractmethod
     def padded_to(self, length: int) -> Self:
@@ -164,7 +170,8 @@ class Passes(ABC):
 
     def arranged(self, reads: Sequence[str]) -> Self:
         """The same rows in the order in which :meth:`read` gives them."""
-        return self if self.fields.seen is None and self.lead is None else self[self.order(reads)]
+        alike = self.fields.seen is None and self.lead is None and FOUND_LABELS not in reads
+        return self if alike else self[self.order(reads)]
 
     def steps(self, batch_size: int, *, generator: Generator, reads: Sequence[str]) -> Iterator[tuple[list[Tensor], Tensor]]:
         """One pass over the split in random order, :meth:`blocks` cut into batches.
@@ -210,8 +217,16 @@ class Passes(ABC):
 
 
 def _groups(split: Passes, reads: Sequence[str]) -> list[Group]:
-    """The groups of a split's rows for programs that read these fields, those that have rows; none if all rows are alike."""
+    """The groups of a split's rows for programs that read these fields, those that have rows; none if all rows are alike.
+
+    Raises:
+        ValueError: streamed rows of which some lack a label.
+    """
     lead, partial, seen = split.lead, split.fields.partial, split.fields.seen
+    if FOUND_LABELS in reads and not bool((labelled := split.has_label).all()):
+        partial, seen = FOUND_LABELS, labelled
+        if isinstance(split.raw, Stream) and bool(seen.any()):
+            raise ValueError("expected rows in memory where some have no label, got a stream: give fewer, or label them all")
     there: list[tuple[Tensor | None, tuple[str, ...]]] = [(None, tuple(reads))]
     if seen is not None and partial in reads:
         there = [(seen, tuple(reads)), (~seen, tuple(name for name in reads if name != partial))]

@@ -17,7 +17,7 @@ from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
 from ppl_vae.data.transform import CHUNK, Transform
 from ppl_vae.data.weights import effective_number, on_device
-from ppl_vae.types import Column
+from ppl_vae.types import FOUND_LABELS, Column
 
 __all__ = ["Split"]
 
@@ -144,6 +144,11 @@ class Split(Passes):
         return self.y
 
     @property
+    def has_label(self) -> Tensor:
+        """Which rows have a class ``(N,)``."""
+        return torch.zeros(len(self), dtype=torch.bool, device=self.device) if self.y is None else self.y >= 0
+
+    @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one datum; of one element, where rows differ in length."""
         return tuple(self.raw.shape[1:])
@@ -175,6 +180,8 @@ class Split(Passes):
                 return column.lengths
         if name == "y":
             return self.labels
+        if name == FOUND_LABELS:
+            return torch.full((len(self),), -1, device=self.device) if self.y is None else self.y
         raise ValueError(
             f"expected rows with the fields that the programs read, got none called {name!r}: load them as those that were "
             "fitted, as a tuple or by name"

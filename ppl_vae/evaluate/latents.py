@@ -52,6 +52,8 @@ def latents(pair: Pair, split: Split, *, rows: int = 2000, samples: int = 1, see
     """
     if len(split) < 2 or rows < 2 or samples < 1:
         raise ValueError(f"expected at least 2 data, 2 rows and 1 sample, got {len(split)}, {rows} and {samples}")
+    if pair.model_facts.classifies:
+        split = split.labelled(None, ())  # the class is one of the latent variables
     with evaluating(pair), seeded(seed, split.device), pyro.validation_enabled(False):
         found = columns(pair, split)
         numbers = {"n": len(split), **_of_sites(found)}

@@ -32,6 +32,7 @@ from ppl_vae.evaluate.site_values import (
 )
 from ppl_vae.evaluate.stand_ins import StandIns
 from ppl_vae.evaluate.summed import averaged, of_one, probabilities
+from ppl_vae.evaluate.temperature import check_temperature
 from ppl_vae.program.pair import Pair, Plates
 from ppl_vae.program.sites import Tree, top_values, tree
 from ppl_vae.program.stacking import stacks
@@ -194,8 +195,9 @@ class TracedDecoder:
         """Means of p(x | z) at codes of a batch, which is observed: what hangs on an earlier part of x sees that."""
         return self._means(self.pair.programs.model, batch, z)
 
-    def sample(self, n: int, given: Given, *, means: bool) -> Observed:
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
         """New data: latent variables as the model draws them, but what all data share at the guide's means."""
+        check_temperature(temperature)
         kept: Kept = {}
 
         def read(batch: tuple[Tensor, ...], index: Tensor) -> Observed:

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 from ppl_vae.data import Split, Transform
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Given, Observed, as_in, at_once, joined
 from ppl_vae.evaluate.rows import batches, in_row_order
+from ppl_vae.evaluate.temperature import check_temperature, cooled
 from ppl_vae.evaluate.traced import TracedDecoder, TracedEncoder
 from ppl_vae.likelihoods.base import point_prediction
 from ppl_vae.program.base import ModelProgram
@@ -73,8 +74,12 @@ class Decoder(Protocol):
         """Means of p(x | z) for codes z of a batch, ``(B, *event)``."""
         ...
 
-    def sample(self, n: int, given: Given, *, means: bool) -> Observed:
-        """N new data ``(n, *event)``, draws or with ``means`` the means of p(x | z) at draws of z."""
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
+        """N new data ``(n, *event)``, draws or with ``means`` the means of p(x | z) at draws of z, of scales times temperature.
+
+        Raises:
+            ValueError: a temperature other than 1 of latent variables that are not normal.
+        """
         ...
 
 
@@ -160,11 +165,11 @@ class AbleDecoder:
         """Means of p(x | z), given what the model knows of the batch."""
         return self._means(z, torch.Size([len(batch[0])]), self.model.known(*batch))
 
-    def sample(self, n: int, given: Given, *, means: bool) -> Observed:
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
         """Z from the prior, then x."""
         if given and len(given[0]) not in (1, n):
             raise ValueError(f"expected one condition or {n}, got {len(given[0])}")
-        z = self.model.prior_given(*given).expand((n,)).sample() if given else self.model.prior().sample((n,))
+        z = cooled((self.model.prior_given(*given) if given else self.model.prior()).expand((n,)), temperature)
         likelihood = self.model.decode(z, *given)
         x = point_prediction(likelihood) if means else likelihood.sample()
         return Observed({"x": x.reshape(n, *self.spec.event_shape)}, "x")
@@ -220,12 +225,13 @@ class AncestralDecoder:
         """
         return self.decode(z, ())
 
-    def sample(self, n: int, given: Given, *, means: bool) -> Observed:
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
         """New data, drawn.
 
         Raises:
-            ValueError: means are wanted.
+            ValueError: means or a temperature are wanted.
         """
+        check_temperature(temperature)
         if means:
             raise ValueError("a network draws data and has no means of them given a code: leave means out")
         return Observed({"x": self.model.ancestral(n)}, "x")

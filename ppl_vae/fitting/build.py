@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.guides import (
+    AmortizedClassifier,
     AmortizedDelta,
     AmortizedGumbel,
     AmortizedLinear,
@@ -16,6 +17,7 @@ from ppl_vae.guides import (
     ExactPosterior,
     Guide,
     MeanField,
+    TopDown,
 )
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.memory import within_memory
@@ -133,5 +135,9 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
         return AmortizedDelta()
     if model.posterior_family == "linear":
         return AmortizedLinear()
+    if model.posterior_family == "groups":
+        return TopDown()
+    if model.posterior_family == "classes":
+        return AmortizedClassifier()
     support = model.prior.support if isinstance(model, _WithPrior) else "real"
     return WITHOUT_COORDINATES.get(support, AmortizedNormal())

@@ -72,7 +72,9 @@ class Coding:
         """
         split = self._split(x, y).of_one_length()
         with evaluating(self.pair):
-            (batch,) = batches(self.pair, split, max(1, len(split)))
+            batch, *others = batches(self.pair, split, max(1, len(split)))
+            if others:
+                raise ValueError("expected rows that all have a label or have none, got both: ask for q(z | x) of each apart")
             return self._encoder.posterior(batch)
 
     def encode(
@@ -208,7 +210,8 @@ class Coding:
                 ``(t, *element)`` or ``Ragged``. What follows is drawn given these, and rows come back whole.
             length: of a model of rows how many elements they have at most, those that are given among them; of all, or of each.
             temperature: of a model of rows by a causal network, what log-probabilities of an element are divided by: below 1
-                draws are more timid, at 0 the most probable element is taken.
+                draws are more timid, at 0 the most probable element is taken. Of normal latent variables, by which the scales
+                of p(z) are multiplied: below 1 new data are more typical and more alike, at 0 all are those of the means.
             top_p: of each element only the likeliest that together have this probability are drawn (Holtzman et al. 2020).
             means: means of p(x | z) instead of draws, which lie closer to each other than data do.
             seed: of all of them.
@@ -220,7 +223,8 @@ class Coding:
 
         Raises:
             ValueError: fewer than one datum, not the condition that the model needs, a frame of data that are no rows of
-                columns, or a beginning or a length of rows of a model that draws none.
+                columns, a beginning or a length of rows of a model that draws none, or a temperature below zero or of latent
+                variables that are not normal.
 
         Example:
             ``fit.sample(64, frame="pandas")``; of a model of texts ``fit.sample(3, given="To be")``
@@ -231,11 +235,14 @@ class Coding:
             means = not draws
         if (n := whole("n", n)) < 1:
             raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"expected a temperature of at least 0, got {temperature:g}")
         require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
         bold = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value != 1}
-        if bold and not self.pair.model_facts.tempered:
+        of_rows = self.pair.can.continue_rows is not None
+        if (bold if of_rows else "top_p" in bold) and not self.pair.model_facts.tempered:
             raise ValueError(f"expected a causal network and a likelihood of tokens for {', '.join(bold)}, got another model")
-        if self.pair.can.continue_rows is not None:
+        if of_rows:
             refuse_conditions(x=x, y=y, means=means, frame=frame)
             return self._rows_drawn(n, given, length, seed=seed, seen=seen, options=bold)
         if given is not None or length is not None:
@@ -243,7 +250,8 @@ class Coding:
         places: Tensor | None = None
         if y is None and x is None and self._labelled:
             places = torch.arange(n, device=self.device) % len(self.spec.classes)
-        found = self._leaving(self._sampled(n, x, y, places, means=means, seed=seed), means=means, seen=seen)
+        drawn = self._sampled(n, x, y, places, means=means, seed=seed, temperature=temperature)
+        found = self._leaving(drawn, means=means, seen=seen)
         return found if frame is None else self._framed(found, frame, places, None if isinstance(y, Mapping) else y)
 
     def by_class(self, n: int, *, means: bool = False, seed: int = 0, seen: bool = False) -> Any:
@@ -301,6 +309,11 @@ class Coding:
         return self.pair.model_facts.labelled
 
     @property
+    def _predicts_classes(self) -> bool:
+        """Whether what it predicts are the classes of the data, given or observed."""
+        return self._labelled or self.pair.model_facts.classifies
+
+    @property
     def _dequantized(self) -> bool:
         """Whether the model sees whole numbers with noise."""
         return self.transform.dequantize or self.data.dequantize not in (False, "none")
@@ -314,7 +327,7 @@ class Coding:
         return Entrance(
             spec=self.spec,
             transform=transform,
-            labelled=self._labelled,
+            labelled=self._predicts_classes,
             source=self.data,
             device=self.device,
             support=self.model.check_values if checks and not self.spec.ragged else None,  # type: ignore[union-attr]
@@ -361,11 +374,12 @@ class Coding:
         *,
         means: bool,
         seed: int,
+        temperature: float = 1.0,
     ) -> Observed:
         """N new data as the model sees them; of these places of classes, or as is given by ``x`` or ``y``."""
         with evaluating(self.pair), seeded(seed, self.device):
             given = self._given(x, y, n) if places is None else self._decoder.given(None, places)
-            return self._decoder.sample(n, given, means=means)
+            return self._decoder.sample(n, given, means=means, temperature=temperature)
 
     def _rows_drawn(
         self,

@@ -118,7 +118,32 @@ class Scoring(Coding):
         form, (called, names) = form_of(x), self._kinds
         if not names or form.kind == "tensor":
             return form.column(called, found)
-        return form.column(called, (self.class_names if self._labelled else np.array(names))[found.cpu().numpy()])
+        return form.column(called, (self.class_names if self._predicts_classes else np.array(names))[found.cpu().numpy()])
+
+    def accuracy(self, x: Given, *, y: Classes | None = None, samples: int = SAMPLES, seed: int = 0) -> dict[str, float]:
+        """The share of rows whose class :meth:`predict` gives, of a model of classes.
+
+        Args:
+            x: rows ``(B, *event)`` with labels: a split, a frame or a path with a column of them.
+            y: a class for all rows or one for each, by name or number, in place of their own labels.
+            samples: draws of the latent variables per row, where they are needed.
+            seed: of the draws.
+
+        Returns:
+            ``accuracy``, its standard error ``accuracy_se``, and ``n``, the number of rows.
+
+        Raises:
+            ValueError: rows that the fit was not built for, rows without labels, or a model that knows no classes.
+
+        Example:
+            ``fit.accuracy(data.test)["accuracy"]``
+        """
+        if not self._predicts_classes:
+            raise ValueError("expected a model of classes, such as SemiSupervisedVAE or CVAE, got one that knows none")
+        split = self._split(x, y)
+        right = (self._probabilities(split, whole("samples", samples), seed, None).argmax(-1) == split.labels).double()
+        mean = right.mean().item()
+        return {"accuracy": mean, "accuracy_se": (mean * (1 - mean) / len(right)) ** 0.5, "n": len(right)}
 
     @property
     def class_names(self) -> np.ndarray:
@@ -180,7 +205,7 @@ class Scoring(Coding):
     @property
     def _kinds(self) -> tuple[str, tuple[str, ...]]:
         """What is predicted, and the names of its values if they have some."""
-        if self._labelled:
+        if self._predicts_classes:
             return "class", self.spec.classes
         network = self.pair.can.answer
         hidden = [] if network is None else [name for name in network.hidden if name in network.states_of]
@@ -196,6 +221,8 @@ class Scoring(Coding):
         split = self._split(x)
         if not len(split):
             raise ValueError("expected at least one row to predict, got none")
+        if self.pair.model_facts.classifies:
+            split = split.labelled(None, ())  # which are predicted
         with evaluating(self.pair), seeded(seed, self.device), pyro.validation_enabled(False):
             return component_probabilities(self.pair, split, self._encoder, samples=samples)
 

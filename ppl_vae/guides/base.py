@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import nn
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.program.capabilities import generates
+from ppl_vae.program.capabilities import Hierarchical, SemiSupervised, generates
 from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.sites import Site
 from ppl_vae.program.wrapped import innermost
@@ -94,8 +94,7 @@ def lone_site(model: Any, guide: Any = None) -> Site:
     sites = model_facts(model).sites
     if len(sites) > 1:
         raise ValueError(
-            f"{asking} is a guide of one latent variable, but this model has {', '.join(sites)}: declare a guide whose "
-            "posterior is a Joint of all of them"
+            f"{asking} is a guide of one latent variable, but this model has {', '.join(sites)}: use {remedy(model)}"
         )
     if not sites:
         raise ValueError(
@@ -107,8 +106,12 @@ def lone_site(model: Any, guide: Any = None) -> Site:
 
 def remedy(model: Any) -> str:
     """The names of guides that serve a built model's latent variable."""
+    if isinstance(model, Hierarchical):
+        return "TopDown or BottomUp"
+    if isinstance(model, SemiSupervised):
+        return "AmortizedClassifier"
     if len(model_facts(model).sites) > 1:
-        return "a guide of your own, whose posterior is a Joint"
+        return "a guide of your own, whose posterior is a Joint of all of them"
     return REMEDIES[latent_kind(model) or "continuous"]
 
 

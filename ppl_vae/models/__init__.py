@@ -7,10 +7,13 @@ from ppl_vae.models.chains import HMM, LinearDynamicalSystem, MarkovChain
 from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Quadrants
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gmm import GMM
+from ppl_vae.models.group import Group
+from ppl_vae.models.hierarchical import HierarchicalVAE
 from ppl_vae.models.lattice import Flip, GaussianNoise, Ising, Lattice, Noise, Potts
 from ppl_vae.models.linear_gaussian import PPCA, FactorAnalysis
 from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegression, Neural, Node, NoisyOr, Table
 from ppl_vae.models.pca import PCA
+from ppl_vae.models.semi_supervised import SemiSupervisedVAE
 from ppl_vae.models.sequence_model import SequenceModel
 from ppl_vae.models.topics import LDA
 from ppl_vae.models.vae import VAE
@@ -32,6 +35,8 @@ __all__ = [
     "FactorAnalysis",
     "Flip",
     "GaussianNoise",
+    "Group",
+    "HierarchicalVAE",
     "Ising",
     "Labels",
     "Lattice",
@@ -46,6 +51,7 @@ __all__ = [
     "NoisyOr",
     "Potts",
     "Quadrants",
+    "SemiSupervisedVAE",
     "SequenceModel",
     "Table",
 ]

@@ -13,6 +13,7 @@ from ppl_vae.program.capabilities import generates
 from ppl_vae.program.joint import Joint, draw
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
+from ppl_vae.types import FOUND_LABELS
 
 __all__ = ["GuideProgram", "ModelProgram"]
 
@@ -119,6 +120,11 @@ class ModelProgram(PyroModule):
     def labelled(self) -> bool:
         """Whether it reads class labels beside x."""
         return "y" in self.reads
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it observes the class of a row that has one, and else has it as a latent variable."""
+        return FOUND_LABELS in self.reads
 
     def known(self, *batch: Tensor) -> tuple[Tensor, ...]:
         """What p(z) and p(x | z) of a batch are conditioned on: nothing."""

@@ -29,6 +29,7 @@ __all__ = [
     "Family",
     "Generative",
     "Growing",
+    "Hierarchical",
     "Imputing",
     "KnownPosterior",
     "MadeOfPosteriors",
@@ -37,6 +38,7 @@ __all__ = [
     "Pathfinding",
     "Queryable",
     "RowDecoding",
+    "SemiSupervised",
     "Solvable",
     "StochasticAscent",
     "attribute",
@@ -260,6 +262,18 @@ class Growing(Protocol):
 
 
 @runtime_checkable
+class Hierarchical(Protocol):
+    """A model of groups of latent variables, each given those above it through features that its guide may share."""
+
+    levels: Any
+    """The groups, from the top to the bottom, as :class:`~ppl_vae.program.levels.Level`."""
+
+    def descent(self) -> Any:
+        """A function of the place of a group below the top and of the values above it, by name: what its network gives."""
+        ...
+
+
+@runtime_checkable
 class ParameterDensity(Protocol):
     """A model whose parameters carry priors, and its log-density in their unconstrained coordinates."""
 
@@ -349,6 +363,21 @@ class Queryable(Protocol):
 
     def explain(self, given: Any, do: Any, units: Any) -> Any:
         """What all unknown variables most probably are together."""
+        ...
+
+
+@runtime_checkable
+class SemiSupervised(Protocol):
+    """A model of a class y, observed where a row has a label and else latent, and of z beside it."""
+
+    latent_shape: tuple[int, ...]
+    """Of z."""
+
+    classes: int
+    """C."""
+
+    def codes_of(self, labels: Tensor) -> Tensor:
+        """One-hot vectors ``(..., C)`` of the places of classes ``(...)``."""
         ...
 
 

@@ -29,6 +29,10 @@ class TrainingRows(Protocol):
     def __getitem__(self, rows: Tensor, /) -> Self: ...
 
     @property
+    def has_label(self) -> Tensor:
+        """Which rows have a class ``(N,)``."""
+
+    @property
     def total(self) -> float:
         """How many rows they count as, the sum of their weights; their number where they have none."""
 

@@ -1,0 +1,49 @@
+"""Draws of normal latent variables with their scales times a temperature: below 1 nearer to the means, and more alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributions as td
+
+from ppl_vae.program.joint import Joint
+from ppl_vae.program.sites import Tree
+
+__all__ = ["check_temperature", "cooled"]
+
+
+def cooled(p: Any, temperature: float) -> Tree:
+    """Draws of p(z), or of each factor of a joint given the draws before it, as a tree.
+
+    Args:
+        p: a distribution or a joint.
+        temperature: T; a factor Normal(m, s^2) is drawn from as Normal(m, (T s)^2).
+
+    Raises:
+        ValueError: a factor that is not normal, where T is not 1.
+
+    Example:
+        >>> from ppl_vae.evaluate.temperature import cooled
+        >>> cooled(td.Normal(torch.tensor([1.0, 2.0]), 1.0), 0.0)
+        tensor([1., 2.])
+    """
+    if temperature == 1:
+        return p.sample()
+    with torch.no_grad():
+        return p.walk(lambda name, factor: _drawn(factor, temperature))[0] if isinstance(p, Joint) else _drawn(p, temperature)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ``ValueError`` for a temperature where there is no p(z) to draw at one."""
+    if temperature != 1:
+        raise ValueError("expected a model that says p(z) as a distribution for a temperature, got another: leave it out")
+
+
+def _drawn(p: Any, temperature: float) -> Tensor:
+    base = p.base_dist if isinstance(p, td.Independent) else p
+    if not isinstance(base, td.Normal | td.MultivariateNormal | td.LowRankMultivariateNormal):
+        raise ValueError(f"expected normal latent variables for a temperature, got {type(base).__name__}: leave it out")
+    mean: Tensor = p.mean
+    return mean + temperature * (p.sample() - mean)
