@@ -226,7 +226,7 @@ def test_belief_propagation_is_exact_on_chains_and_rings_of_two(levels: int) -> 
 
 
 def test_beliefs_that_do_not_settle_are_told() -> None:
-    strange = pv.Ising(shape=(3, 3), coupling=-2.0, field=0.3, torus=True)
+    strange = pv.Ising(shape=(3, 3), coupling=-4.0, field=0.1, torus=True)
     with pytest.warns(pv.FitWarning, match="did not settle"):
         beliefs_of = strange.marginals("bethe")
     assert beliefs_of.shape == (3, 3, 2)
