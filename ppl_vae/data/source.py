@@ -38,7 +38,8 @@ class DataSource(Declaration):
             do not matter), the path of an ``.npy``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet`` file, of text (``tokens``), of
             drawings (``.ndjson``), of cells (``.h5ad``), of word counts (``docword.*.txt``), of a folder of ``.npy`` files,
             which follow one another in the order of their names, or a folder of images, whose subfolders, if any, are the
-            classes. ``array`` stands for data given in memory, which cannot be loaded again.
+            classes. ``array`` stands for data given in memory, which cannot be loaded again, and ``empty:4x5`` is one row of
+            zeros of that shape, for models without data.
         binarize: turn values p in [0, 1] into draws of Bernoulli(p): ``static`` once and for all, ``dynamic`` anew at every
             visit of a training datum (validation and test data are drawn once), ``none`` not at all. ``auto`` is ``dynamic``
             for ``digits`` if the model takes binary data but not [0, 1], else ``none``.

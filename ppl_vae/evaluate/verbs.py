@@ -215,7 +215,7 @@ class AncestralDecoder:
         Raises:
             ValueError: always.
         """
-        raise ValueError("a network has no decoder: ask for nodes given others by fit.query")
+        raise ValueError("this model draws whole data and has no decoder; of a network ask for nodes given others by fit.query")
 
     def reconstruct(self, batch: tuple[Tensor, ...], z: Tree) -> Observed:
         """Likewise.
@@ -233,7 +233,7 @@ class AncestralDecoder:
         """
         check_temperature(temperature)
         if means:
-            raise ValueError("a network draws data and has no means of them given a code: leave means out")
+            raise ValueError("this model draws whole data and has no means of them given a code: leave means out")
         return Observed({"x": self.model.ancestral(n)}, "x")
 
 

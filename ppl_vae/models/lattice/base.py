@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar, Literal
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import require
 from ppl_vae.exact.lattice import (
+    Beliefs,
     Field,
     beliefs,
     draws,
@@ -33,7 +35,7 @@ from ppl_vae.models.lattice.noisy import NoisyLattice, SummedNoisyLattice
 from ppl_vae.models.lattice.seen import SeenLattice, SummedSeenLattice
 from ppl_vae.models.lattice.solutions import Solution, solutions
 from ppl_vae.models.lattice.values import Encoding
-from ppl_vae.types import REAL, DataSpec, Kind
+from ppl_vae.types import REAL, DataSpec, FitWarning, Kind
 
 __all__ = ["Approximation", "Lattice"]
 
@@ -138,7 +140,7 @@ class Lattice(Model, abc.ABC):
             return self.mean_field()[0].bound
         field = self.weights
         if method == "bethe":
-            return float(beliefs(field).log_partition)
+            return float(self._beliefs().log_partition)
         return float(log_partition(field) if method == "exact" else upper_bound(field))
 
     def marginals(self, method: Approximation = "exact") -> Tensor:
@@ -159,8 +161,17 @@ class Lattice(Model, abc.ABC):
         if method == "mean_field":
             found = self.mean_field()[0].probs
         else:
-            found = marginals(self.weights).sites if method == "exact" else beliefs(self.weights).sites
+            found = marginals(self.weights).sites if method == "exact" else self._beliefs().sites
         return found.reshape(*self.shape, self.levels)
+
+    def _beliefs(self) -> Beliefs:
+        """Where belief propagation comes to rest, damped if it does not do so by itself."""
+        found = beliefs(self.weights)
+        found = found if found.settled else beliefs(self.weights, damping=0.5)
+        if not found.settled:
+            told = "belief propagation did not settle, so that what it tells of this lattice is of no account: take mean field"
+            warnings.warn(told, FitWarning, stacklevel=3)
+        return found
 
     def mean_field(self, starts: int = 0, *, sweeps: int = 1000, seed: int = 0) -> list[Solution]:
         """The different solutions of mean field, the one of the highest bound first.
