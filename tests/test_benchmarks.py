@@ -1,6 +1,7 @@
 """Benchmarks run as documented; what they measure is not judged here."""
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 import ppl_vae as pv
-from benchmarks import overhead, svi, table_peers, table_sources
+from benchmarks import exact, overhead, svi, table_peers, table_sources
 from benchmarks.peers import ours, torch_loop
 from benchmarks.peers.task import SIZES, rows
 
@@ -36,6 +37,13 @@ def test_a_peer_is_measured_or_said_to_be_absent(toy):
             assert ms > 0
             assert toy["peak_mib"][peer] > 0
             assert toy["seconds_to_first_step"][peer] >= 0
+
+
+def test_the_parts_of_the_exact_benchmark_can_be_measured():
+    for module in exact.PARTS.values():
+        assert callable(importlib.import_module(module).measure)
+    found = {"alarm": {"ms": {"ours": 0.12345, "peer": None}}}
+    assert list(exact.lines(found)) == ["alarm: ms: ours 0.1235, peer absent"]
 
 
 def test_ratios_pair_the_rounds():
