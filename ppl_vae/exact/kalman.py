@@ -75,7 +75,7 @@ def filtered(parameters: Parameters, x: Tensor, inside: Tensor) -> Filtered:
         >>> one = torch.ones(1)
         >>> walk = Parameters(0 * one, one[:, None], one[:, None], one[:, None], one[:, None], 0 * one, one)
         >>> filtered(walk, torch.ones(1, 2, 1), torch.ones(1, 2, dtype=torch.bool)).log_prob.item()  # doctest: +ELLIPSIS
-        -3.0425...
+        -2.942...
     """
     m, P, A, Q, C, d, r = parameters
     precise = C / r[:, None]  # (D, K), R^-1 C

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from ppl_vae.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
-from ppl_vae.likelihoods.scales import LEAST, GlobalScale
+from ppl_vae.likelihoods.scales import LEAST, AmortizedScale, GlobalScale
 
 __all__ = ["Emission", "Steps"]
 
@@ -147,7 +147,7 @@ class GaussianSteps(Steps):
         loc, variance = parameters
         emission.features[:, 0] = loc.to(emission.features)
         above = (variance.sqrt() - self._floor).clamp_min(SMALLEST)
-        if self.declared.scale == "amortized":
+        if isinstance(emission.likelihood, AmortizedScale):
             raw = above + torch.log(-torch.expm1(-above))  # the inverse of softplus
             emission.features[:, 1] = (raw - emission.likelihood.shift).to(emission.features)
         elif isinstance(emission.likelihood, GlobalScale) and emission.likelihood.learned:
