@@ -345,7 +345,7 @@ def test_gradient_steps_of_a_mixture_stay_finite_where_its_components_are_thin()
     x = x + 1e-3 * torch.randn(200, 12, generator=generator)
     data = pv.load_data(x, valid=0.0, test=0.0)
     fit = pv.fit(pv.GMM(components=2), data, method=pv.SVI(epochs=3, compile=False))
-    assert all(-1e3 < row["elbo"] for row in fit.history)
+    assert all(row["elbo"] > -1e3 for row in fit.history)
 
 
 @pytest.mark.parametrize("covariance", ["full", "tied"])

@@ -102,9 +102,10 @@ class ColumnStudentT(dist.TorchDistribution):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws of alpha, and of W given it."""
         *rows, K = self.event_shape
-        shape = torch.Size(sample_shape)
-        alpha = dist.Gamma(self.concentration[..., None], self.rate[..., None]).expand((*self.batch_shape, K)).rsample(shape)
-        alpha = alpha.reshape(*alpha.shape[:-1], *(1 for _ in rows), K).expand(*alpha.shape[:-1], *self.event_shape)
+        gamma = dist.Gamma(self.concentration[..., None], self.rate[..., None]).expand((*self.batch_shape, K))
+        alpha = gamma.rsample(torch.Size(sample_shape))
+        leading = alpha.shape[:-1]
+        alpha = alpha.reshape(*leading, *(1 for _ in rows), K).expand(*leading, *self.event_shape)
         return torch.randn_like(alpha) * alpha.rsqrt()
 
     def log_prob(self, value: Tensor) -> Tensor:
