@@ -75,7 +75,7 @@ class AutomaticRelevanceModule(nn.Module):
 
 
 class ColumnStudentT(dist.TorchDistribution):
-    """Matrices ``(D, K)``, or vectors ``(K,)``, with independent columns: normal of precision alpha_k ~ Gamma(a, b), which is integrated out."""
+    """Matrices ``(D, K)`` or vectors ``(K,)``, independent along K: normal of precision alpha_k, which is integrated out."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {"concentration": constraints.positive, "rate": constraints.positive}
     has_rsample = True
