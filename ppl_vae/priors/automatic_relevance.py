@@ -29,7 +29,7 @@ class AutomaticRelevance(Prior):
         rate: b, in the squared units of what the model sees.
 
     Raises:
-        ValueError: a number that is not positive; on building, a shape that is no matrix.
+        ValueError: a number that is not positive; on building, a shape without axes.
 
     Example:
         >>> AutomaticRelevance().build((5, 2))().event_shape
@@ -44,12 +44,12 @@ class AutomaticRelevance(Prior):
         require(0 < self.rate < math.inf, "a positive rate", self.rate)
 
     def build(self, shape: tuple[int, ...]) -> nn.Module:
-        """A module whose call returns the distribution on ``shape``, columns independent.
+        """A module whose call returns the distribution on ``shape``, independent along the last axis; a vector is one row.
 
         Raises:
-            ValueError: a shape that is not that of a matrix.
+            ValueError: a shape without axes.
         """
-        require(len(shape) == 2, "a matrix, such as the loadings of factor analysis", shape)
+        require(len(shape) >= 1, "a matrix, such as the loadings of factor analysis", shape)
         return AutomaticRelevanceModule(torch.tensor(float(self.concentration)), torch.tensor(float(self.rate)), shape)
 
     def story(self, shape: tuple[int, ...]) -> str:
@@ -75,10 +75,9 @@ class AutomaticRelevanceModule(nn.Module):
 
 
 class ColumnStudentT(dist.TorchDistribution):
-    """Matrices ``(D, K)`` with independent columns: normal of precision alpha_k ~ Gamma(a, b), which is integrated out."""
+    """Matrices ``(D, K)`` or vectors ``(K,)``, independent along K: normal of precision alpha_k, which is integrated out."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {"concentration": constraints.positive, "rate": constraints.positive}
-    support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
     def __init__(self, concentration: Tensor, rate: Tensor, shape: tuple[int, ...], validate_args: bool | None = None) -> None:
@@ -90,6 +89,11 @@ class ColumnStudentT(dist.TorchDistribution):
         shape = torch.Size(batch_shape)
         return ColumnStudentT(self.concentration.expand(shape), self.rate.expand(shape), self.event_shape, validate_args=False)
 
+    @constraints.dependent_property(is_discrete=False)
+    def support(self) -> Any:
+        """All real numbers."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
     @property
     def mean(self) -> Tensor:
         """Zero."""
@@ -97,15 +101,18 @@ class ColumnStudentT(dist.TorchDistribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws of alpha, and of W given it."""
-        D, K = self.event_shape
-        shape = torch.Size(sample_shape)
-        alpha = dist.Gamma(self.concentration[..., None], self.rate[..., None]).expand((*self.batch_shape, K)).rsample(shape)
-        return torch.randn_like(alpha.unsqueeze(-2).expand(*alpha.shape[:-1], D, K)) * alpha.rsqrt().unsqueeze(-2)
+        *rows, K = self.event_shape
+        gamma = dist.Gamma(self.concentration[..., None], self.rate[..., None]).expand((*self.batch_shape, K))
+        alpha = gamma.rsample(torch.Size(sample_shape))
+        leading = alpha.shape[:-1]
+        alpha = alpha.reshape(*leading, *(1 for _ in rows), K).expand(*leading, *self.event_shape)
+        return torch.randn_like(alpha) * alpha.rsqrt()
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of W ``(..., D, K)`` in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        a, b, D = self.concentration[..., None], self.rate[..., None], self.event_shape[0]
+        a, b, D = self.concentration[..., None], self.rate[..., None], self.event_shape[:-1].numel()
+        squares = value.square().reshape(*value.shape[: value.dim() - len(self.event_shape)], D, -1).sum(-2)
         constant = torch.lgamma(a + D / 2) - torch.lgamma(a) + a * b.log() - D / 2 * math.log(2 * math.pi)
-        return (constant - (a + D / 2) * (b + value.square().sum(-2) / 2).log()).sum(-1)
+        return (constant - (a + D / 2) * (b + squares / 2).log()).sum(-1)
