@@ -36,6 +36,8 @@ def row_pictures(fit: Fit, rows: Split) -> Iterator[Named]:
     yield "data", _pictured(fit, some.as_read().raw, "data")
     if fit.pair.can.continue_rows is not None:
         yield "samples", _pictured(fit, fit.sample(len(some)), "draws, element after element")
+    if fit.pair.can.decode_rows is not None:
+        yield "reconstructions", _pictured(fit, fit.reconstruct(some), "what is decoded from the codes of the data")
     if fit.pair.can.find_path is not None:
         paths = fit.encode(some, path=True)
         title = "the most probable states of each row of the data"
