@@ -20,6 +20,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 import ppl_vae as pv
 from ppl_vae import plots
+from ppl_vae.likelihoods.stroke_distribution import StrokeDistribution
 from ppl_vae.plots.drawings import lines_of
 from ppl_vae.runs.pictures import run_pictures
 
@@ -30,7 +31,7 @@ def features(*batch: int, components: int = 4, scale: float = 1.0, seed: int = 0
     return scale * torch.randn(*batch, 2 * components + 1, 3, generator=generator, dtype=torch.float64)
 
 
-def distribution(h: Tensor, **options: float) -> pv.likelihoods.strokes.StrokeDistribution:
+def distribution(h: Tensor, **options: float) -> StrokeDistribution:
     return pv.Strokes(components=(h.shape[-2] - 1) // 2, **options).build((3,))(h)
 
 
