@@ -135,7 +135,6 @@ def test_blank_lines_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "name", "options", "told"),
     [
-        (b"a b", "a.txt", {}, "what the text is cut into"),
         (b"\xff\xfe", "a.txt", {"tokens": "words"}, "UTF-8 text, got the byte 0xff"),
         (b"\xff\xfe", "a.tsv", {"tokens": "words"}, "UTF-8 text, got the byte 0xff"),
         (b"a", "a.npy", {"tokens": "words"}, "tokens for .txt, .csv and .tsv"),

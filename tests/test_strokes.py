@@ -20,6 +20,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 import ppl_vae as pv
 from ppl_vae import plots
+from ppl_vae.data.objects import read_rows
+from ppl_vae.likelihoods.stroke_distribution import StrokeDistribution
 from ppl_vae.plots.drawings import lines_of
 from ppl_vae.runs.pictures import run_pictures
 
@@ -30,7 +32,7 @@ def features(*batch: int, components: int = 4, scale: float = 1.0, seed: int = 0
     return scale * torch.randn(*batch, 2 * components + 1, 3, generator=generator, dtype=torch.float64)
 
 
-def distribution(h: Tensor, **options: float) -> pv.likelihoods.strokes.StrokeDistribution:
+def distribution(h: Tensor, **options: float) -> StrokeDistribution:
     return pv.Strokes(components=(h.shape[-2] - 1) // 2, **options).build((3,))(h)
 
 
@@ -258,6 +260,21 @@ def test_other_objects_are_refused(tmp_path: Path, rows: list[Any], told: str) -
     for damaged in (content[:-40], content[:-1] + b"R.", member(b"", 3), member(pickle.dumps(objects(DRAWINGS)), 4)):
         with pytest.raises(ValueError, match="pickled objects"):
             whole(archive(tmp_path / "b.npz", train=damaged))
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_damaged_objects_are_read_or_refused(protocol: int) -> None:
+    rng = np.random.default_rng(protocol)
+    whole_file = np.frombuffer(pickle.dumps(objects(DRAWINGS), protocol=protocol), np.uint8)
+    refused = 0
+    for _ in range(300):
+        content = whole_file.copy()
+        content[rng.integers(0, len(content), 3)] = rng.integers(0, 256, 3)
+        try:
+            assert len(read_rows(io.BytesIO(content.tobytes()), (3,), "x")) == 3
+        except ValueError as error:
+            refused += str(error).startswith("x")
+    assert refused > 200
 
 
 @pytest.mark.parametrize(

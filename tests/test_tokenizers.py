@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import ppl_vae as pv
+from ppl_vae.data.byte_pairs import BYTES
 from ppl_vae.data.parts import rows_of_parts
-from ppl_vae.data.tokenizers import BYTES, tokenizer_of
+from ppl_vae.data.tokenizers import tokenizer_of
 from ppl_vae.data.vocabulary import END, UNKNOWN, untokenized
 
 TEXTS = ["to be", "or not to be", "That is the question:", "Größe, naïve 日本 🙂", "  two  spaces ", "to", "to be"]

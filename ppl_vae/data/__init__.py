@@ -6,12 +6,13 @@ they lie, and the :class:`~ppl_vae.types.DataSpec` from which models are built. 
 """
 
 from ppl_vae.data.anndata import put_codes
+from ppl_vae.data.byte_pairs import BPE
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.load import load_data
 from ppl_vae.data.ragged import Ragged, sequence_mask
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Split
-from ppl_vae.data.tokenizers import BPE, Bytes, Characters, Tokenizer, Words
+from ppl_vae.data.tokenizers import Bytes, Characters, Tokenizer, Words
 from ppl_vae.data.transform import Transform
 
 __all__ = [

@@ -40,6 +40,7 @@ NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 RECONSTRUCT = {Name(module, "_reconstruct") for module in NUMPY}
 ARRAY, DTYPE, ENCODE = Name("numpy", "ndarray"), Name("numpy", "dtype"), Name("_codecs", "encode")
 KNOWN = {*RECONSTRUCT, ARRAY, DTYPE, ENCODE}
+CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 MARK = object()
 
 
@@ -166,16 +167,22 @@ def _listed(stack: list[Any]) -> list[Any]:
 
 def _cells(top: Any) -> list[Any] | None:
     """The objects of an array of objects."""
-    if not (isinstance(top, Called) and top.what in RECONSTRUCT and isinstance(top.state, tuple) and len(top.state) == 5):
+    if not _is_array(top):
         return None
     _, _, dtype, _, cells = top.state
     return cells if isinstance(cells, list) and _dtype(dtype, "objects") is None else None
 
 
+def _is_array(noted: Any) -> bool:
+    """Whether it was called for an array and given the state of one."""
+    called = isinstance(noted, Called) and isinstance(noted.what, Name) and noted.what in RECONSTRUCT
+    return called and isinstance(noted.state, tuple) and len(noted.state) == 5
+
+
 def _array(cell: Any, name: str) -> np.ndarray:
     """A numeric array from its bytes."""
     told = f"{name}: expected an array of numbers, got"
-    if not (isinstance(cell, Called) and cell.what in RECONSTRUCT and isinstance(cell.state, tuple) and len(cell.state) == 5):
+    if not _is_array(cell):
         raise ValueError(f"{told} {type(cell).__name__}")
     _, shape, declared, fortran, data = cell.state
     dtype = _dtype(declared, name)
@@ -197,6 +204,6 @@ def _dtype(declared: Any, name: str) -> np.dtype | None:
         order = declared.state[1] if isinstance(declared.state, tuple) and len(declared.state) > 1 else "|"
         if code in ("O8", "O4", "O"):
             return None
-        if isinstance(code, str) and code[:1] in "biuf" and code[1:] in ("1", "2", "4", "8") and order in ("<", ">", "|", "="):
+        if code in CODES and order in ("<", ">", "|", "="):
             return np.dtype(order.replace("|", "=") + code)
     raise ValueError(f"{name}: expected numbers, got a dtype that is none of such")
