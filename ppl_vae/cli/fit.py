@@ -80,15 +80,16 @@ def run(
     elif not quiet:
         _print(fitted, metrics)
         say_saved(folder)
-        print(next_step(folder))
+        print(next_step(folder, ragged=fitted.spec.ragged))
 
 
-def next_step(folder: Path | None) -> str:
+def next_step(folder: Path | None, *, ragged: bool = False) -> str:
     """What there is to do with a fit."""
     if folder is None:
         return "next: nothing was kept; --out runs/NAME keeps the fit, for ppl-vae evaluate, sample, encode and report"
     run = shlex.quote(str(folder))
-    return f"next: ppl-vae report {run}, evaluate {run} --samples 100, encode {run} --out codes.csv, sample {run} --out new.npy"
+    new = "--n 3" if ragged else "--out new.npy"
+    return f"next: ppl-vae report {run}, evaluate {run} --samples 100, encode {run} --out codes.csv, sample {run} {new}"
 
 
 def _print(fitted: Fit, metrics: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -164,6 +165,12 @@ def _check_finite(columns: dict[str, Tensor], score: Score) -> None:
     labels = BOUNDS | {"elbo": score.label}
     for name, finite in ((name, columns[name].isfinite()) for name in labels if name in columns):
         if not bool(finite.all()):
+            if name == "log_likelihood" and bool((columns[name] == -math.inf).any()):
+                raise FloatingPointError(
+                    f"the log-likelihood of {int((~finite).sum())} of {len(finite)} data is minus infinity: they hold what the "
+                    "fitted model gives the probability zero: give counts to what was never seen (pseudo_counts of the model), "
+                    "or leave these rows out"
+                )
             raise FloatingPointError(
                 f"the {labels[name]} of {int((~finite).sum())} of {len(finite)} data is not finite: if the fit diverged, lower "
                 "the learning rate, clip the gradients (clip_norm), or standardize the data"

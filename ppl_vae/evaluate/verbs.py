@@ -93,6 +93,8 @@ def decoder_of(pair: Pair, spec: DataSpec, transform: Transform) -> Decoder:
     """
     if pair.can.draw_data is not None:
         return AncestralDecoder(pair.can.draw_data)
+    if pair.can.continue_rows is not None:
+        return RowsDecoder()
     if pair.can.generate is None:
         return TracedDecoder(pair, spec, transform)
     return AbleDecoder(pair.can.generate, spec)
@@ -227,6 +229,43 @@ class AncestralDecoder:
         if means:
             raise ValueError("a network draws data and has no means of them given a code: leave means out")
         return Observed({"x": self.model.ancestral(n)}, "x")
+
+
+class RowsDecoder:
+    """Of a model of rows, which are drawn element after element: see :class:`~ppl_vae.program.capabilities.Continuing`."""
+
+    def check_given(self, *, x: bool, y: bool) -> None:
+        """Raise ``ValueError`` if anything is given."""
+        if x or y:
+            raise ValueError("this model is conditioned on nothing but how rows begin: leave x and y out, give given=...")
+
+    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
+        """Nothing."""
+        return ()
+
+    def decode(self, z: Tree, given: Given) -> Observed:
+        """Data of codes there are none.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a model of rows has no decoder of codes: draw rows by fit.sample, with given=... how they begin")
+
+    def reconstruct(self, batch: tuple[Tensor, ...], z: Tree) -> Observed:
+        """Likewise.
+
+        Raises:
+            ValueError: always.
+        """
+        return self.decode(z, ())
+
+    def sample(self, n: int, given: Given, *, means: bool) -> Observed:
+        """Not by codes.
+
+        Raises:
+            ValueError: always.
+        """
+        return self.decode(None, ())
 
 
 def reconstructed(pair: Pair, split: Split, encoder: Encoder, decoder: Decoder) -> Observed:

@@ -10,12 +10,16 @@ Axes: T elements of the longest row, B rows, K states, V tokens. Scans go over t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 __all__ = ["Chain", "Counts", "Smoothed", "draw_paths", "log_likelihood", "predicted", "smooth", "token_counts", "viterbi"]
+
+
+UNSCALED = 4  # tokens whose probabilities are multiplied before they are scaled, which float64 holds
 
 
 class Chain(NamedTuple):
@@ -87,27 +91,44 @@ def token_counts(chain: Chain, log_table: Tensor, tokens: Tensor, inside: Tensor
         inside: which elements are no padding, ``(B, T)``.
         weights: of the rows ``(B,)``.
     """
-    initial, transition = (part.exp() for part in chain)
     K, V = log_table.shape
     table = torch.cat([log_table.exp().mT, log_table.new_ones(1, K)])  # padding is a token that every state has
-    x = tokens.masked_fill(~inside, V).mT.contiguous()
-    emission = table[x]
-    alpha, scale = _forward(initial, transition, emission)
-    log_prob = scale.log().sum(0)[:, 0]
+    x = tokens.masked_fill(~inside, V).mT.contiguous().unbind(0)
+    alpha, scales = _filtered_tokens(chain, table, x)
+    log_prob = torch.cat(list(scales.values()), 1).log().sum(1)
     w = log_prob.new_ones(len(log_prob)) if weights is None else weights.to(log_prob)
-    found, transitions = torch.zeros_like(table), torch.zeros_like(transition)
-    weighted = weights is not None or not bool(inside.all())
-    beta = torch.ones_like(alpha[0])
-    state, follows, back = torch.empty_like(beta), torch.empty_like(beta), transition.mT.contiguous()
-    for t in reversed(range(len(alpha))):
+    of_element = inside.mT * w if weights is not None or not bool(inside.all()) else None
+    transition = chain.log_transition.exp()
+    back, found, transitions = transition.mT.contiguous(), torch.zeros_like(table), torch.zeros_like(transition)
+    beta, state, follows = torch.ones_like(alpha[0]), torch.empty_like(alpha[0]), torch.empty_like(alpha[0])
+    for t in reversed(range(len(x))):
         torch.mul(alpha[t], beta, out=state)
         found.index_add_(0, x[t], state if weights is None else state * w[:, None])
         if t:
-            torch.mul(emission[t], beta, out=follows).div_(scale[t])
-            transitions.addmm_(alpha[t - 1].mT, follows * (inside[:, t] * w)[:, None] if weighted else follows)
+            torch.index_select(table, 0, x[t], out=follows).mul_(beta)
+            if t in scales:
+                follows.div_(scales[t])
+            transitions.addmm_(alpha[t - 1].mT, follows if of_element is None else follows * of_element[t, :, None])
             torch.mm(follows, back, out=beta)
     first = state * (inside[:, :1] * w[:, None])
     return Counts(log_prob @ w, first.sum(0), transitions * transition, found[:V].mT)
+
+
+def _filtered_tokens(chain: Chain, table: Tensor, x: Sequence[Tensor]) -> tuple[list[Tensor], dict[int, Tensor]]:
+    """The filter of tokens x, T of ``(B,)``, by a table ``(V, K)``; what normalized it now and then, by its time."""
+    initial, transition = (part.exp() for part in chain)
+    alpha = list(table.new_empty(len(x), len(x[0]), len(initial)).unbind(0))
+    emission, scales = torch.empty_like(alpha[0]), {}
+    for t, token in enumerate(x):
+        torch.index_select(table, 0, token, out=emission)
+        if t:
+            torch.mm(alpha[t - 1], transition, out=alpha[t]).mul_(emission)
+        else:
+            torch.mul(emission, initial, out=alpha[t])
+        if t % UNSCALED == 0 or t + 1 == len(x):
+            scales[t] = alpha[t].sum(-1, keepdim=True)
+            alpha[t].div_(scales[t])
+    return alpha, scales
 
 
 @torch.no_grad()
@@ -188,7 +209,8 @@ def _scaled(log_emission: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
 
 def _forward(initial: Tensor, transition: Tensor, emission: Tensor) -> tuple[Tensor, Tensor]:
     """The filter p(s_t | x_1, ..., x_t) ``(T, B, K)``, and what normalized it ``(T, B, 1)``."""
-    alpha, scale = [], []
+    alpha: list[Tensor] = []
+    scale: list[Tensor] = []
     state = initial * emission[0]
     for t, here in enumerate(emission.unbind(0)):
         state = state if t == 0 else (alpha[-1] @ transition).mul_(here)

@@ -103,7 +103,7 @@ class Coding:
         split = self._split(x, y)
         with evaluating(self.pair), seeded(seed, self.device):
             codes = self._paths(split) if path else self._encoder.encode(split, samples)
-        if split.sizes is not None and self._per_element:
+        if split.sizes is not None and self.elementwise:
             return ragged_codes(codes, split.sizes, draws=samples is not None and not path)
         return as_codes_given(form_of(x), codes, self.shared, draws=samples is not None)
 
@@ -292,8 +292,8 @@ class Coding:
         return in_row_order(self.pair, split, padded)
 
     @property
-    def _per_element(self) -> bool:
-        """Whether codes are of the elements of rows."""
+    def elementwise(self) -> bool:
+        """Whether codes are of the elements of rows, as hidden states are."""
         return any(site.per_element for site in self.pair.model_facts.sites.values())
 
     @property

@@ -11,12 +11,14 @@ from ppl_vae.plots.graphs import graph
 from ppl_vae.plots.history import learning_curve, tracked
 from ppl_vae.plots.latent import aggregate, latent_scatter, manifold, quantile_grid
 from ppl_vae.plots.methods import compare
+from ppl_vae.plots.rows import chart, series, texts
 from ppl_vae.plots.saved import runs
 from ppl_vae.plots.selection import selection
 
 __all__ = [
     "aggregate",
     "by_class",
+    "chart",
     "compare",
     "comparison",
     "completions",
@@ -31,6 +33,8 @@ __all__ = [
     "runs",
     "save",
     "selection",
+    "series",
     "svg",
+    "texts",
     "tracked",
 ]

@@ -12,11 +12,12 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ppl_vae.program.quantities import Quantity
+from ppl_vae.program.quantities import Chart, Quantity
 
 __all__ = [
     "Amortized",
     "Ancestral",
+    "Charted",
     "Comparable",
     "Conjugate",
     "Continuing",
@@ -263,6 +264,15 @@ class Described(Protocol):
 
     def quantities(self) -> Mapping[str, Quantity]:
         """Numbers with named axes, by name."""
+        ...
+
+
+@runtime_checkable
+class Charted(Protocol):
+    """A model that has tables worth a picture."""
+
+    def charts(self) -> Mapping[str, Chart]:
+        """By the names of their pictures."""
         ...
 
 

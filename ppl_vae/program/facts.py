@@ -15,6 +15,7 @@ from ppl_vae.program.base import GuideProgram, ModelProgram
 from ppl_vae.program.capabilities import (
     Amortized,
     Ancestral,
+    Charted,
     Comparable,
     Conjugate,
     Continuing,
@@ -73,6 +74,7 @@ class Abilities:
         weigh_parameters: the model, if its parameters carry priors.
         covary: the model, if it is :class:`Covaried` and has covariates.
         describe: the model, if it says what its parameters mean.
+        chart: the model, if it has tables worth a picture.
         draw_parameters: the guide, if it is over parameters as well.
     """
 
@@ -94,6 +96,7 @@ class Abilities:
     weigh_parameters: ParameterDensity | None
     covary: Covaried | None
     describe: Described | None
+    chart: Charted | None
     draw_parameters: Drawing | None
 
     def __repr__(self) -> str:
@@ -122,6 +125,7 @@ class Abilities:
             weigh_parameters=model if facts.parameter_sites and isinstance(model, ParameterDensity) else None,
             covary=model if facts.covariates and isinstance(model, Covaried) else None,
             describe=model if isinstance(model, Described) else None,
+            chart=model if isinstance(model, Charted) else None,
             draw_parameters=guide if isinstance(guide, Drawing) else None,
         )
 

@@ -6,9 +6,26 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["COLUMN", "COMPONENT", "LATENT", "Quantity"]
+__all__ = ["COLUMN", "COMPONENT", "LATENT", "Chart", "Quantity"]
 
 COLUMN, COMPONENT, LATENT = "column", "component", "latent"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Chart:
+    """A table that a picture shows.
+
+    Args:
+        values: ``(R, C)``.
+        rows: what a row is.
+        columns: what a column is.
+        tokens: whether columns are the tokens of the data, in their order.
+    """
+
+    values: Tensor
+    rows: str
+    columns: str
+    tokens: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -14,16 +14,18 @@ from torch import Tensor
 
 from ppl_vae import plots
 from ppl_vae.data import Data, Split
+from ppl_vae.data.vocabulary import untokenized
 from ppl_vae.fitting import Fit
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.sites import leaves
 from ppl_vae.runs.row_pictures import row_pictures
-from ppl_vae.types import FitWarning
+from ppl_vae.types import STROKES, FitWarning
 
 __all__ = ["run_pictures"]
 
 MOST_CLASSES = 20  # in one picture
+ROWS = 24  # that differ in length, in one picture
 PICTURED = 2000  # data in the scatter of codes; more only cover each other
 
 Named = tuple[str, Figure]
@@ -36,27 +38,68 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
     not do all that is pictured; what they do not do is remarked on and left out.
     """
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
-    if fit.spec.ragged:
-        yield from row_pictures(fit, shown)
-    else:
-        yield from _of_data(fit, shown[:40].fixed(torch.Generator().manual_seed(0)))
+    if fit.spec.ragged or fit.pair.can.continue_rows is not None:
+        yield from _of_rows(fit, shown)
+        if fit.pair.can.decode_rows is not None:
+            yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
+        return
+    rows = shown[:40].fixed(torch.Generator().manual_seed(0))
+    x = fit.seen(rows)
+    yield "data", plots.grid(x, kind=fit.spec.kind, title="data", names=fit.spec.columns)
     if (network := fit.pair.can.answer) is not None:
         yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)
+    if fit.pair.can.draw_data is None:
+        yield from _if_possible(fit, "reconstructions", lambda: _reconstructed(fit, rows, x))
+    yield from _if_possible(fit, "samples", lambda: _sampled(fit, rows[:10]))
     yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
     if (tracked := plots.tracked(fit.history, score=fit.score)) is not None:
         yield "tracked", tracked
-    if (fit.pair.can.draw_data is None and fit.pair.can.continue_rows is None) or fit.pair.model_facts.sites:
+    yield from _charts(fit)
+    if fit.pair.can.draw_data is None or fit.pair.model_facts.sites:
         yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
 
 
-def _of_data(fit: Fit, rows: Split) -> Iterator[Named]:
-    """Data, their reconstructions, and new data, where they are images or rows of columns."""
-    x = fit.seen(rows)
-    yield "data", plots.grid(x, kind=fit.spec.kind, title="data", names=fit.spec.columns)
-    if fit.pair.can.draw_data is None and fit.pair.can.continue_rows is None:
-        yield from _if_possible(fit, "reconstructions", lambda: _reconstructed(fit, rows, x))
-    if fit.pair.can.continue_rows is None:
-        yield from _if_possible(fit, "samples", lambda: _sampled(fit, rows[:10]))
+def _of_rows(fit: Fit, shown: Split) -> Iterator[Named]:
+    """Of rows of elements: some, some new ones, the curves, tables, and the states behind the rows."""
+    rows = shown[:ROWS]
+    yield from row_pictures(fit, shown) if fit.spec.kind == STROKES else _of_elements(fit, rows)
+    yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
+    if (tracked := plots.tracked(fit.history, score=fit.score)) is not None:
+        yield "tracked", tracked
+    yield from _charts(fit)
+    if fit.pair.can.find_path is not None:
+        paths = fit.encode(rows, path=True)
+        title = "the most probable states of each row of the data"
+        yield "states", plots.series([paths[place] for place in range(len(paths))], title=title, discrete=True)
+
+
+def _of_elements(fit: Fit, rows: Split) -> Iterator[Named]:
+    """Rows, new ones, and what is decoded from their codes, as texts or series."""
+    yield "data", _rows_pictured(fit, rows.as_read().raw, "data")
+    if fit.pair.can.continue_rows is not None:
+        yield "samples", _rows_pictured(fit, fit.sample(len(rows)), "draws, element after element")
+    if fit.pair.can.decode_rows is not None:
+        yield "reconstructions", _rows_pictured(fit, fit.reconstruct(rows), "what is decoded from the codes of the data")
+
+
+def _rows_pictured(fit: Fit, rows: Any, title: str) -> Figure:
+    """Rows as texts where they were such, else as series; of series of vectors the first few."""
+    if isinstance(rows, list):
+        return plots.texts(rows, title=title)
+    each = [rows[place] for place in range(len(rows))]
+    tokens = fit.data.tokens
+    if tokens is not None and rows.vocabulary:
+        return plots.texts([untokenized(row.tolist(), rows.vocabulary, tokens) for row in each], title=title)
+    return plots.series(each, title=title, discrete=fit.spec.kind.levelled)
+
+
+def _charts(fit: Fit) -> Iterator[Named]:
+    """The tables that the model shows."""
+    if (model := fit.pair.can.chart) is not None:
+        vocabulary = fit.spec.fields[0].vocabulary if fit.spec.ragged else ()
+        for name, chart in model.charts().items():
+            names = vocabulary if chart.tokens else ()
+            yield name, plots.chart(chart.values, rows=chart.rows, columns=chart.columns, names=names)
 
 
 def _if_possible(fit: Fit, what: str, make: Callable[[], Iterator[Named]]) -> list[Named]:

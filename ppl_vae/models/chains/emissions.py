@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from ppl_vae.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
-from ppl_vae.likelihoods.scales import LEAST, GlobalScale
+from ppl_vae.likelihoods.scales import LEAST, AmortizedScale, GlobalScale
 
 __all__ = ["Emission", "Steps"]
 
@@ -119,9 +119,9 @@ class TokenSteps(Steps):
         return weight.new_zeros(self.levels, weight.shape[1]).index_add_(0, x, weight).mT
 
     def maximized(self, found: Tensor, before: Parameters) -> Parameters:
-        """Their shares."""
+        """Their shares, never quite 0, so that no new row is impossible."""
         total = found.sum(1, keepdim=True)
-        return (torch.where(total > 0, (found / total.clamp_min(LEAST)).log(), before[0]),)
+        return (torch.where(total > 0, (found / total.clamp_min(LEAST)).clamp_min(SMALLEST).log(), before[0]),)
 
     def initial(self, x: Tensor, states: int, generator: torch.Generator) -> Parameters:
         """Shares in the data, each disturbed."""
@@ -147,7 +147,7 @@ class GaussianSteps(Steps):
         loc, variance = parameters
         emission.features[:, 0] = loc.to(emission.features)
         above = (variance.sqrt() - self._floor).clamp_min(SMALLEST)
-        if self.declared.scale == "amortized":
+        if isinstance(emission.likelihood, AmortizedScale):
             raw = above + torch.log(-torch.expm1(-above))  # the inverse of softplus
             emission.features[:, 1] = (raw - emission.likelihood.shift).to(emission.features)
         elif isinstance(emission.likelihood, GlobalScale) and emission.likelihood.learned:

@@ -23,7 +23,7 @@ from ppl_vae.models.chains.emissions import Emission, Steps
 from ppl_vae.models.chains.paths import PathPosterior
 from ppl_vae.models.chains.rows import Block, RowProgram, row_blocks, widened
 from ppl_vae.program.hooks import Start
-from ppl_vae.program.quantities import COMPONENT, Quantity
+from ppl_vae.program.quantities import COMPONENT, Chart, Quantity
 from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec
 
@@ -139,6 +139,14 @@ class HMMProgram(RowProgram):
             "transition": Quantity(values=transition, axes=(COMPONENT, COMPONENT), note="from a state (row) to the next"),
         }
 
+    @torch.no_grad()
+    def charts(self) -> dict[str, Chart]:
+        """Transitions; and of tokens what each state emits."""
+        found = {"transitions": Chart(values=self.chain.log_transition.exp(), rows="state", columns="next state")}
+        if self._counted:
+            found["emissions"] = Chart(values=self.emission.log_table.exp(), rows="state", columns="token", tokens=True)
+        return found
+
     def em(self, rows: Any, *, generator: torch.Generator | None = None, accelerate: bool = True) -> Problem:
         """Baum-Welch: what EM iterates for rows of a split, from a random start.
 
@@ -217,7 +225,6 @@ class HMMProgram(RowProgram):
         elements = torch.cat([block.x[block.inside] for block in blocks])
         options: dict[str, Any] = {"dtype": torch.float64, "device": elements.device}
         tables = torch.rand(K + 1, K, generator=generator, **options) + 0.5
-        tables[1:] += torch.eye(K, **options) * K
         log_tables = (tables / tables.sum(1, keepdim=True)).log()
         return HMMState(log_tables[0], log_tables[1:], steps.initial(elements, K, generator))
 

@@ -6,7 +6,7 @@ x_t | x_(t-k), ..., x_(t-1) ~ Categorical(table[context])
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,13 @@ from torch import Tensor, nn
 from ppl_vae.models.chains.contexts import ContextCounts, Seen, context_codes, counted
 from ppl_vae.models.chains.rows import RowProgram, row_blocks
 from ppl_vae.program.hooks import Start
+from ppl_vae.program.quantities import Chart
 from ppl_vae.types import DataSpec
 
 __all__ = ["MarkovProgram"]
+
+
+MOST = 1000  # tokens in a picture
 
 
 class MarkovProgram(RowProgram):
@@ -39,7 +43,7 @@ class MarkovProgram(RowProgram):
     @property
     def free_parameters(self) -> int:
         """All but one probability of each context that was seen."""
-        return len(self.tables[-1].contexts) * (self.levels - 1)
+        return len(self._counts[-1].contexts) * (self.levels - 1)
 
     def log_density(self, x: Tensor, inside: Tensor) -> Tensor:
         """Log p of each row, in float64."""
@@ -78,6 +82,16 @@ class MarkovProgram(RowProgram):
                 break
         return torch.cat(drawn, 1).to(given.dtype)
 
+    def charts(self) -> dict[str, Chart]:
+        """Of an order of 1 p(token | the one before), where there are not too many."""
+        if self.order != 1 or self.levels > MOST:
+            return {}
+        tokens = torch.arange(self.levels, device=self._counts[-1].contexts.device)
+        context = tokens[:, None].expand(-1, self.levels)
+        contexts = [context if order else torch.zeros_like(context) for order in self._orders]
+        shares = self._shares(tokens.expand(self.levels, -1), contexts)
+        return {"transitions": Chart(values=shares, rows="token", columns="next token", tokens=True)}
+
     def closed_form(self, rows: Any) -> list[Seen]:
         """The counts of rows of a split, of each order.
 
@@ -98,7 +112,7 @@ class MarkovProgram(RowProgram):
 
     def assign(self, parameters: list[Seen]) -> None:
         """Write counts into the tables."""
-        for table, seen in zip(self.tables, parameters, strict=True):
+        for table, seen in zip(self._counts, parameters, strict=True):
             table.assign(seen)
 
     def start_fit(self, context: Start) -> None:
@@ -110,13 +124,17 @@ class MarkovProgram(RowProgram):
         raise ValueError("a Markov chain is fitted by counting and has nothing that SVI could climb: use ClosedForm")
 
     @property
+    def _counts(self) -> list[ContextCounts]:
+        return [cast(ContextCounts, table) for table in self.tables]
+
+    @property
     def _orders(self) -> list[int]:
-        return [table.order for table in self.tables]
+        return [table.order for table in self._counts]
 
     def _shares(self, tokens: Tensor, contexts: list[Tensor]) -> Tensor:
         """p(token | context), in float64."""
         found = torch.full(tokens.shape, 1 / self.levels, dtype=torch.float64, device=tokens.device)
-        for table, codes in zip(self.tables, contexts, strict=True):
+        for table, codes in zip(self._counts, contexts, strict=True):
             found = table.shares(codes, tokens, found, self.mass)
         return found
 
