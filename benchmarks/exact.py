@@ -16,6 +16,9 @@ import torch
 
 PARTS = {
     "alarm": "benchmarks.exact_alarm",
+    "hmm": "benchmarks.exact_hmm",
+    "ising": "benchmarks.exact_ising",
+    "lda": "benchmarks.exact_lda",
 }
 
 
@@ -45,7 +48,9 @@ def main() -> None:
 def lines(found: Mapping[str, Any], path: str = "") -> Iterator[str]:
     """One line for each row of numbers."""
     for name, values in found.items():
-        if any(isinstance(value, Mapping) for value in values.values()):
+        if not isinstance(values, Mapping):
+            yield f"{path}{name}: {cell(values)}"
+        elif any(isinstance(value, Mapping) for value in values.values()):
             yield from lines(values, f"{path}{name}: ")
         else:
             yield f"{path}{name}: " + ", ".join(f"{key} {cell(value)}" for key, value in values.items())

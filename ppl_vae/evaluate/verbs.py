@@ -265,7 +265,7 @@ class RowsDecoder:
         """
         return self.decode(z, ())
 
-    def sample(self, n: int, given: Given, *, means: bool) -> Observed:
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
         """Not by codes.
 
         Raises:

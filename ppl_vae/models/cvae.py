@@ -20,7 +20,8 @@ from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.models.baseline import Baseline, FirstGuess, NoGuess
 from ppl_vae.models.conditions import Condition, Labels
-from ppl_vae.models.vae import VAE, Adjustable, LatentModel
+from ppl_vae.models.starts import Adjustable
+from ppl_vae.models.vae import VAE, LatentModel
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.priors import ConditionalNormal, ConditionalPrior, Prior
 from ppl_vae.program.facts import posterior_prior

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -27,7 +26,7 @@ from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.base import PosteriorFamily
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.models.group import Group, check_sizes
-from ppl_vae.models.vae import ELEMENTS, FEWEST_ROWS, Adjustable, likeliest_features
+from ppl_vae.models.starts import start_decoder
 from ppl_vae.nn import Network
 from ppl_vae.priors import Prior, StandardNormal
 from ppl_vae.program.base import ModelProgram
@@ -179,12 +178,7 @@ class HierarchicalProgram(ModelProgram):
 
     def start_fit(self, context: Start) -> None:
         """Let the decoder, if it can, start at the features under which the training data are likeliest, as a VAE's does."""
-        x = context.sample
-        starts = attribute(self.likelihood, "starts_at_data", False)
-        if isinstance(self.decoder, Adjustable) and (starts or self.decoder.out_shape[0] == 1):
-            rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
-            found = likeliest_features(self.likelihood, x[:: math.ceil(len(x) / rows)], self.decoder.out_shape[0])
-            self.decoder.start_at(found)
+        start_decoder(self.decoder, self.likelihood, context)
 
 
 class Descent:

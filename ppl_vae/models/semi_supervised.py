@@ -23,7 +23,7 @@ from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.base import PosteriorFamily
 from ppl_vae.models.decoded import Decoded
-from ppl_vae.models.vae import ELEMENTS, FEWEST_ROWS, Adjustable, likeliest_features
+from ppl_vae.models.starts import start_decoder
 from ppl_vae.nn import MLP, Network
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.priors import Prior, StandardNormal
@@ -174,8 +174,4 @@ class SemiSupervisedProgram(ModelProgram):
 
     def start_fit(self, context: Start) -> None:
         """Let the decoder, if it can, start at the features under which the training data are likeliest, as a VAE's does."""
-        x, network = context.sample, self.decoder.network
-        starts = attribute(self.likelihood, "starts_at_data", False)
-        if isinstance(network, Adjustable) and (starts or network.out_shape[0] == 1):
-            rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
-            network.start_at(likeliest_features(self.likelihood, x[:: math.ceil(len(x) / rows)], network.out_shape[0]))
+        start_decoder(self.decoder.network, self.likelihood, context)

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-__all__ = ["likeliest_features"]
+from ppl_vae.program.capabilities import attribute
+from ppl_vae.program.hooks import Start
+
+__all__ = ["Adjustable", "likeliest_features", "start_decoder"]
+
+ELEMENTS, FEWEST_ROWS = 2**19, 50  # with which a decoder's start is looked for
 
 STEPS, STEP = 100, 0.3  # with which they are looked for
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A decoder that can start at given features."""
+
+    out_shape: tuple[int, ...]
+
+    def start_at(self, output: Tensor) -> None:
+        """Let what it gives lie around ``output (*out_shape)`` at first."""
+
+
+def start_decoder(decoder: Any, likelihood: Any, context: Start) -> None:
+    """Let a decoder, if it can, start at the features under which the training data are likeliest without z.
+
+    Only where an element has one feature, a location, for a scale would start tiny for elements that hardly vary; or where the
+    likelihood says that all its features may, since its elements are on one scale.
+    """
+    x = context.sample
+    if isinstance(decoder, Adjustable) and (attribute(likelihood, "starts_at_data", False) or decoder.out_shape[0] == 1):
+        rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
+        decoder.start_at(likeliest_features(likelihood, x[:: math.ceil(len(x) / rows)], decoder.out_shape))
 
 
 @torch.enable_grad()

@@ -20,7 +20,7 @@ from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.likelihoods.multinomial import MultinomialModule
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.models.sequences import LatentSequenceProgram, check_rows
-from ppl_vae.models.starts import likeliest_features
+from ppl_vae.models.starts import start_decoder
 from ppl_vae.models.told import of_noise, of_prior
 from ppl_vae.nn import MLP, CausalNetwork, Network
 from ppl_vae.priors import Prior, StandardNormal
@@ -34,8 +34,6 @@ from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec
 
 __all__ = ["VAE", "LatentModel"]
-
-ELEMENTS, FEWEST_ROWS = 2**19, 50  # with which the decoder's start is looked for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,16 +116,6 @@ class VAE(Decoded):
 
 
 @runtime_checkable
-class Adjustable(Protocol):
-    """A decoder that can start at given features."""
-
-    out_shape: tuple[int, ...]
-
-    def start_at(self, output: Tensor) -> None:
-        """Let what it gives lie around ``output (*out_shape)`` at first."""
-
-
-@runtime_checkable
 class Sized(Protocol):
     """A decoder that says the shape of its features."""
 
@@ -196,9 +184,4 @@ class LatentModel(ModelProgram):
         Only where an element has one feature, a location, for a scale would start tiny for elements that hardly vary; or where
         the likelihood says that all its features may, since its elements are on one scale.
         """
-        x = context.sample
-        starts = attribute(self.likelihood, "starts_at_data", False)
-        if isinstance(self.decoder, Adjustable) and (starts or self.decoder.out_shape[0] == 1):
-            rows = max(FEWEST_ROWS, ELEMENTS // x[0].numel())
-            some = x[:: math.ceil(len(x) / rows)]
-            self.decoder.start_at(likeliest_features(self.likelihood, some, self.decoder.out_shape))
+        start_decoder(self.decoder, self.likelihood, context)
