@@ -71,10 +71,15 @@ class Graph:
     def __init__(self, module: fx.GraphModule, constants: list[Tensor]) -> None:
         self.module = module
         self.constants = constants
+        # Of a oneDNN LSTM what its gradient needs is kept only where gradients are enabled, whatever the record says.
+        self.keeps_by_mode = any("mkldnn_rnn_layer" in str(node.target) for node in module.graph.nodes)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Do it again to other tensors of the same shapes, types and device."""
-        return cast(list[Tensor], self.module(*inputs, *self.constants))
+        if not self.keeps_by_mode:
+            return cast(list[Tensor], self.module(*inputs, *self.constants))
+        with torch.enable_grad():
+            return cast(list[Tensor], self.module(*(tensor.detach() for tensor in inputs), *self.constants))
 
     def compiled(self, *inputs: Tensor) -> Program:
         """The same function as machine code, from the disk if it was compiled before.
