@@ -87,6 +87,8 @@ class Graph:
         Raises:
             CaptureError: no compiler, or an operation that it does not know.
         """
+        if self.keeps_by_mode:
+            raise CaptureError("the gradient of oneDNN's LSTM is one operation already, which the compiler cannot call")
         inputs = (*inputs, *self.constants)
         file = self.file(*inputs)
         if not file.exists():
@@ -147,7 +149,7 @@ def record(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor],
     """
     graph = capture(function, state, inputs)
     check_agreement(function, graph, state, inputs)
-    if not long:
+    if not long or graph.keeps_by_mode:
         return graph
     program = graph.compiled(*state, *inputs)
     check_agreement(graph, program, state, inputs, reason=MISCOMPILED)
