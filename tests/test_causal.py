@@ -23,6 +23,7 @@ from ppl_vae.inference.training.loop import Training
 from ppl_vae.models.sequences import LatentSequenceProgram, SequenceProgram
 from ppl_vae.nn.autoregressive import Autoregressive, continued
 from ppl_vae.nn.causal import CausalModule, Elements
+from ppl_vae.program.capture import CaptureError, capture
 from ppl_vae.storage import NULL_CHECKPOINTER
 from ppl_vae.types import Field
 
@@ -413,6 +414,24 @@ def test_recorded_steps_are_the_eager_ones(monkeypatch: pytest.MonkeyPatch) -> N
         assert training.stepper.steps[0].way == ("eager" if compile is False else "recorded")
         ends.append(torch.cat([parameter.detach().flatten() for parameter in pair.parameters()]))
     torch.testing.assert_close(ends[1], ends[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_recorded_lstm_has_gradients_where_none_are_enabled() -> None:
+    """As annealing and gaps replay it; oneDNN keeps what they need by the mode of gradients."""
+    module = pv.LSTM(hidden=4).build_causal(Elements((2,)), (1, 2)).eval()
+
+    def gradient(x: Tensor) -> list[Tensor]:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return list(torch.autograd.grad(module(x).square().sum(), [x]))
+
+    x = torch.randn(3, 5, 2)
+    with torch.no_grad():
+        graph = capture(gradient, [], [x])
+        torch.testing.assert_close(graph(x), gradient(x))
+    if graph.keeps_by_mode:  # on this machine
+        with pytest.raises(CaptureError, match="one operation already"):
+            graph.compiled(x)
 
 
 def test_the_encoder_runs_ahead() -> None:

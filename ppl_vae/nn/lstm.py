@@ -77,7 +77,25 @@ class LSTM(CausalNetwork):
     def memory(self, inputs: int) -> nn.LSTM:
         """The layers, for inputs of this width."""
         dropout = self.dropout if self.layers > 1 else 0.0
-        return nn.LSTM(inputs, self.hidden, self.layers, batch_first=True, dropout=dropout)
+        return Memory(inputs, self.hidden, self.layers, batch_first=True, dropout=dropout)
+
+
+class Memory(nn.LSTM):
+    """Layers that have gradients in evaluation as well, as AIS and gaps need them.
+
+    What oneDNN and cuDNN keep for these they keep in training alone; without dropout the two are the same function.
+    """
+
+    def forward(self, *arguments: Any) -> Any:
+        """As in evaluation, but ready for gradients where they are asked for."""
+        if self.training or not torch.is_grad_enabled():
+            return super().forward(*arguments)
+        dropout = self.dropout
+        self.training, self.dropout = True, 0.0
+        try:
+            return super().forward(*arguments)
+        finally:
+            self.training, self.dropout = False, dropout
 
 
 class CausalLSTM(CausalModule):

@@ -71,10 +71,15 @@ class Graph:
     def __init__(self, module: fx.GraphModule, constants: list[Tensor]) -> None:
         self.module = module
         self.constants = constants
+        # Of a oneDNN LSTM what its gradient needs is kept only where gradients are enabled, whatever the record says.
+        self.keeps_by_mode = any("mkldnn_rnn_layer" in str(node.target) for node in module.graph.nodes)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Do it again to other tensors of the same shapes, types and device."""
-        return cast(list[Tensor], self.module(*inputs, *self.constants))
+        if not self.keeps_by_mode:
+            return cast(list[Tensor], self.module(*inputs, *self.constants))
+        with torch.enable_grad():
+            return cast(list[Tensor], self.module(*(tensor.detach() for tensor in inputs), *self.constants))
 
     def compiled(self, *inputs: Tensor) -> Program:
         """The same function as machine code, from the disk if it was compiled before.
@@ -82,6 +87,8 @@ class Graph:
         Raises:
             CaptureError: no compiler, or an operation that it does not know.
         """
+        if self.keeps_by_mode:
+            raise CaptureError("the gradient of oneDNN's LSTM is one operation already, which the compiler cannot call")
         inputs = (*inputs, *self.constants)
         file = self.file(*inputs)
         if not file.exists():
@@ -142,7 +149,7 @@ def record(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor],
     """
     graph = capture(function, state, inputs)
     check_agreement(function, graph, state, inputs)
-    if not long:
+    if not long or graph.keeps_by_mode:
         return graph
     program = graph.compiled(*state, *inputs)
     check_agreement(graph, program, state, inputs, reason=MISCOMPILED)
