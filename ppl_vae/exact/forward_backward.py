@@ -58,7 +58,7 @@ def log_likelihood(chain: Chain, log_emission: Tensor, inside: Tensor) -> Tensor
         >>> chain = Chain(torch.tensor([0.5, 0.5]).log(), torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log())
         >>> emission = torch.tensor([[[0.8, 0.3], [0.2, 0.7]]]).log()
         >>> round(log_likelihood(chain, emission, torch.ones(1, 2, dtype=torch.bool)).exp().item(), 4)
-        0.185
+        0.1975
     """
     found: Tensor = _ForwardPass.apply(*chain, log_emission, inside)  # type: ignore[no-untyped-call]
     return found
