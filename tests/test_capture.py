@@ -241,7 +241,9 @@ def test_a_recorded_step_is_the_eager_step(build: Build) -> None:
         torch.testing.assert_close(recorded[name], value, rtol=1e-6 * (name == "totals"), atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize(("name", "optimizer"), [("batch-norm", "sgd"), ("enumeration", "adam")])
+@pytest.mark.parametrize(
+    ("name", "optimizer"), [pytest.param("batch-norm", "sgd", marks=pytest.mark.slow), ("enumeration", "adam")]
+)
 def test_a_compiled_step_is_the_eager_step(name: str, optimizer: str) -> None:
     eager, compiled = (trained(PROGRAMS[name], way, clip_norm=0.5, optimizer=optimizer) for way in ("eager", "compiled"))
     for key, value in eager.items():
