@@ -193,7 +193,7 @@ def paired() -> Iterator[Any]:
         yield pytest.param(model, guide, id=f"{model.stem}-{guide.stem}", marks=[pytest.mark.slow] if slow else [])
 
 
-@pytest.mark.parametrize(("model", "guide"), paired())
+@pytest.mark.parametrize(("model", "guide"), list(paired()))
 def test_every_model_file_steps_with_every_guide_file(model: Path, guide: Path) -> None:
     declared = pv.Model.from_yaml(model)
     torch.manual_seed(SEED)
