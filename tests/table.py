@@ -12,7 +12,7 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae.guides.base import latent_kind, lone_site
-from ppl_vae.program.capabilities import Hierarchical, KnownPosterior, MadeOfPosteriors, SemiSupervised
+from ppl_vae.program.capabilities import CoordinateAscent, Hierarchical, KnownPosterior, MadeOfPosteriors, SemiSupervised
 from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.hooks import Start
 from ppl_vae.types import Field, Kind
@@ -257,6 +257,8 @@ DECLARATIONS: dict[str, pv.Declaration] = {
 
 def fits(model: pv.Model, guide: pv.Guide) -> bool:
     """Whether the guide is one of the model's posterior; :func:`ppl_vae.build` refuses every other pair."""
+    if isinstance(guide, pv.MeanField):
+        return isinstance(program(model), CoordinateAscent)
     bayesian = isinstance(guide, pv.BayesianGuide)
     if bayesian != bool(model.parameter_priors):
         return False

@@ -82,7 +82,8 @@ def test_fit_takes_every_likelihood_by_its_name(entry: type[pv.Likelihood], caps
 def test_fit_takes_every_guide_by_its_name(entry: type[pv.Guide]) -> None:
     model = next(model for model in SERVED if fits(model, entry()))
     Path("model.yaml").write_text(model.to_yaml())
-    method = ["--method.epochs", "1", "--data.valid", "0.2", "--quiet"]
+    brief = ["--method", "CAVI", "--method.sweeps", "2"] if entry is pv.MeanField else ["--method.epochs", "1"]
+    method = [*brief, "--data.valid", "0.2", "--quiet"]
     assert fitted(model, "--model", "model.yaml", "--guide", entry.__name__, *method) == 0
 
 
