@@ -38,8 +38,8 @@ class LadderProgram(ModelProgram):
         return self.likelihood(self.decoder(z["z1"]))
 
 
-class TopDownProgram(GuideProgram):
-    def __init__(self, declared: "TopDown", model: LadderProgram, spec: pv.DataSpec) -> None:
+class LadderGuideProgram(GuideProgram):
+    def __init__(self, declared: "LadderGuide", model: LadderProgram, spec: pv.DataSpec) -> None:
         super().__init__()
         self.size, (K,) = spec.size, model.sites["z1"].event_shape
         self.encoder = declared.encoder.build(spec.event_shape, (2 * TOP + 2 * K,))
@@ -69,11 +69,11 @@ class Ladder(Decoded):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TopDown(pv.Guide):
+class LadderGuide(pv.Guide):
     encoder: pv.Network = pv.MLP(hidden=(64,))
 
-    def build(self, model: LadderProgram, spec: pv.DataSpec) -> TopDownProgram:
-        return TopDownProgram(self, model, spec)
+    def build(self, model: LadderProgram, spec: pv.DataSpec) -> LadderGuideProgram:
+        return LadderGuideProgram(self, model, spec)
 
     def story(self) -> str:
         return f"q(z2 | x) q(z1 | z2, x), both Normal(mu, diag(sigma^2)), by {self.encoder.story('x')}"

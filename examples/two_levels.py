@@ -37,7 +37,7 @@ def main() -> None:
         out = options.out or Path(scratch)
         ours, flat, trust = out / "ladder", out / "vae", ("--trust", MINE)
         how = ("--data", "digits", "--method.epochs", options.epochs, "--out")
-        verb("fit", "--model", f"{MINE}.Ladder", "--guide", f"{MINE}.TopDown", *how, ours)
+        verb("fit", "--model", f"{MINE}.Ladder", "--guide", f"{MINE}.LadderGuide", *how, ours)
         verb("fit", "--model", "VAE", "--model.latent_dim", 4, *how, flat)
         verb("encode", ours, *trust, "--out", out / "codes.npz")
         with np.load(out / "codes.npz") as codes:

@@ -240,7 +240,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "run there": (["fit", *SMALL, "--out", "run"], "run already holds a run: choose another folder, or overwrite it"),
     # names
     "unknown verb": (["fti"], "unknown verb 'fti': did you mean fit?"),
-    "no near verb": (["frobnicate"], "unknown verb 'frobnicate': choose from fit, compare, select, evaluate"),
+    "no near verb": (["frobnicate"], "unknown verb 'frobnicate': choose from fit, compare, divergence, select, evaluate"),
     "unknown option": ([*FIT, "--epochs", "3"], "--epochs"),
     "misspelt option": ([*FIT, "--overwrit_e"], "did you mean --overwrite?"),
     "unknown field": ([*FIT, "--model.priors", "Nope"], "VAE (--model) has no field 'priors': did you mean prior?"),
@@ -258,8 +258,14 @@ REFUSED: dict[str, tuple[list[str], str]] = {
         [*FIT, "--model.likelihood", "Nope"],
         "unknown likelihood 'Nope': choose from Auto, Bernoulli, Beta",
     ),
-    "unknown decoder": ([*FIT, "--model.decoder", "Nope"], "unknown decoder 'Nope': choose from Conv, Linear, MLP"),
-    "unknown encoder": ([*FIT, "--guide.encoder", "Nope"], "unknown encoder 'Nope': choose from Conv, Linear, MLP"),
+    "unknown decoder": (
+        [*FIT, "--model.decoder", "Nope"],
+        "unknown decoder 'Nope': choose from CausalConv, Conv, LSTM, Linear, MLP",
+    ),
+    "unknown encoder": (
+        [*FIT, "--guide.encoder", "Nope"],
+        "unknown encoder 'Nope': choose from CausalConv, Conv, LSTM, Linear, MLP",
+    ),
     "field of no guide": (["fit", "--guide.encoder", "MLP"], "--guide.encoder is a field of a guide: name its class before it"),
     "another family": ([*FIT, "--model.prior", "MLP"], "unknown prior 'MLP': choose from "),
     "no module": ([*FIT, "--model.prior", "nomodule.Thing"], "No module named 'nomodule'"),

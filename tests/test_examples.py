@@ -27,7 +27,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
     "guides_compared.py": (["--epochs", "1", "--samples", "5", "--guides", "diagonal", "flow (IAF)"], "flow (IAF) "),
     "ising.py": (["--side", "4", "--couplings", "0.3", "--images", "10"], "of the pixels wrong"),
-    "hmm.py": (["--rows", "20", "--iterations", "3", "--epochs", "1"], "most probable path: the die of"),
+    "hmm.py": (["--rows", "100", "--iterations", "3", "--epochs", "1"], "most probable path: the die of"),
     "ladder.py": ([], ""),
     "likelihoods_compared.py": (["--epochs", "1", "--likelihoods", "Beta", "categorical"], "bits per pixel"),
     "markov_to_lstm.py": (

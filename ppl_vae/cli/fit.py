@@ -54,7 +54,7 @@ def run(
     checkpointer = None
     if resume is None and folder is not None:
         checkpointer = Checkpointer(folder, every=keep_every, overwrite=overwrite)
-    data = without_data(model) if data == DataSource() else data
+    data = without_data(model, data)
     placed = place(model, data, device)
     model = settled(model, placed)
     method = default_method(model, guide, placed) if method is None else method

@@ -53,7 +53,7 @@ DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Map
 
 def fit(
     model: Model | Callable[..., Any],
-    data: DataLike | None = None,
+    data: DataLike | None = "digits",
     *,
     guide: Guide | Callable[..., Any] | None = None,
     method: Method | None = None,
@@ -110,7 +110,7 @@ def fit(
         raise ValueError(f"expected an earlier fit for warm_start, got {as_line(repr(warm_start))}: give what fit returned")
     if not isinstance(out, str | Path | Checkpointer | None):
         raise ValueError(f"expected a run folder for out, got {as_line(repr(out))}: give its path or a Checkpointer")
-    data = without_data(model) if data is None else data
+    data = without_data(model, data)
     checkpointer = out if isinstance(out, Checkpointer) else NULL_CHECKPOINTER if out is None else Checkpointer(out)
     if method is None:
         data = place(model, data, device)
@@ -189,9 +189,10 @@ def place(model: Model | Callable[..., Any], data: DataLike, device: str | torch
     return data
 
 
-def without_data(model: Model | Callable[..., Any]) -> DataSource:
-    """The data that are taken where none are given."""
-    return model.no_data() if isinstance(model, Model) and model.data_free else DataSource()
+def without_data(model: Model | Callable[..., Any], data: DataLike | None) -> Any:
+    """The data, or of a model that has none, where none are given, the row that stands for them."""
+    none = data is None or (isinstance(data, str | DataSource) and data in ("digits", DataSource()))
+    return model.no_data() if none and isinstance(model, Model) and model.data_free else data
 
 
 def settled(model: M, data: Data) -> M:
