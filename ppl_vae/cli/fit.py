@@ -18,7 +18,7 @@ from ppl_vae.fitting.build import default_guide
 from ppl_vae.fitting.callbacks.loggers import Logger, open_logger
 from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
 from ppl_vae.fitting.experiment import Experiment
-from ppl_vae.fitting.fit import place, settled, without_data
+from ppl_vae.fitting.fit import DIGITS, place, settled, without_data
 from ppl_vae.fitting.table import short
 from ppl_vae.guides import Guide
 from ppl_vae.inference import Method
@@ -54,7 +54,7 @@ def run(
     checkpointer = None
     if resume is None and folder is not None:
         checkpointer = Checkpointer(folder, every=keep_every, overwrite=overwrite)
-    data = without_data(model, data)
+    data = without_data(model, DIGITS if data == DataSource() else data)
     placed = place(model, data, device)
     model = settled(model, placed)
     method = default_method(model, guide, placed) if method is None else method

@@ -43,17 +43,20 @@ from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
 from ppl_vae.text import as_line
 from ppl_vae.types import Record
 
-__all__ = ["fit", "fit_with_callbacks", "place", "settled", "without_data"]
+__all__ = ["DIGITS", "fit", "fit_with_callbacks", "place", "settled", "without_data"]
 
 M = TypeVar("M", bound=Model | Callable[..., Any])
 
 DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Mapping[str, Any]
 """What :func:`~ppl_vae.load_data` takes or gave."""
 
+DIGITS = DataSource()
+"""The data where none are given; declared data that equal it are another object."""
+
 
 def fit(
     model: Model | Callable[..., Any],
-    data: DataLike | None = "digits",
+    data: DataLike | None = DIGITS,
     *,
     guide: Guide | Callable[..., Any] | None = None,
     method: Method | None = None,
@@ -191,7 +194,7 @@ def place(model: Model | Callable[..., Any], data: DataLike, device: str | torch
 
 def without_data(model: Model | Callable[..., Any], data: DataLike | None) -> Any:
     """The data, or of a model that has none, where none are given, the row that stands for them."""
-    none = data is None or (isinstance(data, str | DataSource) and data in ("digits", DataSource()))
+    none = data is None or data is DIGITS
     return model.no_data() if none and isinstance(model, Model) and model.data_free else data
 
 
