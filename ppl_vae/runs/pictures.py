@@ -78,13 +78,10 @@ def _charts(fit: Fit) -> Iterator[Named]:
 
 
 def _without_data(fit: Fit, rows: Split) -> Iterator[Named]:
-    """Of a model that has no data: its own draws, the means of what is latent, the course of the fit."""
+    """Of a model that has no data: its own draws, and the means of what is latent."""
     if fit.pair.can.draw_data is not None:
-        yield (
-            "samples",
-            plots.grid(fit.sample(64, seen=True), kind=fit.spec.kind, title=f"draws from {fit.pair.model_facts.drawn_from}"),
-        )
-    yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
+        title = f"draws from {fit.pair.model_facts.drawn_from}"
+        yield "samples", plots.grid(fit.sample(64, seen=True), kind=fit.spec.kind, title=title)
     means = {name: code[0] for name, code in leaves(fit.encode(rows)).items() if code.dim() in (2, 3)}
     if means:
         yield "marginals", plots.lattice(means, label="mean")
