@@ -253,7 +253,9 @@ def test_the_command_line_explains_and_samples(tmp_path: Path, capsys: pytest.Ca
     found = json.loads(capsys.readouterr().out)
     assert found == fit.explain({"ice": 3.0}).to_dict()
     assert cli.main(["query", run, "rain", "--map", "--given", "ice=3.0"]) == 0
-    assert "most probable: rain=" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "most probable: rain=" in shown
+    assert f"{', '.join(found['most_probable'])} together | given) = {found['log_probability']:.4f}" in shown
     assert cli.main(["query", run, "rain", "temp", "--given", "ice=3.0", "--method", "sampling", "--draws", "500"]) == 0
     shown = capsys.readouterr().out
     assert "+-" in shown
@@ -329,7 +331,8 @@ def test_a_regression_of_as_many_rows_as_coefficients_has_a_standard_deviation()
     # pgmpy 1.1.2 divides by n - p - 1, which is zero here.
     x = np.array([[0.0, 1.0, 2.0], [1.0, 0.5, 1.0], [2.0, 3.0, 0.0]])
     network = pv.BayesianNetwork.from_edges({"a": [], "b": [], "c": ["a", "b"]}, numbers=["a", "b", "c"])
-    fit = pv.fit(network, pv.load_data(x, valid=0.0, test=0.0), method=pv.ClosedForm())
+    with pytest.warns(pv.FitWarning, match=r"on their floor: c \(that is 0\.001 of the column's own: lower floor="):
+        fit = pv.fit(network, pv.load_data(x, valid=0.0, test=0.0), method=pv.ClosedForm())
     found = fit.parameters()
     assert found["a"].values[-1] == pytest.approx(x[:, 0].std(), rel=1e-5)  # divided by n
     assert 0 < found["c"].values[-1] <= 1e-3 * x[:, 2].std() * 1.01  # the plane through all three, on the floor
