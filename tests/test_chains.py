@@ -558,6 +558,19 @@ def test_rows_of_one_length_are_rows(model: pv.Model) -> None:
         fit.reconstruct(x)
 
 
+@pytest.mark.parametrize("scale", ["none", "standardize"])
+def test_parameters_of_rows_of_one_length_are_those_of_their_elements(scale: str) -> None:
+    x = np.random.default_rng(0).normal(size=(15, 6, 2)).cumsum(1)
+    fit = fitted(pv.LinearDynamicalSystem(latent_dim=1), pv.load_data(x, valid=0.0, test=0.0, scale=scale))
+    found, program = fit.parameters(), fit.pair.model.parameters_em
+    loc, unit = (part.double().expand(6, 2).flatten().numpy() for part in fit.transform.constants)
+    times = 1 if scale == "none" else 6
+    offset = np.tile(program.offset.numpy(), times)
+    np.testing.assert_allclose(found["offset"].values, offset * unit[: 2 * times] + loc[: 2 * times])
+    assert found["loading"].values.shape == (2 * times, 1)
+    assert "noise_variance" in fit.summary()
+
+
 def test_runs_of_rows_have_pictures_and_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ppl_vae import cli
 
