@@ -234,6 +234,9 @@ def test_questions_of_other_kinds_are_refused_as_well(asia: pv.BayesianNetwork) 
         (lambda: asia.query("smoke", impossible, method="sampling"), "none of 10000 draws agrees"),
         (lambda: asia.query("smoke", method="guess"), "a method of exact or sampling, got 'guess'"),
         (lambda: asia.query("smoke", method="sampling", draws=1), "at least 2 draws, got 1"),
+        (lambda: asia.query("smoke", method="sampling", draws=2.5), r"whole number, got draws = 2\.5"),
+        (lambda: asia.sample(0), "at least 1 draw, got 0"),
+        (lambda: asia.sample(-1), "at least 1 draw, got -1"),
         (lambda: asia.query("lung", do={"smoke": ["yes", None]}), "a value of smoke, which is set, in every row"),
         (lambda: asia.query("lung", {"smoke": []}), "got none: leave it out"),
         (lambda: asia.explain({"lungs": "yes"}), "did you mean lung"),
@@ -291,7 +294,7 @@ def test_what_a_network_found_has_the_names_of_its_nodes(tmp_path: Path) -> None
     assert noisy["ward"].labels[1] == ("day", "night")
 
 
-def test_states_of_a_hidden_node_are_predicted_by_name() -> None:
+def test_states_of_a_hidden_node_are_predicted_by_name(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     table = frame(mixed(), 100).drop(columns="cloudy")
     network = pv.BayesianNetwork(nodes=mixed().nodes, hidden=("cloudy",))
@@ -300,6 +303,13 @@ def test_states_of_a_hidden_node_are_predicted_by_name() -> None:
     assert predicted.name == "cloudy"
     assert list(shares.columns) == ["no", "yes"]
     assert list(predicted) == [("no", "yes")[int(share > 0.5)] for share in shares["yes"]]
+    table.head(5).to_csv(tmp_path / "new.csv", index=False)
+    pv.save_run(fit, pv.load_data(table), tmp_path / "run")
+    where = ["--data", str(tmp_path / "new.csv"), "--out", str(tmp_path / "found.csv")]
+    assert cli.main(["predict", str(tmp_path / "run"), *where]) == 0
+    lines = [line.split(",") for line in (tmp_path / "found.csv").read_text().splitlines()]
+    assert lines[0] == ["cloudy", "p_no", "p_yes"]
+    assert [line[0] for line in lines[1:]] == list(predicted)
 
 
 # --- graphs ---------------------------------------------------------------------------------------------------------------
