@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["COLUMN", "COMPONENT", "LATENT", "Chart", "Quantity"]
+__all__ = ["COLUMN", "COMPONENT", "LATENT", "TOKEN", "Chart", "Quantity"]
 
-COLUMN, COMPONENT, LATENT = "column", "component", "latent"
+COLUMN, COMPONENT, LATENT, TOKEN = "column", "component", "latent", "token"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,11 +35,11 @@ class Quantity:
 
     Args:
         values: as the model sees the data.
-        axes: what each axis goes over: ``column`` of the data, ``component``, ``latent`` dimension; with ``labels`` any.
+        axes: what each axis goes over: ``column`` of data, ``component``, ``latent`` dimension, ``token``; any with ``labels``.
         power: of a column's unit that a value has along each axis of columns: 1 of means and covariances, 2 of variances.
         located: whether a shift of the data shifts the values.
         note: what else has to be known, such as which rotation of several.
-        labels: the names along each axis; by default those that are known of columns, components and latent dimensions.
+        labels: the names along each axis; by default those that are known of these.
 
     Raises:
         ValueError: another number of axes than the values have.
