@@ -558,6 +558,52 @@ def test_rows_of_one_length_are_rows(model: pv.Model) -> None:
         fit.reconstruct(x)
 
 
+@pytest.mark.parametrize("scale", ["none", "standardize"])
+def test_parameters_of_rows_of_one_length_are_those_of_their_elements(scale: str) -> None:
+    x = np.random.default_rng(0).normal(size=(15, 6, 2)).cumsum(1)
+    fit = fitted(pv.LinearDynamicalSystem(latent_dim=1), pv.load_data(x, valid=0.0, test=0.0, scale=scale))
+    found, program = fit.parameters(), fit.pair.model.parameters_em
+    loc, unit = (part.double().expand(6, 2).flatten().numpy() for part in fit.transform.constants)
+    times = 1 if scale == "none" else 6
+    offset = np.tile(program.offset.numpy(), times)
+    np.testing.assert_allclose(found["offset"].values, offset * unit[: 2 * times] + loc[: 2 * times])
+    assert found["loading"].values.shape == (2 * times, 1)
+    assert "noise_variance" in fit.summary()
+
+
+def test_what_states_emit_is_told_in_the_units_of_the_source() -> None:
+    texts = pv.load_data(["abab", "ab ", "ba", "aabb"] * 5, tokens="characters", valid=0.0, test=0.0)
+    fit = fitted(pv.HMM(states=2), texts)
+    found, words = fit.parameters()["emission"], fit.spec.fields[0].vocabulary
+    np.testing.assert_allclose(found.values, fit.pair.model.emission.log_table.exp().detach(), rtol=1e-6)
+    assert found.labels[1] == tuple(repr(word) if word == " " else word for word in words)
+    x = np.random.default_rng(0).normal(loc=50.0, scale=7.0, size=(30, 6))
+    raw, scaled = (fitted(pv.HMM(states=1), loaded(list(x), "real", scale=scale)) for scale in ("none", "standardize"))
+    for fit in (raw, scaled):
+        found = fit.parameters()
+        assert found["mean"].values.item() == pytest.approx(x.mean(), rel=1e-4)
+        assert found["scale"].values.item() == pytest.approx(x.std(), rel=1e-3)
+    counts = np.random.default_rng(0).poisson(3.0, size=(20, 4))
+    rates = fitted(pv.HMM(states=1), pv.load_data(counts, kind="count", valid=0, test=0)).parameters()["rate"]
+    assert rates.values.item() == pytest.approx(counts.mean(), rel=1e-5)
+
+
+def test_the_tables_of_a_chain_are_told() -> None:
+    texts = pv.load_data(["abb", "bab", "aab"], tokens="characters", valid=0.0, test=0.0)
+    found = pv.fit(pv.MarkovChain(), texts, device="cpu").parameters()
+    share = {(row["token"], row["other_token"]): row["value"] for row in found["transition"].rows()}
+    assert (share["a", "a"], share["a", "b"]) == pytest.approx((1 / 4, 3 / 4))  # a is before a once, before b three times
+    first = {row["token"]: row["value"] for row in found["initial"].rows()}
+    assert (first["a"], first["b"]) == pytest.approx((2 / 3, 1 / 3))
+    even = pv.fit(pv.MarkovChain(order=0), texts, device="cpu").parameters()["probability"]
+    assert even.values.sum() == pytest.approx(1.0)
+    contexts = pv.fit(pv.MarkovChain(order=2, spread="shorter", pseudo_counts=0.1), texts, device="cpu").parameters()[
+        "contexts"
+    ]
+    assert contexts.labels == (("order 0", "order 1", "order 2"),)
+    assert contexts.values[0] == 1.0
+
+
 def test_runs_of_rows_have_pictures_and_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ppl_vae import cli
 

@@ -199,6 +199,7 @@ def test_a_bound_in_place_of_a_density_is_told():
         (dist.Normal(torch.zeros(2), 1.0), dist.Normal(0.0, 1.0), r"to_event\(1\)"),
         (normal(0.0, 0.0), dist.Normal(0.0, 1.0), "one event shape"),
         (dist.Delta(torch.tensor(0.0)), dist.Normal(0.0, 1.0), "a point"),
+        (pv.Dirichlet(), pv.Dirichlet(concentration=2.0), r"shape of a draw of Dirichlet, got none: give one by shape="),
     ],
 )
 def test_what_has_no_divergence_is_refused(p, q, told):

@@ -311,6 +311,17 @@ def test_a_fit_tells_of_both_ferromagnetic_solutions() -> None:
         pv.fit(cold, method=pv.CAVI(n_init=3))
 
 
+def test_near_the_critical_point_a_fit_is_settled_and_told_once() -> None:
+    warm = pv.Ising(shape=(4, 5), coupling=0.3)
+    with pytest.warns(pv.FitWarning, match="several solutions") as told:
+        fit = pv.fit(warm, method=pv.CAVI())
+    assert str(told[0].message).count("bound 13.8632") == 2
+    q = fit.pair.guide.probs.double()
+    best = warm.mean_field()[0]
+    assert fit.history[-1]["log_z_bound"] == pytest.approx(best.bound, abs=1e-12)
+    assert abs(2 * float(q[:, 1].mean()) - 1) == pytest.approx(0.09391, abs=1e-5)
+
+
 def test_where_sums_can_be_done_the_default_is_exact() -> None:
     torus = pv.Ising(shape=(4, 5), coupling=0.3, field=0.1, torus=True)
     fit = pv.fit(torus)

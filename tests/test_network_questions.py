@@ -234,6 +234,9 @@ def test_questions_of_other_kinds_are_refused_as_well(asia: pv.BayesianNetwork) 
         (lambda: asia.query("smoke", impossible, method="sampling"), "none of 10000 draws agrees"),
         (lambda: asia.query("smoke", method="guess"), "a method of exact or sampling, got 'guess'"),
         (lambda: asia.query("smoke", method="sampling", draws=1), "at least 2 draws, got 1"),
+        (lambda: asia.query("smoke", method="sampling", draws=2.5), r"whole number, got draws = 2\.5"),
+        (lambda: asia.sample(0), "at least 1 draw, got 0"),
+        (lambda: asia.sample(-1), "at least 1 draw, got -1"),
         (lambda: asia.query("lung", do={"smoke": ["yes", None]}), "a value of smoke, which is set, in every row"),
         (lambda: asia.query("lung", {"smoke": []}), "got none: leave it out"),
         (lambda: asia.explain({"lungs": "yes"}), "did you mean lung"),
@@ -253,7 +256,9 @@ def test_the_command_line_explains_and_samples(tmp_path: Path, capsys: pytest.Ca
     found = json.loads(capsys.readouterr().out)
     assert found == fit.explain({"ice": 3.0}).to_dict()
     assert cli.main(["query", run, "rain", "--map", "--given", "ice=3.0"]) == 0
-    assert "most probable: rain=" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "most probable: rain=" in shown
+    assert f"{', '.join(found['most_probable'])} together | given) = {found['log_probability']:.4f}" in shown
     assert cli.main(["query", run, "rain", "temp", "--given", "ice=3.0", "--method", "sampling", "--draws", "500"]) == 0
     shown = capsys.readouterr().out
     assert "+-" in shown
@@ -289,7 +294,7 @@ def test_what_a_network_found_has_the_names_of_its_nodes(tmp_path: Path) -> None
     assert noisy["ward"].labels[1] == ("day", "night")
 
 
-def test_states_of_a_hidden_node_are_predicted_by_name() -> None:
+def test_states_of_a_hidden_node_are_predicted_by_name(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     table = frame(mixed(), 100).drop(columns="cloudy")
     network = pv.BayesianNetwork(nodes=mixed().nodes, hidden=("cloudy",))
@@ -298,6 +303,13 @@ def test_states_of_a_hidden_node_are_predicted_by_name() -> None:
     assert predicted.name == "cloudy"
     assert list(shares.columns) == ["no", "yes"]
     assert list(predicted) == [("no", "yes")[int(share > 0.5)] for share in shares["yes"]]
+    table.head(5).to_csv(tmp_path / "new.csv", index=False)
+    pv.save_run(fit, pv.load_data(table), tmp_path / "run")
+    where = ["--data", str(tmp_path / "new.csv"), "--out", str(tmp_path / "found.csv")]
+    assert cli.main(["predict", str(tmp_path / "run"), *where]) == 0
+    lines = [line.split(",") for line in (tmp_path / "found.csv").read_text().splitlines()]
+    assert lines[0] == ["cloudy", "p_no", "p_yes"]
+    assert [line[0] for line in lines[1:]] == list(predicted)
 
 
 # --- graphs ---------------------------------------------------------------------------------------------------------------
@@ -329,7 +341,8 @@ def test_a_regression_of_as_many_rows_as_coefficients_has_a_standard_deviation()
     # pgmpy 1.1.2 divides by n - p - 1, which is zero here.
     x = np.array([[0.0, 1.0, 2.0], [1.0, 0.5, 1.0], [2.0, 3.0, 0.0]])
     network = pv.BayesianNetwork.from_edges({"a": [], "b": [], "c": ["a", "b"]}, numbers=["a", "b", "c"])
-    fit = pv.fit(network, pv.load_data(x, valid=0.0, test=0.0), method=pv.ClosedForm())
+    with pytest.warns(pv.FitWarning, match=r"on their floor: c \(that is 0\.001 of the column's own: lower floor="):
+        fit = pv.fit(network, pv.load_data(x, valid=0.0, test=0.0), method=pv.ClosedForm())
     found = fit.parameters()
     assert found["a"].values[-1] == pytest.approx(x[:, 0].std(), rel=1e-5)  # divided by n
     assert 0 < found["c"].values[-1] <= 1e-3 * x[:, 2].std() * 1.01  # the plane through all three, on the floor

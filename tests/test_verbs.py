@@ -15,6 +15,7 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae.exact import conditional as conditional_module
+from ppl_vae.fitting.parameters import Parameter, Parameters
 from ppl_vae.types import FitWarning
 
 D = 4
@@ -477,6 +478,16 @@ def test_parameters_are_rows_columns_and_json() -> None:
     assert found.to_dict()["mean"]["labels"] == [["0", "1", "2"], ["x1", "x2", "x3", "x4"]]
     assert "covariance" in str(found)
     assert repr(found).startswith("Parameters(weight: 3 components, mean: 3 components x 4 columns")
+
+
+def test_a_square_table_is_printed_as_it_is() -> None:
+    A = np.array([[0.1, 0.9], [0.3, 0.7]])
+    found = Parameters({"A": Parameter(values=A, axes=("component",) * 2, labels=(("0", "1"),) * 2)})
+    assert [line.split() for line in str(found).splitlines()] == [
+        ["A", "0", "1"],
+        ["0", "0.100", "0.900"],
+        ["1", "0.300", "0.700"],
+    ]
 
 
 def test_standard_errors_of_a_posterior_over_parameters() -> None:

@@ -32,8 +32,8 @@ def run(
 ) -> None:
     """Write the most probable component or class of each row, and the probability of each.
 
-    A table (.csv, .parquet) has `component` or `class` and a column `p_...` for each; an .npz file has them as `predicted`,
-    `probabilities` and `names`, an .npy file the first alone.
+    A table (.csv, .parquet) has `component`, `class` or the name of a network's hidden node, and a column `p_...` for each; an
+    .npz file has them as `predicted`, `probabilities` and `names`, an .npy file the first alone.
     """
     write = writer(out, *TABLES, ".npz", ".npy")
     fitted = runs.load_run(run, trust=trust, device=device)
@@ -43,9 +43,10 @@ def run(
     if split is not None or not labelled:
         _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)
     probabilities = fitted.predict_proba(rows, samples=samples, seed=seed, priors=priors or None).cpu().numpy()
-    names = fitted.class_names if labelled else np.arange(probabilities.shape[1])
+    called, values = fitted.predicts
+    names = fitted.class_names if labelled else np.array(values or range(probabilities.shape[1]))
     predicted = names[probabilities.argmax(1)]
-    columns: dict[str, Any] = {"class" if labelled else "component": predicted}
+    columns: dict[str, Any] = {called: predicted}
     columns |= {f"p_{name}": column for name, column in zip(names, probabilities.T, strict=True)}
     write(as_table(columns) | as_arrays({"predicted": predicted, "probabilities": probabilities, "names": names}))
     counts = {str(name): int((predicted == name).sum()) for name in names}

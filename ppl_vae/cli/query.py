@@ -55,7 +55,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--given", type=str, nargs="+", action="extend", default=[], help="what is observed: wet=yes,temp=12.5")
     what = "what is set from outside, likewise: such nodes no longer hang on their parents"
     parser.add_argument("--do", type=str, nargs="+", action="extend", default=[], help=what)
-    joint = "what all nodes that are not given most probably are together; names say which of them to show"
+    joint = "what all nodes that are not given most probably are together; names say which to show"
     parser.add_argument("--map", action="store_true", help=joint)
     how = "sampling also answers where exact sums would not fit, with standard errors"
     parser.add_argument("--method", type=Literal["exact", "sampling"], default="exact", help=how)
@@ -63,11 +63,12 @@ def options(parser: ArgumentParser) -> None:
 
 
 def _explained(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """The explanation with some of its nodes, by default all."""
+    """The explanation with some of its nodes, by default all; its probability stays that of all, which is said."""
     values = found["most_probable"]
     if unknown := [name for name in names if name not in values]:
         raise ValueError(f"expected names of nodes that are not given, {', '.join(values)}, got {unknown[0][:80]!r}")
-    return {**found, "most_probable": {name: values[name] for name in names or values}}
+    shown = {**found, "most_probable": {name: values[name] for name in names or values}}
+    return shown if len(shown["most_probable"]) == len(values) else {**shown, "log_probability_of": list(values)}
 
 
 def _values(option: str, texts: list[str]) -> dict[str, str]:
@@ -93,12 +94,13 @@ def _print(found: dict[str, Any]) -> None:
         if name == "log_evidence":
             print(f"log p(given) = {values:.4f}{_off(off.get('given'))} nats")
         elif name == "log_probability":
-            print(f"log p(these | given) = {values:.4f} nats")
+            together = f"{', '.join(found['log_probability_of'])} together" if "log_probability_of" in found else "these"
+            print(f"log p({together} | given) = {values:.4f} nats")
         elif name == "most_probable":
             print("most probable:", ", ".join(f"{each}={_cell(value)}" for each, value in values.items()))
         elif name == "estimated":
             print(f"estimated by {values['draws']} draws, worth {values['effective']:.0f} of equal weight")
-        elif name != "joint":
+        elif name not in ("joint", "log_probability_of"):
             errors = estimated.get("errors", {}).get(name, {})
             errors = errors if isinstance(errors, dict) else {"mean": errors}
             print(f"{name}:", ", ".join(f"{state} {_cell(value)}{_off(errors.get(state))}" for state, value in values.items()))

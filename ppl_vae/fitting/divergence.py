@@ -162,7 +162,10 @@ def _law(value: Any, other: Any, shape: tuple[int, ...] | None) -> Law:
     if isinstance(value, Fit):
         return LawOfFit(value)
     if isinstance(value, Prior):
-        return LawOfDistribution(value.build(_shape(other) if shape is None else tuple(shape))(), str(value))
+        of = _shape(other) if shape is None else tuple(shape)
+        if not of and value.support in ("simplex", "one_hot", "sphere", "covariance"):
+            raise ValueError(f"expected the shape of a draw of {type(value).__name__}, got none: give one by shape=")
+        return LawOfDistribution(value.build(of)(), str(value))
     if isinstance(value, nn.Module) and not isinstance(value, Distribution):
         value = value()
     if isinstance(value, Joint):

@@ -123,7 +123,7 @@ def _by_column(found: dict[str, Parameter]) -> str:
 
 
 def _tables(name: str, each: Parameter) -> Iterator[str]:
-    """Columns or latent dimensions downwards, components across; of matrices one table for each component."""
+    """Columns or latent dimensions downwards, components across, a matrix as it is; of matrices a table for each component."""
     if each.values.ndim == 3:
         for place, label in enumerate(each.labels[0]):
             se = None if each.se is None else each.se[place]
@@ -133,7 +133,7 @@ def _tables(name: str, each: Parameter) -> Iterator[str]:
     if each.values.ndim == 1:
         yield _shown([[name, *each.labels[0]], ["", *(_cell(each, place) for place in np.ndindex(*each.values.shape))]])
         return
-    across, down = (1, 0) if each.axes[0] == COLUMN else (0, 1)
+    across, down = (1, 0) if each.axes[0] in (COLUMN, each.axes[1]) else (0, 1)
     head = [name, *each.labels[across]]
     order = (lambda row, column: (row, column)) if down == 0 else (lambda row, column: (column, row))
     rows = [

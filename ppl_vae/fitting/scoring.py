@@ -92,7 +92,7 @@ class Scoring(Coding):
             ``fit.predict_proba(data.test).argmax(1)``
         """
         found = self._probabilities(x, whole("samples", samples), seed, priors)
-        names = self._kinds[1] or map(str, range(found.shape[-1]))
+        names = self.predicts[1] or map(str, range(found.shape[-1]))
         return as_columns_given(form_of(x), dict(zip(names, found.T, strict=True)), found)
 
     def predict(self, x: Given, *, samples: int = SAMPLES, seed: int = 0, priors: Sequence[float] | None = None) -> Any:
@@ -115,7 +115,7 @@ class Scoring(Coding):
             ``fit.predict(data.test)``
         """
         found = self._probabilities(x, whole("samples", samples), seed, priors).argmax(-1)
-        form, (called, names) = form_of(x), self._kinds
+        form, (called, names) = form_of(x), self.predicts
         if not names or form.kind == "tensor":
             return form.column(called, found)
         return form.column(called, (self.class_names if self._predicts_classes else np.array(names))[found.cpu().numpy()])
@@ -144,6 +144,17 @@ class Scoring(Coding):
         right = (self._probabilities(split, whole("samples", samples), seed, None).argmax(-1) == split.labels).double()
         mean = right.mean().item()
         return {"accuracy": mean, "accuracy_se": (mean * (1 - mean) / len(right)) ** 0.5, "n": len(right)}
+
+    @property
+    def predicts(self) -> tuple[str, tuple[str, ...]]:
+        """What :meth:`predict` tells, ``class``, ``component`` or a hidden node, and its values' names if they have some."""
+        if self._predicts_classes:
+            return "class", self.spec.classes
+        network = self.pair.can.answer
+        hidden = [] if network is None else [name for name in network.hidden if name in network.states_of]
+        if network is None or len(hidden) != 1:
+            return "component", ()
+        return hidden[0], network.states_of[hidden[0]].names
 
     @property
     def class_names(self) -> np.ndarray:
@@ -201,17 +212,6 @@ class Scoring(Coding):
     def _scored(self, split: Split, samples: int, seed: int) -> Scores:
         with pyro.validation_enabled(False):  # the data are checked
             return row_scores(self.pair, split, samples=whole("samples", samples), seed=seed)
-
-    @property
-    def _kinds(self) -> tuple[str, tuple[str, ...]]:
-        """What is predicted, and the names of its values if they have some."""
-        if self._predicts_classes:
-            return "class", self.spec.classes
-        network = self.pair.can.answer
-        hidden = [] if network is None else [name for name in network.hidden if name in network.states_of]
-        if network is None or len(hidden) != 1:
-            return "component", ()
-        return hidden[0], network.states_of[hidden[0]].names
 
     def _probabilities(self, x: Given, samples: int, seed: int, priors: Sequence[float] | None) -> Tensor:
         if self._labelled:

@@ -15,7 +15,7 @@ from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
-from ppl_vae.program.quantities import COLUMN, COMPONENT, LATENT, Quantity
+from ppl_vae.program.quantities import COLUMN, COMPONENT, LATENT, TOKEN, Quantity
 from ppl_vae.types import Record, Score, pass_name, score_of
 
 __all__ = ["Telling"]
@@ -44,9 +44,10 @@ class Telling(Coding):
         Of GMM ``weight``, ``mean`` and ``covariance`` or ``variance``; of FactorAnalysis and PPCA ``mean``, ``loading``,
         ``noise_variance`` and ``communality``, for standard normal factors and in a rotation that the note tells; of PCA
         ``mean``, ``axis`` and ``noise_variance``; of BayesianNetwork by node its table or its coefficients in each joint state
-        of its parents; of others what is the same for all data beside networks, as the moments of a prior and the scale of the
-        noise. Where a posterior over parameters was fitted (a BayesianGuide, by SVI or NUTS) there are standard errors, the
-        standard deviations of its draws.
+        of its parents; of HMM first states, transitions, and what each state emits; of MarkovChain its tables; of others what
+        is the same for all data beside networks, as the moments of a prior and the scale of the noise.
+        Where a posterior over parameters was fitted (a BayesianGuide, by SVI or NUTS) there are standard errors, the standard
+        deviations of its draws.
 
         Args:
             seed: of these draws.
@@ -137,5 +138,7 @@ class Telling(Coding):
         """Names of columns, numbers of components from 0 as they are predicted, latent dimensions as files call them."""
         if axis == COLUMN and len(self.spec.columns) == size:
             return self.spec.columns
-        start, prefix = {COLUMN: (1, "x"), COMPONENT: (0, ""), LATENT: (1, "z")}[axis]
+        if axis == TOKEN and self.spec.ragged and len(vocabulary := self.spec.fields[0].vocabulary) == size:
+            return tuple(token if token.strip() else repr(token) for token in vocabulary)
+        start, prefix = {COLUMN: (1, "x"), COMPONENT: (0, ""), LATENT: (1, "z"), TOKEN: (0, "")}[axis]
         return tuple(f"{prefix}{place}" for place in range(start, start + size))

@@ -39,6 +39,9 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
     not do all that is pictured; what they do not do is remarked on and left out.
     """
     shown = next((split for split in (data.test, data.valid) if len(split)), data.train)
+    if isinstance(fit.model, Model) and fit.model.data_free:
+        yield from _without_data(fit, shown)
+        return
     of_rows = fit.spec.ragged or fit.pair.can.continue_rows is not None
     yield from row_pictures(fit, shown) if of_rows else _of_data(fit, shown)
     yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
@@ -55,9 +58,6 @@ def _of_data(fit: Fit, shown: Split) -> Iterator[Named]:
     """Data, what they are reconstructed as, and new ones, where they are images or rows of columns."""
     rows = shown[:40].fixed(torch.Generator().manual_seed(0))
     x = fit.seen(rows)
-    if isinstance(fit.model, Model) and fit.model.data_free:
-        yield from _without_data(fit, rows)
-        return
     yield "data", plots.grid(x, kind=fit.spec.kind, title="data", names=fit.spec.columns)
     if (network := fit.pair.can.answer) is not None:
         yield "graph", plots.graph(network.parents, hidden=network.hidden, numbers=network.numbers)

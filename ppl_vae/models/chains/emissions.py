@@ -15,6 +15,7 @@ from torch.nn.functional import embedding
 
 from ppl_vae.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
 from ppl_vae.likelihoods.scales import LEAST, AmortizedScale, GlobalScale
+from ppl_vae.program.quantities import COLUMN, COMPONENT, TOKEN, Quantity
 
 __all__ = ["Emission", "Steps"]
 
@@ -74,6 +75,10 @@ class Steps(abc.ABC):
         """The parameters of a module."""
 
     @abc.abstractmethod
+    def told(self, parameters: Parameters) -> dict[str, Quantity]:
+        """What they are, by name, of each state."""
+
+    @abc.abstractmethod
     def assign(self, emission: Emission, parameters: Parameters) -> None:
         """Write parameters into it."""
 
@@ -105,6 +110,10 @@ class TokenSteps(Steps):
     def current(self, emission: Emission) -> Parameters:
         """The log-table."""
         return (emission.features.double().log_softmax(1),)
+
+    def told(self, parameters: Parameters) -> dict[str, Quantity]:
+        """The table."""
+        return {"emission": Quantity(values=parameters[0].exp(), axes=(COMPONENT, TOKEN), note="p(token | state)")}
 
     def assign(self, emission: Emission, parameters: Parameters) -> None:
         """As logits."""
@@ -141,6 +150,13 @@ class GaussianSteps(Steps):
         """Means and variances, ``(K, *element)`` each."""
         normal = emission.likelihood(emission.features.double())
         return normal.mean, normal.variance
+
+    def told(self, parameters: Parameters) -> dict[str, Quantity]:
+        """Means and standard deviations."""
+        loc, variance = (_columns(part, 1) for part in parameters)
+        axes = (COMPONENT, COLUMN)
+        scale = Quantity(values=variance.sqrt(), axes=axes, power=1, note="standard deviation of an element of a state")
+        return {"mean": Quantity(values=loc, axes=axes, power=1, located=True), "scale": scale}
 
     def assign(self, emission: Emission, parameters: Parameters) -> None:
         """As features, and the scale that states share."""
@@ -201,6 +217,7 @@ class MeanSteps(Steps):
     """One mean for each state and element ``(K, *element)``; sums of 1 and x."""
 
     most: float = torch.inf
+    name = "mean"
 
     @abc.abstractmethod
     def feature(self, mean: Tensor) -> Tensor:
@@ -209,6 +226,10 @@ class MeanSteps(Steps):
     def current(self, emission: Emission) -> Parameters:
         """The means."""
         return (emission.likelihood(emission.features.double()).mean,)
+
+    def told(self, parameters: Parameters) -> dict[str, Quantity]:
+        """The means."""
+        return {self.name: Quantity(values=_columns(parameters[0], 1), axes=(COMPONENT, COLUMN), power=1)}
 
     def assign(self, emission: Emission, parameters: Parameters) -> None:
         """As the feature."""
@@ -235,6 +256,8 @@ class MeanSteps(Steps):
 class PoissonSteps(MeanSteps):
     """Rates."""
 
+    name = "rate"
+
     def feature(self, mean: Tensor) -> Tensor:
         """The log-rate."""
         return mean.log()
@@ -250,6 +273,7 @@ class BernoulliSteps(MeanSteps):
     """Probabilities of 1."""
 
     most = 1 - SMALLEST
+    name = "probability"
 
     def feature(self, mean: Tensor) -> Tensor:
         """The logit."""

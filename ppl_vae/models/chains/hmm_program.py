@@ -132,11 +132,12 @@ class HMMProgram(RowProgram):
         return drawn.to(given.dtype)
 
     def quantities(self) -> dict[str, Quantity]:
-        """Probabilities of first states and of transitions."""
+        """Probabilities of first states and of transitions, and what each state emits where that has an M-step."""
         initial, transition = (part.exp() for part in self.chain)
         return {
             "initial": Quantity(values=initial, axes=(COMPONENT,)),
             "transition": Quantity(values=transition, axes=(COMPONENT, COMPONENT), note="from a state (row) to the next"),
+            **({} if self.emission.steps is None else self.emission.steps.told(self.emission.steps.current(self.emission))),
         }
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ x_t | x_(t-k), ..., x_(t-1) ~ Categorical(table[context])
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ppl_vae.models.chains.contexts import ContextCounts, Seen, context_codes, counted
 from ppl_vae.models.chains.rows import RowProgram, row_blocks
 from ppl_vae.program.hooks import Start
-from ppl_vae.program.quantities import Chart
+from ppl_vae.program.quantities import TOKEN, Chart, Quantity
 from ppl_vae.types import DataSpec
 
 __all__ = ["MarkovProgram"]
@@ -86,11 +87,23 @@ class MarkovProgram(RowProgram):
         """Of an order of 1 p(token | the one before), where there are not too many."""
         if self.order != 1 or self.levels > MOST:
             return {}
-        tokens = torch.arange(self.levels, device=self._counts[-1].contexts.device)
-        context = tokens[:, None].expand(-1, self.levels)
-        contexts = [context if order else torch.zeros_like(context) for order in self._orders]
-        shares = self._shares(tokens.expand(self.levels, -1), contexts)
+        shares = self._after(range(self.levels))
         return {"transitions": Chart(values=shares, rows="token", columns="next token", tokens=True)}
+
+    def quantities(self) -> dict[str, Quantity]:
+        """The tables of an order of 0 or 1, where there are not too many tokens; else how many contexts have one."""
+        if self.order > 1 or self.levels > MOST:
+            numbers = torch.tensor([float(len(table.contexts)) for table in self._counts])
+            labels = (tuple(f"order {order}" for order in self._orders),)
+            note = f"how many were seen, each with counts of the {self.levels} tokens after it"
+            return {"contexts": Quantity(values=numbers, axes=("order",), labels=labels, note=note)}
+        if not self.order:
+            return {"probability": Quantity(values=self._after([0])[0], axes=(TOKEN,))}
+        transition = self._after(range(self.levels))
+        return {
+            "initial": Quantity(values=self._after([self.levels])[0], axes=(TOKEN,)),
+            "transition": Quantity(values=transition, axes=(TOKEN, TOKEN), note="from a token (row) to the next"),
+        }
 
     def closed_form(self, rows: Any) -> list[Seen]:
         """The counts of rows of a split, of each order.
@@ -137,6 +150,13 @@ class MarkovProgram(RowProgram):
         for table, codes in zip(self._counts, contexts, strict=True):
             found = table.shares(codes, tokens, found, self.mass)
         return found
+
+    def _after(self, contexts: Iterable[int]) -> Tensor:
+        """p(token | context) of contexts of a token at most, ``(C, V)``."""
+        tokens = torch.arange(self.levels, device=self._counts[-1].contexts.device)
+        context = torch.tensor(list(contexts), device=tokens.device)[:, None].expand(-1, self.levels)
+        each = [context if order else torch.zeros_like(context) for order in self._orders]
+        return self._shares(tokens.expand(len(context), -1), each)
 
     def _recent(self, x: Tensor, length: Tensor) -> Tensor:
         """The last k of given tokens ``(n, k)``, before their first one V."""

@@ -28,6 +28,8 @@ from ppl_vae.types import ELBOTerms
 
 __all__ = ["LOG_Z_BOUND", "LoneLattice", "LoneMeanField", "SummedLoneLattice"]
 
+FLAT = 1e-8  # nats per site that a sweep gains where probabilities may yet be on their way
+
 LOG_Z_BOUND = Score(
     "log_z_bound",
     "lower bound on log Z",
@@ -66,16 +68,26 @@ class LoneLattice(BuiltLattice):
         return LoneMeanField(self)
 
     def cavi(self, guide: Any, rows: Any, sweep: Sweep) -> Problem:
-        """Sweeps over the sites, one after the other or all at once; without a generator from where the field leans."""
+        """Sweeps over the sites, one after the other or all at once; without a generator from where the field leans.
+
+        Where the bound hardly rises any more, sweeps go on until no probability moves: near the critical point a bound that is
+        right to many digits tells little of q.
+        """
         sweep.refuse("a lattice", "parallel", "damping")
         field = self.field
 
         def step(q: Tensor) -> tuple[Tensor, Tensor]:
+            before = ascent.bound(field, q)
             new = ascent.climbed(field, q, sweep.damping) if sweep.parallel else ascent.sweep(field, q, sweep.damping)
-            return new, ascent.bound(field, q)
+            if float(ascent.bound(field, new) - before) <= FLAT * len(q):  # the bound is flatter than q is settled
+                new, _ = ascent.settled(field, new)
+            return new, before
 
         def compare(ends: Sequence[tuple[Tensor, float]]) -> str | None:
-            return told([*(Solution(value, q) for q, value in ends), *solutions(field)], self.encoding, self.shape)
+            found = torch.stack([q for q, _ in ends])
+            found, _ = ascent.settled(field, found)
+            own = [Solution(float(value), q) for value, q in zip(ascent.bound(field, found), found, strict=True)]
+            return told([*own, *solutions(field)], self.encoding, self.shape)
 
         start = begun(field, sweep.generator)
         return Problem(step, start, None, guide.assign, lambda q: None, compare)

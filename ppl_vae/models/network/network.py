@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 
+from ppl_vae.arguments import whole
 from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.models.base import Model
@@ -239,8 +240,10 @@ class BayesianNetwork(Model):
         """New rows of a network that declares all its numbers: columns ``(n,)`` by name, states as texts.
 
         Raises:
-            ValueError: numbers that are not declared.
+            ValueError: numbers that are not declared, or fewer than one row.
         """
+        n = whole("n", n)
+        require(n >= 1, "at least 1 draw", n)
         program = self.declared()
         with seeded(seed, torch.device("cpu")):
             rows = program.ancestral(n).numpy()

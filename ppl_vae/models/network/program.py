@@ -9,6 +9,7 @@ what was seen of them is observed; numbers that may be unknown are one normal ve
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -39,6 +40,7 @@ from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
+from ppl_vae.types import FitWarning
 
 __all__ = ["NetworkProgram"]
 
@@ -259,7 +261,10 @@ class NetworkProgram(ModelProgram):
         """
         self._measured(rows)
         options = {"pseudo_counts": self.pseudo_counts, "floor": self.floor}
-        return counted(self.nodes, self.hidden, list(self._blocks(rows)), **options)
+        found = counted(self.nodes, self.hidden, list(self._blocks(rows)), **options)
+        if floored := self._floored(found):
+            warnings.warn(floored, FitWarning, stacklevel=2)
+        return found
 
     def start_fit(self, context: Start) -> None:
         """Start where EM starts, so that methods differ only in how they go on."""
@@ -316,7 +321,11 @@ class NetworkProgram(ModelProgram):
         learned = {name: node for name, node in self.nodes.items() if node.learned and found[name]}
         empty = [node.remark(found[name]) for name, node in learned.items() if isinstance(node, DiscreteMechanism)]
         told = [f"rows of tables of which no data tell, and which stay as they were: {'; '.join(filter(None, empty))}"]
-        linear = [name for name, node in self.nodes.items() if isinstance(node, LinearMechanism)]
+        return ". ".join(filter(None, [*(told if any(empty) else []), self._floored(states)])) or None
+
+    def _floored(self, states: dict[str, State]) -> str | None:
+        """Numbers whose standard deviation was raised to the floor."""
+        linear = [name for name, node in self.nodes.items() if isinstance(node, LinearMechanism) and node.learned]
         numbers = [name for name in linear if bool((states[name][1] <= self.floor**2).any())]
-        floored = [f"standard deviations on their floor: {', '.join(numbers)}"] if numbers else []
-        return ". ".join((told if any(empty) else []) + floored) or None
+        remedy = f"that is {self.floor:g} of the column's own: lower floor= if data are that exact"
+        return f"standard deviations on their floor: {', '.join(numbers)} ({remedy})" if numbers else None

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ppl_vae.arguments import whole
 from ppl_vae.models.network.estimates import Estimate
 from ppl_vae.models.network.evidence import Evidence
 from ppl_vae.models.network.nodes import DiscreteMechanism
@@ -53,7 +54,7 @@ def estimated(
         ValueError: an unknown name or state, a name that is given as well, a table of too many joint states, or evidence that
             no draw agrees with.
     """
-    if draws < 2:
+    if (draws := whole("draws", draws)) < 2:
         raise ValueError(f"expected at least 2 draws, got {draws}")
     names = (names,) if isinstance(names, str) else tuple(names)
     if not names:
