@@ -93,8 +93,8 @@ def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:
         if model.posterior_family == "factors" and isinstance(guide, ExactPosterior):  # it has no exact one
             raise ValueError(f"{carried}use MeanField() and CAVI, or BayesianGuide(latents=AmortizedNormal()) and SVI")
         raise ValueError(
-            f"{carried}use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS, or MeanField() and CAVI; EM and closed forms "
-            "fit the model without priors"
+            f"{carried}use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS, or MeanField() and CAVI; EM and closed "
+            "forms fit the model without priors"
         )
 
 

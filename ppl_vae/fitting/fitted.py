@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import DataSpec, Record
+from ppl_vae.types import DataSpec, FitWarning, Record
 
 __all__ = ["Fit"]
 
@@ -91,7 +92,10 @@ class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting, Asking, Shown
         names: tuple[Any, ...] = (split,)
         if split == "all":
             source, names = dataclasses.replace(source, valid=0.0, test=0.0), ("train", "test")
-        data = loaded(source, None if self._labelled else self.data.label)
+        with warnings.catch_warnings():
+            if self.pair.model_facts.classifies:  # which uses those rows
+                warnings.filterwarnings("ignore", ".* rows have no label", FitWarning)
+            data = loaded(source, None if self._labelled else self.data.label)
         found = [data.part(name) for name in names]
         found = [part for part in found if len(part)] or found[:1]
         first, *others = (self._entrance.rows(part, generator=noise(source.seed, 1)) for part in found)
