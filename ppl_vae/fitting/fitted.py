@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_vae.data import DataSource, Split, Transform
 from ppl_vae.data.rows import loaded
 from ppl_vae.data.seeds import seeded_generator as noise
+from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.asking import Asking
 from ppl_vae.fitting.assessment import Assessment
 from ppl_vae.fitting.draws import Drawn
@@ -66,10 +67,15 @@ class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting, Asking, Shown
     without_latents: float | None = None
     held_out: Split | None = dataclasses.field(default=None, repr=False, compare=False)
 
+    @property
+    def unit(self) -> str:
+        """What the numbers are in: nats per datum, of a model without data of the whole of it."""
+        return self.model.unit if isinstance(self.model, Model) else UNIT
+
     def __str__(self) -> str:
         last, score = self.history[-1] if self.history else {}, self.score
         value = last.get(f"valid_{score.name}", last.get(score.name))
-        reached = "" if value is None else f"; {score.label} {value:.2f} nats per datum after {len(self.history)} iterations"
+        reached = "" if value is None else f"; {score.label} {value:.2f} {self.unit} after {len(self.history)} iterations"
         return f"{self.model}; {self.guide}{reached}"
 
     def rows(self, source: DataSource, split: str) -> Split:
