@@ -142,7 +142,7 @@ def test_the_command_line_takes_the_same_and_writes_it_down(table: Path, capsys:
     assert cli.main([*words, "--seed", "2", "--out", str(run)]) == 0
     told = capsys.readouterr().out.splitlines()
     assert "by EM(seed=2)" in told
-    assert told[-1].startswith(f"next: ppl-vae report '{run}', evaluate '{run}' --samples 100")
+    assert told[-1].startswith(f"next: ppl-vae report '{run}', evaluate '{run}', encode '{run}'")
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["method"] == pv.EM(seed=2).to_dict()
     assert config["guide"] == pv.ExactPosterior().to_dict()

@@ -519,3 +519,35 @@ def test_a_text_of_which_nothing_is_told_is_a_running_one(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"chunk for \.txt files only"):
         pv.load_data(SENTENCES, tokens="words", chunk=5)
     assert math.isfinite(pv.load_data(path, tokens="characters").train.raw.total)  # a row a line
+
+
+@pytest.mark.parametrize("network", [pv.LSTM, pv.CausalConv, pv.Transformer])
+def test_options_without_an_effect_are_refused(network: Any) -> None:
+    spec = pv.load_data(["ab", "b", "ba"], tokens="characters", valid=0, test=0).spec
+    small = {"hidden": 4, **({"heads": 2} if network is pv.Transformer else {})}
+    decoder = pv.VAE(latent_dim=2, likelihood=pv.Tokens(levels=3), decoder=network(**small))
+    guide = pv.AmortizedNormal(encoder=network(**small))
+    for model, proposal, told in (
+        (pv.SequenceModel(network=network(enters="inputs", **small)), pv.ExactPosterior(), "enters .* as a network without z"),
+        (pv.SequenceModel(network=network(pool="max", **small)), pv.ExactPosterior(), "pool .* as a network without z"),
+        (dataclasses.replace(decoder, decoder=network(pool="max", **small)), guide, "pool .* as a decoder"),
+        (decoder, pv.AmortizedNormal(encoder=network(enters="state", **small)), "enters .* as an encoder"),
+    ):
+        with pytest.raises(ValueError, match=f"expected no {told}, where it has no effect"):
+            build(model, proposal, spec)
+    build(dataclasses.replace(decoder, decoder=network(enters="inputs", **small)), guide, spec)
+
+
+def test_codes_of_another_width_are_refused_and_what_is_next_works() -> None:
+    from ppl_vae.cli.fit import next_step
+
+    data = pv.load_data(["ab", "b", "ba"] * 4, tokens="characters", valid=0, test=0)
+    once = pv.SVI(epochs=1, compile=False)
+    model = pv.VAE(latent_dim=2, likelihood=pv.Tokens(), decoder=pv.LSTM(hidden=4))
+    fit = pv.fit(model, data, guide=pv.AmortizedNormal(encoder=pv.LSTM(hidden=4)), method=once, device="cpu")
+    with pytest.raises(ValueError, match=r"latent codes of shape \(..., 2\), got \(5, 3\)"):
+        fit.decode(torch.zeros(5, 3))
+    told = "next: ppl-vae report r, evaluate r --samples 100, encode r --out codes.csv, sample r --n 3"
+    assert next_step(Path("r"), fit) == told
+    exact = pv.fit(pv.SequenceModel(network=pv.LSTM(hidden=4)), data, method=once, device="cpu")
+    assert next_step(Path("r"), exact) == "next: ppl-vae report r, evaluate r, sample r --n 3"

@@ -211,6 +211,9 @@ def test_what_it_cannot_fit_is_refused(data, model, options, says):
         ({"forgetting": 0.5}, "a forgetting above 0.5"),
         ({"damping": 1.0}, "a damping of at least 0 and below 1"),
         ({"batch_size": 3, "n_init": 2}, "an n_init of 1 with a batch_size"),
+        ({"batch_size": 3, "collapsed": True}, "no batch_size with collapsed=True, got 3"),
+        ({"forgetting": 0.9}, "a batch_size with a forgetting"),
+        ({"delay": 0.0}, "a batch_size with a delay"),
     ],
 )
 def test_options_out_of_range_are_refused(options, says):

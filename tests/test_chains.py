@@ -633,6 +633,14 @@ REFUSED = {
     "order": (lambda: pv.MarkovChain(order=-1), "order of at least 0"),
     "latent": (lambda: pv.LinearDynamicalSystem(latent_dim=0), "latent_dim of at least 1"),
     "spread": (lambda: pv.MarkovChain(spread="odd"), "a spread of even or shorter"),  # type: ignore[arg-type]
+    "spread of nothing": (lambda: pv.MarkovChain(spread="shorter"), "pseudo_counts above 0, which are spread, got 0"),
+    "drawn states": (
+        lambda: pv.fit(pv.HMM(states=2), loaded(tokens()), guide=pv.AmortizedNormal(), method=pv.EM()),
+        "sums its own out exactly: use ExactPosterior",
+    ),
+    "counts by EM": (lambda: pv.fit(pv.MarkovChain(), loaded(tokens()), method=pv.EM()), "fit it by ClosedForm$"),
+    "states by formula": (lambda: pv.fit(pv.HMM(), loaded(tokens()), method=pv.ClosedForm()), "fit it by EM or SVI$"),
+    "states by factors": (lambda: pv.fit(pv.HMM(), loaded(tokens()), method=pv.CAVI()), "fit it by EM or SVI$"),
     "empty row": (lambda: fitted(pv.HMM(states=2), loaded([np.array([1, 0]), np.array([], int)])), "none in row 1"),
     "empty row of a chain": (
         lambda: pv.fit(pv.MarkovChain(), loaded([np.array([1]), np.array([], int)]), device="cpu"),

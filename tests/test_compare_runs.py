@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -230,3 +231,13 @@ def test_the_verb(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureF
     assert "standard error" in capsys.readouterr().out
     assert main(["compare", "--across-data"]) == 2
     assert "are for saved runs" in capsys.readouterr().err
+
+
+def test_paths_are_told_as_they_are_written(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    for name in ("A_b.csv", "ab.csv"):
+        np.savetxt(tmp_path / name, x, delimiter=",", header="a,b,c", comments="")
+        data = pv.load_data(tmp_path / name)
+        pv.save_run(pv.fit(pv.PPCA(latent_dim=1), data, method=pv.ClosedForm()), data, tmp_path / name[:-4])
+    with pytest.raises(ValueError, match=r"differ in source: .* has .*/A_b\.csv, .* has .*/ab\.csv"):
+        compare_runs([tmp_path / "A_b", tmp_path / "ab"])

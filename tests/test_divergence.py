@@ -222,3 +222,16 @@ def test_the_verb_prints_json(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["unit"] == "nats"
     assert 0 <= found["js"]["value"] <= math.log(2)
+
+
+def test_lattices_alone_are_compared_by_their_states() -> None:
+    first, second = pv.Ising(shape=(2, 3), coupling=0.2, field=0.1), pv.Ising(shape=(2, 3), coupling=-0.1)
+    found = pv.divergence(pv.fit(first), pv.fit(second, method=pv.CAVI()))
+    s = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 6).double().reshape(-1, 2, 3)
+    bonds = (s[:, :, 1:] * s[:, :, :-1]).sum((1, 2)) + (s[:, 1:] * s[:, :-1]).sum((1, 2))
+    p, q = ((J * bonds + h * s.sum((1, 2))).log_softmax(0) for J, h in ((0.2, 0.1), (-0.1, 0.0)))
+    assert found.forward.how == "enumeration"
+    assert found.forward.value == pytest.approx(float((p.exp() * (p - q)).sum()), abs=1e-6)
+    wide = pv.fit(pv.Ising(shape=(16, 16), coupling=0.1))
+    with pytest.raises(ValueError, match="compare its log Z by log_partition"):
+        pv.divergence(wide, wide)

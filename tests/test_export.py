@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -176,6 +177,15 @@ def test_what_cannot_be_exported_says_why(x: torch.Tensor, tmp_path: Path, monke
     labelled = pv.fit(pv.CVAE(latent_dim=2), "digits", method=pv.SVI(epochs=1), device="cpu")
     with pytest.raises(ValueError, match="one that is conditioned on labels"):
         labelled.export(tmp_path / "labelled.pt2")
+    for lattice in (pv.Ising(shape=(2, 3)), pv.Ising(shape=(2, 3), observed=pv.Flip())):
+        seen = None if lattice.observed is None else (torch.rand(9, 2, 3) < 0.5).float()
+        with pytest.raises(ValueError, match="got one without: what is known of a lattice is no graph"):
+            pv.fit(lattice, seen, device="cpu").export(tmp_path / "lattice.pt2")
+    network = pv.BayesianNetwork(nodes={"a": pv.LinearGaussian()})
+    with pytest.raises(ValueError, match="a network's posterior is no graph"):
+        pv.fit(network, pv.load_data(pd.DataFrame({"a": x.flatten(1)[:, 0].numpy()})), device="cpu").export(
+            tmp_path / "network.pt2"
+        )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"ONNX needs onnx and onnxscript: pip install 'ppl_vae\[export\]', or write .pt2"):
         fit.export(tmp_path / "model.onnx")

@@ -288,6 +288,7 @@ def test_a_run_of_a_lattice_alone_is_kept_and_asked_again(tmp_path: Path, capsys
     assert cli.main(["fit", "--model", "Ising", *words, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     below = pv.Ising(shape=(2, 3), coupling=0.3).log_partition("mean_field")
+    assert printed["unit"] == "nats of the whole lattice"
     assert printed["train"]["log_z_bound"] == pytest.approx(below, abs=1e-6)
     assert cli.main(["evaluate", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["all"]["log_z_bound"] == pytest.approx(below, abs=1e-6)
@@ -326,7 +327,14 @@ def test_where_sums_can_be_done_the_default_is_exact() -> None:
     torus = pv.Ising(shape=(4, 5), coupling=0.3, field=0.1, torus=True)
     fit = pv.fit(torus)
     assert (type(fit.method), fit.guide) == (pv.ClosedForm, pv.ExactPosterior())
-    assert fit.history[-1]["log_z_bound"] == pytest.approx(torus.log_partition(), abs=1e-9)
+    assert fit.history[-1]["log_z"] == pytest.approx(torus.log_partition(), abs=1e-9)
+    assert (fit.score, fit.score.bound, fit.score.meaning[:16]) == ("log_z", "exact", "Log Z itself: in")
+    rows = pv.load_data(fit.data).train
+    assert fit.evaluate(rows)["log_z"] == pytest.approx(torus.log_partition(), abs=1e-6)
+    scored = fit.score_samples(rows)
+    assert scored.exact
+    assert (float(scored.log_prob), float(scored.se)) == (pytest.approx(torus.log_partition(), abs=1e-5), 0.0)
+    assert "nats of the whole lattice after 1 iterations" in str(fit)
     assert type(pv.fit(pv.Ising(shape=(16, 16), coupling=0.1)).method) is pv.CAVI
 
 
@@ -485,6 +493,9 @@ def test_where_sums_cannot_be_done_the_pseudo_likelihood_is_climbed_and_told() -
         (lambda: pv.fit(pv.Ising(shape=(3, 3), observed=pv.Flip()), images(9, 8, 8)), "data of the shape of the lattice"),
         (lambda: pv.fit(pv.Ising(shape=(8, 8), observed=pv.Flip()), torch.rand(9, 8, 8)), "expected binary data"),
         (lambda: pv.fit(pv.Ising(shape=(3, 3)), method=pv.CAVI(collapsed=True)), "knows no collapsed"),
+        (lambda: pv.fit(pv.Ising(shape=(3, 3)), method=pv.EM()), "fit it by ClosedForm or CAVI$"),
+        (lambda: pv.fit(pv.Ising(shape=(3, 3)), method=pv.SVI(epochs=1)), "could train: fit it by ClosedForm or CAVI$"),
+        (lambda: pv.fit(pv.Ising(shape=(3, 3)), method=pv.CAVI(batch_size=8)), "from all rows at once, got 8: leave it out"),
         (lambda: pv.fit(NOISY["Flip"][0], images(9, 3, 4), method=pv.CAVI(n_init=2)), "an n_init of 1"),
         (lambda: pv.load_data("empty:0x3"), "lengths of an empty row"),
     ],

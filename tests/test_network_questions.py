@@ -234,7 +234,8 @@ def test_questions_of_other_kinds_are_refused_as_well(asia: pv.BayesianNetwork) 
         (lambda: asia.query("smoke", impossible, method="sampling"), "none of 10000 draws agrees"),
         (lambda: asia.query("smoke", method="guess"), "a method of exact or sampling, got 'guess'"),
         (lambda: asia.query("smoke", method="sampling", draws=1), "at least 2 draws, got 1"),
-        (lambda: asia.query("smoke", method="sampling", draws=2.5), r"whole number, got draws = 2\.5"),
+        (lambda: asia.query("smoke", method="sampling", draws=2.5), r"whole number"),
+        (lambda: asia.query("smoke", draws=100), "no draws for method='exact', which sums, got 100"),
         (lambda: asia.sample(0), "at least 1 draw, got 0"),
         (lambda: asia.sample(-1), "at least 1 draw, got -1"),
         (lambda: asia.query("lung", do={"smoke": ["yes", None]}), "a value of smoke, which is set, in every row"),
@@ -266,6 +267,12 @@ def test_the_command_line_explains_and_samples(tmp_path: Path, capsys: pytest.Ca
     assert cli.main(["query", run, "rain", "--given", "ice=3.0", "--method", "sampling", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["rain"]["yes"] == fit.query("rain", {"ice": 3.0}, method="sampling")["rain"]["yes"]
+    for ignored in (["--method", "sampling"], ["--draws", "100"]):
+        capsys.readouterr()
+        assert cli.main(["query", run, "--map", "--given", "ice=3.0", *ignored]) == 2
+        assert f"--map by itself, which is found exactly, got {' '.join(ignored)}: leave it out" in capsys.readouterr().err
+    assert cli.main(["query", run, "rain", "--draws", "100"]) == 2
+    assert "expected no draws for method='exact'" in capsys.readouterr().err
     assert cli.main(["query", run]) == 2
     assert "or --map for the most probable state" in capsys.readouterr().err
     assert cli.main(["query", run, "ice", "--map", "--given", "ice=3.0"]) == 2

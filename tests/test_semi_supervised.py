@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,3 +245,22 @@ def test_bad_input_is_refused_with_the_remedy() -> None:
         built(guide=pv.AmortizedNormal())
     with pytest.raises(ValueError, match="use objective=ELBO"):
         pv.fit(MODEL, data(8), guide=GUIDE, method=pv.SVI(objective=pv.IWAE(), epochs=1, compile=False))
+
+
+def test_a_row_without_a_label_may_be_told_as_such_and_is_not_told_of_again() -> None:
+    fit = pv.fit(MODEL, data(8), guide=GUIDE, method=FROZEN)
+    x = data(8).train.x[:4]
+    found = fit.score_samples(x, y=[-1, -1, -1, -1], samples=3).log_prob
+    assert torch.equal(found, fit.score_samples(x, samples=3).log_prob)
+    mixed = fit.score_samples(x, y=np.array([0, 1, -1, 2]), samples=3).log_prob
+    assert (mixed != found).tolist()[:2] == [True, True]
+    with pytest.raises(ValueError, match="got -2"):
+        fit.score_samples(x, y=[0, 1, -2, 2])
+
+
+def test_rows_of_a_file_without_a_label_are_used_without_a_remark(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=rows("binary").numpy(), y=np.where(np.arange(ROWS) < 8, np.arange(ROWS) % 3, -1))
+    with pytest.warns(pv.FitWarning, match="rows have no label"):
+        loaded = pv.load_data(tmp_path / "d.npz", label="y", key="x", valid=0.0, test=0.0)
+    fit = pv.fit(MODEL, loaded, guide=GUIDE, method=FROZEN)
+    assert int((fit.rows(fit.data, "train").y < 0).sum()) == ROWS - 8

@@ -321,6 +321,8 @@ def test_what_cannot_be_is_refused(wrong, says):
         (pv.LDA(proportions=pv.LogisticNormal()), pv.CAVI(), "fit this by SVI with AmortizedNormal"),
         (pv.LDA(), pv.CAVI(damping=0.5), "LDA knows no damping"),
         (pv.LDA(words=None), pv.EM(), "CAVI"),
+        (pv.LDA(), pv.EM(), r"use MeanField\(\) and CAVI, or BayesianGuide\(latents=AmortizedNormal\(\)\) and SVI"),
+        (pv.LDA(), pv.ClosedForm(), r"use MeanField\(\) and CAVI"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_with_a_remedy(data, model, method, says):

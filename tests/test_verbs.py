@@ -554,3 +554,24 @@ def test_a_read_only_array_and_one_with_steps_backwards() -> None:
     locked.flags.writeable = False
     np.testing.assert_allclose(fit.encode(locked), fit.encode(X))
     np.testing.assert_allclose(fit.encode(X[::-1]), fit.encode(X)[::-1], rtol=1e-6, atol=1e-6)
+
+
+def test_what_has_no_number_and_no_rows_is_refused() -> None:
+    fit = pv.fit(pv.PPCA(latent_dim=1), torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), device="cpu")
+    for ask, told in (
+        (lambda: fit.encode(torch.zeros(0, 3)), "at least 1 row to encode, got none"),
+        (lambda: fit.sample(2, temperature="a"), "a number for temperature, got 'a'"),  # type: ignore[arg-type]
+        (lambda: fit.sample(2, top_p=None), "a number for top_p, got None"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match=told):
+            ask()
+    assert torch.equal(fit.sample(2, temperature=np.float32(1)), fit.sample(2))  # type: ignore[arg-type]
+
+
+def test_codes_of_a_hierarchy_are_as_many_of_each_variable() -> None:
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    model = pv.HierarchicalVAE(likelihood=pv.Gaussian())
+    fit = pv.fit(model, x, method=pv.SVI(epochs=1, compile=False), device="cpu")
+    codes = {name: torch.zeros(2 + place, *site.event_shape) for place, (name, site) in enumerate(fit.pair.model.sites.items())}
+    with pytest.raises(ValueError, match=r"as many codes of each latent variable, or one, got z2 of \(2,\), z1 of \(3,\)"):
+        fit.decode(codes)

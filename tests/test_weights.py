@@ -160,7 +160,7 @@ class _Blind(pv.GMM):
 
 def test_what_does_not_look_at_weights_is_refused() -> None:
     data = loaded(rows(), counts())
-    with pytest.raises(ValueError, match="em does not look at the weights"):
+    with pytest.raises(ValueError, match="EM of this model does not look at the weights of rows: load the data without"):
         pv.fit(_Blind(components=2), data, method=pv.EM())
 
     class Other(pv.EM):

@@ -62,13 +62,13 @@ def run(
     others = {"simulated": numbers.pop("simulated")} if "simulated" in numbers else {}  # no numbers of this split
     asked = {"latents": latents, "sample_quality": sample_quality, "probe": probe}
     parts = _parts(fitted, rows if limit is None else rows[:limit], asked, seed=seed)
-    content = {name: {**numbers, **parts}, **others, "unit": runs.UNIT}
+    content = {name: {**numbers, **parts}, **others, "unit": fitted.unit}
     if save:
         runs.save_evaluation(run, {**content, "iterations": len(fitted.history)})
     if json:
         return print_json(content)
     print(f"{fitted.model}\n{fitted.guide}")
-    _print_all({name: numbers, **{f"{title} data": part for title, part in others.items()}, **parts}, fitted.pair.score)
+    _print_all({name: numbers, **{f"{title} data": part for title, part in others.items()}, **parts}, fitted)
     return None
 
 
@@ -115,10 +115,10 @@ def options(parser: ArgumentParser) -> None:
     parser.add_class_arguments(AIS, "annealing", help="how it is annealed, with --ais")
 
 
-def _print_all(parts: dict[str, dict[str, Any]], score: Score) -> None:
+def _print_all(parts: dict[str, dict[str, Any]], fitted: Fit) -> None:
     for title, part in parts.items():
-        unit = "" if title in ("probe", "sample_quality") else f", {runs.UNIT}"
-        _print_numbers(f"{title.replace('_', ' ')}{unit}", part, score)
+        unit = "" if title in ("probe", "sample_quality") else f", {fitted.unit}"
+        _print_numbers(f"{title.replace('_', ' ')}{unit}", part, fitted.pair.score)
 
 
 def _print_numbers(title: str, numbers: dict[str, Any], score: Score) -> None:

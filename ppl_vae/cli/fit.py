@@ -25,6 +25,7 @@ from ppl_vae.inference import Method
 from ppl_vae.models import Model
 from ppl_vae.runs import SavedRun
 from ppl_vae.storage import Checkpointer, RunFolder
+from ppl_vae.types import STROKES, DataSpec
 
 __all__ = ["options", "run"]
 
@@ -81,16 +82,33 @@ def run(
     elif not quiet:
         _print(fitted, metrics)
         say_saved(folder)
-        print(next_step(folder, ragged=fitted.spec.ragged))
+        print(next_step(folder, fitted))
 
 
-def next_step(folder: Path | None, *, ragged: bool = False) -> str:
-    """What there is to do with a fit."""
+def next_step(folder: Path | None, fitted: Fit) -> str:
+    """What there is to do with a fit, as far as it can be done with this one."""
     if folder is None:
         return "next: nothing was kept; --out runs/NAME keeps the fit, for ppl-vae evaluate, sample, encode and report"
     run = shlex.quote(str(folder))
-    new = "--n 3" if ragged else "--out new.npy"
-    return f"next: ppl-vae report {run}, evaluate {run} --samples 100, encode {run} --out codes.csv, sample {run} {new}"
+    can, facts, spec = fitted.pair.can, fitted.pair.model_facts, fitted.spec
+    estimated = can.marginal is None and can.bound is None and fitted.score.bound == "lower"  # which more draws make tighter
+    encoded = bool(facts.sites) and not (isinstance(fitted.model, Model) and fitted.model.data_free)
+    steps = [
+        f"report {run}",
+        f"evaluate {run}{' --samples 100' if estimated else ''}",
+        *([f"encode {run} --out codes.csv"] if encoded else []),
+        f"sample {run} {_drawn(spec)}",
+    ]
+    return f"next: ppl-vae {', '.join(steps)}"
+
+
+def _drawn(spec: DataSpec) -> str:
+    """How new data are asked for: texts are printed, all else is written."""
+    if not spec.ragged:
+        return "--out new.npy"
+    if spec.kind == STROKES:
+        return "--n 3 --out new.svg"
+    return "--n 3" if spec.fields[0].vocabulary else "--n 3 --out new.npz"
 
 
 def _print(fitted: Fit, metrics: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def run(
     do: list[str],
     map: bool,  # noqa: A002
     method: Literal["exact", "sampling"],
-    draws: int,
+    draws: int | None,
     seed: int,
     device: str,
     trust: list[str],
@@ -32,12 +32,15 @@ def run(
     With ``map`` instead what all nodes that are not given most probably are together.
 
     Raises:
-        ValueError: no names, without ``map``; or names with it that are no nodes which it tells of.
+        ValueError: no names, without ``map``; or names with it that are no nodes which it tells of, or options of sampling.
     """
     if not (names or map):
         raise ValueError("expected names of nodes, or --map for the most probable state of all of them, got none")
     fitted = runs.load_run(run, trust=trust, device=device)
     seen, done = _values("given", given), _values("do", do)
+    if map and (method != "exact" or draws is not None):
+        asked = "--method sampling" if method != "exact" else f"--draws {draws}"
+        raise ValueError(f"expected --map by itself, which is found exactly, got {asked}: leave it out")
     if map:
         found = _explained(fitted.explain(seen, do=done).to_dict(), names)
     else:
@@ -59,7 +62,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--map", action="store_true", help=joint)
     how = "sampling also answers where exact sums would not fit, with standard errors"
     parser.add_argument("--method", type=Literal["exact", "sampling"], default="exact", help=how)
-    parser.add_argument("--draws", type=int, default=10_000, help="of sampling")
+    parser.add_argument("--draws", type=int | None, default=None, help="of sampling; 10000 by default")
 
 
 def _explained(found: dict[str, Any], names: list[str]) -> dict[str, Any]:

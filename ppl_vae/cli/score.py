@@ -36,7 +36,7 @@ def run(
     found = fitted.score_samples(rows, samples=samples, seed=seed)
     columns = {"log_prob": found.log_prob.cpu().numpy(), "se": found.se.cpu().numpy()}
     write(as_table(columns) | as_arrays(columns))
-    told = {"n": len(rows), "log_prob": float(found.log_prob.mean()), "exact": found.exact, "unit": runs.UNIT, "out": out}
+    told = {"n": len(rows), "log_prob": float(found.log_prob.mean()), "exact": found.exact, "unit": fitted.unit, "out": out}
     done(told, as_json=json)
 
 

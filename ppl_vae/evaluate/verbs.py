@@ -156,7 +156,12 @@ class AbleDecoder:
         """Means of p(x | z), what is below the given sites fed forward by the means of the prior."""
         shapes = {name: site.event_shape for name, site in self.model.sites.items()}
         values = top_values(shapes, z)
-        leading = torch.broadcast_shapes(*(value.shape[: value.dim() - len(shapes[name])] for name, value in values.items()))
+        before = {name: tuple(value.shape[: value.dim() - len(shapes[name])]) for name, value in values.items()}
+        try:
+            leading = torch.broadcast_shapes(*before.values())
+        except RuntimeError:
+            told = ", ".join(f"{name} of {shape}" for name, shape in before.items())
+            raise ValueError(f"expected as many codes of each latent variable, or one, got {told}") from None
         if len(values) < len(shapes):
             values = self._completed(values, shapes, leading, given)
         return self._means(tree(values), leading, given)

@@ -34,7 +34,7 @@ class Asking:
         *,
         do: Mapping[str, Any] | None = None,
         method: Literal["exact", "sampling"] = "exact",
-        draws: int = 10_000,
+        draws: int | None = None,
         seed: int = 0,
     ) -> Answer | Estimate:
         """The distribution of some nodes of a network given others, and how likely that is which is given.
@@ -48,7 +48,7 @@ class Asking:
                 nothing of them.
             method: ``exact``, or ``sampling`` by likelihood weighting, which answers also where sums would not fit, below
                 nodes that are networks, and where a regression of states hangs on unknown numbers.
-            draws: how many, of each question.
+            draws: how many of ``sampling``, of each question; 10,000 by default.
             seed: of the draws.
 
         Returns:

@@ -89,10 +89,12 @@ def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:
         )
     model.check(spec)
     if model.parameter_priors and not isinstance(guide, BayesianGuide | MeanField):
+        carried = f"the parameters {', '.join(model.parameter_priors)} of this model carry priors, which {guide!r} leaves out: "
+        if model.posterior_family == "factors" and isinstance(guide, ExactPosterior):  # it has no exact one
+            raise ValueError(f"{carried}use MeanField() and CAVI, or BayesianGuide(latents=AmortizedNormal()) and SVI")
         raise ValueError(
-            f"the parameters {', '.join(model.parameter_priors)} of this model carry priors, which {guide!r} leaves out: "
-            f"use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS, or MeanField() and CAVI; EM and closed forms fit "
-            "the model without priors"
+            f"{carried}use BayesianGuide(latents={guide!r}) and fit by SVI or NUTS, or MeanField() and CAVI; EM and closed "
+            "forms fit the model without priors"
         )
 
 

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -36,6 +37,7 @@ from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.sites import Tree, leaves, tree
+from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec
 
 __all__ = ["Coding"]
@@ -94,8 +96,8 @@ class Coding:
             seed: of the draws.
 
         Raises:
-            ValueError: rows that the fit was not built for, fewer than one sample, a variable without a mean, or the path of a
-                model without hidden states.
+            ValueError: no rows, or some that the fit was not built for, fewer than one sample, a variable without a mean, or
+                the path of a model without hidden states.
 
         Example:
             ``fit.encode(data.test)["z2"]`` of a model with several latent variables, ``fit.encode(data.test)`` of one.
@@ -103,6 +105,8 @@ class Coding:
         if samples is not None and (samples := whole("samples", samples)) < 1:
             raise ValueError(f"expected at least 1 sample, got {samples}")
         split = self._split(x, y)
+        if not len(split):
+            raise ValueError("expected at least 1 row to encode, got none")
         with evaluating(self.pair), seeded(seed, self.device):
             codes = self._paths(split) if path else self._encoder.encode(split, samples)
         if split.sizes is not None and self.elementwise:
@@ -141,6 +145,10 @@ class Coding:
         if (model := self.pair.can.decode_rows) is not None:
             refuse_conditions(x=x, y=y, means=False, frame=None)
             (code,) = leaves(codes).values()
+            (site,) = self.pair.model_facts.sites.values()
+            if code.shape[-len(site.event_shape) :] != site.event_shape:
+                expected = ", ".join(map(str, ("...", *site.event_shape)))
+                raise ValueError(f"expected latent codes of shape ({expected}), got {tuple(code.shape)}")
             with evaluating(self.pair):
                 return self._rows_leaving(Rows(*model.decoded_rows(code.reshape(-1, code.shape[-1]))), seen=seen)
         with evaluating(self.pair):
@@ -235,6 +243,9 @@ class Coding:
             means = not draws
         if (n := whole("n", n)) < 1:
             raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
+        for name, value in (("temperature", temperature), ("top_p", top_p)):
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(f"expected a number for {name}, got {as_line(repr(value))}")
         if not 0 <= temperature < math.inf:
             raise ValueError(f"expected a temperature of at least 0, got {temperature:g}")
         require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
@@ -328,6 +339,7 @@ class Coding:
             spec=self.spec,
             transform=transform,
             labelled=self._predicts_classes,
+            classified=self.pair.model_facts.classifies,
             source=self.data,
             device=self.device,
             support=self.model.check_values if checks and not self.spec.ragged else None,  # type: ignore[union-attr]

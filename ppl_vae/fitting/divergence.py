@@ -18,6 +18,7 @@ from ppl_vae.evaluate.scores import row_scores
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.fitting.table import short
 from ppl_vae.kinds import BINARY, CATEGORICAL
+from ppl_vae.models import Model
 from ppl_vae.priors import Prior
 from ppl_vae.program.joint import Joint
 from ppl_vae.text import as_line
@@ -160,7 +161,7 @@ class LawOfFit:
 
 def _law(value: Any, other: Any, shape: tuple[int, ...] | None) -> Law:
     if isinstance(value, Fit):
-        return LawOfFit(value)
+        return _law_without_data(value) if isinstance(value.model, Model) and value.model.data_free else LawOfFit(value)
     if isinstance(value, Prior):
         of = _shape(other) if shape is None else tuple(shape)
         if not of and value.support in ("simplex", "one_hot", "sphere", "covariance"):
@@ -176,6 +177,17 @@ def _law(value: Any, other: Any, shape: tuple[int, ...] | None) -> Law:
             f"{type(value).__name__}: give fit(...), pyro.distributions.Normal(0.0, 1.0) or Normal()"
         )
     return LawOfDistribution(value)
+
+
+def _law_without_data(fit: Fit) -> LawOfDistribution:
+    """p(s) of a lattice alone, whatever it was fitted by."""
+    known = fit.pair.can.know_posterior
+    if known is None:
+        raise ValueError(
+            f"expected a lattice that can be summed over its states, got {as_line(short(fit.model))}: compare its log Z by "
+            "log_partition"
+        )
+    return LawOfDistribution(known.posterior(torch.zeros(1, *fit.spec.event_shape)).expand(()), as_line(short(fit.model)))
 
 
 def _shape(other: Any) -> tuple[int, ...]:

@@ -58,8 +58,8 @@ class Exporting(Coding):
 
         Raises:
             ValueError: another suffix or part, a fit without such a part (plain programs that do not say q(z | x) or p(x | z),
-                models that are conditioned on labels or on a part of the data, rows of different lengths), programs that torch
-                makes no graph of, a file whose numbers differ, or a package that is not installed.
+                networks, lattices, models that are conditioned on labels or on a part of the data, rows of different lengths),
+                programs that torch makes no graph of, a file whose numbers differ, or a package that is not installed.
             OSError: it cannot be written.
 
         Example:
@@ -104,6 +104,9 @@ class Exporting(Coding):
         if facts.labelled or facts.covariates or facts.known_entries is not None:
             told = "labels, covariates or a part of x"
             raise ValueError(f"expected a model of x alone to export, got one that is conditioned on {told}")
+        if can.answer is not None or facts.latent == "lattice":
+            what = "a network's posterior" if can.answer is not None else "what is known of a lattice"
+            raise ValueError(f"expected a model with an encoder to export, got one without: {what} is no graph of torch.export")
         if self.pair.local:
             raise ValueError("expected an encoder of any rows to export, got a guide with parameters for each training row")
         if can.encode is None or (part == "decoder" and can.generate is None):

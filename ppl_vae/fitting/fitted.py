@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from ppl_vae.data import DataSource, Split, Transform
 from ppl_vae.data.rows import loaded
 from ppl_vae.data.seeds import seeded_generator as noise
+from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.asking import Asking
 from ppl_vae.fitting.assessment import Assessment
 from ppl_vae.fitting.draws import Drawn
@@ -24,7 +26,7 @@ from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import DataSpec, Record
+from ppl_vae.types import DataSpec, FitWarning, Record
 
 __all__ = ["Fit"]
 
@@ -65,10 +67,15 @@ class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting, Asking, Shown
     without_latents: float | None = None
     held_out: Split | None = dataclasses.field(default=None, repr=False, compare=False)
 
+    @property
+    def unit(self) -> str:
+        """What the numbers are in: nats per datum, of a model without data of the whole of it."""
+        return self.model.unit if isinstance(self.model, Model) else UNIT
+
     def __str__(self) -> str:
         last, score = self.history[-1] if self.history else {}, self.score
         value = last.get(f"valid_{score.name}", last.get(score.name))
-        reached = "" if value is None else f"; {score.label} {value:.2f} nats per datum after {len(self.history)} iterations"
+        reached = "" if value is None else f"; {score.label} {value:.2f} {self.unit} after {len(self.history)} iterations"
         return f"{self.model}; {self.guide}{reached}"
 
     def rows(self, source: DataSource, split: str) -> Split:
@@ -91,7 +98,10 @@ class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting, Asking, Shown
         names: tuple[Any, ...] = (split,)
         if split == "all":
             source, names = dataclasses.replace(source, valid=0.0, test=0.0), ("train", "test")
-        data = loaded(source, None if self._labelled else self.data.label)
+        with warnings.catch_warnings():
+            if self.pair.model_facts.classifies:  # which uses those rows
+                warnings.filterwarnings("ignore", ".* rows have no label", FitWarning)
+            data = loaded(source, None if self._labelled else self.data.label)
         found = [data.part(name) for name in names]
         found = [part for part in found if len(part)] or found[:1]
         first, *others = (self._entrance.rows(part, generator=noise(source.seed, 1)) for part in found)

@@ -47,6 +47,7 @@ class Entrance:
         spec: what the data of the fit look like.
         transform: from the source's data to what the model sees.
         labelled: whether the model is conditioned on labels.
+        classified: whether it reads labels of the rows that have one.
         source: where the fit's own rows came from, as which others are read.
         device: where rows are wanted.
         support: raises ``ValueError`` if data as the model sees them leave its support; ``None`` where nothing tells.
@@ -56,6 +57,7 @@ class Entrance:
     spec: DataSpec
     transform: Transform
     labelled: bool
+    classified: bool
     source: DataSource
     device: torch.device
     support: Callable[[Tensor], None] | None = None
@@ -149,8 +151,10 @@ class Entrance:
             return found
         return arranged(np.asarray(data))
 
-    def classes(self, y: Classes) -> Tensor:
+    def classes(self, y: Classes, *, lacking: bool = False) -> Tensor:
         """The places of classes ``(...)`` among the names that the fit knows; one class becomes ``(1,)``.
+
+        With ``lacking`` -1 stands for a row without a label, and stays.
 
         A number is the class of that name where the classes are named by numbers, and a place from 0 where none is.
 
@@ -161,7 +165,7 @@ class Entrance:
         given = [y] if isinstance(y, (str, int, np.integer)) else y
         try:
             values = as_array(given, "classes") if isinstance(given, (Tensor, np.ndarray)) else np.array(given, dtype=object)
-            places = [self._place(value) for value in values.ravel().tolist()]
+            places = [-1 if lacking and value == -1 else self._place(value) for value in values.ravel().tolist()]
         except (TypeError, ValueError) as error:
             known = ", ".join(names) or "none: the data had no labels"
             numeric = [is_whole_number(name) for name in names]
@@ -204,7 +208,7 @@ class Entrance:
     def relabelled(self, split: Split, y: Classes | None) -> Split:
         """The rows, their labels numbered as the fit has them; of a model that takes none, as far as it knows the classes."""
         if y is not None:
-            places = self.classes(y)
+            places = self.classes(y, lacking=self.classified)
             places = places.expand(len(split)) if isinstance(y, (str, int, np.integer)) else places
             if places.shape != (len(split),):
                 raise ValueError(f"expected one class for each of {len(split)} rows, got {tuple(places.shape)}")

@@ -36,6 +36,7 @@ def encoder(network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, 
         ValueError: rows of different lengths, and a network that reads none.
     """
     if isinstance(network, SequenceNetwork) and (spec.ragged or spec.kind.levelled):
+        network.refuse_unused("an encoder", "enters")
         return network.build_encoder(Elements.of(spec), out_shape)
     if spec.ragged:
         raise ValueError(

@@ -68,6 +68,12 @@ def check_latent(guide: Guide, model: Any) -> None:
 
     A model without a ``prior`` is taken at its word; one that tells no site has none that a guide could know of.
     """
+    sites = model_facts(model).sites.values()
+    if sites and all(site.summed for site in sites):
+        raise ValueError(
+            f"{type(guide).__name__} is a guide of a latent variable that is drawn, but this model sums its own out exactly: "
+            "use ExactPosterior"
+        )
     lone_site(model, guide)
     if not guide.makes_priors and posterior_prior(model):
         raise ValueError(

@@ -14,6 +14,7 @@ from torch import nn
 
 from ppl_vae.guides.base import Guide, remedy
 from ppl_vae.program.capabilities import CoordinateAscent
+from ppl_vae.program.facts import fitting_methods
 from ppl_vae.types import DataSpec
 
 __all__ = ["MeanField"]
@@ -38,8 +39,8 @@ class MeanField(Guide):
         """
         if not isinstance(model, CoordinateAscent):
             raise ValueError(
-                f"{type(model).__name__} says no factors of a mean-field posterior, which MeanField is made of: use "
-                f"{remedy(model)}"
+                "this model says no factors of a mean-field posterior, which MeanField, the guide of CAVI, is made of: fit it "
+                f"by {_without_factors(model)}"
             )
         program: nn.Module = model.mean_field(spec)
         return program
@@ -47,3 +48,9 @@ class MeanField(Guide):
     def story(self) -> str:
         """The factorization, as mathematics."""
         return "q(theta, z | x) = prod_j q(theta_j) prod_i q(z_i | x)"
+
+
+def _without_factors(model: Any) -> str:
+    """The methods that fit a model without factors; for SVI alone, with a guide."""
+    methods = fitting_methods(model)
+    return f"SVI with {remedy(model)}" if methods == "SVI" else methods

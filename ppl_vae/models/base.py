@@ -71,6 +71,11 @@ class Model(Declaration, abc.ABC):
         """Whether it has no data, so that a fit is given none."""
         return False
 
+    @property
+    def unit(self) -> str:
+        """What its numbers are in."""
+        return "nats per datum"
+
     def no_data(self) -> DataSource:
         """What stands for the data of a model that has none."""
         return DataSource()

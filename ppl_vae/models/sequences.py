@@ -55,6 +55,7 @@ class Rows(nn.Module):
         self.longest = int(spec.fields[0].longest or 1) if spec.ragged else spec.event_shape[0]
         self.event_dim = 1 + len(elements.shape)
         self.ragged = spec.ragged
+        network.refuse_unused("a decoder" if context else "a network without z", *(["pool"] if context else ["pool", "enters"]))
         self.network = network.build_causal(elements, likelihood.feature_shape(elements.shape), context)
         self.likelihood = likelihood.build(elements.shape)
         self.lengths = RowLengths(self.longest)

@@ -49,6 +49,16 @@ class Elements(NamedTuple):
 class SequenceNetwork(Network, abc.ABC):
     """A network of rows of elements, whatever their length."""
 
+    def refuse_unused(self, role: str, *names: str) -> None:
+        """Raise ``ValueError`` for an option that is declared and has no effect on the network as ``role``."""
+        for field in dataclasses.fields(self):
+            value = self.__dict__[field.name]
+            if field.name in names and value != field.default:
+                raise ValueError(
+                    f"expected no {field.name} of {type(self).__name__} as {role}, where it has no effect, got {value!r}: "
+                    "leave it out"
+                )
+
     @abc.abstractmethod
     def build_encoder(self, elements: Elements, out_shape: tuple[int, ...]) -> nn.Module:
         """A module from x ``(..., T, *elements.shape)`` and, of padded rows, their length ``(...)`` to ``(..., *out_shape)``.

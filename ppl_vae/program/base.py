@@ -39,6 +39,7 @@ class ModelProgram(PyroModule):
             ``code`` that has no p(z).
         reads: the fields of a batch, x first.
         score: what the sum of its terms is where that is no ELBO: a :class:`~ppl_vae.Score`, or the name of one.
+        exact_score: what it is where the guide is the exact posterior, if that is more than ``score`` says.
         learning_rate: of SVI where the method declares none.
         parameter_sites: the names of parameters that carry priors.
         known_entries: which entries ``(*event)`` of x are a condition and not modelled.
@@ -61,6 +62,7 @@ class ModelProgram(PyroModule):
     latent: str = "continuous"
     reads: tuple[str, ...] = ("x",)
     score: Any = None
+    exact_score: Any = None
     learning_rate: float | None = None
     known_entries: Tensor | None = None
     given_prior: bool = False

@@ -41,7 +41,7 @@ from ppl_vae.program.capabilities import (
 )
 from ppl_vae.program.sites import Site
 
-__all__ = ["Abilities", "guide_facts", "model_facts", "posterior_prior", "prior_support"]
+__all__ = ["Abilities", "fitting_methods", "guide_facts", "model_facts", "posterior_prior", "prior_support"]
 
 
 def model_facts(program: Any) -> ModelProgram:
@@ -52,6 +52,18 @@ def model_facts(program: Any) -> ModelProgram:
 def guide_facts(program: Any) -> GuideProgram:
     """A program with the facts of a :class:`GuideProgram`: its own where it has them, else the defaults."""
     return program if isinstance(program, GuideProgram) else cast(GuideProgram, _Facts(program, GuideProgram))
+
+
+def fitting_methods(model: Any) -> str:
+    """The names of the methods that fit a built model, in words; nothing if none does."""
+    trained = not isinstance(model, ModelProgram) or any(parameter.requires_grad for parameter in model.parameters())
+    offers = {
+        "ClosedForm": isinstance(model, Solvable),
+        "EM": isinstance(model, Conjugate),
+        "CAVI": isinstance(model, CoordinateAscent),
+        "SVI": trained,
+    }
+    return " or ".join(name for name, offered in offers.items() if offered)
 
 
 @dataclass(frozen=True, repr=False)

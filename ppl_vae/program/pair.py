@@ -119,7 +119,8 @@ class Pair(nn.Module):
 
     @property
     def _declared_score(self) -> Score | None:
-        said = self.model_facts.score or self.guide_facts.score
+        exact = self.model_facts.exact_score if self.guide_facts.exact else None
+        said = exact or self.model_facts.score or self.guide_facts.score
         return None if said is None else Score.of(said)
 
     @property

@@ -15,7 +15,6 @@ import torch
 from ppl_vae import plots
 from ppl_vae.arguments import as_path
 from ppl_vae.data import Data
-from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting import Fit
 from ppl_vae.fitting.described import describe, weights
 from ppl_vae.fitting.fit import place
@@ -78,7 +77,7 @@ def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
     splits = {"train": data.train} if isinstance(fit.model, Model) and fit.model.data_free else held_out
     return {
         **{name: fit.evaluate(split, samples=samples) for name, split in splits.items()},
-        "unit": UNIT,
+        "unit": fit.unit,
         **({} if fit.without_latents is None else {"without_latents": fit.without_latents}),
         "iterations": len(fit.history),
         "seconds": fit.history[-1]["seconds"],

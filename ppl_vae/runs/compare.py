@@ -9,6 +9,7 @@ from typing import Any
 
 from ppl_vae import plots
 from ppl_vae.data import DataSource
+from ppl_vae.data.named import SETS
 from ppl_vae.declaration import require
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.table import aligned, short
@@ -180,7 +181,7 @@ def _conditions(source: DataSource, described: Mapping[str, Any]) -> dict[str, A
     discrete = transform["dequantize"] or source.dequantize or spec.kind.discrete
     binarized = "none" if source.binarize == "auto" else source.binarize
     return {
-        "source": source.name if source.source != "array" else "array",
+        "source": source.name if source.name in SETS or source.name == "digits" else source.source,
         "key": source.key,
         "shape": spec.event_shape,
         "size": spec.size,

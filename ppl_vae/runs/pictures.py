@@ -49,8 +49,8 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
         yield "tracked", tracked
     yield from _charts(fit)
     without = fit.pair.can.draw_data if fit.pair.can.draw_data is not None else fit.pair.can.continue_rows
-    coded = without is None or fit.pair.model_facts.sites
-    if coded and fit.pair.can.find_path is None and not (isinstance(fit.model, Model) and fit.model.data_free):
+    alone = isinstance(fit.model, Model) and fit.model.data_free  # whose codes are one point
+    if (without is None or fit.pair.model_facts.sites) and fit.pair.can.find_path is None and not alone:
         yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
 
 

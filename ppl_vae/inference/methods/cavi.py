@@ -17,6 +17,7 @@ from ppl_vae.declaration import require
 from ppl_vae.evaluate import log_jacobian
 from ppl_vae.exact import Stochastic, Sweep
 from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.conjugate import remedy_of
 from ppl_vae.inference.methods.starts import Starts, like
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.program.pair import Pair
@@ -42,14 +43,15 @@ class CAVI(Method):
         tolerance: converged when a sweep gains less than this many nats per element of a datum; unused with a batch size.
         n_init: number of starts; the best one is kept. One start, the first of several, may be a fixed one of the model's.
         batch_size: rows of a stochastic step; ``None`` for sweeps over all data.
-        forgetting: kappa in (0.5, 1], how soon early batches are forgotten.
-        delay: tau of at least 0, so that early steps weigh less.
+        forgetting: kappa in (0.5, 1], how soon early batches are forgotten; of a batch size alone.
+        delay: tau of at least 0, so that early steps weigh less; of a batch size alone.
         collapsed: shared parameters are integrated out, where the model can (topics: Asuncion et al. 2009).
         parallel: all factors are updated at once from the old ones, where the model can; the ELBO may fall.
         damping: the weight in [0, 1) of an old factor in the new one, where the model can.
 
     Raises:
-        ValueError: a number out of range, or several starts with a batch size.
+        ValueError: a number out of range, several starts or ``collapsed`` with a batch size, or ``forgetting`` or ``delay``
+            without one.
     """
 
     posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "factors"
@@ -76,6 +78,10 @@ class CAVI(Method):
         require(self.batch_size is None or self.n_init == 1, "an n_init of 1 with a batch_size", self.n_init)
         require(0.5 < self.forgetting <= 1, "a forgetting above 0.5 and at most 1", self.forgetting)
         require(0 <= self.delay < math.inf, "a delay of at least 0", self.delay)
+        require(not self.collapsed or self.batch_size is None, "no batch_size with collapsed=True", self.batch_size)
+        whole = self.batch_size is None  # so that nothing is forgotten
+        require(not whole or self.forgetting == CAVI.forgetting, "a batch_size with a forgetting of its own", self.batch_size)
+        require(not whole or self.delay == CAVI.delay, "a batch_size with a delay of its own", self.batch_size)
         require(0 <= self.damping < 1, "a damping of at least 0 and below 1", self.damping)
 
     @property
@@ -133,18 +139,21 @@ class CAVI(Method):
 
     def _check(self, pair: Pair, data: Data) -> None:
         """Raise ``ValueError`` for a pair or data that this cannot fit."""
-        model = type(pair.model).__name__
-        ability = pair.can.ascend if self.batch_size is None else pair.can.ascend_batches
-        if ability is None:
-            missing = "'cavi'" if self.batch_size is None else "'stochastic', so no batch_size,"
+        if pair.can.ascend is None and (self.batch_size is None or pair.can.ascend_batches is None):
             raise ValueError(
-                f"CAVI cannot fit {model}: it offers no {missing} updates of factors in closed form: use SVI or EM"
+                f"CAVI cannot fit this model: it offers no 'cavi', updates of factors in closed form; {remedy_of(pair)}"
+            )
+        if self.batch_size is not None and pair.can.ascend_batches is None:
+            raise ValueError(
+                "expected no batch_size for CAVI of this model, which updates its factors from all rows at once, got "
+                f"{self.batch_size}: leave it out"
             )
         if not pair.can.bound:
             raise ValueError("CAVI fits the model's own factors: use guide=MeanField(), or fit this guide by SVI")
         if data.train.weights is not None and (self.batch_size is not None or not pair.model_facts.takes_weights):
             raise ValueError(
-                f"{model} does not look at the weights of rows{' of a batch' if self.batch_size else ''}: load the data without"
+                f"CAVI of this model{' in batches' if self.batch_size else ''} does not look at the weights of rows: load the "
+                "data without"
             )
 
 

@@ -6,10 +6,16 @@ from typing import TypeVar
 
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.training.clock import Stopwatch
+from ppl_vae.program.facts import fitting_methods
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import Record
 
-__all__ = ["conjugate", "exact_row"]
+__all__ = ["conjugate", "exact_row", "remedy_of"]
+
+NEEDS = {
+    "em": "the steps of expectation maximization in closed form",
+    "closed_form": "a formula of its parameters",
+}
 
 M = TypeVar("M")
 
@@ -29,18 +35,21 @@ def conjugate(method: Method, pair: Pair, model: M | None, member: str, *, weigh
     """
     kind = type(method).__name__
     if model is None:
-        raise ValueError(
-            f"{kind} cannot fit this model: it offers no {member!r}, because its posterior has no closed form; SVI can fit it, "
-            "and EM fits FactorAnalysis, PPCA and GMM"
-        )
+        raise ValueError(f"{kind} cannot fit this model: it offers no {member!r}, {NEEDS[member]}; {remedy_of(pair)}")
     if not pair.guide_facts.exact:
         raise ValueError(f"{kind} fits no parameters of a guide: use guide=ExactPosterior(), or fit this guide by SVI")
     if weighted and not pair.model_facts.takes_weights:
         raise ValueError(
-            f"{type(pair.model).__name__}.{member} does not look at the weights of rows: load the data without, or give the "
-            "model takes_weights = True once it counts rows by rows.weights"
+            f"{kind} of this model does not look at the weights of rows: load the data without (a program of your own says "
+            f"takes_weights = True once its {member} counts rows by rows.weights)"
         )
     return model
+
+
+def remedy_of(pair: Pair) -> str:
+    """Which methods do fit a pair's model."""
+    methods = fitting_methods(pair.model)
+    return f"fit it by {methods}" if methods else "it has no parameters to fit"
 
 
 def exact_row(iteration: int, value: float, clock: Stopwatch) -> Record:

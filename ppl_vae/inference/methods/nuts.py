@@ -109,8 +109,8 @@ class NUTS(Method):
         model = pair.can.weigh_parameters
         if weighted and model is not None and not pair.model_facts.takes_weights:
             raise ValueError(
-                f"{type(pair.model).__name__}.log_likelihood does not look at the weights of rows: load the data without, or "
-                "give the model takes_weights = True once it counts rows by rows.weights"
+                "NUTS of this model does not look at the weights of rows: load the data without (a program of your own says "
+                "takes_weights = True once its log_likelihood counts rows by rows.weights)"
             )
         if model is None:
             raise ValueError(

@@ -13,6 +13,7 @@ from ppl_vae.inference.training.schedules import SCHEDULES
 from ppl_vae.inference.training.state import StepState
 from ppl_vae.inference.training.step import Step
 from ppl_vae.program.context import local_params
+from ppl_vae.program.facts import fitting_methods
 from ppl_vae.program.machine import layers
 from ppl_vae.program.pair import Pair, numbered
 from ppl_vae.program.randomness import put_random, random_state
@@ -51,10 +52,13 @@ class Stepper:
         self.modules = {"pair": pair, "transform": data.train.transform, "objective": self.objective}
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         if not self.parameters:
-            raise ValueError(
+            others = fitting_methods(pair.model)
+            told = f"this model has no parameters that SVI could train: fit it by {others}"
+            plain = (
                 "model and guide have no parameters to train: declare them with pyro.param, register networks with "
                 "pyro.module, or make the programs modules"
             )
+            raise ValueError(told if others and not pair.plain else plain)
         groups = _halves(pair) if plan.alternate else [self.parameters]
         self.optimizers: list[Optimizer] = [OPTIMIZERS[plan.optimizer](group, plan.learning_rate) for group in groups]
         self.steps: list[Step] = []

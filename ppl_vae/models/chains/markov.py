@@ -39,7 +39,7 @@ class MarkovChain(Model):
             Peto 1995, "A hierarchical Dirichlet language model").
 
     Raises:
-        ValueError: an order or pseudo-counts below zero, or another spread.
+        ValueError: an order or pseudo-counts below zero, another spread, or one of no pseudo-counts.
 
     Example:
         >>> print(MarkovChain(order=2))
@@ -57,6 +57,7 @@ class MarkovChain(Model):
         require(isinstance(self.order, int) and self.order >= 0, "an order of at least 0", self.order)
         require(0 <= self.pseudo_counts < math.inf, "pseudo_counts of at least 0", self.pseudo_counts)
         require(self.spread in get_args(Spread), f"a spread of {' or '.join(get_args(Spread))}", self.spread)
+        require(self.spread == "even" or self.pseudo_counts > 0, "pseudo_counts above 0, which are spread", self.pseudo_counts)
 
     @property
     def accepts(self) -> frozenset[Kind]:

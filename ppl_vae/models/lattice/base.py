@@ -234,6 +234,11 @@ class Lattice(Model, abc.ABC):
         return states.reshape(*states.shape[:-1], *self.shape)
 
     @property
+    def unit(self) -> str:
+        """Nats of the whole lattice where there are no data."""
+        return "nats of the whole lattice" if self.data_free else super().unit
+
+    @property
     def data_free(self) -> bool:
         """Whether it is a lattice alone."""
         return self.observed is None and not self.learned

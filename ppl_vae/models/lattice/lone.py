@@ -26,7 +26,7 @@ from ppl_vae.program.rows import data_plate
 from ppl_vae.scores import Score
 from ppl_vae.types import ELBOTerms
 
-__all__ = ["LOG_Z_BOUND", "LoneLattice", "LoneMeanField", "SummedLoneLattice"]
+__all__ = ["LOG_Z", "LOG_Z_BOUND", "LoneLattice", "LoneMeanField", "SummedLoneLattice"]
 
 FLAT = 1e-8  # nats per site that a sweep gains where probabilities may yet be on their way
 
@@ -37,6 +37,8 @@ LOG_Z_BOUND = Score(
     target="log Z",
     note="expected log-weight and entropy, in nats of the whole lattice",
 )
+
+LOG_Z = Score("log_z", "log Z", "exact", target="log Z", note="in nats of the whole lattice")
 
 
 class LoneLattice(BuiltLattice):
@@ -95,6 +97,8 @@ class LoneLattice(BuiltLattice):
 
 class SummedLoneLattice(LoneLattice):
     """Of lattices that are narrow enough to sum over their states."""
+
+    exact_score = LOG_Z
 
     def closed_form(self, rows: Any) -> None:
         """Nothing: it has no parameters."""

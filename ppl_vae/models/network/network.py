@@ -185,7 +185,7 @@ class BayesianNetwork(Model):
         *,
         do: Mapping[str, Any] | None = None,
         method: Literal["exact", "sampling"] = "exact",
-        draws: int = 10_000,
+        draws: int | None = None,
         seed: int = 0,
     ) -> Answer | Estimate:
         """The distribution of some nodes given others, of a network that declares all its numbers.
