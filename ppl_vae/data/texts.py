@@ -90,8 +90,12 @@ def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Raw:
     """
     if isinstance(texts, np.ndarray) and texts.dtype.kind not in "UO":
         raise ValueError(f"expected texts for tokens={source.tokens!r}, got an array of dtype {texts.dtype}: leave tokens out")
-    if odd := next((text for text in texts if not isinstance(text, str)), None):
-        raise ValueError(f"expected texts for tokens={source.tokens!r}, got {type(odd).__name__}: give strings")
+    if odd := next(((row, text) for row, text in enumerate(texts) if not isinstance(text, str)), None):
+        row, got = odd[0], repr(odd[1]) if np.ndim(odd[1]) == 0 else type(odd[1]).__name__
+        raise ValueError(
+            f"expected texts for tokens={source.tokens!r}, got {got[:80]} in row {row} (from 0): give strings, and leave out "
+            "rows that have none"
+        )
     tokens = _trained(texts, source)
     values, offsets, vocabulary = tokenized(texts, tokens, end=source.end)
     if not len(values):
