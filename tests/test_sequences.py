@@ -193,6 +193,12 @@ def test_what_is_no_text_is_refused_with_its_row(texts: Any, told: str) -> None:
         whole(texts, tokens="characters")
 
 
+def test_half_a_surrogate_pair_is_no_bytes() -> None:
+    with pytest.raises(ValueError, match=r"half of a surrogate pair in row 1 \(from 0\)"):
+        whole(["a", "b\ud800"], tokens="bytes")
+    whole(["b\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16", "replace")], tokens="bytes")
+
+
 def test_text_that_another_tokenizer_cut_is_refused_by_both_names() -> None:
     train = pv.load_data(["the cat sat", "a dog sat"] * 20, tokens=pv.Words(minimum=9))
     fit = pv.fit(pv.SequenceModel(network=pv.LSTM(hidden=2)), train, method=pv.SVI(epochs=1))

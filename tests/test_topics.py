@@ -347,3 +347,13 @@ def test_topics_are_encoded_in_double_precision(corpus):
     fit = pv.fit(pv.LDA(topics=2), pv.load_data(corpus, kind="count"), method=pv.CAVI(sweeps=2))
     x = corpus.float()
     assert torch.equal(fit.pair.guide.posterior(x).concentration, fit.pair.guide.posterior(x.double()).concentration)
+
+
+def test_impossible_words_are_told_by_name_and_nothing_is_told_per_word_of_none(corpus):
+    without = corpus.clone()
+    without[:, 4] = 0
+    fit = pv.fit(pv.LDA(topics=2, words=None), pv.load_data(without, kind="count"), method=pv.CAVI(sweeps=3))
+    with pytest.warns(pv.FitWarning, match=r"no topic has, .* in these documents: x5\. "):
+        fit.evaluate(corpus)
+    fit.evaluate(without)  # in which it does not stand
+    assert not {"elbo_per_word", "perplexity", "completion"} & set(fit.evaluate(torch.zeros(3, 12)))
