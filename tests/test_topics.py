@@ -332,6 +332,7 @@ def test_point_estimates_of_topics_have_no_standard_errors(data):
     fit = pv.fit(pv.LDA(topics=2, words=None), data, method=pv.CAVI(sweeps=2))
     topic = fit.parameters()["topic"]
     assert topic.se is None
+    assert topic.labels[0] == ("z1", "z2")  # as the columns of codes
     assert topic.values.sum(1) == pytest.approx(np.ones(2), abs=1e-5)
 
 
