@@ -88,6 +88,15 @@ def test_the_bound_without_a_label_is_the_sum_over_one_hot_runs() -> None:
     torch.testing.assert_close(-found.loss, found.elbo)
 
 
+def test_rows_of_single_precision_are_scored_under_weights_of_double() -> None:
+    pair = built().double()
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(1)
+        found.append(pv.ELBO().build(pair)(rows("binary").to(dtype)).elbo)
+    assert torch.equal(*found)
+
+
 W = torch.tensor([[1.0], [-0.6]], dtype=torch.float64)
 CENTRES = torch.tensor([[-1.0, 0.5], [1.5, 1.0]], dtype=torch.float64)
 

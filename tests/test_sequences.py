@@ -155,6 +155,7 @@ def test_text_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, name:
     [
         ({"tokens": "letters"}, "one of None, characters, words, bytes"),
         ({"vocabulary": 10}, "tokens, which a vocabulary is of"),
+        ({"source": "a.csv", "chunk": 10}, "tokens, which a chunk is of"),
         ({"tokens": "words", "vocabulary": 1}, ">= 2"),
         ({"tokens": "words", "scale": "unit"}, "no scale"),
         ({"tokens": "words", "kind": "count"}, "kind categorical"),
@@ -171,6 +172,55 @@ def test_declarations_that_say_nothing_are_refused(options: Any, told: str) -> N
 
 
 @pytest.mark.skipif(not (SHARED / "text").is_dir(), reason="no benchmark data here")
+def test_a_chunk_alone_is_of_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("to be\nor", encoding="utf-8")
+    data = whole(tmp_path / "a.txt", chunk=3)
+    assert [text(data.train, row) for row in range(3)] == ["to ", "be\n", "or"]
+    assert data.source == pv.DataSource(source=str(tmp_path / "a.txt"), tokens="characters", chunk=3, valid=0.0, test=0.0)
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (["a", float("nan")], r"got nan in row 1 \(from 0\)"),
+        ([None, "a"], "got None in row 0"),
+        (["a", 1], "got 1 in row 1"),
+        (np.array(["a", None], dtype=object), "got None in row 1"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_its_row(texts: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        whole(texts, tokens="characters")
+
+
+def test_half_a_surrogate_pair_is_no_bytes() -> None:
+    with pytest.raises(ValueError, match=r"half of a surrogate pair in row 1 \(from 0\)"):
+        whole(["a", "b\ud800"], tokens="bytes")
+    whole(["b\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16", "replace")], tokens="bytes")
+
+
+def test_text_that_another_tokenizer_cut_is_refused_by_both_names() -> None:
+    train = pv.load_data(["the cat sat", "a dog sat"] * 20, tokens=pv.Words(minimum=9))
+    fit = pv.fit(pv.SequenceModel(network=pv.LSTM(hidden=2)), train, method=pv.SVI(epochs=1))
+    scored = [fit.score_samples(whole(["The CAT sat"], tokens=tokens)).log_prob for tokens in ("words", pv.Words())]
+    assert torch.equal(*scored)
+    for tokens, name in ((pv.Words(lower=False), r"Words\(lower=False"), ("characters", "Characters")):
+        with pytest.raises(ValueError, match=rf"cut by Words\(lower=True, minimum=9\), .* got text cut by {name}"):
+            fit.score_samples(whole(["The CAT sat"], tokens=tokens))
+
+
+def test_tokens_are_those_of_the_vocabulary() -> None:
+    data = pv.load_data(["ab", "b", "ba"] * 6, tokens="characters")
+    with pytest.raises(ValueError, match="the 3 of the vocabulary, got 9"):
+        pv.Tokens(levels=9).check(data.spec)
+    assert pv.Tokens(levels=3).settled(data) == pv.Tokens().settled(data) == pv.Tokens(levels=3, end=0)
+    values = data.train.raw.values  # type: ignore[union-attr]
+    assert not values.is_floating_point()
+    pv.Categorical(levels=3).check_values(values)
+    with pytest.raises(ValueError, match="values outside it"):
+        pv.Categorical(levels=2).check_values(values)
+
+
 def test_five_thousand_sentences_of_characters(tmp_path: Path) -> None:
     lines = (SHARED / "text" / "tatoeba_en.tsv").read_text(encoding="utf-8").splitlines()[::5][:5000]
     file = tmp_path / "tatoeba.tsv"

@@ -107,6 +107,12 @@ def test_longer_rows_are_refused_or_split_and_never_cut(tmp_path: Path) -> None:
     assert [len(part) for part in (held.train, held.valid, held.test)] == [21, 3, 6]  # pieces of a row stay together
 
 
+def test_long_drawings_are_not_to_be_split() -> None:
+    drawing = pv.Ragged([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 1.0]] * 3, [0, 3, 6, 9])
+    with pytest.raises(ValueError, match=r"declare longest larger or drop these rows$"):
+        whole(drawing, kind="strokes", longest=2)
+
+
 @pytest.mark.parametrize(
     ("source", "options", "told"),
     [

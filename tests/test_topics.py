@@ -328,3 +328,35 @@ def test_what_cannot_be_is_refused(wrong, says):
 def test_what_cannot_be_fitted_is_refused_with_a_remedy(data, model, method, says):
     with pytest.raises(ValueError, match=says):
         pv.fit(model, data, method=method)
+
+
+def test_point_estimates_of_topics_have_no_standard_errors(data):
+    fit = pv.fit(pv.LDA(topics=2, words=None), data, method=pv.CAVI(sweeps=2))
+    topic = fit.parameters()["topic"]
+    assert topic.se is None
+    assert topic.labels[0] == ("z1", "z2")  # as the columns of codes
+    assert topic.values.sum(1) == pytest.approx(np.ones(2), abs=1e-5)
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("double")
+def test_topics_are_encoded_in_double_precision(corpus):
+    fit = pv.fit(pv.LDA(topics=2), pv.load_data(corpus, kind="count"), method=pv.CAVI(sweeps=2))
+    x = corpus.float()
+    assert torch.equal(fit.pair.guide.posterior(x).concentration, fit.pair.guide.posterior(x.double()).concentration)
+
+
+def test_impossible_words_are_told_by_name_and_nothing_is_told_per_word_of_none(corpus):
+    without = corpus.clone()
+    without[:, 4] = 0
+    fit = pv.fit(pv.LDA(topics=2, words=None), pv.load_data(without, kind="count"), method=pv.CAVI(sweeps=3))
+    with pytest.warns(pv.FitWarning, match=r"no topic has, .* in these documents: x5\. "):
+        fit.evaluate(corpus)
+    fit.evaluate(without)  # in which it does not stand
+    assert not {"elbo_per_word", "perplexity", "completion"} & set(fit.evaluate(torch.zeros(3, 12)))

@@ -119,7 +119,8 @@ def _ragged(archive: Archive, source: DataSource, y: np.ndarray | None) -> Raw:
     lone = next(iter(found)) if len(found) == 1 else "x_"
     start = lone if source.key is None else f"{source.key}_"
     if start not in found:
-        known, got = ", ".join(name.rstrip("_") for name in found), "several" if source.key is None else repr(source.key)
+        known = ", ".join(name.rstrip("_") or f"{found[name]} (without a name)" for name in found)
+        got = "several" if source.key is None else repr(source.key)
         raise ValueError(
             f"{archive.path}: expected one of the ragged arrays {known}, got {got}: name one with key=, or all that programs "
             "read with fields="

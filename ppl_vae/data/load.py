@@ -99,7 +99,7 @@ def _in_memory(source: Any, declared: DataSource) -> Raw:
     if is_sparse(source):
         return of_sparse(source, declared)
     if declared.tokens is not None:
-        return of_texts(as_array(source, "texts"), declared)
+        return of_texts(source if isinstance(source, list) else as_array(source, "texts"), declared)
     if is_frame(source):
         return table("frame", cells_of_frame(source), declared)
     array = as_array(source, "data")

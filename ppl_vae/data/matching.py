@@ -10,10 +10,21 @@ import torch
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.recoding import recoded
 from ppl_vae.data.split import Split
+from ppl_vae.data.tokenizers import Tokenizer
 from ppl_vae.data.transform import Transform
+from ppl_vae.text import as_line
 from ppl_vae.types import Column, Field, Kind
 
-__all__ = ["classes_matched", "columns_matched", "drawn_already", "fields_matched", "is_whole_number", "numbered", "shown"]
+__all__ = [
+    "classes_matched",
+    "columns_matched",
+    "drawn_already",
+    "fields_matched",
+    "is_whole_number",
+    "numbered",
+    "shown",
+    "tokenizer_matched",
+]
 
 NEGLIGIBLE = 1e-6  # of a scale: what casting a transform may change of it
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -90,6 +101,16 @@ def fields_matched(split: Split, fields: Sequence[Field]) -> Split:
             raw = raw.with_vocabulary(first.vocabulary)
         raw = raw.under(first.vocabulary or raw.vocabulary).bucketed(first.buckets)
     return split.matched(raw, split.fields.under(fields[1:]))
+
+
+def tokenizer_matched(split: Split, known: Tokenizer | None) -> None:
+    """Raise ``ValueError`` if texts were cut by another tokenizer than those that are known."""
+    found = split.tokenizer
+    if known is not None and found is not None and not known.cuts_as(found):
+        raise ValueError(
+            f"expected text cut by {as_line(known, 80)}, as that of the fit was, got text cut by {as_line(found, 80)}: load it "
+            "with tokens=fit.data.tokens"
+        )
 
 
 def shown(split: Split, transform: Transform, kind: Kind) -> Split:

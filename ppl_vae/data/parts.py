@@ -34,8 +34,15 @@ def _held_out(fraction: float, size: int) -> int:
     return 0 if fraction == 0 else max(1, round(fraction * size))
 
 
-def refuse_longer(source: DataSource, x: Any, others: Sequence[Any]) -> None:
-    """Raise ``ValueError`` if rows are longer than declared and are not to be split, or have one length."""
+def refuse_longer(source: DataSource, x: Any, others: Sequence[Any], *, splits: bool = True) -> None:
+    """Raise ``ValueError`` if rows are longer than declared and are not to be split, or have one length.
+
+    Args:
+        source: the declaration.
+        x: the rows.
+        others: rows of splits of their own.
+        splits: whether such rows can be split.
+    """
     if not isinstance(x, Ragged):
         raise ValueError(f"{source.source}: expected rows of different lengths for longest={source.longest}, got rows of one")
     longer = [(part.lengths > source.longest).nonzero().flatten() for part in (x, *others)]
@@ -44,8 +51,8 @@ def refuse_longer(source: DataSource, x: Any, others: Sequence[Any]) -> None:
     part, rows = next((part, rows) for part, rows in zip((x, *others), longer, strict=True) if len(rows))
     raise ValueError(
         f"{source.source}: expected rows of at most {source.longest} elements, an end token among them, got {number} longer "
-        f"ones, the first of them row {int(rows[0])} (from 0) of {int(part.lengths[rows[0]])}: declare longest larger, drop "
-        "these rows, or make several of each (longer='split')"
+        f"ones, the first of them row {int(rows[0])} (from 0) of {int(part.lengths[rows[0]])}: declare longest larger"
+        + (", drop these rows, or make several of each (longer='split')" if splits else " or drop these rows")
     )
 
 

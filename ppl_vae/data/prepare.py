@@ -132,11 +132,10 @@ def _table(source: DataSource, raw: Raw) -> Table:
         labels[2] = None if raw.test_y is None else as_labels(raw.test_y, len(parts[2]), source.source, classes)[0]
     parts = [part.compact() if isinstance(part, Ragged | Sparse) else part for part in parts]
     if source.longest is not None:
-        refuse_longer(source, x, [part for part in (raw.valid_x, raw.test_x) if part is not None])
+        given, drawn = [part for part in (raw.valid_x, raw.test_x) if part is not None], _drawn(source, raw)
+        refuse_longer(source, x, given, splits=not drawn and not fields.columns)
         if source.longer == "split":
-            parts, labels, weights = pieces(
-                source, parts, labels, weights, beside=bool(fields.columns), drawn=_drawn(source, raw)
-            )
+            parts, labels, weights = pieces(source, parts, labels, weights, beside=bool(fields.columns), drawn=drawn)
     beside_parts = standardized([fields[index].compact() for index in indices], source.standardize)
     return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts, raw.table, weights)
 
@@ -205,6 +204,7 @@ def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> li
             fields=fields,
             white=white,
             weights=weights,
+            tokenizer=source.tokenizer,
         )
         for x, y, fields, weights in zip(parts, table.labels, table.fields, table.weights, strict=True)
     )

@@ -153,6 +153,8 @@ class DataSource(Declaration):
         choice("missing", self.missing, ("error", "ignore"))
         if not isinstance(self.tokens, Tokenizer):
             choice("tokens", self.tokens, (None, *get_args(TokensName)))
+        if self.tokens is None and self.chunk is not None and self.source.lower().endswith(".txt"):
+            object.__setattr__(self, "tokens", "characters")  # as running text of which nothing is declared is cut
         choice("counts", self.counts, ("auto", "dense", "sparse", "pairs"))
         choice("longer", self.longer, ("error", "split"))
         require(self.longer == "error" or self.longest is not None, "longest, which longer rows are split at", self.longest)

@@ -15,6 +15,7 @@ from ppl_vae.data.passes import Passes
 from ppl_vae.data.ragged import Ragged, View, joined
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
+from ppl_vae.data.tokenizers import Tokenizer
 from ppl_vae.data.transform import CHUNK, Transform
 from ppl_vae.data.weights import effective_number, on_device
 from ppl_vae.types import FOUND_LABELS, Column
@@ -37,6 +38,7 @@ class Split(Passes):
         white: what stands as 1 in ``x`` in the units of the source, such as 255 of images in black and white.
         fields: what else plain programs read of the rows.
         weights: how often each row counts, ``(N,)`` float64, finite and not negative; ``None`` if all count once.
+        tokenizer: what cut the texts that the rows were, if it is known.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Split(Passes):
         white: int = 1,
         fields: Fields = NO_FIELDS,
         weights: Tensor | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self.raw = x
         self.y = y
@@ -63,6 +66,7 @@ class Split(Passes):
         self.white = white
         self.fields = fields
         self.weights = weights
+        self.tokenizer = tokenizer
 
     def __len__(self) -> int:
         return len(self.raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from ppl_vae.types import FitWarning
 
 __all__ = ["as_running", "of_texts", "read_texts", "running"]
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 CHUNK = 256  # characters of a row of a running text of which nothing is declared
 
 
@@ -90,10 +92,21 @@ def of_texts(texts: Sequence[str] | np.ndarray, source: DataSource) -> Raw:
     """
     if isinstance(texts, np.ndarray) and texts.dtype.kind not in "UO":
         raise ValueError(f"expected texts for tokens={source.tokens!r}, got an array of dtype {texts.dtype}: leave tokens out")
-    if odd := next((text for text in texts if not isinstance(text, str)), None):
-        raise ValueError(f"expected texts for tokens={source.tokens!r}, got {type(odd).__name__}: give strings")
-    tokens = _trained(texts, source)
-    values, offsets, vocabulary = tokenized(texts, tokens, end=source.end)
+    if odd := next(((row, text) for row, text in enumerate(texts) if not isinstance(text, str)), None):
+        row, got = odd[0], repr(odd[1]) if np.ndim(odd[1]) == 0 else type(odd[1]).__name__
+        raise ValueError(
+            f"expected texts for tokens={source.tokens!r}, got {got[:80]} in row {row} (from 0): give strings, and leave out "
+            "rows that have none"
+        )
+    try:
+        tokens = _trained(texts, source)
+        values, offsets, vocabulary = tokenized(texts, tokens, end=source.end)
+    except UnicodeEncodeError:
+        row = next(row for row, text in enumerate(texts) if SURROGATE.search(text))
+        raise ValueError(
+            f"expected texts that can be written as bytes, got half of a surrogate pair in row {row} (from 0): correct it, "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+        ) from None
     if not len(values):
         raise ValueError(f"{source.source}: expected rows of text, got none")
     return Raw(Ragged(values, offsets, vocabulary=vocabulary), tokens=tokens)

@@ -45,6 +45,10 @@ class Tokenizer(Declaration, abc.ABC):
         """The text of tokens."""
         return "".join(tokens)
 
+    def cuts_as(self, other: Tokenizer) -> bool:
+        """Whether another cuts every text into the same tokens, however many of them are kept."""
+        return self == other
+
     def trained(self, texts: Sequence[str]) -> Tokenizer:
         """This tokenizer with what it learns from training rows declared: itself where it learns nothing."""
         return self
@@ -121,6 +125,10 @@ class Words(Tokenizer):
         pieces = (WORDS.findall(text.lower() if self.lower else text) for text in texts)
         rows = [np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int32) for words in pieces]
         return rows, tuple(numbers)
+
+    def cuts_as(self, other: Tokenizer) -> bool:
+        """Whether another writes words as this one does."""
+        return isinstance(other, Words) and self.lower == other.lower
 
     def joined(self, tokens: Sequence[str]) -> str:
         """The words with a space between them."""

@@ -7,6 +7,7 @@ left out of what is told per word, as topic models are compared.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +20,13 @@ from ppl_vae.evaluate.rows import batches, mean, standard_error
 from ppl_vae.exact.topics import log_coefficient
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.pair import Pair
-from ppl_vae.types import Score
+from ppl_vae.types import FitWarning, Score
 
 __all__ = ["document_numbers", "npmi", "topics_of", "umass"]
 
 BOUNDS = ("elbo", "log_likelihood", "iwae", "ais")
 AT_ONCE = 2**22  # elements of the documents that are handled together
+NAMED = 10  # words that a remark names
 TOP = 10  # words by which a topic is judged
 
 
@@ -49,11 +51,14 @@ def document_numbers(
     Returns:
         ``words``, the mean total; each bound ``_per_word`` and ``perplexity``, exp(-b) of the tightest; ``completion``; where z
         are proportions of topics ``npmi`` and ``umass``, means over topics of their 10 most probable words in these documents.
+        Nothing per word of documents without words. Words that no topic has, which are impossible, are told by a warning.
     """
     if not pair.model_facts.documents or pair.reads != ("x",) or pair.model_facts.known_entries is not None:
         return {}
     with evaluating(pair):
         topics = topics_of(pair)
+        if topics is not None:
+            _remark_on_impossible(topics, pair, split)
         parts = [_of_batch(pair, x, topics, generator) for x, *_ in _pieces(pair, split)]
     coefficient, total, told, asked = (torch.cat(column) for column in zip(*(part[0] for part in parts), strict=True))
     weights = split.weights
@@ -139,6 +144,24 @@ def _pairs(top: Tensor, together: Tensor, documents: int) -> tuple[Tensor, tuple
     return together[first, second] / documents, (alone[first] / documents, alone[second] / documents)
 
 
+def _remark_on_impossible(topics: Tensor, pair: Pair, split: Split) -> None:
+    """Warn of words of these documents that no topic has: bounds of them are those of the smallest number that there is."""
+    impossible = topics.amax(0) <= 2 * torch.finfo(topics.dtype).tiny
+    if not bool(impossible.any()):
+        return
+    met = torch.stack([x.flatten(1).sum(0) for x, *_ in _pieces(pair, split)]).sum(0) > 0
+    if places := (impossible & met).nonzero().flatten().tolist():
+        names = [split.columns[place] if split.columns else f"x{place + 1}" for place in places]
+        told = ", ".join(names[:NAMED]) + (f", ... ({len(names)})" if len(names) > NAMED else "")
+        warnings.warn(
+            f"words that no topic has, and that are impossible, stand in these documents: {told}. Their log-probability "
+            "is -inf, so numbers of these documents mean nothing: leave the words out, or fit with a prior of topics, "
+            "LDA(words=Dirichlet())",
+            FitWarning,
+            stacklevel=3,
+        )
+
+
 def _pieces(pair: Pair, split: Split) -> Iterator[tuple[Tensor, ...]]:
     return batches(pair, split, max(1, AT_ONCE // split.elements))
 
@@ -172,7 +195,9 @@ def _top(topics: Tensor) -> Tensor:
 
 
 def _ratio(name: str, values: Tensor, sizes: Tensor, weights: Tensor | None) -> dict[str, float]:
-    """Sum / sum, and its standard error over the data."""
-    length = max(mean(sizes, weights), 1 / len(sizes))
+    """Sum / sum, and its standard error over the data; nothing of nothing."""
+    length = mean(sizes, weights)
+    if length == 0:
+        return {}
     ratio = mean(values, weights) / length
     return {name: ratio, f"{name}_se": standard_error(values - ratio * sizes, weights) / length}

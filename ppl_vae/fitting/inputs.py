@@ -17,7 +17,15 @@ from ppl_vae.data import Data, DataSource, Split, Transform
 from ppl_vae.data.arrays import arranged, as_array
 from ppl_vae.data.field_entries import given as fields_given
 from ppl_vae.data.frames import Frame, is_frame, is_table
-from ppl_vae.data.matching import classes_matched, columns_matched, fields_matched, is_whole_number, numbered, shown
+from ppl_vae.data.matching import (
+    classes_matched,
+    columns_matched,
+    fields_matched,
+    is_whole_number,
+    numbered,
+    shown,
+    tokenizer_matched,
+)
 from ppl_vae.data.pens import ended
 from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.ragged import Ragged
@@ -193,6 +201,7 @@ class Entrance:
         split, left = columns_matched(split, names, self.spec.table)
         _remark_on_left(left)
         if self.spec.fields:
+            tokenizer_matched(split, self.source.tokenizer)
             split = fields_matched(split, self.spec.fields)
         if self.spec.kind == STROKES:
             split = split.matched(ended(split.raw, "drawings"), split.fields)

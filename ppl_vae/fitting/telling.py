@@ -117,6 +117,8 @@ class Telling(Coding):
             for context in guide.parameter_draws(DRAWS):
                 with context:
                     drawn.append({name: self._in_units(each) for name, each in describe.quantities().items()})
+        if not drawn:
+            return {}
         found = {name: torch.stack([draw[name] for draw in drawn]).std(0) for name in drawn[0]}
         return {name: se for name, se in found.items() if bool((se > 0).any())}
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
@@ -137,7 +138,8 @@ class Likelihood(Declaration, abc.ABC):
         The kind of the data cannot tell everything: how large a count is, or what stands in a column of a table.
         """
         event_shape = tuple(x.shape[1:])
-        support = self.build(event_shape).to(x)(x.new_zeros(self.features, *event_shape)).support
+        features = torch.zeros_like(x[:1], dtype=x.dtype if x.is_floating_point() else torch.get_default_dtype())
+        support = self.build(event_shape).to(features)(features.new_zeros(self.features, *event_shape)).support
         outside = ~support.check(x)
         if bool(outside.any()):
             raise ValueError(

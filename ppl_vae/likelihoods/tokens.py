@@ -62,15 +62,22 @@ class Tokens(Likelihood):
         vocabulary = spec.fields[0].vocabulary if spec.ragged else ()
         levels = spec.levels or (spec.fields[0].levels if spec.ragged else None)
         end = vocabulary.index(END) if END in vocabulary else None
-        if self.levels is None and levels is not None:
-            return dataclasses.replace(self, levels=max(2, levels), end=end if self.end is None else self.end)
-        return self
+        levels = max(2, levels) if self.levels is None and levels is not None else self.levels
+        if levels is None or (end is not None and end >= levels):
+            return self
+        return dataclasses.replace(self, levels=levels, end=end if self.end is None else self.end)
 
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` if the data are of another kind, or have more tokens."""
         super().check(spec)
         if self.levels is not None and spec.levels is not None and spec.levels > self.levels:
             raise ValueError(f"expected at most {self.levels} tokens, got {spec.levels}: use Tokens(), which takes the data's")
+        names = spec.fields[0].vocabulary if spec.ragged else ()
+        if self.levels is not None and names and self.levels > max(2, len(names)):
+            raise ValueError(
+                f"expected as many tokens as the {len(names)} of the vocabulary, got {self.levels}: use Tokens(), which takes "
+                "the data's"
+            )
 
     def check_values(self, x: Tensor) -> None:
         """Raise ``ValueError`` if there is a number that is no token's."""

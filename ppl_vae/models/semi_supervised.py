@@ -140,6 +140,7 @@ class SemiSupervisedProgram(ModelProgram):
     def forward(self, *batch: Tensor) -> Tensor:
         """The story, with the batch's x observed, and its labels where it has some."""
         x, *labels = batch
+        x = x.to(self.logits.dtype)  # sums over classes take terms of one dtype, and a Bernoulli's has that of x
         with data_plate(self.size, x):
             y = pyro.sample("y", self.prior_of_class(), obs=self.codes_of(*labels) if labels else None)
             z = pyro.sample("z", self.prior_of_rest())

@@ -29,7 +29,7 @@ def texts(rows: Sequence[str], *, title: str | None = None) -> Figure:
     figure, (ax,) = new_figure(9, 0.6 + 0.24 * len(shown))
     ax.set_axis_off()
     for place, row in enumerate(shown):
-        line = "".join(character if character.isprintable() else "␤" for character in row)
+        line = "".join(character if character.isprintable() else "↵" for character in row)
         ax.text(0, -place, line.replace("$", r"\$"), family="monospace", fontsize=8, va="center")
     ax.set(xlim=(0, 1), ylim=(-len(shown) + 0.4, 0.6))
     if title is not None:

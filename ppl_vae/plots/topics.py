@@ -44,14 +44,14 @@ def topics(shares: Tensor, sizes: Tensor, names: Sequence[str] = (), *, weight: 
     areas = (LARGEST * sizes).clamp_min(4).numpy()
     left.scatter(places[:, 0].numpy(), places[:, 1].numpy(), s=areas, alpha=0.35, edgecolors="slategrey")
     for topic, (x, y) in enumerate(places.tolist()):
-        left.text(x, y, str(topic), ha="center", va="center", fontsize=8)
+        left.text(x, y, f"z{topic + 1}", ha="center", va="center", fontsize=8)
     left.set_aspect("equal", adjustable="datalim")
     left.margins(0.2)
     left.set(xticks=[], yticks=[], title="topics by their distance")
     found = relevance(shares, sizes, weight).topk(min(WORDS, V), 1).indices
     for line, topic in enumerate(listed.tolist()):
         words = ", ".join(known[word] for word in found[topic].tolist())
-        right.text(0, -line, f"{topic}", fontsize=8, fontweight="bold", va="center", ha="right")
+        right.text(0, -line, f"z{topic + 1}", fontsize=8, fontweight="bold", va="center", ha="right")
         right.text(0.03, -line, f"{100 * sizes[topic]:4.1f} %  {words}", fontsize=8, va="center")
     rest = f"; the {MOST} largest of {K}" if len(listed) < K else ""
     right.set(xlim=(-0.05, 1), ylim=(-len(listed), 1), title=f"share of all words, most relevant words{rest}")

@@ -68,7 +68,7 @@ class TopicGuide(GuideProgram):
     @torch.no_grad()
     def posterior(self, x: Tensor) -> dist.Distribution:
         """q(theta | x) of each document, the fixed point, for x ``(B, *event)``."""
-        gamma = x.new_empty(len(x), *self._model[0].latent_shape)
+        gamma = self._model[0].alpha.new_empty(len(x), *self._model[0].latent_shape)
         for block, q in self._local(x):
             gamma[block.rows] = q.gamma
         return dist.Dirichlet(gamma)

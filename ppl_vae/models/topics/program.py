@@ -27,7 +27,7 @@ from ppl_vae.models.topics import ascent
 from ppl_vae.models.topics.guide import SITE, TopicGuide
 from ppl_vae.priors import Dirichlet, Prior
 from ppl_vae.program.hooks import Start
-from ppl_vae.program.quantities import COLUMN, COMPONENT, Quantity
+from ppl_vae.program.quantities import COLUMN, LATENT, Quantity
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec
@@ -114,8 +114,8 @@ class TopicProgram(BayesianModel):
         return self._counts(z, self.topics)
 
     def quantities(self) -> dict[str, Quantity]:
-        """The topics."""
-        return {"topic": Quantity(values=self.topics, axes=(COMPONENT, COLUMN), note="p(word | topic)")}
+        """The topics, by the names of their proportions."""
+        return {"topic": Quantity(values=self.topics, axes=(LATENT, COLUMN), note="p(word | topic)")}
 
     def mean_field(self, spec: DataSpec) -> TopicGuide:
         """q(topics) prod_n q(theta_n), all Dirichlet.
