@@ -403,3 +403,12 @@ def test_drawings_are_figures_and_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match="expected"):
             wrong()
+
+
+def test_what_is_next_of_rows_that_are_no_texts_is_a_file() -> None:
+    from ppl_vae.cli.fit import _drawn
+
+    drawing = np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=np.float32)
+    drawings = pv.load_data(pv.Ragged.from_list([drawing] * 6), kind="strokes", valid=0.0, test=0.0)
+    numbers = pv.load_data(pv.Ragged.from_list([np.ones(3), np.zeros(2)] * 4), valid=0.0, test=0.0)
+    assert (_drawn(drawings.spec), _drawn(numbers.spec)) == ("--n 3 --out new.svg", "--n 3 --out new.npz")
