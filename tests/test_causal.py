@@ -513,7 +513,7 @@ def test_a_text_of_which_nothing_is_told_is_a_running_one(tmp_path: Path) -> Non
     assert data.spec.fields[0].vocabulary[0] != "<end>"
     words = pv.load_data(path, tokens="words", chunk=7, valid=0.0, test=0.0)
     assert words.train.raw.total == 200
-    for wrong in ({"chunk": 5}, {"tokens": "words", "chunk": 0}):
+    for wrong in ({"chunk": 0}, {"tokens": "words", "chunk": 0}):
         with pytest.raises(ValueError, match="chunk"):
             pv.load_data(path, **wrong)
     with pytest.raises(ValueError, match=r"chunk for \.txt files only"):
