@@ -42,10 +42,10 @@ class ExactPosterior(Guide):
             ValueError: the model does not know its posterior.
         """
         if not isinstance(model, KnownPosterior):
-            ascent = "CAVI, or " if isinstance(model, CoordinateAscent) else ""
-            raise ValueError(
-                f"this model has no exact posterior, which methods such as EM need: use {ascent}SVI with {remedy(model)}"
-            )
+            guide = remedy(model)
+            ascends = isinstance(model, CoordinateAscent)
+            method = "CAVI" if guide == "MeanField" else "CAVI, or SVI" if ascends else "SVI"
+            raise ValueError(f"this model has no exact posterior, which methods such as EM need: use {method} with {guide}")
         return ExactGuide(model)
 
     def story(self) -> str:

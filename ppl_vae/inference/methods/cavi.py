@@ -46,7 +46,8 @@ class CAVI(Method):
         forgetting: kappa in (0.5, 1], how soon early batches are forgotten; of a batch size alone.
         delay: tau of at least 0, so that early steps weigh less; of a batch size alone.
         collapsed: shared parameters are integrated out, where the model can (topics: Asuncion et al. 2009).
-        parallel: all factors are updated at once from the old ones, where the model can; the ELBO may fall.
+        parallel: all factors are updated at once from the old ones, where the model can; a step that would lower the bound is
+            shortened.
         damping: the weight in [0, 1) of an old factor in the new one, where the model can.
 
     Raises:
