@@ -512,3 +512,11 @@ def test_declarations_survive_yaml() -> None:
     ):
         assert pv.Model.from_yaml(model.to_yaml()) == model
         assert hash(model) == hash(pv.Model.from_yaml(model.to_yaml()))
+
+
+def test_methods_are_compared_on_a_lattice_alone(capsys: pytest.CaptureFixture) -> None:
+    words = ["--model.shape", "[2,3]", "--model.coupling", "0.2", "--methods", "[CAVI,ClosedForm]"]
+    assert cli.main(["compare", "--model", "Ising", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "nats of the whole lattice; s: seconds" in shown
+    assert f"{pv.Ising(shape=(2, 3), coupling=0.2).log_partition():.3f}" in shown
