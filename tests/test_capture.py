@@ -357,6 +357,7 @@ def test_without_a_compiler_steps_are_recorded(monkeypatch: pytest.MonkeyPatch) 
 # --- fits and evaluations --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_compiled_fit_is_the_eager_fit_and_the_second_one_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     data = pv.load_data("digits")
     eager = pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=False))

@@ -518,6 +518,7 @@ def test_the_history_shows_the_elbo_beside_what_was_climbed(objective: pv.Object
     assert last["elbo"] == pytest.approx(last["valid_elbo"], abs=3.0 + 0.5 * last["kl"])
 
 
+@pytest.mark.slow
 def test_a_compiled_gradient_through_cut_draws_is_the_eager_one(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from ppl_vae.data import DataSource
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting import Comparison, compare
 from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
-from ppl_vae.fitting.fit import without_data
+from ppl_vae.fitting.fit import DIGITS, without_data
 from ppl_vae.guides import Guide
 from ppl_vae.inference import Method
 from ppl_vae.models import Model
@@ -50,7 +50,7 @@ def run(
         raise ValueError("--across-data and --samples are for saved runs: name their folders, ppl-vae compare RUN1 RUN2")
     else:
         progress = say_nothing if quiet or json else None
-        data = without_data(model) if data == DataSource() else data
+        data = without_data(model, DIGITS if data == DataSource() else data)
         found = compare(model, data, methods=methods, guides=guides, seeds=seeds, device=device, progress=progress)
         title = f"{model}\n{model.unit}; s: seconds{'; ±: standard deviation over seeds' if seeds > 1 else ''}"
         save = save_comparison

@@ -49,8 +49,7 @@ def run_pictures(fit: Fit, data: Data) -> Iterator[Named]:
         yield "tracked", tracked
     yield from _charts(fit)
     without = fit.pair.can.draw_data if fit.pair.can.draw_data is not None else fit.pair.can.continue_rows
-    alone = isinstance(fit.model, Model) and fit.model.data_free  # whose codes are one point
-    if (without is None or fit.pair.model_facts.sites) and fit.pair.can.find_path is None and not alone:
+    if (without is None or fit.pair.model_facts.sites) and fit.pair.can.find_path is None:
         yield from _if_possible(fit, "codes", lambda: _encoded(fit, shown[:PICTURED]))
 
 
@@ -78,10 +77,11 @@ def _charts(fit: Fit) -> Iterator[Named]:
 
 
 def _without_data(fit: Fit, rows: Split) -> Iterator[Named]:
-    """Of a model that has no data: its own draws, and the means of what is latent."""
+    """Of a model that has no data: its own draws, the course of the fit, the means of what is latent."""
     if fit.pair.can.draw_data is not None:
         title = f"draws from {fit.pair.model_facts.drawn_from}"
         yield "samples", plots.grid(fit.sample(64, seen=True), kind=fit.spec.kind, title=title)
+    yield "learning_curve", plots.learning_curve(fit.history, score=fit.score)
     means = {name: code[0] for name, code in leaves(fit.encode(rows)).items() if code.dim() in (2, 3)}
     if means:
         yield "marginals", plots.lattice(means, label="mean")
