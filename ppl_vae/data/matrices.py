@@ -52,8 +52,8 @@ class Matrices:
         """Raise ``ValueError`` if the data are others at every pass."""
         if self.split.transform.noisy:
             raise ValueError(
-                "EM and closed forms need data that stay the same at every pass: draw their noise once (dequantize='static', "
-                "binarize='static') or leave the values as they are (dequantize='none', binarize='none')"
+                "EM, CAVI and closed forms need data that stay the same at every pass: draw their noise once "
+                "(dequantize='static', binarize='static') or leave the values as they are (dequantize='none', binarize='none')"
             )
 
     def __iter__(self) -> Iterator[Tensor]:
