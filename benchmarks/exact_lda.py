@@ -30,7 +30,7 @@ from ppl_vae.exact import topics
 from ppl_vae.models.topics.documents import of_batch
 
 TOPICS, ALPHA, ETA, HELD_OUT, SEEDS = 50, 0.1, 0.01, 343, 3
-SWEEPS = {"ours": 16, "ours_collapsed": 60, "sklearn": 20, "tomotopy": 700, "topica_cvb0": 200}
+SWEEPS = {"ours": 14, "ours_collapsed": 66, "sklearn": 20, "tomotopy": 700, "topica_cvb0": 200}
 Found = tuple[np.ndarray, float | None]
 """Topics ``(K, V)``, and the bound where there is one."""
 
