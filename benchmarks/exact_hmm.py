@@ -9,17 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
 import ppl_vae as pv
+from benchmarks.exact_timing import timed
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.models.chains.hmm_program import HMMState
 
@@ -50,17 +48,6 @@ def start(levels: int) -> Start:
         rng.dirichlet(np.full(STATES, 5.0), STATES),
         rng.dirichlet(np.full(levels, 5.0), STATES),
     )
-
-
-def timed(work: Callable[[], Any], rounds: int) -> float:
-    """Median seconds of the processor, once warm."""
-    work()
-    seconds = []
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        seconds.append(time.process_time() - began)
-    return median(seconds)
 
 
 def ours(x: np.ndarray, parameters: Start, rounds: int) -> tuple[float, float]:

@@ -7,25 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 import ppl_vae as pv
+from benchmarks.exact_timing import timed
 
 __all__ = ["measure"]
-
-
-def seconds(work: Callable[[], Any], rounds: int) -> float:
-    """The least seconds of the processor of so many runs."""
-    found = []
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        found.append(time.process_time() - began)
-    return min(found)
 
 
 def measure(options: Any = None) -> dict[str, Any]:
@@ -43,11 +32,11 @@ def measure(options: Any = None) -> dict[str, Any]:
         "log_z_per_site": torus.log_partition() / torus.sites,
         "mean_field_per_site": fit.history[-1]["log_z_bound"] / torus.sites,
         "seconds": {
-            "log_z_10x10": seconds(grid.log_partition, rounds),
-            "marginals_10x10": seconds(grid.marginals, rounds),
-            "log_z_14x14": seconds(wide.log_partition, rounds),
-            "100_exact_draws_10x10": seconds(lambda: grid.sample(100), rounds),
-            "mean_field_10x10": seconds(grid.mean_field, rounds),
+            "log_z_10x10": timed(grid.log_partition, rounds),
+            "marginals_10x10": timed(grid.marginals, rounds),
+            "log_z_14x14": timed(wide.log_partition, rounds),
+            "100_exact_draws_10x10": timed(lambda: grid.sample(100), rounds),
+            "mean_field_10x10": timed(grid.mean_field, rounds),
         },
     }
 

@@ -5,18 +5,28 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.declaration import require
 from ppl_vae.nn.base import Network
+from ppl_vae.nn.pooling import Pool
 from ppl_vae.types import DataSpec
 
-__all__ = ["CausalModule", "CausalNetwork", "Elements", "Enters", "SequenceNetwork", "embedding"]
+__all__ = ["CausalModule", "CausalNetwork", "Elements", "Enters", "SequenceNetwork", "check_declared", "embedding"]
 
 Enters = Literal["state", "inputs", "both"]
 """Where the context of a causal network enters: before the first element, beside each of them, or both."""
+
+
+def check_declared(dropout: float, word_dropout: float, enters: Enters, pool: Pool) -> None:
+    """Raise ``ValueError`` for what all networks of rows declare alike, if it is out of range."""
+    for name, share in (("dropout", dropout), ("word_dropout", word_dropout)):
+        require(0 <= share < 1, f"a {name} in [0, 1)", share)
+    require(enters in get_args(Enters), f"enters of {', '.join(get_args(Enters))}", enters)
+    require(pool in get_args(Pool), f"a pool of {', '.join(get_args(Pool))}", pool)
 
 
 class Elements(NamedTuple):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ppl_vae.declaration import require
-from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters, embedding
+from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters, check_declared, embedding
 from ppl_vae.nn.pooling import Pool, mask_of, pooled
 
 __all__ = ["CausalConv"]
@@ -56,10 +56,7 @@ class CausalConv(CausalNetwork):
     def __post_init__(self) -> None:
         for name, least in (("hidden", 1), ("layers", 1), ("kernel", 2)):
             require(getattr(self, name) >= least, f"{name} of at least {least}", getattr(self, name))
-        for name in ("dropout", "word_dropout"):
-            require(0 <= getattr(self, name) < 1, f"a {name} in [0, 1)", getattr(self, name))
-        require(self.enters in get_args(Enters), f"enters of {', '.join(get_args(Enters))}", self.enters)
-        require(self.pool in get_args(Pool), f"a pool of {', '.join(get_args(Pool))}", self.pool)
+        check_declared(self.dropout, self.word_dropout, self.enters, self.pool)
 
     def build_causal(self, elements: Elements, feature_shape: tuple[int, ...], context: int = 0) -> CausalModule:
         """The features of each element from those before it."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from ppl_vae.declaration import require
-from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters
+from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters, check_declared
 from ppl_vae.nn.causal_conv import PooledEncoder
 from ppl_vae.nn.pooling import Pool
 
@@ -57,10 +57,7 @@ class Transformer(CausalNetwork):
         for name in ("hidden", "layers", "heads"):
             require(getattr(self, name) >= 1, f"{name} of at least 1", getattr(self, name))
         require(self.hidden % (2 * self.heads) == 0, f"an even hidden width for each of {self.heads} heads", self.hidden)
-        for name in ("dropout", "word_dropout"):
-            require(0 <= getattr(self, name) < 1, f"a {name} in [0, 1)", getattr(self, name))
-        require(self.enters in get_args(Enters), f"enters of {', '.join(get_args(Enters))}", self.enters)
-        require(self.pool in get_args(Pool), f"a pool of {', '.join(get_args(Pool))}", self.pool)
+        check_declared(self.dropout, self.word_dropout, self.enters, self.pool)
 
     def build_causal(self, elements: Elements, feature_shape: tuple[int, ...], context: int = 0) -> CausalModule:
         """The features of each element from those before it."""

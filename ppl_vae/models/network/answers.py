@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
-__all__ = ["Answer", "Explanation", "joint_index", "marginal_of", "nested", "plain"]
+__all__ = ["Answer", "Explanation", "by_state", "check_asked", "joint_index", "marginal_of", "nested", "plain"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,11 +43,8 @@ class Answer:
             ValueError: a name that was not asked for.
         """
         if name in self.states:
-            marginal = marginal_of(self.table, self.states, name)
-            return {state: plain(marginal[..., place]) for place, state in enumerate(self.states[name])}
-        if name not in self.numbers:
-            known = ", ".join((*self.states, *self.numbers))
-            raise ValueError(f"expected one of the names that were asked for, {known}, got {name!r}")
+            return by_state(marginal_of(self.table, self.states, name), self.states[name])
+        check_asked(name, self.states, self.numbers)
         place, joint = self.numbers.index(name), self._joint_weights()
         means, variances = self.means[..., place], self.covariances[..., place, place]
         batch = self.log_evidence.dim()
@@ -143,6 +140,18 @@ def joint_index(table: Tensor, states: Mapping[str, Sequence[str]], batch: int) 
         state, place = place % len(names), place // len(names)
         found[name] = names[int(state)] if batch == 0 else [names[each] for each in state.tolist()]
     return {name: found[name] for name in states}
+
+
+def by_state(values: Tensor, states: Sequence[str]) -> dict[str, Any]:
+    """What stands last ``(..., L)``, by the names of the states."""
+    return {state: plain(values[..., place]) for place, state in enumerate(states)}
+
+
+def check_asked(name: str, states: Mapping[str, Sequence[str]], numbers: Sequence[str]) -> None:
+    """Raise ``ValueError`` for a number that was not asked for."""
+    if name not in numbers:
+        known = ", ".join((*states, *numbers))
+        raise ValueError(f"expected one of the names that were asked for, {known}, got {name!r}")
 
 
 def plain(values: Tensor) -> Any:

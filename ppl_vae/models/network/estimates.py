@@ -9,7 +9,7 @@ from typing import Any
 import pyro.distributions as dist
 from torch import Tensor
 
-from ppl_vae.models.network.answers import joint_index, marginal_of, nested, plain
+from ppl_vae.models.network.answers import by_state, check_asked, joint_index, marginal_of, nested, plain
 
 __all__ = ["Estimate"]
 
@@ -47,11 +47,8 @@ class Estimate:
             ValueError: a name that was not asked for.
         """
         if name in self.states:
-            marginal = marginal_of(self.table, self.states, name)
-            return {state: plain(marginal[..., place]) for place, state in enumerate(self.states[name])}
-        if name not in self.numbers:
-            known = ", ".join((*self.states, *self.numbers))
-            raise ValueError(f"expected one of the names that were asked for, {known}, got {name!r}")
+            return by_state(marginal_of(self.table, self.states, name), self.states[name])
+        check_asked(name, self.states, self.numbers)
         return dist.Empirical(self.draws[name], self.weights.log())
 
     @property
@@ -68,7 +65,7 @@ class Estimate:
         if name in self.states:
             shares, squares = (marginal_of(table, self.states, name) for table in (self.table, self.squares))
             errors = _error(shares, squares, self.effective)
-            return {state: plain(errors[..., place]) for place, state in enumerate(self.states[name])}
+            return by_state(errors, self.states[name])
         mean = self[name].mean
         return plain((self.weights.square() * (self.draws[name] - mean.unsqueeze(-1)).square()).sum(-1).sqrt())
 
