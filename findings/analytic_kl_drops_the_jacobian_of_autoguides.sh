@@ -7,7 +7,7 @@
 #            unconstrained normal, and the optimum is the posterior density of another variable. Nothing is said. (NumPyro's KL
 #            of a Delta has counted it since 2023.)
 # Seen:      no data, s ~ LogNormal(0, 1), whose posterior is itself, and which AutoNormal holds: Trace_ELBO finds the median
-#            1.0 and the ELBO 0.0; TraceMeanField_ELBO the median 0.37 = exp(-1). A Gamma(2, 1), a Beta(2, 2) and a simplex move too.
+#            0.99 (ELBO 0.00), TraceMeanField_ELBO 0.37 = exp(-1) (ELBO -0.56); s ~ Gamma(2, 1): 1.58 and 0.62. A Normal stays.
 # Bitten:    Bayesian regressions, factor models and hierarchical models with scales, rates or weights among their variables: with
 #            few data a group's standard deviation comes out too small by up to exp(variance of its logarithm), in silence.
 set -euo pipefail
@@ -16,19 +16,17 @@ trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet numpy==2.4.6 torch==2.14.1 pyro-ppl==1.9.2
 "$folder/venv/bin/python" - <<'PY'
+import math
 import warnings
 
 import pyro
 import pyro.distributions as dist
-import torch
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
 
 PRIORS = {
     "LogNormal(0, 1)": dist.LogNormal(0.0, 1.0),
     "Gamma(2, 1)": dist.Gamma(2.0, 1.0),
-    "Beta(2, 2)": dist.Beta(2.0, 2.0),
-    "Dirichlet(2, 2, 6)": dist.Dirichlet(torch.tensor([2.0, 2.0, 6.0])),
     "Normal(0, 1)": dist.Normal(0.0, 1.0),
 }
 
@@ -42,21 +40,21 @@ def fitted(prior, kind):
         return pyro.sample("s", prior)
 
     guide = AutoNormal(model, init_scale=0.5)
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), kind(num_particles=8, vectorize_particles=False))
-    for _ in range(600):
+    svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.99}), kind(num_particles=8))
+    for _ in range(400):
         svi.step()
     elbo = -Trace_ELBO(num_particles=500).loss(model, guide)
-    return guide.median()["s"].detach(), elbo
+    return guide.median()["s"].item(), elbo
 
 
 with warnings.catch_warnings():
     warnings.simplefilter("error")  # nothing is said
     for name, prior in PRIORS.items():
         (sampled, best), (analytic, worse) = (fitted(prior, kind) for kind in (Trace_ELBO, TraceMeanField_ELBO))
-        print(f"{name}: median {sampled.numpy().round(2)} by Trace_ELBO (ELBO {best:.2f}), "
-              f"{analytic.numpy().round(2)} by TraceMeanField_ELBO (ELBO {worse:.2f})", flush=True)
+        print(f"{name}: median {sampled:.2f} by Trace_ELBO (ELBO {best:.2f}), "
+              f"{analytic:.2f} by TraceMeanField_ELBO (ELBO {worse:.2f})", flush=True)
         unbounded = name.startswith("Normal")
         assert (best - worse < 0.05) == unbounded, "the behaviour changed"
         if name.startswith("Log"):
-            assert abs(sampled.log()) < 0.15 and abs(analytic.log() + 1) < 0.15, "the behaviour changed"
+            assert abs(math.log(sampled)) < 0.2 and abs(math.log(analytic) + 1) < 0.2, "the behaviour changed"
 PY
