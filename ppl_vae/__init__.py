@@ -138,6 +138,7 @@ from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Netwo
 from ppl_vae.priors import (
     AutomaticRelevance,
     AutoregressiveFlow,
+    CodesPrior,
     ConditionalNormal,
     ConditionalPrior,
     CouplingFlow,
@@ -162,6 +163,7 @@ from ppl_vae.priors import (
     StandardNormal,
     StudentTPrior,
     Uniform,
+    UniformCodes,
     VampPrior,
 )
 from ppl_vae.program.pair import Pair, data_plate
@@ -218,6 +220,7 @@ __all__ = [
     "Characters",
     "Checkpointer",
     "ClosedForm",
+    "CodesPrior",
     "Column",
     "ColumnGroup",
     "Columns",
@@ -327,6 +330,7 @@ __all__ = [
     "Transform",
     "Transformer",
     "Uniform",
+    "UniformCodes",
     "VampPrior",
     "WarmUp",
     "Words",
