@@ -134,10 +134,11 @@ from ppl_vae.models import (
     SequenceModel,
     Table,
 )
-from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, Transformer
+from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, PixelCNN, Transformer
 from ppl_vae.priors import (
     AutomaticRelevance,
     AutoregressiveFlow,
+    CodesPrior,
     ConditionalNormal,
     ConditionalPrior,
     CouplingFlow,
@@ -162,6 +163,7 @@ from ppl_vae.priors import (
     StandardNormal,
     StudentTPrior,
     Uniform,
+    UniformCodes,
     VampPrior,
 )
 from ppl_vae.program.pair import Pair, data_plate
@@ -218,6 +220,7 @@ __all__ = [
     "Characters",
     "Checkpointer",
     "ClosedForm",
+    "CodesPrior",
     "Column",
     "ColumnGroup",
     "Columns",
@@ -298,6 +301,7 @@ __all__ = [
     "Objective",
     "OneHotCategorical",
     "Pair",
+    "PixelCNN",
     "Poisson",
     "Potts",
     "Prior",
@@ -327,6 +331,7 @@ __all__ = [
     "Transform",
     "Transformer",
     "Uniform",
+    "UniformCodes",
     "VampPrior",
     "WarmUp",
     "Words",
