@@ -144,6 +144,7 @@ from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Netwo
 from ppl_vae.priors import (
     AutomaticRelevance,
     AutoregressiveFlow,
+    CodesPrior,
     ConditionalNormal,
     ConditionalPrior,
     CouplingFlow,
@@ -168,6 +169,7 @@ from ppl_vae.priors import (
     StandardNormal,
     StudentTPrior,
     Uniform,
+    UniformCodes,
     VampPrior,
 )
 from ppl_vae.program.pair import Pair, data_plate
@@ -228,6 +230,7 @@ __all__ = [
     "ClosedForm",
     "Codebook",
     "CodebookUpdate",
+    "CodesPrior",
     "Column",
     "ColumnGroup",
     "Columns",
@@ -339,6 +342,7 @@ __all__ = [
     "Transform",
     "Transformer",
     "Uniform",
+    "UniformCodes",
     "VampPrior",
     "WarmUp",
     "Words",

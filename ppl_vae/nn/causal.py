@@ -30,10 +30,14 @@ def check_declared(dropout: float, word_dropout: float, enters: Enters, pool: Po
 
 
 class Elements(NamedTuple):
-    """What the elements of a row are: numbers of a shape, or tokens of which there are so many."""
+    """What the elements of a row are: numbers of a shape, or tokens of which there are so many.
+
+    A row that is the raster of a grid, line by line from the top left, has its height and width in ``grid``.
+    """
 
     shape: tuple[int, ...] = ()
     levels: int | None = None
+    grid: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, spec: DataSpec) -> Elements:
@@ -197,6 +201,11 @@ class CausalModule(nn.Module, abc.ABC):
     def start_at(self, output: Tensor) -> None:
         """Let the features of every element lie around ``output (*features)`` at first."""
         self.output.bias.copy_(output.flatten())
+
+    def start_flat(self) -> None:
+        """Let the features of every element be zero at first, whatever came before."""
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
 
     def _inputs(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Embedded rows ``(N, T, E)``, each element one place later than it stands."""
