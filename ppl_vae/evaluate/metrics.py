@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ppl_vae.data import Split
@@ -12,6 +13,7 @@ from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.annealing import AIS, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
+from ppl_vae.evaluate.codes import code_numbers
 from ppl_vae.evaluate.documents import document_numbers
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.numbers import LOG_LIKELIHOODS, numbers_of_annealing, numbers_of_bounds, numbers_of_gaps
@@ -88,6 +90,9 @@ def evaluate(
         Of documents, counts of words given their total, also :func:`~ppl_vae.evaluate.documents.document_numbers`: bounds per
         word and ``perplexity``, ``completion``, and of topics ``npmi`` and ``umass``.
 
+        Of grids of codes also :func:`~ppl_vae.evaluate.codes.code_numbers`: how many of the codes these data use, and the
+        perplexity of their use over all of them.
+
         Of points in place of posteriors there is no ELBO: instead of ``elbo`` and ``kl`` it is ``log_joint``, log p(x, z), and
         without p(z) the ``reconstruction`` alone; samples are then of no use and ignored. Of programs whose ``score`` is
         another it is that, with its parts.
@@ -123,17 +128,21 @@ def evaluate(
         _check_finite(columns, pair.score)
         numbers |= numbers_of_gaps(columns, constant, numbers, read.weights)
     numbers |= document_numbers(pair, read, columns, pair.score, noise(seed, 4))
+    numbers |= code_numbers(pair, read)
     return numbers | per_token(columns, read, constant, pair.score)
 
 
 def _bounds(pair: Pair, split: Split, samples: int, *, seed: int, compile: Compile, progress: bool) -> dict[str, Tensor]:
     """The bounds of each datum ``(N,)`` by name, from so many samples; of a point one tells all."""
-    cut = layout(split, 1 if _is_point(pair) else samples)
-    elements = samples * len(split) * split.elements
+    certain = pair.guide_facts.certain
+    cut = layout(split, 1 if certain or _is_point(pair) else samples)
+    elements = sum(cut.draws) * len(split) * split.elements
     with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
         rows = batches(pair, split, cut.rows)
         columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, advance=advance)
     _check_finite(columns, pair.score)
+    if certain and samples > 1:  # equal weights, whose mean is each
+        columns |= {"iwae": columns["elbo"], "iwae_error": torch.zeros_like(columns["elbo"])}
     return columns
 
 

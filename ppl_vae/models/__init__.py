@@ -4,6 +4,7 @@ from ppl_vae.models.autoencoder import AutoEncoder
 from ppl_vae.models.base import Model
 from ppl_vae.models.baseline import Baseline
 from ppl_vae.models.chains import HMM, LinearDynamicalSystem, MarkovChain
+from ppl_vae.models.codes import EMA, VQVAE, Codebook, CodebookUpdate, Gradient
 from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Quadrants
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.gmm import GMM
@@ -20,21 +21,26 @@ from ppl_vae.models.vae import VAE
 
 __all__ = [
     "CVAE",
+    "EMA",
     "GMM",
     "HMM",
     "LDA",
     "PCA",
     "PPCA",
     "VAE",
+    "VQVAE",
     "AutoEncoder",
     "Baseline",
     "BayesianNetwork",
+    "Codebook",
+    "CodebookUpdate",
     "Columns",
     "Condition",
     "Covariates",
     "FactorAnalysis",
     "Flip",
     "GaussianNoise",
+    "Gradient",
     "Group",
     "HierarchicalVAE",
     "Ising",

@@ -36,6 +36,7 @@ __all__ = [
     "Marginal",
     "ParameterDensity",
     "Pathfinding",
+    "Quantized",
     "Queryable",
     "RowDecoding",
     "SemiSupervised",
@@ -378,6 +379,25 @@ class SemiSupervised(Protocol):
 
     def codes_of(self, labels: Tensor) -> Tensor:
         """One-hot vectors ``(..., C)`` of the places of classes ``(...)``."""
+        ...
+
+
+@runtime_checkable
+class Quantized(Protocol):
+    """A model of grids of codes, each the number of a vector of a codebook that its guide shares."""
+
+    network: Any
+    """The declaration of the networks that lead from level to level."""
+
+    sites: Any
+    """The grids by name, from the top to the bottom."""
+
+    def codebook(self, name: str) -> Any:
+        """That of a level: its ``size``, ``dim`` and ``grid``, codes ``nearest`` to outputs, and how it learns."""
+        ...
+
+    def told(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
+        """What a level below the top is told ``(..., D, H, W)`` of the codes above it."""
         ...
 
 
