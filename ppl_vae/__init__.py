@@ -70,6 +70,7 @@ from ppl_vae.inference import (
     Objective,
     PyroLoss,
     Renyi,
+    Stages,
     WarmUp,
 )
 from ppl_vae.likelihoods import (
@@ -331,6 +332,7 @@ __all__ = [
     "SequenceModel",
     "SplineFlow",
     "Split",
+    "Stages",
     "StandardNormal",
     "Strokes",
     "StudentT",
