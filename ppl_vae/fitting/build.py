@@ -17,6 +17,7 @@ from ppl_vae.guides import (
     ExactPosterior,
     Guide,
     MeanField,
+    Noising,
     TopDown,
 )
 from ppl_vae.inference.methods.base import Method
@@ -139,6 +140,8 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
         return AmortizedLinear()
     if model.posterior_family == "groups":
         return TopDown()
+    if model.posterior_family == "noise":
+        return Noising()
     if model.posterior_family == "classes":
         return AmortizedClassifier()
     support = model.prior.support if isinstance(model, _WithPrior) else "real"

@@ -6,6 +6,7 @@ from ppl_vae.models.baseline import Baseline
 from ppl_vae.models.chains import HMM, LinearDynamicalSystem, MarkovChain
 from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Quadrants
 from ppl_vae.models.cvae import CVAE
+from ppl_vae.models.diffusion import CosineNoise, Diffusion, LearnedNoise, LinearNoise, NoiseSchedule
 from ppl_vae.models.gmm import GMM
 from ppl_vae.models.group import Group
 from ppl_vae.models.hierarchical import HierarchicalVAE
@@ -31,7 +32,9 @@ __all__ = [
     "BayesianNetwork",
     "Columns",
     "Condition",
+    "CosineNoise",
     "Covariates",
+    "Diffusion",
     "FactorAnalysis",
     "Flip",
     "GaussianNoise",
@@ -40,14 +43,17 @@ __all__ = [
     "Ising",
     "Labels",
     "Lattice",
+    "LearnedNoise",
     "LinearDynamicalSystem",
     "LinearGaussian",
+    "LinearNoise",
     "LogisticRegression",
     "MarkovChain",
     "Model",
     "Neural",
     "Node",
     "Noise",
+    "NoiseSchedule",
     "NoisyOr",
     "Potts",
     "Quadrants",
