@@ -68,7 +68,7 @@ class NoisingProgram(GuideProgram):
         Raises:
             ValueError: always.
         """
-        return self.model.posterior(*batch)
+        raise ValueError("the latent variables of a diffusion are the data with noise, which are no codes of them")
 
     @torch.no_grad()
     def summed_bound(self, x: Tensor, *, samples: int = 1) -> tuple[ELBOTerms, tuple[Tensor, ...]]:

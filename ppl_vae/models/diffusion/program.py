@@ -131,14 +131,6 @@ class DiffusionProgram(ModelProgram):
         """p(x | z_0) for z_0 ``(..., *event)``."""
         return self.likelihood(self.features(z, self.ends()[0]))
 
-    def posterior(self, *batch: Tensor) -> Any:
-        """There is no code.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("the latent variables of a diffusion are the data with noise, which are no codes of them")
-
     @torch.no_grad()
     def ancestral(self, n: int, *, steps: int | None = None) -> Tensor:
         """So many new data ``(n, *event)``, z_T first.
