@@ -140,7 +140,7 @@ from ppl_vae.models import (
     SequenceModel,
     Table,
 )
-from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, Transformer
+from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, Transformer, UNet
 from ppl_vae.priors import (
     AutomaticRelevance,
     AutoregressiveFlow,
@@ -338,6 +338,7 @@ __all__ = [
     "TopDown",
     "Transform",
     "Transformer",
+    "UNet",
     "Uniform",
     "VampPrior",
     "WarmUp",

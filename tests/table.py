@@ -113,6 +113,7 @@ NETWORKS: dict[str, pv.Network] = {
     "Conv-residual": pv.Conv(channels=(4,), kernel=3, blocks=2, activation="gated", norm="layer"),
     "Conv-batch": pv.Conv(channels=(4, 5), activation="silu", norm="batch"),
     "Conv-spatial": pv.Conv(channels=(4, 5), activation="softplus", spatial=True),
+    "UNet": pv.UNet(channels=(3, 4), attention=True),
     "LSTM": pv.LSTM(hidden=5),
     "CausalConv": pv.CausalConv(hidden=5, layers=2),
     "Transformer": pv.Transformer(hidden=8, heads=2, layers=1),

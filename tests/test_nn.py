@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms
+from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.nn.conv import _stage
 from ppl_vae.nn.cost import multiplications
 from ppl_vae.nn.curves import Affine, Composed, RationalQuadraticSpline
@@ -349,3 +350,36 @@ def test_a_batch_normalized_pair_is_evaluated_datum_by_datum() -> None:
     with torch.no_grad():
         kl = elbo_terms(pair, (x,)).kl
         torch.testing.assert_close(torch.cat([elbo_terms(pair, (part,)).kl for part in x.split(8)]), kl)
+
+
+# --- the U-Net ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_u_net_gives_images_of_any_size_back(size: tuple[int, int]) -> None:
+    network = pv.UNet(channels=(4, 5, 3)).build((2, *size), (1, 3, *size))
+    assert network(torch.zeros(2, *size)).shape == (1, 3, *size)
+    assert network(torch.zeros(2, 3, 2, *size)).shape == (2, 3, 1, 3, *size)
+
+
+def test_a_u_net_is_a_decoder_of_codes_on_a_smaller_grid_and_of_vectors() -> None:
+    for shape in ((6, 3, 4), (5,)):
+        found = pv.UNet(channels=(4, 5)).build(shape, (1, 1, 9, 11))(torch.zeros(2, *shape))
+        assert found.shape == (2, 1, 1, 9, 11)
+    with pytest.raises(ValueError, match=r"UNet reads or writes images .* use MLP"):
+        pv.UNet().build((3,), (2, 4))
+
+
+def test_a_denoiser_starts_at_zero_and_is_told_the_time_by_every_block() -> None:
+    network = conditioned(pv.UNet(channels=(4, 8), attention=True), (1, 5, 6), 3, (1, 5, 6)).double()
+    x, c = torch.randn(4, 1, 5, 6, dtype=torch.float64), torch.randn(2, 1, 3, dtype=torch.float64)
+    assert network(x, c).shape == (2, 4, 1, 5, 6)
+    assert not network(x, c).any()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    found = network(x, c)
+    torch.testing.assert_close(found[1, 2], network(x[2], c[1, 0]))
+    assert not torch.allclose(found[0], found[1])
+    found.square().sum().backward()
+    assert all(parameter.grad.any() for parameter in network.parameters())

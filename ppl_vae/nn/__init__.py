@@ -1,6 +1,6 @@
 """Networks: declarations of functions from one shape to another."""
 
-from ppl_vae.nn.base import Batched, Network
+from ppl_vae.nn.base import Batched, Network, TimedNetwork
 from ppl_vae.nn.causal import CausalNetwork
 from ppl_vae.nn.causal_conv import CausalConv
 from ppl_vae.nn.conv import Conv
@@ -8,5 +8,18 @@ from ppl_vae.nn.linear import Linear
 from ppl_vae.nn.lstm import LSTM
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.transformer import Transformer
+from ppl_vae.nn.unet import UNet
 
-__all__ = ["LSTM", "MLP", "Batched", "CausalConv", "CausalNetwork", "Conv", "Linear", "Network", "Transformer"]
+__all__ = [
+    "LSTM",
+    "MLP",
+    "Batched",
+    "CausalConv",
+    "CausalNetwork",
+    "Conv",
+    "Linear",
+    "Network",
+    "TimedNetwork",
+    "Transformer",
+    "UNet",
+]

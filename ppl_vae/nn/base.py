@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration
 
-__all__ = ["Batched", "Flattened", "Network"]
+__all__ = ["Batched", "Flattened", "Network", "TimedNetwork"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,14 @@ class Network(Declaration, abc.ABC):
     def story(self, argument: str) -> str:
         """The network applied to ``argument``, as it stands in a model's story: ``MLP(z)``."""
         return f"{type(self).__name__}({argument})"
+
+
+class TimedNetwork(Network):
+    """A network that has its own way of being told something beside what it is a function of, such as a time."""
+
+    @abc.abstractmethod
+    def build_timed(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], columns: int) -> nn.Module:
+        """A module from x ``(..., *in_shape)`` and c ``(..., columns)``, which are broadcast, to ``(..., *out_shape)``."""
 
 
 class Flattened(nn.Module):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.nn.base import Network
+from ppl_vae.nn.base import Network, TimedNetwork
 
 __all__ = ["Conditioned", "ConditionedImages", "conditioned"]
 
@@ -15,8 +15,8 @@ __all__ = ["Conditioned", "ConditionedImages", "conditioned"]
 def conditioned(network: Network, in_shape: tuple[int, ...], columns: int, out_shape: tuple[int, ...]) -> nn.Module:
     """A module from x ``(..., *in_shape)`` and c ``(..., columns)`` to ``(..., *out_shape)``.
 
-    A network of images gets each column as a plane, as in Mirza and Osindero 2014, "Conditional generative adversarial nets";
-    every other one x flattened and c behind it.
+    A network of images gets each column as a plane, as in Mirza and Osindero 2014, "Conditional generative adversarial nets",
+    unless it has its own way (:class:`~ppl_vae.UNet`); every other one x flattened and c behind it.
 
     Args:
         network: the network's declaration.
@@ -29,6 +29,8 @@ def conditioned(network: Network, in_shape: tuple[int, ...], columns: int, out_s
         >>> conditioned(MLP(), (1, 8, 8), 10, (3,))(torch.zeros(5, 1, 8, 8), torch.zeros(10)).shape
         torch.Size([5, 3])
     """
+    if isinstance(network, TimedNetwork):
+        return network.build_timed(in_shape, out_shape, columns)
     if network.images and len(in_shape) >= 2:
         *channels, height, width = in_shape
         return ConditionedImages(network.build((math.prod(channels) + columns, height, width), out_shape), len(in_shape))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from ppl_vae.declaration import require
 from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters, check_declared
 from ppl_vae.nn.causal_conv import PooledEncoder
 from ppl_vae.nn.pooling import Pool
+from ppl_vae.nn.sinusoids import sinusoids
 
 __all__ = ["Transformer"]
 
@@ -150,10 +150,3 @@ class CausalTransformer(CausalModule):
     def advance(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One place."""
         return self.blocks.advance(self.mixed(inputs), state)
-
-
-def sinusoids(places: Tensor, width: int) -> Tensor:
-    """Sines and cosines of places ``(T,)`` at falling frequencies, ``(T, width)`` (Vaswani et al. 2017)."""
-    rates = torch.exp(-math.log(10_000.0) * torch.arange(0, width, 2, device=places.device) / width)
-    angles = places[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
