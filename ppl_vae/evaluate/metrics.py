@@ -46,6 +46,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     compile: Compile = "auto",
+    summed: bool = True,
     progress: bool = False,
 ) -> dict[str, Any]:
     """ELBO, reconstruction and KL of a split, in nats per datum of the source's own data, and tighter bounds where asked for.
@@ -63,6 +64,8 @@ def evaluate(
         limit: only the first so many data.
         seed: of the samples.
         compile: whether the work on a batch is recorded and compiled: where that pays (``auto``), always, or never.
+        summed: whether plates of which a run sees a sample are summed where the guide can, as the steps of a diffusion; else
+            their part is an estimate.
         progress: whether a bar on standard error may tell how far it is.
 
     Returns:
@@ -86,6 +89,8 @@ def evaluate(
         Of rows of different lengths also ``elbo_per_token``, ``log_likelihood_per_token`` and ``iwae_per_token``, in nats per
         element of a row, sums over the data divided by each other, with their ``*_se``; ``tokens``, the mean length of a row;
         and where they are tokens ``perplexity``, exp(-b) of the tightest of these b: not below the model's, if b is a bound.
+
+        Of a diffusion also ``kl_prior`` and ``kl_steps``, which sum to ``kl``.
 
         Of documents, counts of words given their total, also :func:`~ppl_vae.evaluate.documents.document_numbers`: bounds per
         word and ``perplexity``, ``completion``, and of topics ``npmi`` and ``umass``.
@@ -113,8 +118,9 @@ def evaluate(
         split = split.fixed(noise(seed, 3))
     constant = log_jacobians(pair, read)
     options: dict[str, Any] = {"seed": seed, "compile": compile, "progress": progress}
-    columns = _bounds(pair, split, samples, **options)
-    numbers = numbers_of_bounds(columns, pair.score, constant, samples, read.weights)
+    columns = _bounds(pair, split, samples, summed=summed, **options)
+    parts = () if pair.can.sum_bound is None else pair.can.sum_bound.bound_parts
+    numbers = numbers_of_bounds(columns, pair.score, constant, samples, read.weights, parts=parts)
     if read.weights is not None:
         numbers["n_effective"] = read.effective_number
     if ais:
@@ -132,14 +138,16 @@ def evaluate(
     return numbers | per_token(columns, read, constant, pair.score)
 
 
-def _bounds(pair: Pair, split: Split, samples: int, *, seed: int, compile: Compile, progress: bool) -> dict[str, Tensor]:
+def _bounds(
+    pair: Pair, split: Split, samples: int, *, seed: int, compile: Compile, summed: bool, progress: bool
+) -> dict[str, Tensor]:
     """The bounds of each datum ``(N,)`` by name, from so many samples; of a point one tells all."""
     certain = pair.guide_facts.certain
     cut = layout(split, 1 if certain or _is_point(pair) else samples)
     elements = sum(cut.draws) * len(split) * split.elements
     with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
         rows = batches(pair, split, cut.rows)
-        columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, advance=advance)
+        columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, summed=summed, advance=advance)
     _check_finite(columns, pair.score)
     if certain and samples > 1:  # equal weights, whose mean is each
         columns |= {"iwae": columns["elbo"], "iwae_error": torch.zeros_like(columns["elbo"])}

@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import nn
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.program.capabilities import Hierarchical, Quantized, SemiSupervised, generates
+from ppl_vae.program.capabilities import Hierarchical, Noised, Quantized, SemiSupervised, generates
 from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.sites import Site
 from ppl_vae.program.wrapped import innermost
@@ -106,6 +106,8 @@ def lone_site(model: Any, guide: Any = None) -> Site:
         raise ValueError(
             f"{asking} is a guide of one latent variable, but this model has {', '.join(sites)}: use {remedy(model)}"
         )
+    if isinstance(model, Noised):
+        raise ValueError(f"{asking} is a guide of codes, but this model's latent variables are noisy data: use Noising")
     if not sites:
         raise ValueError(
             f"{asking} asks the built model for its `latent_shape`, which {type(model).__name__} does not have: "
@@ -116,6 +118,8 @@ def lone_site(model: Any, guide: Any = None) -> Site:
 
 def remedy(model: Any) -> str:
     """The names of guides that serve a built model's latent variable."""
+    if isinstance(model, Noised):
+        return "Noising"
     if isinstance(model, Hierarchical):
         return "TopDown or BottomUp"
     if isinstance(model, Quantized):

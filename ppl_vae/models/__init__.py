@@ -7,6 +7,7 @@ from ppl_vae.models.chains import HMM, LinearDynamicalSystem, MarkovChain
 from ppl_vae.models.codes import EMA, VQVAE, Codebook, CodebookUpdate, Gradient
 from ppl_vae.models.conditions import Columns, Condition, Covariates, Labels, Quadrants
 from ppl_vae.models.cvae import CVAE
+from ppl_vae.models.diffusion import CosineNoise, Diffusion, LearnedNoise, LinearNoise, NoiseSchedule
 from ppl_vae.models.gmm import GMM
 from ppl_vae.models.group import Group
 from ppl_vae.models.hierarchical import HierarchicalVAE
@@ -36,7 +37,9 @@ __all__ = [
     "CodebookUpdate",
     "Columns",
     "Condition",
+    "CosineNoise",
     "Covariates",
+    "Diffusion",
     "FactorAnalysis",
     "Flip",
     "GaussianNoise",
@@ -46,14 +49,17 @@ __all__ = [
     "Ising",
     "Labels",
     "Lattice",
+    "LearnedNoise",
     "LinearDynamicalSystem",
     "LinearGaussian",
+    "LinearNoise",
     "LogisticRegression",
     "MarkovChain",
     "Model",
     "Neural",
     "Node",
     "Noise",
+    "NoiseSchedule",
     "NoisyOr",
     "Potts",
     "Quadrants",

@@ -34,6 +34,7 @@ __all__ = [
     "KnownPosterior",
     "MadeOfPosteriors",
     "Marginal",
+    "Noised",
     "ParameterDensity",
     "Pathfinding",
     "Quantized",
@@ -42,6 +43,7 @@ __all__ = [
     "SemiSupervised",
     "Solvable",
     "StochasticAscent",
+    "SummedBound",
     "attribute",
     "generates",
 ]
@@ -228,6 +230,30 @@ class Bounding(Protocol):
 
     def bound(self, *batch: Tensor) -> Any:
         """``ELBOTerms`` of each datum; the KL of factors that N data share is charged as KL / N."""
+        ...
+
+
+@runtime_checkable
+class SummedBound(Protocol):
+    """A guide that knows its model's ELBO over all of a plate of which a run of the programs sees a sample.
+
+    Training takes the runs, whose ELBO is an unbiased estimate; evaluation takes the sum.
+    """
+
+    bound_parts: tuple[str, ...]
+    """The names of the parts that the KL consists of."""
+
+    def summed_bound(self, *batch: Tensor, samples: int = 1) -> Any:
+        """``ELBOTerms`` of each datum, and the parts of the KL ``(B,)``, from so many draws."""
+        ...
+
+
+@runtime_checkable
+class Noised(Protocol):
+    """A model whose latent variables are the data with noise, so that its guide has nothing to learn."""
+
+    def noising(self, spec: Any) -> Any:
+        """The guide, a program."""
         ...
 
 
