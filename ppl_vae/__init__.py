@@ -69,6 +69,7 @@ from ppl_vae.inference import (
     Objective,
     PyroLoss,
     Renyi,
+    Stages,
     WarmUp,
 )
 from ppl_vae.likelihoods import (
@@ -315,6 +316,7 @@ __all__ = [
     "SequenceModel",
     "SplineFlow",
     "Split",
+    "Stages",
     "StandardNormal",
     "Strokes",
     "StudentT",
