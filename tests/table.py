@@ -132,6 +132,7 @@ GUIDES: dict[str, pv.Guide] = {
     "AmortizedLinear-diagonal": pv.AmortizedLinear(covariance="diagonal"),
     "AmortizedLinear-full": pv.AmortizedLinear(),
     "AmortizedNormal-low_rank": pv.AmortizedNormal(encoder=TINY, covariance="low_rank"),
+    "AmortizedNormal-batch_norm_mean": pv.AmortizedNormal(encoder=TINY, batch_norm_mean=0.6),
     "AmortizedMixture": pv.AmortizedMixture(encoder=TINY, components=3),
     "AmortizedFlow-iaf": tiny_flow(),
     "AmortizedFlow-coupling": tiny_flow(transform="coupling", base=pv.AmortizedMixture(encoder=TINY, components=2)),

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
+from ppl_vae.fitting.callbacks.remedies import remedies
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models import Model
 from ppl_vae.types import FitWarning, Record
@@ -93,13 +94,9 @@ class CollapseMonitor(Callback):
             )
         if fixed := self._wide_scale():
             return fixed, 'learn it (scale="shared"), or fix it at the size of the noise'
-        remedy = "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, or weaken the decoder"
+        remedy = remedies(self._context)
         if self._context.pair.can.decode_rows is not None:
-            told = (
-                "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, hide elements from the decoder "
-                "(word_dropout), or let the guide run ahead (SVI(alternate='steps', encoder_steps=10))"
-            )
-            return "The decoder of rows learns from the elements before each what z could tell it", told
+            return "The decoder of rows learns from the elements before each what z could tell it", remedy
         model = self._context.pair.model_facts
         if model.labelled or model.covariates or model.known_entries is not None:
             return "The condition tells the decoder what z could", remedy
