@@ -1,8 +1,8 @@
 """One family, one table: the models of this library on the same binarized MNIST, in nats per image, each with its seconds.
 
-Training images are binarized anew at every epoch, the 10,000 test images once. ``log p(x) >=`` is the importance-weighted bound
-where there are latent variables to weigh, the ELBO itself where q is a point or the noise of a diffusion, and exact where a model
-knows log p(x).
+Training images are binarized anew at every epoch, the 10,000 test images once. ``log p(x) >=`` is the importance-weighted
+bound where there are latent variables to weigh, the ELBO itself where q is a point or the noise of a diffusion, and exact where
+a model knows log p(x).
 
     PPL_VAE_DATA=path/to/data python -m benchmarks.family --out runs/family
     PPL_VAE_DATA=path/to/data python -m benchmarks.family --rows vae vq --effort 0.1 --test 1000 --json
