@@ -27,7 +27,7 @@ __all__ = ["GridProgram", "Grids"]
 
 
 class Grids(nn.Module):
-    """p(x | z) of grids ``(H, W)`` or ``(channels, H, W)``: a causal network and the likelihood of the element of a place.
+    """p(x | z) of vectors ``(D,)`` or grids ``(H, W)``, ``(channels, H, W)``: a causal network, and a place's likelihood.
 
     Args:
         network: its declaration.
@@ -41,15 +41,16 @@ class Grids(nn.Module):
         self.event_shape = spec.event_shape
         element = spec.event_shape[:-2]
         element = element if math.prod(element) > 1 else ()  # of one channel, elements are single numbers
-        elements = Elements(element, spec.levels if spec.kind.levelled else None, spec.event_shape[-2:])  # type: ignore[arg-type]
+        height, width = (1, *spec.event_shape)[-2:]  # of a vector one line
+        elements = Elements(element, spec.levels if spec.kind.levelled else None, (height, width))
         network.refuse_unused("a decoder" if context else "a network without z", *(["pool"] if context else ["pool", "enters"]))
         self.network = network.build_on_grid(elements, likelihood.feature_shape(element), (context,) if context else ())
         self.likelihood = likelihood.build(element)
 
     def forward(self, context: Tensor | None = None, batch_shape: tuple[int, ...] = ()) -> Raster:
         """The distribution of grids, given z ``(..., K)`` if there is one."""
-        longest = math.prod(self.event_shape[-2:])
-        rows = Autoregressive(self.network, self.likelihood, longest=longest, context=context, batch_shape=batch_shape)
+        places = math.prod(self.event_shape[-2:])
+        rows = Autoregressive(self.network, self.likelihood, longest=places, context=context, batch_shape=batch_shape)
         return Raster(rows, self.event_shape)
 
     def start_fit(self, context: Start) -> None:
