@@ -198,6 +198,22 @@ def test_a_model_of_images_knows_its_log_likelihood(tmp_path: Path) -> None:
     expected = fit.pair.model.log_prob(x)
     assert numbers["log_likelihood"] == numbers["elbo"] == pytest.approx(expected.mean().item(), rel=1e-5)
     assert fit.sample(3).shape == (3, 1, *GRID)
+    upper = x[:3, :, :2]
+    whole = fit.sample(3, given=upper)
+    assert torch.equal(whole[:, :, :2], upper)
+    assert fit.sample(4, given=upper[0], seed=1)[:, :, 2:].std(0).any()
+    program = fit.pair.model
+    with torch.no_grad():
+        torch.manual_seed(0)
+        features, state = program.grids.network.start(None, 1)
+        for element in upper[:1].flatten(1)[0]:
+            features, state = program.grids.network.step(element[None], state)
+        chance = program.grids.likelihood(features).mean
+    share = fit.sample(2000, given=upper[0])[:, 0, 2, 0].mean()
+    assert share.item() == pytest.approx(chance.item(), abs=0.04)
+    for wrong in (x[:1], x[:2, :, :1], x[:1, :, :1, :2]):
+        with pytest.raises(ValueError, match="expected the first lines, fewer than"):
+            fit.sample(3, given=wrong)
     again = pv.load_run(tmp_path / "run", device="cpu")
     assert again.evaluate(data.test) == numbers
     assert torch.equal(again.sample(3), fit.sample(3))

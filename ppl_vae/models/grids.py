@@ -10,13 +10,14 @@ import math
 from typing import Any
 
 import pyro
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.starts import likeliest_features
-from ppl_vae.nn.autoregressive import Autoregressive
+from ppl_vae.nn.autoregressive import Autoregressive, continued
 from ppl_vae.nn.causal import CausalNetwork, Elements
-from ppl_vae.nn.raster import Raster, as_rows
+from ppl_vae.nn.raster import Raster, as_grids, as_rows
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.capabilities import attribute
 from ppl_vae.program.hooks import Start
@@ -52,6 +53,15 @@ class Grids(nn.Module):
         places = math.prod(self.event_shape[-2:])
         rows = Autoregressive(self.network, self.likelihood, longest=places, context=context, batch_shape=batch_shape)
         return Raster(rows, self.event_shape)
+
+    def completed(self, lines: Tensor) -> Tensor:
+        """Whole grids of their first lines ``(n, *channels, h, W)``, the rest drawn."""
+        element = self.network.elements.shape
+        given = as_rows(lines, tuple(lines.shape[1:]), element)
+        places = math.prod(self.event_shape[-2:])
+        first = torch.full((len(lines),), given.shape[1], device=lines.device)
+        rest = continued(self.network, self.likelihood, given, first, places - given.shape[1])
+        return as_grids(torch.cat([given, rest.to(given.dtype)], 1), self.event_shape, element)
 
     def start_fit(self, context: Start) -> None:
         """Start at the features under which the elements of the training data are likeliest, where the likelihood can."""
@@ -90,3 +100,7 @@ class GridProgram(ModelProgram):
     def ancestral(self, n: int) -> Tensor:
         """N new grids ``(n, *event)``."""
         return self.grids(None, (n,)).sample()
+
+    def completed_lines(self, lines: Tensor) -> Tensor:
+        """Whole grids ``(n, *event)`` of their first lines ``(n, *channels, h, W)``."""
+        return self.grids.completed(lines)
