@@ -147,7 +147,7 @@ from ppl_vae.models import (
     SequenceModel,
     Table,
 )
-from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, PixelCNN, Transformer, UNet
+from ppl_vae.nn import LSTM, MADE, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, PixelCNN, Transformer, UNet
 from ppl_vae.priors import (
     AutomaticRelevance,
     AutoregressiveFlow,
@@ -199,6 +199,7 @@ __all__ = [
     "IWAE",
     "LDA",
     "LSTM",
+    "MADE",
     "MLP",
     "NUTS",
     "PCA",

@@ -6,6 +6,7 @@ from ppl_vae.nn.causal_conv import CausalConv
 from ppl_vae.nn.conv import Conv
 from ppl_vae.nn.linear import Linear
 from ppl_vae.nn.lstm import LSTM
+from ppl_vae.nn.made import MADE
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.pixel_cnn import PixelCNN
 from ppl_vae.nn.transformer import Transformer
@@ -13,6 +14,7 @@ from ppl_vae.nn.unet import UNet
 
 __all__ = [
     "LSTM",
+    "MADE",
     "MLP",
     "Batched",
     "CausalConv",

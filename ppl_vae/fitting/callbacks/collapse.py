@@ -95,8 +95,8 @@ class CollapseMonitor(Callback):
         if fixed := self._wide_scale():
             return fixed, 'learn it (scale="shared"), or fix it at the size of the noise'
         remedy = remedies(self._context)
-        if self._context.pair.can.decode_rows is not None:
-            return "The decoder of rows learns from the elements before each what z could tell it", remedy
+        if isinstance(self._context.model, Model) and self._context.model.takes_ragged:
+            return "The decoder learns from the elements before each what z could tell it", remedy
         model = self._context.pair.model_facts
         if model.labelled or model.covariates or model.known_entries is not None:
             return "The condition tells the decoder what z could", remedy
