@@ -140,7 +140,7 @@ from ppl_vae.models import (
     SequenceModel,
     Table,
 )
-from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, Transformer
+from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, PixelCNN, Transformer
 from ppl_vae.priors import (
     AutomaticRelevance,
     AutoregressiveFlow,
@@ -313,6 +313,7 @@ __all__ = [
     "Objective",
     "OneHotCategorical",
     "Pair",
+    "PixelCNN",
     "Poisson",
     "Potts",
     "Prior",

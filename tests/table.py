@@ -109,6 +109,7 @@ NETWORKS: dict[str, pv.Network] = {
     "LSTM": pv.LSTM(hidden=5),
     "CausalConv": pv.CausalConv(hidden=5, layers=2),
     "Transformer": pv.Transformer(hidden=8, heads=2, layers=1),
+    "PixelCNN": pv.PixelCNN(channels=4, layers=2),
 }
 
 
@@ -195,7 +196,11 @@ MODELS: dict[str, pv.Model] = {
     **{f"VAE-{name}": vae_of(prior) for name, prior in PRIORS.items()},
     **{f"VAE-{name}": vae(likelihood=likelihood) for name, likelihood in LIKELIHOODS.items()},
     # Those that run along rows have laws of their own, for the first axis here has one place.
-    **{f"VAE-{name}": vae(decoder=each) for name, each in NETWORKS.items() if not isinstance(each, pv.CausalNetwork)},
+    **{
+        f"VAE-{name}": vae(decoder=each)
+        for name, each in NETWORKS.items()
+        if not isinstance(each, pv.CausalNetwork) or each.grids
+    },
     "FactorAnalysis": pv.FactorAnalysis(latent_dim=LATENT),
     "FactorAnalysis-isotropic": pv.FactorAnalysis(latent_dim=LATENT, noise="isotropic"),
     "FactorAnalysis-Normal": pv.FactorAnalysis(latent_dim=LATENT, prior=pv.Normal(loc=(0.5, -1.0, 2.0), scale=(1.0, 2.0, 0.5))),
@@ -221,6 +226,8 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     **METHODS,
     **MODELS,
     "SequenceModel": pv.SequenceModel(network=pv.LSTM(hidden=5, projection=2), likelihood=pv.Tokens(levels=4, end=0)),
+    "SequenceModel-grids": pv.SequenceModel(network=pv.PixelCNN(channels=4, layers=2), likelihood=pv.Bernoulli()),
+    "UniformCodes": pv.UniformCodes(),
     "VAE-rows": vae(decoder=pv.Transformer(hidden=8, heads=2), likelihood=pv.Tokens()),
     "LDA-words": pv.LDA(topics=4, words=pv.Dirichlet(concentration=0.05), steps=3),
     "CVAE": pv.CVAE(condition=pv.Quadrants(observed=2), enters=("encoder",), baseline=pv.Baseline(network=TINY, epochs=2)),

@@ -94,9 +94,11 @@ class CausalNetwork(SequenceNetwork, abc.ABC):
 
     Class attributes:
         reads_back: whether it could also read rows as an encoder.
+        grids: whether it runs along the raster of a grid, line by line, and knows what is above.
     """
 
     reads_back: ClassVar[bool] = True
+    grids: ClassVar[bool] = False
 
     @abc.abstractmethod
     def build_causal(self, elements: Elements, feature_shape: tuple[int, ...], context: int = 0) -> CausalModule:
@@ -107,6 +109,10 @@ class CausalNetwork(SequenceNetwork, abc.ABC):
             feature_shape: of the features of an element, ``(P, *elements.shape)`` for most likelihoods.
             context: K, the length of the context; 0 without one.
         """
+
+    def build_on_grid(self, elements: Elements, feature_shape: tuple[int, ...], context: tuple[int, ...]) -> CausalModule:
+        """The built network along the raster of a grid, with a context of a shape or none ``()``, which it gets as a vector."""
+        return self.build_causal(elements, feature_shape, math.prod(context) if context else 0)
 
     def causal_story(self, context: str = "") -> str:
         """Its features as they stand in a model's story: ``LSTM(x_<t, z)``."""

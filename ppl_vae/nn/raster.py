@@ -21,16 +21,16 @@ from ppl_vae.nn.autoregressive import Autoregressive
 __all__ = ["Raster", "as_grids", "as_rows"]
 
 
-def as_rows(x: Tensor, element_dim: int) -> Tensor:
-    """Grids ``(..., *element, H, W)`` as rows of their places, ``(..., H W, *element)``."""
-    rows = x.flatten(-2)
-    return rows.movedim(-1, -1 - element_dim) if element_dim else rows
+def as_rows(x: Tensor, event_shape: tuple[int, ...], element: tuple[int, ...]) -> Tensor:
+    """Grids ``(..., *event)``, whose last two axes are height and width, as rows of their places ``(..., H W, *element)``."""
+    lead, places = x.shape[: x.dim() - len(event_shape)], math.prod(event_shape[-2:])
+    return x.reshape(*lead, -1, places).mT.reshape(*lead, places, *element)
 
 
-def as_grids(rows: Tensor, element_dim: int, grid: tuple[int, int]) -> Tensor:
+def as_grids(rows: Tensor, event_shape: tuple[int, ...], element: tuple[int, ...]) -> Tensor:
     """What :func:`as_rows` undoes."""
-    x = rows.movedim(-1 - element_dim, -1) if element_dim else rows
-    return x.unflatten(-1, grid)
+    lead, places = rows.shape[: rows.dim() - 1 - len(element)], math.prod(event_shape[-2:])
+    return rows.reshape(*lead, places, -1).mT.reshape(*lead, *event_shape)
 
 
 class Raster(dist.TorchDistribution):
@@ -38,19 +38,16 @@ class Raster(dist.TorchDistribution):
 
     Args:
         rows: that distribution, of ``(H W, *element)``.
-        grid: ``(H, W)``.
+        event_shape: of a grid, ``(H, W)`` or ``(channels, H, W)``; with one channel elements may be single numbers.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     has_rsample = False
 
-    def __init__(self, rows: Autoregressive, grid: tuple[int, int]) -> None:
+    def __init__(self, rows: Autoregressive, event_shape: tuple[int, ...]) -> None:
         self.rows = rows
-        self.grid = grid
-        element = rows.event_shape[1:]
-        self.element_dim = len(element)
-        assert rows.event_shape[0] == math.prod(grid)
-        super().__init__(rows.batch_shape, torch.Size((*element, *grid)), validate_args=False)
+        self.element = tuple(rows.event_shape[1:])
+        super().__init__(rows.batch_shape, torch.Size(event_shape), validate_args=False)
 
     @property
     def support(self) -> Any:
@@ -61,15 +58,15 @@ class Raster(dist.TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Raster:
         """As many independent copies."""
-        return Raster(self.rows.expand(batch_shape), self.grid)
+        return Raster(self.rows.expand(batch_shape), self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Of grids ``(..., *element, H, W)`` in nats, ``(...)``."""
-        return self.rows.log_prob(as_rows(value, self.element_dim))
+        return self.rows.log_prob(as_rows(value, self.event_shape, self.element))
 
     def log_probs(self, value: Tensor) -> Tensor:
         """Of each place given those before it, ``(..., H, W)``."""
-        return self.rows.log_probs(as_rows(value, self.element_dim)).unflatten(-1, self.grid)
+        return self.rows.log_probs(as_rows(value, self.event_shape, self.element)).unflatten(-1, self.event_shape[-2:])
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Grids ``(*sample, *batch, *element, H, W)``."""
@@ -78,7 +75,7 @@ class Raster(dist.TorchDistribution):
     def draw(self, sample_shape: Any = (), *, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
         """Draws that are bolder or more timid, see :func:`~ppl_vae.nn.autoregressive.continued`."""
         rows, _ = self.rows.draw(sample_shape, temperature=temperature, top_p=top_p)
-        return as_grids(rows, self.element_dim, self.grid)
+        return as_grids(rows, self.event_shape, self.element)
 
     @cached_property
     def point_prediction(self) -> Tensor:

@@ -101,8 +101,7 @@ class CausalCodes(nn.Module):
         declared.refuse_unused("a prior of codes", *(["pool"] if context else ["pool", "enters"]))
         self.grid = grid
         self.context_shape = context
-        size = math.prod(context) if context else 0
-        self.network = declared.build_causal(Elements(levels=levels, grid=grid), (levels,), size)
+        self.network = declared.build_on_grid(Elements(levels=levels, grid=grid), (levels,), context)
         self.network.start_flat()
         self.code = CodeNumbers()
 

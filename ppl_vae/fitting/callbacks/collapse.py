@@ -93,12 +93,12 @@ class CollapseMonitor(Callback):
         if fixed := self._wide_scale():
             return fixed, 'learn it (scale="shared"), or fix it at the size of the noise'
         remedy = "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, or weaken the decoder"
-        if self._context.pair.can.decode_rows is not None:
+        if isinstance(self._context.model, Model) and self._context.model.takes_ragged:
             told = (
                 "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, hide elements from the decoder "
                 "(word_dropout), or let the guide run ahead (SVI(alternate='steps', encoder_steps=10))"
             )
-            return "The decoder of rows learns from the elements before each what z could tell it", told
+            return "The decoder learns from the elements before each what z could tell it", told
         model = self._context.pair.model_facts
         if model.labelled or model.covariates or model.known_entries is not None:
             return "The condition tells the decoder what z could", remedy
