@@ -49,6 +49,7 @@ from ppl_vae.guides import (
     Guide,
     MeanField,
     SemiAmortized,
+    StackedClassifier,
     TopDown,
 )
 from ppl_vae.inference import (
@@ -133,6 +134,7 @@ from ppl_vae.models import (
     Quadrants,
     SemiSupervisedVAE,
     SequenceModel,
+    StackedSemiSupervisedVAE,
     Table,
 )
 from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, Transformer
@@ -316,6 +318,8 @@ __all__ = [
     "SequenceModel",
     "SplineFlow",
     "Split",
+    "StackedClassifier",
+    "StackedSemiSupervisedVAE",
     "Stages",
     "StandardNormal",
     "Strokes",

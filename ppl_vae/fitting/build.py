@@ -17,6 +17,7 @@ from ppl_vae.guides import (
     ExactPosterior,
     Guide,
     MeanField,
+    StackedClassifier,
     TopDown,
 )
 from ppl_vae.inference.methods.base import Method
@@ -141,5 +142,7 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
         return TopDown()
     if model.posterior_family == "classes":
         return AmortizedClassifier()
+    if model.posterior_family == "stacked":
+        return StackedClassifier()
     support = model.prior.support if isinstance(model, _WithPrior) else "real"
     return WITHOUT_COORDINATES.get(support, AmortizedNormal())

@@ -15,6 +15,7 @@ from ppl_vae.guides.mixture import AmortizedMixture
 from ppl_vae.guides.normal import AmortizedNormal
 from ppl_vae.guides.projected_normal import AmortizedProjectedNormal
 from ppl_vae.guides.semi_amortized import SemiAmortized
+from ppl_vae.guides.stacked import StackedClassifier
 from ppl_vae.guides.top_down import TopDown
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "Guide",
     "MeanField",
     "SemiAmortized",
+    "StackedClassifier",
     "TopDown",
 ]

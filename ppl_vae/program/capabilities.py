@@ -39,6 +39,7 @@ __all__ = [
     "Queryable",
     "RowDecoding",
     "SemiSupervised",
+    "StackedSemiSupervised",
     "Solvable",
     "StochasticAscent",
     "attribute",
@@ -372,6 +373,24 @@ class SemiSupervised(Protocol):
 
     latent_shape: tuple[int, ...]
     """Of z."""
+
+    classes: int
+    """C."""
+
+    def codes_of(self, labels: Tensor) -> Tensor:
+        """One-hot vectors ``(..., C)`` of the places of classes ``(...)``."""
+        ...
+
+
+@runtime_checkable
+class StackedSemiSupervised(Protocol):
+    """A model of a class y, observed where a row has a label and else latent, of z2 beside it, and of a code z1 of both."""
+
+    code_shape: tuple[int, ...]
+    """Of z1."""
+
+    rest_shape: tuple[int, ...]
+    """Of z2."""
 
     classes: int
     """C."""
