@@ -50,6 +50,7 @@ from ppl_vae.guides import (
     MeanField,
     NearestCode,
     SemiAmortized,
+    StackedClassifier,
     TopDown,
 )
 from ppl_vae.inference import (
@@ -70,6 +71,7 @@ from ppl_vae.inference import (
     Objective,
     PyroLoss,
     Renyi,
+    Stages,
     WarmUp,
 )
 from ppl_vae.likelihoods import (
@@ -138,6 +140,7 @@ from ppl_vae.models import (
     Quadrants,
     SemiSupervisedVAE,
     SequenceModel,
+    StackedSemiSupervisedVAE,
     Table,
 )
 from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, PixelCNN, Transformer
@@ -331,6 +334,9 @@ __all__ = [
     "SequenceModel",
     "SplineFlow",
     "Split",
+    "StackedClassifier",
+    "StackedSemiSupervisedVAE",
+    "Stages",
     "StandardNormal",
     "Strokes",
     "StudentT",

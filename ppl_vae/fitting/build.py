@@ -18,6 +18,7 @@ from ppl_vae.guides import (
     Guide,
     MeanField,
     NearestCode,
+    StackedClassifier,
     TopDown,
 )
 from ppl_vae.inference.methods.base import Method
@@ -144,5 +145,7 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
         return AmortizedClassifier()
     if model.posterior_family == "codes":
         return NearestCode()
+    if model.posterior_family == "stacked":
+        return StackedClassifier()
     support = model.prior.support if isinstance(model, _WithPrior) else "real"
     return WITHOUT_COORDINATES.get(support, AmortizedNormal())

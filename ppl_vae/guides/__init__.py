@@ -16,6 +16,7 @@ from ppl_vae.guides.nearest_code import NearestCode
 from ppl_vae.guides.normal import AmortizedNormal
 from ppl_vae.guides.projected_normal import AmortizedProjectedNormal
 from ppl_vae.guides.semi_amortized import SemiAmortized
+from ppl_vae.guides.stacked import StackedClassifier
 from ppl_vae.guides.top_down import TopDown
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "MeanField",
     "NearestCode",
     "SemiAmortized",
+    "StackedClassifier",
     "TopDown",
 ]

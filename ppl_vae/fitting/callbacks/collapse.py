@@ -50,6 +50,7 @@ class CollapseMonitor(Callback):
         pair, method = context.pair, context.method
         self._context = context
         self._objective = method.objective
+        self._ramp = method.ramp
         continuous = pair.can.generate is not None and pair.can.generate.latent == "continuous" and pair.can.encode is not None
         self._done = self._objective is None or not continuous or pair.guide_facts.point
         self._wait = max(EPOCHS, math.ceil(STEPS / method.steps_per_epoch(len(context.data.train))))
@@ -58,7 +59,7 @@ class CollapseMonitor(Callback):
 
     def record(self, row: Record) -> None:
         """Look at a row; say it if it is time."""
-        if self._done or self._objective is None or row["epoch"] <= self._objective.ramp or "kl" not in row:
+        if self._done or self._objective is None or row["epoch"] <= self._ramp or "kl" not in row:
             return
         kl: float = row["valid_kl"] if "valid_kl" in row else row["kl"]
         symptom = self._symptom(row, kl)
