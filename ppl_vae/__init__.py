@@ -51,6 +51,7 @@ from ppl_vae.guides import (
     NearestCode,
     Noising,
     SemiAmortized,
+    StackedClassifier,
     TopDown,
 )
 from ppl_vae.inference import (
@@ -145,6 +146,7 @@ from ppl_vae.models import (
     Quadrants,
     SemiSupervisedVAE,
     SequenceModel,
+    StackedSemiSupervisedVAE,
     Table,
 )
 from ppl_vae.nn import LSTM, MADE, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, PixelCNN, Transformer, UNet
@@ -345,6 +347,8 @@ __all__ = [
     "SequenceModel",
     "SplineFlow",
     "Split",
+    "StackedClassifier",
+    "StackedSemiSupervisedVAE",
     "Stages",
     "StandardNormal",
     "Strokes",

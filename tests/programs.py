@@ -150,6 +150,8 @@ def nothing() -> Callable[..., Any]:
     return guide
 
 
+CODES: dict[str, Any] = {"dim": 3, "grid": (1, 2), "update": pv.Gradient(), "restart": None}  # moved by an optimizer alone
+
 PROGRAMS: dict[str, Case] = {
     "CVAE-labels": Case(
         lambda: pv.CVAE(latent_dim=2, likelihood=pv.Gaussian(), decoder=TINY, prior=pv.ConditionalNormal(network=TINY)),
@@ -165,6 +167,16 @@ PROGRAMS: dict[str, Case] = {
     ),
     "GMM-weights": Case(
         lambda: pv.GMM(components=2, weights=pv.Dirichlet(concentration=2.0)), lambda: pv.BayesianGuide(), shared=True
+    ),
+    "VQVAE": Case(
+        lambda: pv.VQVAE(codebook=pv.Codebook(**CODES, size=5), likelihood=pv.Gaussian(), decoder=TINY),
+        lambda: pv.NearestCode(),
+    ),
+    "VQVAE-levels": Case(
+        lambda: pv.VQVAE(
+            codebook=(pv.Codebook(**CODES, size=4), pv.Codebook(**CODES, size=5)), likelihood=pv.Gaussian(), decoder=TINY
+        ),
+        lambda: pv.NearestCode(encoder=TINY),
     ),
     "two levels": Case(TwoLevelModel, TwoLevelGuide),
     "plain": Case(plain_model, plain_guide),

@@ -268,6 +268,14 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "BottomUp": pv.BottomUp(encoder=TINY),
     "SemiSupervisedVAE": pv.SemiSupervisedVAE(classes=3, latent_dim=2, decoder=TINY),
     "AmortizedClassifier": pv.AmortizedClassifier(classifier=TINY, weight=1.0),
+    "VQVAE": pv.VQVAE(codebook=pv.Codebook(size=8, dim=4, grid=(1, 2), update=pv.Gradient()), decoder=TINY),
+    "VQVAE-levels": pv.VQVAE(
+        codebook=(pv.Codebook(grid=(2, 2), restart=None), pv.Codebook(grid=(4, 4), start="uniform")), prior=pv.LSTM(hidden=5)
+    ),
+    "NearestCode": pv.NearestCode(encoder=TINY),
+    "Codebook": pv.Codebook(commitment=0.5),
+    "EMA": pv.EMA(decay=0.9),
+    "Gradient": pv.Gradient(),
     "ColumnGroup": pv.ColumnGroup(columns=(0, 2), likelihood=pv.Categorical(levels=3)),
     "Strokes": pv.Strokes(components=3),
     "Characters": pv.Characters(),

@@ -29,6 +29,7 @@ SERVED: tuple[pv.Model, ...] = (
     pv.FactorAnalysis(latent_dim=LATENT),
     pv.FactorAnalysis(latent_dim=LATENT, weights=pv.Normal()),
     pv.SemiSupervisedVAE(latent_dim=2, decoder=pv.MLP(hidden=(5,))),
+    pv.VQVAE(codebook=pv.Codebook(size=4, dim=2, grid=(1, 2)), decoder=pv.MLP(hidden=(5,))),
     pv.HierarchicalVAE(groups=(pv.Group(network=pv.MLP(hidden=(5,))),) * 2),
     pv.Diffusion(steps=3, denoiser=pv.MLP(hidden=(5,)), likelihood=pv.Bernoulli()),
 )

@@ -52,6 +52,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "text_vae.py": (["--epochs", "1", "--hidden", "8", "--limit", "100", "--samples", "3"], "free bits, word dropout"),
     "two_levels.py": (["--epochs", "1", "--limit", "10"], "from a point of z2 alone: (1, 8, 8)"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
+    "vq_vae.py": (["--epochs", "1", "--codes", "4", "--channels", "4"], "codes of digits in"),
     "what_mean_field_loses.py": (["--epochs", "1", "--draws", "8", "--samples", "2"], "SVI, full rank"),
 }
 

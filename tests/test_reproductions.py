@@ -19,7 +19,7 @@ def test_a_row_builds_and_says_where_its_figure_comes_from(row):
     spec = DataSpec(event_shape=(1, 28, 28), kind="binary", size=60000)
     pair = build(parts["model"], parts["guide"], spec)
     assert sum(parameter.numel() for parameter in pair.parameters()) > 100_000
-    assert parts["method"].epochs == 100
+    assert parts["method"].iterations == 100
     assert row in reproduce.PUBLISHED
     assert row in reproduce.FULL
     assert (reproduce.FOLDER / f"{row}.yaml").read_text(encoding="utf-8").startswith("# ")

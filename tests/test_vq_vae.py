@@ -105,10 +105,10 @@ def test_uniform_codes_cost_their_number_of_nats_and_no_sum_over_codes_is_below_
 
 def test_many_samples_of_certain_codes_tell_what_one_does() -> None:
     fit = pv.fit(pv.VQVAE(codebook=BOOK, decoder=TINY), data_of(), method=pv.SVI(epochs=1))
-    numbers = fit.evaluate(fit.data, samples=100) if isinstance(fit.data, pv.Split) else fit.evaluate(x_of(), samples=100)
+    numbers = fit.evaluate(x_of(), samples=100)
     assert numbers["iwae"] == numbers["elbo"]
     assert numbers["iwae_se"] == numbers["elbo_se"]
-    assert numbers["elbo"] == numbers["reconstruction"] - numbers["kl"]
+    assert numbers["elbo"] == pytest.approx(numbers["reconstruction"] - numbers["kl"], abs=1e-5)
 
 
 def test_codes_are_counted_over_all_the_data() -> None:
@@ -193,23 +193,24 @@ def test_codebooks_start_at_what_the_encoder_gives_and_once() -> None:
     assert not [name for name in moved(pair, before) if "codebooks" in name]
 
 
-def steps_of(pair: pv.Pair, **options: Any) -> dict[str, Tensor]:
-    pair.train()
+def steps_of(**options: Any) -> dict[str, Tensor]:
+    top, bottom = (dataclasses.replace(book, restart=2, size=7) for book in two_levels())
+    pair = pair_of(dataclasses.replace(top, update=pv.Gradient()), bottom).train()
+    for name in ("k2", "k1"):  # far from all outputs
+        book = pair.model.codebook(name)
+        book.vectors.put(torch.arange(7) == 3, torch.full((7, book.dim), 99.0))
     module = pv.ELBO().build(pair)
     step = Step(module, pv.Transform(EVENT), OPTIMIZERS["adam"](module.parameters(), 1e-2), **options)
     torch.manual_seed(0)
     for _ in range(4):
         step(x_of())
+    assert all(pair.model.codebook(name).vectors.values.max() < 50 for name in ("k2", "k1"))
     return {**module.state_dict(), "totals": step.totals, "recorded": torch.tensor(step.way == "recorded")}
 
 
-@pytest.mark.parametrize("update", [pv.EMA(), pv.Gradient()])
-def test_recorded_steps_move_and_restart_codes_as_eager_ones_do(update: pv.CodebookUpdate) -> None:
-    books = [dataclasses.replace(book, update=update, restart=2, size=book.size + 4) for book in two_levels()]
-    eager = steps_of(pair_of(*books), compile=False)
-    recorded = steps_of(pair_of(*books), ahead=WORTH_RECORDING)
+def test_recorded_steps_move_and_restart_codes_as_eager_ones_do() -> None:
+    eager, recorded = steps_of(compile=False), steps_of(ahead=WORTH_RECORDING)
     assert recorded.pop("recorded")
-    assert (recorded["pair.model.codebooks.k1.idle"] > 0).any()
     for name, value in recorded.items():
         torch.testing.assert_close(value, eager[name], rtol=1e-5, atol=1e-6)
 
@@ -221,10 +222,10 @@ def test_a_fit_goes_on_from_its_run_to_the_same_numbers(tmp_path: Path) -> None:
     for name, value in whole.pair.state_dict().items():
         torch.testing.assert_close(read.pair.state_dict()[name], value, rtol=0, atol=0)
     assert torch.equal(read.encode(x_of()), whole.encode(x_of()))
-    pv.fit(model, data_of(), method=pv.SVI(epochs=2, batch_size=8, schedule="constant"), out=tmp_path / "part")
-    on = pv.resume_run(tmp_path / "part", epochs=4)
-    once = pv.fit(model, data_of(), method=pv.SVI(epochs=4, batch_size=8, schedule="constant"))
-    for name, value in once.pair.state_dict().items():
+    method = pv.SVI(epochs=4, batch_size=8, schedule="constant")
+    pv.fit(model, data_of(), method=dataclasses.replace(method, epochs=2), out=tmp_path / "part")
+    on = pv.resume_run(tmp_path / "part", method=method, data=data_of())
+    for name, value in pv.fit(model, data_of(), method=method).pair.state_dict().items():
         torch.testing.assert_close(on.pair.state_dict()[name], value, rtol=0, atol=0)
 
 

@@ -19,6 +19,7 @@ from ppl_vae.guides import (
     MeanField,
     NearestCode,
     Noising,
+    StackedClassifier,
     TopDown,
 )
 from ppl_vae.inference.methods.base import Method
@@ -39,6 +40,7 @@ BY_FAMILY: dict[str, Guide] = {
     "linear": AmortizedLinear(),
     "groups": TopDown(),
     "classes": AmortizedClassifier(),
+    "stacked": StackedClassifier(),
     "codes": NearestCode(),
     "noise": Noising(),
 }

@@ -17,6 +17,7 @@ from ppl_vae.guides.noising import Noising
 from ppl_vae.guides.normal import AmortizedNormal
 from ppl_vae.guides.projected_normal import AmortizedProjectedNormal
 from ppl_vae.guides.semi_amortized import SemiAmortized
+from ppl_vae.guides.stacked import StackedClassifier
 from ppl_vae.guides.top_down import TopDown
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "NearestCode",
     "Noising",
     "SemiAmortized",
+    "StackedClassifier",
     "TopDown",
 ]

@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import nn
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.program.capabilities import Hierarchical, Noised, Quantized, SemiSupervised, generates
+from ppl_vae.program.capabilities import Hierarchical, Noised, Quantized, SemiSupervised, StackedSemiSupervised, generates
 from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.sites import Site
 from ppl_vae.program.wrapped import innermost
@@ -124,6 +124,8 @@ def remedy(model: Any) -> str:
         return "TopDown or BottomUp"
     if isinstance(model, Quantized):
         return "NearestCode"
+    if isinstance(model, StackedSemiSupervised):
+        return "StackedClassifier"
     if isinstance(model, SemiSupervised):
         return "AmortizedClassifier"
     if len(model_facts(model).sites) > 1:

@@ -2,8 +2,7 @@
 
     q(y, z | x) = q(y | x) q(z | x, y)
 
-Of a row with a label y is that, and q(z | x, y) all there is. Pyro sums over the classes of the others, so that no gradient is
-sampled through y.
+Of a row with a label y is that, and q(z | x, y) all there is.
 """
 
 from __future__ import annotations
@@ -13,17 +12,15 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.declaration import require
 from ppl_vae.guides.base import Guide, remedy
+from ppl_vae.guides.labels import ClassGuide
 from ppl_vae.nn import MLP, Network, inputs
 from ppl_vae.nn.conditioned import conditioned
-from ppl_vae.program.base import GuideProgram
 from ppl_vae.program.capabilities import SemiSupervised
-from ppl_vae.program.hooks import Start
 from ppl_vae.program.joint import Joint
 from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec
@@ -76,57 +73,35 @@ class AmortizedClassifier(Guide):
         return f"q(y | x) = Categorical(logits = {self.classifier.story('x')}); q(z | x, y) = {z}"
 
 
-class ClassifierGuide(GuideProgram):
+class ClassifierGuide(ClassGuide):
     """The encoder gives ``(..., 2, K)``, locations and scales before softplus; the classifier logits ``(..., C)``."""
 
-    rows_per_label: Tensor
-
     def __init__(self, declared: AmortizedClassifier, model: SemiSupervised, spec: DataSpec) -> None:
-        super().__init__()
-        self.size = spec.size
-        self.weight = declared.weight
-        self._model = (model,)  # in a tuple, so that its parameters are not listed twice
+        super().__init__(model, spec.size, declared.weight)
         self.shown, shape = inputs.shown_of(spec)
         self.encoder = conditioned(declared.encoder, shape, model.classes, (2, *model.latent_shape))
         self.classifier = declared.classifier.build(shape, (model.classes,))
-        self.register_buffer("rows_per_label", torch.ones(()))
 
     def forward(self, *batch: Tensor) -> Tensor:
         """Draw z of each datum of the batch, and its class where it has no label."""
         x, *labels = batch
         with data_plate(self.size, x):
-            y = self._observed(x, *labels) if labels else self._proposed(x)
+            y = self.draw_class(x, *labels)
             return pyro.sample("z", self.rest(x, y))
 
     def posterior(self, *batch: Tensor) -> Joint:
         """q(y, z | x), the class certain where there is a label."""
-        x, *labels = batch
-        y = dist.OneHotCategorical(probs=self._model[0].codes_of(*labels)) if labels else self.classes(x)
-        return Joint({"y": y, "z": lambda values: self.rest(x, values["y"])})
+        return Joint({"y": self.class_of(*batch), "z": lambda values: self.rest(batch[0], values["y"])})
 
     def classes(self, x: Tensor) -> dist.Distribution:
         """q(y | x), one-hot, for x ``(..., *event)``."""
         return dist.OneHotCategorical(logits=self.classifier(self.shown(x)))
 
+    def class_given(self, h: Tensor) -> dist.Distribution:
+        """q(y | x), one-hot, for x ``(..., *event)``."""
+        return self.classes(h)
+
     def rest(self, x: Tensor, y: Tensor) -> dist.Distribution:
         """q(z | x, y) for x ``(..., *event)`` and one-hot y ``(..., C)``."""
         loc, raw_scale = self.encoder(self.shown(x), y).unbind(-2)
         return dist.Normal(loc, softplus(raw_scale) + MIN_SCALE).to_event(1)
-
-    def start_fit(self, context: Start) -> None:
-        """Count the training rows for each one with a label."""
-        found = int(context.split.has_label.sum())
-        self.rows_per_label.fill_(len(context.split) / max(1, found))
-
-    def _proposed(self, x: Tensor) -> Tensor:
-        y: Tensor = pyro.sample("y", self.classes(x), infer={"enumerate": "parallel"})
-        return y
-
-    def _observed(self, x: Tensor, labels: Tensor) -> Tensor:
-        y = self._model[0].codes_of(labels)
-        if self.weight:  # what the guide observes is a loss beside the ELBO
-            gain = self.weight * self.rows_per_label * self.classes(x).log_prob(y)
-            # Like pyro.factor, of which TraceMeanField_ELBO takes only what is a part of log q.
-            loss = dist.Delta(torch.zeros_like(gain), log_density=-gain)
-            pyro.sample("classified", loss, obs=loss.v, infer={"is_auxiliary": True})
-        return y

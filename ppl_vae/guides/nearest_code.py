@@ -134,7 +134,8 @@ class NearestCodeGuide(GuideProgram):
     def forward(self, *batch: Tensor, **fields: Tensor) -> Any:
         """Draw the codes of each datum of the batch, and lose what the codebooks ask for."""
         batch = (*batch, *fields.values())
-        q, losses = self.posterior(*batch), []
+        q = self.posterior(*batch)
+        losses: list[Tensor] = []
         with data_plate(self.size, batch[0]):
             if isinstance(q, Joint):
                 drawn: Any = q.walk(lambda name, factor: self._drawn(name, factor, losses))[0]
@@ -169,7 +170,8 @@ class NearestCodeGuide(GuideProgram):
         x, generator = context.sample, context.generator()
         x = x[:: max(1, len(x) * cells // wanted)]
         with evaluating(self._model[0]), evaluating(self), torch.no_grad():
-            features, values = self._features(x), {}
+            features = self._features(x)
+            values: dict[str, Tensor] = {}
             for name, book in books.items():
                 outputs = self._outputs(name, features, values)
                 if name in waiting:

@@ -17,6 +17,7 @@ from ppl_vae.models.network import BayesianNetwork, LinearGaussian, LogisticRegr
 from ppl_vae.models.pca import PCA
 from ppl_vae.models.semi_supervised import SemiSupervisedVAE
 from ppl_vae.models.sequence_model import SequenceModel
+from ppl_vae.models.stacked import StackedSemiSupervisedVAE
 from ppl_vae.models.topics import LDA
 from ppl_vae.models.vae import VAE
 
@@ -65,5 +66,6 @@ __all__ = [
     "Quadrants",
     "SemiSupervisedVAE",
     "SequenceModel",
+    "StackedSemiSupervisedVAE",
     "Table",
 ]

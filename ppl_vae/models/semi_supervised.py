@@ -36,7 +36,7 @@ from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import FOUND_LABELS, DataSpec
 
-__all__ = ["SemiSupervisedProgram", "SemiSupervisedVAE"]
+__all__ = ["SemiSupervisedProgram", "SemiSupervisedVAE", "check_classes"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,17 +83,7 @@ class SemiSupervisedVAE(Decoded):
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the data have no labels, other classes, or lie outside the support."""
         super().check(spec)
-        if not spec.classes:
-            raise ValueError(
-                "a semi-supervised model needs labels of some rows, but these data have none: name their column (label=...), "
-                "give them to load_data (y=..., -1 where there is none), or use VAE"
-            )
-        if self.classes not in (None, len(spec.classes)) or len(spec.classes) < 2:
-            expected = "at least 2" if self.classes is None else self.classes
-            raise ValueError(
-                f"expected data of {expected} classes, got {len(spec.classes)}: {', '.join(spec.classes[:10])}; leave classes "
-                "out to take those of the data"
-            )
+        check_classes(self.classes, spec)
 
     def without_latents(self, spec: DataSpec) -> None:
         """Nothing that compares: numbers of rows with a label are about that, too."""
@@ -112,6 +102,21 @@ class SemiSupervisedVAE(Decoded):
         prior = self.prior.story((self.latent_dim,))
         likelihood = self.likelihood.story(self.decoder.story("z, y"))
         return f"y ~ Categorical(1 / C), observed where known; z ~ {prior}; x | z, y ~ {likelihood}"
+
+
+def check_classes(classes: int | None, spec: DataSpec) -> None:
+    """Raise ``ValueError`` with the remedy if data have no labels, or not so many classes, where a number is declared."""
+    if not spec.classes:
+        raise ValueError(
+            "a semi-supervised model needs labels of some rows, but these data have none: name their column (label=...), "
+            "give them to load_data (y=..., -1 where there is none), or use VAE"
+        )
+    if classes not in (None, len(spec.classes)) or len(spec.classes) < 2:
+        expected = "at least 2" if classes is None else classes
+        raise ValueError(
+            f"expected data of {expected} classes, got {len(spec.classes)}: {', '.join(spec.classes[:10])}; leave classes "
+            "out to take those of the data"
+        )
 
 
 class SemiSupervisedProgram(ModelProgram):

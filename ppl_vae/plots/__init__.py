@@ -5,6 +5,7 @@ holds is freed. Show one by returning it in a notebook, keep one with `save`.
 """
 
 from ppl_vae.plots.canvas import save
+from ppl_vae.plots.codes import codes
 from ppl_vae.plots.data import by_class, comparison, completions, grid
 from ppl_vae.plots.drawings import drawings, drawings_table, svg
 from ppl_vae.plots.graphs import graph
@@ -21,6 +22,7 @@ __all__ = [
     "aggregate",
     "by_class",
     "chart",
+    "codes",
     "compare",
     "comparison",
     "completions",

@@ -43,6 +43,7 @@ __all__ = [
     "RowDecoding",
     "SemiSupervised",
     "Solvable",
+    "StackedSemiSupervised",
     "StochasticAscent",
     "SummedBound",
     "attribute",
@@ -434,6 +435,24 @@ class Quantized(Protocol):
 
     def told(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
         """What a level below the top is told ``(..., D, H, W)`` of the codes above it."""
+        ...
+
+
+@runtime_checkable
+class StackedSemiSupervised(Protocol):
+    """A model of a class y, observed where a row has a label and else latent, of z2 beside it, and of a code z1 of both."""
+
+    code_shape: tuple[int, ...]
+    """Of z1."""
+
+    rest_shape: tuple[int, ...]
+    """Of z2."""
+
+    classes: int
+    """C."""
+
+    def codes_of(self, labels: Tensor) -> Tensor:
+        """One-hot vectors ``(..., C)`` of the places of classes ``(...)``."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from ppl_vae.evaluate.documents import topics_of
 from ppl_vae.fitting import Fit
 from ppl_vae.models import Model
 from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.capabilities import Quantized
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.sites import leaves
 from ppl_vae.runs.row_pictures import row_pictures
@@ -151,6 +152,9 @@ def _of_x(found: Any, fit: Fit) -> Tensor:
 def _encoded(fit: Fit, rows: Split) -> Iterator[Named]:
     """The codes, their aggregate beside the prior, and what is decoded from a plane of the topmost."""
     codes, model = leaves(fit.encode(rows)), fit.pair.model_facts
+    if isinstance(model, Quantized):
+        yield from _grids(model, codes)
+        return
     codes = {name: code.reshape(len(rows), -1) for name, code in codes.items() if name not in fit.shared}
     endings = {name: "_" + re.sub(r"[^\w.-]", "_", name) if len(codes) > 1 else "" for name in codes}
     for name, code in codes.items():
@@ -163,6 +167,13 @@ def _encoded(fit: Fit, rows: Split) -> Iterator[Named]:
     if math.prod(model.sites[top].event_shape) == 2 and len(fit.spec.event_shape) > 1:
         plane = plots.quantile_grid(20).reshape(20, 20, *model.sites[top].event_shape)
         yield "manifold", plots.manifold(fit.decode({top: plane}, seen=True), kind=fit.spec.kind)
+
+
+def _grids(model: Quantized, codes: Mapping[str, Tensor]) -> Iterator[Named]:
+    """The grids of codes of some rows, and how often each code stands in them."""
+    for (name, grids), (site, _) in zip(codes.items(), model.sites.items(), strict=True):
+        ending = f"_{name}" if len(codes) > 1 else ""
+        yield f"codes{ending}", plots.codes(grids, size=model.codebook(site).size)
 
 
 def _conditioned(model: ModelProgram) -> bool:

@@ -124,6 +124,7 @@ class AveragedVectors(Vectors):
         means = self.sums / self.counts.clamp_min(LEAST)[:, None]
         self.vectors.copy_(torch.where(self.counts[:, None] > LEAST, means, self.vectors))
 
+    @torch.no_grad()
     def put(self, chosen: Tensor, vectors: Tensor) -> None:
         """Begin the averages there, each with one output."""
         self.vectors.copy_(torch.where(chosen[:, None], vectors, self.vectors))
@@ -153,6 +154,7 @@ class TrainedVectors(Vectors):
     def follow(self, outputs: Tensor, codes: Tensor, counts: Tensor) -> None:
         """Nothing: the optimizer does."""
 
+    @torch.no_grad()
     def put(self, chosen: Tensor, vectors: Tensor) -> None:
         """Shift them."""
         self.shift.copy_(torch.where(chosen[:, None], vectors - self.weight, self.shift))
