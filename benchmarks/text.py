@@ -1,17 +1,20 @@
 """Text VAEs beside the language model of the same size, with each remedy against posterior collapse, in nats per sentence.
 
 Protocol: 27,661 English sentences of tatoeba.org, shuffled, 25,000 to train on and half of the rest each to choose the epoch by
-and to test; words, an LSTM of 256 as decoder and from either end as encoder, 32 latent dimensions. All rows see the same data
-in as many epochs and are scored at their best validation epoch.
+and to test; words, an LSTM of 256 as decoder and as encoder, 32 latent dimensions. All rows see the same data in as many
+epochs, the learning rate along a half cosine, and are scored at their best validation epoch.
 
 * ``language_model``: no code, log p(x) is exact.
 * ``vae``: as is.
 * ``warm_up``, ``cyclical``: the weight of the KL rises linearly over half of the epochs, or four times.
-* ``free_bits``: with the linear warm-up, ``free_bits`` nats free in all.
+* ``free_bits``: ``free_bits`` nats free in all.
 * ``word_dropout``: with the linear warm-up, a quarter of the words hidden from the decoder.
 * ``both``: free bits and word dropout.
 * ``ahead``: a quarter of the epochs with ten steps of the encoder before each of the decoder (He et al. 2019), then both at
   once.
+* ``batch_norm``: the guide's means keep the deviation ``gamma`` over the data (Zhu et al. 2020).
+* ``min_kl``: the guide's scales are so small that no sentence has a KL below this (Razavi et al. 2019).
+* ``pretrained``: a quarter of the epochs as an autoencoder, without a KL; then with free bits (Li et al. 2019).
 
 ``--data synthetic`` makes sentences from a random LSTM with a known z of two dimensions, as in He et al. 2019; its row
 ``truth`` has log p(x) and the mutual information of z and x of the model that made them. ``intents`` is the accuracy of a
@@ -32,7 +35,10 @@ import torch
 import ppl_vae as pv
 from ppl_vae.types import Field
 
-MODELS = ("language_model", "vae", "warm_up", "cyclical", "free_bits", "word_dropout", "both", "ahead")
+REMEDIES = ("warm_up", "cyclical", "free_bits", "word_dropout", "both", "ahead", "batch_norm", "min_kl", "pretrained")
+MODELS = ("language_model", "vae", *REMEDIES)
+WARMED = ("warm_up", "word_dropout")
+FREE = ("free_bits", "both", "pretrained")
 TRUE_WORDS, TRUE_LENGTH, PRIOR_DRAWS = 200, 20, 1000
 
 
@@ -86,8 +92,8 @@ def objective(name: str, options: argparse.Namespace) -> pv.Objective:
     half = max(1, options.epochs // 2)
     if name == "cyclical":
         return pv.BetaELBO(warm_up=pv.CyclicalWarmUp(epochs=max(4, half), cycles=4))
-    free = options.free_bits / options.latent_dim if name in ("free_bits", "both") else 0.0
-    return pv.BetaELBO(warm_up=pv.NoWarmUp() if name in ("vae", "ahead") else pv.LinearWarmUp(epochs=half), free_bits=free)
+    warm_up = pv.LinearWarmUp(epochs=half) if name in WARMED else pv.NoWarmUp()
+    return pv.BetaELBO(warm_up=warm_up, free_bits=options.free_bits if name in FREE else 0.0)
 
 
 def fitted(name: str, data: pv.Data, options: argparse.Namespace) -> pv.Fit:
@@ -96,21 +102,32 @@ def fitted(name: str, data: pv.Data, options: argparse.Namespace) -> pv.Fit:
         "batch_size": options.batch_size,
         "learning_rate": options.learning_rate,
         "clip_norm": 5.0,
+        "schedule": "cosine",
         "restore_best": True,
         "seed": options.seed,
     }
+    widths: dict[str, Any] = {"hidden": options.hidden, "embedding": options.embedding}
     word_dropout = 0.25 if name in ("word_dropout", "both") else 0.0
-    network = pv.LSTM(hidden=options.hidden, dropout=options.dropout, word_dropout=word_dropout)
+    network = pv.LSTM(projection=options.projection, dropout=options.dropout, word_dropout=word_dropout, **widths)
     if name == "language_model":
         method = pv.SVI(epochs=options.epochs, **svi)
         return pv.fit(pv.SequenceModel(network=network), data, method=method, device=options.device)
     model = pv.VAE(latent_dim=options.latent_dim, decoder=network, likelihood=pv.Tokens())
-    guide = pv.AmortizedNormal(encoder=pv.LSTM(hidden=options.hidden, bidirectional=True))
-    start, first = None, max(1, options.epochs // 4) if name == "ahead" else 0
-    if first:
-        ahead = pv.SVI(epochs=first, alternate="steps", encoder_steps=10, **{**svi, "restore_best": False})
-        start = pv.fit(model, data, guide=guide, method=ahead, device=options.device)
-    method = pv.SVI(epochs=max(1, options.epochs - first), objective=objective(name, options), **svi)
+    guide = pv.AmortizedNormal(
+        encoder=pv.LSTM(dropout=options.encoder_dropout, bidirectional=options.bidirectional, **widths),
+        batch_norm_mean=options.gamma if name == "batch_norm" else None,
+        min_kl=options.min_kl if name == "min_kl" else 0.0,
+    )
+    firsts = {
+        "ahead": {"alternate": "steps", "encoder_steps": 10},
+        "pretrained": {"objective": pv.BetaELBO(beta=0.0)},
+    }
+    start, before = None, max(1, options.epochs // 4) if name in firsts else 0
+    if name in firsts:
+        first = pv.SVI(epochs=before, **firsts[name], **{**svi, "restore_best": False, "schedule": "constant"})
+        start = pv.fit(model, data, guide=guide, method=first, device=options.device)
+    epochs = options.epochs if name != "vae" or options.plain_epochs is None else options.plain_epochs
+    method = pv.SVI(epochs=max(1, epochs - before), objective=objective(name, options), **svi)
     return pv.fit(model, data, guide=guide, method=method, warm_start=start, device=options.device)
 
 
@@ -134,11 +151,12 @@ def measured(name: str, data: pv.Data, options: argparse.Namespace) -> dict[str,
         found = fit.evaluate(data.test)
         exact = found["log_likelihood"]
         row = {"elbo": exact, "nats": exact, "nats_se": found["log_likelihood_se"]}
-        return {"model": name, **row, "nats_per_token": found["log_likelihood_per_token"], "kl": 0.0, "seconds": seconds}
+        row |= {"nats_per_token": found["log_likelihood_per_token"], "perplexity": found["perplexity"], "kl": 0.0}
+        return {"model": name, **row, "seconds": seconds}
     found = fit.evaluate(data.test, samples=options.samples)
     held = fit.latents(data.test)
     row = {name: found[key] for name, key in (("elbo", "elbo"), ("nats", "iwae"), ("nats_se", "iwae_se"))}
-    row |= {"nats_per_token": found["iwae_per_token"], "kl": found["kl"], "seconds": seconds}
+    row |= {"nats_per_token": found["iwae_per_token"], "perplexity": found["perplexity"], "kl": found["kl"], "seconds": seconds}
     row |= {key: held.get(key) for key in ("mutual_information", "active_units")}
     return {"model": name, **row, "intents": intents(fit, options) if options.data == "tatoeba" else None}
 
@@ -151,12 +169,19 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=None, help="of CLINC150, of each of its splits")
     parser.add_argument("--vocabulary", type=int, default=5000)
     parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--embedding", type=int, default=128)
+    parser.add_argument("--projection", type=int, default=128, help="before the vocabulary")
+    parser.add_argument("--bidirectional", action="store_true", help="the encoder")
     parser.add_argument("--latent-dim", type=int, default=32)
     parser.add_argument("--free-bits", type=float, default=4.0, help="nats in all")
-    parser.add_argument("--dropout", type=float, default=0.3)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--gamma", type=float, default=0.5, help="deviation of batch-normalized means")
+    parser.add_argument("--min-kl", type=float, default=2.0, help="nats of every sentence")
+    parser.add_argument("--dropout", type=float, default=0.35, help="of the decoder and the language model")
+    parser.add_argument("--encoder-dropout", type=float, default=0.2)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--plain-epochs", type=int, default=None, help="of the VAE as is, where fewer show its collapse")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--samples", type=int, default=500, help="of the importance-weighted bound")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
@@ -169,9 +194,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = [truth.row(data.test)] if truth else []
     for name in options.models:
         rows.append(measured(name, data, options))
-        if not options.json:
-            shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}
-            print(shown, file=sys.stderr)
+        shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}
+        print(shown, file=sys.stderr, flush=True)
     settings = {"rows": repr(data), "torch": torch.__version__, "threads": torch.get_num_threads(), **vars(options)}
     print(json.dumps({"settings": settings, "rows": rows}))
 

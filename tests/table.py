@@ -12,7 +12,14 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae.guides.base import latent_kind, lone_site
-from ppl_vae.program.capabilities import CoordinateAscent, Hierarchical, KnownPosterior, MadeOfPosteriors, SemiSupervised
+from ppl_vae.program.capabilities import (
+    CoordinateAscent,
+    Hierarchical,
+    KnownPosterior,
+    MadeOfPosteriors,
+    Noised,
+    SemiSupervised,
+)
 from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.hooks import Start
 from ppl_vae.types import Field, Kind
@@ -125,6 +132,7 @@ GUIDES: dict[str, pv.Guide] = {
     "AmortizedLinear-diagonal": pv.AmortizedLinear(covariance="diagonal"),
     "AmortizedLinear-full": pv.AmortizedLinear(),
     "AmortizedNormal-low_rank": pv.AmortizedNormal(encoder=TINY, covariance="low_rank"),
+    "AmortizedNormal-batch_norm_mean": pv.AmortizedNormal(encoder=TINY, batch_norm_mean=0.6),
     "AmortizedMixture": pv.AmortizedMixture(encoder=TINY, components=3),
     "AmortizedFlow-iaf": tiny_flow(),
     "AmortizedFlow-coupling": tiny_flow(transform="coupling", base=pv.AmortizedMixture(encoder=TINY, components=2)),
@@ -240,6 +248,14 @@ DECLARATIONS: dict[str, pv.Declaration] = {
         groups=(pv.Group(latent_dim=2), pv.Group(size=(2, 3), network=pv.Conv())), skip=False
     ),
     "HierarchicalVAE-default": pv.HierarchicalVAE(),
+    "Diffusion": pv.Diffusion(steps=5, denoiser=TINY, likelihood=pv.Categorical(levels=LEVELS), fourier=True),
+    "Diffusion-density": pv.Diffusion(
+        noise=pv.LearnedNoise(high=7.0), predicts="velocity", variance="learned", likelihood=pv.Gaussian()
+    ),
+    "LinearNoise": pv.LinearNoise(low=-3.0),
+    "CosineNoise": pv.CosineNoise(high=4.0),
+    "LearnedNoise": pv.LearnedNoise(),
+    "Noising": pv.Noising(),
     "TopDown": pv.TopDown(merge="residual"),
     "BottomUp": pv.BottomUp(encoder=TINY),
     "SemiSupervisedVAE": pv.SemiSupervisedVAE(classes=3, latent_dim=2, decoder=TINY),
@@ -266,6 +282,8 @@ def fits(model: pv.Model, guide: pv.Guide) -> bool:
     guide = guide.latents if isinstance(guide, pv.BayesianGuide) else guide
     if isinstance(guide, (pv.TopDown, pv.BottomUp)):
         return isinstance(program(model), Hierarchical)
+    if isinstance(guide, pv.Noising) or isinstance(program(model), Noised):
+        return isinstance(guide, pv.Noising) and isinstance(program(model), Noised)
     if isinstance(guide, pv.AmortizedClassifier):
         return isinstance(program(model), SemiSupervised)
     if len(model_facts(program(model)).sites) > 1:

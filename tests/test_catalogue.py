@@ -30,6 +30,7 @@ SERVED: tuple[pv.Model, ...] = (
     pv.FactorAnalysis(latent_dim=LATENT, weights=pv.Normal()),
     pv.SemiSupervisedVAE(latent_dim=2, decoder=pv.MLP(hidden=(5,))),
     pv.HierarchicalVAE(groups=(pv.Group(network=pv.MLP(hidden=(5,))),) * 2),
+    pv.Diffusion(steps=3, denoiser=pv.MLP(hidden=(5,)), likelihood=pv.Bernoulli()),
 )
 
 

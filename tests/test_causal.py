@@ -17,7 +17,6 @@ from torch import Tensor
 import ppl_vae as pv
 import ppl_vae.inference.training.step
 from ppl_vae.fitting.build import build
-from ppl_vae.fitting.callbacks.collapse import CollapseMonitor
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.loop import Training
 from ppl_vae.models.sequences import LatentSequenceProgram, SequenceProgram
@@ -459,18 +458,6 @@ def test_the_encoder_runs_ahead() -> None:
     assert moved == [("guide", "guide", "guide", "model")[place % 4] for place in range(len(moved))]
     with pytest.raises(ValueError, match="alternate='steps', of which encoder_steps are a part"):
         pv.SVI(encoder_steps=2)
-
-
-def test_the_remark_on_collapse_names_what_helps_a_model_of_rows() -> None:
-    data = pv.load_data(SENTENCES, tokens="words", valid=0.0, test=0.0)
-    vae = pv.VAE(latent_dim=2, decoder=pv.LSTM(hidden=4), likelihood=pv.Tokens()).settled(data)
-    guide, method = pv.AmortizedNormal(encoder=pv.LSTM(hidden=4)), pv.SVI(batch_size=1)
-    monitor = CollapseMonitor()
-    monitor.begin(pv.FitContext(pair=build(vae, guide, data.spec), model=vae, guide=guide, method=method, data=data, done=0))
-    for epoch in range(1, 13):  # 500 steps of 40 in an epoch
-        monitor.record({"epoch": epoch, "kl": 0.01})
-    with pytest.warns(pv.FitWarning, match=r"collapsed: .*free_bits, .*word_dropout.*encoder_steps=10"):
-        monitor.record({"epoch": 13, "kl": 0.01})
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------------

@@ -87,10 +87,23 @@ def test_draws_have_the_moments_and_a_temperature_narrows_them() -> None:
             torch.bincount(draws[:, 2].long(), minlength=3) / 2e5, q.pen.exp().float(), atol=5e-3, rtol=0
         )
     torch.testing.assert_close(p.sharpened(0.25).scale, p.scale / 2)
+    torch.testing.assert_close(p.sharpened(0.25).pen, p.pen)
+    torch.testing.assert_close(p.sharpened(2.0).pen, (p.pen / 2).log_softmax(-1))
     with pytest.raises(ValueError, match="temperature > 0, got 0"):
         p.sharpened(0.0)
     with pytest.raises(ValueError, match="top_p of 1 of points"):
         p.sharpened(1.0, 0.9)
+
+
+def test_strokes_without_a_temperature_are_as_long_as_their_medians() -> None:
+    p = distribution(torch.zeros(1, 3, 3, dtype=torch.float64))
+    stays, ends = 0.8, 0.3  # a stroke goes on with 0.8, a lift is the last with 0.3: medians of 4 points and of 2 strokes
+    p.pen = torch.tensor([[stays, (1 - stays) * (1 - ends), (1 - stays) * ends]], dtype=torch.float64).log()
+    waited, found = None, []
+    for _ in range(8):
+        point, waited = p.paced(waited)
+        found.append(int(point[0, 2]))
+    assert found == [0, 0, 0, 1, 0, 0, 0, 2]
 
 
 @pytest.mark.parametrize("size", [0.0, 1e2, 1e4])

@@ -10,7 +10,7 @@ import json
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "print_json",
     "print_table",
     "save_atomically",
+    "save_lines",
     "save_table",
     "say_saved",
     "writer",
@@ -114,6 +115,11 @@ def save_atomically(path: Path, save: Callable[[typing.BinaryIO], None]) -> None
     """Write a file that appears whole or not at all."""
     with replaced(path) as partial, partial.open("wb") as file:
         save(file)
+
+
+def save_lines(path: Path, texts: Sequence[str]) -> None:
+    """Write texts, a line each, whole or not at all."""
+    save_atomically(path, lambda file: file.write("".join(f"{text}\n" for text in texts).encode()))  # type: ignore[arg-type, return-value]
 
 
 def as_table(columns: Mapping[str, np.ndarray]) -> dict[str, Callable[[Path], None]]:

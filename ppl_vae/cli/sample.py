@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from ppl_vae import plots, runs
 from ppl_vae.cli.options import declared_rows, run_options
-from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, print_json, save_atomically, writer
+from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, print_json, save_lines, writer
 from ppl_vae.data import Ragged
 from ppl_vae.data.native import decoded
 from ppl_vae.fitting import Fit
@@ -106,7 +105,7 @@ def _rows(
         raise ValueError("expected a file to write the rows to, got none: give --out x.npz")
     if isinstance(rows, list):
         write = writer(out, ".txt")
-        write({".txt": lambda path: _save_lines(path, rows)})
+        write({".txt": lambda path: save_lines(path, rows)})
     elif fitted.spec.kind == STROKES:
         drawn = dict.fromkeys((".png", ".svg"), lambda path: plots.save(plots.drawings(rows), path))
         writer(out, ".npz", ".png", ".svg")(drawn | as_arrays({"points": rows.values.numpy(), "offsets": rows.offsets.numpy()}))
@@ -114,10 +113,6 @@ def _rows(
         arrays = {"x_values": rows.values, "x_offsets": rows.offsets} if isinstance(rows, Ragged) else {"x": rows.cpu()}
         writer(out, ".npz")(as_arrays({name: array.numpy() for name, array in arrays.items()}))
     done({"n": n, "out": out}, as_json=as_json)
-
-
-def _save_lines(path: Path, texts: list[str]) -> None:
-    save_atomically(path, lambda file: file.write("".join(f"{text}\n" for text in texts).encode()))  # type: ignore[arg-type, return-value]
 
 
 def _columns(fitted: Fit, x: np.ndarray, y: str | None, *, means: bool) -> dict[str, np.ndarray]:

@@ -17,7 +17,11 @@ __all__ = ["pieces", "refuse_longer", "rows_of_parts"]
 
 
 def rows_of_parts(source: DataSource, size: int, *, has_test: bool, has_valid: bool) -> list[Tensor]:
-    """Indices of train, valid and test, drawn by the seed, each in the order of the source."""
+    """Indices of train, valid and test, each in the order of the source.
+
+    They are drawn by the seed; rows of a running text stay one after the other, train, valid, test, for a row between two that
+    were learned from is half known.
+    """
     test = 0 if has_test else _held_out(source.test, size)
     valid = 0 if has_valid else _held_out(source.valid, size)
     train = size - valid - test
@@ -26,7 +30,8 @@ def rows_of_parts(source: DataSource, size: int, *, has_test: bool, has_valid: b
             f"{source.source}: expected at least {valid + test + 1} rows ({valid} to validate, {test} to test), got {size}: "
             "give more, or set valid or test to 0"
         )
-    order = torch.randperm(size, generator=seeded_generator(source.seed, 0))
+    running = source.chunk is not None
+    order = torch.arange(size) if running else torch.randperm(size, generator=seeded_generator(source.seed, 0))
     return [index.sort().values for index in order.split([train, valid, test])]
 
 

@@ -75,7 +75,8 @@ class DataSource(Declaration):
             files ``column`` holds the text. A ``.txt`` file of which neither this nor ``chunk`` is told is a running text of
             characters in rows of 256, which is told.
         chunk: of a ``.txt`` file, how many tokens of the running text, ends of lines among them, make a row; the last one may
-            be shorter, and no row has an end token. By default a row is a line.
+            be shorter, and no row has an end token. The text is split where it stands, train, then valid, then test, so that
+            no row is tested whose neighbours were learned. By default a row is a line.
         column: of a csv or tsv file the column of text, by name or by number from 0; by default the only one.
         vocabulary: how many tokens to keep, the most frequent of the training rows; the others become the unknown token. By
             default all of the training rows, and the unknown token only if other rows have others.
@@ -97,7 +98,7 @@ class DataSource(Declaration):
             held. The values and the splits are the same. Two such blocks are in memory at a time, one in use and one being
             read, and 8 bytes for every row. Validation and test rows are held where they fit in one block each, and must if
             noise is to be drawn for them (``binarize``, ``dequantize``).
-        seed: of the split and of the noise of validation and test data.
+        seed: of the split, but of running text, and of the noise of validation and test data.
         root: folder of the torchvision sets; by default ``$PPL_VAE_DATA``, else ``~/.cache/ppl_vae``.
         download: whether a missing torchvision set may be downloaded.
 

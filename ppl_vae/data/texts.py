@@ -62,7 +62,7 @@ def as_running(source: DataSource) -> DataSource:
 def running(text: str, source: DataSource, chunk: int) -> Raw:
     """A running text in rows of so many tokens, the last one what is left, without ends.
 
-    A tokenizer that learns does so from as many lines, drawn at random, as rows are for training.
+    A tokenizer that learns does so from the first lines, as large a share of them as of rows is for training.
 
     Raises:
         ValueError: a text without tokens.

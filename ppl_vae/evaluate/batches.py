@@ -60,6 +60,7 @@ def bounds_of_batches(
     *,
     compile: Compile,
     elements: int,
+    summed: bool = True,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Tensor]:
     """Of each datum ELBO, reconstruction and KL; log p(x) where it is known; the importance-weighted bound of many samples.
@@ -71,45 +72,59 @@ def bounds_of_batches(
             several; their sum is S.
         compile: ``False`` stays eager; ``True`` compiles; ``auto`` does what pays.
         elements: of all batches and samples together.
+        summed: whether plates of which a run sees a sample are summed, where the guide can; such a sum is never recorded.
         advance: called with the number of rows that are done.
 
     Returns:
         Columns ``(N,)`` in float64: ``elbo``, ``reconstruction``, ``kl``; ``log_likelihood`` of models that know it; ``iwae``
         and its standard error ``iwae_error`` if S is above one and no latent variable is shared by all data, which would leave
-        the weights of a datum without a bound; ``k_hat`` if S is also 25 or more.
+        the weights of a datum without a bound; ``k_hat`` if S is also 25 or more. Of a sum the parts of its KL by name.
 
     Raises:
         ValueError: it has to be compiled and cannot be.
     """
     weighted = sum(draws) > 1
+    summed = summed and pair.can.sum_bound is not None
+    how: Compile = False if summed else compile  # a record would hold every step of the sum
     programs = {
-        count: replay(pair, ("bounds", count, weighted), _program(pair, count, weighted), elements=elements, compile=compile)
+        count: replay(
+            pair, ("bounds", count, weighted, summed), _program(pair, count, weighted, summed), elements=elements, compile=how
+        )
         for count in {*draws, 1}
     }
     columns: list[dict[str, Tensor]] = []
     for batch in batches:
         pair.plates(*batch)
         together = draws if max(draws) == 1 or stacks(pair, batch) else (1,) * sum(draws)
-        columns.append(_bounds(pair, programs, batch, together))
+        columns.append(_bounds(pair, programs, batch, together, summed))
         advance(len(batch[0]))
     return {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
 
 
-def _program(pair: Pair, samples: int, weighted: bool) -> Callable[..., list[Tensor]]:
-    """What is wanted of a batch: the ELBO and its halves ``(B,)``, log p(x) if known, log-weights ``(S, B)`` if wanted."""
+def _program(pair: Pair, samples: int, weighted: bool, summed: bool) -> Callable[..., list[Tensor]]:
+    """What is wanted of a batch: the ELBO and its halves ``(B,)``, log p(x) if known, log-weights ``(S, B)`` if wanted.
+
+    Of a sum the ELBO, its halves and the parts of its KL.
+    """
 
     def program(*batch: Tensor) -> list[Tensor]:
         plates = pair.plates(*batch)
         own = pair.score.bound == "lower" and not plates.shared and not plates.subsampled
-        terms, *others = bounds(pair, batch, samples=samples, weighted=weighted and own)
-        return [*terms, *(other for other in others if other is not None)]
+        terms, *others, parts = bounds(pair, batch, samples=samples, weighted=weighted and own, summed=summed)
+        return [*terms, *(other for other in others if other is not None), *parts]
 
     return program
 
 
-def _bounds(pair: Pair, programs: dict[int, Replay], batch: tuple[Tensor, ...], draws: tuple[int, ...]) -> dict[str, Tensor]:
+def _bounds(
+    pair: Pair, programs: dict[int, Replay], batch: tuple[Tensor, ...], draws: tuple[int, ...], summed: bool
+) -> dict[str, Tensor]:
     parts = [[tensor.double() for tensor in programs[count](*batch)] for count in draws]
-    names = ["elbo", "reconstruction", "kl", *(["log_likelihood"] if pair.can.marginal else [])]
+    names = ["elbo", "reconstruction", "kl"]
+    if summed and pair.can.sum_bound is not None:
+        names += pair.can.sum_bound.bound_parts
+    elif pair.can.marginal:
+        names.append("log_likelihood")
     share = torch.tensor(draws, dtype=torch.float64, device=batch[0].device) / sum(draws)
     values = [torch.stack(of_parts).T @ share for of_parts in list(zip(*parts, strict=True))[: len(names)]]
     column = dict(zip(names, values, strict=True))

@@ -56,18 +56,29 @@ def log_weights(pair: Pair, batch: tuple[Tensor, ...], *, samples: int) -> Tenso
 
 
 class Bounds(NamedTuple):
-    """The ELBO and its halves ``(B,)``; log p(x) ``(B,)`` of models that know it; log-weights ``(S, B)`` where asked for."""
+    """The ELBO and its halves ``(B,)``; log p(x) ``(B,)`` of models that know it; log-weights ``(S, B)`` where asked for.
+
+    Parts of the KL ``(B,)`` of guides that sum them.
+    """
 
     terms: ELBOTerms
     log_likelihood: Tensor | None
     log_weights: Tensor | None
+    parts: tuple[Tensor, ...] = ()
 
 
-def bounds(pair: Pair, batch: tuple[Tensor, ...], *, samples: int, weighted: bool = False) -> Bounds:
-    """All that is known of a batch from one run of the programs, ``weighted`` if :func:`log_weights` are wanted as well."""
+def bounds(pair: Pair, batch: tuple[Tensor, ...], *, samples: int, weighted: bool = False, summed: bool = True) -> Bounds:
+    """All that is known of a batch from one run of the programs, ``weighted`` if :func:`log_weights` are wanted as well.
+
+    ``summed`` if plates of which a run sees a sample are summed, where the guide can.
+    """
+    if summed and pair.can.sum_bound is not None:
+        terms, parts = pair.can.sum_bound.summed_bound(*batch, samples=samples)
+        return Bounds(terms, None, None, parts)
+    terms: ELBOTerms | None
     exact = None if pair.can.marginal is None else pair.can.marginal.log_prob(*batch)
     if pair.can.bound is not None:
-        terms: ELBOTerms | None = pair.can.bound.bound(*batch)
+        terms = pair.can.bound.bound(*batch)
     else:
         terms = None if exact is None else _closed_terms(pair, batch, exact)
     if terms is not None and not weighted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ppl_vae.data import Split
@@ -12,6 +13,7 @@ from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.annealing import AIS, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
+from ppl_vae.evaluate.codes import code_numbers
 from ppl_vae.evaluate.documents import document_numbers
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.numbers import LOG_LIKELIHOODS, numbers_of_annealing, numbers_of_bounds, numbers_of_gaps
@@ -44,6 +46,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     compile: Compile = "auto",
+    summed: bool = True,
     progress: bool = False,
 ) -> dict[str, Any]:
     """ELBO, reconstruction and KL of a split, in nats per datum of the source's own data, and tighter bounds where asked for.
@@ -61,6 +64,8 @@ def evaluate(
         limit: only the first so many data.
         seed: of the samples.
         compile: whether the work on a batch is recorded and compiled: where that pays (``auto``), always, or never.
+        summed: whether plates of which a run sees a sample are summed where the guide can, as the steps of a diffusion; else
+            their part is an estimate.
         progress: whether a bar on standard error may tell how far it is.
 
     Returns:
@@ -85,8 +90,13 @@ def evaluate(
         element of a row, sums over the data divided by each other, with their ``*_se``; ``tokens``, the mean length of a row;
         and where they are tokens ``perplexity``, exp(-b) of the tightest of these b: not below the model's, if b is a bound.
 
+        Of a diffusion also ``kl_prior`` and ``kl_steps``, which sum to ``kl``.
+
         Of documents, counts of words given their total, also :func:`~ppl_vae.evaluate.documents.document_numbers`: bounds per
         word and ``perplexity``, ``completion``, and of topics ``npmi`` and ``umass``.
+
+        Of grids of codes also :func:`~ppl_vae.evaluate.codes.code_numbers`: how many of the codes these data use, and the
+        perplexity of their use over all of them.
 
         Of points in place of posteriors there is no ELBO: instead of ``elbo`` and ``kl`` it is ``log_joint``, log p(x, z), and
         without p(z) the ``reconstruction`` alone; samples are then of no use and ignored. Of programs whose ``score`` is
@@ -108,8 +118,9 @@ def evaluate(
         split = split.fixed(noise(seed, 3))
     constant = log_jacobians(pair, read)
     options: dict[str, Any] = {"seed": seed, "compile": compile, "progress": progress}
-    columns = _bounds(pair, split, samples, **options)
-    numbers = numbers_of_bounds(columns, pair.score, constant, samples, read.weights)
+    columns = _bounds(pair, split, samples, summed=summed, **options)
+    parts = () if pair.can.sum_bound is None else pair.can.sum_bound.bound_parts
+    numbers = numbers_of_bounds(columns, pair.score, constant, samples, read.weights, parts=parts)
     if read.weights is not None:
         numbers["n_effective"] = read.effective_number
     if ais:
@@ -123,17 +134,23 @@ def evaluate(
         _check_finite(columns, pair.score)
         numbers |= numbers_of_gaps(columns, constant, numbers, read.weights)
     numbers |= document_numbers(pair, read, columns, pair.score, noise(seed, 4))
+    numbers |= code_numbers(pair, read)
     return numbers | per_token(columns, read, constant, pair.score)
 
 
-def _bounds(pair: Pair, split: Split, samples: int, *, seed: int, compile: Compile, progress: bool) -> dict[str, Tensor]:
+def _bounds(
+    pair: Pair, split: Split, samples: int, *, seed: int, compile: Compile, summed: bool, progress: bool
+) -> dict[str, Tensor]:
     """The bounds of each datum ``(N,)`` by name, from so many samples; of a point one tells all."""
-    cut = layout(split, 1 if _is_point(pair) else samples)
-    elements = samples * len(split) * split.elements
+    certain = pair.guide_facts.certain
+    cut = layout(split, 1 if certain or _is_point(pair) else samples)
+    elements = sum(cut.draws) * len(split) * split.elements
     with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
         rows = batches(pair, split, cut.rows)
-        columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, advance=advance)
+        columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, summed=summed, advance=advance)
     _check_finite(columns, pair.score)
+    if certain and samples > 1:  # equal weights, whose mean is each
+        columns |= {"iwae": columns["elbo"], "iwae_error": torch.zeros_like(columns["elbo"])}
     return columns
 
 

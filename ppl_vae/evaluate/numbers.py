@@ -21,13 +21,23 @@ WITHOUT_CONSTANT = ("kl", "k_hat", "ais_acceptance")  # in whose units the data 
 
 
 def numbers_of_bounds(
-    columns: dict[str, Tensor], score: Score, constant: float | Tensor, samples: int, weights: Tensor | None = None
+    columns: dict[str, Tensor],
+    score: Score,
+    constant: float | Tensor,
+    samples: int,
+    weights: Tensor | None = None,
+    *,
+    parts: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Of the bounds of each datum: the score that they are, its parts, log p(x), the bound of many samples."""
+    """Of the bounds of each datum: the score that they are, its parts, log p(x), the bound of many samples.
+
+    And the ``parts`` of the KL by name, in whose units the data do not matter.
+    """
     n = len(columns["elbo"])
     likelihood = _means({name: columns[name] for name in ("log_likelihood",) if name in columns}, constant, weights)
     named = {score.name: columns["elbo"]} | {part: columns[part] for part in score.parts if part != score.name}
     numbers = {**_means(named, constant, weights, errors=(score.name,)), "n": n, **likelihood}
+    numbers |= _means({part: columns[part] for part in parts if part in columns}, 0.0, weights, errors=())
     if likelihood and score.bound == "lower":
         numbers["gap"] = numbers["log_likelihood"] - numbers[score.name]
     if "iwae" in columns:

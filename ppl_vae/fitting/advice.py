@@ -46,17 +46,20 @@ def climbing(history: list[Record], *, length: str) -> str:
         'the ELBO still climbs: the second half of the '
     """
     name = "valid_elbo" if history and "valid_elbo" in history[-1] else "elbo"
-    curve = [row[name] for row in history if math.isfinite(row.get(name, math.nan))]
-    if length != "epochs" or len(curve) < 4:
+    rows = [row for row in history if row.get("stage") == history[-1].get("stage")]
+    curve = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
+    if length not in ("epochs", "methods") or len(curve) < 4:
         return ""
     window = max(1, len(curve) // 10)  # of which the mean is taken: single epochs are noisy
     half, end = len(curve) // 2, sum(curve[-window:]) / window
     gained, climbed = end - sum(curve[half - window : half]) / window, end - curve[0]
     if not gained > CLIMBING * climbed > 0:
         return ""
+    part = "fit" if length == "epochs" else "last stage"
+    longer = f"--method.epochs {2 * len(rows)}" if length == "epochs" else f"epochs={2 * len(rows)} of the last of the methods"
     return (
-        f"the ELBO still climbs: the second half of the fit gained {gained:.3g} of {climbed:.3g} nats per datum. Fit for more "
-        f"epochs (--method.epochs {2 * len(history)}; ppl-vae fit --resume goes on with a run)"
+        f"the ELBO still climbs: the second half of the {part} gained {gained:.3g} of {climbed:.3g} nats per datum. Fit for "
+        f"more epochs ({longer}; ppl-vae fit --resume goes on with a run)"
     )
 
 

@@ -17,6 +17,8 @@ from ppl_vae.guides import (
     ExactPosterior,
     Guide,
     MeanField,
+    NearestCode,
+    Noising,
     TopDown,
 )
 from ppl_vae.inference.methods.base import Method
@@ -32,6 +34,14 @@ from ppl_vae.types import DataSpec
 __all__ = ["build", "default_guide", "take_over"]
 
 
+BY_FAMILY: dict[str, Guide] = {
+    "point": AmortizedDelta(),
+    "linear": AmortizedLinear(),
+    "groups": TopDown(),
+    "classes": AmortizedClassifier(),
+    "codes": NearestCode(),
+    "noise": Noising(),
+}
 WITHOUT_COORDINATES: dict[str, Guide] = {"sphere": AmortizedProjectedNormal(), "one_hot": AmortizedGumbel()}
 
 
@@ -133,13 +143,7 @@ def default_guide(model: Model | Callable[..., Any], method: Method) -> Guide:
         return BayesianGuide(latents=AmortizedNormal()) if model.posterior_family == "factors" else BayesianGuide()
     if method.posterior_guide == "exact" or model.posterior_family in ("discrete", "exact", "projection"):
         return ExactPosterior()
-    if model.posterior_family == "point":
-        return AmortizedDelta()
-    if model.posterior_family == "linear":
-        return AmortizedLinear()
-    if model.posterior_family == "groups":
-        return TopDown()
-    if model.posterior_family == "classes":
-        return AmortizedClassifier()
+    if model.posterior_family in BY_FAMILY:
+        return BY_FAMILY[model.posterior_family]
     support = model.prior.support if isinstance(model, _WithPrior) else "real"
     return WITHOUT_COORDINATES.get(support, AmortizedNormal())

@@ -27,6 +27,8 @@ STEPS = 2000  # that a fit has at least
 MOST_EPOCHS, FEWEST_EPOCHS = 1000, 20
 SMALLEST_BATCH, LARGEST_BATCH = 64, 1024
 BATCHES = 500  # of an epoch, that batches grow to keep to
+ELEMENTS = 4096  # of rows that differ in length, in a batch, that batches shrink to keep to
+SMALLEST_OF_LONG, FEWEST_OF_LONG = 8, 10  # rows in such a batch, and epochs: a row of running text is many observations
 
 
 def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *, seed: int | None = None) -> Method:
@@ -50,25 +52,35 @@ def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *,
     if isinstance(guide, MeanField) or (guide is None and isinstance(model, Model) and model.posterior_family == "factors"):
         return CAVI(seed=seed or 0)
     found = _offered(model, guide, data.spec) if isinstance(model, Model) and not model.parameter_priors else None
-    method = found or svi_for(len(data.train))
+    sizes = data.train.sizes
+    method = found or svi_for(len(data.train), 1.0 if sizes is None else float(sizes.double().mean()))
     return method if seed is None else dataclasses.replace(method, seed=seed)
 
 
-def svi_for(rows: int) -> SVI:
+def svi_for(rows: int, elements: float = 1.0) -> SVI:
     """SVI for so many training rows.
 
     Batches are of 64 rows, doubled until an epoch has no more than 500 of them, and of at most 1024. The epochs, 20 to 1000,
-    give 2,000 steps or more. The learning rate stays the model's own.
+    give 2,000 steps or more. Of rows that differ in length and are long, as those of running text are, batches are halved until
+    they have no more than 4,096 elements, down to 8 rows, and 10 epochs are enough. The learning rate stays the model's own.
+
+    Args:
+        rows: how many there are to train on.
+        elements: how many a row has on average, where rows differ in length.
 
     Example:
         >>> [(svi_for(rows).batch_size, svi_for(rows).epochs) for rows in (100, 1257, 60_000, 10**6)]
         [(64, 1000), (64, 100), (128, 20), (1024, 20)]
+        >>> svi_for(3050, 256).batch_size, svi_for(3050, 256).epochs
+        (16, 11)
     """
-    batch_size = SMALLEST_BATCH
+    batch_size, fewest = SMALLEST_BATCH, FEWEST_EPOCHS
     while batch_size < LARGEST_BATCH and rows > BATCHES * batch_size:
         batch_size *= 2
+    while batch_size > SMALLEST_OF_LONG and batch_size * elements > ELEMENTS:
+        batch_size, fewest = batch_size // 2, FEWEST_OF_LONG
     epochs = math.ceil(STEPS / math.ceil(rows / batch_size))
-    return SVI(batch_size=batch_size, epochs=min(MOST_EPOCHS, max(FEWEST_EPOCHS, epochs)))
+    return SVI(batch_size=batch_size, epochs=min(MOST_EPOCHS, max(fewest, epochs)))
 
 
 def _offered(model: Model, guide: Any, spec: DataSpec) -> Method | None:

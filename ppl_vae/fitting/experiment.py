@@ -69,8 +69,8 @@ class Experiment(Declaration):
 
         All but the field that says how long the method goes on, and where the data lie.
         """
-        free = (f"method.{self.method.length}", "data.root", "data.download")
-        fields = flat({name: part.to_dict() for name, part in self.parts.items()})
+        free = ("data.root", "data.download")
+        fields = flat({name: part.to_dict() for name, part in self.parts.items()} | {"method": self.method.fixed})
         return {name: value for name, value in fields.items() if name not in free}
 
     @property
@@ -89,4 +89,7 @@ def _defaults(declared: Declaration, prefix: str) -> set[str]:
             found |= flat(plain.get(field.name), name).keys()
         elif isinstance(value, Declaration):
             found |= _defaults(value, name)
+        elif isinstance(value, tuple):
+            inner = ((number, one) for number, one in enumerate(value, start=1) if isinstance(one, Declaration))
+            found |= {key for number, one in inner for key in _defaults(one, f"{name}.{number}")}
     return found

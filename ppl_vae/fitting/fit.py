@@ -226,7 +226,7 @@ def _take_over(fit: Fit, data: Data, warm_start: Fit | None) -> None:
     pair, rows = fit.pair, data.train
     if warm_start is not None:
         if pair.plain:
-            meet(pair, data, fit.method.batch_size if isinstance(fit.method, SVI) else len(rows))
+            meet(pair, data, fit.method.first_batch or len(rows))
         take_over(pair, warm_start, fit.guide, data.spec)
 
 

@@ -19,6 +19,7 @@ from ppl_vae.fitting.draws import Drawn
 from ppl_vae.fitting.export import Exporting
 from ppl_vae.fitting.imputing import Filling
 from ppl_vae.fitting.inputs import Classes
+from ppl_vae.fitting.interpolating import Interpolating
 from ppl_vae.fitting.scoring import Scoring
 from ppl_vae.fitting.shown import Shown
 from ppl_vae.fitting.telling import Telling
@@ -32,7 +33,7 @@ __all__ = ["Fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(Assessment, Scoring, Filling, Telling, Drawn, Exporting, Asking, Shown):
+class Fit(Assessment, Scoring, Filling, Interpolating, Telling, Drawn, Exporting, Asking, Shown):
     """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
     Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the

@@ -18,7 +18,7 @@ from ppl_vae.fitting.inputs import Entrance, as_real
 from ppl_vae.program.capabilities import Continuing
 from ppl_vae.types import REAL, STROKES, DataSpec, FitWarning
 
-__all__ = ["Beginning", "Rows", "beginning", "drawn_rows", "ragged_codes", "refuse_conditions", "rows_in_source_units"]
+__all__ = ["Beginning", "Rows", "beginning", "drawn_rows", "ragged_codes", "refuse_conditions", "rows_in_source_units", "rows_of_texts"]
 
 Beginning = str | Sequence[Any] | np.ndarray | Tensor | Ragged
 """How rows begin: a text or texts; the elements of one row, or of several of one length; rows of different lengths."""
@@ -72,7 +72,8 @@ def beginning(given: Beginning, entrance: Entrance, tokens: Tokens | None) -> Ro
         ValueError: texts for data that were none, tokens that the vocabulary lacks, or elements of another shape.
     """
     spec = entrance.spec
-    rows = _of_texts([given] if isinstance(given, str) else given, tokens) if _is_text(given) else _of_numbers(given, spec)
+    texts = [given] if isinstance(given, str) else given
+    rows = rows_of_texts(texts, tokens, end=False) if _is_text(given) else _of_numbers(given, spec)
     if not spec.ragged:
         padded = rows.padded(slice(None), max(1, int(rows.lengths.max())))
         return Rows(entrance.transform.affine(padded.to(entrance.device)), rows.lengths.to(entrance.device))
@@ -157,18 +158,28 @@ def ragged_codes(codes: Tensor, lengths: Tensor, *, draws: bool) -> Ragged | lis
     return Rows(codes, lengths).ragged()
 
 
-def _is_text(given: Any) -> bool:
-    first = given if isinstance(given, str) else given[0] if isinstance(given, (list, tuple)) and given else None
-    return isinstance(first, str)
+def rows_of_texts(texts: Any, tokens: Tokens | None, *, end: bool) -> Ragged:
+    """Texts as rows of tokens.
 
+    Args:
+        texts: strings.
+        tokens: what they are cut into; none where the data were no texts.
+        end: whether each has its end token.
 
-def _of_texts(texts: Any, tokens: Tokens | None) -> Ragged:
+    Raises:
+        ValueError: texts for data that were none, or something that is no text.
+    """
     if tokens is None:
         raise ValueError("expected elements as numbers, got text, which the data of this fit were not: give an array or Ragged")
     if odd := next((text for text in texts if not isinstance(text, str)), None):
         raise ValueError(f"expected texts alone, got {type(odd).__name__} among them")
-    values, offsets, vocabulary = tokenized(texts, tokens, end=False)
+    values, offsets, vocabulary = tokenized(texts, tokens, end=end)
     return Ragged(values, offsets, vocabulary=vocabulary)
+
+
+def _is_text(given: Any) -> bool:
+    first = given if isinstance(given, str) else given[0] if isinstance(given, (list, tuple)) and given else None
+    return isinstance(first, str)
 
 
 def _of_numbers(given: Any, spec: DataSpec) -> Ragged:

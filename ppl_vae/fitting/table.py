@@ -27,8 +27,15 @@ def short(value: Any) -> str:
     if not isinstance(value, Declaration):
         return value.__name__ if inspect.isroutine(value) or inspect.isclass(value) else repr(value)
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if not _is_default(field, value)}
-    inner = ", ".join(f"{k}={short(v) if isinstance(v, Declaration) else repr(v)}" for k, v in fields.items())
+    inner = ", ".join(f"{name}={_short_field(held)}" for name, held in fields.items())
     return f"{type(value).__name__}({inner})" if inner else type(value).__name__
+
+
+def _short_field(value: Any) -> str:
+    """What a field holds, several declarations each in short."""
+    if isinstance(value, tuple) and value and all(isinstance(one, Declaration) for one in value):
+        return f"({', '.join(map(short, value))}{',' if len(value) == 1 else ''})"
+    return short(value) if isinstance(value, Declaration) else repr(value)
 
 
 def _is_default(field: dataclasses.Field[Any], value: Declaration) -> bool:

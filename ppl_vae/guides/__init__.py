@@ -12,6 +12,8 @@ from ppl_vae.guides.gumbel import AmortizedGumbel
 from ppl_vae.guides.linear import AmortizedLinear
 from ppl_vae.guides.mean_field import MeanField
 from ppl_vae.guides.mixture import AmortizedMixture
+from ppl_vae.guides.nearest_code import NearestCode
+from ppl_vae.guides.noising import Noising
 from ppl_vae.guides.normal import AmortizedNormal
 from ppl_vae.guides.projected_normal import AmortizedProjectedNormal
 from ppl_vae.guides.semi_amortized import SemiAmortized
@@ -32,6 +34,8 @@ __all__ = [
     "ExactPosterior",
     "Guide",
     "MeanField",
+    "NearestCode",
+    "Noising",
     "SemiAmortized",
     "TopDown",
 ]

@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import nn
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.program.capabilities import Hierarchical, SemiSupervised, generates
+from ppl_vae.program.capabilities import Hierarchical, Noised, Quantized, SemiSupervised, generates
 from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.sites import Site
 from ppl_vae.program.wrapped import innermost
@@ -18,7 +18,7 @@ from ppl_vae.types import DataSpec
 
 __all__ = ["CONTINUOUS", "Guide", "Latent", "check_latent", "latent_kind", "lone_site", "remedy"]
 
-Latent = Literal["continuous", "simplex", "sphere", "one_hot", "lattice", "component", "code"]
+Latent = Literal["continuous", "simplex", "sphere", "one_hot", "lattice", "component", "code", "quantized"]
 
 CONTINUOUS: frozenset[Latent] = frozenset({"continuous", "simplex"})  # what has real coordinates
 
@@ -30,7 +30,11 @@ REMEDIES: dict[Latent, str] = {
     "lattice": "MeanField",
     "component": "ExactPosterior or AmortizedCategorical",
     "code": "AmortizedDelta",
+    "quantized": "NearestCode",
 }
+
+
+SAID: dict[str, Latent] = {"code": "code", "lattice": "lattice", "quantized": "quantized"}  # which the support does not tell
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Guide(Declaration, abc.ABC):
     Class attributes:
         serves: the kinds of latent variable that it is a density of, any if there are none: ``continuous`` (numbers, also
             positive or bounded ones), vectors on a ``simplex`` or a ``sphere``, ``one_hot`` vectors, the ``component`` of a
-            mixture, or the ``code`` of an autoencoder, which has no p(z).
+            mixture, the ``code`` of an autoencoder, which has no p(z), or ``quantized`` grids of codes.
         makes_priors: whether a prior may be made of its posteriors, as ``VampPrior`` is.
     """
 
@@ -102,6 +106,8 @@ def lone_site(model: Any, guide: Any = None) -> Site:
         raise ValueError(
             f"{asking} is a guide of one latent variable, but this model has {', '.join(sites)}: use {remedy(model)}"
         )
+    if isinstance(model, Noised):
+        raise ValueError(f"{asking} is a guide of codes, but this model's latent variables are noisy data: use Noising")
     if not sites:
         raise ValueError(
             f"{asking} asks the built model for its `latent_shape`, which {type(model).__name__} does not have: "
@@ -112,8 +118,12 @@ def lone_site(model: Any, guide: Any = None) -> Site:
 
 def remedy(model: Any) -> str:
     """The names of guides that serve a built model's latent variable."""
+    if isinstance(model, Noised):
+        return "Noising"
     if isinstance(model, Hierarchical):
         return "TopDown or BottomUp"
+    if isinstance(model, Quantized):
+        return "NearestCode"
     if isinstance(model, SemiSupervised):
         return "AmortizedClassifier"
     if len(model_facts(model).sites) > 1:
@@ -126,8 +136,8 @@ def latent_kind(model: Any) -> Latent | None:
     facts = model_facts(model)
     if not generates(model) or not facts.sites:
         return None
-    if facts.latent in ("code", "lattice"):
-        return "code" if facts.latent == "code" else "lattice"
+    if facts.latent in SAID:
+        return SAID[facts.latent]
     site = lone_site(model)
     if site.index:
         return "component"

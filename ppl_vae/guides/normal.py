@@ -9,6 +9,7 @@ it is the density of the latent variable's real coordinates (:mod:`ppl_vae.guide
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar, Literal
 
 import pyro.distributions as dist
@@ -19,6 +20,7 @@ from torch.nn.functional import softplus
 from ppl_vae.declaration import require
 from ppl_vae.guides.amortized import EncodedGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
+from ppl_vae.guides.floors import NormalizedMeans, check_standard, largest_scale
 from ppl_vae.nn import MLP, Network
 from ppl_vae.stable import LowRankMultivariateNormal
 from ppl_vae.types import DataSpec
@@ -39,9 +41,14 @@ class AmortizedNormal(Guide):
         covariance: ``diagonal``; ``low_rank``, diag(sigma^2) + W W^T (Ong, Nott and Smith 2018); or ``full`` by its Cholesky
             factor.
         rank: columns of W, of a low-rank covariance.
+        batch_norm_mean: gamma, the deviation that each of the K means has over the data, by batch normalization (Zhu et al.
+            2020): against a standard normal prior their mean KL is then at least K gamma^2 / 2 nats, whatever the decoder does.
+        min_kl: delta, a floor of every datum's KL from a standard normal prior in nats, the committed rate of Razavi et al.
+            (2019): the scales are at most s, where K (s^2 - 1 - log s^2) / 2 = delta.
 
     Raises:
-        ValueError: an unknown covariance, a rank below one; on building, a rank above the latent dimension.
+        ValueError: an unknown covariance, a rank below one, a gamma or a floor out of range, a floor of a low-rank covariance;
+            on building, a rank above the latent dimension, a floor against another prior than the standard normal.
 
     Example:
         >>> print(AmortizedNormal(covariance="full"))
@@ -53,18 +60,35 @@ class AmortizedNormal(Guide):
     encoder: Network = MLP()
     covariance: Literal["diagonal", "low_rank", "full"] = "diagonal"
     rank: int = 2
+    batch_norm_mean: float | None = None
+    min_kl: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.covariance in COVARIANCES, f"a covariance of {', '.join(COVARIANCES)}", self.covariance)
         require(self.rank >= 1, "a rank of at least 1", self.rank)
+        gamma = self.batch_norm_mean
+        require(gamma is None or 0 < gamma < math.inf, "a positive batch_norm_mean", gamma)
+        require(0 <= self.min_kl < math.inf, "a min_kl of at least 0 nats", self.min_kl)
+        if self.covariance == "low_rank":
+            require(
+                self.min_kl == 0, "no min_kl with covariance='low_rank', whose factor makes up for any small scale", self.min_kl
+            )
+
+    @property
+    def takes_floor(self) -> bool:
+        """Whether a ``min_kl`` may be declared and none is."""
+        return self.min_kl == 0 and self.covariance != "low_rank"
 
     def build(self, model: Any, spec: DataSpec) -> nn.Module:
         """The Pyro program for the latent variable of ``model``.
 
         Raises:
-            ValueError: the model's latent variable is discrete, or has fewer dimensions than the covariance's rank.
+            ValueError: the model's latent variable is discrete, or has fewer dimensions than the covariance's rank, or its
+                prior is not the standard normal and there is a ``min_kl``.
         """
         check_latent(self, model)
+        if self.min_kl:
+            check_standard(model)
         return COVARIANCES[self.covariance](model, self, spec)
 
     def story(self) -> str:
@@ -74,10 +98,34 @@ class AmortizedNormal(Guide):
             "low_rank": ("sigma, W", "diag(sigma(x)^2) + W(x) W(x)^T"),
             "full": ("L", "L(x) L(x)^T"),
         }[self.covariance]
-        return f"q(z | x) = Normal(mu(x), {spread}), (mu, {factor})(x) = {self.encoder.story('x')}"
+        normalized = "" if self.batch_norm_mean is None else f", mu of deviation {self.batch_norm_mean:g} over the data"
+        floor = f", KL(q(z | x) || p(z)) >= {self.min_kl:g}" if self.min_kl else ""
+        return f"q(z | x) = Normal(mu(x), {spread}), (mu, {factor})(x) = {self.encoder.story('x')}{normalized}{floor}"
 
 
-class DiagonalNormalGuide(EncodedGuide):
+class NormalGuide(EncodedGuide):
+    """An encoder whose first K numbers are the means, and scales that may have a bound."""
+
+    def __init__(self, model: Any, declared: AmortizedNormal, spec: DataSpec) -> None:
+        super().__init__(model, declared, spec)
+        K, gamma = self.latent_dim, declared.batch_norm_mean
+        self.axes = len(self.parameter_shape(self.coordinates.shape, declared))
+        self.normalized = nn.Identity() if gamma is None else NormalizedMeans(K, gamma)
+        self.largest = largest_scale(declared.min_kl / K) if declared.min_kl else math.inf
+
+    def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The encoder's output ``(..., *parameter_shape)``, its means normalized where that is declared."""
+        numbers = self.encoder(*batch)
+        return (self.normalized(numbers.flatten(-self.axes)).unflatten(-1, numbers.shape[-self.axes :]),)
+
+    def positive(self, raw: Tensor) -> Tensor:
+        """A scale from any number: by softplus, or by a sigmoid where there is a largest one."""
+        if self.largest == math.inf:
+            return softplus(raw) + MIN_SCALE
+        return self.largest * (raw.sigmoid() + MIN_SCALE) / (1 + MIN_SCALE)
+
+
+class DiagonalNormalGuide(NormalGuide):
     """The encoder gives ``(..., 2, *shape)``: means, and scales before softplus."""
 
     def parameter_shape(self, shape: tuple[int, ...], declared: AmortizedNormal) -> tuple[int, ...]:
@@ -87,10 +135,10 @@ class DiagonalNormalGuide(EncodedGuide):
     def density(self, *local: Tensor) -> dist.Distribution:
         """Independent normals."""
         loc, raw_scale = local[0].unbind(-1 - self.event_dim)
-        return dist.Normal(loc, softplus(raw_scale) + MIN_SCALE).to_event(self.event_dim)
+        return dist.Normal(loc, self.positive(raw_scale)).to_event(self.event_dim)
 
 
-class LowRankNormalGuide(EncodedGuide):
+class LowRankNormalGuide(NormalGuide):
     """The encoder gives ``(..., 2 + R, K)``: means, scales before softplus, and W's R columns."""
 
     rank: int
@@ -105,11 +153,11 @@ class LowRankNormalGuide(EncodedGuide):
     def density(self, *local: Tensor) -> dist.Distribution:
         """A normal whose covariance is diagonal up to R directions."""
         loc, raw_scale, W = local[0].split([1, 1, self.rank], dim=-2)
-        scale = softplus(raw_scale.squeeze(-2)) + MIN_SCALE
+        scale = self.positive(raw_scale.squeeze(-2))
         return LowRankMultivariateNormal(loc.squeeze(-2), W.mT, scale.square())
 
 
-class FullNormalGuide(EncodedGuide):
+class FullNormalGuide(NormalGuide):
     """The encoder gives ``(..., K + K (K + 1) / 2)``: means, then L row by row, its diagonal before softplus."""
 
     def __init__(self, model: Any, declared: AmortizedNormal, spec: DataSpec) -> None:
@@ -128,7 +176,7 @@ class FullNormalGuide(EncodedGuide):
         K = self.latent_dim
         loc, triangle = local[0].split([K, len(self.entries)], dim=-1)
         square = triangle.new_zeros(*triangle.shape[:-1], K * K).index_copy(-1, self.entries, triangle).unflatten(-1, (K, K))
-        diagonal = softplus(square.diagonal(dim1=-2, dim2=-1)) + MIN_SCALE
+        diagonal = self.positive(square.diagonal(dim1=-2, dim2=-1))
         return dist.MultivariateNormal(loc, scale_tril=square.tril(-1) + diagonal.diag_embed())
 
 

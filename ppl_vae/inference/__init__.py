@@ -5,6 +5,7 @@ from ppl_vae.inference.methods.cavi import CAVI
 from ppl_vae.inference.methods.closed_form import ClosedForm
 from ppl_vae.inference.methods.em import EM
 from ppl_vae.inference.methods.nuts import NUTS
+from ppl_vae.inference.methods.stages import Stages
 from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.inference.objectives import (
     ELBO,
@@ -40,5 +41,6 @@ __all__ = [
     "Postmortem",
     "PyroLoss",
     "Renyi",
+    "Stages",
     "WarmUp",
 ]

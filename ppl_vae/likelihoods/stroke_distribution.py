@@ -61,10 +61,31 @@ class StrokeDistribution(dist.TorchDistribution):
     def _offset(self) -> Tensor:
         return (self.logits.exp()[..., None, :] * self.loc).sum(-1)
 
+    def paced(self, waited: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The point that stands for the next one of a drawing, strokes and drawings as long as their medians are.
+
+        At most points the likeliest is that the pen stays on the paper, so that a drawing of likeliest points is one endless
+        line. Here the pen is lifted once the probability that it would still be on the paper is below one half, and a drawing
+        ends at the lift after which the probability that it would still go on is.
+
+        Args:
+            waited: what this gave at the point before, nothing before the first: log-probabilities ``(..., 2)`` that the pen
+                was not lifted since the last lift, and that the drawing did not end at the lifts so far.
+        """
+        stays, lifts, ends = self.pen.unbind(-1)
+        stroke, drawing = torch.zeros_like(self.pen[..., :2]).unbind(-1) if waited is None else waited.unbind(-1)
+        stroke = stroke + stays
+        lifted = stroke <= -math.log(2)
+        after = drawing + torch.where(lifted, lifts - torch.logaddexp(lifts, ends), 0.0)
+        state = lifted.long() + (lifted & (after <= -math.log(2))).long()
+        point = torch.cat([self.point_prediction[..., :2], state[..., None].to(self.loc)], dim=-1)
+        return point, torch.stack([stroke.masked_fill(lifted, 0.0), after], dim=-1)
+
     def sharpened(self, temperature: float, top_p: float = 1.0) -> StrokeDistribution:
         """The distribution at another temperature: logits divided by it, variances times it (Ha and Eck 2018).
 
-        At 1 it is the distribution itself; below, draws keep to what is likeliest.
+        At 1 it is the distribution itself; below, draws keep to what is likeliest. The pen is no bolder below 1 than it is: at
+        most points the likeliest is that it stays on the paper, and a drawing would be one line.
 
         Raises:
             ValueError: a temperature that is not positive, or a ``top_p`` of less than 1.
@@ -74,7 +95,7 @@ class StrokeDistribution(dist.TorchDistribution):
         if top_p != 1:
             raise ValueError(f"expected top_p of 1 of points, which have no likeliest ones, got {top_p}: lower the temperature")
         scale = self.scale * math.sqrt(temperature)
-        return StrokeDistribution(self.logits / temperature, self.loc, scale, self.corr, self.pen / temperature)
+        return StrokeDistribution(self.logits / temperature, self.loc, scale, self.corr, self.pen / max(1.0, temperature))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> StrokeDistribution:
         """The same distribution with a larger batch shape."""

@@ -17,6 +17,8 @@ from ppl_vae.types import CATEGORICAL, DataSpec, Kind
 
 __all__ = ["Tokens"]
 
+ABSENT = 0.1  # added to what each token is counted, so that logits stay finite
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tokens(Likelihood):
@@ -112,3 +114,9 @@ class TokenModule(CategoricalModule):
     def ends(self, x: Tensor) -> Tensor | None:
         """Which tokens x are the last of their row."""
         return None if self.end is None else x == self.end
+
+    def likeliest(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The logits ``(L, *event)`` of the frequencies in x ``(N, *event)``, where a token that is not there has a tenth."""
+        counts = torch.zeros(shape, dtype=torch.get_default_dtype(), device=x.device)
+        x = x.long()
+        return (counts.scatter_add(0, x, torch.ones_like(x, dtype=counts.dtype)) + ABSENT).log().log_softmax(0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_vae.data import Data
 from ppl_vae.likelihoods import Likelihood, Tokens
 from ppl_vae.models.base import Model, PosteriorFamily
+from ppl_vae.models.grids import GridProgram
 from ppl_vae.models.sequences import SequenceProgram, check_rows
 from ppl_vae.nn import LSTM, CausalNetwork
 from ppl_vae.types import DataSpec, Kind
@@ -26,6 +27,7 @@ class SequenceModel(Model):
     """p(x) = prod_t p(x_t | x_1, ..., x_(t-1)), each factor by a network that sees what came earlier (Bengio et al. 2003).
 
     There is no latent variable, so the ELBO is log p(x) itself. Rows may differ in length, or all have one, ``(T, *element)``.
+    With ``PixelCNN`` a row is an image ``(H, W)`` or ``(channels, H, W)``, read line by line (van den Oord et al. 2016).
 
     Args:
         network: gives the features of an element from those before it.
@@ -63,8 +65,10 @@ class SequenceModel(Model):
         """Raise ``ValueError`` if elements x ``(n, *element)`` do not lie in the likelihood's support."""
         self.likelihood.check_values(x)
 
-    def build(self, spec: DataSpec) -> SequenceProgram:
-        """The Pyro program for rows of such elements."""
+    def build(self, spec: DataSpec) -> SequenceProgram | GridProgram:
+        """The Pyro program for rows of such elements, or for grids."""
+        if self.network.grids:
+            return GridProgram(self.network, self.likelihood, spec)
         return SequenceProgram(self.network, self.likelihood, spec)
 
     def story(self) -> str:

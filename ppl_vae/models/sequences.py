@@ -33,9 +33,15 @@ CANDIDATES = 64  # draws of z among which one is chosen that goes with a given b
 
 
 def check_rows(spec: DataSpec, network: CausalNetwork) -> None:
-    """Raise ``ValueError`` if the data have no axis along which a causal network could run."""
+    """Raise ``ValueError`` if the data have no axis along which a causal network could run, or no grid where it needs one."""
+    name = type(network).__name__
+    if network.grids and (spec.ragged or len(spec.event_shape) not in (2, 3)):
+        got = "rows of different lengths" if spec.ragged else f"data of shape {spec.event_shape}"
+        raise ValueError(
+            f"expected grids (H, W) or (channels, H, W) for {name}, got {got}: use CausalConv, LSTM or Transformer"
+        )
     if not spec.ragged and not spec.event_shape:
-        raise ValueError(f"expected rows (T, *element) for {type(network).__name__}, got single values: give Ragged rows")
+        raise ValueError(f"expected rows (T, *element) for {name}, got single values: give Ragged rows")
 
 
 class Rows(nn.Module):

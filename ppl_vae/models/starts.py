@@ -28,6 +28,15 @@ class Adjustable(Protocol):
         """Let what it gives lie around ``output (*out_shape)`` at first."""
 
 
+@runtime_checkable
+class Counting(Protocol):
+    """A likelihood whose likeliest features have a closed form."""
+
+    def likeliest(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The features ``(*shape)`` of elements x ``(N, *event)``."""
+        ...
+
+
 def start_decoder(decoder: Any, likelihood: Any, context: Start) -> None:
     """Let a decoder, if it can, start at the features under which the training data are likeliest without z.
 
@@ -44,8 +53,11 @@ def start_decoder(decoder: Any, likelihood: Any, context: Start) -> None:
 def likeliest_features(likelihood: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The features h ``(*shape)``, alike for all data x ``(N, *event)``, with about the highest log p(x | h).
 
-    Climbed by a bounded number of steps of a bounded length, so that of an element that never varies they stay finite.
+    In closed form where the likelihood has one; else climbed by a bounded number of steps of a bounded length, so that of an
+    element that never varies they stay finite.
     """
+    if isinstance(likelihood, Counting):
+        return likelihood.likeliest(x, shape)
     parameters = list(likelihood.parameters())
     kind = parameters[0].dtype if parameters else x.dtype if x.is_floating_point() else torch.get_default_dtype()
     h = x.new_zeros(shape, dtype=kind).requires_grad_()

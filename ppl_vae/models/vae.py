@@ -19,6 +19,7 @@ from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.likelihoods.multinomial import MultinomialModule
 from ppl_vae.models.decoded import Decoded
+from ppl_vae.models.grids import Grids
 from ppl_vae.models.sequences import LatentSequenceProgram, check_rows
 from ppl_vae.models.starts import start_decoder
 from ppl_vae.models.told import of_noise, of_prior
@@ -88,6 +89,9 @@ class VAE(Decoded):
         """The Pyro program for data of this shape and number."""
         shape = (self.latent_dim,)
         prior = self.prior.build(shape)
+        if isinstance(self.decoder, CausalNetwork) and self.decoder.grids:
+            grids = Grids(self.decoder, self.likelihood, spec, self.latent_dim)
+            return LatentModel(size=spec.size, latent_shape=shape, prior=prior, decoder=nn.Identity(), likelihood=grids)
         if isinstance(self.decoder, CausalNetwork):
             if spec.ragged and isinstance(prior, MadeOfPosteriors):
                 name = type(self.prior).__name__

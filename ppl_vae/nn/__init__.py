@@ -7,6 +7,7 @@ from ppl_vae.nn.conv import Conv
 from ppl_vae.nn.linear import Linear
 from ppl_vae.nn.lstm import LSTM
 from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn.pixel_cnn import PixelCNN
 from ppl_vae.nn.transformer import Transformer
 from ppl_vae.nn.unet import UNet
 
@@ -19,6 +20,7 @@ __all__ = [
     "Conv",
     "Linear",
     "Network",
+    "PixelCNN",
     "TimedNetwork",
     "Transformer",
     "UNet",

@@ -15,7 +15,7 @@ from torch.distributions import Independent, constraints
 
 from ppl_vae.nn.causal import CausalModule
 
-__all__ = ["Autoregressive", "Ending", "Sharpened", "continued"]
+__all__ = ["Autoregressive", "Ending", "Paced", "Sharpened", "continued"]
 
 
 @runtime_checkable
@@ -33,6 +33,15 @@ class Sharpened(Protocol):
 
     def sharpened(self, temperature: float, top_p: float) -> dist.Distribution:
         """The same with its log-probabilities divided by the temperature, of which the likeliest ``top_p`` are kept."""
+        ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A distribution of elements of which what stands for one depends on how long something was waited for."""
+
+    def paced(self, waited: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The element ``(..., *shape)`` that stands for it, and what is told to the next one, as this was told it."""
         ...
 
 
@@ -163,7 +172,8 @@ def continued(
         steps: S, how many to draw after these; fewer come back once every row has ended.
         context: of each row, ``(n, K)``.
         end: the token that ends a row, where the likelihood does not say it.
-        temperature: that log-probabilities of an element are divided by; at 0 the most probable one is taken.
+        temperature: that log-probabilities of an element are divided by; at 0 the most probable one is taken, of drawings
+            what :meth:`~ppl_vae.likelihoods.stroke_distribution.StrokeDistribution.paced` says.
         top_p: of each element the likeliest that together have this probability are kept (Holtzman et al. 2020).
 
     Raises:
@@ -174,8 +184,12 @@ def continued(
     open_ = torch.ones_like(length, dtype=torch.bool)
     first, last = int(length.min()), int(length.max())
     found: list[Tensor] = []
+    waited: Tensor | None = None
     for place in range(last + steps):
-        drawn = given[:, place] if place < first else _element(likelihood(features), temperature, top_p)
+        if place < first:
+            drawn = given[:, place]
+        else:
+            drawn, waited = _element(likelihood(features), temperature, top_p, waited)
         known = (place < length).reshape(-1, *(1 for _ in drawn.shape[1:]))
         if first <= place < given.shape[1]:
             drawn = torch.where(known, given[:, place].to(drawn.dtype), drawn)
@@ -206,19 +220,23 @@ class _Predicted(Protocol):
     point_prediction: Tensor
 
 
-def _element(p: dist.Distribution, temperature: float, top_p: float) -> Tensor:
-    """A draw of one element, or at temperature 0 what stands for its distribution."""
+def _element(
+    p: dist.Distribution, temperature: float, top_p: float, waited: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """A draw of one element, or at temperature 0 what stands for its distribution, and what this tells the next one."""
     if temperature == 0:
         inner = p.base_dist if isinstance(p, Independent) else p
-        return inner.point_prediction if isinstance(inner, _Predicted) else cast(Tensor, p.mean)
+        if isinstance(inner, Paced):
+            return inner.paced(waited)
+        return (inner.point_prediction if isinstance(inner, _Predicted) else cast(Tensor, p.mean)), None
     if temperature == 1 and top_p == 1:
-        return p.sample()
+        return p.sample(), None
     if not isinstance(p, Sharpened):
         raise ValueError(
             "expected a temperature and top_p of 1 of a likelihood that is drawn from as it is, got "
             f"{temperature:g} and {top_p:g}: leave them out"
         )
-    return p.sharpened(temperature, top_p).sample()
+    return p.sharpened(temperature, top_p).sample(), None
 
 
 def _check(temperature: float, top_p: float) -> None:

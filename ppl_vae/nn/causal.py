@@ -30,10 +30,14 @@ def check_declared(dropout: float, word_dropout: float, enters: Enters, pool: Po
 
 
 class Elements(NamedTuple):
-    """What the elements of a row are: numbers of a shape, or tokens of which there are so many."""
+    """What the elements of a row are: numbers of a shape, or tokens of which there are so many.
+
+    A row that is the raster of a grid, line by line from the top left, has its height and width in ``grid``.
+    """
 
     shape: tuple[int, ...] = ()
     levels: int | None = None
+    grid: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, spec: DataSpec) -> Elements:
@@ -90,9 +94,11 @@ class CausalNetwork(SequenceNetwork, abc.ABC):
 
     Class attributes:
         reads_back: whether it could also read rows as an encoder.
+        grids: whether it runs along the raster of a grid, line by line, and knows what is above.
     """
 
     reads_back: ClassVar[bool] = True
+    grids: ClassVar[bool] = False
 
     @abc.abstractmethod
     def build_causal(self, elements: Elements, feature_shape: tuple[int, ...], context: int = 0) -> CausalModule:
@@ -103,6 +109,10 @@ class CausalNetwork(SequenceNetwork, abc.ABC):
             feature_shape: of the features of an element, ``(P, *elements.shape)`` for most likelihoods.
             context: K, the length of the context; 0 without one.
         """
+
+    def build_on_grid(self, elements: Elements, feature_shape: tuple[int, ...], context: tuple[int, ...]) -> CausalModule:
+        """The built network along the raster of a grid, with a context of a shape or none ``()``, which it gets as a vector."""
+        return self.build_causal(elements, feature_shape, math.prod(context) if context else 0)
 
     def causal_story(self, context: str = "") -> str:
         """Its features as they stand in a model's story: ``LSTM(x_<t, z)``."""
@@ -197,6 +207,11 @@ class CausalModule(nn.Module, abc.ABC):
     def start_at(self, output: Tensor) -> None:
         """Let the features of every element lie around ``output (*features)`` at first."""
         self.output.bias.copy_(output.flatten())
+
+    def start_flat(self) -> None:
+        """Let the features of every element be zero at first, whatever came before."""
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
 
     def _inputs(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Embedded rows ``(N, T, E)``, each element one place later than it stands."""

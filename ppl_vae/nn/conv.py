@@ -79,6 +79,9 @@ class Conv(Network):
                 f"Conv reads or writes images (channels, height, width), got a map from {in_shape} to {out_shape}: use MLP for "
                 "flat data, or give the data with the shape of their images"
             )
+        code = out_shape if read >= written else in_shape
+        if self.spatial and len(code) == 3:
+            self._check_maps(code, in_shape if read >= written else out_shape)
         layers = self._encoder(in_shape, out_shape) if read >= written else self._decoder(in_shape, out_shape)
         return Batched(nn.Sequential(*layers), in_shape, out_shape)
 
@@ -135,6 +138,16 @@ class Conv(Network):
                 f"{elements}; choose a latent_dim that is a multiple of {area}, other channels, or spatial=False"
             )
         return elements // area
+
+    def _check_maps(self, code: tuple[int, ...], images: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` if a spatial code is of other maps than these stages have of such images."""
+        large, small = tuple(images[-2:]), self._stages(images[-2:])[-1].small
+        if tuple(code[-2:]) != small:
+            raise ValueError(
+                f"expected maps of {small[0]} x {small[1]} for a spatial code of images of {large[0]} x {large[1]}, which "
+                f"{len(self.channels)} stages of stride {self.stride} give, got {code[-2]} x {code[-1]}: declare that size, "
+                "other channels, or spatial=False"
+            )
 
     def _blocks(self, channels: int) -> list[nn.Module]:
         conv = partial(nn.Conv2d, channels, kernel_size=3, padding=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,8 @@ def learning_curve(history: Sequence[Mapping[str, Any]], *, score: Score | None 
 
     Left: the training and the validation score, which is the ELBO or what there is in place of it, and the objective where it
     is another number. Right: reconstruction and KL, each on an axis of its own since they differ by orders of magnitude.
-    Vertical limits fit the later 90 % of the epochs, so the first ones may leave the frame.
+    Dotted lines part the stages of a fit that has some. Vertical limits fit the later 90 % of the epochs, so the first ones may
+    leave the frame.
 
     Args:
         history: a row an epoch with ``epoch`` and ``elbo``, ``log_joint`` or ``reconstruction``, and where known
@@ -71,6 +73,7 @@ def tracked(history: Sequence[Mapping[str, Any]], *, score: Score | None = None)
         ax = figure.add_subplot(math.ceil(len(names) / columns), columns, place + 1)
         rows = [row for row in history if row.get(name) is not None]
         ax.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker="." if len(rows) <= 30 else "")
+        _mark_stages(ax, history)
         ax.set(xlabel=pass_name(history), title=name.removeprefix("valid_").replace("_", " "))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         ax.ticklabel_format(axis="y", useOffset=False)
@@ -86,6 +89,13 @@ def _differs(objective: float | None, elbo: float) -> bool:
     return objective is not None and not math.isclose(objective, elbo, rel_tol=1e-5, abs_tol=1e-8)
 
 
+def _mark_stages(ax: Axes, history: Sequence[Mapping[str, Any]]) -> None:
+    """A dotted line where one stage of a fit ends and the next begins."""
+    for row, following in itertools.pairwise(history):
+        if row.get("stage") != following.get("stage"):
+            ax.axvline((row["epoch"] + following["epoch"]) / 2, color="0.4", linestyle=":", linewidth=1)
+
+
 def _curves(ax: Axes, history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     """Training, validation and perhaps the objective in one panel."""
     styles = (("training", "tab:blue", "-"), ("validation", "tab:orange", "-"), ("objective", "tab:gray", "--"))
@@ -93,6 +103,7 @@ def _curves(ax: Axes, history: Sequence[Mapping[str, Any]], names: Sequence[str]
         points = [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
         if points:
             ax.plot(*zip(*points, strict=True), line, color=colour, label=label, marker="." if len(points) <= 30 else "")
+    _mark_stages(ax, history)
     late = history[math.ceil(len(history) / 10) if len(history) >= 5 else 0 :]
     values = [row[name] for row in late for name in names if row.get(name) is not None and math.isfinite(row[name])]
     if values:

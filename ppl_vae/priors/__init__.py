@@ -2,6 +2,7 @@
 
 from ppl_vae.priors.automatic_relevance import AutomaticRelevance
 from ppl_vae.priors.base import Prior
+from ppl_vae.priors.codes import CodesPrior, UniformCodes, build_codes_prior
 from ppl_vae.priors.conditional import ConditionalNormal, ConditionalPrior
 from ppl_vae.priors.dirichlet import Dirichlet
 from ppl_vae.priors.exemplar import ExemplarPrior
@@ -28,6 +29,7 @@ from ppl_vae.priors.vamp import VampPrior
 __all__ = [
     "AutomaticRelevance",
     "AutoregressiveFlow",
+    "CodesPrior",
     "ConditionalNormal",
     "ConditionalPrior",
     "CouplingFlow",
@@ -52,5 +54,7 @@ __all__ = [
     "StandardNormal",
     "StudentTPrior",
     "Uniform",
+    "UniformCodes",
     "VampPrior",
+    "build_codes_prior",
 ]

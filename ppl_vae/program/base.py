@@ -35,8 +35,8 @@ class ModelProgram(PyroModule):
 
     Attributes:
         size: N, the number of training data.
-        latent: what z is where its support does not tell: ``continuous``, ``discrete``, the states of a ``lattice``, or a
-            ``code`` that has no p(z).
+        latent: what z is where its support does not tell: ``continuous``, ``discrete``, the states of a ``lattice``, grids of
+            ``quantized`` codes, or a ``code`` that has no p(z).
         reads: the fields of a batch, x first.
         score: what the sum of its terms is where that is no ELBO: a :class:`~ppl_vae.Score`, or the name of one.
         exact_score: what it is where the guide is the exact posterior, if that is more than ``score`` says.
@@ -155,6 +155,7 @@ class GuideProgram(PyroModule):
         exact: whether q(z | x) is p(z | x).
         exact_latents: of a guide over parameters as well, whether q(z | x, theta) is p(z | x, theta).
         point: whether q is a point.
+        certain: whether q is a point of a discrete variable, with probability one: one draw tells all that many do.
         mean_field: whether the analytic KL of each site may be used; by default unless q is exact, since the sampled one makes
             the ELBO of an exact posterior log p(x) for every sample.
         score: what the sum of the pair's terms is where that is no ELBO: a :class:`~ppl_vae.Score`, or the name of one.
@@ -165,6 +166,7 @@ class GuideProgram(PyroModule):
     site: str = "z"
     exact: bool = False
     point: bool = False
+    certain: bool = False
     score: Any = None
     foreign_passes: int = 0
 

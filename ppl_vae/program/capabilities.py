@@ -34,13 +34,16 @@ __all__ = [
     "KnownPosterior",
     "MadeOfPosteriors",
     "Marginal",
+    "Noised",
     "ParameterDensity",
     "Pathfinding",
+    "Quantized",
     "Queryable",
     "RowDecoding",
     "SemiSupervised",
     "Solvable",
     "StochasticAscent",
+    "SummedBound",
     "attribute",
     "generates",
 ]
@@ -231,6 +234,30 @@ class Bounding(Protocol):
 
 
 @runtime_checkable
+class SummedBound(Protocol):
+    """A guide that knows its model's ELBO over all of a plate of which a run of the programs sees a sample.
+
+    Training takes the runs, whose ELBO is an unbiased estimate; evaluation takes the sum.
+    """
+
+    bound_parts: tuple[str, ...]
+    """The names of the parts that the KL consists of."""
+
+    def summed_bound(self, *batch: Tensor, samples: int = 1) -> Any:
+        """``ELBOTerms`` of each datum, and the parts of the KL ``(B,)``, from so many draws."""
+        ...
+
+
+@runtime_checkable
+class Noised(Protocol):
+    """A model whose latent variables are the data with noise, so that its guide has nothing to learn."""
+
+    def noising(self, spec: Any) -> Any:
+        """The guide, a program."""
+        ...
+
+
+@runtime_checkable
 class Solvable(Protocol):
     """A model whose maximum-likelihood solution is a formula."""
 
@@ -378,6 +405,25 @@ class SemiSupervised(Protocol):
 
     def codes_of(self, labels: Tensor) -> Tensor:
         """One-hot vectors ``(..., C)`` of the places of classes ``(...)``."""
+        ...
+
+
+@runtime_checkable
+class Quantized(Protocol):
+    """A model of grids of codes, each the number of a vector of a codebook that its guide shares."""
+
+    network: Any
+    """The declaration of the networks that lead from level to level."""
+
+    sites: Any
+    """The grids by name, from the top to the bottom."""
+
+    def codebook(self, name: str) -> Any:
+        """That of a level: its ``size``, ``dim`` and ``grid``, codes ``nearest`` to outputs, and how it learns."""
+        ...
+
+    def told(self, name: str, values: Mapping[str, Tensor]) -> Tensor:
+        """What a level below the top is told ``(..., D, H, W)`` of the codes above it."""
         ...
 
 

@@ -36,6 +36,7 @@ from ppl_vae.program.capabilities import (
     RowDecoding,
     Solvable,
     StochasticAscent,
+    SummedBound,
     attribute,
     generates,
 )
@@ -86,6 +87,7 @@ class Abilities:
         ascend: the model, if it offers :class:`CoordinateAscent`.
         ascend_batches: the model, if it offers :class:`StochasticAscent`.
         bound: the guide, if it is :class:`Bounding`.
+        sum_bound: the guide, if it is a :class:`SummedBound`.
         solve: the model, if it is :class:`Solvable`.
         compare: the model, if it is :class:`Comparable`.
         grow: the model, if it is :class:`Growing`.
@@ -111,6 +113,7 @@ class Abilities:
     ascend: CoordinateAscent | None
     ascend_batches: StochasticAscent | None
     bound: Bounding | None
+    sum_bound: SummedBound | None
     solve: Solvable | None
     compare: Comparable | None
     grow: Growing | None
@@ -143,6 +146,7 @@ class Abilities:
             ascend=model if isinstance(model, CoordinateAscent) else None,
             ascend_batches=model if isinstance(model, StochasticAscent) else None,
             bound=guide if isinstance(guide, Bounding) else None,
+            sum_bound=guide if isinstance(guide, SummedBound) else None,
             solve=model if isinstance(model, Solvable) else None,
             compare=model if isinstance(model, Comparable) else None,
             grow=model if isinstance(model, Growing) else None,

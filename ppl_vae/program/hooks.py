@@ -112,21 +112,24 @@ class MedianWriting(Protocol):
         ...
 
 
-def start(context: Start, warm: Iterable[str] = ()) -> None:
+def start(context: Start, warm: Iterable[str] = (), still: Iterable[nn.Module] = ()) -> None:
     """Let every module that knows a good start take it.
 
     Args:
         context: what they may look at.
         warm: halves, ``model`` or ``guide``, that hold an earlier fit's parameters and stay as they are.
+        still: modules besides that stay as they are; what lies in them is asked all the same.
     """
     kept = set(warm)
     seen = {id(module) for half in kept for module in _half(context, half).modules()}
+    unasked = {id(module) for module in still}
     for half in ("model", "guide"):
         if half not in kept:
             for module in _children_first(_half(context, half), seen):
-                if isinstance(module, Starting):
+                if isinstance(module, Starting) and id(module) not in unasked:
                     module.start_fit(context)
-            _start_as_before(context, half)
+            if id(_half(context, half)) not in unasked:
+                _start_as_before(context, half)
 
 
 def finish(context: Finish) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pyro
 import torch
@@ -82,6 +82,8 @@ class Pair(nn.Module):
         self.follows = True  # whether the guide draws its variables in the order of the model's story, as far as it met batches
         self.local = False  # whether parameters belong to rows of the training data; known after the first run
         self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
+        self.still: tuple[nn.Module, ...] = ()  # which stay in evaluation mode; in a tuple, so that none is listed twice
+        self.learned: set[str] = set()  # the tensors that an earlier stage of the fit has trained
         # By the size of a batch, as a plate may be as large as it, and by the shapes of the fields in it: rows may lack some,
         # and those of different lengths are padded to several.
         self._plates: dict[tuple[int, tuple[torch.Size, ...]], Plates] = {}
@@ -89,6 +91,13 @@ class Pair(nn.Module):
         self._stores = [half.store if isinstance(half, _PlainProgram) else Store(half) for half in (self.model, self.guide)]
         for store, twin in zip(self._stores, reversed(self._stores), strict=True):
             store.twin = twin
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for all but the modules that are to stand still."""
+        super().train(mode)
+        for module in self.still:
+            module.training = False
+        return self
 
     @property
     def model_facts(self) -> ModelProgram:

@@ -21,9 +21,9 @@ class Plates(NamedTuple):
     number of data that the programs' log-probabilities are scaled to. ``enumerated`` tells whether the guide has a discrete
     latent variable that Pyro is to sum over. ``shared`` names the latent variables that are not of a datum, but of all data,
     ``summed`` the discrete ones that the model sums out, and ``subsampled`` the plates beside the data's of which a run sees a
-    part. ``score`` is what the terms of a datum sum to, and ``names`` are what plates over
-    the data are called: other plates may stand in the same dimension beside them. ``drawn`` tells whether the guide draws any
-    latent variable, as points do not. ``mean_weight`` is that of the training data, 1 where all count once.
+    part, and the latent variables that are masked out of it. ``score`` is what the terms of a datum sum to, and ``names`` are
+    what plates over the data are called: other plates may stand in the same dimension beside them. ``drawn`` tells whether the
+    guide draws any latent variable, as points do not. ``mean_weight`` is that of the training data, 1 where all count once.
     """
 
     nesting: int
@@ -175,7 +175,8 @@ def _shared(program: poutine.Trace, data_dim: int, names: tuple[str, ...]) -> tu
 
 
 def _subsampled(model: poutine.Trace, guide: poutine.Trace, data_dim: int, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The plates beside that over the data of which a run sees a part."""
+    """The plates beside that over the data of which a run sees a part, and the latent variables whose term is masked out."""
+    masked = {name for name, site in sampled(guide) if site["mask"] is False and not site["is_observed"]}
     frames = {frame for trace in (model, guide) for _, site in sampled(trace) for frame in site["cond_indep_stack"]}
     others = {frame for frame in frames if frame.dim != data_dim or frame.name not in names}
-    return tuple(sorted({frame.name for frame in others if (frame.full_size or 0) > frame.size}))
+    return tuple(sorted({frame.name for frame in others if (frame.full_size or 0) > frame.size} | masked))

@@ -121,7 +121,7 @@ def _sampled(fit: Fit, rows: Split) -> Iterator[Named]:
     Means in place of draws where they are images: a draw of each pixel would hide them.
     """
     kind, model = fit.spec.kind, fit.pair.model_facts
-    means = len(fit.spec.event_shape) > 1
+    means = len(fit.spec.event_shape) > 1 and fit.pair.can.draw_data is None
     shown: dict[str, Any] = {"means": means, "seen": True}
     what = "means of new data" if means else "draws"
     if model.labelled:

@@ -45,7 +45,7 @@ def resume_run(
 
     Args:
         path: the folder that ``fit(..., out=path)`` or ``ppl-vae fit --out`` began.
-        method: the same method, or a longer one (more ``epochs`` or ``max_iterations``).
+        method: the same method, or a longer one (more ``epochs`` or ``max_iterations``; of stages those of the last one).
         data: the same data; needed where they were given in memory.
         every: seconds between two states that are kept.
         trust: modules, besides ppl_vae, whose classes the declaration may name.
@@ -119,6 +119,7 @@ def check_unchanged(saved: SavedRun, experiment: Experiment) -> None:
         raise ValueError(f"{path}: {kind} keeps no state to go on from: fit again with --overwrite, or to another folder")
     if differ := differences(before.fixed, experiment.fixed):
         raise ValueError(f"{path} goes on only as it was declared ({differ}): leave that away, or fit to another folder")
-    taken, asked = (getattr(one.method, length) for one in (before, experiment))
-    if asked < taken:
-        raise ValueError(f"{path} was declared with {length} = {taken}, got {asked}: resume it with at least as many")
+    taken, asked = before.method.taken, experiment.method.taken
+    if taken is not None and asked is not None and asked < taken:
+        told = f"{kind}'s last of its {length}, of {taken} epochs" if length == "methods" else f"{length} = {taken}"
+        raise ValueError(f"{path} was declared with {told}, got {asked}: resume it with at least as many")

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
+from ppl_vae.fitting.callbacks.remedies import remedies
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models import Model
 from ppl_vae.types import FitWarning, Record
@@ -50,6 +51,7 @@ class CollapseMonitor(Callback):
         pair, method = context.pair, context.method
         self._context = context
         self._objective = method.objective
+        self._ramp = method.ramp
         continuous = pair.can.generate is not None and pair.can.generate.latent == "continuous" and pair.can.encode is not None
         self._done = self._objective is None or not continuous or pair.guide_facts.point
         self._wait = max(EPOCHS, math.ceil(STEPS / method.steps_per_epoch(len(context.data.train))))
@@ -58,7 +60,7 @@ class CollapseMonitor(Callback):
 
     def record(self, row: Record) -> None:
         """Look at a row; say it if it is time."""
-        if self._done or self._objective is None or row["epoch"] <= self._objective.ramp or "kl" not in row:
+        if self._done or self._objective is None or row["epoch"] <= self._ramp or "kl" not in row:
             return
         kl: float = row["valid_kl"] if "valid_kl" in row else row["kl"]
         symptom = self._symptom(row, kl)
@@ -92,13 +94,9 @@ class CollapseMonitor(Callback):
             )
         if fixed := self._wide_scale():
             return fixed, 'learn it (scale="shared"), or fix it at the size of the noise'
-        remedy = "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, or weaken the decoder"
+        remedy = remedies(self._context)
         if self._context.pair.can.decode_rows is not None:
-            told = (
-                "warm the KL up (BetaELBO(warm_up=LinearWarmUp(...))), ask for free_bits, hide elements from the decoder "
-                "(word_dropout), or let the guide run ahead (SVI(alternate='steps', encoder_steps=10))"
-            )
-            return "The decoder of rows learns from the elements before each what z could tell it", told
+            return "The decoder of rows learns from the elements before each what z could tell it", remedy
         model = self._context.pair.model_facts
         if model.labelled or model.covariates or model.known_entries is not None:
             return "The condition tells the decoder what z could", remedy

@@ -14,7 +14,6 @@ from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import probe
 from ppl_vae.evaluate.rows import in_row_order
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
-from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair, Plates
 from ppl_vae.types import Record
@@ -58,7 +57,7 @@ class Metrics(Callback):
             )
         if len(self._data.valid) < 2:
             raise ValueError("track needs validation data: give load_data a `valid` fraction above 0")
-        size = method.batch_size if isinstance(method, SVI) else 2
+        size = method.first_batch or 2
         _check_measurable([measure for _, measure, _ in self._parts], self._data, self._pair, size)
 
     def record(self, row: Record) -> None:

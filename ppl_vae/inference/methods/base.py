@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import inspect
 import warnings
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
@@ -29,12 +29,16 @@ class Method(Declaration, abc.ABC):
         live: whether the pair's modules hold what a row of the history tells as soon as it is reported.
         length: the field that says how long a fit goes on, which may be raised when it is resumed; ``None`` if it cannot be
             resumed.
+        follows: whether it can be a stage of :class:`~ppl_vae.Stages`: it goes on from what the pair's modules hold, asks
+            :func:`~ppl_vae.inference.training.start.start_pair` for the start of others, counts epochs from 1, and reports the
+            very rows that its history keeps.
     """
 
     posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "any"
     takes_weights: ClassVar[bool] = False
     live: ClassVar[bool] = True
     length: ClassVar[str | None] = None
+    follows: ClassVar[bool] = False
 
     seed: int = 0
 
@@ -51,9 +55,40 @@ class Method(Declaration, abc.ABC):
         """What gradient steps climb; ``None`` of a method without any."""
         return None
 
+    @property
+    def ramp(self) -> float:
+        """Iterations until what is climbed no longer changes."""
+        return 0.0 if self.objective is None else self.objective.ramp
+
+    @property
+    def first_batch(self) -> int | None:
+        """Rows of the first step; ``None`` if it takes all."""
+        return None
+
+    @property
+    def taken(self) -> int | None:
+        """How long a fit goes on; ``None`` if it cannot be resumed."""
+        return None if self.length is None else vars(self)[self.length]
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The declaration as plain values, without what may be raised when the fit is resumed."""
+        plain = self.to_dict()
+        return {**plain, "init_args": {name: value for name, value in plain["init_args"].items() if name != self.length}}
+
     def steps_per_epoch(self, rows: int) -> int:
         """Steps in which an iteration goes through so many training data."""
         return 1
+
+    def check(self, pair: Pair, data: Data) -> None:
+        """Raise ``ValueError`` if it cannot fit this pair to these data, as far as that is known before the first step.
+
+        A stage of a longer fit is asked so before the first one begins.
+        """
+
+    def trains(self, pair: Pair) -> set[str]:
+        """The parameters and buffers that it changes, by their names in the pair."""
+        return set(pair.state_dict())
 
     @abc.abstractmethod
     def run(self, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:

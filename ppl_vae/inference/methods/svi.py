@@ -21,9 +21,11 @@ from ppl_vae.inference.training.schedules import SCHEDULES, OnNonFinite
 from ppl_vae.inference.training.start import check_rows, meet, start_pair
 from ppl_vae.priors.posteriors import PosteriorMixture
 from ppl_vae.program.capture import Compile
+from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.facts import posterior_prior
 from ppl_vae.program.machine import Precision
 from ppl_vae.program.pair import Pair
+from ppl_vae.program.parts import Parts, training_only
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 from ppl_vae.types import FitWarning, Record, Report
 
@@ -56,6 +58,9 @@ class SVI(Method):
             collapse"); go on with both at once by a second fit that starts from the first, ``warm_start``.
         patience: stop after so many epochs without a better validation ELBO.
         restore_best: end with the parameters of the epoch with the best validation ELBO.
+        only: the parts of model and guide that are trained, by their dotted names, such as ``("model.prior", "guide")``; by
+            default all. The others stand still: they need no gradient, their modules are in evaluation mode, and they are not
+            asked for a start. :class:`~ppl_vae.Stages` trains one part after another.
         compile: whether steps are recorded and compiled: never (``False``), always (``True``, an error where it cannot be
             done), or where it pays (``auto``: recorded for fits of 300 steps or more, compiled for 5000 or more). Compiled
             steps are kept on disk for the next fit, in ``$PPL_VAE_CACHE`` or ``~/.cache/ppl_vae/compiled``.
@@ -71,6 +76,7 @@ class SVI(Method):
 
     takes_weights: ClassVar[bool] = True
     length: ClassVar[str | None] = "epochs"
+    follows: ClassVar[bool] = True
 
     objective: Objective = ELBO()
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -83,6 +89,7 @@ class SVI(Method):
     encoder_steps: int = 1
     patience: int | None = None
     restore_best: bool = False
+    only: tuple[str, ...] = ()
     compile: Compile = "auto"
     precision: Precision = "32"
     on_nonfinite: OnNonFinite = "stop"
@@ -110,15 +117,33 @@ class SVI(Method):
         policies = get_args(OnNonFinite)
         require(self.on_nonfinite in policies, f"an on_nonfinite of {', '.join(policies)}", self.on_nonfinite)
         require(self.patience is None or self.patience >= 1, "a patience of at least 1 epoch", self.patience)
+        object.__setattr__(self, "only", tuple(self.only))
+        half = all(name.partition(".")[0] in ("model", "guide") for name in self.only)
+        require(half, "names of parts for only that begin with model or guide, such as model.decoder", self.only)
 
     @property
     def iterations(self) -> int:
         """The number of epochs."""
         return self.epochs
 
+    @property
+    def first_batch(self) -> int:
+        """The declared batch size."""
+        return self.batch_size
+
     def steps_per_epoch(self, rows: int) -> int:
         """Batches of so many training data."""
         return math.ceil(rows / self.batch_size)
+
+    def check(self, pair: Pair, data: Data) -> None:
+        """Raise ``ValueError`` if these data cannot be fitted so, or ``only`` names what is no part of the pair."""
+        self._check(pair, data)
+        self._find_parts(pair, data)
+        Parts(pair, self.only)
+
+    def trains(self, pair: Pair) -> set[str]:
+        """The parameters and buffers of the parts that are trained."""
+        return Parts(pair, self.only).tensors
 
     def run(self, pair: Pair, data: Data, report: Report, checkpointer: AnyCheckpointer = NULL_CHECKPOINTER) -> list[Record]:
         """Fit the pair; a row of history per epoch.
@@ -129,22 +154,23 @@ class SVI(Method):
 
         Raises:
             ValueError: early stopping or the best epoch asked for without validation data, an objective that is not defined for
-                the pair, or nothing to alternate.
+                the pair, a part that it has not, or nothing to alternate.
             NonFiniteError: the objective, a gradient or a parameter is no longer finite; it has a post-mortem.
         """
         self._check(pair, data)
-        if self.objective.remark:
-            warnings.warn(self.objective.remark, FitWarning, stacklevel=2)
+        self._remark()
         clock = Stopwatch(report, checkpointer.restored.seconds if checkpointer.restored else 0.0)
-        meet(pair, data, self.batch_size)
-        if pair.plain:
-            check_rows(pair, data)
-        start_pair(pair, data.train, self.seed, warm=pair.warm)
-        if pair.local and (self.patience or self.restore_best):
-            label = pair.score.label
-            raise ValueError(f"parameters for rows of the training data leave patience and restore_best no validation {label}")
-        self._name_ignored(pair)
-        return Training(self.plan(pair), pair, data, clock, checkpointer).run()
+        self._find_parts(pair, data)
+        with training_only(pair, self.only) as parts:
+            meet(pair, data, self.batch_size)
+            if pair.plain:
+                check_rows(pair, data)
+            if pair.local and (self.patience or self.restore_best):
+                told = f"leave patience and restore_best no validation {pair.score.label}"
+                raise ValueError(f"parameters for rows of the training data {told}")
+            self._name_ignored(pair)
+            start_pair(pair, data.train, self.seed, warm=pair.warm, parts=parts)
+            return Training(self.plan(pair), pair, data, clock, checkpointer).run()
 
     def plan(self, pair: Pair) -> TrainingPlan:
         """What the training of a pair takes from here; a learning rate that is not declared is the model's own."""
@@ -168,7 +194,7 @@ class SVI(Method):
         )
 
     def _check(self, pair: Pair, data: Data) -> None:
-        """Raise ``ValueError`` if these data cannot be fitted so, and remark on what is probably not meant."""
+        """Raise ``ValueError`` if these data cannot be fitted so."""
         if len(data.valid) == 0 and (self.patience or self.restore_best):
             raise ValueError("patience and restore_best need validation data: give load_data a `valid` fraction above 0")
         if data.spec.missing and not pair.model_facts.takes_missing:
@@ -182,6 +208,17 @@ class SVI(Method):
                 "data without"
             )
         self._check_passes(pair, data)
+
+    def _find_parts(self, pair: Pair, data: Data) -> None:
+        """Let plain programs have all their parts, which they make when they first meet a batch, if some are asked for."""
+        if self.only and pair.plain:
+            with evaluating(pair), seeded(0, data.train.device):
+                meet(pair, data, self.batch_size)
+
+    def _remark(self) -> None:
+        """Tell what is probably not meant."""
+        if self.objective.remark:
+            warnings.warn(self.objective.remark, FitWarning, stacklevel=3)
         if self.objective.ramp > self.epochs:
             warnings.warn(
                 f"the warm-up of {self.objective.ramp:g} epochs does not end within the {self.epochs} epochs of the fit: "

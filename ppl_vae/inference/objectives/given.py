@@ -98,6 +98,11 @@ class PyroLoss(Objective):
         ]
         if not self.tells_elbo:
             parts.append("it is no ELBO of the training data, and whether it bounds log p(x) is not checked")
+        if isinstance(self.loss, infer.TraceMeanField_ELBO):
+            parts.append(
+                "of a variable that the guide draws as Delta(value, log_density), as automatic guides do positive and bounded "
+                "ones, it leaves the log_density out: ELBO() does not"
+            )
         if isinstance(self.loss, infer.RenyiELBO):
             ours = f"Renyi(alpha={self.loss.alpha:g}, samples={self.loss.num_particles})"
             parts.append(

@@ -33,6 +33,8 @@ from ppl_vae.types import FitWarning, Record
 
 __all__ = ["Training"]
 
+ESTIMATED = 16  # draws of each validation row, where a run sees a sample of a plate
+
 
 class Training:
     """The order of the data, the rows of the history, the memory of the best: what there is around the steps of one fit.
@@ -235,7 +237,8 @@ class Training:
         if (sizes := self.data.train.sizes) is not None and score.name in row:
             row[f"{score.name}_per_token"] = row[score.name] / mean(sizes.double(), self.data.train.weights)
         if len(self.data.valid) and not (self.pair.local or self.pair.undivided):
-            valid = evaluate(self.pair, self.data.valid)
+            draws = 1 if self.pair.can.sum_bound is None else ESTIMATED
+            valid = evaluate(self.pair, self.data.valid, samples=draws, summed=False)
             names = (score.name, *score.parts, f"{score.name}_per_token")
             row |= {f"valid_{name}": valid[name] for name in names if name in valid}
         return row

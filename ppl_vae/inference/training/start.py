@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.data import Data, Split
 from ppl_vae.data.matrices import Matrices
@@ -15,6 +15,7 @@ from ppl_vae.evaluate import batches
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.hooks import Start, start
 from ppl_vae.program.pair import Pair
+from ppl_vae.program.parts import Parts
 from ppl_vae.types import FitWarning
 
 __all__ = ["check_rows", "meet", "sample", "start_pair"]
@@ -23,7 +24,7 @@ LOOKED_AT, ELEMENTS = 10_000, 2**23  # rows that modules may look at as they sta
 VALIDATED = 1000  # rows of the validation data that plain programs are tried on before the first step
 
 
-def start_pair(pair: Pair, split: Split, seed: int, *, warm: Iterable[str] = ()) -> None:
+def start_pair(pair: Pair, split: Split, seed: int, *, warm: Iterable[str] = (), parts: Parts | None = None) -> None:
     """Call the start hooks of a pair's modules, see :mod:`ppl_vae.program.hooks`.
 
     Args:
@@ -31,6 +32,7 @@ def start_pair(pair: Pair, split: Split, seed: int, *, warm: Iterable[str] = ())
         split: the training data.
         seed: of the fit.
         warm: the halves, ``model`` or ``guide``, that are left alone.
+        parts: what is to be trained; all else stays as it is, and so does what an earlier stage of the fit has trained.
 
     Example:
         >>> from ppl_vae import build, load_data
@@ -48,7 +50,21 @@ def start_pair(pair: Pair, split: Split, seed: int, *, warm: Iterable[str] = ())
         sample=sample(split, seed),
         seed=seed,
     )
-    start(context, warm)
+    state = pair.state_dict(keep_vars=True)
+    new = (parts.tensors if parts is not None else state.keys()) - pair.learned
+    # A module that holds what starts may write more than that.
+    kept = [(tensor, tensor.detach().clone()) for name, tensor in state.items() if name not in new]
+    start(context, warm, [*(parts.still if parts is not None else ()), *_over(pair, state, new)])
+    with torch.no_grad():
+        for tensor, value in kept:
+            tensor.copy_(value)
+
+
+def _over(pair: Pair, state: Mapping[str, Tensor], new: Set[str]) -> list[nn.Module]:
+    """The modules all of whose tensors an earlier stage has trained."""
+    starting = {id(state[name]) for name in new}
+    found = ((module, module.state_dict(keep_vars=True).values()) for module in (pair.modules() if pair.learned else ()))
+    return [module for module, tensors in found if tensors and not any(id(tensor) in starting for tensor in tensors)]
 
 
 def meet(pair: Pair, data: Data, batch_size: int) -> None:

@@ -1,0 +1,179 @@
+"""A codebook: K vectors, of which the nearest stands for each output of an encoder (van den Oord et al. 2017)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ppl_vae.declaration import Declaration, require
+from ppl_vae.exact.mixture_start import kmeans, kmeans_plus_plus
+from ppl_vae.models.codes.updates import EMA, CodebookUpdate
+
+__all__ = ["Codebook", "Quantizer"]
+
+CodesStart = Literal["kmeans", "uniform"]
+
+OUTPUTS, PER_CODE, ITERATIONS = 20_000, 50, 10  # of the k-means that codes start at
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Codebook(Declaration):
+    r"""K vectors of D numbers, of which one stands at each place of an H x W grid.
+
+    Of the encoder's outputs :math:`z_{ij}` the codes are :math:`k_{ij} = \arg\min_k |z_{ij} - e_k|`. What the decoder is given
+    is :math:`e_k`, and what would be its gradient goes to z as it is (straight through). The commitment holds the outputs to
+    their vectors. It is a loss beside the ELBO, of :math:`\beta \sum_{ij} |z_{ij} - e_{k_{ij}}|^2`, summed over the grid and
+    the D numbers as the ELBO is over all that a datum has, so that it stands against nats per datum; no reported number holds
+    it but ``objective``. Vectors are D long whatever the encoder, and evaluating moves none of them.
+
+    Args:
+        size: K, how many vectors there are.
+        dim: D, numbers of each.
+        grid: height H and width W of the map of codes.
+        update: how the vectors learn: ``EMA()``, or ``Gradient()`` for a loss of their own.
+        commitment: beta.
+        restart: training steps in which no output had a code, after which its vector is put at a random output of the batch;
+            ``None`` for never.
+        start: where the vectors start: at the centres of ``kmeans`` of the untrained encoder's outputs on the training data, or
+            ``uniform`` in [-1 / K, 1 / K].
+
+    Raises:
+        ValueError: a number out of range.
+
+    Example:
+        >>> Codebook(size=512, grid=(8, 8)).size
+        512
+    """
+
+    size: int = 128
+    dim: int = 64
+    grid: tuple[int, int] = (7, 7)
+    update: CodebookUpdate = EMA()
+    commitment: float = 0.25
+    restart: int | None = 100
+    start: CodesStart = "kmeans"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", tuple(self.grid))
+        require(self.size >= 2, "a size of at least 2 vectors", self.size)
+        require(self.dim >= 1, "a dim of at least 1", self.dim)
+        require(len(self.grid) == 2 and min(self.grid) >= 1, "a grid of a height and a width of at least 1", self.grid)
+        require(0 <= self.commitment < math.inf, "a commitment of at least 0", self.commitment)
+        require(self.restart is None or self.restart >= 1, "a restart after at least 1 step", self.restart)
+        require(self.start in get_args(CodesStart), f"a start of {', '.join(get_args(CodesStart))}", self.start)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the encoder's output, ``(D, H, W)``."""
+        return (self.dim, *self.grid)
+
+    def build(self) -> Quantizer:
+        """The vectors, and what assigns codes."""
+        return Quantizer(self)
+
+
+class Quantizer(nn.Module):
+    """The built codebook, which model and guide share.
+
+    Its vectors move in :meth:`learn` alone, and there only in training mode where gradients are taken.
+    """
+
+    idle: Tensor
+    started: Tensor
+
+    def __init__(self, declared: Codebook) -> None:
+        super().__init__()
+        self.size, self.dim, self.grid = declared.size, declared.dim, declared.grid
+        self.commitment, self.restart = declared.commitment, declared.restart
+        self.vectors = declared.update.build(declared.size, declared.dim)
+        self.register_buffer("idle", torch.zeros(declared.size))  # training steps in which no output had this code
+        self.register_buffer("started", torch.tensor(declared.start == "uniform"))
+        self._outputs = WeakIdKeyDictionary()  # of the very tensors of codes that were drawn, as long as these live
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Of a grid of codes."""
+        return constraints.independent(constraints.integer_interval(0, self.size - 1), 2)
+
+    @torch.no_grad()
+    def nearest(self, outputs: Tensor) -> Tensor:
+        """Codes ``(..., H, W)`` int64 of outputs ``(..., D, H, W)``."""
+        vectors = self.vectors.values
+        rows = self._rows(outputs)
+        least = torch.addmm(vectors.square().sum(1), rows, vectors.T, alpha=-2).argmin(1)
+        return least.reshape(*outputs.shape[:-3], *outputs.shape[-2:])
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Vectors ``(..., D, H, W)`` of codes ``(..., H, W)``, without gradients of their own.
+
+        Of the very tensor that was drawn gradients go to the outputs that it is of (straight through).
+
+        Raises:
+            ValueError: real numbers that are no codes.
+        """
+        vectors = self.vectors.values.detach()[self._whole(codes)].movedim(-1, -3)
+        outputs = self._outputs.get(codes)
+        return vectors if outputs is None else vectors + (outputs - outputs.detach())  # zero, to the last bit
+
+    def remember(self, codes: Tensor, outputs: Tensor) -> None:
+        """Let gradients of these very codes go to their outputs."""
+        self._outputs[codes] = outputs
+
+    def loss(self, codes: Tensor, outputs: Tensor) -> Tensor:
+        """Commitment, and what the vectors lose by themselves, of each datum ``(...)``: summed over the grid and D."""
+        held = (outputs - self(codes).detach()).square().sum((-3, -2, -1))
+        own = self.vectors.loss(self._rows(outputs), codes.flatten())
+        return self.commitment * held + own.reshape(codes.shape).sum((-2, -1))
+
+    @torch.no_grad()
+    def learn(self, codes: Tensor, outputs: Tensor) -> None:
+        """Let the vectors follow the outputs ``(..., D, H, W)`` of these codes, and put idle ones at some of these."""
+        rows, codes = self._rows(outputs), codes.flatten()
+        counts = rows.new_zeros(self.size).index_add_(0, codes, rows.new_ones(len(rows)))
+        self.vectors.follow(rows, codes, counts)
+        if self.restart is not None:
+            idle = torch.where(counts > 0, 0.0, self.idle + 1)
+            dead = idle >= self.restart
+            places = torch.randint(len(rows), (self.size,), device=rows.device)
+            self.vectors.put(dead, rows[places])
+            self.idle.copy_(torch.where(dead, 0.0, idle))
+
+    @torch.no_grad()
+    def begin(self, outputs: Tensor, generator: torch.Generator) -> None:
+        """Put the vectors at the centres of outputs ``(R, D, H, W)``, once.
+
+        Raises:
+            ValueError: more vectors than outputs.
+        """
+        rows = self._rows(outputs)
+        if len(rows) < self.size:
+            height, width = self.grid
+            raise ValueError(
+                f"expected at most as many codes as encoder outputs to start at, {len(outputs)} rows x {height} x {width} = "
+                f"{len(rows)}, got a codebook of {self.size}: lower its size, or start='uniform'"
+            )
+        some = max(OUTPUTS, PER_CODE * self.size)
+        chosen = torch.randperm(len(rows), generator=generator, device=generator.device)[:some]
+        rows = rows[chosen.to(rows.device)]
+        centres = kmeans(rows, kmeans_plus_plus(rows, self.size, generator), ITERATIONS)
+        self.vectors.put(torch.ones_like(self.idle, dtype=torch.bool), centres.to(rows.dtype))
+        self.started.fill_(True)
+
+    def _rows(self, outputs: Tensor) -> Tensor:
+        """Outputs ``(..., D, H, W)`` as rows ``(N, D)``, without gradients."""
+        return outputs.detach().movedim(-3, -1).reshape(-1, self.dim)
+
+    def _whole(self, codes: Tensor) -> Tensor:
+        if not codes.is_floating_point():
+            return codes
+        if bool(((codes < 0) | (codes > self.size - 1) | (codes != codes.round())).any()):  # as they come from outside alone
+            raise ValueError(
+                f"expected codes that are whole numbers from 0 to {self.size - 1}, got {codes.min():g} to {codes.max():g}"
+            )
+        return codes.long()

@@ -1,0 +1,100 @@
+"""The generative story of vector-quantized autoencoders (van den Oord, Vinyals and Kavukcuoglu 2017; Razavi et al. 2019).
+
+for n in 1..N:
+k_n ~ p(k)                              a grid of codes
+x_n ~ p(x | h = decoder(e_k))           likelihood, e_k the vector at each place
+
+and with several levels, from the top to the bottom:
+
+kL_n ~ p(kL)
+kl_n ~ p(kl | those above),  l = L-1, ..., 1
+x_n ~ p(x | h = decoder(e_k1, those above))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from ppl_vae.declaration import require
+from ppl_vae.likelihoods import Bernoulli, Likelihood
+from ppl_vae.models.base import PosteriorFamily
+from ppl_vae.models.codes.codebook import Codebook
+from ppl_vae.models.codes.program import QuantizedProgram
+from ppl_vae.models.decoded import Decoded
+from ppl_vae.nn import CausalNetwork, Conv, Network
+from ppl_vae.priors.codes import CodesPrior, UniformCodes, codes_story
+from ppl_vae.types import DataSpec
+
+__all__ = ["VQVAE"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VQVAE(Decoded):
+    """VQ-VAE: p(k) p(x | k) of a grid of codes k, each the number of a vector; of several codebooks VQ-VAE-2.
+
+    Its guide is a point, but of a discrete variable: q(k | x) = 1 at one grid of codes, whose log is 0. So log p(x | k) +
+    log p(k) is a true bound on log p(x), and it is the ELBO. Under uniform codes log p(k) = -H W ln K; a causal network such as
+    ``PixelCNN`` as p(k) learns beside the codes, which get no gradient from it, or after them (``Stages``).
+
+    Codes are called k; of several levels kL, ..., k1 from the top, k1 the nearest to x. A level hangs on those above it through
+    features that the decoder is given too.
+
+    Args:
+        codebook: the vectors, or of several levels theirs from the top to the bottom.
+        prior: p(k), ``UniformCodes`` or a causal network; of several levels, each its own of this kind, given those above.
+        likelihood: p(x | h), where h = decoder(e_k).
+        decoder: the network from vectors ``(D, H, W)`` to the likelihood's features, and from each level to the next below;
+            mirrored, the guide's encoder too where that declares none.
+
+    Raises:
+        ValueError: no codebook; on building, a grid that the networks' maps do not match.
+
+    Example:
+        >>> print(VQVAE(codebook=Codebook(size=512, grid=(7, 7))))
+        k ~ Uniform{1..K} at each of 7 x 7, K = 512; x | k ~ Bernoulli(logits = Conv(e_k))
+    """
+
+    posterior_family: ClassVar[PosteriorFamily] = "codes"
+
+    codebook: Codebook | tuple[Codebook, ...] = Codebook()
+    prior: CodesPrior | CausalNetwork = UniformCodes()
+    likelihood: Likelihood = Bernoulli()
+    decoder: Network = Conv(channels=(32, 64), spatial=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.codebook, (tuple, list)):
+            object.__setattr__(self, "codebook", tuple(self.codebook))
+        require(len(self.codebooks) > 0, "at least one codebook", self.codebook)
+
+    @property
+    def codebooks(self) -> dict[str, Codebook]:
+        """By the names of their codes, from the top to the bottom."""
+        books = (self.codebook,) if isinstance(self.codebook, Codebook) else self.codebook
+        names = ["k"] if len(books) == 1 else [f"k{place}" for place in range(len(books), 0, -1)]
+        return dict(zip(names, books, strict=True))
+
+    def without_latents(self, spec: DataSpec) -> Likelihood | None:
+        """The likelihood; nothing that compares where codes are uniform, which is no model of how they are."""
+        return None if isinstance(self.prior, UniformCodes) else self.likelihood
+
+    def build(self, spec: DataSpec) -> QuantizedProgram:
+        """The Pyro program for data of this shape and number.
+
+        Raises:
+            ValueError: a grid that the decoder's maps do not match.
+        """
+        return QuantizedProgram(
+            spec=spec, codebooks=self.codebooks, prior=self.prior, likelihood=self.likelihood, network=self.decoder
+        )
+
+    def story(self) -> str:
+        """The sites from top to bottom, as mathematics."""
+        sites, told = [], ""
+        for name, book in self.codebooks.items():
+            given = f" | {told}" if told else ""
+            height, width = book.grid
+            sites.append(f"{name}{given} ~ {codes_story(self.prior, told)} at each of {height} x {width}, K = {book.size}")
+            told = f"{name}, {told}" if told else name
+        vectors = ", ".join(f"e_{name}" for name in told.split(", "))
+        return "; ".join([*sites, f"x | {told} ~ {self.likelihood.story(self.decoder.story(vectors))}"])

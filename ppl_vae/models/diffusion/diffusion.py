@@ -1,0 +1,132 @@
+"""The declaration of a diffusion: an iterated VAE whose guide only adds noise."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar, get_args
+
+from torch import Tensor
+
+from ppl_vae.data import Data
+from ppl_vae.declaration import require
+from ppl_vae.likelihoods import Categorical, Likelihood
+from ppl_vae.models.base import Model, PosteriorFamily
+from ppl_vae.models.diffusion.ends import refuse_without_decoder
+from ppl_vae.models.diffusion.noise import LinearNoise, NoiseSchedule
+from ppl_vae.models.diffusion.program import DiffusionProgram
+from ppl_vae.models.diffusion.steps import Predicts, Variance
+from ppl_vae.nn import MLP, CausalNetwork, Network
+from ppl_vae.types import BINARY, CATEGORICAL, REAL, UNIT_INTERVAL, DataSpec, Kind
+
+__all__ = ["Diffusion"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diffusion(Model):
+    """Diffusion: p(z_T) prod_t p(z_(t-1) | z_t) p(x | z_0), fitted with a guide that adds noise and has nothing to learn.
+
+    The latent variables are the data themselves under ever more noise, z_t = alpha_t x + sigma_t epsilon, and each step back
+    takes a little of it off by what a denoiser says of x. Sohl-Dickstein et al. (2015); Ho, Jain and Abbeel (2020), "Denoising
+    diffusion probabilistic models"; Kingma et al. (2021), "Variational diffusion models", whose ELBO this is, constants and
+    all. Data with ends or levels are centred on [-1, 1] first; real numbers are taken as the model sees them.
+
+    Training draws one step of each datum and counts it T times, so that the ELBO of the history is an unbiased estimate;
+    evaluation sums all T.
+
+    Args:
+        steps: T.
+        noise: the schedule, how much noise there is at each time.
+        denoiser: the network from z_t, told the time t, to what it predicts; ``UNet`` of images.
+        predicts: what the network gives: the ``noise`` epsilon, the ``data`` x, or the ``velocity`` alpha epsilon - sigma x
+            (Salimans and Ho 2022). They are one model in other words, and train differently.
+        variance: of a step back: the ``lower`` of the two usual ones, that of q(z_s | z_t, x); the ``upper``, of data that are
+            noise; or ``learned``, between and beyond them by a second output of the network (Nichol and Dhariwal 2021), which
+            pays where steps are few.
+        fourier: whether the network is also told sine and cosine of z_t with the period of a level, so that it sees fine steps.
+        likelihood: p(x | z_0): ``Categorical`` of levels, ``Bernoulli`` or ``Gaussian``.
+        decoder: the network from z_0 to the likelihood's features. None by default: p(x | z_0) is proportional to q(z_0 | x).
+
+    Raises:
+        ValueError: no step, an unknown choice, a causal network, or a likelihood that needs a decoder; on building a denoiser
+            whose output has another shape than the data.
+
+    Example:
+        >>> print(Diffusion(steps=100, likelihood=Categorical(levels=17)))
+        z_T ~ Normal(0, I); z_s | z_t ~ Normal, mean by MLP(z_t, t), t = T..1, T = 100; x | z_0 ~ Categorical(softmax h(z_0), 17
+        levels)
+    """
+
+    posterior_family: ClassVar[PosteriorFamily] = "noise"
+
+    steps: int = 1000
+    noise: NoiseSchedule = LinearNoise()
+    denoiser: Network = MLP(hidden=(256, 256), activation="silu")
+    predicts: Predicts = "noise"
+    variance: Variance = "lower"
+    fourier: bool = False
+    likelihood: Likelihood = Categorical()
+    decoder: Network | None = None
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.steps, int) and self.steps >= 1, "at least 1 step", self.steps)
+        require(self.predicts in get_args(Predicts), f"a prediction of {', '.join(get_args(Predicts))}", self.predicts)
+        require(self.variance in get_args(Variance), f"a variance of {', '.join(get_args(Variance))}", self.variance)
+        require(not isinstance(self.denoiser, CausalNetwork), "a denoiser that sees all of z_t, such as MLP", self.denoiser)
+        if self.decoder is None:
+            refuse_without_decoder(self.likelihood)
+        require(bool(self.accepts), "a likelihood of levels, bits or numbers", self.likelihood)
+
+    @property
+    def accepts(self) -> frozenset[Kind]:
+        """The kinds of data that the likelihood is a density of, and noise can be added to."""
+        return self.likelihood.accepts & {BINARY, CATEGORICAL, REAL, UNIT_INTERVAL}
+
+    def settled(self, data: Data) -> Diffusion:
+        """The same model with its likelihood settled."""
+        likelihood = self.likelihood.settled(data)
+        return self if likelihood is self.likelihood else dataclasses.replace(self, likelihood=likelihood)
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` with the remedy if the data are no numbers to add noise to, or some are missing."""
+        self.likelihood.check(spec)
+        if spec.kind not in self.accepts:
+            kinds = ", ".join(sorted(kind.name for kind in self.accepts))
+            raise ValueError(f"Diffusion adds noise to data that are {kinds}, got {spec.kind}: load them as one of these")
+        if not spec.event_shape:
+            raise ValueError("expected rows of at least one element for Diffusion, got single values: give them as (N, 1)")
+        if spec.missing:
+            raise ValueError(
+                "Diffusion is a model of complete data, but entries of these are missing: fill them or drop those rows, or use "
+                "FactorAnalysis, GMM, or a VAE with Masked(likelihood=...)"
+            )
+
+    def check_values(self, x: Tensor) -> None:
+        """Raise ``ValueError`` if data x ``(n, *event)`` do not lie in the likelihood's support."""
+        self.likelihood.check_values(x)
+
+    def spare(self, highest: Callable[[], Tensor]) -> str:
+        """What of the likelihood is unused."""
+        return self.likelihood.spare(highest)
+
+    def free_units(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """Those that the likelihood leaves free."""
+        return self.likelihood.free_units(event_shape)
+
+    def real_elements(self, event_shape: tuple[int, ...]) -> Tensor | None:
+        """Those that the likelihood takes for real numbers."""
+        return self.likelihood.real_elements(event_shape)
+
+    def without_latents(self, spec: DataSpec) -> Likelihood | None:
+        """The likelihood."""
+        return self.likelihood
+
+    def build(self, spec: DataSpec) -> DiffusionProgram:
+        """The Pyro program for data of this shape and number."""
+        return DiffusionProgram(self, spec)
+
+    def story(self) -> str:
+        """The sites from top to bottom, as mathematics."""
+        features = "h(z_0)" if self.decoder is None else self.decoder.story("z_0")
+        step = f"z_s | z_t ~ Normal, mean by {self.denoiser.story('z_t, t')}, t = T..1, T = {self.steps}"
+        return f"z_T ~ Normal(0, I); {step}; x | z_0 ~ {self.likelihood.story(features)}"

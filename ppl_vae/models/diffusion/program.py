@@ -1,0 +1,173 @@
+"""The program of a diffusion: a chain of T factors in a sub-sampled plate (Sohl-Dickstein et al. 2015; Kingma et al. 2021).
+
+for n in 1..N:
+z_T ~ Normal(0, I)
+z_s ~ p(z_s | z_t),  s = t - 1/T, t = 1, 1 - 1/T, ..., 1/T    by the denoiser
+x ~ p(x | z_0)
+
+A run sees one step of each datum, at a time t that it draws; the plate over steps makes it count T times. So Pyro's ELBO of the
+pair, with the KL of z_T and of z_s in closed form, is an unbiased estimate of
+
+    ELBO = E[log p(x | z_0)] - KL(q(z_T | x) || p(z_T)) - sum_t E[KL(q(z_s | z_t, x) || p(z_s | z_t))]
+
+The site z_s stands in coordinates in which its factors are u of :mod:`ppl_vae.models.diffusion.steps`. The values z_0 and z_t
+that x and the step hang on count for nothing by themselves, in either program: what they cost is in the sum.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_vae.models.diffusion.denoiser import Denoiser
+from ppl_vae.models.diffusion.ends import Centred, Features, least_gamma
+from ppl_vae.models.diffusion.noising import NoisingProgram
+from ppl_vae.models.diffusion.steps import Predicts, SpreadTimes, Step, denoised, over, sigma
+from ppl_vae.program.base import ModelProgram
+from ppl_vae.program.rows import data_plate
+from ppl_vae.types import DataSpec
+
+__all__ = ["DiffusionProgram"]
+
+AT_ONCE = 2**20  # elements of noisy data that are denoised together
+
+
+class DiffusionProgram(ModelProgram):
+    """p(x, z_0, ..., z_T).
+
+    Attributes:
+        steps: T.
+        noise: gamma, from times to minus log signal-to-noise ratios.
+        centred: from x to what noise is added to.
+        denoiser: from z_t and t to what is predicted.
+    """
+
+    drawn_from = "the chain of its steps"
+    noise: Any
+    denoiser: Any
+    features: Any
+    likelihood: Any
+    first: Tensor
+    one_step: Tensor
+
+    def __init__(self, declared: Any, spec: DataSpec) -> None:
+        super().__init__()
+        self.size = spec.size
+        self.steps: int = declared.steps
+        self.predicts: Predicts = declared.predicts
+        self.variance: str = declared.variance
+        self.event_shape = spec.event_shape
+        self.event_dim = len(spec.event_shape)
+        self.centred = Centred(declared.likelihood, spec)
+        low = least_gamma(declared.likelihood, spec)
+        self.noise = declared.noise.build(low)
+        period = 2 * 3 * math.exp(low / 2) if declared.fourier else 0.0
+        outputs = 2 if declared.variance == "learned" else 1
+        self.denoiser = Denoiser(declared.denoiser, spec.event_shape, outputs, period)
+        self.features = Features(declared.likelihood, declared.decoder, self.centred, spec)
+        self.likelihood = declared.likelihood.build(spec.event_shape)
+        self.register_buffer("first", torch.zeros(()), persistent=False)
+        self.register_buffer("one_step", torch.zeros(1, dtype=torch.long), persistent=False)
+
+    def forward(self, x: Tensor) -> Any:
+        """The story of one step of each datum, with the batch x ``(B, *event)`` observed."""
+        standard = self.standard
+        with data_plate(self.size, x):
+            time = pyro.sample("time", SpreadTimes(self.first))
+            with uncounted():
+                z_0 = pyro.sample("z_0", standard)
+            pyro.sample("z_T", standard)
+            with self.plate():
+                with uncounted():
+                    z_t = pyro.sample("z_t", standard)
+                pyro.sample("z_s", self.reverse(z_t, self.place(time)))
+            return pyro.sample("x", self.likelihood_at(z_0), obs=x)
+
+    def noising(self, spec: DataSpec) -> nn.Module:
+        """The guide."""
+        return NoisingProgram(self, spec)
+
+    def plate(self) -> Any:
+        """The plate over T steps, of which a run sees one."""
+        return pyro.plate("steps", self.steps, subsample=self.one_step, dim=-2)
+
+    @property
+    def standard(self) -> dist.Distribution:
+        """The density of pure noise."""
+        return dist.Normal(self.first.expand(self.event_shape), 1.0).to_event(self.event_dim)
+
+    def place(self, time: Tensor) -> Tensor:
+        """The number of the step at each time, from 1 to T, as floating-point numbers."""
+        return (time * self.steps).ceil().clamp(1, self.steps)
+
+    def step(self, place: Tensor) -> Step:
+        """The step of this number."""
+        return Step(self.noise((place - 1) / self.steps), self.noise(place / self.steps))
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """gamma(0) and gamma(1)."""
+        return self.noise(self.first), self.noise(self.first + 1)
+
+    def reverse(self, z: Tensor, place: Tensor) -> dist.Distribution:
+        """p(z_s | z_t), as that of u, for z_t ``(..., *event)`` and steps ``(...)``."""
+        step = self.step(place)
+        found = self.denoiser(z, place / self.steps)
+        predicted, *raw = found.unbind(-1 - self.event_dim)
+        loc = denoised(self.predicts, z, predicted, over(step.gamma_t, self.event_dim))
+        scale = over(step.scale, self.event_dim)
+        if raw or self.variance == "upper":
+            scale = scale * (over(step.log_ratio, self.event_dim) * (raw[0] if raw else 1.0)).exp()
+        return dist.Normal(loc, scale).to_event(self.event_dim)
+
+    def likelihood_at(self, z: Tensor) -> dist.Distribution:
+        """p(x | z_0) for z_0 ``(..., *event)``."""
+        return self.likelihood(self.features(z, self.ends()[0]))
+
+    @torch.no_grad()
+    def ancestral(self, n: int, *, steps: int | None = None) -> Tensor:
+        """So many new data ``(n, *event)``, z_T first.
+
+        Args:
+            n: how many.
+            steps: fewer than T, without noise of their own (DDIM, Song et al. 2021): samples of a neighbouring model, sooner.
+        """
+        return torch.cat([self._drawn(rows, steps) for rows in self._pieces(n)])
+
+    def _pieces(self, n: int) -> Iterator[int]:
+        most = max(1, AT_ONCE // math.prod(self.event_shape))
+        return (min(most, n - done) for done in range(0, n, most))
+
+    def _drawn(self, n: int, steps: int | None) -> Tensor:
+        z = self.standard.sample((n,))
+        for place, before in self._walk(steps):
+            z = self._back(z, place) if steps is None else self._without_noise(z, place, before)
+        x: Tensor = self.likelihood_at(z).sample()
+        return x
+
+    def _walk(self, steps: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The numbers of the steps from T down, and where each ends."""
+        places = torch.linspace(self.steps, 0, (steps or self.steps) + 1, dtype=torch.float64).round().to(self.first)
+        return itertools.pairwise(places)
+
+    def _back(self, z: Tensor, place: Tensor) -> Tensor:
+        return self.step(place).back(z, self.reverse(z, place).sample(), self.event_dim)
+
+    def _without_noise(self, z: Tensor, place: Tensor, before: Tensor) -> Tensor:
+        step = Step(self.noise(before / self.steps), self.noise(place / self.steps))
+        x = self.reverse(z, place).base_dist.loc  # type: ignore[attr-defined]
+        away = sigma(step.gamma_s) / sigma(step.gamma_t)
+        kept = torch.sigmoid(-step.gamma_s).sqrt() - away * torch.sigmoid(-step.gamma_t).sqrt()
+        return away * z + kept * x
+
+
+def uncounted() -> Any:
+    """A site inside has no term in either program."""
+    return poutine.mask(mask=False)

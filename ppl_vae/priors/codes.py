@@ -1,0 +1,151 @@
+"""Priors of grids of codes: which of K vectors stands at each place (van den Oord, Vinyals and Kavukcuoglu 2017)."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.declaration import Declaration
+from ppl_vae.nn.autoregressive import Autoregressive
+from ppl_vae.nn.causal import CausalNetwork, Elements
+from ppl_vae.nn.raster import Raster
+
+__all__ = ["CodesPrior", "UniformCodes", "build_codes_prior", "codes_story"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodesPrior(Declaration, abc.ABC):
+    """p(k) of a grid of codes k ``(H, W)``, whole numbers from 0 to K - 1."""
+
+    @abc.abstractmethod
+    def build(self, levels: int, grid: tuple[int, int], context: tuple[int, ...]) -> nn.Module:
+        """A module whose call with a context ``(..., *context)``, or none, returns the distribution."""
+
+    @abc.abstractmethod
+    def story(self) -> str:
+        """The distribution as it stands in a model's story."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UniformCodes(CodesPrior):
+    """p(k) = K^(-H W): every code is as likely as any other at each place, whatever the others are.
+
+    It is what the codes of a VQ-VAE have while its networks are trained (van den Oord, Vinyals and Kavukcuoglu 2017).
+
+    Example:
+        >>> from ppl_vae.priors import build_codes_prior
+        >>> codes = build_codes_prior(UniformCodes(), levels=8, grid=(2, 3))()
+        >>> codes.event_shape, codes.log_prob(torch.zeros(2, 3, dtype=torch.int64))
+        (torch.Size([2, 3]), tensor(-12.4766))
+    """
+
+    def build(self, levels: int, grid: tuple[int, int], context: tuple[int, ...]) -> nn.Module:
+        """A module whose call with a context, or none, returns the distribution."""
+        return UniformGrid(levels, grid, len(context))
+
+    def story(self) -> str:
+        """The distribution as text."""
+        return "Uniform{1..K}"
+
+
+class UniformGrid(nn.Module):
+    """The same at each place; of a context only the batch shape counts."""
+
+    logits: Tensor
+
+    def __init__(self, levels: int, grid: tuple[int, int], context_dim: int) -> None:
+        super().__init__()
+        self.context_dim = context_dim
+        self.register_buffer("logits", torch.zeros(*grid, levels), persistent=False)
+
+    def forward(self, context: Tensor | None = None) -> dist.Distribution:
+        """p(k)."""
+        batch = () if context is None else context.shape[: context.dim() - self.context_dim]
+        return dist.Categorical(logits=self.logits.expand(*batch, *self.logits.shape)).to_event(2)
+
+
+class CodeNumber(dist.Categorical):
+    """The number of a code, of which no mean makes sense."""
+
+    @property
+    def point_prediction(self) -> Tensor:
+        """The most probable one."""
+        return self.logits.argmax(-1)
+
+
+class CodeNumbers(nn.Module):
+    """Logits ``(..., K)`` to the distribution of a code."""
+
+    def forward(self, features: Tensor) -> dist.Distribution:
+        """p(k | h)."""
+        return CodeNumber(logits=features)
+
+
+class CausalCodes(nn.Module):
+    """p(k) = prod_ij p(k_ij | those before it in the order of reading, context), uniform before it is trained.
+
+    Args:
+        declared: the network.
+        levels: K.
+        grid: ``(H, W)``.
+        context: the shape of a context, ``()`` without one.
+    """
+
+    def __init__(self, declared: CausalNetwork, levels: int, grid: tuple[int, int], context: tuple[int, ...]) -> None:
+        super().__init__()
+        declared.refuse_unused("a prior of codes", *(["pool"] if context else ["pool", "enters"]))
+        self.grid = grid
+        self.context_shape = context
+        self.network = declared.build_on_grid(Elements(levels=levels, grid=grid), (levels,), context)
+        self.network.start_flat()
+        self.code = CodeNumbers()
+
+    def forward(self, context: Tensor | None = None) -> Raster:
+        """p(k | context), for contexts ``(..., *context_shape)``."""
+        if context is not None:
+            context = context.reshape(*context.shape[: context.dim() - len(self.context_shape)], -1)
+        return Raster(Autoregressive(self.network, self.code, longest=math.prod(self.grid), context=context), self.grid)
+
+
+def build_codes_prior(
+    declared: CodesPrior | CausalNetwork,
+    *,
+    levels: int,
+    grid: tuple[int, int],
+    context: int | tuple[int, int, int] = 0,
+) -> nn.Module:
+    """A module whose call ``(context=None)`` returns a distribution of grids of codes ``(H, W)``, int64 from 0 to K - 1.
+
+    A causal network starts with an output layer of zeros, so that the prior is uniform until it is trained.
+
+    Args:
+        declared: the prior.
+        levels: K, how many codes there are.
+        grid: ``(H, W)``.
+        context: C of vectors ``(..., C)``, or ``(C, H, W)`` of maps ``(..., C, H, W)``, on which the prior hangs; 0 without.
+
+    Raises:
+        ValueError: options of the network that have no effect here.
+
+    Example:
+        >>> from ppl_vae.nn import LSTM
+        >>> prior = build_codes_prior(LSTM(hidden=8), levels=8, grid=(2, 3), context=4)
+        >>> prior(torch.ones(1, 4)).log_prob(torch.ones(1, 2, 3, dtype=torch.int64)).detach()
+        tensor([-12.4766])
+    """
+    shape = ((context,) if context else ()) if isinstance(context, int) else tuple(context)
+    if isinstance(declared, CausalNetwork):
+        return CausalCodes(declared, levels, grid, shape)
+    return declared.build(levels, grid, shape)
+
+
+def codes_story(declared: CodesPrior | CausalNetwork, context: str = "") -> str:
+    """The prior as it stands in a model's story."""
+    if isinstance(declared, CausalNetwork):
+        return f"Categorical(softmax {declared.causal_story(context).replace('x_<t', 'k_<t')})"
+    return declared.story()
