@@ -40,7 +40,7 @@ class Size:
         case: what else than a VAE of one vector it is, of ``structured``; D is then the vocabulary, where there is one.
         shortest: elements of the shortest row, where rows are sequences.
         longest: of the longest.
-        components: of a mixture, for each point of a drawing.
+        components: of a mixture, for each point of a drawing; or the number of codes.
         longest_only: whether ours pads all rows to the longest, and not to buckets.
     """
 
@@ -117,6 +117,8 @@ SIZES = {
             components=20,
         ),
         Size("hvae", case="hvae", data=784, hidden=400, latent=32, batch=100, rows=100 * 32, threads=1),
+        Size("unet", case="unet", data=784, hidden=16, latent=784, batch=64, rows=64 * 8, threads=1),
+        Size("vq", case="vq", data=784, hidden=64, latent=64, batch=64, rows=64 * 12, threads=1, components=128),
         Size("iwae", data=784, hidden=200, latent=50, batch=20, rows=20 * 64, samples=50),
     )
 }

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from benchmarks.peers.structured.denoising import Denoising
 from benchmarks.peers.structured.ladder import Ladder
+from benchmarks.peers.structured.quantized import VQVAE
 from benchmarks.peers.structured.recurrent import SketchRNN, TextVAE
 from benchmarks.peers.task import LEARNING_RATE, Report, Size, Task, run_epochs
 from benchmarks.peers.torch_network import Decoder, Encoder, InMemory, count, loader
@@ -53,7 +55,13 @@ class IWAE(VAE):
         return math.log(self.samples) - (reconstruction + log_ratio).logsumexp(0).mean()
 
 
-CASES: dict[str, Callable[[Size], nn.Module]] = {"text": TextVAE, "sketch": SketchRNN, "hvae": Ladder}
+CASES: dict[str, Callable[[Size], nn.Module]] = {
+    "text": TextVAE,
+    "sketch": SketchRNN,
+    "hvae": Ladder,
+    "unet": Denoising,
+    "vq": VQVAE,
+}
 
 
 def program(size: Size) -> nn.Module:

@@ -42,4 +42,4 @@ def _cut(rows: np.ndarray, size: Any, rng: np.random.Generator) -> list[np.ndarr
     return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
 
-ROWS: dict[str, Callable[[Any], Any]] = {"text": tokens, "sketch": points, "hvae": pixels}
+ROWS: dict[str, Callable[[Any], Any]] = {"text": tokens, "sketch": points, "hvae": pixels, "unet": pixels, "vq": pixels}

@@ -33,6 +33,18 @@ def hvae(size: Any) -> tuple[Any, Any]:
     return pv.HierarchicalVAE(groups=groups, likelihood=pv.Bernoulli()), pv.TopDown()
 
 
+def unet(size: Any) -> tuple[Any, Any]:
+    """A diffusion of binary images, its denoiser a U-Net (Kingma et al. 2021)."""
+    return pv.Diffusion(denoiser=pv.UNet(), likelihood=pv.Bernoulli()), pv.Noising()
+
+
+def vq(size: Any) -> tuple[Any, Any]:
+    """A VQ-VAE of uniform codes (van den Oord et al. 2017)."""
+    codebook = pv.Codebook(size=size.components, dim=size.latent, grid=(size.side // 4, size.side // 4), start="uniform")
+    network = pv.Conv(channels=(32, 64), blocks=1, spatial=True)
+    return pv.VQVAE(codebook=codebook, decoder=network), pv.NearestCode(encoder=network)
+
+
 def token_rows(size: Any, x: Any) -> pv.Data:
     """Rows of different lengths and their vocabulary."""
     buckets = (size.longest,) if size.longest_only else ()
@@ -50,5 +62,22 @@ def images(size: Any, x: Any) -> pv.Data:
     return pv.load_data(x, scale="none", valid=0.0, test=0.0)
 
 
-DECLARED: dict[str, Callable[[Any], tuple[Any, Any]]] = {"text": text, "sketch": sketch, "hvae": hvae}
-LOADED: dict[str, Callable[[Any, Any], pv.Data]] = {"text": token_rows, "sketch": drawings, "hvae": images}
+def squares(size: Any, x: Any) -> pv.Data:
+    """Images of one channel."""
+    return pv.load_data(x.reshape(-1, 1, size.side, size.side), scale="none", valid=0.0, test=0.0)
+
+
+DECLARED: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "text": text,
+    "sketch": sketch,
+    "hvae": hvae,
+    "unet": unet,
+    "vq": vq,
+}
+LOADED: dict[str, Callable[[Any, Any], pv.Data]] = {
+    "text": token_rows,
+    "sketch": drawings,
+    "hvae": images,
+    "unet": squares,
+    "vq": squares,
+}
