@@ -6,8 +6,11 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+
+from benchmarks.peers.structured.data import ROWS
 
 __all__ = ["LEARNING_RATE", "MIN_SCALE", "SIZES", "Report", "Size", "Task", "layers", "rows", "run_epochs"]
 
@@ -34,6 +37,11 @@ class Size:
         epochs: of every side in a round, of which the median counts.
         channels: of the encoder's convolutions (4 x 4, stride 2), the decoder being its mirror image; none is an MLP.
         samples: S, of z for each datum; above 1 the importance-weighted bound is climbed.
+        case: what else than a VAE of one vector it is, of ``structured``; D is then the vocabulary, where there is one.
+        shortest: elements of the shortest row, where rows are sequences.
+        longest: of the longest.
+        components: of a mixture, for each point of a drawing; or the number of codes.
+        longest_only: whether ours pads all rows to the longest, and not to buckets.
     """
 
     name: str
@@ -46,11 +54,16 @@ class Size:
     epochs: int = 1
     channels: tuple[int, ...] = ()
     samples: int = 1
+    case: str = ""
+    shortest: int = 0
+    longest: int = 0
+    components: int = 0
+    longest_only: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether it is an MLP that climbs the ELBO, which every side has."""
-        return not self.channels and self.samples == 1
+        return not self.channels and self.samples == 1 and not self.case
 
     @property
     def side(self) -> int:
@@ -63,6 +76,10 @@ class Size:
         return self.rows // self.batch
 
     def __str__(self) -> str:
+        if self.case:
+            lengths = f"{self.shortest} to {self.longest} elements, " if self.longest else ""
+            padded = "all padded to the longest, " if self.longest_only else ""
+            return f"{self.case} {self.widths}, {lengths}{padded}batch {self.batch}, {self.rows} rows"
         channels = "-".join(map(str, self.channels))
         network = f"{self.side}x{self.side}, channels {channels}, latent {self.latent}" if channels else self.widths
         samples = f"{self.samples} samples, " if self.samples > 1 else ""
@@ -74,6 +91,8 @@ class Size:
         return f"{self.data}-{self.hidden}-{self.latent}"
 
 
+TEXT = Size("text", case="text", data=5000, hidden=256, latent=32, batch=32, rows=32 * 24, threads=1, shortest=8, longest=16)
+
 SIZES = {
     size.name: size
     for size in (
@@ -81,6 +100,25 @@ SIZES = {
         Size("mnist", data=784, hidden=400, latent=20, batch=128, rows=128 * 48),
         Size("wide", data=784, hidden=2000, latent=50, batch=512, rows=512 * 12),
         Size("conv", data=784, hidden=0, latent=20, batch=128, rows=128 * 24, channels=(32, 64)),
+        TEXT,
+        dataclasses.replace(TEXT, name="ragged", shortest=5, longest=60),
+        dataclasses.replace(TEXT, name="ragged_padded", shortest=5, longest=60, longest_only=True),
+        Size(
+            "sketch",
+            case="sketch",
+            data=3,
+            hidden=256,
+            latent=128,
+            batch=100,
+            rows=100 * 8,
+            threads=1,
+            shortest=40,
+            longest=60,
+            components=20,
+        ),
+        Size("hvae", case="hvae", data=784, hidden=400, latent=32, batch=100, rows=100 * 32, threads=1),
+        Size("unet", case="unet", data=784, hidden=16, latent=784, batch=64, rows=64 * 8, threads=1),
+        Size("vq", case="vq", data=784, hidden=64, latent=64, batch=64, rows=64 * 12, threads=1, components=128),
         Size("iwae", data=784, hidden=200, latent=50, batch=20, rows=20 * 64, samples=50),
     )
 }
@@ -88,16 +126,18 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Train a VAE of this size on these rows ``x (N, D)``, uint8, for so many epochs on this device."""
+    """Train a VAE of this size on these rows ``x (N, D)``, uint8, or a list of rows, for so many epochs on this device."""
 
     size: Size
-    x: np.ndarray
+    x: Any
     device: str
     epochs: int
 
 
-def rows(size: Size) -> np.ndarray:
+def rows(size: Size) -> Any:
     """Independent Bernoulli values with a rate for each column, so that there is something to learn, ``(N, D)`` uint8."""
+    if size.case:
+        return ROWS[size.case](size)
     rng = np.random.default_rng(0)
     return (rng.random((size.rows, size.data), dtype=np.float32) < rng.random(size.data)).astype(np.uint8)
 

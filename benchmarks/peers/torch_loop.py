@@ -6,11 +6,16 @@ The sum of the losses stays on the device and is read once an epoch.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from benchmarks.peers.structured.denoising import Denoising
+from benchmarks.peers.structured.ladder import Ladder
+from benchmarks.peers.structured.quantized import VQVAE
+from benchmarks.peers.structured.recurrent import SketchRNN, TextVAE
 from benchmarks.peers.task import LEARNING_RATE, Report, Size, Task, run_epochs
 from benchmarks.peers.torch_network import Decoder, Encoder, InMemory, count, loader
 
@@ -50,8 +55,19 @@ class IWAE(VAE):
         return math.log(self.samples) - (reconstruction + log_ratio).logsumexp(0).mean()
 
 
-def program(size: Size) -> VAE:
+CASES: dict[str, Callable[[Size], nn.Module]] = {
+    "text": TextVAE,
+    "sketch": SketchRNN,
+    "hvae": Ladder,
+    "unet": Denoising,
+    "vq": VQVAE,
+}
+
+
+def program(size: Size) -> nn.Module:
     """The loss that a row of the table asks for."""
+    if size.case:
+        return CASES[size.case](size)
     return IWAE(size) if size.samples > 1 else VAE(size)
 
 
@@ -70,9 +86,9 @@ def train(task: Task, report: Report, *, compiled: bool = False, in_memory: bool
 
     def epoch() -> float:
         total = torch.zeros((), device=task.device)
-        for (x,) in batches:
+        for x, *length in batches:
             optimizer.zero_grad()
-            loss = objective(x.to(task.device, non_blocking=True))
+            loss = objective(x.to(task.device, non_blocking=True), *length)
             loss.backward()
             optimizer.step()
             total += loss.detach()

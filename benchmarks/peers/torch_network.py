@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
+from benchmarks.peers.structured.recurrent import collate
 from benchmarks.peers.task import MIN_SCALE, Size, Task
 
 __all__ = ["Decoder", "Encoder", "InMemory", "convolutions", "count", "loader", "mlp"]
@@ -70,19 +71,28 @@ def count(*modules: nn.Module) -> int:
 
 def loader(task: Task) -> DataLoader:
     """A ``DataLoader`` of float32 rows in main memory, shuffled anew every epoch, in the order that ours has on a CPU."""
+    if task.size.longest:
+        sequences = [torch.from_numpy(row) for row in task.x]
+        order = RandomSampler(sequences, generator=torch.Generator().manual_seed(0))
+        return DataLoader(sequences, task.size.batch, sampler=order, collate_fn=collate)
     rows = TensorDataset(torch.from_numpy(task.x).float())
     order = RandomSampler(rows, generator=torch.Generator().manual_seed(0))
     return DataLoader(rows, task.size.batch, sampler=order, pin_memory=task.device == "cuda")
 
 
 class InMemory:
-    """The same batches from one float32 tensor on the device."""
+    """The same batches from one float32 tensor on the device; rows of different lengths padded to the longest of all."""
 
     def __init__(self, task: Task) -> None:
-        self.rows = torch.from_numpy(task.x).float().to(task.device)
+        self.length = None
+        if task.size.longest:
+            self.rows, self.length = collate([torch.from_numpy(row) for row in task.x])
+        else:
+            self.rows = torch.from_numpy(task.x).float().to(task.device)
         self.batch = task.size.batch
         self.generator = torch.Generator().manual_seed(0)
 
-    def __iter__(self) -> Iterator[tuple[Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         order = torch.randperm(len(self.rows), generator=self.generator).to(self.rows.device)
-        return ((self.rows[chosen],) for chosen in order.split(self.batch))
+        parts = (self.rows,) if self.length is None else (self.rows, self.length)
+        return (tuple(part[chosen] for part in parts) for chosen in order.split(self.batch))

@@ -88,7 +88,20 @@ class CategoricalModule(nn.Module):
 
 
 class CodeDistribution(dist.Categorical):
-    """A categorical distribution of codes that are numbers: draws have the dtype of the data, and codes have a mean."""
+    """A categorical distribution of codes that are numbers: draws have the dtype of the data, and codes have a mean.
+
+    Args:
+        logits: ``(..., L)``, up to a constant; normalized in one pass forwards and one back, which a large vocabulary asks for.
+    """
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.logits = self._param = logits.log_softmax(-1)
+        self._num_events = logits.shape[-1]
+        torch.distributions.Distribution.__init__(self, logits.shape[:-1], validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same distribution with a larger batch shape."""
+        return super().expand(batch_shape, self.__new__(type(self)) if _instance is None else _instance)
 
     @property
     def mean(self) -> Tensor:
