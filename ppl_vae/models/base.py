@@ -29,9 +29,9 @@ class Model(Declaration, abc.ABC):
     Class attributes:
         posterior_family: what is known of p(z | x): ``unknown``, ``linear`` (normal with a mean linear in x), ``discrete`` or
             ``exact``, which the model finds itself, that it is one of ``groups``, each of which hangs on those above it, or of
-            ``classes`` and what is beside them, on one level or ``stacked``, or that CAVI finds the best product of ``factors``, which is how it is fitted
-            where nothing is declared; or, of models without p(z), that codes are the ``point`` of an encoder or a
-            ``projection`` that the model knows. Methods choose their default guide by it.
+            ``classes`` and what is beside them, on one level or ``stacked``, or that CAVI finds the best product of
+            ``factors``, which is how it is fitted where nothing is declared; or, of models without p(z), that codes are the
+            ``point`` of an encoder or a ``projection`` that the model knows. Methods choose their default guide by it.
         ragged: whether it takes rows of different lengths, padded to several; its program then reads x and ``length``.
     """
 
