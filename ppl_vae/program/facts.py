@@ -35,6 +35,7 @@ from ppl_vae.program.capabilities import (
     Queryable,
     RowDecoding,
     Solvable,
+    Stepwise,
     StochasticAscent,
     SummedBound,
     attribute,
@@ -75,6 +76,7 @@ class Abilities:
         answer: the model, if it is :class:`Queryable`.
         generate: the model, if it is :class:`Generative`.
         draw_data: the model, if it is :class:`Ancestral`.
+        draw_in_steps: the model, if it is :class:`Stepwise`.
         continue_rows: the model, if it is :class:`Continuing`.
         decode_rows: the model, if it is :class:`RowDecoding`.
         find_path: the model, if it is :class:`Pathfinding`.
@@ -101,6 +103,7 @@ class Abilities:
     answer: Queryable | None
     generate: ModelProgram | None
     draw_data: Ancestral | None
+    draw_in_steps: Stepwise | None
     continue_rows: Continuing | None
     decode_rows: RowDecoding | None
     find_path: Pathfinding | None
@@ -134,6 +137,7 @@ class Abilities:
             answer=model if isinstance(model, Queryable) else None,
             generate=facts if generates(model) else None,
             draw_data=model if isinstance(model, Ancestral) else None,
+            draw_in_steps=model if isinstance(model, Stepwise) else None,
             continue_rows=model if isinstance(model, Continuing) else None,
             decode_rows=model if isinstance(model, RowDecoding) else None,
             find_path=model if isinstance(model, Pathfinding) else None,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from ppl_vae.models.diffusion.denoiser import Denoiser
 from ppl_vae.models.diffusion.ends import Centred, Features, least_gamma
 from ppl_vae.models.diffusion.noising import NoisingProgram
-from ppl_vae.models.diffusion.steps import Predicts, SpreadTimes, Step, denoised, over, sigma
+from ppl_vae.models.diffusion.steps import Predicts, SpreadTimes, Step, alpha, denoised, over, sigma
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec
@@ -132,40 +132,48 @@ class DiffusionProgram(ModelProgram):
         return self.likelihood(self.features(z, self.ends()[0]))
 
     @torch.no_grad()
-    def ancestral(self, n: int, *, steps: int | None = None) -> Tensor:
-        """So many new data ``(n, *event)``, z_T first.
+    def ancestral(self, n: int) -> Tensor:
+        """So many new data ``(n, *event)``, z_T first, then step by step."""
+        places = torch.arange(self.steps, 0, -1, device=self.first.device).to(self.first)
 
-        Args:
-            n: how many.
-            steps: fewer than T, without noise of their own (DDIM, Song et al. 2021): samples of a neighbouring model, sooner.
+        def run(z: Tensor) -> Tensor:
+            for place in places:
+                z = self.step(place).back(z, self.reverse(z, place).sample(), self.event_dim)
+            return z
+
+        return self._in_pieces(n, run)
+
+    @torch.no_grad()
+    def drawn_in(self, n: int, steps: int) -> Tensor:
+        """So many new data ``(n, *event)`` in fewer steps without noise of their own, DDIM (Song, Meng and Ermon 2021).
+
+        Each goes from t to any s < t: z_s = alpha_s x' + sigma_s epsilon', with the noise epsilon' that goes with x' at z_t.
+
+        Raises:
+            ValueError: fewer than one step, or more than T.
         """
-        return torch.cat([self._drawn(rows, steps) for rows in self._pieces(n)])
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f"expected from 1 to {self.steps} steps, which this diffusion has, got {steps}")
+        ends = torch.linspace(self.steps, 0, steps + 1, dtype=torch.float64).round().to(self.first)
 
-    def _pieces(self, n: int) -> Iterator[int]:
+        def run(z: Tensor) -> Tensor:
+            for place, before in itertools.pairwise(ends):
+                x, gamma = self._denoised(z, place), self.noise(place / self.steps)
+                end = self.noise(before / self.steps)
+                z = alpha(end) * x + sigma(end) * (z - alpha(gamma) * x) / sigma(gamma)
+            return z
+
+        return self._in_pieces(n, run)
+
+    def _denoised(self, z: Tensor, place: Tensor) -> Tensor:
+        found = self.denoiser(z, place / self.steps).select(-1 - self.event_dim, 0)
+        return denoised(self.predicts, z, found, self.noise(place / self.steps))
+
+    def _in_pieces(self, n: int, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """New data from what ``run`` makes of noise z_T, in pieces that fit."""
         most = max(1, AT_ONCE // math.prod(self.event_shape))
-        return (min(most, n - done) for done in range(0, n, most))
-
-    def _drawn(self, n: int, steps: int | None) -> Tensor:
-        z = self.standard.sample((n,))
-        for place, before in self._walk(steps):
-            z = self._back(z, place) if steps is None else self._without_noise(z, place, before)
-        x: Tensor = self.likelihood_at(z).sample()
-        return x
-
-    def _walk(self, steps: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The numbers of the steps from T down, and where each ends."""
-        places = torch.linspace(self.steps, 0, (steps or self.steps) + 1, dtype=torch.float64).round().to(self.first)
-        return itertools.pairwise(places)
-
-    def _back(self, z: Tensor, place: Tensor) -> Tensor:
-        return self.step(place).back(z, self.reverse(z, place).sample(), self.event_dim)
-
-    def _without_noise(self, z: Tensor, place: Tensor, before: Tensor) -> Tensor:
-        step = Step(self.noise(before / self.steps), self.noise(place / self.steps))
-        x = self.reverse(z, place).base_dist.loc  # type: ignore[attr-defined]
-        away = sigma(step.gamma_s) / sigma(step.gamma_t)
-        kept = torch.sigmoid(-step.gamma_s).sqrt() - away * torch.sigmoid(-step.gamma_t).sqrt()
-        return away * z + kept * x
+        sizes = (min(most, n - done) for done in range(0, n, most))
+        return torch.cat([self.likelihood_at(run(self.standard.sample((rows,)))).sample() for rows in sizes])
 
 
 def uncounted() -> Any:
