@@ -17,7 +17,8 @@ from ppl_vae.evaluate import elbo_terms, log_weights
 from ppl_vae.evaluate.bounds import bounds
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
-from ppl_vae.models.diffusion.steps import SpreadTimes, alpha, denoised, predicted, sigma
+from ppl_vae.models.diffusion.prediction import LevelMeans, denoised, predicted
+from ppl_vae.models.diffusion.steps import SpreadTimes, alpha, sigma
 from ppl_vae.models.diffusion.steps import Step as StepBack
 from tests.table import LEVELS, TINY
 
@@ -138,6 +139,13 @@ def test_what_is_predicted_tells_the_data(predicts: Any) -> None:
     torch.testing.assert_close(predicted(predicts, z, x, GAMMAS), expected[predicts])
 
 
+def test_level_means_are_bayes_rule_of_each_element() -> None:
+    places, logits, z = torch.linspace(-1, 1, 5), torch.randn(5, 1), torch.tensor([0.3])
+    gamma = torch.tensor(0.5)
+    q = dist.Normal(alpha(gamma) * places, sigma(gamma)).log_prob(z) + logits[:, 0]
+    torch.testing.assert_close(LevelMeans(places, 1)(z, logits, gamma), (q.softmax(0) @ places)[None])
+
+
 class Exact(nn.Module):
     """What is known of x ~ Normal(0, v) given z_t: its mean, and how much wider the step back is than that of q."""
 
@@ -252,7 +260,7 @@ def test_a_fit_is_asked_for_all_that_a_diffusion_has(tmp_path: Any) -> None:
     ("make", "message"),
     [
         (lambda: pv.Diffusion(steps=0), "at least 1 step"),
-        (lambda: pv.Diffusion(predicts="score"), "a prediction of noise, data, velocity"),
+        (lambda: pv.Diffusion(predicts="score"), "a prediction of noise, data, velocity, levels"),
         (lambda: pv.Diffusion(variance="wide"), "a variance of lower, upper, learned"),
         (lambda: pv.Diffusion(likelihood=pv.Laplace()), "expected a decoder for Laplace"),
         (lambda: pv.Diffusion(likelihood=pv.Poisson(), decoder=pv.MLP()), "a likelihood of levels, bits or numbers"),
