@@ -32,6 +32,7 @@ def run(
     length: int | None,
     temperature: float,
     top_p: float,
+    steps: int | None,
     means: bool,
     draws: bool,
     seed: int,
@@ -64,7 +65,7 @@ def run(
     if fitted.pair.model_facts.known_entries is not None:
         known = fitted.rows(fitted.data, "test")[:n]
         n = min(n, len(known))
-    x = fitted.sample(n, x=known, y=y, means=means, seed=seed, seen=out.endswith(".png"), **bold).cpu()
+    x = fitted.sample(n, x=known, y=y, steps=steps, means=means, seed=seed, seen=out.endswith(".png"), **bold).cpu()
     title = f"{'means of p(x | z)' if means else 'draws'} from {run}"
     drawn = {
         ".png": lambda path: plots.save(plots.grid(x, kind=fitted.spec.kind, title=title, names=fitted.spec.columns), path)
@@ -144,5 +145,6 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=1.0, help=what)
     what = "of each element of a row only the likeliest that together have this probability"
     parser.add_argument("--top_p", "--top-p", type=float, default=1.0, help=what)
+    parser.add_argument("--steps", type=int | None, help="of a diffusion, fewer steps than it has: sooner, nearly the same")
     parser.add_argument("--means", action="store_true", help="take the means of p(x | z) instead of draws from it")
     parser.add_argument("--draws", action="store_true", help="what is done anyway; taken for older scripts")

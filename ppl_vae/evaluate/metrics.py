@@ -112,6 +112,11 @@ def evaluate(
     read = split.arranged(pair.reads)  # the rows in the order in which their numbers come
     split = split if pair.local else read  # whose numbers among the training rows are asked for
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
+    if (gaps or ais) and pair.can.sum_bound is not None:
+        raise ValueError(
+            "gaps and AIS need the density of all latent variables at once, of which a run of these programs sees a part, as "
+            "one step of a diffusion: leave gaps and ais out"
+        )
     if gaps:
         _check_gaps(pair, samples=samples, annealed=bool(ais))
     if gaps or ais:  # which look at the data again, and have to see the same

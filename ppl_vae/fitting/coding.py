@@ -192,6 +192,7 @@ class Coding:
         length: int | Sequence[int] | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        steps: int | None = None,
         means: bool = False,
         seed: int = 0,
         seen: bool = False,
@@ -222,6 +223,8 @@ class Coding:
                 draws are more timid, at 0 the most probable element is taken. Of normal latent variables, by which the scales
                 of p(z) are multiplied: below 1 new data are more typical and more alike, at 0 all are those of the means.
             top_p: of each element only the likeliest that together have this probability are drawn (Holtzman et al. 2020).
+            steps: of a diffusion, fewer steps than it has, without noise of their own (DDIM, Song et al. 2021): sooner, and of
+                a neighbouring model. By default all of them, each drawn.
             means: means of p(x | z) instead of draws, which lie closer to each other than data do.
             seed: of all of them.
             seen: as the model sees them, instead of in the units of the source.
@@ -264,6 +267,9 @@ class Coding:
                 return self._leaving(Observed({"x": model.completed_lines(begun)}, "x"), means=False, seen=seen)
         if given is not None or length is not None:
             raise ValueError("expected a model of rows for a beginning or a length of them, got another: leave both out")
+        if steps is not None:
+            self._decoder.check_given(x=x is not None, y=y is not None)
+            return self._leaving(self._drawn_in(n, whole("steps", steps), seed, means=means), means=False, seen=seen)
         places: Tensor | None = None
         if y is None and x is None and self._labelled:
             places = torch.arange(n, device=self.device) % len(self.spec.classes)
@@ -398,6 +404,14 @@ class Coding:
         with evaluating(self.pair), seeded(seed, self.device):
             given = self._given(x, y, n) if places is None else self._decoder.given(None, places)
             return self._decoder.sample(n, given, means=means, temperature=temperature)
+
+    def _drawn_in(self, n: int, steps: int, seed: int, *, means: bool) -> Observed:
+        """N new data of a model that draws them in steps, in so many."""
+        model = self.pair.can.draw_in_steps
+        if model is None or means:
+            raise ValueError("expected draws from a model that makes them in steps, such as Diffusion, for steps: leave it out")
+        with evaluating(self.pair), seeded(seed, self.device):
+            return Observed({"x": model.drawn_in(n, steps)}, "x")
 
     def _rows_drawn(
         self,

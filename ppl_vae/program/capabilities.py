@@ -44,6 +44,7 @@ __all__ = [
     "SemiSupervised",
     "Solvable",
     "StackedSemiSupervised",
+    "Stepwise",
     "StochasticAscent",
     "SummedBound",
     "attribute",
@@ -132,6 +133,15 @@ class Ancestral(Protocol):
 
     def ancestral(self, n: int) -> Tensor:
         """So many new data, ``(n, *event)``."""
+        ...
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """A model that draws data in steps, of which fewer give draws that are not quite its own, sooner."""
+
+    def drawn_in(self, n: int, steps: int) -> Tensor:
+        """So many new data, ``(n, *event)``, in so many steps."""
         ...
 
 

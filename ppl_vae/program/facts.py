@@ -36,6 +36,7 @@ from ppl_vae.program.capabilities import (
     Queryable,
     RowDecoding,
     Solvable,
+    Stepwise,
     StochasticAscent,
     SummedBound,
     attribute,
@@ -76,6 +77,7 @@ class Abilities:
         answer: the model, if it is :class:`Queryable`.
         generate: the model, if it is :class:`Generative`.
         draw_data: the model, if it is :class:`Ancestral`.
+        draw_in_steps: the model, if it is :class:`Stepwise`.
         continue_rows: the model, if it is :class:`Continuing`.
         complete_lines: the model, if it is :class:`Completing`.
         decode_rows: the model, if it is :class:`RowDecoding`.
@@ -103,6 +105,7 @@ class Abilities:
     answer: Queryable | None
     generate: ModelProgram | None
     draw_data: Ancestral | None
+    draw_in_steps: Stepwise | None
     continue_rows: Continuing | None
     complete_lines: Completing | None
     decode_rows: RowDecoding | None
@@ -137,6 +140,7 @@ class Abilities:
             answer=model if isinstance(model, Queryable) else None,
             generate=facts if generates(model) else None,
             draw_data=model if isinstance(model, Ancestral) else None,
+            draw_in_steps=model if isinstance(model, Stepwise) else None,
             continue_rows=model if isinstance(model, Continuing) else None,
             complete_lines=model if isinstance(model, Completing) else None,
             decode_rows=model if isinstance(model, RowDecoding) else None,

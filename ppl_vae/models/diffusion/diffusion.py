@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -14,12 +14,14 @@ from ppl_vae.likelihoods import Categorical, Likelihood
 from ppl_vae.models.base import Model, PosteriorFamily
 from ppl_vae.models.diffusion.ends import refuse_without_decoder
 from ppl_vae.models.diffusion.noise import LinearNoise, NoiseSchedule
+from ppl_vae.models.diffusion.prediction import Predicts
 from ppl_vae.models.diffusion.program import DiffusionProgram
-from ppl_vae.models.diffusion.steps import Predicts, Variance
 from ppl_vae.nn import MLP, CausalNetwork, Network
 from ppl_vae.types import BINARY, CATEGORICAL, REAL, UNIT_INTERVAL, DataSpec, Kind
 
 __all__ = ["Diffusion"]
+
+Variance = Literal["lower", "upper", "learned"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,9 @@ class Diffusion(Model):
         noise: the schedule, how much noise there is at each time.
         denoiser: the network from z_t, told the time t, to what it predicts; ``UNet`` of images.
         predicts: what the network gives: the ``noise`` epsilon, the ``data`` x, or the ``velocity`` alpha epsilon - sigma x
-            (Salimans and Ho 2022). They are one model in other words, and train differently.
+            (Salimans and Ho 2022), which are one model in other words, and train differently; or, of data of few levels, the
+            ``levels``: a logit of each, to which Bayes' rule adds what z_t tells of its own element (Gulrajani and Hashimoto
+            2023), so that what is learned is how elements hang together.
         variance: of a step back: the ``lower`` of the two usual ones, that of q(z_s | z_t, x); the ``upper``, of data that are
             noise; or ``learned``, between and beyond them by a second output of the network (Nichol and Dhariwal 2021), which
             pays where steps are few.

@@ -15,7 +15,7 @@ from ppl_vae.models.diffusion.steps import alpha, sigma
 from ppl_vae.nn import Network
 from ppl_vae.types import DataSpec
 
-__all__ = ["Centred", "Features", "least_gamma", "refuse_without_decoder"]
+__all__ = ["Centred", "Features", "count_levels", "least_gamma", "refuse_without_decoder"]
 
 OF_DENSITIES = -7.0  # gamma(0) of real numbers, noise of a 33rd of their standard deviation
 
@@ -33,7 +33,7 @@ class Centred(nn.Module):
 
     def __init__(self, likelihood: Likelihood, spec: DataSpec) -> None:
         super().__init__()
-        high = _levels(likelihood, spec) - 1
+        high = count_levels(likelihood, spec) - 1
         ends = (0.0, float(high)) if high else (spec.kind.low, spec.kind.high) if spec.kind.bounded else (-1.0, 1.0)
         self.register_buffer("loc", torch.tensor(sum(ends) / 2), persistent=False)
         self.register_buffer("scale", torch.tensor((ends[1] - ends[0]) / 2), persistent=False)
@@ -47,14 +47,14 @@ class Centred(nn.Module):
         return self.loc + self.scale * x
 
 
-def _levels(likelihood: Likelihood, spec: DataSpec) -> int:
-    """L of levels; 1 of data that have none."""
+def count_levels(likelihood: Likelihood, spec: DataSpec) -> int:
+    """L of levels, the bits among them; 1 of data that have none."""
     return likelihood.levels if isinstance(likelihood, Levels) else 2 if spec.kind == "binary" else 1
 
 
 def least_gamma(likelihood: Likelihood, spec: DataSpec) -> float:
     """gamma(0) where none is declared: of levels noise whose threefold standard deviation is half their distance."""
-    gaps = _levels(likelihood, spec) - 1
+    gaps = count_levels(likelihood, spec) - 1
     return 2 * math.log(1 / (3 * gaps)) if gaps else OF_DENSITIES
 
 

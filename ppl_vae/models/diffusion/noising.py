@@ -5,7 +5,6 @@ q(z_t | x) = Normal(alpha_t x', sigma_t^2),   q(z_s | z_t, x): u ~ Normal(x', 1 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pyro
@@ -84,7 +83,7 @@ class NoisingProgram(GuideProgram):
         prior = kl_divergence(self.noisy(centred, last), model.standard.expand((len(x),)))
         z_0 = self.noisy(centred, first).rsample((samples,))
         reconstruction = model.likelihood_at(z_0).log_prob(x).mean(0)
-        at_once = max(1, AT_ONCE // (len(x) * math.prod(model.event_shape)))
+        at_once = max(1, AT_ONCE // (len(x) * model.width))
         steps = x.new_zeros(len(x))
         for _ in range(samples):
             for start in range(1, model.steps + 1, at_once):

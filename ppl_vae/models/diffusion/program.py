@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -28,9 +28,10 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.models.diffusion.denoiser import Denoiser
-from ppl_vae.models.diffusion.ends import Centred, Features, least_gamma
+from ppl_vae.models.diffusion.ends import Centred, Features, count_levels, least_gamma
 from ppl_vae.models.diffusion.noising import NoisingProgram
-from ppl_vae.models.diffusion.steps import Predicts, SpreadTimes, Step, denoised, over, sigma
+from ppl_vae.models.diffusion.prediction import Direct, LevelMeans
+from ppl_vae.models.diffusion.steps import SpreadTimes, Step, alpha, over, sigma
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec
@@ -38,6 +39,8 @@ from ppl_vae.types import DataSpec
 __all__ = ["DiffusionProgram"]
 
 AT_ONCE = 2**20  # elements of noisy data that are denoised together
+WIDER: dict[str, Callable[[Tensor], Any]] = {"lower": torch.zeros_like, "upper": torch.ones_like, "learned": lambda raw: raw}
+"""Where the scale of a step back lies between the two usual ones, on a logarithmic scale, from what is learned of it."""
 
 
 class DiffusionProgram(ModelProgram):
@@ -48,6 +51,7 @@ class DiffusionProgram(ModelProgram):
         noise: gamma, from times to minus log signal-to-noise ratios.
         centred: from x to what noise is added to.
         denoiser: from z_t and t to what is predicted.
+        width: how many numbers that is of a datum.
     """
 
     drawn_from = "the chain of its steps"
@@ -62,7 +66,6 @@ class DiffusionProgram(ModelProgram):
         super().__init__()
         self.size = spec.size
         self.steps: int = declared.steps
-        self.predicts: Predicts = declared.predicts
         self.variance: str = declared.variance
         self.event_shape = spec.event_shape
         self.event_dim = len(spec.event_shape)
@@ -70,7 +73,9 @@ class DiffusionProgram(ModelProgram):
         low = least_gamma(declared.likelihood, spec)
         self.noise = declared.noise.build(low)
         period = 2 * 3 * math.exp(low / 2) if declared.fourier else 0.0
-        outputs = 2 if declared.variance == "learned" else 1
+        self.prediction = self._prediction(declared, spec)
+        outputs = self.prediction.outputs + (declared.variance == "learned")
+        self.width = outputs * math.prod(spec.event_shape)
         self.denoiser = Denoiser(declared.denoiser, spec.event_shape, outputs, period)
         self.features = Features(declared.likelihood, declared.decoder, self.centred, spec)
         self.likelihood = declared.likelihood.build(spec.event_shape)
@@ -99,6 +104,15 @@ class DiffusionProgram(ModelProgram):
         """The plate over T steps, of which a run sees one."""
         return pyro.plate("steps", self.steps, subsample=self.one_step, dim=-2)
 
+    def _prediction(self, declared: Any, spec: DataSpec) -> Any:
+        """From what the denoiser finds to x'."""
+        if declared.predicts != "levels":
+            return Direct(declared.predicts, self.event_dim)
+        levels = count_levels(declared.likelihood, spec)
+        if levels == 1:
+            raise ValueError(f"expected data of levels or bits for predicts='levels', got {spec.kind}: predict the velocity")
+        return LevelMeans(self.centred(torch.arange(levels, dtype=self.centred.loc.dtype)), self.event_dim)
+
     @property
     def standard(self) -> dist.Distribution:
         """The density of pure noise."""
@@ -120,52 +134,58 @@ class DiffusionProgram(ModelProgram):
         """p(z_s | z_t), as that of u, for z_t ``(..., *event)`` and steps ``(...)``."""
         step = self.step(place)
         found = self.denoiser(z, place / self.steps)
-        predicted, *raw = found.unbind(-1 - self.event_dim)
-        loc = denoised(self.predicts, z, predicted, over(step.gamma_t, self.event_dim))
-        scale = over(step.scale, self.event_dim)
-        if raw or self.variance == "upper":
-            scale = scale * (over(step.log_ratio, self.event_dim) * (raw[0] if raw else 1.0)).exp()
-        return dist.Normal(loc, scale).to_event(self.event_dim)
+        axis = -1 - self.event_dim
+        known, raw = found.split([self.prediction.outputs, found.shape[axis] - self.prediction.outputs], axis)
+        loc = self.prediction(z, known, step.gamma_t)
+        wider = over(step.log_ratio, self.event_dim) * WIDER[self.variance](raw.sum(axis))
+        return dist.Normal(loc, over(step.scale, self.event_dim) * wider.exp()).to_event(self.event_dim)
 
     def likelihood_at(self, z: Tensor) -> dist.Distribution:
         """p(x | z_0) for z_0 ``(..., *event)``."""
         return self.likelihood(self.features(z, self.ends()[0]))
 
     @torch.no_grad()
-    def ancestral(self, n: int, *, steps: int | None = None) -> Tensor:
-        """So many new data ``(n, *event)``, z_T first.
+    def ancestral(self, n: int) -> Tensor:
+        """So many new data ``(n, *event)``, z_T first, then step by step."""
+        places = torch.arange(self.steps, 0, -1, device=self.first.device).to(self.first)
 
-        Args:
-            n: how many.
-            steps: fewer than T, without noise of their own (DDIM, Song et al. 2021): samples of a neighbouring model, sooner.
+        def run(z: Tensor) -> Tensor:
+            for place in places:
+                z = self.step(place).back(z, self.reverse(z, place).sample(), self.event_dim)
+            return z
+
+        return self._in_pieces(n, run)
+
+    @torch.no_grad()
+    def drawn_in(self, n: int, steps: int) -> Tensor:
+        """So many new data ``(n, *event)`` in fewer steps without noise of their own, DDIM (Song, Meng and Ermon 2021).
+
+        Each goes from t to any s < t: z_s = alpha_s x' + sigma_s epsilon', with the noise epsilon' that goes with x' at z_t.
+
+        Raises:
+            ValueError: fewer than one step, or more than T.
         """
-        return torch.cat([self._drawn(rows, steps) for rows in self._pieces(n)])
+        if not 1 <= steps <= self.steps:
+            raise ValueError(f"expected from 1 to {self.steps} steps, which this diffusion has, got {steps}")
+        ends = torch.linspace(self.steps, 0, steps + 1, dtype=torch.float64).round().to(self.first)
 
-    def _pieces(self, n: int) -> Iterator[int]:
-        most = max(1, AT_ONCE // math.prod(self.event_shape))
-        return (min(most, n - done) for done in range(0, n, most))
+        def run(z: Tensor) -> Tensor:
+            for place, before in itertools.pairwise(ends):
+                x, gamma = self._denoised(z, place), self.noise(place / self.steps)
+                end = self.noise(before / self.steps)
+                z = alpha(end) * x + sigma(end) * (z - alpha(gamma) * x) / sigma(gamma)
+            return z
 
-    def _drawn(self, n: int, steps: int | None) -> Tensor:
-        z = self.standard.sample((n,))
-        for place, before in self._walk(steps):
-            z = self._back(z, place) if steps is None else self._without_noise(z, place, before)
-        x: Tensor = self.likelihood_at(z).sample()
-        return x
+        return self._in_pieces(n, run)
 
-    def _walk(self, steps: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The numbers of the steps from T down, and where each ends."""
-        places = torch.linspace(self.steps, 0, (steps or self.steps) + 1, dtype=torch.float64).round().to(self.first)
-        return itertools.pairwise(places)
+    def _denoised(self, z: Tensor, place: Tensor) -> Any:
+        return self.reverse(z, place).base_dist.loc
 
-    def _back(self, z: Tensor, place: Tensor) -> Tensor:
-        return self.step(place).back(z, self.reverse(z, place).sample(), self.event_dim)
-
-    def _without_noise(self, z: Tensor, place: Tensor, before: Tensor) -> Tensor:
-        step = Step(self.noise(before / self.steps), self.noise(place / self.steps))
-        x = self.reverse(z, place).base_dist.loc  # type: ignore[attr-defined]
-        away = sigma(step.gamma_s) / sigma(step.gamma_t)
-        kept = torch.sigmoid(-step.gamma_s).sqrt() - away * torch.sigmoid(-step.gamma_t).sqrt()
-        return away * z + kept * x
+    def _in_pieces(self, n: int, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """New data from what ``run`` makes of noise z_T, in pieces that fit."""
+        most = max(1, AT_ONCE // self.width)
+        sizes = (min(most, n - done) for done in range(0, n, most))
+        return torch.cat([self.likelihood_at(run(self.standard.sample((rows,)))).sample() for rows in sizes])
 
 
 def uncounted() -> Any:

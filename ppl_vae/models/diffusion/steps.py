@@ -10,7 +10,7 @@ computed there: its means are of the order of the data, however small the noise.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pyro.distributions import TorchDistribution, constraints
@@ -18,10 +18,7 @@ from torch import Tensor
 from torch.distributions import register_kl
 from torch.nn.functional import logsigmoid
 
-__all__ = ["Predicts", "SpreadTimes", "Step", "Variance", "alpha", "denoised", "over", "predicted", "sigma"]
-
-Predicts = Literal["noise", "data", "velocity"]
-Variance = Literal["lower", "upper", "learned"]
+__all__ = ["SpreadTimes", "Step", "alpha", "over", "sigma"]
 
 
 def alpha(gamma: Tensor) -> Tensor:
@@ -69,24 +66,6 @@ class Step(NamedTuple):
         """z_s at z_t and u, all ``(..., *event)``."""
         log_kept = (logsigmoid(-self.gamma_t) - logsigmoid(-self.gamma_s)) / 2 - 2 * self.log_ratio
         return over(log_kept.exp(), event_dim) * z + over(alpha(self.gamma_s) * self.share, event_dim) * u
-
-
-def denoised(predicts: Predicts, z: Tensor, found: Tensor, gamma: Tensor) -> Tensor:
-    """X' at z_t, from what a denoiser found; gamma ``(..., 1, ..., 1)``."""
-    return TO_DATA[predicts](z, found, alpha(gamma), sigma(gamma))
-
-
-def predicted(predicts: Predicts, z: Tensor, x: Tensor, gamma: Tensor) -> Tensor:
-    """What a denoiser would have to find at z_t for x' to be x."""
-    a, s = alpha(gamma), sigma(gamma)
-    return {"noise": (z - a * x) / s, "data": x, "velocity": (a * z - x) / s}[predicts]
-
-
-TO_DATA: dict[str, Any] = {
-    "noise": lambda z, found, a, s: (z - s * found) / a,
-    "data": lambda z, found, a, s: found,
-    "velocity": lambda z, found, a, s: a * z - s * found,
-}
 
 
 class SpreadTimes(TorchDistribution):
