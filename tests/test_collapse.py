@@ -139,13 +139,20 @@ def test_the_largest_scale_has_just_the_rate(rate: float) -> None:
 # --- the number that tells of it ------------------------------------------------------------------------------------------
 
 
-def test_the_information_of_codes_that_tell_nothing_is_zero_and_not_noise() -> None:
-    found = built().float()
+def test_the_information_in_codes_of_rows_is_a_part_of_their_kl_and_zero_where_they_tell_nothing() -> None:
+    data = pv.load_data(SENTENCES, tokens="words", valid=0.0, test=0.0)
+    vae = pv.VAE(latent_dim=2, decoder=pv.LSTM(hidden=4), likelihood=pv.Tokens()).settled(data)
+    torch.manual_seed(0)
+    found = build(vae, pv.AmortizedNormal(encoder=pv.LSTM(hidden=4)), data.spec)
     with torch.no_grad():
-        for parameter in found.guide.encoder.network.layers[-1].parameters():
-            parameter.zero_()
-    split = pv.load_data(x().float().numpy(), scale="none", valid=0.0, test=0.0).train
-    assert abs(latents(found, split)["mutual_information"]) < 1e-5
+        found.guide.encoder.output.weight.mul_(20)
+    numbers = latents(found, data.train)
+    assert 0.1 < numbers["mutual_information"] < numbers["kl"]
+    error = 4 * (numbers["mutual_information_se"] + numbers["marginal_kl_se"])
+    assert numbers["mutual_information"] + numbers["marginal_kl"] == pytest.approx(numbers["kl"], abs=error)
+    with torch.no_grad():
+        found.guide.encoder.output.weight.zero_()
+    assert abs(latents(found, data.train)["mutual_information"]) < 1e-5
 
 
 # --- the remark -----------------------------------------------------------------------------------------------------------
