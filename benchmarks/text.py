@@ -39,6 +39,10 @@ REMEDIES = ("warm_up", "cyclical", "free_bits", "word_dropout", "both", "ahead",
 MODELS = ("language_model", "vae", *REMEDIES)
 WARMED = ("warm_up", "word_dropout")
 FREE = ("free_bits", "both", "pretrained")
+FIRST: dict[str, dict[str, Any]] = {  # the stage before the other
+    "ahead": {"alternate": "steps", "encoder_steps": 10},
+    "pretrained": {"objective": pv.BetaELBO(beta=0.0)},
+}
 TRUE_WORDS, TRUE_LENGTH, PRIOR_DRAWS = 200, 20, 1000
 
 
@@ -118,17 +122,13 @@ def fitted(name: str, data: pv.Data, options: argparse.Namespace) -> pv.Fit:
         batch_norm_mean=options.gamma if name == "batch_norm" else None,
         min_kl=options.min_kl if name == "min_kl" else 0.0,
     )
-    firsts = {
-        "ahead": {"alternate": "steps", "encoder_steps": 10},
-        "pretrained": {"objective": pv.BetaELBO(beta=0.0)},
-    }
-    start, before = None, max(1, options.epochs // 4) if name in firsts else 0
-    if name in firsts:
-        first = pv.SVI(epochs=before, **firsts[name], **{**svi, "restore_best": False, "schedule": "constant"})
-        start = pv.fit(model, data, guide=guide, method=first, device=options.device)
     epochs = options.epochs if name != "vae" or options.plain_epochs is None else options.plain_epochs
+    before = max(1, options.epochs // 4) if name in FIRST else 0
     method = pv.SVI(epochs=max(1, epochs - before), objective=objective(name, options), **svi)
-    return pv.fit(model, data, guide=guide, method=method, warm_start=start, device=options.device)
+    if not before:
+        return pv.fit(model, data, guide=guide, method=method, device=options.device)
+    first = pv.SVI(epochs=before, **FIRST[name], **{**svi, "restore_best": False, "schedule": "constant"})
+    return pv.fit(model, data, guide=guide, method=pv.Stages(methods=(first, method)), device=options.device)
 
 
 def intents(fit: pv.Fit, options: argparse.Namespace) -> float:

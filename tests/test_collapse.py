@@ -16,6 +16,8 @@ from ppl_vae.evaluate.latents import latents
 from ppl_vae.fitting.build import build
 from ppl_vae.fitting.callbacks.collapse import CollapseMonitor
 from ppl_vae.guides.floors import EPS, NormalizedMeans, largest_scale
+from ppl_vae.inference.training.optimizers import OPTIMIZERS
+from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from tests.table import TINY
 
 SENTENCES = ["the cat sat", "a dog ran off", "the dog sat", "a cat ran"] * 10
@@ -88,6 +90,24 @@ def test_no_gradient_shifts_or_shrinks_the_means() -> None:
     torch.testing.assert_close(along, torch.zeros(3).double(), atol=1e-6, rtol=0)
 
 
+def test_a_recorded_step_moves_the_running_moments_as_an_eager_one() -> None:
+    found = []
+    for options in ({"compile": False}, {"ahead": WORTH_RECORDING}):
+        each = built(batch_norm_mean=GAMMA, min_kl=DELTA).float()
+        each.train()
+        module = pv.ELBO().build(each)
+        step = Step(module, pv.Transform(SPEC.event_shape), OPTIMIZERS["adam"](module.parameters(), 1e-2), **options)
+        torch.manual_seed(0)
+        for seed in range(3):
+            step(x(seed, 20).float())
+        assert (step.way == "recorded") == ("ahead" in options)
+        found.append(each.guide.state_dict())
+    eager, recorded = found
+    assert 0 < eager["normalized.seen"] < 1
+    for name, value in recorded.items():
+        torch.testing.assert_close(value, eager[name], rtol=1e-5, atol=1e-6)
+
+
 # --- a floor of every datum -----------------------------------------------------------------------------------------------
 
 
@@ -119,13 +139,20 @@ def test_the_largest_scale_has_just_the_rate(rate: float) -> None:
 # --- the number that tells of it ------------------------------------------------------------------------------------------
 
 
-def test_the_information_of_codes_that_tell_nothing_is_zero_and_not_noise() -> None:
-    found = built().float()
+def test_the_information_in_codes_of_rows_is_a_part_of_their_kl_and_zero_where_they_tell_nothing() -> None:
+    data = pv.load_data(SENTENCES, tokens="words", valid=0.0, test=0.0)
+    vae = pv.VAE(latent_dim=2, decoder=pv.LSTM(hidden=4), likelihood=pv.Tokens()).settled(data)
+    torch.manual_seed(0)
+    found = build(vae, pv.AmortizedNormal(encoder=pv.LSTM(hidden=4)), data.spec)
     with torch.no_grad():
-        for parameter in found.guide.encoder.network.layers[-1].parameters():
-            parameter.zero_()
-    split = pv.load_data(x().float().numpy(), scale="none", valid=0.0, test=0.0).train
-    assert abs(latents(found, split)["mutual_information"]) < 1e-5
+        found.guide.encoder.output.weight.mul_(20)
+    numbers = latents(found, data.train)
+    assert 0.1 < numbers["mutual_information"] < numbers["kl"]
+    error = 4 * (numbers["mutual_information_se"] + numbers["marginal_kl_se"])
+    assert numbers["mutual_information"] + numbers["marginal_kl"] == pytest.approx(numbers["kl"], abs=error)
+    with torch.no_grad():
+        found.guide.encoder.output.weight.zero_()
+    assert abs(latents(found, data.train)["mutual_information"]) < 1e-5
 
 
 # --- the remark -----------------------------------------------------------------------------------------------------------
@@ -149,7 +176,7 @@ def test_the_remark_names_what_helps_a_model_of_rows_and_is_not_in_use() -> None
     vae = pv.VAE(latent_dim=2, decoder=pv.LSTM(hidden=4), likelihood=pv.Tokens())
     guide, method = pv.AmortizedNormal(encoder=pv.LSTM(hidden=4)), pv.SVI(batch_size=1)
     told = remark(vae, guide, method)
-    for remedy in ("LinearWarmUp", "free_bits", "batch_norm_mean", "min_kl", "word_dropout", "encoder_steps=10", "warm_start"):
+    for remedy in ("LinearWarmUp", "free_bits", "batch_norm_mean", "min_kl", "word_dropout", "encoder_steps=10", "Stages"):
         assert remedy in told
     assert "weaken" not in told
     used = remark(

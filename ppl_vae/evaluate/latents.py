@@ -109,7 +109,7 @@ def _aggregate(pair: Pair, split: Split, rows: int, samples: int) -> tuple[dict[
     if codes_only(pair):
         return {}, {"mutual_information": "codes are points without a density: they carry no finite information"}
     prior, known = prior_of(pair, batch)
-    if known:
+    if known and tuple(prior.batch_shape):
         return {}, {"mutual_information": "p(z | condition) differs from datum to datum: there is no one prior to compare with"}
     q = pair.can.encode.posterior(*batch)
     if marginals(q) is None and len(chosen) > SLOW_ROWS:

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from ppl_vae.fitting.callbacks.base import FitContext
 from ppl_vae.guides import AmortizedNormal
+from ppl_vae.inference.methods.stages import Stages
 from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.inference.objectives import BetaELBO
 from ppl_vae.nn import Network
@@ -34,6 +35,7 @@ def remedies(context: FitContext) -> str:
     model, guide, method = context.model, context.guide, context.method
     rows = context.pair.can.decode_rows is not None
     normal = guide if isinstance(guide, AmortizedNormal) else None
+    staged = isinstance(method, Stages)
     svi = method if isinstance(method, SVI) else None
     objective = method.objective if method.objective is not None else BetaELBO()
     free = isinstance(objective, BetaELBO) and objective.free_bits > 0
@@ -46,7 +48,7 @@ def remedies(context: FitContext) -> str:
         (bounded and normal is not None and normal.takes_floor, "bound its scales (min_kl=2.0)"),
         (hides, "hide elements from the decoder (word_dropout=0.25)"),
         (rows and svi is not None and svi.encoder_steps == 1, "let the guide run ahead (alternate='steps', encoder_steps=10)"),
-        (rows, "start from a fit with beta=0 (warm_start)"),
+        (rows and not staged, "pretrain without a KL (Stages, BetaELBO(beta=0.0) first)"),
         (not rows, "weaken the decoder"),
     )
     *others, last = (told for applies, told in table if applies)
