@@ -100,13 +100,14 @@ class Interpolating(Coding):
             first, last = (float(row.sizes[0]) for row in rows)  # type: ignore[index]
             lengths = torch.linspace(first, last, steps, device=self.device).round().long()
         (code,) = codes.values()
+        given = self._given_rows(x=None, y=self._condition(rows, y).get("y"), means=False, frame=None)
         with evaluating(self.pair):
-            return self._rows_leaving(Rows(*model.decoded_rows(code, lengths)), seen=False)
+            return self._rows_leaving(Rows(*model.decoded_rows(code, lengths, **given)), seen=False)
 
     def _condition(self, rows: list[Split] | None, y: Classes | Mapping[str, Any] | None) -> dict[str, Any]:
         """What :meth:`decode` is told besides codes."""
         facts = self.pair.model_facts
-        if y is not None and (self._labelled or isinstance(y, Mapping)):
+        if y is not None:
             return {"y": y} if rows is None or self._labelled else {"y": y, "x": rows[0]}
         if rows is None:
             return {}

@@ -96,7 +96,7 @@ def drawn_rows(
     length: int | Sequence[int] | None,
     *,
     like: Tensor,
-    options: Mapping[str, float] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Rows:
     """N new rows, each up to its end.
 
@@ -107,7 +107,7 @@ def drawn_rows(
         begun: how rows begin, one or ``n``; nothing if they begin by themselves.
         length: how many elements they have at most, all alike or each; by default those that the data suggest.
         like: a tensor of the model's dtype and device.
-        options: how boldly they are drawn, of a model that can be told.
+        options: how boldly they are drawn, and given which columns, of a model that can be told.
 
     Raises:
         ValueError: neither one beginning nor ``n``, or a length that is no longer than what is given.
