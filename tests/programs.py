@@ -157,7 +157,9 @@ PROGRAMS: dict[str, Case] = {
         labels=True,
     ),
     "CVAE-rows": Case(
-        lambda: pv.CVAE(latent_dim=2, likelihood=pv.Gaussian(), decoder=pv.LSTM(hidden=5), prior=pv.ConditionalNormal(network=TINY)),
+        lambda: pv.CVAE(
+            latent_dim=2, likelihood=pv.Gaussian(), decoder=pv.LSTM(hidden=5), prior=pv.ConditionalNormal(network=TINY)
+        ),
         lambda: pv.AmortizedNormal(encoder=pv.LSTM(hidden=5)),
         labels=True,
         ragged=True,

@@ -58,7 +58,9 @@ def prepare(source: DataSource, raw: Raw) -> Data:
     source = source if raw.tokens is None else dataclasses.replace(source, tokens=raw.tokens)
     raw = _ended(source, raw) if (drawn := _drawn(source, raw)) else raw
     if source.drop_points and not drawn:
-        raise ValueError(f"{source.source}: expected drawings for drop_points={source.drop_points:g}, got other data: leave it out")
+        raise ValueError(
+            f"{source.source}: expected drawings for drop_points={source.drop_points:g}, got other data: leave it out"
+        )
     table = _table(source, raw)
     exact = any(column.dtype == "datetime" for column in raw.table)  # float32 has no minutes of this century
     view = drawings(source, table.parts) if drawn else scaled(source, table.parts, raw.levels or 256, exact=exact)

@@ -18,7 +18,16 @@ from ppl_vae.fitting.inputs import Entrance, as_real
 from ppl_vae.program.capabilities import Continuing
 from ppl_vae.types import REAL, STROKES, DataSpec, FitWarning
 
-__all__ = ["Beginning", "Rows", "beginning", "drawn_rows", "ragged_codes", "refuse_conditions", "rows_in_source_units", "rows_of_texts"]
+__all__ = [
+    "Beginning",
+    "Rows",
+    "beginning",
+    "drawn_rows",
+    "ragged_codes",
+    "refuse_conditions",
+    "rows_in_source_units",
+    "rows_of_texts",
+]
 
 Beginning = str | Sequence[Any] | np.ndarray | Tensor | Ragged
 """How rows begin: a text or texts; the elements of one row, or of several of one length; rows of different lengths."""
