@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 from pathlib import Path
 
 import ppl_vae as pv
@@ -27,16 +28,18 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=256, help="characters of a row")
     parser.add_argument("--orders", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
     parser.add_argument("--states", type=int, nargs="+", default=[16])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=11)
     parser.add_argument("--hidden", type=int, default=128)
     options = parser.parse_args()
 
     found = options.file or Path(os.environ.get("PPL_VAE_DATA", "")) / "text" / "tinyshakespeare.txt"
     text = (found.read_text(encoding="utf-8") if found.is_file() else TEXT * 20)[: options.characters]
-    rows = [text[start : start + options.chunk] for start in range(0, len(text), options.chunk)]
-    data = pv.load_data(rows, tokens="characters", end=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "text.txt")
+        path.write_text(text, encoding="utf-8")
+        data = pv.load_data(path, chunk=options.chunk)  # training rows, then those to validate and to test, as they stand
 
-    svi = pv.SVI(epochs=options.epochs, batch_size=32, learning_rate=2e-3)
+    svi = pv.SVI(epochs=options.epochs, batch_size=16)
     models: dict[str, tuple[pv.Model, pv.Method]] = {
         **{
             f"Markov chain of order {order}": (

@@ -158,6 +158,14 @@ PROGRAMS: dict[str, Case] = {
         lambda: pv.AmortizedNormal(encoder=TINY),
         labels=True,
     ),
+    "CVAE-rows": Case(
+        lambda: pv.CVAE(
+            latent_dim=2, likelihood=pv.Gaussian(), decoder=pv.LSTM(hidden=5), prior=pv.ConditionalNormal(network=TINY)
+        ),
+        lambda: pv.AmortizedNormal(encoder=pv.LSTM(hidden=5)),
+        labels=True,
+        ragged=True,
+    ),
     "CVAE-columns": Case(
         lambda: pv.CVAE(latent_dim=2, condition=pv.Columns(columns=(0,)), likelihood=pv.Gaussian(), decoder=TINY),
         lambda: pv.AmortizedNormal(encoder=TINY),
@@ -189,10 +197,11 @@ def data_of(case: Case, rows: int = ROWS, *, dtype: torch.dtype = torch.float32)
     """Random rows that all of it is fitted to; none are held out."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(rows, COLUMNS, generator=generator, dtype=dtype)
+    labels = (torch.arange(rows) % 3).numpy() if case.labels else None
     if case.ragged:  # padded to one length, so that all rows stand in a batch
         cut = [row[: 1 + place % COLUMNS] for place, row in enumerate(x)]
-        return pv.load_data(pv.Ragged.from_list(cut, buckets=(COLUMNS,)), valid=0.0, test=0.0)
-    labels = (torch.arange(rows) % 3).numpy() if case.labels else None
+        cut = pv.Ragged.from_list(cut, buckets=(COLUMNS,))
+        return pv.load_data(cut, y=labels, valid=0.0, test=0.0) if case.labels else pv.load_data(cut, valid=0.0, test=0.0)
     return pv.load_data(x, y=labels, valid=0.0, test=0.0) if case.labels else pv.load_data(x, valid=0.0, test=0.0)
 
 
@@ -210,5 +219,5 @@ def batch_of(case: Case, *, dtype: torch.dtype = torch.float32) -> tuple[Tensor,
     """What its programs are called with."""
     split = data_of(case, dtype=dtype).as_given().train
     if case.ragged:
-        return next(split.read(("x", "length"), ROWS))
+        return next(split.read(("x", "length", "y") if case.labels else ("x", "length"), ROWS))
     return (split.transformed(), split.labels) if case.labels else (split.transformed(),)

@@ -243,6 +243,7 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "LDA-words": pv.LDA(topics=4, words=pv.Dirichlet(concentration=0.05), steps=3),
     "CVAE": pv.CVAE(condition=pv.Quadrants(observed=2), enters=("encoder",), baseline=pv.Baseline(network=TINY, epochs=2)),
     "CVAE-labels": pv.CVAE(prior=pv.ConditionalNormal(network=TINY)),
+    "CVAE-rows": pv.CVAE(decoder=pv.LSTM(hidden=5), likelihood=pv.Tokens(), prior=pv.ConditionalNormal(network=TINY)),
     "ConditionalNormal": pv.ConditionalNormal(network=TINY),
     "Ising": pv.Ising(shape=(4, 5), coupling=(0.3, 0.2), field=0.1, torus=(True, False)),
     "Ising-observed": pv.Ising(shape=(2, 2), field=((0.1, 0.2), (0.3, 0.4)), observed=pv.Flip(rate=0.2)),

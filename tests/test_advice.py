@@ -69,6 +69,13 @@ def test_svi_takes_steps_enough_and_batches_few_enough(count: int) -> None:
     assert svi == pv.SVI(epochs=svi.epochs, batch_size=svi.batch_size)
 
 
+@pytest.mark.parametrize("elements", [12, 60, 256, 10**5])
+def test_batches_of_long_rows_are_small(elements: int) -> None:
+    svi = svi_for(3000, elements)
+    assert svi.batch_size == max(8, min(64, 2 ** int(math.log2(4096 / elements))) if elements < 4096 else 8)
+    assert svi.epochs * svi.steps_per_epoch(3000) >= STEPS
+
+
 def test_the_digits_keep_the_epochs_and_batches_that_figures_were_measured_with() -> None:
     assert svi_for(len(pv.load_data("digits").train)) == pv.SVI()
 

@@ -506,6 +506,11 @@ def test_a_text_of_which_nothing_is_told_is_a_running_one(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"chunk for \.txt files only"):
         pv.load_data(SENTENCES, tokens="words", chunk=5)
     assert math.isfinite(pv.load_data(path, tokens="characters").train.raw.total)  # a row a line
+    parts = pv.load_data(path, chunk=7)  # in the order of the text, so that neighbours are not split
+    held = torch.cat([part.raw.values for part in (parts.train, parts.valid, parts.test)])
+    whole = pv.load_data(path, chunk=700, valid=0.0, test=0.0).train.raw
+    names = [pv.load_data(path, chunk=7).spec.fields[0].vocabulary[code] for code in held]
+    assert "".join(names) == "".join(whole.vocabulary[code] for code in whole.values)
 
 
 @pytest.mark.parametrize("network", [pv.LSTM, pv.CausalConv, pv.Transformer])

@@ -21,6 +21,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 import ppl_vae as pv
 from ppl_vae import plots
 from ppl_vae.data.objects import read_rows
+from ppl_vae.data.pens import thinned
 from ppl_vae.likelihoods.stroke_distribution import StrokeDistribution
 from ppl_vae.plots.drawings import lines_of
 from ppl_vae.runs.pictures import run_pictures
@@ -374,6 +375,32 @@ def test_runs_of_drawings_have_their_pictures(data: pv.Data, alone: pv.Fit, code
     assert {"data", "samples", "reconstructions", "interpolations", "completions", "latent"} <= names.keys()
     temperatures = [label.get_text() for label in names["reconstructions"].axes[0].get_yticklabels()]
     assert temperatures == ["data", "temperature 0.2", "temperature 0.5", "temperature 1"]
+
+
+def test_points_are_left_out_of_training_alone() -> None:
+    rng = np.random.default_rng(0)
+    each = [np.concatenate([rng.integers(-9, 9, (n, 2)), rng.random((n, 1)) < 0.2], 1) for n in rng.integers(3, 30, 40)]
+    for drawing in each:
+        drawing[-1, 2] = 1
+    data = pv.load_data(pv.Ragged.from_list(each), kind="strokes", drop_points=0.5)
+    raw, torn = data.train.raw, thinned(data.train.raw, 0.5, torch.Generator().manual_seed(0))
+    assert torn.total < 0.8 * raw.total
+    for row in range(len(raw)):
+        places, left = ([tuple(p) for p in part[row][:, :2].cumsum(0).tolist()] for part in (raw, torn))
+        assert set(left) <= set(places)
+        starts = [(place, pen) for place, pen in zip(places, raw[row][:, 2].tolist(), strict=True) if pen]
+        assert [(place, pen) for place, pen in zip(left, torn[row][:, 2].tolist(), strict=True) if pen] == starts
+        assert left[0] == places[0]
+
+    def points(part: pv.Split) -> int:
+        steps = part.steps(8, generator=torch.Generator().manual_seed(0), reads=("x", "length"))
+        return sum(int(length[rows].sum()) for (_, length), rows in steps)
+
+    assert points(data.train) < raw.total
+    assert points(data.valid) == data.valid.raw.total
+    assert sum(int(length.sum()) for _, length in data.train.read(("x", "length"), 8)) == raw.total
+    with pytest.raises(ValueError, match="drawings for drop_points"):
+        pv.load_data(np.ones((9, 2)), drop_points=0.5)
 
 
 @pytest.mark.parametrize("part", ["models", "guides"])

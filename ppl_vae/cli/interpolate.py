@@ -40,8 +40,8 @@ def run(
 ) -> None:
     """Decode codes on the way from one datum to another: a picture (.png), an array (.npy) or a table (.csv, .parquet).
 
-    The data are rows of a split by their numbers, from 0; of a run of texts also texts. Texts are printed, or written a line each
-    (.txt); drawings are a picture (.png, .svg) or `points` and `offsets`; `x` and the codes come together (.npz).
+    The data are rows of a split by their numbers, from 0; of a run of texts also texts. Texts are printed, or written a line
+    each (.txt); drawings are a picture (.png, .svg) or `points` and `offsets`; `x` and the codes come together (.npz).
     """
     fitted = runs.load_run(run, trust=trust, device=device)
     told = fitted.data.tokens is not None and fitted.spec.ragged

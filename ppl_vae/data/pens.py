@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.summary import Moments
 
-__all__ = ["COLUMNS", "END_OF_DRAWING", "ended", "is_drawn", "offset_scale"]
+__all__ = ["COLUMNS", "END_OF_DRAWING", "ended", "is_drawn", "offset_scale", "thinned"]
 
 COLUMNS = ("dx", "dy", "pen")
 END_OF_DRAWING = 2
@@ -69,6 +69,29 @@ def offset_scale(found: Moments) -> Tensor:
     loc, variance = found.mean[:2], found.variance[:2]
     pooled = ((variance + loc.square()).mean() - loc.mean().square()).sqrt()
     return torch.stack([pooled, pooled, torch.ones_like(pooled)]) if pooled > 0 else torch.ones_like(found.mean)
+
+
+def thinned(rows: Ragged, probability: float, generator: Generator | None = None) -> Ragged:
+    """The same drawings with points inside their strokes left out at random, the next point's offset leading past them.
+
+    Where strokes begin and end stays, and so does the place of every other point (Ha and Eck 2018).
+
+    Args:
+        rows: drawings, as :func:`ended` gives them.
+        probability: of each such point.
+        generator: of the draws, on the device of the rows.
+    """
+    held = rows.compact()
+    points = held.values
+    pen = points[:, 2]
+    inside = (pen == 0) & (torch.cat([pen.new_ones(1), pen[:-1]]) == 0)  # no first point: the one before it ends a drawing
+    kept = ~(inside & (torch.rand(len(pen), generator=generator, device=pen.device) < probability))
+    places = points[:, :2].double().cumsum(0)[kept]
+    offsets = places.diff(dim=0, prepend=places.new_zeros(1, 2))
+    offsets = offsets if points.is_floating_point() else offsets.round()
+    ends = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])[held.offsets]
+    values = torch.cat([offsets.to(points.dtype), points[kept, 2:]], dim=1)
+    return held._with(values=values, starts=ends[:-1], lengths=ends.diff())
 
 
 def _first(rows: Tensor) -> str:

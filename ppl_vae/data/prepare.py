@@ -57,6 +57,10 @@ def prepare(source: DataSource, raw: Raw) -> Data:
     """
     source = source if raw.tokens is None else dataclasses.replace(source, tokens=raw.tokens)
     raw = _ended(source, raw) if (drawn := _drawn(source, raw)) else raw
+    if source.drop_points and not drawn:
+        raise ValueError(
+            f"{source.source}: expected drawings for drop_points={source.drop_points:g}, got other data: leave it out"
+        )
     table = _table(source, raw)
     exact = any(column.dtype == "datetime" for column in raw.table)  # float32 has no minutes of this century
     view = drawings(source, table.parts) if drawn else scaled(source, table.parts, raw.levels or 256, exact=exact)
@@ -209,6 +213,7 @@ def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> li
         for x, y, fields, weights in zip(parts, table.labels, table.fields, table.weights, strict=True)
     )
     train = train.fixed(seeded_generator(source.seed, 1)) if source.dequantize == "static" else train
+    train.drop_points = source.drop_points
     return [train, *(split.fixed(seeded_generator(source.seed, stream)) for stream, split in enumerate(held_out, start=2))]
 
 

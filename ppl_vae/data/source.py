@@ -84,6 +84,9 @@ class DataSource(Declaration):
         longer: what becomes of longer rows: ``error`` refuses them, ``split`` makes several rows of each, of which only the
             last has its end. None is cut.
         end: whether a row of text ends with a token of its own, so that its length is part of what is modelled.
+        drop_points: of drawings, the probability with which a point inside a stroke is left out at each visit of a training
+            drawing, the next one leading past it, as a hand that draws with fewer points (Ha and Eck 2018). The numbers of
+            training steps are then of such drawings; those of ``evaluate``, and of validation and test data, never are.
         fields: names of columns of a table, or of observations of an AnnData, that stand beside x and not in it, as covariates
             do; or of the arrays of an npz file that plain programs read, x or the first as x; ragged ones lie there as
             ``<name>_values`` and ``<name>_offsets``.
@@ -132,6 +135,7 @@ class DataSource(Declaration):
     longest: int | None = None
     longer: Literal["error", "split"] = "error"
     end: bool = True
+    drop_points: float = 0.0
     fields: tuple[str, ...] = ()
     layer: str | None = None
     standardize: tuple[str, ...] = ()
@@ -172,6 +176,7 @@ class DataSource(Declaration):
             name = self.tokens if isinstance(self.tokens, str) else type(self.tokens).__name__
             told = f"all tokens of {name}, no vocabulary of them"
             require(not tokenizer_of(self.tokens).complete or self.vocabulary is None, told, self.vocabulary)
+        require(0 <= self.drop_points < 1, "drop_points: a probability in [0, 1)", self.drop_points)
         for option in ("columns", "drop"):
             names = tuple(getattr(self, option))
             object.__setattr__(self, option, names)
@@ -209,6 +214,7 @@ class DataSource(Declaration):
             vocabulary=self.vocabulary if text else None,
             longest=self.longest if ragged else None,
             longer=self.longer if ragged else "error",
+            drop_points=0.0,
             fields=self.fields if suffix in (".npz", *TABLES) else (),
             layer=self.layer if suffix == ".h5ad" else None,
             stream=self.stream if suffix in ("", ".npy") else None,

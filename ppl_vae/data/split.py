@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from ppl_vae.data.fields import LENGTH, NO_FIELDS, WEIGHTS, Fields
 from ppl_vae.data.passes import Passes
+from ppl_vae.data.pens import thinned
 from ppl_vae.data.ragged import Ragged, View, joined
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.stream import Stream
@@ -39,6 +40,7 @@ class Split(Passes):
         fields: what else plain programs read of the rows.
         weights: how often each row counts, ``(N,)`` float64, finite and not negative; ``None`` if all count once.
         tokenizer: what cut the texts that the rows were, if it is known.
+        drop_points: of drawings, the probability with which a point inside a stroke is left out of a random pass.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Split(Passes):
         fields: Fields = NO_FIELDS,
         weights: Tensor | None = None,
         tokenizer: Tokenizer | None = None,
+        drop_points: float = 0.0,
     ) -> None:
         self.raw = x
         self.y = y
@@ -67,6 +70,7 @@ class Split(Passes):
         self.fields = fields
         self.weights = weights
         self.tokenizer = tokenizer
+        self.drop_points = drop_points
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -164,6 +168,13 @@ class Split(Passes):
         fields = self.fields.to(device, dtype)
         weights = on_device(self.weights, device)
         return self._with(raw=self.raw.to(device=device), y=y, transform=transform, fields=fields, weights=weights)
+
+    def steps(self, batch_size: int, *, generator: Generator, reads: Sequence[str]) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """One pass in random order, of drawings that lose points anew at each pass where that is declared."""
+        if not self.drop_points or not isinstance(self.raw, Ragged):
+            return super().steps(batch_size, generator=generator, reads=reads)
+        once = self._with(raw=thinned(self.raw, self.drop_points, generator), drop_points=0.0)
+        return once.steps(batch_size, generator=generator, reads=reads)
 
     def column(self, name: str) -> Tensor | View:
         """A field of each row ``(N, ...)`` as batches take their rows of it.

@@ -21,8 +21,8 @@ PARALLEL = 1e-4  # sine of an angle below which there is no arc to speak of
 def path_between(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Tensor:
     r"""Codes on the way from a to b, both among them, ``(steps, *shape)``.
 
-    Linear ones lie on the line; spherical ones turn from the direction of a to that of b at a steady pace, and their length goes
-    steadily from that of a to that of b:
+    Linear ones lie on the line; spherical ones turn from the direction of a to that of b at a steady pace, and their length
+    goes steadily from that of a to that of b:
 
     .. math:: z_t = ((1 - t) |a| + t |b|) \left( \frac{\sin((1 - t) \omega)}{\sin \omega} \frac{a}{|a|}
         + \frac{\sin(t \omega)}{\sin \omega} \frac{b}{|b|} \right), \quad \cos \omega = \frac{a \cdot b}{|a| |b|}
@@ -32,7 +32,8 @@ def path_between(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Ten
     theirs is the line.
 
     Args:
-        a, b: codes ``(*shape)``.
+        a: the code ``(*shape)`` at the beginning.
+        b: that at the end.
         steps: how many codes, at least 2.
         path: ``linear`` or ``spherical``.
 

@@ -143,14 +143,14 @@ class Coding:
             z = self._codes_of_frame(z)
         codes = {name: as_codes(value, **kind) for name, value in z.items()} if isinstance(z, Mapping) else as_codes(z, **kind)
         if (model := self.pair.can.decode_rows) is not None:
-            refuse_conditions(x=x, y=y, means=False, frame=None)
+            given = self._given_rows(x=x, y=y, means=False, frame=None)
             (code,) = leaves(codes).values()
             (site,) = self.pair.model_facts.sites.values()
             if code.shape[-len(site.event_shape) :] != site.event_shape:
                 expected = ", ".join(map(str, ("...", *site.event_shape)))
                 raise ValueError(f"expected latent codes of shape ({expected}), got {tuple(code.shape)}")
             with evaluating(self.pair):
-                return self._rows_leaving(Rows(*model.decoded_rows(code.reshape(-1, code.shape[-1]))), seen=seen)
+                return self._rows_leaving(Rows(*model.decoded_rows(code.reshape(-1, code.shape[-1]), **given)), seen=seen)
         with evaluating(self.pair):
             found = self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
         return as_rows_given(form, found, self.spec)
@@ -176,8 +176,9 @@ class Coding:
         if (model := self.pair.can.decode_rows) is not None:
             (codes,) = leaves(self.encode(split)).values()
             lengths = None if split.sizes is None else split.sizes.to(self.device)
+            given = {"c": self.pair.model_facts.known(split.labels)[0]} if self._labelled else {}
             with evaluating(self.pair):
-                return self._rows_leaving(Rows(*model.decoded_rows(codes, lengths)), seen=seen)
+                return self._rows_leaving(Rows(*model.decoded_rows(codes, lengths, **given)), seen=seen)
         with evaluating(self.pair):
             found = self._leaving(reconstructed(self.pair, split, self._encoder, self._decoder), means=True, seen=seen)
         return as_rows_given(form_of(x), found, self.spec)
@@ -258,8 +259,8 @@ class Coding:
         if (bold if of_rows else "top_p" in bold) and not self.pair.model_facts.tempered:
             raise ValueError(f"expected a causal network and a likelihood of tokens for {', '.join(bold)}, got another model")
         if of_rows:
-            refuse_conditions(x=x, y=y, means=means, frame=frame)
-            return self._rows_drawn(n, given, length, seed=seed, seen=seen, options=bold)
+            known = self._given_rows(n, x=x, y=y, means=means, frame=frame)
+            return self._rows_drawn(n, given, length, seed=seed, seen=seen, options=bold | known)
         if given is not None and length is None and (model := self.pair.can.complete_lines) is not None:
             refuse_conditions(x=x, y=y, means=means, frame=frame)
             begun = self._upper_lines(given, n)
@@ -412,6 +413,19 @@ class Coding:
             raise ValueError("expected draws from a model that makes them in steps, such as Diffusion, for steps: leave it out")
         with evaluating(self.pair), seeded(seed, self.device):
             return Observed({"x": model.drawn_in(n, steps)}, "x")
+    def _given_rows(self, n: int | None = None, *, x: Any, y: Any, means: bool, frame: Any) -> dict[str, Any]:
+        """What new rows, or those of codes, are conditioned on: their classes, in turn if they are not told."""
+        if not self._labelled:
+            refuse_conditions(x=x, y=y, means=means, frame=frame)
+            return {}
+        refuse_conditions(x=x, y=None, means=means, frame=frame)
+        if y is None and n is None:
+            raise ValueError("this model is conditioned on labels: give the class of the rows, y=...")
+        places = torch.arange(n or 0, device=self.device) % len(self.spec.classes) if y is None else self._entrance.classes(y)
+        if n is not None and len(places) not in (1, n):
+            raise ValueError(f"expected one class or {n}, got {len(places)}")
+        (c,) = self.pair.model_facts.known(places)
+        return {"c": c if n is None else c.expand(n, -1)}
 
     def _rows_drawn(
         self,
@@ -421,7 +435,7 @@ class Coding:
         *,
         seed: int,
         seen: bool,
-        options: Mapping[str, float],
+        options: Mapping[str, Any],
     ) -> Any:
         """New rows, element after element, in the units of the source or as the model sees them."""
         begun = None if given is None else beginning(given, self._entrance, self.data.tokens)

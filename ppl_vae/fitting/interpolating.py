@@ -57,14 +57,15 @@ class Interpolating(Coding):
         given to a conditional model is that of a all the way. Rows without an end token go from the length of a to that of b.
 
         Args:
-            a, b: one datum each, in the units of the source: an array ``(*event)`` or ``(1, *event)``, a split of one row, a
-                text, a drawing ``(T, 3)``. Or with ``codes`` a code ``(*latent)`` each.
+            a: one datum in the units of the source: an array ``(*event)`` or ``(1, *event)``, a split of one row, a text, a
+                drawing ``(T, 3)``. Or with ``codes`` a code ``(*latent)``, of several latent variables codes by their names.
+            b: the other one, likewise.
             steps: how many codes, both ends among them.
             path: ``linear``, on the line; or ``spherical``, whose length goes steadily from that of a to that of b, where that
                 of the line falls short of both (White 2016, "Sampling generative networks").
             y: the class of both, where the model is conditioned on labels, by default that of the rows; or covariates by name,
                 as :meth:`decode` takes them.
-            codes: whether a and b are codes, of several latent variables mappings by their names.
+            codes: whether a and b are codes.
 
         Returns:
             ``codes`` and ``decoded``, which can be unpacked.
@@ -100,13 +101,14 @@ class Interpolating(Coding):
             first, last = (float(row.sizes[0]) for row in rows)  # type: ignore[index]
             lengths = torch.linspace(first, last, steps, device=self.device).round().long()
         (code,) = codes.values()
+        given = self._given_rows(x=None, y=self._condition(rows, y).get("y"), means=False, frame=None)
         with evaluating(self.pair):
-            return self._rows_leaving(Rows(*model.decoded_rows(code, lengths)), seen=False)
+            return self._rows_leaving(Rows(*model.decoded_rows(code, lengths, **given)), seen=False)
 
     def _condition(self, rows: list[Split] | None, y: Classes | Mapping[str, Any] | None) -> dict[str, Any]:
         """What :meth:`decode` is told besides codes."""
         facts = self.pair.model_facts
-        if y is not None and (self._labelled or isinstance(y, Mapping)):
+        if y is not None:
             return {"y": y} if rows is None or self._labelled else {"y": y, "x": rows[0]}
         if rows is None:
             return {}
@@ -127,7 +129,9 @@ class Interpolating(Coding):
             batch = () if rows is None else next(iter(batches(self.pair, rows[0], 1)))
             supports = code_supports(self.pair, batch)
         if not supports:
-            raise ValueError("expected a model whose data have codes, such as VAE, got one without: there is nothing between data")
+            raise ValueError(
+                "expected a model whose data have codes, such as VAE, got one without: there is nothing between data"
+            )
         if steps := [name for name, support in supports.items() if support.is_discrete]:
             raise ValueError(f"expected codes that are real numbers, got {', '.join(steps)}, between whose values nothing lies")
         if path == "spherical" and (bounded := [name for name, support in supports.items() if not unbounded(support)]):
@@ -157,7 +161,9 @@ class Interpolating(Coding):
             given = _with_axis(given, spec.event_shape, ragged=spec.ragged)
         split = self._split(given, y)
         if len(split) != 1:
-            raise ValueError(f"expected one datum at each end, got {len(split)}: give data.test[0], one row of an array, or a text")
+            raise ValueError(
+                f"expected one datum at each end, got {len(split)}: give data.test[0], one row of an array, or a text"
+            )
         return split
 
 

@@ -18,7 +18,16 @@ from ppl_vae.fitting.inputs import Entrance, as_real
 from ppl_vae.program.capabilities import Continuing
 from ppl_vae.types import REAL, STROKES, DataSpec, FitWarning
 
-__all__ = ["Beginning", "Rows", "beginning", "drawn_rows", "ragged_codes", "refuse_conditions", "rows_in_source_units", "rows_of_texts"]
+__all__ = [
+    "Beginning",
+    "Rows",
+    "beginning",
+    "drawn_rows",
+    "ragged_codes",
+    "refuse_conditions",
+    "rows_in_source_units",
+    "rows_of_texts",
+]
 
 Beginning = str | Sequence[Any] | np.ndarray | Tensor | Ragged
 """How rows begin: a text or texts; the elements of one row, or of several of one length; rows of different lengths."""
@@ -96,7 +105,7 @@ def drawn_rows(
     length: int | Sequence[int] | None,
     *,
     like: Tensor,
-    options: Mapping[str, float] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Rows:
     """N new rows, each up to its end.
 
@@ -107,7 +116,7 @@ def drawn_rows(
         begun: how rows begin, one or ``n``; nothing if they begin by themselves.
         length: how many elements they have at most, all alike or each; by default those that the data suggest.
         like: a tensor of the model's dtype and device.
-        options: how boldly they are drawn, of a model that can be told.
+        options: how boldly they are drawn, and given which columns, of a model that can be told.
 
     Raises:
         ValueError: neither one beginning nor ``n``, or a length that is no longer than what is given.

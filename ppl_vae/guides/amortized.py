@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.guides.coordinates import Coordinates
@@ -37,6 +38,8 @@ def encoder(network: Network, model: Any, spec: DataSpec, out_shape: tuple[int, 
     """
     if isinstance(network, SequenceNetwork) and (spec.ragged or spec.kind.levelled):
         network.refuse_unused("an encoder", "enters")
+        if model_facts(model).labelled:
+            return LabelledRowsEncoder(network, model, spec, out_shape)
         return network.build_encoder(Elements.of(spec), out_shape)
     if spec.ragged:
         raise ValueError(
@@ -59,6 +62,25 @@ class LabelledEncoder(nn.Module):
     def forward(self, *batch: Tensor) -> Tensor:
         """Of x ``(..., *event)`` and its labels or covariates ``(...)``."""
         return self.network(self.shown(batch[0]), self._model[0].beside(*batch))
+
+
+class LabelledRowsEncoder(nn.Module):
+    """A network that reads rows, and a layer of what it keeps of them and of the condition beside them."""
+
+    def __init__(self, network: SequenceNetwork, model: Any, spec: DataSpec, out_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        width = math.prod(out_shape)
+        self.rows = network.build_encoder(Elements.of(spec), (width,))
+        self.output = nn.Linear(width + model.beside_columns, width)
+        self.out_shape = out_shape
+        self._model = (model,)  # in a tuple, so that its parameters are not listed twice
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """Of rows x ``(..., T, *element)``, their lengths where they are padded, and their labels ``(...)``."""
+        kept = self.rows(*batch[:-1]).tanh()
+        beside = self._model[0].beside(*batch)
+        found: Tensor = self.output(torch.cat([kept, beside.expand(*kept.shape[:-1], -1)], -1))
+        return found.unflatten(-1, self.out_shape)
 
 
 class LatentGuide(GuideProgram):

@@ -19,11 +19,14 @@ from torch import Tensor
 from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.models.baseline import Baseline, FirstGuess, NoGuess
+from ppl_vae.models.conditional_sequences import ConditionalSequenceProgram
 from ppl_vae.models.conditions import Condition, Labels
 from ppl_vae.models.starts import Adjustable
 from ppl_vae.models.vae import VAE, LatentModel
+from ppl_vae.nn import CausalNetwork
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.priors import ConditionalNormal, ConditionalPrior, Prior
+from ppl_vae.program.capabilities import MadeOfPosteriors
 from ppl_vae.program.facts import posterior_prior
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.rows import data_plate
@@ -43,7 +46,8 @@ class CVAE(VAE):
         latent_dim: K, dimensions of the latent variable z.
         prior: p(z | y), or p(z) where it does not depend on y.
         likelihood: p(x | h), where h = decoder(z, y).
-        decoder: the network from z and y to the likelihood's features.
+        decoder: the network from z and y to the likelihood's features. One that sees what came earlier, such as ``LSTM``,
+            decodes rows of any length given their class, and the likelihood is then that of an element.
         enters: what is told y besides the prior: the ``decoder``, and the guide's ``encoder``, which sees a part of x anyway.
         baseline: a first guess of x that goes with y wherever y goes but into the encoder.
 
@@ -88,6 +92,7 @@ class CVAE(VAE):
         super().check(spec)
         self.condition.check(spec)
         self._check_covariates()
+        self._check_rows()
         if self.condition.known(spec.event_shape) is not None and not self.likelihood.factorizes:
             raise ValueError(
                 f"a part of x can be left out of likelihoods of independent elements only, not of {self.likelihood!r}: use "
@@ -110,6 +115,15 @@ class CVAE(VAE):
                 stacklevel=3,
             )
 
+    def _check_rows(self) -> None:
+        """Raise ``ValueError`` for what rows that are decoded element after element are not given."""
+        if self.takes_ragged and not (self.labelled and self.baseline is None):
+            got = "a baseline" if self.labelled else type(self.condition).__name__
+            raise ValueError(
+                f"expected rows given their class alone (condition=Labels()) of {type(self.decoder).__name__}, which sees what "
+                f"came earlier, got {got}: leave it out"
+            )
+
     def check_values(self, x: Tensor) -> None:
         """Raise ``ValueError`` if what is modelled of x ``(n, *event)`` does not lie in the likelihood's support."""
         known = self.condition.known(tuple(x.shape[1:]))
@@ -119,12 +133,14 @@ class CVAE(VAE):
         """Nothing that compares: what is left knows the condition."""
         return
 
-    def build(self, spec: DataSpec) -> ConditionalModel:
+    def build(self, spec: DataSpec) -> ConditionalModel | ConditionalSequenceProgram:
         """The Pyro program for data of this shape and number.
 
         Raises:
             ValueError: a prior made of the guide's posteriors, which labels would be part of.
         """
+        if isinstance(self.decoder, CausalNetwork):
+            return self._of_rows(self.decoder, spec)
         model = ConditionalModel(self, spec)
         if len(model.reads) > 1 and posterior_prior(model):
             raise ValueError(
@@ -133,11 +149,32 @@ class CVAE(VAE):
             )
         return model
 
+    def _of_rows(self, network: CausalNetwork, spec: DataSpec) -> ConditionalSequenceProgram:
+        """The program for rows given their class."""
+        shape, condition, prior = (self.latent_dim,), self.condition.build(spec), self.prior
+        given = isinstance(prior, ConditionalPrior)
+        built = prior.build_given(shape, condition.columns) if isinstance(prior, ConditionalPrior) else prior.build(shape)
+        if isinstance(built, MadeOfPosteriors):
+            raise ValueError(f"expected a prior without data of its own for rows of a class, got {type(prior).__name__}")
+        return ConditionalSequenceProgram(
+            latent_shape=shape,
+            prior=built,
+            given_prior=given,
+            condition=condition,
+            enters=self.enters,
+            network=network,
+            likelihood=self.likelihood,
+            spec=spec,
+        )
+
     def story(self) -> str:
         """The sites from top to bottom, as mathematics."""
         given = "z | y" if isinstance(self.prior, ConditionalPrior) else "z"
         told = "z, y" if "decoder" in self.enters else "z"
         prior = self.prior.story((self.latent_dim,))
+        if isinstance(self.decoder, CausalNetwork):
+            likelihood = self.likelihood.story(self.decoder.causal_story(told))
+            return f"y = {self.condition.story()}; {given} ~ {prior}; x_t | x_<t, {told} ~ {likelihood}"
         likelihood = self.likelihood.story(self.decoder.story(told))
         if self.condition.sized:
             likelihood = likelihood.replace("exp ", f"s {self.condition.rate} ", 1)

@@ -7,6 +7,7 @@ x_nt ~ p(x | network(z_n, x_n1, ..., x_n(t-1))), t = 1, 2, ...   likelihood of a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -27,7 +28,7 @@ from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import DataSpec
 
-__all__ = ["LatentSequenceProgram", "SequenceProgram", "check_rows"]
+__all__ = ["LatentSequenceProgram", "Rows", "SequenceProgram", "check_rows", "chosen_codes"]
 
 CANDIDATES = 64  # draws of z among which one is chosen that goes with a given beginning
 
@@ -180,15 +181,34 @@ class LatentSequenceProgram(ModelProgram):
     def continued(self, given: Tensor, length: Tensor, steps: int, *, end: int | None = None, **options: Any) -> Tensor:
         """What may follow given elements, z drawn from p(z | these), approximately.
 
-        It is chosen among draws of the prior with probabilities proportional to p(given | z) (Rubin 1988).
+        See :func:`chosen_codes`.
         """
-        z = self._chosen(given, length) if given.shape[1] else self.prior().sample((len(given),))
-        options = {"context": z, "end": end, **options}
-        return continued(self.rows.network, self.rows.likelihood, given, length, steps, **options)
+        context = chosen_codes(self.rows, self.prior().expand((len(given),)), given, length)
+        return continued(self.rows.network, self.rows.likelihood, given, length, steps, context=context, end=end, **options)
 
-    def _chosen(self, given: Tensor, length: Tensor) -> Tensor:
-        z = self.prior().sample((CANDIDATES, len(given)))
-        inside = sequence_mask(length, given.shape[1])
-        weights = torch.stack([self.rows(each, inside).log_prob(given) for each in z]).softmax(0)
-        places = torch.multinomial(weights.T, 1)[:, 0]
-        return z[places, torch.arange(len(given), device=z.device)]
+
+def chosen_codes(
+    rows: Rows,
+    prior: Any,
+    given: Tensor,
+    length: Tensor,
+    context: Callable[[Tensor], Tensor] = lambda z: z,
+) -> Tensor:
+    """What networks see of codes that go with how rows begin, ``(n, *)``; of rows of which nothing is given, of draws of p(z).
+
+    Each is chosen among draws of the prior with probabilities proportional to p(given | z) (Rubin 1988).
+
+    Args:
+        rows: the built model of rows.
+        prior: p(z) of batch shape ``(n,)``.
+        given: elements ``(n, T, *element)``.
+        length: how many of them each row has ``(n,)``.
+        context: from codes ``(..., n, K)`` to what the network sees.
+    """
+    if not given.shape[1]:
+        return context(prior.sample())
+    seen = context(prior.sample((CANDIDATES,)))
+    inside = sequence_mask(length, given.shape[1])
+    weights = torch.stack([rows(each, inside).log_prob(given) for each in seen]).softmax(0)
+    places = torch.multinomial(weights.T, 1)[:, 0]
+    return seen[places, torch.arange(len(given), device=seen.device)]

@@ -220,9 +220,7 @@ class _Predicted(Protocol):
     point_prediction: Tensor
 
 
-def _element(
-    p: dist.Distribution, temperature: float, top_p: float, waited: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
+def _element(p: dist.Distribution, temperature: float, top_p: float, waited: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """A draw of one element, or at temperature 0 what stands for its distribution, and what this tells the next one."""
     if temperature == 0:
         inner = p.base_dist if isinstance(p, Independent) else p

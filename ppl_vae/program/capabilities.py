@@ -188,6 +188,8 @@ class RowDecoding(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Rows ``(n, T, *element)`` of codes z ``(n, *latent)``, padded, and their lengths ``(n,)``.
 
+        A model that is ``labelled`` takes ``c`` as well, the columns of the classes ``(n, C)``, here and in ``continued``.
+
         Args:
             z: codes.
             length: of the rows, which is taken where no element says that it is the last.

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ppl_vae import plots
 from ppl_vae.data import Ragged, Split
 from ppl_vae.data.vocabulary import untokenized
+from ppl_vae.evaluate.paths import path_between
 from ppl_vae.fitting import Fit
 from ppl_vae.plots.drawings import Drawings
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.types import STROKES
 
-__all__ = ["between", "row_pictures"]
+__all__ = ["row_pictures"]
 
 TEMPERATURES = (0.2, 0.5, 1.0)
 ROWS = 24  # of texts and series in a picture
@@ -81,9 +81,13 @@ def _of_codes(fit: Fit, rows: Split) -> Iterator[Named]:
     again: list[Drawings] = [raw, *(_drawn(fit, z, temperature) for temperature in TEMPERATURES)]
     yield "reconstructions", plots.drawings_table(again, ["data", *NAMES], title="data, and draws given their codes")
     yield "samples", plots.drawings_table(drawn, NAMES, title="draws given z from the prior, a column each")
-    ways = [_drawn(fit, between(z[place], z[place + 1], STEPS), TEMPERATURES[0]) for place in range(0, min(len(z) - 1, 8), 2)]
+    ends = [(z[place], z[place + 1]) for place in range(0, min(len(z) - 1, 8), 2)]
+    ways = [_drawn(fit, path_between(*pair, STEPS, "spherical"), 0.0) for pair in ends]
     if ways:
-        yield "interpolations", plots.drawings_table(ways, title="from the code of one datum to that of another")
+        yield (
+            "interpolations",
+            plots.drawings_table(ways, title="from the code of one datum to that of another, what stands for each"),
+        )
 
 
 def _drawn(fit: Fit, z: Tensor, temperature: float) -> list[Tensor]:
@@ -107,24 +111,3 @@ def _completed(fit: Fit, rows: list[Tensor]) -> Figure:
     drawn = [fit.sample(len(rows), given=given, length=longest, seed=seed) for seed in range(3)]
     names = ["data", "draw 1", "draw 2", "draw 3"]
     return plots.drawings_table([rows, *drawn], names, known=known, title="begun in black, gone on in red")
-
-
-def between(a: Tensor, b: Tensor, steps: int) -> Tensor:
-    r"""Codes on the arc from a to b, both among them, ``(steps, K)``.
-
-    .. math:: z_t = \frac{\sin((1 - t) \omega)}{\sin \omega} a + \frac{\sin(t \omega)}{\sin \omega} b
-
-    with the angle omega between a and b (White 2016, "Sampling generative networks"), which keeps to the lengths that codes
-    have; on a line where they point one way.
-
-    Example:
-        >>> between(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3).round(decimals=4)
-        tensor([[1.0000, 0.0000],
-                [0.7071, 0.7071],
-                [0.0000, 1.0000]])
-    """
-    t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device)[:, None]
-    angle = torch.arccos((a @ b / (a.norm() * b.norm()).clamp_min(1e-12)).clamp(-1, 1))
-    if angle.sin() < 1e-4:
-        return (1 - t) * a + t * b
-    return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
