@@ -413,6 +413,7 @@ class Coding:
             raise ValueError("expected draws from a model that makes them in steps, such as Diffusion, for steps: leave it out")
         with evaluating(self.pair), seeded(seed, self.device):
             return Observed({"x": model.drawn_in(n, steps)}, "x")
+
     def _given_rows(self, n: int | None = None, *, x: Any, y: Any, means: bool, frame: Any) -> dict[str, Any]:
         """What new rows, or those of codes, are conditioned on: their classes, in turn if they are not told."""
         if not self._labelled:
