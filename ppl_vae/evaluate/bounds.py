@@ -73,8 +73,8 @@ def bounds(pair: Pair, batch: tuple[Tensor, ...], *, samples: int, weighted: boo
     ``summed`` if plates of which a run sees a sample are summed, where the guide can.
     """
     if summed and pair.can.sum_bound is not None:
-        terms, parts = pair.can.sum_bound.summed_bound(*batch, samples=samples)
-        return Bounds(terms, None, None, parts)
+        summed_terms, parts = pair.can.sum_bound.summed_bound(*batch, samples=samples)
+        return Bounds(summed_terms, None, None, parts)
     terms: ELBOTerms | None
     exact = None if pair.can.marginal is None else pair.can.marginal.log_prob(*batch)
     if pair.can.bound is not None:

@@ -176,7 +176,7 @@ class Coding:
         if (model := self.pair.can.decode_rows) is not None:
             (codes,) = leaves(self.encode(split)).values()
             lengths = None if split.sizes is None else split.sizes.to(self.device)
-            given = {"c": self.pair.model_facts.known(split.labels)[0]} if self._labelled else {}
+            given: dict[str, Any] = {"c": self.pair.model_facts.known(split.labels)[0]} if self._labelled else {}
             with evaluating(self.pair):
                 return self._rows_leaving(Rows(*model.decoded_rows(codes, lengths, **given)), seen=seen)
         with evaluating(self.pair):

@@ -73,7 +73,12 @@ class BetaELBO(Objective):
     @property
     def ramp(self) -> float:
         """The length of the warm-up, of several the longest."""
-        return max(warm_up.length for warm_up in _each(self.warm_up))
+        return float(max(warm_up.length for warm_up in _each(self.warm_up)))
+
+    @property
+    def frees(self) -> bool:
+        """Whether some nats of a KL cost nothing."""
+        return any(_each(self.free_bits))
 
     @property
     def draws(self) -> int:
