@@ -143,7 +143,7 @@ from ppl_vae.models import (
     StackedSemiSupervisedVAE,
     Table,
 )
-from ppl_vae.nn import LSTM, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, PixelCNN, Transformer
+from ppl_vae.nn import LSTM, MADE, MLP, CausalConv, CausalNetwork, Conv, Linear, Network, PixelCNN, Transformer
 from ppl_vae.priors import (
     AutomaticRelevance,
     AutoregressiveFlow,
@@ -195,6 +195,7 @@ __all__ = [
     "IWAE",
     "LDA",
     "LSTM",
+    "MADE",
     "MLP",
     "NUTS",
     "PCA",

@@ -110,6 +110,7 @@ NETWORKS: dict[str, pv.Network] = {
     "CausalConv": pv.CausalConv(hidden=5, layers=2),
     "Transformer": pv.Transformer(hidden=8, heads=2, layers=1),
     "PixelCNN": pv.PixelCNN(channels=4, layers=2),
+    "MADE": pv.MADE(hidden=(7,)),
 }
 
 

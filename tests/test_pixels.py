@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -32,12 +33,15 @@ NETWORKS: dict[str, pv.PixelCNN] = {
 }
 PRIORS: dict[str, Any] = {
     **NETWORKS,
+    "MADE": pv.MADE(hidden=(9, 7)),
     "LSTM": pv.LSTM(hidden=5),
     "CausalConv": pv.CausalConv(hidden=5, layers=2),
     "Transformer": pv.Transformer(hidden=8, heads=2, layers=1),
 }
 CONTEXTS: dict[str, tuple[int, ...]] = {"none": (), "vector": (3,), "map": (2, *GRID)}
+RASTERS: dict[str, Any] = {**NETWORKS, "MADE": pv.MADE(hidden=(40, 30))}
 networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+rasters = pytest.mark.parametrize("network", RASTERS.values(), ids=RASTERS)
 priors = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
 contexts = pytest.mark.parametrize("shape", CONTEXTS.values(), ids=CONTEXTS)
 
@@ -66,8 +70,8 @@ def all_grids(grid: tuple[int, int] = (2, 2)) -> Tensor:
 
 
 @contexts
-@networks
-def test_one_pass_is_step_by_step(network: pv.PixelCNN, shape: tuple[int, ...]) -> None:
+@rasters
+def test_one_pass_is_step_by_step(network: Any, shape: tuple[int, ...]) -> None:
     module = made(network.build_on_grid(Elements(levels=LEVELS, grid=GRID), (LEVELS,), shape))
     x, context = codes_of(2).flatten(-2), context_of(shape, 2)
     context = None if context is None else context.flatten(1)
@@ -80,11 +84,10 @@ def test_one_pass_is_step_by_step(network: pv.PixelCNN, shape: tuple[int, ...]) 
 
 
 @pytest.mark.parametrize("grid", [(4, 5), (1, 6), (5, 1)])
-@networks
-def test_a_place_hangs_on_all_before_it_and_on_no_other(network: pv.PixelCNN, grid: tuple[int, int]) -> None:
-    """No blind spot: the far corner sees the near one, as many layers as that takes."""
-    layers = max(grid)
-    network = pv.PixelCNN(channels=6, layers=layers, kernel=network.kernel, gated=network.gated, gates=network.gates)
+@rasters
+def test_a_place_hangs_on_all_before_it_and_on_no_other(network: Any, grid: tuple[int, int]) -> None:
+    """No blind spot: the far corner sees the near one, with as many layers as that takes."""
+    network = dataclasses.replace(network, layers=max(grid)) if isinstance(network, pv.PixelCNN) else network
     module = made(network.build_causal(Elements((2,), grid=grid), (1, 2)))
     for parameter in module.parameters():
         parameter.data.abs_().mul_(0.3)  # so that no rectified unit is off
@@ -111,8 +114,8 @@ def test_a_context_enters_from_the_first_place_on(shape: tuple[int, ...]) -> Non
     torch.testing.assert_close(found[1, 0], module(x, several[1, 0].flatten()))
 
 
-@networks
-def test_every_parameter_has_a_gradient(network: pv.PixelCNN) -> None:
+@rasters
+def test_every_parameter_has_a_gradient(network: Any) -> None:
     module = made(network.build_on_grid(Elements(levels=LEVELS, grid=GRID), (LEVELS,), (2,))).train()
     module(codes_of(8).flatten(-2), context_of((2,), 8)).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in module.parameters())
@@ -195,9 +198,36 @@ def test_a_model_of_images_knows_its_log_likelihood(tmp_path: Path) -> None:
     expected = fit.pair.model.log_prob(x)
     assert numbers["log_likelihood"] == numbers["elbo"] == pytest.approx(expected.mean().item(), rel=1e-5)
     assert fit.sample(3).shape == (3, 1, *GRID)
+    upper = x[:3, :, :2]
+    whole = fit.sample(3, given=upper)
+    assert torch.equal(whole[:, :, :2], upper)
+    assert fit.sample(4, given=upper[0], seed=1)[:, :, 2:].std(0).any()
+    program = fit.pair.model
+    with torch.no_grad():
+        torch.manual_seed(0)
+        features, state = program.grids.network.start(None, 1)
+        for element in upper[:1].flatten(1)[0]:
+            features, state = program.grids.network.step(element[None], state)
+        chance = program.grids.likelihood(features).mean
+    share = fit.sample(2000, given=upper[0])[:, 0, 2, 0].mean()
+    assert share.item() == pytest.approx(chance.item(), abs=0.04)
+    for wrong in (x[:1], x[:2, :, :1], x[:1, :, :1, :2]):
+        with pytest.raises(ValueError, match="expected the first lines, fewer than"):
+            fit.sample(3, given=wrong)
     again = pv.load_run(tmp_path / "run", device="cpu")
     assert again.evaluate(data.test) == numbers
     assert torch.equal(again.sample(3), fit.sample(3))
+
+
+def test_vectors_have_an_exact_density_by_masks() -> None:
+    data = pv.load_data(torch.randn(40, 4).numpy(), valid=0.0, test=0.0)
+    model = pv.SequenceModel(network=pv.MADE(hidden=(8,)), likelihood=pv.Gaussian(scale="amortized"))
+    fit = pv.fit(model, data, method=pv.SVI(epochs=1, batch_size=20), device="cpu")
+    program, x = fit.pair.model, torch.randn(6, 4)
+    slopes = torch.autograd.functional.jacobian(lambda rows: program.grids(None, (6,)).log_probs(rows)[0], x)[:, 0]
+    assert not slopes.triu(1).any()
+    assert (slopes.diagonal().abs() > 0).all()
+    assert fit.sample(5).shape == (5, 4)
 
 
 def test_grey_levels_are_embedded_each() -> None:
@@ -258,12 +288,14 @@ def test_the_remark_on_collapse_says_that_the_decoder_sees_the_elements() -> Non
 def test_what_is_no_grid_is_refused() -> None:
     rows = pv.DataSpec(event_shape=(5,), kind="binary", size=4)
     model = pv.SequenceModel(network=pv.PixelCNN(), likelihood=pv.Bernoulli())
-    with pytest.raises(
-        ValueError, match=r"expected grids \(H, W\) or \(channels, H, W\) for PixelCNN, got data of shape \(5,\)"
-    ):
+    with pytest.raises(ValueError, match=r"expected data of 2 or 3 axes for PixelCNN, got data of shape \(5,\)"):
         model.check(rows)
     with pytest.raises(ValueError, match="expected grids"):
         pv.PixelCNN().build_causal(Elements(), (1,))
+    with pytest.raises(ValueError, match="rows that all have one length for MADE"):
+        pv.MADE().build_causal(Elements(), (1,))
+    with pytest.raises(ValueError, match="expected hidden widths"):
+        pv.MADE(hidden=())
     with pytest.raises(ValueError, match="encoder that sees a whole datum, got PixelCNN"):
         pv.PixelCNN().build((1, 3, 4), (2,))
     for wrong in ({"channels": 0}, {"layers": 0}, {"kernel": 4}, {"kernel": 1}, {"gates": 0}, {"dropout": 1.0}):

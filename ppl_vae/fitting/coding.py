@@ -215,7 +215,8 @@ class Coding:
                 :meth:`classes`; by default the classes in turn. Or covariates by name, as for :meth:`decode`; categories that
                 are not told go through their levels in turn. With the same seed, the same noise of z meets other classes.
             given: of a model of rows the elements that rows begin with, one beginning for all or one for each: texts, arrays
-                ``(t, *element)`` or ``Ragged``. What follows is drawn given these, and rows come back whole.
+                ``(t, *element)`` or ``Ragged``. What follows is drawn given these, and rows come back whole. Of a model of
+                images that are drawn line by line their first lines, ``(*channels, h, W)`` for all or one for each.
             length: of a model of rows how many elements they have at most, those that are given among them; of all, or of each.
             temperature: of a model of rows by a causal network, what log-probabilities of an element are divided by: below 1
                 draws are more timid, at 0 the most probable element is taken. Of normal latent variables, by which the scales
@@ -256,6 +257,11 @@ class Coding:
         if of_rows:
             refuse_conditions(x=x, y=y, means=means, frame=frame)
             return self._rows_drawn(n, given, length, seed=seed, seen=seen, options=bold)
+        if given is not None and length is None and (model := self.pair.can.complete_lines) is not None:
+            refuse_conditions(x=x, y=y, means=means, frame=frame)
+            begun = self._upper_lines(given, n)
+            with evaluating(self.pair), seeded(seed, self.device):
+                return self._leaving(Observed({"x": model.completed_lines(begun)}, "x"), means=False, seen=seen)
         if given is not None or length is not None:
             raise ValueError("expected a model of rows for a beginning or a length of them, got another: leave both out")
         places: Tensor | None = None
@@ -409,6 +415,21 @@ class Coding:
             model: Any = self.pair.can.continue_rows
             rows = drawn_rows(model, n, self.spec, begun, length, like=self.transform.loc, options=options)
         return self._rows_leaving(rows, seen=seen)
+
+    def _upper_lines(self, given: Any, n: int) -> Tensor:
+        """First lines of grids as the model sees them, ``(n, *channels, h, W)``."""
+        values, event = as_real(given, "the first lines of grids"), self.spec.event_shape
+        values = values[None] if values.dim() == len(event) else values
+        height = values.shape[-2] if values.dim() == 1 + len(event) > 2 else 0
+        if values.shape[1:] != (*event[:-2], height, *event[-1:]) or not 0 < height < event[-2] or len(values) not in (1, n):
+            raise ValueError(
+                f"expected the first lines, fewer than {event[-2:-1]}, of one grid of shape {event} or of {n}, got an array "
+                f"{tuple(values.shape)}"
+            )
+        whole_grids = values.new_zeros(len(values), *event)
+        whole_grids[..., :height, :] = values
+        lines: Tensor = self._split(whole_grids).transformed()[..., :height, :].to(self.device)
+        return lines.expand(n, *lines.shape[1:])
 
     def _rows_leaving(self, rows: Rows, *, seen: bool) -> Any:
         """Rows as texts, or in the units of the source or as the model sees them."""

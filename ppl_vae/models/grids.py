@@ -10,13 +10,14 @@ import math
 from typing import Any
 
 import pyro
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.starts import likeliest_features
-from ppl_vae.nn.autoregressive import Autoregressive
+from ppl_vae.nn.autoregressive import Autoregressive, continued
 from ppl_vae.nn.causal import CausalNetwork, Elements
-from ppl_vae.nn.raster import Raster, as_rows
+from ppl_vae.nn.raster import Raster, as_grids, as_rows
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.capabilities import attribute
 from ppl_vae.program.hooks import Start
@@ -27,7 +28,7 @@ __all__ = ["GridProgram", "Grids"]
 
 
 class Grids(nn.Module):
-    """p(x | z) of grids ``(H, W)`` or ``(channels, H, W)``: a causal network and the likelihood of the element of a place.
+    """p(x | z) of vectors ``(D,)`` or grids ``(H, W)``, ``(channels, H, W)``: a causal network, and a place's likelihood.
 
     Args:
         network: its declaration.
@@ -41,16 +42,26 @@ class Grids(nn.Module):
         self.event_shape = spec.event_shape
         element = spec.event_shape[:-2]
         element = element if math.prod(element) > 1 else ()  # of one channel, elements are single numbers
-        elements = Elements(element, spec.levels if spec.kind.levelled else None, spec.event_shape[-2:])  # type: ignore[arg-type]
+        height, width = (1, *spec.event_shape)[-2:]  # of a vector one line
+        elements = Elements(element, spec.levels if spec.kind.levelled else None, (height, width))
         network.refuse_unused("a decoder" if context else "a network without z", *(["pool"] if context else ["pool", "enters"]))
         self.network = network.build_on_grid(elements, likelihood.feature_shape(element), (context,) if context else ())
         self.likelihood = likelihood.build(element)
 
     def forward(self, context: Tensor | None = None, batch_shape: tuple[int, ...] = ()) -> Raster:
         """The distribution of grids, given z ``(..., K)`` if there is one."""
-        longest = math.prod(self.event_shape[-2:])
-        rows = Autoregressive(self.network, self.likelihood, longest=longest, context=context, batch_shape=batch_shape)
+        places = math.prod(self.event_shape[-2:])
+        rows = Autoregressive(self.network, self.likelihood, longest=places, context=context, batch_shape=batch_shape)
         return Raster(rows, self.event_shape)
+
+    def completed(self, lines: Tensor) -> Tensor:
+        """Whole grids of their first lines ``(n, *channels, h, W)``, the rest drawn."""
+        element = self.network.elements.shape
+        given = as_rows(lines, tuple(lines.shape[1:]), element)
+        places = math.prod(self.event_shape[-2:])
+        first = torch.full((len(lines),), given.shape[1], device=lines.device)
+        rest = continued(self.network, self.likelihood, given, first, places - given.shape[1])
+        return as_grids(torch.cat([given, rest.to(given.dtype)], 1), self.event_shape, element)
 
     def start_fit(self, context: Start) -> None:
         """Start at the features under which the elements of the training data are likeliest, where the likelihood can."""
@@ -89,3 +100,7 @@ class GridProgram(ModelProgram):
     def ancestral(self, n: int) -> Tensor:
         """N new grids ``(n, *event)``."""
         return self.grids(None, (n,)).sample()
+
+    def completed_lines(self, lines: Tensor) -> Tensor:
+        """Whole grids ``(n, *event)`` of their first lines ``(n, *channels, h, W)``."""
+        return self.grids.completed(lines)

@@ -35,11 +35,10 @@ CANDIDATES = 64  # draws of z among which one is chosen that goes with a given b
 def check_rows(spec: DataSpec, network: CausalNetwork) -> None:
     """Raise ``ValueError`` if the data have no axis along which a causal network could run, or no grid where it needs one."""
     name = type(network).__name__
-    if network.grids and (spec.ragged or len(spec.event_shape) not in (2, 3)):
+    if network.grids and (spec.ragged or len(spec.event_shape) not in network.grids):
         got = "rows of different lengths" if spec.ragged else f"data of shape {spec.event_shape}"
-        raise ValueError(
-            f"expected grids (H, W) or (channels, H, W) for {name}, got {got}: use CausalConv, LSTM or Transformer"
-        )
+        axes = " or ".join(map(str, network.grids))
+        raise ValueError(f"expected data of {axes} axes for {name}, got {got}: use CausalConv or LSTM")
     if not spec.ragged and not spec.event_shape:
         raise ValueError(f"expected rows (T, *element) for {name}, got single values: give Ragged rows")
 

@@ -77,7 +77,7 @@ class Autoregressive(dist.TorchDistribution):
     @property
     def support(self) -> Any:
         """That of an element, for each."""
-        element = self.likelihood(self.network.begin.new_zeros(1, *self.network.feature_shape))
+        element = self.likelihood(self.network.output.weight.new_zeros(1, *self.network.feature_shape))
         return constraints.independent(element.support, 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Autoregressive:
@@ -119,7 +119,7 @@ class Autoregressive(dist.TorchDistribution):
         batch, (longest, *element) = shape[: len(shape) - len(self.event_shape)], self.event_shape
         rows = batch.numel()
         context = None if self.context is None else self.context.expand(*batch, -1).reshape(rows, -1)
-        start = self.network.begin.new_zeros(rows, 0, *element)
+        start = self.network.output.weight.new_zeros(rows, 0, *element)
         none = torch.zeros(rows, dtype=torch.int64, device=start.device)
         options: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
         found = continued(self.network, self.likelihood, start, none, longest, context=context, **options)

@@ -15,7 +15,16 @@ from ppl_vae.nn.base import Network
 from ppl_vae.nn.pooling import Pool
 from ppl_vae.types import DataSpec
 
-__all__ = ["CausalModule", "CausalNetwork", "Elements", "Enters", "SequenceNetwork", "check_declared", "embedding"]
+__all__ = [
+    "CausalModule",
+    "CausalNetwork",
+    "Elements",
+    "EmbeddedModule",
+    "Enters",
+    "SequenceNetwork",
+    "check_declared",
+    "embedding",
+]
 
 Enters = Literal["state", "inputs", "both"]
 """Where the context of a causal network enters: before the first element, beside each of them, or both."""
@@ -94,11 +103,12 @@ class CausalNetwork(SequenceNetwork, abc.ABC):
 
     Class attributes:
         reads_back: whether it could also read rows as an encoder.
-        grids: whether it runs along the raster of a grid, line by line, and knows what is above.
+        grids: how many axes data may have of which it reads each place in turn, as an image line by line; none of networks that
+            read rows of elements along their first axis, whatever their length.
     """
 
     reads_back: ClassVar[bool] = True
-    grids: ClassVar[bool] = False
+    grids: ClassVar[tuple[int, ...]] = ()
 
     @abc.abstractmethod
     def build_causal(self, elements: Elements, feature_shape: tuple[int, ...], context: int = 0) -> CausalModule:
@@ -121,6 +131,50 @@ class CausalNetwork(SequenceNetwork, abc.ABC):
 
 class CausalModule(nn.Module, abc.ABC):
     """The features of all elements in one pass, or of one after the other with a state that is kept.
+
+    Args:
+        elements: of the rows.
+        feature_shape: of the features of an element.
+        context: K, 0 without one.
+
+    Attributes:
+        output: the last layer, which a subclass makes.
+    """
+
+    output: nn.Linear
+
+    def __init__(self, elements: Elements, feature_shape: tuple[int, ...], context: int) -> None:
+        super().__init__()
+        self.elements = elements
+        self.feature_shape = feature_shape
+        self.context = context
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Features ``(..., T, *features)`` of all elements of rows x ``(..., T, *shape)``, with their context ``(..., K)``."""
+
+    @abc.abstractmethod
+    def start(self, context: Tensor | None, rows: int) -> tuple[Tensor, Any]:
+        """Features ``(rows, *features)`` of the first element, and the state from which :meth:`step` goes on."""
+
+    @abc.abstractmethod
+    def step(self, element: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Features ``(rows, *features)`` of the element after this one ``(rows, *shape)``, and the state after it."""
+
+    @torch.no_grad()
+    def start_at(self, output: Tensor) -> None:
+        """Let the features of every element lie around ``output (*features)`` at first."""
+        bias = self.output.bias
+        bias.copy_(output.flatten().repeat(bias.numel() // output.numel()))
+
+    def start_flat(self) -> None:
+        """Let the features of every element be zero at first, whatever came before."""
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+
+class EmbeddedModule(CausalModule):
+    """One that embeds elements, and is told each of them at the place after its own.
 
     A subclass gives ``hidden``, ``first`` and ``advance``, on inputs that are embedded already.
 
@@ -151,10 +205,7 @@ class CausalModule(nn.Module, abc.ABC):
         dropout: float = 0.0,
         projection: int | None = None,
     ) -> None:
-        super().__init__()
-        self.elements = elements
-        self.feature_shape = feature_shape
-        self.context = context
+        super().__init__(elements, feature_shape, context)
         self.stateful = stateful
         self.in_state = context > 0 and enters in ("state", "both")
         self.in_inputs = context > 0 and enters in ("inputs", "both")
@@ -202,16 +253,6 @@ class CausalModule(nn.Module, abc.ABC):
         state, context = state
         hidden, state = self.advance(self._beside(self.embedding(element), context), state)
         return self._features(hidden), (state, context)
-
-    @torch.no_grad()
-    def start_at(self, output: Tensor) -> None:
-        """Let the features of every element lie around ``output (*features)`` at first."""
-        self.output.bias.copy_(output.flatten())
-
-    def start_flat(self) -> None:
-        """Let the features of every element be zero at first, whatever came before."""
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
 
     def _inputs(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Embedded rows ``(N, T, E)``, each element one place later than it stands."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ppl_vae.declaration import require
-from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters, check_declared, embedding
+from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, EmbeddedModule, Enters, check_declared, embedding
 from ppl_vae.nn.pooling import Pool, mask_of, pooled
 
 __all__ = ["CausalConv"]
@@ -110,7 +110,7 @@ def gated(x: Tensor) -> Tensor:
     return a.tanh() * b.sigmoid()
 
 
-class CausalConvolutions(CausalModule):
+class CausalConvolutions(EmbeddedModule):
     """The state is what each layer has seen so far, as far back as it looks."""
 
     def __init__(self, declared: CausalConv, elements: Elements, feature_shape: tuple[int, ...], context: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.declaration import require
-from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters, check_declared, embedding
+from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, EmbeddedModule, Enters, check_declared, embedding
 from ppl_vae.nn.pooling import Pool, mask_of, pooled
 
 __all__ = ["LSTM"]
@@ -95,7 +95,7 @@ class Memory(nn.LSTM):
             self.training, self.dropout = False, dropout
 
 
-class CausalLSTM(CausalModule):
+class CausalLSTM(EmbeddedModule):
     """The state is that of the layers."""
 
     def __init__(self, declared: LSTM, elements: Elements, feature_shape: tuple[int, ...], context: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 from torch.nn.functional import linear, relu
 
-__all__ = ["MaskedNetwork", "MaskedTransform", "autoregressive", "coupling"]
+__all__ = ["MaskedLinear", "MaskedNetwork", "MaskedTransform", "autoregressive", "coupling"]
 
 START = 0.01  # size of the last layer's weights before training: the map is then nearly the identity, and yet it learns
 

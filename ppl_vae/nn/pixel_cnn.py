@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
 from ppl_vae.declaration import require
-from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, check_declared
+from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, EmbeddedModule, check_declared
 
 __all__ = ["PixelCNN"]
 
@@ -47,7 +47,7 @@ class PixelCNN(CausalNetwork):
     """
 
     reads_back: ClassVar[bool] = False
-    grids: ClassVar[bool] = True
+    grids: ClassVar[tuple[int, ...]] = (2, 3)
 
     channels: int = 64
     layers: int = 8
@@ -171,7 +171,7 @@ class State(NamedTuple):
     told: Told | None
 
 
-class PixelConvolutions(CausalModule):
+class PixelConvolutions(EmbeddedModule):
     """Two stacks of convolutions; step by step a line enters the vertical one when its last element is known.
 
     An input of the horizontal stack is the element before its place in the order of reading, so that of the first place of a

@@ -38,7 +38,7 @@ class Raster(dist.TorchDistribution):
 
     Args:
         rows: that distribution, of ``(H W, *element)``.
-        event_shape: of a grid, ``(H, W)`` or ``(channels, H, W)``; with one channel elements may be single numbers.
+        event_shape: of a datum, ``(H, W)``, ``(channels, H, W)`` or ``(D,)``; of one channel elements may be single numbers.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}

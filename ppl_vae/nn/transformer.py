@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from ppl_vae.declaration import require
-from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, Enters, check_declared
+from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, EmbeddedModule, Enters, check_declared
 from ppl_vae.nn.causal_conv import PooledEncoder
 from ppl_vae.nn.pooling import Pool
 
@@ -121,7 +121,7 @@ class Block(nn.Module):
         return x + self.dropout(self.down(gelu(self.up(self.second(x))))), (key, value)
 
 
-class CausalTransformer(CausalModule):
+class CausalTransformer(EmbeddedModule):
     """The state is the keys and values of all places so far."""
 
     def __init__(self, declared: Transformer, elements: Elements, feature_shape: tuple[int, ...], context: int) -> None:

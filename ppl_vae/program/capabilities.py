@@ -20,6 +20,7 @@ __all__ = [
     "Bounding",
     "Charted",
     "Comparable",
+    "Completing",
     "Conjugate",
     "Continuing",
     "CoordinateAscent",
@@ -154,6 +155,15 @@ class Continuing(Protocol):
             end: the token that ends a row, if one does: what follows it means nothing, and once every row has it fewer than S
                 elements may be returned.
         """
+        ...
+
+
+@runtime_checkable
+class Completing(Protocol):
+    """A model of grids that draws what stands below the lines that are given."""
+
+    def completed_lines(self, lines: Tensor) -> Tensor:
+        """Whole grids ``(n, *event)`` of their first lines ``(n, *channels, h, W)``, from torch's global generator."""
         ...
 
 

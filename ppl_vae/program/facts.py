@@ -18,6 +18,7 @@ from ppl_vae.program.capabilities import (
     Bounding,
     Charted,
     Comparable,
+    Completing,
     Conjugate,
     Continuing,
     CoordinateAscent,
@@ -75,6 +76,7 @@ class Abilities:
         generate: the model, if it is :class:`Generative`.
         draw_data: the model, if it is :class:`Ancestral`.
         continue_rows: the model, if it is :class:`Continuing`.
+        complete_lines: the model, if it is :class:`Completing`.
         decode_rows: the model, if it is :class:`RowDecoding`.
         find_path: the model, if it is :class:`Pathfinding`.
         marginal: the model, if it knows log p(x).
@@ -100,6 +102,7 @@ class Abilities:
     generate: ModelProgram | None
     draw_data: Ancestral | None
     continue_rows: Continuing | None
+    complete_lines: Completing | None
     decode_rows: RowDecoding | None
     find_path: Pathfinding | None
     marginal: Marginal | None
@@ -132,6 +135,7 @@ class Abilities:
             generate=facts if generates(model) else None,
             draw_data=model if isinstance(model, Ancestral) else None,
             continue_rows=model if isinstance(model, Continuing) else None,
+            complete_lines=model if isinstance(model, Completing) else None,
             decode_rows=model if isinstance(model, RowDecoding) else None,
             find_path=model if isinstance(model, Pathfinding) else None,
             marginal=model if isinstance(model, Marginal) else None,
