@@ -12,7 +12,14 @@ from torch import Tensor
 
 import ppl_vae as pv
 from ppl_vae.guides.base import latent_kind, lone_site
-from ppl_vae.program.capabilities import CoordinateAscent, Hierarchical, KnownPosterior, MadeOfPosteriors, SemiSupervised
+from ppl_vae.program.capabilities import (
+    CoordinateAscent,
+    Hierarchical,
+    KnownPosterior,
+    MadeOfPosteriors,
+    SemiSupervised,
+    StackedSemiSupervised,
+)
 from ppl_vae.program.facts import model_facts, posterior_prior
 from ppl_vae.program.hooks import Start
 from ppl_vae.types import Field, Kind
@@ -178,6 +185,7 @@ METHODS: dict[str, pv.Method] = {
     "EM": pv.EM(),
     "EM-other": pv.EM(max_iterations=7, tolerance=1e-3, n_init=2, acceleration="none", seed=3),
     "ClosedForm": pv.ClosedForm(),
+    "Stages": pv.Stages(methods=(pv.SVI(epochs=2, only=("guide", "model.prior")), pv.SVI(epochs=3))),
     "CAVI": pv.CAVI(),
     "CAVI-other": pv.CAVI(sweeps=7, batch_size=20, forgetting=0.9, delay=3.0, seed=3),
 }
@@ -259,6 +267,8 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "Codebook": pv.Codebook(commitment=0.5),
     "EMA": pv.EMA(decay=0.9),
     "Gradient": pv.Gradient(),
+    "StackedSemiSupervisedVAE": pv.StackedSemiSupervisedVAE(classes=3, rest_dim=2, network=TINY, decoder=TINY),
+    "StackedClassifier": pv.StackedClassifier(classifier=TINY, rest=TINY, weight=1.0),
     "ColumnGroup": pv.ColumnGroup(columns=(0, 2), likelihood=pv.Categorical(levels=3)),
     "Strokes": pv.Strokes(components=3),
     "Characters": pv.Characters(),
@@ -283,6 +293,8 @@ def fits(model: pv.Model, guide: pv.Guide) -> bool:
         return isinstance(program(model), Hierarchical)
     if isinstance(guide, pv.AmortizedClassifier):
         return isinstance(program(model), SemiSupervised)
+    if isinstance(guide, pv.StackedClassifier):
+        return isinstance(program(model), StackedSemiSupervised)
     if len(model_facts(program(model)).sites) > 1:
         return False
     if isinstance(guide, pv.ExactPosterior):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from itertools import chain
 from pathlib import Path
@@ -30,6 +31,7 @@ SERVED: tuple[pv.Model, ...] = (
     pv.FactorAnalysis(latent_dim=LATENT, weights=pv.Normal()),
     pv.SemiSupervisedVAE(latent_dim=2, decoder=pv.MLP(hidden=(5,))),
     pv.VQVAE(codebook=pv.Codebook(size=4, dim=2, grid=(1, 2)), decoder=pv.MLP(hidden=(5,))),
+    pv.StackedSemiSupervisedVAE(latent_dim=2, rest_dim=2, decoder=pv.MLP(hidden=(5,))),
     pv.HierarchicalVAE(groups=(pv.Group(network=pv.MLP(hidden=(5,))),) * 2),
 )
 
@@ -95,8 +97,14 @@ def test_fit_takes_every_objective_by_its_name(entry: type[pv.Objective]) -> Non
 
 @pytest.mark.parametrize("file", sorted((ROOT / "methods").glob("*.yaml")), ids=lambda path: path.stem)
 def test_fit_takes_every_declared_method(file: Path) -> None:
-    warm_up = pv.Method.from_yaml(file).objective.ramp
-    epochs = ["--method.epochs", str(max(2, round(warm_up)))]
+    method = pv.Method.from_yaml(file)
+    if isinstance(method, pv.Stages):
+        brief = pv.Stages(methods=tuple(dataclasses.replace(stage, epochs=1) for stage in method.methods))
+        Path("method.yaml").write_text(brief.to_yaml())
+        model = pv.StackedSemiSupervisedVAE() if file.stem == "m1_m2" else pv.VAE()
+        assert fitted(model, "--model", type(model).__name__, "--method", "method.yaml", "--quiet") == 0
+        return
+    epochs = ["--method.epochs", str(max(2, round(method.objective.ramp)))]
     assert fitted(pv.VAE(), "--method", str(file), *SMALL, *epochs) == 0
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,7 @@ __all__ = ["Dormant"]
 
 
 class Dormant(nn.Module):
-    """A network of any arguments: zeros exactly as it is built, what its own start makes of it from its first training on.
+    """A network of any arguments: zeros exactly as it is built, and the network's own output once it is to be trained.
 
     So what is said by its output is said plainly, such as p(z) = Normal(0, I), while other parts of a model are trained first.
 
@@ -34,6 +32,6 @@ class Dormant(nn.Module):
         output: Tensor = self.network(*arguments)
         return self.awake * output
 
-    def start_fit(self, context: Any) -> None:
-        """Wake up."""
+    def wake(self) -> None:
+        """From here on it is trained."""
         self.awake.fill_(1.0)

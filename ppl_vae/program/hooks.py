@@ -15,7 +15,18 @@ from torch import Tensor, nn
 
 from ppl_vae.deprecation import warn_renamed
 
-__all__ = ["Finish", "Finishing", "MedianWriting", "Start", "Starting", "TrainingRows", "finish", "median_writer", "start"]
+__all__ = [
+    "Finish",
+    "Finishing",
+    "MedianWriting",
+    "Start",
+    "Starting",
+    "TrainingRows",
+    "Waking",
+    "finish",
+    "median_writer",
+    "start",
+]
 
 
 class TrainingRows(Protocol):
@@ -95,6 +106,15 @@ class Starting(Protocol):
 
 
 @runtime_checkable
+class Waking(Protocol):
+    """A module that has no effect until it is to be trained, also in a half that holds an earlier fit's parameters."""
+
+    def wake(self) -> None:
+        """Have one."""
+        ...
+
+
+@runtime_checkable
 class Finishing(Protocol):
     """A module that has to learn something from the training data when all else is fitted."""
 
@@ -120,9 +140,12 @@ def start(context: Start, warm: Iterable[str] = (), still: Iterable[nn.Module] =
         warm: halves, ``model`` or ``guide``, that hold an earlier fit's parameters and stay as they are.
         still: modules besides that stay as they are; what lies in them is asked all the same.
     """
+    unasked = {id(module) for module in still}
+    for module in (*context.model.modules(), *context.guide.modules()):
+        if isinstance(module, Waking) and id(module) not in unasked:
+            module.wake()
     kept = set(warm)
     seen = {id(module) for half in kept for module in _half(context, half).modules()}
-    unasked = {id(module) for module in still}
     for half in ("model", "guide"):
         if half not in kept:
             for module in _children_first(_half(context, half), seen):

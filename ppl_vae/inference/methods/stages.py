@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.inference.methods.base import Method, run_method
+from ppl_vae.inference.methods.svi import SVI
 from ppl_vae.inference.objectives import Objective
 from ppl_vae.inference.training.clock import Steps
 from ppl_vae.program.pair import Pair
@@ -33,8 +34,8 @@ class Stages(Method):
 
     Args:
         seed: of the initial parameters; added to the seed of each stage.
-        methods: the stages, in their order, such as ``(SVI(only=("guide",)), SVI())``. When the fit is resumed, the last one
-            may have more epochs.
+        methods: the stages, in their order, such as ``(SVI(only=("guide",)), SVI())``; by default a single one. When the fit
+            is resumed, the last one may have more epochs.
 
     Raises:
         ValueError: no stages, or a method that cannot be one: :class:`~ppl_vae.SVI` can.
@@ -49,7 +50,7 @@ class Stages(Method):
     takes_weights: ClassVar[bool] = True
     length: ClassVar[str | None] = "methods"
 
-    methods: tuple[Method, ...]
+    methods: tuple[Method, ...] = (SVI(),)
 
     def __post_init__(self) -> None:
         super().__post_init__()
