@@ -85,7 +85,7 @@ class PixelCNN(CausalNetwork):
         Raises:
             ValueError: always.
         """
-        raise ValueError("expected an encoder that sees a whole datum, got PixelCNN: declare encoder=Conv() or MLP()")
+        raise ValueError("expected a network that sees a whole datum, got PixelCNN, which sees what came earlier: use Conv")
 
     def causal_story(self, context: str = "") -> str:
         """Its features as they stand in a model's story: ``PixelCNN(x_<t, z)``."""
