@@ -21,7 +21,7 @@ def line(name: str, numbers: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--codes", type=int, default=32, help="how many vectors the codebook has")
     parser.add_argument("--channels", type=int, default=32, help="of all networks")
     parser.add_argument("--out", default="codes.png", help="the picture of codes")
@@ -34,7 +34,7 @@ def main() -> None:
     model = pv.VQVAE(codebook=book, prior=prior, decoder=network)
 
     def method(*only: str) -> pv.SVI:
-        return pv.SVI(epochs=options.epochs, learning_rate=5e-3, only=only)
+        return pv.SVI(epochs=options.epochs, restore_best=True, only=only)
 
     codes = pv.fit(model, data, method=method("guide", "model.codebooks", "model.decoder"))
     both = pv.fit(model, data, warm_start=codes, method=method("model.prior"))
