@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", default="codes.png", help="the picture of codes")
     options = parser.parse_args()
 
-    data = pv.load_data("digits", binarize="static")
+    data = pv.load_data("digits", binarize="dynamic")
     network = pv.Conv(channels=(options.channels,), spatial=True)
     book = pv.Codebook(size=options.codes, dim=8, grid=(4, 4))
     prior = pv.PixelCNN(channels=options.channels, layers=3)
