@@ -21,27 +21,25 @@ def line(name: str, numbers: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--codes", type=int, default=32, help="how many vectors the codebook has")
     parser.add_argument("--channels", type=int, default=32, help="of all networks")
     parser.add_argument("--out", default="codes.png", help="the picture of codes")
     options = parser.parse_args()
 
-    data = pv.load_data("digits", binarize="static")
+    data = pv.load_data("digits", binarize="dynamic")
     network = pv.Conv(channels=(options.channels,), spatial=True)
     book = pv.Codebook(size=options.codes, dim=8, grid=(4, 4))
     prior = pv.PixelCNN(channels=options.channels, layers=3)
     model = pv.VQVAE(codebook=book, prior=prior, decoder=network)
-    codes_only = ("guide", "model.codebooks", "model.decoder")
 
-    codes = pv.fit(model, data, method=pv.SVI(epochs=options.epochs, only=codes_only))
-    both = pv.fit(model, data, warm_start=codes, method=pv.SVI(epochs=options.epochs, only=("model.prior",)))
-    vae = pv.fit(
-        pv.VAE(latent_dim=16, decoder=network),
-        data,
-        guide=pv.AmortizedNormal(encoder=network),
-        method=pv.SVI(epochs=options.epochs),
-    )
+    def method(*only: str) -> pv.SVI:
+        return pv.SVI(epochs=options.epochs, restore_best=True, only=only)
+
+    codes = pv.fit(model, data, method=method("guide", "model.codebooks", "model.decoder"))
+    both = pv.fit(model, data, warm_start=codes, method=method("model.prior"))
+    guide = pv.AmortizedNormal(encoder=network)
+    vae = pv.fit(pv.VAE(latent_dim=16, decoder=network), data, guide=guide, method=method())
 
     print(f"{'nats per digit':20}{'bound':>9}{'log p(x|k)':>11}{'log p(k)':>11}{'codes used':>11}{'perplexity':>11}")
     for name, fit in {"uniform codes": codes, "PixelCNN of codes": both, "VAE": vae}.items():

@@ -36,6 +36,14 @@ SERVED: tuple[pv.Model, ...] = (
     pv.Diffusion(steps=3, denoiser=pv.MLP(hidden=(5,)), likelihood=pv.Bernoulli()),
 )
 
+# Models for stages that name their parts.
+STAGED: dict[str, pv.Model] = {
+    "codes_then_prior": pv.VQVAE(
+        codebook=pv.Codebook(size=4, dim=2, grid=(1, 2)), decoder=pv.MLP(hidden=(5,)), prior=pv.LSTM(hidden=5)
+    ),
+    "m1_m2": pv.StackedSemiSupervisedVAE(),
+}
+
 
 @pytest.fixture(autouse=True)
 def _stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +110,9 @@ def test_fit_takes_every_declared_method(file: Path) -> None:
     if isinstance(method, pv.Stages):
         brief = pv.Stages(methods=tuple(dataclasses.replace(stage, epochs=1) for stage in method.methods))
         Path("method.yaml").write_text(brief.to_yaml())
-        model = pv.StackedSemiSupervisedVAE() if file.stem == "m1_m2" else pv.VAE()
-        assert fitted(model, "--model", type(model).__name__, "--method", "method.yaml", "--quiet") == 0
+        model = STAGED.get(file.stem, pv.VAE())
+        Path("model.yaml").write_text(model.to_yaml())
+        assert fitted(model, "--model", "model.yaml", "--method", "method.yaml", "--quiet") == 0
         return
     epochs = ["--method.epochs", str(max(2, round(method.objective.ramp)))]
     assert fitted(pv.VAE(), "--method", str(file), *SMALL, *epochs) == 0

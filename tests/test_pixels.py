@@ -296,7 +296,7 @@ def test_what_is_no_grid_is_refused() -> None:
         pv.MADE().build_causal(Elements(), (1,))
     with pytest.raises(ValueError, match="expected hidden widths"):
         pv.MADE(hidden=())
-    with pytest.raises(ValueError, match="encoder that sees a whole datum, got PixelCNN"):
+    with pytest.raises(ValueError, match="network that sees a whole datum, got PixelCNN"):
         pv.PixelCNN().build((1, 3, 4), (2,))
     for wrong in ({"channels": 0}, {"layers": 0}, {"kernel": 4}, {"kernel": 1}, {"gates": 0}, {"dropout": 1.0}):
         with pytest.raises(ValueError, match="expected"):

@@ -123,11 +123,13 @@ def test_codes_are_counted_over_all_the_data() -> None:
 
 
 def test_codes_decode_and_data_come_from_the_prior() -> None:
-    fit = pv.fit(pv.VQVAE(codebook=two_levels(), decoder=TINY), data_of(), method=pv.SVI(epochs=1))
+    model = pv.VQVAE(codebook=two_levels(), decoder=TINY, prior=pv.LSTM(hidden=4))
+    fit = pv.fit(model, data_of(), method=pv.SVI(epochs=1))
     codes = fit.encode(x_of(3))
     assert codes["k1"].shape == (3, 2, 2)
     assert codes["k1"].dtype == torch.int64
     torch.testing.assert_close(fit.decode(codes), fit.reconstruct(x_of(3)))
+    assert fit.decode({"k2": codes["k2"]}).shape == (3, *EVENT)
     assert fit.sample(2, seed=1).shape == (2, *EVENT)
     with pytest.raises(ValueError, match=r"whole numbers from 0 to 2, got 0 to 3"):
         fit.decode({**codes, "k2": torch.tensor([[[3]], [[0]], [[0]]])})

@@ -61,7 +61,7 @@ class MADE(CausalNetwork):
         Raises:
             ValueError: always.
         """
-        raise ValueError("expected an encoder that sees a whole datum, got MADE: declare encoder=MLP()")
+        raise ValueError("expected a network that sees a whole datum, got MADE, which sees what came earlier: use MLP")
 
 
 class MaskedPerceptron(CausalModule):

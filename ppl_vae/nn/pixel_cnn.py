@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ class PixelCNN(CausalNetwork):
         Raises:
             ValueError: always.
         """
-        raise ValueError("expected an encoder that sees a whole datum, got PixelCNN: declare encoder=Conv() or MLP()")
+        raise ValueError("expected a network that sees a whole datum, got PixelCNN, which sees what came earlier: use Conv")
 
     def causal_story(self, context: str = "") -> str:
         """Its features as they stand in a model's story: ``PixelCNN(x_<t, z)``."""
@@ -177,6 +177,8 @@ class PixelConvolutions(EmbeddedModule):
     An input of the horizontal stack is the element before its place in the order of reading, so that of the first place of a
     line it is the last one of the line above.
     """
+
+    layers: Any
 
     def __init__(
         self, declared: PixelCNN, elements: Elements, feature_shape: tuple[int, ...], context: tuple[int, ...]

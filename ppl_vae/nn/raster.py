@@ -81,3 +81,8 @@ class Raster(dist.TorchDistribution):
     def point_prediction(self) -> Tensor:
         """The grid of the most probable element, or the mean of it, one after the other."""
         return self.draw(temperature=0.0)
+
+    @property
+    def mode(self) -> Tensor:
+        """That grid, which stands for the most probable one."""
+        return self.point_prediction
