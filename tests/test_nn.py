@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms
+from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.nn.conv import _stage
 from ppl_vae.nn.cost import multiplications
 from ppl_vae.nn.curves import Affine, Composed, RationalQuadraticSpline
@@ -349,3 +350,17 @@ def test_a_batch_normalized_pair_is_evaluated_datum_by_datum() -> None:
     with torch.no_grad():
         kl = elbo_terms(pair, (x,)).kl
         torch.testing.assert_close(torch.cat([elbo_terms(pair, (part,)).kl for part in x.split(8)]), kl)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [pv.Linear(), pv.MLP(hidden=(7, 5)), pv.MLP(hidden=(6, 6), residual=True), pv.MLP(hidden=(7,), activation="gated")],
+    ids=["Linear", "MLP", "residual", "gated"],
+)
+def test_two_arguments_of_other_leading_dimensions_are_broadcast(network: pv.Network) -> None:
+    torch.manual_seed(0)
+    built = conditioned(network, (1, 3), 2, (2, 4)).double()
+    x, c = torch.randn(5, 1, 3).double(), torch.randn(6, 1, 2).double()
+    together = built(x.expand(6, 5, 1, 3), c.expand(6, 5, 2))
+    torch.testing.assert_close(built(x, c), together, rtol=0, atol=1e-12)
+    assert built(x, c).shape == (6, 5, 2, 4)
