@@ -383,3 +383,17 @@ def test_a_denoiser_starts_at_zero_and_is_told_the_time_by_every_block() -> None
     assert not torch.allclose(found[0], found[1])
     found.square().sum().backward()
     assert all(parameter.grad.any() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "network",
+    [pv.Linear(), pv.MLP(hidden=(7, 5)), pv.MLP(hidden=(6, 6), residual=True), pv.MLP(hidden=(7,), activation="gated")],
+    ids=["Linear", "MLP", "residual", "gated"],
+)
+def test_two_arguments_of_other_leading_dimensions_are_broadcast(network: pv.Network) -> None:
+    torch.manual_seed(0)
+    built = conditioned(network, (1, 3), 2, (2, 4)).double()
+    x, c = torch.randn(5, 1, 3).double(), torch.randn(6, 1, 2).double()
+    together = built(x.expand(6, 5, 1, 3), c.expand(6, 5, 2))
+    torch.testing.assert_close(built(x, c), together, rtol=0, atol=1e-12)
+    assert built(x, c).shape == (6, 5, 2, 4)

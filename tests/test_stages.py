@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -172,7 +173,7 @@ def test_a_later_stage_keeps_what_an_earlier_one_learned_and_starts_the_rest() -
     assert ((both.pair.model.decoder.layers[4].bias - before).abs() > 0.1).any()  # at the likeliest features, far from there
 
 
-@pytest.mark.parametrize("left", [1, STEPS + 1, 2 * STEPS + 1, 2 * STEPS + 2, 2 * STEPS + 4])
+@pytest.mark.parametrize("left", [1, 2 * STEPS + 2, 2 * STEPS + 4])
 def test_a_fit_goes_on_in_the_stage_that_it_was_broken_off_in(left: int, whole: pv.Fit, tmp_path: Path) -> None:
     run = broken(tmp_path / "run", left, MODEL, DATA, guide=GUIDE, method=STAGES)
     same(pv.resume_run(run, data=DATA), whole)
@@ -219,11 +220,11 @@ def test_stages_are_told_in_short_and_compared() -> None:
 
 
 def test_stages_on_the_command_line(tmp_path: Path) -> None:
-    stages = "[{class_path: SVI, init_args: {epochs: 1, only: [guide]}}, {class_path: SVI, init_args: {epochs: 1}}]"
-    run, data = tmp_path / "run", ["--data", "digits", "--data.valid", "0.2"]
-    small = ["--model", "VAE", "--model.latent_dim", "2", "--model.decoder.hidden", "[5]", "--quiet"]
-    assert cli.main(["fit", *data, *small, "--method", "Stages", "--method.methods", stages, "--out", str(run)]) == 0
-    assert [row["stage"] for row in pv.load_run(run).history] == [1, 2]
-    longer = stages.replace("epochs: 1}}]", "epochs: 2}}]")
+    np.savez(tmp_path / "x.npz", x=rows("binary", N).numpy())
+    source = pv.DataSource(source=str(tmp_path / "x.npz"), valid=0.2, test=0.1)
+    stages = pv.Stages(methods=(pv.SVI(epochs=1, only=("guide",)), pv.SVI(epochs=1)))
+    run = tmp_path / "run"
+    pv.fit(vae(), source, method=stages, out=run)
+    longer = "[{class_path: SVI, init_args: {epochs: 1, only: [guide]}}, {class_path: SVI, init_args: {epochs: 2}}]"
     assert cli.main(["fit", "--resume", str(run), "--method.methods", longer, "--quiet"]) == 0
-    assert [row["epoch"] for row in pv.load_run(run).history] == [1, 2, 3]
+    assert [(row["epoch"], row["stage"]) for row in pv.load_run(run).history] == [(1, 1), (2, 2), (3, 2)]

@@ -7,6 +7,7 @@ a label out, one step of it; a batch of rows with labels takes two, the second f
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from statistics import median
 from typing import Any
@@ -110,6 +111,7 @@ def compared(
     y = torch.randint(CLASSES, (batch_size,), generator=generator)
     sides = {"ours": ours(model, guide, x, y, compile=compile), "pyro": by_hand(width, weight, x, y)}
     times: dict[str, list[float]] = {f"{side}, {kind}": [] for side in sides for kind in sides[side]}
+    warnings.filterwarnings("ignore", "TraceEnum_ELBO found no sample sites")  # of the classifier's loss, which has none
     for side in sides.values():
         for step in side.values():
             for _ in range(WARM_UP):

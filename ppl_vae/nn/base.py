@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from ppl_vae.declaration import Declaration
 
@@ -66,6 +67,23 @@ class Flattened(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x ``(..., *in_shape)`` to ``(..., *out_shape)``."""
         return self.layers(x.flatten(-self.event_dim)).unflatten(-1, self.out_shape)
+
+    def of_parts(self, *parts: Tensor) -> Tensor | None:
+        """The output for vectors ``(..., columns)`` side by side, whose leading dimensions are broadcast after the first layer.
+
+        W (a, b) = W_a a + W_b b, so that what is said of each row once is multiplied once, however many b there are for it.
+        ``None`` of a network whose first layer is no affine map.
+        """
+        first, *rest = self.layers if isinstance(self.layers, nn.Sequential) else [self.layers]
+        if type(first) is not nn.Linear:  # a subclass may do more
+            return None
+        weights = first.weight.split([part.shape[-1] for part in parts], dim=1)
+        h = linear(parts[0], weights[0], first.bias)
+        for part, weight in zip(parts[1:], weights[1:], strict=True):
+            h = h + linear(part, weight)
+        for layer in rest:
+            h = layer(h)
+        return h.unflatten(-1, self.out_shape)
 
     @torch.no_grad()
     def start_at(self, output: Tensor) -> None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.nn.base import Network, TimedNetwork
+from ppl_vae.nn.base import Flattened, Network, TimedNetwork
 
 __all__ = ["Conditioned", "ConditionedImages", "conditioned"]
 
@@ -48,6 +48,10 @@ class Conditioned(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """Of x ``(..., *in_shape)`` and c ``(..., columns)``, whose leading dimensions are broadcast."""
         flat = x.flatten(-self.event_dim)
+        if flat.shape[:-1] != c.shape[:-1] and isinstance(self.network, Flattened):
+            found = self.network.of_parts(flat, c)
+            if found is not None:
+                return found
         leading = torch.broadcast_shapes(flat.shape[:-1], c.shape[:-1])
         return self.network(torch.cat([part.expand(*leading, part.shape[-1]) for part in (flat, c)], dim=-1))
 
