@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 16, 64, 256, 1000])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--variance", choices=["lower", "upper", "learned"], default="lower", help="of a step back")
+    parser.add_argument("--variance", choices=["lower", "upper", "learned"], default="learned", help="of a step back")
     options = parser.parse_args()
 
     data = pv.load_data("digits", kind="categorical")

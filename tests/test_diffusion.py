@@ -250,6 +250,8 @@ def test_a_fit_is_asked_for_all_that_a_diffusion_has(tmp_path: Any) -> None:
         fit.sample(6, steps=5)
     with pytest.raises(ValueError, match="one step of a diffusion"):
         fit.evaluate(x, gaps=True, samples=5)
+    with pytest.raises(ValueError, match="one step of a diffusion"):
+        fit.latents(x)
     for refused in (fit.encode, fit.reconstruct, fit.posterior):
         with pytest.raises(ValueError, match=r"no codes|no decoder"):
             refused(x)

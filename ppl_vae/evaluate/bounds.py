@@ -73,12 +73,11 @@ def bounds(pair: Pair, batch: tuple[Tensor, ...], *, samples: int, weighted: boo
     ``summed`` if plates of which a run sees a sample are summed, where the guide can.
     """
     if summed and pair.can.sum_bound is not None:
-        summed_terms, parts = pair.can.sum_bound.summed_bound(*batch, samples=samples)
-        return Bounds(summed_terms, None, None, parts)
-    terms: ELBOTerms | None
+        of_sum, parts = pair.can.sum_bound.summed_bound(*batch, samples=samples)
+        return Bounds(of_sum, None, None, parts)
     exact = None if pair.can.marginal is None else pair.can.marginal.log_prob(*batch)
     if pair.can.bound is not None:
-        terms = pair.can.bound.bound(*batch)
+        terms: ELBOTerms | None = pair.can.bound.bound(*batch)
     else:
         terms = None if exact is None else _closed_terms(pair, batch, exact)
     if terms is not None and not weighted:

@@ -48,10 +48,16 @@ def latents(pair: Pair, split: Split, *, rows: int = 2000, samples: int = 1, see
         says why, by name.
 
     Raises:
-        ValueError: fewer than two data, or rows or draws that are not positive.
+        ValueError: fewer than two data, rows or draws that are not positive, or programs of which a run sees a part, as of a
+            diffusion.
     """
     if len(split) < 2 or rows < 2 or samples < 1:
         raise ValueError(f"expected at least 2 data, 2 rows and 1 sample, got {len(split)}, {rows} and {samples}")
+    if pair.can.sum_bound is not None:
+        raise ValueError(
+            "a run of these programs sees a part of the latent variables, as one step of a diffusion, so there is nothing to "
+            "tell of what they hold: leave latents out"
+        )
     if pair.model_facts.classifies:
         split = split.labelled(None, ())  # the class is one of the latent variables
     with evaluating(pair), seeded(seed, split.device), pyro.validation_enabled(False):

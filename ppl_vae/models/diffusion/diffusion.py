@@ -56,9 +56,8 @@ class Diffusion(Model):
             whose output has another shape than the data.
 
     Example:
-        >>> print(Diffusion(steps=100, likelihood=Categorical(levels=17)))
-        z_T ~ Normal(0, I); z_s | z_t ~ Normal, mean by MLP(z_t, t), t = T..1, T = 100; x | z_0 ~ Categorical(softmax h(z_0), 17
-        levels)
+        >>> print(Diffusion(steps=9, likelihood=Bernoulli()))
+        z_T ~ Normal(0, I); z_s | z_t ~ Normal, mean by MLP(z_t, t), t = T..1, T = 9; x | z_0 ~ Bernoulli(logits = h(z_0))
     """
 
     posterior_family: ClassVar[PosteriorFamily] = "noise"
