@@ -158,7 +158,7 @@ def test_the_information_in_codes_of_rows_is_a_part_of_their_kl_and_zero_where_t
 # --- the remark -----------------------------------------------------------------------------------------------------------
 
 
-def remark(vae: pv.VAE, guide: pv.Guide, method: pv.SVI) -> str:
+def remark(vae: pv.VAE, guide: pv.Guide, method: pv.SVI, kl: float = 0.01) -> str:
     data = pv.load_data(SENTENCES, tokens="words", valid=0.0, test=0.0)
     model = vae.settled(data)
     monitor = CollapseMonitor()
@@ -166,9 +166,9 @@ def remark(vae: pv.VAE, guide: pv.Guide, method: pv.SVI) -> str:
         pv.FitContext(pair=build(model, guide, data.spec), model=model, guide=guide, method=method, data=data, done=0)
     )
     for epoch in range(1, 13):  # 500 steps of 40 in an epoch
-        monitor.record({"epoch": epoch, "kl": 0.01})
+        monitor.record({"epoch": epoch, "kl": kl})
     with pytest.warns(pv.FitWarning, match="collapsed") as warned:
-        monitor.record({"epoch": 13, "kl": 0.01})
+        monitor.record({"epoch": 13, "kl": kl})
     return str(warned[0].message)
 
 
@@ -185,6 +185,7 @@ def test_the_remark_names_what_helps_a_model_of_rows_and_is_not_in_use() -> None
         dataclasses.replace(method, alternate="steps", encoder_steps=2, objective=pv.BetaELBO(free_bits=0.1)),
     )
     assert "LinearWarmUp" in used
+    assert "2 of them its min_kl" in remark(vae, dataclasses.replace(guide, min_kl=DELTA), method, kl=DELTA + 0.01)
     for remedy in ("free_bits", "batch_norm_mean", "min_kl", "word_dropout", "encoder_steps"):
         assert remedy not in used
 

@@ -42,9 +42,10 @@ class AmortizedNormal(Guide):
             factor.
         rank: columns of W, of a low-rank covariance.
         batch_norm_mean: gamma, the deviation that each of the K means has over the data, by batch normalization (Zhu et al.
-            2020): against a standard normal prior their mean KL is then at least K gamma^2 / 2 nats, whatever the decoder does.
+            2020): against a standard normal prior the KL over the data whose moments the running ones are is then at least
+            K gamma^2 / 2 nats in the mean, whatever the decoder does.
         min_kl: delta, a floor of every datum's KL from a standard normal prior in nats, the committed rate of Razavi et al.
-            (2019): the scales are at most s, where K (s^2 - 1 - log s^2) / 2 = delta.
+            (2019): the scales are at most s, where K (s^2 - 1 - log s^2) / 2 = delta. It may be paid without telling anything.
 
     Raises:
         ValueError: an unknown covariance, a rank below one, a gamma or a floor out of range, a floor of a low-rank covariance;

@@ -14,6 +14,7 @@ import torch
 
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.fitting.callbacks.remedies import remedies
+from ppl_vae.guides import AmortizedNormal
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models import Model
 from ppl_vae.types import FitWarning, Record
@@ -52,6 +53,7 @@ class CollapseMonitor(Callback):
         self._context = context
         self._objective = method.objective
         self._ramp = method.ramp
+        self._floor = context.guide.min_kl if isinstance(context.guide, AmortizedNormal) else 0.0
         continuous = pair.can.generate is not None and pair.can.generate.latent == "continuous" and pair.can.encode is not None
         self._done = self._objective is None or not continuous or pair.guide_facts.point
         self._wait = max(EPOCHS, math.ceil(STEPS / method.steps_per_epoch(len(context.data.train))))
@@ -75,8 +77,9 @@ class CollapseMonitor(Callback):
 
     def _symptom(self, row: Record, kl: float) -> str | None:
         """What is wrong with this epoch."""
-        if kl < NEGLIGIBLE:
-            return f"its KL from the prior is {max(kl, 0.0):.3f} nats per datum, so z tells nothing of x"
+        if kl - self._floor < NEGLIGIBLE:
+            above = f", {self._floor:g} of them its min_kl" if self._floor else ""
+            return f"its KL from the prior is {max(kl, 0.0):.3f} nats per datum{above}, so z tells nothing of x"
         sites = self._context.pair.model_facts.sites
         active, units = row.get("valid_active_units"), sum(math.prod(site.event_shape) for site in sites.values())
         if active is not None and active < FEW * units:
