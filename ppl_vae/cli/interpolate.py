@@ -49,7 +49,8 @@ def run(
     if any(_is_number(end_) for end_ in (start, end)) or not told:
         _, rows = rows_of(fitted, data, data_root, split or "test", label=label, y=y)
     ends = [_datum(each, rows, texts=told) for each in (start, end)]
-    codes, decoded = fitted.interpolate(*ends, steps=steps, path=path, y=y)
+    pictured = bool(out) and str(out).endswith(".png") and not fitted.spec.ragged
+    codes, decoded = fitted.interpolate(*ends, steps=steps, path=path, y=y, seen=pictured)
     if isinstance(decoded, list) and out is None:
         print_json({"steps": steps, "texts": decoded}) if json else print("\n".join(decoded))
         return
@@ -76,7 +77,7 @@ def _write(fitted: Fit, decoded: Any, codes: dict[str, Any], out: str, *, title:
     if out.endswith(TABLES) and x.dim() != 2:
         raise ValueError(f"expected rows of one axis for a table, got {fitted.spec.event_shape}: write .npy or .png")
     grid: dict[str, Any] = {"columns": len(x), "kind": fitted.spec.kind, "title": title, "names": fitted.spec.columns}
-    picture = {".png": lambda path: plots.save(plots.grid(fitted.transform.cpu().affine(x), **grid), path)}
+    picture = {".png": lambda path: plots.save(plots.grid(x, **grid), path)}
     table = as_table(data_columns(x, fitted.spec)) if out.endswith(TABLES) else {}
     writer(out, ".png", ".npy", ".npz", *TABLES)(picture | as_arrays({"x": x.numpy()} | codes) | table)
 

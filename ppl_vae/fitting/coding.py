@@ -143,14 +143,14 @@ class Coding:
             z = self._codes_of_frame(z)
         codes = {name: as_codes(value, **kind) for name, value in z.items()} if isinstance(z, Mapping) else as_codes(z, **kind)
         if (model := self.pair.can.decode_rows) is not None:
-            given = self._given_rows(x=x, y=y, means=False, frame=None)
+            told = self._given_rows(x=x, y=y, means=False, frame=None)
             (code,) = leaves(codes).values()
             (site,) = self.pair.model_facts.sites.values()
             if code.shape[-len(site.event_shape) :] != site.event_shape:
                 expected = ", ".join(map(str, ("...", *site.event_shape)))
                 raise ValueError(f"expected latent codes of shape ({expected}), got {tuple(code.shape)}")
             with evaluating(self.pair):
-                return self._rows_leaving(Rows(*model.decoded_rows(code.reshape(-1, code.shape[-1]), **given)), seen=seen)
+                return self._rows_leaving(Rows(*model.decoded_rows(code.reshape(-1, code.shape[-1]), **told)), seen=seen)
         with evaluating(self.pair):
             found = self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
         return as_rows_given(form, found, self.spec)

@@ -48,6 +48,7 @@ class Interpolating(Coding):
         path: Path = "linear",
         y: Classes | Mapping[str, Any] | None = None,
         codes: bool = False,
+        seen: bool = False,
     ) -> Interpolation:
         r"""Codes on the way from those of one datum to those of another, and the data of these codes.
 
@@ -66,6 +67,7 @@ class Interpolating(Coding):
             y: the class of both, where the model is conditioned on labels, by default that of the rows; or covariates by name,
                 as :meth:`decode` takes them.
             codes: whether a and b are codes.
+            seen: data as the model sees them, instead of in the units of the source.
 
         Returns:
             ``codes`` and ``decoded``, which can be unpacked.
@@ -88,14 +90,12 @@ class Interpolating(Coding):
             name: first if name in self.shared else path_between(first, ends[1][name], steps, path)
             for name, first in ends[0].items()
         }
-        return Interpolation(tree(found), self._decoded(found, rows, y, steps))
+        return Interpolation(tree(found), self._decoded(found, rows, y, steps, seen=seen))
 
-    def _decoded(
-        self, codes: dict[str, Tensor], rows: list[Split] | None, y: Classes | Mapping[str, Any] | None, steps: int
-    ) -> Any:
+    def _decoded(self, codes: dict[str, Tensor], rows: list[Split] | None, y: Any, steps: int, *, seen: bool) -> Any:
         """The data of codes, under the condition of the first of these rows."""
         if (model := self.pair.can.decode_rows) is None:
-            return self.decode(tree(codes), **self._condition(rows, y))
+            return self.decode(tree(codes), seen=seen, **self._condition(rows, y))
         lengths: Tensor | None = None
         if rows is not None and rows[0].sizes is not None:
             first, last = (float(row.sizes[0]) for row in rows)  # type: ignore[index]
@@ -103,7 +103,7 @@ class Interpolating(Coding):
         (code,) = codes.values()
         given = self._given_rows(x=None, y=self._condition(rows, y).get("y"), means=False, frame=None)
         with evaluating(self.pair):
-            return self._rows_leaving(Rows(*model.decoded_rows(code, lengths, **given)), seen=False)
+            return self._rows_leaving(Rows(*model.decoded_rows(code, lengths, **given)), seen=seen)
 
     def _condition(self, rows: list[Split] | None, y: Classes | Mapping[str, Any] | None) -> dict[str, Any]:
         """What :meth:`decode` is told besides codes."""
