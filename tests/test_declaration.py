@@ -7,6 +7,7 @@ import importlib
 import itertools
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,12 @@ def test_a_declared_file_opens_with_what_it_is_and_is_read(path: Path) -> None:
     assert type(declared).from_yaml(declared.to_yaml()) == declared
 
 
+@cache
+def read(base: type[pv.Declaration], path: Path) -> Any:
+    """What a file declares, read once for all that it is paired with."""
+    return base.from_yaml(path)
+
+
 def paired() -> Iterator[Any]:
     """Every model file with every guide file; those whose prior asks a flow for 500 densities a row are slow."""
     for model, guide in itertools.product(OF_DATA, GUIDE_FILES):
@@ -195,18 +202,18 @@ def paired() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("model", "guide"), list(paired()))
 def test_every_model_file_steps_with_every_guide_file(model: Path, guide: Path) -> None:
-    declared = pv.Model.from_yaml(model)
+    declared, with_guide = read(pv.Model, model), read(pv.Guide, guide)
     torch.manual_seed(SEED)
     x = rows(kind_for(declared))
     y, classes = torch.arange(len(x)) % 2, ("even", "odd")  # for models that are conditioned on labels
     shape, kind = tuple(x.shape[1:]), kind_for(declared)
     spec = pv.DataSpec(event_shape=shape, kind=kind, size=len(x), classes=classes, fields=fields_for(declared))
-    if not fits(declared, pv.Guide.from_yaml(guide)):
+    if not fits(declared, with_guide):
         with pytest.raises(ValueError, match=": use ") as caught:
-            pv.build(declared, pv.Guide.from_yaml(guide), spec)
+            pv.build(declared, with_guide, spec)
         one_line(caught)
         return
-    pair = pv.build(declared, pv.Guide.from_yaml(guide), spec)
+    pair = pv.build(declared, with_guide, spec)
     beside = {name: [classes[place] for place in y] for name in declared.fields}
     data = pv.load_data({"x": x, **beside} if beside else x, y=None if beside else y, valid=0.0, test=0.0)
     fitted = pv.SVI(epochs=1, batch_size=len(x)).run(pair, declared.resolve(data) if beside else data, lambda row: None)

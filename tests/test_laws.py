@@ -93,9 +93,9 @@ SAMPLED = (pv.AmortizedDelta, pv.AmortizedFlow, pv.AmortizedMixture)
 EXACT_PAIRS = {name: pair for name, pair in PAIRS.items() if pair[0] in EXACT.values() and not isinstance(pair[1], SAMPLED)}
 
 
-# Recording takes half a second: every model meets its own guide, and every guide one model.
-RECORDED = {f"{m}--own": (model, guide_for(model)) for m, model in MODELS.items() if not model.parameter_priors}
-RECORDED |= {f"{g}": next(pair for pair in PAIRS.values() if pair[1] is guide) for g, guide in GUIDES.items()}
+# Every model with its own guide, and every guide with one model: for what takes long, or asks each of the two for itself.
+EACH_ONCE = {f"{m}--own": (model, guide_for(model)) for m, model in MODELS.items() if not model.parameter_priors}
+EACH_ONCE |= {f"{g}": next(pair for pair in PAIRS.values() if pair[1] is guide) for g, guide in GUIDES.items()}
 
 
 @pytest.fixture
@@ -126,7 +126,9 @@ def traces(pair: pv.Pair, x: torch.Tensor) -> tuple[poutine.Trace, poutine.Trace
 @cases(DECLARATIONS)
 def test_a_declaration_survives_yaml(entry: pv.Declaration) -> None:
     text = entry.to_yaml()
-    assert type(entry).from_yaml(text) == entry
+    again = type(entry).from_yaml(text)
+    assert again == entry
+    assert hash(again) == hash(entry)
     assert yaml.safe_load(text) == entry.to_dict()
 
 
@@ -136,8 +138,7 @@ def test_repr_is_the_constructor_call(entry: pv.Declaration) -> None:
 
 
 @cases(DECLARATIONS)
-def test_a_declaration_is_immutable_and_hashable(entry: pv.Declaration) -> None:
-    assert hash(entry) == hash(type(entry).from_yaml(entry.to_yaml()))
+def test_a_declaration_is_immutable(entry: pv.Declaration) -> None:
     with pytest.raises(AttributeError):
         entry.anything = 1  # type: ignore[attr-defined]
 
@@ -314,7 +315,7 @@ def after_three_steps(pair: pv.Pair, objective: pv.Objective, x: torch.Tensor, *
     return {**module.state_dict(), "totals": step.totals, "recorded": torch.tensor(step.way == "recorded")}
 
 
-@cases(RECORDED)
+@cases(EACH_ONCE)
 def test_the_recorded_step_is_the_eager_step(entry: tuple) -> None:
     x = rows(kind_for(entry[0]))
     eager = after_three_steps(built(*entry), pv.ELBO(), x, compile=False)
@@ -334,7 +335,7 @@ def test_the_recorded_objective_is_the_eager_objective(entry: pv.Objective) -> N
         torch.testing.assert_close(value, eager[name], rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
-@cases(PAIRS)
+@cases(EACH_ONCE)
 def test_a_pair_survives_its_state_dict(entry: tuple) -> None:
     pair, other = built(*entry), built(*entry, seed=1)
     other.load_state_dict(pair.state_dict())
@@ -346,7 +347,7 @@ def test_a_pair_survives_its_state_dict(entry: tuple) -> None:
     torch.testing.assert_close(*values, rtol=0, atol=0)
 
 
-@cases(PAIRS)
+@cases(EACH_ONCE)
 def test_evaluating_changes_nothing(entry: tuple) -> None:
     pair = built(*entry).train()
     data = pv.load_data(rows(kind_for(entry[0])).numpy(), valid=0.0, test=0.5)
@@ -367,15 +368,15 @@ def test_the_loss_falls_on_the_models_own_samples(entry: pv.Model) -> None:
         torch.manual_seed(0)
         z = source.model.prior().sample((200,))
         x = source.model.decode(z if entry.posterior_family == "discrete" else 2 * z).sample()
-    method = pv.SVI(epochs=15, learning_rate=1e-2, batch_size=50)
+    method = pv.SVI(epochs=8, learning_rate=1e-2, batch_size=50)
     kind = "categorical" if kind_for(entry) == "categorical" else None  # codes look like counts
     data = pv.load_data(x.numpy(), kind=kind, valid=0.2, test=0.0)
     fitted = pv.fit(entry, data, guide=guide_for(entry), method=method)
     assert fitted.history[-1]["objective"] > fitted.history[0]["objective"]
     fitted.pair.eval()
     with torch.no_grad():
-        kl = torch.stack([elbo_terms(fitted.pair, (x,)).kl.mean() for _ in range(50)]).double()
-    assert kl.mean() >= -4 * kl.std() / 50**0.5 - 1e-5  # its mean is no less than zero, a draw of it may be
+        kl = torch.stack([elbo_terms(fitted.pair, (x,)).kl.mean() for _ in range(12)]).double()
+    assert kl.mean() >= -4 * kl.std() / 12**0.5 - 1e-5  # its mean is no less than zero, a draw of it may be
     # In closed form; an enumerated bound is told apart into its halves only when it is evaluated.
     if kl.std() == 0 and fitted.pair.score == "elbo":
         name = "valid_kl" if entry.posterior_family == "discrete" else "kl"
@@ -435,7 +436,7 @@ def test_em_climbs_and_ends_with_the_exact_numbers_in_the_modules(entry: pv.Mode
     assert numbers["gap"] == pytest.approx(0.0, abs=1e-12)
 
 
-@cases(RECORDED)
+@cases(EACH_ONCE)
 def test_the_history_has_the_elbo_that_evaluate_reports(entry: tuple) -> None:
     """Of the same draws to the digit, unless one of the two needs none."""
     pair = built(*entry).eval()

@@ -128,10 +128,15 @@ def test_a_fit_that_was_broken_off_goes_on_to_the_same_bits(
     same(pv.load_run(run), whole)
 
 
-def test_a_compiled_fit_goes_on_compiled(tmp_path: Path) -> None:
-    method = dataclasses.replace(SVI, compile=True)
+def test_a_compiled_fit_is_the_eager_fit_and_goes_on_compiled(tmp_path: Path) -> None:
+    method = dataclasses.replace(SVI, compile=True, clip_norm=0.5, skip_norm=1.2)
     whole = pv.fit(vae(), DATA, guide=GUIDE, method=method)
-    assert bits(whole) != bits(pv.fit(vae(), DATA, guide=GUIDE, method=SVI))
+    eager = pv.fit(vae(), DATA, guide=GUIDE, method=dataclasses.replace(method, compile=False))
+    assert bits(whole) != bits(eager)
+    skipped = [[row["skipped"] for row in fit.history] for fit in (whole, eager)]
+    assert skipped[0] == skipped[1]
+    assert 0 < sum(skipped[0]) < 8
+    torch.testing.assert_close(whole.pair.state_dict(), eager.pair.state_dict(), rtol=2e-3, atol=2e-4)
     run = broken(tmp_path / "run", 7, vae(), DATA, guide=GUIDE, method=method)
     same(pv.resume_run(run, data=DATA), whole)
 
