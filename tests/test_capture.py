@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import itertools
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ import ppl_vae as pv
 import ppl_vae.inference.training.step
 import ppl_vae.program.capture
 from ppl_vae.evaluate import log_weights
-from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer
+from ppl_vae.inference.objectives import Estimate
+from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer, put_back
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, capture
 from ppl_vae.program.machine import layers
@@ -241,9 +243,43 @@ def test_a_recorded_step_is_the_eager_step(build: Build) -> None:
         torch.testing.assert_close(recorded[name], value, rtol=1e-6 * (name == "totals"), atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "optimizer"), [pytest.param("batch-norm", "sgd", marks=pytest.mark.slow), ("enumeration", "adam")]
-)
+class Slope(nn.Module):
+    """E[x . w], whose gradient is the mean of x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor) -> Estimate:
+        loss = (x @ self.w).mean()
+        return Estimate(loss, -loss, -loss)
+
+
+@pytest.mark.parametrize("ahead", [0, WORTH_RECORDING])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_spike_leaves_parameters_and_moments_as_they_were(name: str, ahead: int) -> None:
+    ours, theirs = Slope(), nn.Parameter(torch.zeros(2))
+    chosen = OPTIMIZERS[name](ours.parameters(), 0.1)
+    step = Step(ours, pv.Transform((2,)), chosen, skip_norm=10.0, clip_norm=0.5, ahead=ahead)
+    reference = chosen.kind([theirs], lr=0.1)
+    for size in (100.0, 1.0, 2.0, math.inf, 1.0):  # the first before there are moments
+        x = size * torch.tensor([[1.0, 2.0], [3.0, 1.0]])
+        step(x)
+        kept = [theirs, *(value for key, value in reference.state[theirs].items() if key != "step")]
+        before = [value.detach().clone() for value in kept]
+        theirs.grad = (x if size < 10 else torch.zeros(2, 2)).mean(0)
+        nn.utils.clip_grad_norm_([theirs], 0.5)
+        reference.step()
+        if size > 10:
+            put_back(kept, before, torch.tensor(True))
+        torch.testing.assert_close(ours.w, theirs)
+    assert step.totals[3] == 2
+    assert step.way == ("recorded" if ahead else "eager")
+
+
+# Of a whole fit it is asked in test_resume.py: half a minute a program.
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "optimizer"), [("batch-norm", "sgd"), ("enumeration", "adam")])
 def test_a_compiled_step_is_the_eager_step(name: str, optimizer: str) -> None:
     eager, compiled = (trained(PROGRAMS[name], way, clip_norm=0.5, optimizer=optimizer) for way in ("eager", "compiled"))
     for key, value in eager.items():

@@ -156,6 +156,19 @@ def test_clipping_bounds_the_step() -> None:
     assert norms[None] > 1e-2
 
 
+def test_steps_with_too_large_gradients_are_not_taken_and_counted() -> None:
+    data = pv.load_data(rows("binary", N), valid=0.0, test=0.0)
+    with pytest.warns(pv.FitWarning, match=r"3 of the 3 steps of epoch 1 were skipped.*above skip_norm = 1e-06: raise it"):
+        skipped = fitted(data=data, batch_size=16, epochs=2, skip_norm=1e-6)
+    assert [row["skipped"] for row in skipped.history] == [3, 3]
+    start = fitted(data=data, batch_size=16, epochs=1, learning_rate=1e-30)
+    assert all(map(torch.equal, skipped.pair.parameters(), start.pair.parameters()))
+    taken = fitted(data=data, batch_size=16, epochs=2, skip_norm=1e6)
+    assert [row["skipped"] for row in taken.history] == [0, 0]
+    plain = fitted(data=data, batch_size=16, epochs=2)
+    assert all(map(torch.equal, taken.pair.parameters(), plain.pair.parameters()))
+
+
 def test_the_smaller_last_batch_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     step = Step.__call__

@@ -48,6 +48,9 @@ class SVI(Method):
         schedule: how the learning rate falls with the epochs: not at all; along a half ``cosine`` towards zero; or
             ``exponential`` to a hundredth.
         clip_norm: gradients of a larger norm (in nats per datum) are scaled down to it.
+        skip_norm: steps whose gradient has a larger norm, before it is clipped, are not taken, as for the spikes of deep
+            hierarchies (Child 2021, "Very deep VAEs"); a history's ``skipped`` counts them. One that is not a number is left to
+            ``on_nonfinite``.
         alternate: the schedule of the EM view: an E-step on the guide's parameters phi, then an M-step on the model's theta, by
             turns from step to step (``steps``) or from epoch to epoch (``epochs``), each with its own optimizer; by default
             both at once.
@@ -79,6 +82,7 @@ class SVI(Method):
     learning_rate: float | None = None
     schedule: Literal["constant", "cosine", "exponential"] = "cosine"
     clip_norm: float | None = None
+    skip_norm: float | None = None
     alternate: Literal["steps", "epochs"] | None = None
     encoder_steps: int = 1
     patience: int | None = None
@@ -97,6 +101,7 @@ class SVI(Method):
         require(self.optimizer in OPTIMIZERS, f"an optimizer of {', '.join(OPTIMIZERS)}", self.optimizer)
         require(self.schedule in SCHEDULES, f"a schedule of {', '.join(SCHEDULES)}", self.schedule)
         require(self.clip_norm is None or self.clip_norm > 0, "a positive clip_norm", self.clip_norm)
+        require(self.skip_norm is None or self.skip_norm > 0, "a positive skip_norm", self.skip_norm)
         require(self.alternate in (None, "steps", "epochs"), "to alternate steps or epochs", self.alternate)
         require(self.alternate != "epochs" or self.epochs >= 2, "at least 2 epochs to alternate", self.epochs)
         require(self.encoder_steps >= 1, "encoder_steps of at least 1", self.encoder_steps)
@@ -125,6 +130,7 @@ class SVI(Method):
 
         The columns, in nats per datum: ``objective``, ``elbo``, ``reconstruction`` and ``kl`` are means over the epoch's
         training steps, the first what was climbed, the others the true ELBO and its halves whatever was climbed;
+        ``skipped``, with a ``skip_norm``, is the number of steps that were not taken;
         ``valid_elbo``, ``valid_reconstruction`` and ``valid_kl`` are those of the validation split after it.
 
         Raises:
@@ -157,6 +163,7 @@ class SVI(Method):
             learning_rate=float(rate),
             schedule=self.schedule,
             clip_norm=self.clip_norm,
+            skip_norm=self.skip_norm,
             alternate=self.alternate,
             encoder_steps=self.encoder_steps,
             patience=self.patience,

@@ -188,9 +188,11 @@ class Training:
         rate = stepper.set_rate()
         if not stepper.batch_index:
             self.learning_rate = rate
-        sums = self._pass() / max(1, len(self.data.train) - stepper.skipped)
+        totals = self._pass()
         self._check_parameters()
-        row = self._row(*sums.tolist())
+        row = self._row(*(totals[:3] / max(1, len(self.data.train) - stepper.skipped)).tolist())
+        if self.plan.skip_norm is not None:
+            row["skipped"] = self._told_skipped(int(totals[3]))
         stepper.end_epoch()
         self.order = self.generator.get_state()
         self.history.append({**row, "learning_rate": self.learning_rate, "seconds": self.clock.seconds})
@@ -200,7 +202,7 @@ class Training:
             self.best = self.best.after(valid, stepper.epoch, self.pair if self.plan.restore_best else None)
 
     def _pass(self) -> Tensor:
-        """Step through the rest of the training data; sums of objective, ELBO and reconstruction, ``(3,)``."""
+        """Step through the rest of the training data; the ``totals`` of its steps."""
         stepper = self.stepper
         if not stepper.batch_index:
             stepper.start_epoch()
@@ -239,6 +241,18 @@ class Training:
             names = (score.name, *score.parts, f"{score.name}_per_token")
             row |= {f"valid_{name}": valid[name] for name in names if name in valid}
         return row
+
+    def _told_skipped(self, steps: int) -> int:
+        """The number of steps of the epoch in progress whose gradient was too large; a remark if they begin to be most."""
+        most = self.steps_per_epoch // 2
+        if steps > most and not (self.history and self.history[-1]["skipped"] > most):
+            warnings.warn(
+                f"{steps} of the {self.steps_per_epoch} steps of epoch {self.stepper.epoch + 1} were skipped, whose gradients "
+                f"have norms above skip_norm = {self.plan.skip_norm:g}: raise it, or set clip_norm instead",
+                FitWarning,
+                stacklevel=2,
+            )
+        return steps
 
     def _check_parameters(self) -> None:
         """Raise ``ValueError`` for a parameter that a program first asked for when its training had begun without it."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["OPTIMIZERS", "Optimizer", "OptimizerState"]
+__all__ = ["OPTIMIZERS", "Optimizer", "OptimizerState", "put_back"]
 
 RATES_AT_ONCE = 64
 
@@ -60,11 +60,21 @@ class Optimizer(abc.ABC):
         found: dict[str, Any] = self.torch.param_groups[0]
         return found
 
-    def step(self) -> None:
-        """Update the parameters by the gradients that they hold."""
+    def step(self, skip: Tensor | None = None) -> None:
+        """Update the parameters by the gradients that they hold; where ``skip ()`` is true the step is counted alone."""
         self.sync_step_count()
+        before = {} if skip is None else {id(tensor): tensor.detach().clone() for tensor in self._updated()}
         self.torch.step()
+        if skip is not None:
+            updated = self._updated()
+            put_back(updated, [before.get(id(tensor), torch.zeros_like(tensor)) for tensor in updated], skip)
         self._taken += 1
+
+    def _updated(self) -> list[Tensor]:
+        """What a step changes: parameters that have gradients, and what torch keeps of them already."""
+        found = [parameter for parameter in self.parameters if parameter.grad is not None]
+        met = [parameter for parameter in found if parameter in self.torch.state]
+        return [*found, *(moment for parameter in met for moment in self.moments(parameter))]
 
     def sync_step_count(self) -> None:
         """Let torch's state count the steps that :meth:`update` took."""
@@ -166,6 +176,13 @@ class SGD(Optimizer):
     def update(self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], rates: Tensor) -> None:
         """Down the gradient."""
         parameter.sub_(rates[0] * gradient)
+
+
+@torch.no_grad()
+def put_back(tensors: Sequence[Tensor], before: Sequence[Tensor], skip: Tensor) -> None:
+    """Give tensors the values that they had before, if ``skip ()`` is true, without asking the device whether it is."""
+    for tensor, value in zip(tensors, before, strict=True):
+        tensor.copy_(torch.where(skip, value, tensor))
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}

@@ -25,6 +25,7 @@ class TrainingPlan:
         learning_rate: of the first epoch.
         schedule: a name of :data:`~ppl_vae.inference.training.schedules.SCHEDULES`, by which it falls.
         clip_norm: gradients of a larger norm are scaled down to it.
+        skip_norm: steps whose gradient has a larger norm are not taken.
         alternate: whether guide and model are trained by turns.
         encoder_steps: steps of the guide before each of the model, by turns of steps.
         patience: epochs without a better validation ELBO after which training stops.
@@ -42,6 +43,7 @@ class TrainingPlan:
     learning_rate: float
     schedule: str
     clip_norm: float | None
+    skip_norm: float | None
     alternate: Literal["steps", "epochs"] | None
     encoder_steps: int
     patience: int | None

@@ -1,6 +1,6 @@
 """The training step: eager, replayed from a record, or compiled as a whole.
 
-    x = transform(raw);  loss = objective(x);  gradients;  clipping;  update;  totals += (objective, elbo, reconstruction)
+    x = transform(raw);  loss = objective(x);  gradients;  clipping;  update if not skipped;  totals += (objective, ...)
 
 Eager, Pyro runs the programs at every step. Recorded, the same operations are done again without Python's programs, to the same
 last bit. Compiled, the whole step is one library call; sums come in another order, and numbers agree to rounding.
@@ -18,7 +18,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.inference.training.optimizers import Optimizer
+from ppl_vae.inference.training.optimizers import Optimizer, put_back
 from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, CudaGraph, Exchanged, capture, check_agreement
 from ppl_vae.program.context import local_params
 from ppl_vae.program.machine import Precision, layers
@@ -49,6 +49,7 @@ class Step:
         transform: module from raw rows to what the model sees.
         optimizer: updates parameters of ``objective``; the others stay as they are.
         clip_norm: gradients of a larger norm are scaled down to it.
+        skip_norm: a step whose gradient has a larger norm before that leaves parameters and moments as they are.
         precision: what the networks' layers multiply, decided as a step is recorded; how products are rounded is the caller's.
         compile: ``True`` compiles, ``False`` stays eager, ``auto`` records and compiles where that pays.
         local: whether the last of a batch are the numbers ``(B,)`` of its rows among the training data, for their plate.
@@ -59,8 +60,8 @@ class Step:
         full_batch: rows of a batch whose gradient counts in full, a smaller one's by its rows; by default every batch's does.
 
     Attributes:
-        totals: sums over the data of objective, ELBO and reconstruction, ``(3,)``, on the device; set it to zero to start
-            again.
+        totals: sums over the data of objective, ELBO and reconstruction, ``(3,)``, on the device, with a ``skip_norm`` also the
+            number of steps that were not taken, ``(4,)``; set it to zero to start again.
         way: how full batches go: ``eager``, ``recorded`` or ``compiled``.
     """
 
@@ -71,6 +72,7 @@ class Step:
         optimizer: Optimizer,
         *,
         clip_norm: float | None = None,
+        skip_norm: float | None = None,
         precision: Precision = "32",
         compile: Compile = "auto",
         local: bool = False,
@@ -84,13 +86,14 @@ class Step:
         self.transform = transform
         self.optimizer = optimizer
         self.clip_norm = clip_norm
+        self.skip_norm = skip_norm
         self.precision = precision
         self.compile = compile
         self.local = local
         self.weighted = weighted
         self.ahead = ahead // kinds
         self.full_batch = full_batch
-        self.totals = torch.zeros(3, device=optimizer.parameters[0].device)
+        self.totals = torch.zeros(3 if skip_norm is None else 4, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
         self._chosen: set[tuple[torch.Size, ...]] = set()  # by the shapes of a datum in the fields of a batch
         self._go_on_at = None if compile is False else go_on_at
@@ -130,10 +133,19 @@ class Step:
 
     def finish(self, numbers: Tensor, size: int) -> None:
         """Clip the gradients that the parameters hold, update them, and count."""
+        skip = self.skips([parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None])
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, self.clip_norm)
-        self.optimizer.step()
-        self.totals += size * numbers
+        self.optimizer.step(skip)
+        self.totals += self.counted(numbers, size, skip)
+
+    def skips(self, gradients: Sequence[Tensor]) -> Tensor | None:
+        """Whether the step is not to be taken ``()``, on the device; ``None`` where all are."""
+        return None if self.skip_norm is None else norm_of(gradients) > self.skip_norm
+
+    def counted(self, numbers: Tensor, size: int, skip: Tensor | None) -> Tensor:
+        """What a step on so many rows adds to ``totals``."""
+        return size * numbers if skip is None else torch.cat([size * numbers, skip.to(numbers.dtype)[None]])
 
     def _eager(self, *batch: Tensor) -> None:
         self.optimizer.torch.zero_grad(set_to_none=True)
@@ -249,18 +261,28 @@ class _Compiled:
         state, moments = list(islice(tail, len(self.recorded.state))), list(islice(tail, self.moments))
         totals, *batch, rates = tail
         *gradients, numbers = self.recorded.graph(*state, *batch)
+        skip = self.step.skips(gradients)
         if self.step.clip_norm is not None:
-            norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-            scale = (self.step.clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+            scale = (self.step.clip_norm / (norm_of(gradients) + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
             gradients = [scale * gradient for gradient in gradients]
         kept = len(self.step.optimizer.kept)
         for place, (index, gradient) in enumerate(zip(self.updated, gradients, strict=True)):
-            self.step.optimizer.update(state[index], gradient, moments[kept * place : kept * (place + 1)], rates)
-        totals.add_(len(batch[0]) * numbers)
+            changed = [state[index], *moments[kept * place : kept * (place + 1)]]
+            before = [] if skip is None else [tensor.clone() for tensor in changed]
+            self.step.optimizer.update(changed[0], gradient, changed[1:], rates)
+            if skip is not None:
+                put_back(changed, before, skip)
+        totals.add_(self.step.counted(numbers, len(batch[0]), skip))
         return [numbers, *(gradient.norm() for gradient in gradients)]
 
     def __call__(self, *batch: Tensor) -> None:
         self.run(*batch, self.step.optimizer.next_rates())
+
+
+def norm_of(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients as one vector ``()``."""
+    norm: Tensor = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    return norm
 
 
 def _shapes(batch: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:

@@ -82,6 +82,7 @@ class Stepper:
                 self.data.train.transform,
                 optimizer,
                 clip_norm=plan.clip_norm,
+                skip_norm=plan.skip_norm,
                 precision=plan.precision,
                 compile=plan.compile if plan.objective.recordable else False,
                 local=self.pair.local,
@@ -130,7 +131,7 @@ class Stepper:
 
     @property
     def totals(self) -> Tensor:
-        """Sums of objective, ELBO and reconstruction over the epoch's data so far, ``(3,)``."""
+        """Sums of objective, ELBO and reconstruction over the epoch's data so far, ``(3,)``; see :class:`Step` for a fourth."""
         return torch.stack([step.totals for step in self.steps]).sum(0)
 
     def damp(self, factor: float) -> None:
