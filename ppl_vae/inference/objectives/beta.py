@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +34,16 @@ class BetaELBO(Objective):
 
     Args:
         beta: the weight of the KL.
-        warm_up: how the weight, or with a capacity the target, rises from zero at the start of training.
+        warm_up: how the weight, or with a capacity the target, rises from zero at the start of training; several are those of
+            the latent sites, in the order in which the guide draws them.
         capacity: C in nats per datum.
-        free_bits: in nats per datum and latent site.
+        free_bits: in nats per datum and latent site; several are those of the sites, in the same order.
         particles: S, samples of the latent variables per datum and step.
         kl: ``analytic`` where a closed form exists (less noise), or ``sampled``.
 
     Raises:
-        ValueError: a number out of range, or an unknown kind of KL.
+        ValueError: a number out of range, or an unknown kind of KL; several warm-ups with a capacity, which is one target; in
+            training, another number of them, or of free bits, than there are latent sites.
 
     Example:
         >>> BetaELBO(beta=4.0, warm_up=LinearWarmUp(epochs=5)).ramp
@@ -49,23 +51,29 @@ class BetaELBO(Objective):
     """
 
     beta: float = 1.0
-    warm_up: WarmUp = NoWarmUp()
+    warm_up: WarmUp | tuple[WarmUp, ...] = NoWarmUp()
     capacity: float | None = None
-    free_bits: float = 0.0
+    free_bits: float | tuple[float, ...] = 0.0
     particles: int = 1
     kl: Literal["analytic", "sampled"] = "analytic"
 
     def __post_init__(self) -> None:
+        for name in ("warm_up", "free_bits"):
+            if isinstance(several := getattr(self, name), (list, tuple)):
+                require(len(several) > 0, f"{name} of at least one latent site", several)
+                object.__setattr__(self, name, tuple(several))
         require(0 <= self.beta < math.inf, "a beta of at least 0", self.beta)
         require(self.capacity is None or 0 <= self.capacity < math.inf, "a capacity of at least 0", self.capacity)
-        require(0 <= self.free_bits < math.inf, "free_bits of at least 0", self.free_bits)
+        require(all(0 <= bits < math.inf for bits in _each(self.free_bits)), "free_bits of at least 0", self.free_bits)
+        single = self.capacity is None or not isinstance(self.warm_up, tuple)
+        require(single, "one warm_up with a capacity, which is one target for all sites", self.warm_up)
         require(self.particles >= 1, "at least 1 particle", self.particles)
         require(self.kl in ("analytic", "sampled"), "a kl that is analytic or sampled", self.kl)
 
     @property
     def ramp(self) -> float:
-        """The length of the warm-up."""
-        return self.warm_up.length
+        """The length of the warm-up, of several the longest."""
+        return max(warm_up.length for warm_up in _each(self.warm_up))
 
     @property
     def draws(self) -> int:
@@ -91,30 +99,47 @@ class BetaELBO(Objective):
 
 
 class KLWeights(nn.Module):
-    """From the KL of each site to its weight: beta |sum_j max(free_bits, KL_j) - C| = sum_j w_j KL_j + offset.
+    """From the KL of each site to its weight: beta |sum_j max(free_bits_j, KL_j) - C| = sum_j w_j KL_j + offset.
 
     ``steps`` counts the calls in training mode.
     """
 
     steps: Tensor
+    free_bits: Tensor
 
     def __init__(self, declared: BetaELBO, steps_per_epoch: int) -> None:
         super().__init__()
         self.declared = declared
         self.steps_per_epoch = steps_per_epoch
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        # Of the shape of the sites (J,) or (); no part of what is kept, for it is declared.
+        self.register_buffer("free_bits", torch.tensor(declared.free_bits, dtype=torch.float64), persistent=False)
 
     def forward(self, kl: Tensor) -> tuple[Tensor, Tensor]:
         """Weights ``(J,)`` and the offset, for KL ``(J,)`` in nats per datum."""
-        factor = self.declared.warm_up.factor(self.steps.to(kl.dtype) / self.steps_per_epoch)
+        factor, free_bits = self._factor(kl), self.free_bits.to(kl.dtype)
         if self.training:
             self.steps += 1
-        free = kl < self.declared.free_bits if self.declared.free_bits else torch.zeros_like(kl, dtype=torch.bool)
-        counted = torch.where(free, self.declared.free_bits, kl).sum()
+        for name, given in (("warm_up", factor), ("free_bits", free_bits)):
+            if given.dim() and len(given) != len(kl):
+                raise ValueError(f"expected {name} of each of {len(kl)} latent sites, or one for all, got {len(given)}")
+        free = (kl < free_bits) & (free_bits > 0)  # a sampled KL may be negative
+        counted = torch.where(free, free_bits, kl).sum()
         if self.declared.capacity is None:
-            weight, target = self.declared.beta * factor, torch.zeros_like(factor)
+            weight, target = self.declared.beta * factor, None
         else:
             target = self.declared.capacity * factor
             weight = self.declared.beta * torch.where(counted < target, -1.0, 1.0).to(kl.dtype)
-        offset = torch.where(free, self.declared.free_bits, 0.0).to(kl.dtype).sum() - target
-        return torch.where(free, 0.0, weight), weight * offset
+        offset = (weight * torch.where(free, free_bits, 0.0)).sum()
+        return torch.where(free, 0.0, weight), offset if target is None else offset - weight * target
+
+    def _factor(self, kl: Tensor) -> Tensor:
+        """That of each site ``(J,)``, or one for all of them ``()``."""
+        warm_up, epoch = self.declared.warm_up, self.steps.to(kl.dtype) / self.steps_per_epoch
+        if isinstance(warm_up, WarmUp):
+            return warm_up.factor(epoch)
+        return torch.stack([each.factor(epoch) for each in warm_up])
+
+
+def _each(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
