@@ -251,11 +251,13 @@ class Coding:
         if not all(0 <= (low := each) < math.inf for each in temperatures):
             raise ValueError(f"expected a temperature of at least 0, got {low:g}")
         require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
-        bold = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value != 1}
+        bold: dict[str, Any] = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value != 1}
         of_rows = self.pair.can.continue_rows is not None
         if (bold if of_rows else "top_p" in bold) and not self.pair.model_facts.tempered:
             raise ValueError(f"expected a causal network and a likelihood of tokens for {', '.join(bold)}, got another model")
         if of_rows:
+            if isinstance(temperature, Mapping):
+                raise ValueError("expected a number for the temperature of a model of rows, got one for each latent variable")
             refuse_conditions(x=x, y=y, means=means, frame=frame)
             return self._rows_drawn(n, given, length, seed=seed, seen=seen, options=bold)
         if given is not None or length is not None:
