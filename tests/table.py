@@ -160,6 +160,7 @@ OBJECTIVES: dict[str, pv.Objective] = {
     "ELBO-baseline": pv.ELBO(particles=2, gradient="score_function", baseline="moving_average"),
     "BetaELBO": pv.BetaELBO(beta=4.0),
     "BetaELBO-linear": pv.BetaELBO(warm_up=pv.LinearWarmUp(epochs=4), free_bits=0.5, particles=2),
+    "BetaELBO-sites": pv.BetaELBO(warm_up=(pv.LinearWarmUp(epochs=4),), free_bits=(0.5,)),
     "BetaELBO-cyclical": pv.BetaELBO(warm_up=pv.CyclicalWarmUp(epochs=4, cycles=2), kl="sampled"),
     "BetaELBO-capacity": pv.BetaELBO(beta=10.0, capacity=5.0, warm_up=pv.LinearWarmUp(epochs=2)),
     "IWAE": pv.IWAE(),

@@ -58,6 +58,14 @@ def trained(model: pv.Model, data: pv.Data, **options: Any) -> pv.Fit:
 
 
 @pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
+def test_the_decoder_starts_where_the_data_are(condition: pv.Condition) -> None:
+    x = rows("binary")[:1].expand(60, *EVENT)  # all alike, so that a start at the data explains them
+    data = pv.load_data(x.numpy(), y=np.array(CLASSES)[np.arange(60) % 3], valid=0.0, test=0.0)
+    fit = pv.fit(cvae(condition=condition), data, method=pv.SVI(epochs=1, learning_rate=1e-30))
+    assert fit.evaluate(data.train)["reconstruction"] > -0.2 * math.log(2) * math.prod(EVENT)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
 @pytest.mark.parametrize("guide", GUIDES.values(), ids=GUIDES)
 def test_every_amortized_guide_serves_a_conditional_model(guide: pv.Guide, condition: pv.Condition) -> None:
     for prior in (pv.ConditionalNormal(network=TINY), pv.OneHotCategorical(), pv.Dirichlet(), pv.ProjectedNormal()):
@@ -135,7 +143,7 @@ def test_labels_move_the_samples_and_raise_the_log_likelihood() -> None:
     for place, name in enumerate(CLASSES):
         bright = told.sample(6, y=name, means=True).mean((0, 1, 3))
         assert bright.argmax() == place
-        assert bright[place] > 0.8
+        assert bright[place] > 0.6
     numbers, others = (fitted.evaluate(data.test, samples=50) for fitted in (told, plain))
     assert numbers["iwae"] > others["iwae"] + 0.5 * math.log(3)  # at most log 3 is to be gained
     grid = told.by_class(4)

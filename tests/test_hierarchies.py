@@ -12,6 +12,8 @@ from torch.distributions import MultivariateNormal, Normal
 
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms, log_weights
+from ppl_vae.evaluate.temperature import cooled
+from ppl_vae.inference.objectives.beta import KLWeights
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from ppl_vae.program.levels import MIN_SCALE, joined
@@ -278,6 +280,51 @@ def test_a_temperature_multiplies_the_scales(fit: pv.inference.Fit) -> None:
     torch.testing.assert_close(spread[2], flat.sample(50, means=True, seed=1).flatten(1))
     with pytest.raises(ValueError, match="expected a temperature of at least 0, got -1"):
         fit.sample(1, temperature=-1.0)
+
+
+def test_a_vector_of_any_length_stands_above_maps() -> None:
+    groups = (pv.Group(latent_dim=3), pv.Group(latent_dim=1, size=7, features=2), pv.Group(latent_dim=1, size=14, features=2))
+    spec = pv.DataSpec(event_shape=(1, 28, 28), kind="binary", size=4)
+    pair = built(pv.HierarchicalVAE(groups=groups), pv.TopDown(), spec)
+    with torch.no_grad():
+        codes = pair.guide.posterior(torch.zeros(2, 1, 28, 28)).sample()
+        assert [tuple(code.shape) for code in codes.values()] == [(2, 3), (2, 1, 7, 7), (2, 1, 14, 14)]
+        assert pair.model.decode(codes).mean.shape == (2, 1, 28, 28)
+
+
+def test_each_group_has_a_temperature_of_its_own(fit: pv.inference.Fit) -> None:
+    names = list(fit.pair.model.sites)
+    same, cold = fit.sample(3, temperature=dict.fromkeys(names, 0.3)), fit.sample(3, temperature=0.3)
+    assert torch.equal(same, cold)
+    assert torch.equal(fit.sample(3, temperature=dict.fromkeys(names, 1.0)), fit.sample(3))
+    with torch.no_grad():
+        drawn = cooled(fit.pair.model.prior().expand((20,)), {names[0]: 0.0})
+    assert not drawn[names[0]].std(0).any()
+    assert all(drawn[name].std(0).all() for name in names[1:])
+    with pytest.raises(ValueError, match=f"expected temperatures of {', '.join(names)}, got one of z9"):
+        fit.sample(1, temperature={"z9": 0.5})
+    with pytest.raises(ValueError, match="expected a temperature of at least 0, got -1"):
+        fit.sample(1, temperature={names[0]: 0.5, names[1]: -1.0})
+
+
+def test_each_group_has_a_warm_up_and_free_bits_of_its_own() -> None:
+    each = pv.BetaELBO(beta=2.0, warm_up=(pv.NoWarmUp(), pv.LinearWarmUp(epochs=4)), free_bits=(0.5, 3.0))
+    weigh = KLWeights(each, steps_per_epoch=1)
+    kl = torch.tensor([1.0, 1.0])
+    weigh(kl)
+    weights, offset = weigh(kl)  # 2 (1 KL_1 + 1/4 max(3, KL_2))
+    torch.testing.assert_close(weights, torch.tensor([2.0, 0.0]))
+    torch.testing.assert_close(offset, torch.tensor(2 * 3 / 4))
+    weights, offset = weigh(torch.tensor([0.2, 4.0]))
+    torch.testing.assert_close(weights, torch.tensor([0.0, 2 * 2 / 4]))
+    torch.testing.assert_close(offset, torch.tensor(2 * 0.5))
+    with pytest.raises(ValueError, match="expected warm_up of each of 3 latent sites, or one for all, got 2"):
+        weigh(torch.ones(3))
+    with pytest.raises(ValueError, match="one warm_up with a capacity"):
+        pv.BetaELBO(warm_up=(pv.NoWarmUp(),), capacity=3.0)
+    pair = built(MODELS["vectors"], pv.TopDown())
+    with pytest.raises(ValueError, match="expected free_bits of each of 3 latent sites, or one for all, got 2"):
+        pv.BetaELBO(free_bits=(1.0, 2.0)).build(pair)(rows("binary"))
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------------

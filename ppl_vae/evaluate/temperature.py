@@ -41,7 +41,7 @@ def cooled(p: Any, temperature: float | Mapping[str, float]) -> Tree:
 
 def _of_each(p: Any, temperature: Mapping[str, float]) -> Tree:
     """Draws of a joint, each factor at its own temperature."""
-    names = list(p.factors) if isinstance(p, Joint) else []
+    names = p.names if isinstance(p, Joint) else ()
     if unknown := [name for name in temperature if name not in names]:
         told = f"of {', '.join(names)}" if names else "for all, since there is one latent variable"
         raise ValueError(f"expected temperatures {told}, got one of {', '.join(map(str, unknown))}")

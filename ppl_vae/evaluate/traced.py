@@ -195,7 +195,7 @@ class TracedDecoder:
         """Means of p(x | z) at codes of a batch, which is observed: what hangs on an earlier part of x sees that."""
         return self._means(self.pair.programs.model, batch, z)
 
-    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
         """New data: latent variables as the model draws them, but what all data share at the guide's means."""
         check_temperature(temperature)
         kept: Kept = {}

@@ -7,7 +7,7 @@ program's abilities, where it says q(z | x) or p(x | z) as distributions, and by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -74,7 +74,7 @@ class Decoder(Protocol):
         """Means of p(x | z) for codes z of a batch, ``(B, *event)``."""
         ...
 
-    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
         """N new data ``(n, *event)``, draws or with ``means`` the means of p(x | z) at draws of z, of scales times temperature.
 
         Raises:
@@ -170,7 +170,7 @@ class AbleDecoder:
         """Means of p(x | z), given what the model knows of the batch."""
         return self._means(z, torch.Size([len(batch[0])]), self.model.known(*batch))
 
-    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
         """Z from the prior, then x."""
         if given and len(given[0]) not in (1, n):
             raise ValueError(f"expected one condition or {n}, got {len(given[0])}")
@@ -230,7 +230,7 @@ class AncestralDecoder:
         """
         return self.decode(z, ())
 
-    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
         """New data, drawn.
 
         Raises:
@@ -270,7 +270,7 @@ class RowsDecoder:
         """
         return self.decode(z, ())
 
-    def sample(self, n: int, given: Given, *, means: bool, temperature: float = 1.0) -> Observed:
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
         """Not by codes.
 
         Raises:

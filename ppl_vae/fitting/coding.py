@@ -191,7 +191,7 @@ class Coding:
         y: Classes | Mapping[str, Any] | None = None,
         given: Beginning | None = None,
         length: int | Sequence[int] | None = None,
-        temperature: float = 1.0,
+        temperature: float | Mapping[str, float] = 1.0,
         top_p: float = 1.0,
         steps: int | None = None,
         means: bool = False,
@@ -222,7 +222,8 @@ class Coding:
             length: of a model of rows how many elements they have at most, those that are given among them; of all, or of each.
             temperature: of a model of rows by a causal network, what log-probabilities of an element are divided by: below 1
                 draws are more timid, at 0 the most probable element is taken. Of normal latent variables, by which the scales
-                of p(z) are multiplied: below 1 new data are more typical and more alike, at 0 all are those of the means.
+                of p(z) are multiplied: below 1 new data are more typical and more alike, at 0 all are those of the means; of
+                several latent variables also by name, ``{"z2": 0.5}``, those without one at 1.
             top_p: of each element only the likeliest that together have this probability are drawn (Holtzman et al. 2020).
             steps: of a diffusion, fewer steps than it has, without noise of their own (DDIM, Song et al. 2021): sooner, and of
                 a neighbouring model. By default all of them, each drawn.
@@ -248,17 +249,20 @@ class Coding:
             means = not draws
         if (n := whole("n", n)) < 1:
             raise ValueError(f"expected to draw at least 1 datum, got n = {n}")
-        for name, value in (("temperature", temperature), ("top_p", top_p)):
+        temperatures = list(temperature.values()) if isinstance(temperature, Mapping) else [temperature]
+        for name, value in (*(("temperature", each) for each in temperatures), ("top_p", top_p)):
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise ValueError(f"expected a number for {name}, got {as_line(repr(value))}")
-        if not 0 <= temperature < math.inf:
-            raise ValueError(f"expected a temperature of at least 0, got {temperature:g}")
+        if not all(0 <= (low := each) < math.inf for each in temperatures):
+            raise ValueError(f"expected a temperature of at least 0, got {low:g}")
         require_memory(8 * n * math.prod(self.spec.event_shape), f"{n} draws")
-        bold = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value != 1}
+        bold: dict[str, Any] = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value != 1}
         of_rows = self.pair.can.continue_rows is not None
         if (bold if of_rows else "top_p" in bold) and not self.pair.model_facts.tempered:
             raise ValueError(f"expected a causal network and a likelihood of tokens for {', '.join(bold)}, got another model")
         if of_rows:
+            if isinstance(temperature, Mapping):
+                raise ValueError("expected a number for the temperature of a model of rows, got one for each latent variable")
             known = self._given_rows(n, x=x, y=y, means=means, frame=frame)
             return self._rows_drawn(n, given, length, seed=seed, seen=seen, options=bold | known)
         if given is not None and length is None and (model := self.pair.can.complete_lines) is not None:
@@ -399,7 +403,7 @@ class Coding:
         *,
         means: bool,
         seed: int,
-        temperature: float = 1.0,
+        temperature: float | Mapping[str, float] = 1.0,
     ) -> Observed:
         """N new data as the model sees them; of these places of classes, or as is given by ``x`` or ``y``."""
         with evaluating(self.pair), seeded(seed, self.device):

@@ -21,7 +21,7 @@ from ppl_vae.declaration import require
 from ppl_vae.models.baseline import Baseline, FirstGuess, NoGuess
 from ppl_vae.models.conditional_sequences import ConditionalSequenceProgram
 from ppl_vae.models.conditions import Condition, Labels
-from ppl_vae.models.starts import Adjustable
+from ppl_vae.models.starts import Adjustable, start_decoder
 from ppl_vae.models.vae import VAE, LatentModel
 from ppl_vae.nn import CausalNetwork
 from ppl_vae.nn.conditioned import conditioned
@@ -271,3 +271,7 @@ class ConditionalModel(LatentModel):
             start = x.new_zeros(decoder.out_shape)
             start[self.log_mean] = ((x.nansum(0) + HALF) / self.condition.sizes(x).sum()).log()
             decoder.start_at(start)
+        else:
+            known, x = self.known_entries, context.sample
+            modelled = x if known is None else x.masked_fill(known.to(x.device), self.filler)
+            start_decoder(decoder, self.likelihood, dataclasses.replace(context, sample=modelled))

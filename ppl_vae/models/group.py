@@ -9,6 +9,8 @@ from ppl_vae.nn import MLP, Conv, Network
 
 __all__ = ["Group", "check_sizes"]
 
+MAPS = Conv(channels=(32,), blocks=1, spatial=True)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group(Declaration):
@@ -56,7 +58,12 @@ class Group(Declaration):
     @property
     def path(self) -> Network:
         """The network that leads here."""
-        return self.network or (Conv(channels=(32,), blocks=1, spatial=True) if self.sides else MLP())
+        return self.network or (MAPS if self.sides else MLP())
+
+    def path_from(self, above: Group) -> Network:
+        """The network from a group above; a vector of any length is spread over the places of maps."""
+        spread = self.network is None and bool(self.sides) and not above.sides
+        return dataclasses.replace(MAPS, spatial=False) if spread else self.path
 
 
 def check_sizes(groups: tuple[Group, ...], event_shape: tuple[int, ...]) -> None:

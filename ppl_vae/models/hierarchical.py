@@ -137,8 +137,10 @@ class HierarchicalProgram(ModelProgram):
         if isinstance(self.top, MadeOfPosteriors):
             raise ValueError(f"{type(declared.prior).__name__} is made of the guide's posteriors: use StandardNormal, or VAE")
         self.down = nn.ModuleList(
-            below.network.build(above.of(above.shape[0] + above.passed), below.of(2 * below.shape[0] + below.passed))
-            for above, below in itertools.pairwise(self.levels)
+            group.path_from(over).build(above.of(above.shape[0] + above.passed), below.of(2 * below.shape[0] + below.passed))
+            for (over, group), (above, below) in zip(
+                itertools.pairwise(declared.groups), itertools.pairwise(self.levels), strict=True
+            )
         )
         last = self.levels[-1]
         features = (declared.likelihood.features, *spec.event_shape)

@@ -73,7 +73,8 @@ class BetaELBO(Objective):
     @property
     def ramp(self) -> float:
         """The length of the warm-up, of several the longest."""
-        return float(max(warm_up.length for warm_up in _each(self.warm_up)))
+        longest: float = max(warm_up.length for warm_up in _each(self.warm_up))
+        return longest
 
     @property
     def frees(self) -> bool:
