@@ -177,10 +177,6 @@ PROGRAMS: dict[str, Case] = {
         lambda: pv.GMM(components=2, weights=pv.Dirichlet(concentration=2.0)), lambda: pv.BayesianGuide(), shared=True
     ),
     "VQVAE": Case(
-        lambda: pv.VQVAE(codebook=pv.Codebook(**CODES, size=5), likelihood=pv.Gaussian(), decoder=TINY),
-        lambda: pv.NearestCode(),
-    ),
-    "VQVAE-levels": Case(
         lambda: pv.VQVAE(
             codebook=(pv.Codebook(**CODES, size=4), pv.Codebook(**CODES, size=5)), likelihood=pv.Gaussian(), decoder=TINY
         ),
