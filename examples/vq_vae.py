@@ -21,7 +21,7 @@ def line(name: str, numbers: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--codes", type=int, default=32, help="how many vectors the codebook has")
     parser.add_argument("--channels", type=int, default=32, help="of all networks")
     parser.add_argument("--out", default="codes.png", help="the picture of codes")
