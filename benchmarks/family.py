@@ -96,7 +96,7 @@ def fitted(name: str, out: Path, effort: float) -> pv.Fit:
         method = pv.Stages(methods=(pv.SVI(epochs=epochs, batch_size=100), pv.SVI(epochs=epochs, batch_size=100)))
     data = pv.load_data(DATA)
     fit = pv.fit(row.model, data, guide=row.guide, method=method)
-    fit.save(out / name, data)
+    pv.save_run(fit, data, out / name)
     return fit
 
 

@@ -231,6 +231,22 @@ def test_a_fit_goes_on_from_its_run_to_the_same_numbers(tmp_path: Path) -> None:
         torch.testing.assert_close(on.pair.state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_a_prior_that_waits_for_its_stage_is_not_asked(tmp_path: Path) -> None:
+    model = pv.VQVAE(codebook=BOOK, decoder=TINY, prior=pv.LSTM(hidden=4))
+    codes = pv.SVI(epochs=2, batch_size=8, only=("guide", "model.codebooks", "model.decoder"))
+    pair = pv.build(model, pv.NearestCode(), data_of().spec)
+    pair.model.prior.levels["k"].network.forward = None
+    history = codes.run(pair, data_of().as_given(), lambda row: None)
+    assert [row["kl"] for row in history] == pytest.approx([4 * math.log(5)] * 2, rel=1e-6)
+    stages = pv.Stages(methods=(codes, pv.SVI(epochs=9, only=("model.prior",))))
+    fit = pv.fit(model, data_of(), method=stages, out=tmp_path / "run")
+    assert fit.history[1]["kl"] == pytest.approx(4 * math.log(5), rel=1e-6)
+    assert fit.history[-1]["kl"] < 4 * math.log(5) - 0.01
+    for again in (fit, pv.load_run(tmp_path / "run")):
+        assert again.evaluate(x_of())["kl"] == pytest.approx(fit.evaluate(x_of())["kl"], rel=1e-6)
+        assert again.evaluate(x_of())["kl"] < 4 * math.log(5) - 0.01
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -89,6 +90,8 @@ class CodeNumbers(nn.Module):
 class CausalCodes(nn.Module):
     """p(k) = prod_ij p(k_ij | those before it in the order of reading, context), uniform before it is trained.
 
+    Until then the network is not asked: codes are trained first at no cost of their prior.
+
     Args:
         declared: the network.
         levels: K.
@@ -104,12 +107,29 @@ class CausalCodes(nn.Module):
         self.network = declared.build_on_grid(Elements(levels=levels, grid=grid), (levels,), context)
         self.network.start_flat()
         self.code = CodeNumbers()
+        self.flat = UniformGrid(levels, grid, len(context))
+        self.as_built = True
 
-    def forward(self, context: Tensor | None = None) -> Raster:
-        """p(k | context), for contexts ``(..., *context_shape)``."""
+    def forward(self, context: Tensor | None = None) -> dist.Distribution:
+        """p(k | context), for contexts ``(..., *context_shape)``; as built its network need not be asked."""
+        self.as_built &= not self.training
+        if self.as_built:
+            return self.flat(context)
         if context is not None:
             context = context.reshape(*context.shape[: context.dim() - len(self.context_shape)], -1)
         return Raster(Autoregressive(self.network, self.code, longest=math.prod(self.grid), context=context), self.grid)
+
+    def train(self, mode: bool = True) -> CausalCodes:
+        """As of any module, but that parameters which somebody else has written are seen here."""
+        self.as_built &= self._is_flat()
+        return super().train(mode)
+
+    def _is_flat(self) -> bool:
+        return not any(bool(parameter.any()) for parameter in self.network.output.parameters())
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.as_built = False
 
 
 def build_codes_prior(
