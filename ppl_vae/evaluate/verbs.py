@@ -1,6 +1,6 @@
 """What a fitted pair is asked besides its numbers: codes of data, data of codes, new data.
 
-Two small interfaces, :class:`Encoder` for the guide and :class:`Decoder` for the model, each with two implementations: by the
+Two small interfaces, :class:`Encoder` for the guide and :class:`Decoder` for the model, each implemented by the
 program's abilities, where it says q(z | x) or p(x | z) as distributions, and by its runs, which every Pyro program has
 (:mod:`ppl_vae.evaluate.traced`). Which one is chosen once, by ``pair.can``.
 """
@@ -197,18 +197,19 @@ class AbleDecoder:
         return Observed({"x": mean.reshape(*leading, *self.spec.event_shape)}, "x")
 
 
-class AncestralDecoder:
-    """Of a model that draws whole data, in which p(x | z) does not stand apart."""
+class CodelessDecoder:
+    """Of a model whose data are not those of codes; it says what to ask for instead."""
 
-    def __init__(self, model: Ancestral) -> None:
-        self.model = model
+    takes_nothing: str
+    """Why neither rows nor classes are taken, and the remedy."""
+
+    without_codes: str
+    """Likewise, why there are no data of codes."""
 
     def check_given(self, *, x: bool, y: bool) -> None:
         """Raise ``ValueError`` if anything is given."""
         if x or y:
-            raise ValueError(
-                "this model is conditioned on nothing: leave x and y out, or ask for nodes given others by fit.query"
-            )
+            raise ValueError(self.takes_nothing)
 
     def given(self, rows: Split | None, classes: Tensor | None) -> Given:
         """Nothing."""
@@ -220,47 +221,7 @@ class AncestralDecoder:
         Raises:
             ValueError: always.
         """
-        raise ValueError("this model draws whole data and has no decoder; of a network ask for nodes given others by fit.query")
-
-    def reconstruct(self, batch: tuple[Tensor, ...], z: Tree) -> Observed:
-        """Likewise.
-
-        Raises:
-            ValueError: always.
-        """
-        return self.decode(z, ())
-
-    def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
-        """New data, drawn.
-
-        Raises:
-            ValueError: means or a temperature are wanted.
-        """
-        check_temperature(temperature)
-        if means:
-            raise ValueError("this model draws whole data and has no means of them given a code: leave means out")
-        return Observed({"x": self.model.ancestral(n)}, "x")
-
-
-class RowsDecoder:
-    """Of a model of rows, which are drawn element after element: see :class:`~ppl_vae.program.capabilities.Continuing`."""
-
-    def check_given(self, *, x: bool, y: bool) -> None:
-        """Raise ``ValueError`` if anything is given."""
-        if x or y:
-            raise ValueError("this model is conditioned on nothing but how rows begin: leave x and y out, give given=...")
-
-    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
-        """Nothing."""
-        return ()
-
-    def decode(self, z: Tree, given: Given) -> Observed:
-        """Data of codes there are none.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("a model of rows has no decoder of codes: draw rows by fit.sample, with given=... how they begin")
+        raise ValueError(self.without_codes)
 
     def reconstruct(self, batch: tuple[Tensor, ...], z: Tree) -> Observed:
         """Likewise.
@@ -277,6 +238,34 @@ class RowsDecoder:
             ValueError: always.
         """
         return self.decode(None, ())
+
+
+class RowsDecoder(CodelessDecoder):
+    """Of a model of rows, which are drawn element after element: see :class:`~ppl_vae.program.capabilities.Continuing`."""
+
+    takes_nothing = "this model is conditioned on nothing but how rows begin: leave x and y out, give given=..."
+    without_codes = "a model of rows has no decoder of codes: draw rows by fit.sample, with given=... how they begin"
+
+
+class AncestralDecoder(CodelessDecoder):
+    """Of a model that draws whole data, in which p(x | z) does not stand apart."""
+
+    takes_nothing = "this model is conditioned on nothing: leave x and y out, or ask for nodes given others by fit.query"
+    without_codes = "this model draws whole data and has no decoder; of a network ask for nodes given others by fit.query"
+
+    def __init__(self, model: Ancestral) -> None:
+        self.model = model
+
+    def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
+        """New data, drawn.
+
+        Raises:
+            ValueError: means or a temperature are wanted.
+        """
+        check_temperature(temperature)
+        if means:
+            raise ValueError("this model draws whole data and has no means of them given a code: leave means out")
+        return Observed({"x": self.model.ancestral(n)}, "x")
 
 
 def reconstructed(pair: Pair, split: Split, encoder: Encoder, decoder: Decoder) -> Observed:

@@ -20,8 +20,8 @@ from ppl_vae.evaluate.probes import assigned, cluster_scores, probe
 from ppl_vae.evaluate.remarks import remarks
 from ppl_vae.evaluate.samples import Features, sample_quality
 from ppl_vae.fitting.bits import bits_per_dim
-from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Classes, Given, check_probed
+from ppl_vae.fitting.sampling import Sampling
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.sites import leaves
 from ppl_vae.types import FitWarning
@@ -29,7 +29,7 @@ from ppl_vae.types import FitWarning
 __all__ = ["Assessment"]
 
 
-class Assessment(Coding):
+class Assessment(Sampling):
     """The part of a :class:`~ppl_vae.fitting.fitted.Fit` that measures it."""
 
     def evaluate(

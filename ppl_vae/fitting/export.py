@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ppl_vae.arguments import as_path
 from ppl_vae.data import Split
-from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.graphs import DecoderGraph, EncoderGraph, exported
 from ppl_vae.fitting.inputs import in_source_units
+from ppl_vae.fitting.sampling import Sampling
 from ppl_vae.program.sites import leaves, tree
 from ppl_vae.storage.atomic import replaced
 from ppl_vae.text import as_line
@@ -32,7 +32,7 @@ BATCH = "batch"
 X = "x"
 
 
-class Exporting(Coding):
+class Exporting(Sampling):
     """The part of a :class:`~ppl_vae.fitting.fitted.Fit` that leaves it as a file."""
 
     model: Any

@@ -11,36 +11,31 @@ Where y_n is not observed it is summed over: log p(x) = log sum_y p(y) p(x | y).
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 
-from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.base import PosteriorFamily
-from ppl_vae.models.decoded import Decoded
+from ppl_vae.models.classes import ClassesProgram, OfClasses
 from ppl_vae.models.starts import start_decoder
 from ppl_vae.nn import MLP, Network
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.program.base import ModelProgram
-from ppl_vae.program.capabilities import MadeOfPosteriors, attribute
 from ppl_vae.program.facts import prior_support
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.joint import Joint
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
-from ppl_vae.types import FOUND_LABELS, DataSpec
+from ppl_vae.types import DataSpec
 
-__all__ = ["SemiSupervisedProgram", "SemiSupervisedVAE", "check_classes"]
+__all__ = ["SemiSupervisedProgram", "SemiSupervisedVAE"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SemiSupervisedVAE(Decoded):
+class SemiSupervisedVAE(OfClasses):
     """Semi-supervised VAE: p(y) p(z) p(x | z, y), y the class, of data of which some have a label (M2, Kingma et al. 2014).
 
     Rows without a label (-1, empty or NaN) are fitted too, their class summed over. Numbers are about log p(x, y) of rows with
@@ -70,25 +65,6 @@ class SemiSupervisedVAE(Decoded):
     likelihood: Likelihood = Bernoulli()
     decoder: Network = MLP()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.classes is None or self.classes >= 2, "at least 2 classes", self.classes)
-        require(self.prior.support == "real", "a prior of real vectors", self.prior)
-
-    @property
-    def categorical(self) -> bool:
-        """Whether each datum has a class to predict: always."""
-        return True
-
-    def check(self, spec: DataSpec) -> None:
-        """Raise ``ValueError`` with the remedy if the data have no labels, other classes, or lie outside the support."""
-        super().check(spec)
-        check_classes(self.classes, spec)
-
-    def without_latents(self, spec: DataSpec) -> None:
-        """Nothing that compares: numbers of rows with a label are about that, too."""
-        return
-
     def build(self, spec: DataSpec) -> SemiSupervisedProgram:
         """The Pyro program for data of this shape and number.
 
@@ -104,43 +80,17 @@ class SemiSupervisedVAE(Decoded):
         return f"y ~ Categorical(1 / C), observed where known; z ~ {prior}; x | z, y ~ {likelihood}"
 
 
-def check_classes(classes: int | None, spec: DataSpec) -> None:
-    """Raise ``ValueError`` with the remedy if data have no labels, or not so many classes, where a number is declared."""
-    if not spec.classes:
-        raise ValueError(
-            "a semi-supervised model needs labels of some rows, but these data have none: name their column (label=...), "
-            "give them to load_data (y=..., -1 where there is none), or use VAE"
-        )
-    if classes not in (None, len(spec.classes)) or len(spec.classes) < 2:
-        expected = "at least 2" if classes is None else classes
-        raise ValueError(
-            f"expected data of {expected} classes, got {len(spec.classes)}: {', '.join(spec.classes[:10])}; leave classes "
-            "out to take those of the data"
-        )
-
-
-class SemiSupervisedProgram(ModelProgram):
+class SemiSupervisedProgram(ClassesProgram):
     """The program, called with x ``(B, *event)`` and, of rows that have one, their label ``(B,)``; y is one-hot."""
 
-    reads = ("x", FOUND_LABELS)
     decoder: Any
-    likelihood: Any
-    codes: Tensor
-    logits: Tensor
 
     def __init__(self, declared: SemiSupervisedVAE, spec: DataSpec) -> None:
-        super().__init__()
-        self.size = spec.size
-        self.classes = len(spec.classes)
+        super().__init__(declared, spec, (declared.latent_dim,))
         self.latent_shape = (declared.latent_dim,)
-        self.prior_of_rest = declared.prior.build(self.latent_shape)
-        if isinstance(self.prior_of_rest, MadeOfPosteriors):
-            raise ValueError(f"{type(declared.prior).__name__} is made of the guide's posteriors: use StandardNormal, or VAE")
         features = (declared.likelihood.features, *spec.event_shape)
         self.decoder = conditioned(declared.decoder, self.latent_shape, self.classes, features)
         self.likelihood = declared.likelihood.build(spec.event_shape)
-        self.register_buffer("codes", torch.eye(self.classes), persistent=False)
-        self.register_buffer("logits", torch.full((self.classes,), -math.log(self.classes)), persistent=False)
 
     def forward(self, *batch: Tensor) -> Tensor:
         """The story, with the batch's x observed, and its labels where it has some."""
@@ -156,19 +106,6 @@ class SemiSupervisedProgram(ModelProgram):
         """Y as a one-hot vector, and z."""
         y = Site("y", (self.classes,), self.prior_of_class().support)
         return {"y": y, "z": Site("z", self.latent_shape, prior_support(self.prior_of_rest))}
-
-    @property
-    def takes_missing(self) -> bool:
-        """Whether the likelihood leaves missing entries out."""
-        return bool(attribute(self.likelihood, "missing", False))
-
-    def codes_of(self, labels: Tensor) -> Tensor:
-        """One-hot vectors ``(..., C)`` of the places of classes ``(...)``."""
-        return self.codes[labels]
-
-    def prior_of_class(self) -> dist.Distribution:
-        """p(y)."""
-        return dist.OneHotCategorical(logits=self.logits)
 
     def prior(self) -> Joint:
         """p(y) p(z)."""

@@ -17,28 +17,24 @@ from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.base import PosteriorFamily
-from ppl_vae.models.decoded import Decoded
-from ppl_vae.models.semi_supervised import check_classes
+from ppl_vae.models.classes import ClassesProgram, OfClasses
 from ppl_vae.models.starts import start_decoder
 from ppl_vae.nn import MLP, Network
 from ppl_vae.nn.conditioned import conditioned
 from ppl_vae.nn.dormant import Dormant
 from ppl_vae.priors import Prior, StandardNormal
-from ppl_vae.program.base import ModelProgram
-from ppl_vae.program.capabilities import MadeOfPosteriors, attribute
 from ppl_vae.program.facts import prior_support
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.joint import Joint
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
-from ppl_vae.types import FOUND_LABELS, DataSpec
+from ppl_vae.types import DataSpec
 
 __all__ = ["StackedProgram", "StackedSemiSupervisedVAE"]
 
@@ -47,7 +43,7 @@ MIN_SCALE = 1e-6  # keeps log(scale) finite when softplus underflows in float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StackedSemiSupervisedVAE(Decoded):
+class StackedSemiSupervisedVAE(OfClasses):
     """M1 + M2: p(y) p(z2) p(z1 | z2, y) p(x | z1), y the class, of data of which some have a label (Kingma et al. 2014).
 
     A VAE with code z1 whose prior is a semi-supervised VAE of that code, in one bound. Until its network is trained
@@ -86,22 +82,6 @@ class StackedSemiSupervisedVAE(Decoded):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.rest_dim >= 1, "a rest_dim of at least 1", self.rest_dim)
-        require(self.classes is None or self.classes >= 2, "at least 2 classes", self.classes)
-        require(self.prior.support == "real", "a prior of real vectors", self.prior)
-
-    @property
-    def categorical(self) -> bool:
-        """Whether each datum has a class to predict: always."""
-        return True
-
-    def check(self, spec: DataSpec) -> None:
-        """Raise ``ValueError`` with the remedy if the data have no labels, other classes, or lie outside the support."""
-        super().check(spec)
-        check_classes(self.classes, spec)
-
-    def without_latents(self, spec: DataSpec) -> None:
-        """Nothing that compares: numbers of rows with a label are about that, too."""
-        return
 
     def build(self, spec: DataSpec) -> StackedProgram:
         """The Pyro program for data of this shape and number.
@@ -119,29 +99,18 @@ class StackedSemiSupervisedVAE(Decoded):
         return f"y ~ Categorical(1 / C), observed where known; z2 ~ {prior}; z1 | z2, y ~ {code}; x | z1 ~ {likelihood}"
 
 
-class StackedProgram(ModelProgram):
+class StackedProgram(ClassesProgram):
     """The program, called with x ``(B, *event)`` and, of rows that have one, their label ``(B,)``; y is one-hot."""
 
-    reads = ("x", FOUND_LABELS)
     decoder: Any
-    likelihood: Any
-    codes: Tensor
-    logits: Tensor
 
     def __init__(self, declared: StackedSemiSupervisedVAE, spec: DataSpec) -> None:
-        super().__init__()
-        self.size = spec.size
-        self.classes = len(spec.classes)
+        super().__init__(declared, spec, (declared.rest_dim,))
         self.code_shape = (declared.latent_dim,)
         self.rest_shape = (declared.rest_dim,)
-        self.prior_of_rest = declared.prior.build(self.rest_shape)
-        if isinstance(self.prior_of_rest, MadeOfPosteriors):
-            raise ValueError(f"{type(declared.prior).__name__} is made of the guide's posteriors: use StandardNormal, or VAE")
         self.network = Dormant(conditioned(declared.network, self.rest_shape, self.classes, (2, *self.code_shape)))
         self.decoder = declared.decoder.build(self.code_shape, (declared.likelihood.features, *spec.event_shape))
         self.likelihood = declared.likelihood.build(spec.event_shape)
-        self.register_buffer("codes", torch.eye(self.classes), persistent=False)
-        self.register_buffer("logits", torch.full((self.classes,), -math.log(self.classes)), persistent=False)
 
     def forward(self, *batch: Tensor) -> Tensor:
         """The story, with the batch's x observed, and its labels where it has some."""
@@ -161,19 +130,6 @@ class StackedProgram(ModelProgram):
             "z2": Site("z2", self.rest_shape, prior_support(self.prior_of_rest)),
             "z1": Site("z1", self.code_shape, dist.constraints.independent(dist.constraints.real, 1)),
         }
-
-    @property
-    def takes_missing(self) -> bool:
-        """Whether the likelihood leaves missing entries out."""
-        return bool(attribute(self.likelihood, "missing", False))
-
-    def codes_of(self, labels: Tensor) -> Tensor:
-        """One-hot vectors ``(..., C)`` of the places of classes ``(...)``."""
-        return self.codes[labels]
-
-    def prior_of_class(self) -> dist.Distribution:
-        """p(y)."""
-        return dist.OneHotCategorical(logits=self.logits)
 
     def prior_of_code(self, z2: Tensor, y: Tensor) -> dist.Distribution:
         """p(z1 | z2, y) for z2 ``(..., K2)`` and one-hot y ``(..., C)``."""

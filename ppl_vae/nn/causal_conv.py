@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ppl_vae.declaration import require
-from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, EmbeddedModule, Enters, check_declared, embedding
-from ppl_vae.nn.pooling import Pool, mask_of, pooled
+from ppl_vae.nn.causal import Enters, check_declared
+from ppl_vae.nn.layered import LayeredNetwork, Layers
+from ppl_vae.nn.pooling import Pool
 
 __all__ = ["CausalConv"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CausalConv(CausalNetwork):
+class CausalConv(LayeredNetwork):
     """Gated residual convolutions along a row that see no later element (van den Oord et al. 2016, "WaveNet").
 
     h' = h + W (tanh(a) * sigmoid(b)), (a, b) = conv(h) over the places t, t - d, ..., t - (kernel - 1) d
@@ -58,20 +58,12 @@ class CausalConv(CausalNetwork):
             require(getattr(self, name) >= least, f"{name} of at least {least}", getattr(self, name))
         check_declared(self.dropout, self.word_dropout, self.enters, self.pool)
 
-    def build_causal(self, elements: Elements, feature_shape: tuple[int, ...], context: int = 0) -> CausalModule:
-        """The features of each element from those before it."""
-        return CausalConvolutions(self, elements, feature_shape, context)
-
-    def build_encoder(self, elements: Elements, out_shape: tuple[int, ...]) -> nn.Module:
-        """A module from rows and their lengths to ``(..., *out_shape)``."""
-        return PooledEncoder(elements, self.hidden, self.blocks(), self.pool, out_shape)
-
     def blocks(self) -> Convolutions:
         """The layers."""
         return Convolutions(self.hidden, self.layers, self.kernel, self.dropout)
 
 
-class Convolutions(nn.Module):
+class Convolutions(Layers):
     """Gated residual layers of doubling dilation on ``(N, T, H)``."""
 
     def __init__(self, hidden: int, layers: int, kernel: int, dropout: float) -> None:
@@ -108,64 +100,3 @@ def gated(x: Tensor) -> Tensor:
     """tanh(a) * sigmoid(b) of the two halves of the last axis."""
     a, b = x.chunk(2, -1)
     return a.tanh() * b.sigmoid()
-
-
-class CausalConvolutions(EmbeddedModule):
-    """The state is what each layer has seen so far, as far back as it looks."""
-
-    def __init__(self, declared: CausalConv, elements: Elements, feature_shape: tuple[int, ...], context: int) -> None:
-        super().__init__(
-            elements,
-            feature_shape,
-            context,
-            enters=declared.enters,
-            width=declared.hidden,
-            outputs=declared.hidden,
-            word_dropout=declared.word_dropout,
-            dropout=declared.dropout,
-        )
-        self.mixed = nn.Linear(self.input_size, declared.hidden)
-        self.blocks = declared.blocks()
-
-    def hidden(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        """All places in one pass."""
-        found: Tensor = self.blocks(self.mixed(inputs))
-        return found
-
-    def first(self, context: Tensor | None, rows: int) -> Any:
-        """Nothing seen."""
-        return self.blocks.empty(self.begin, rows)
-
-    def advance(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One place."""
-        return self.blocks.advance(self.mixed(inputs), state)
-
-
-class PooledEncoder(nn.Module):
-    """Layers that see no later element, and what is kept of a row by pooling.
-
-    Args:
-        elements: of the rows.
-        width: H, of what the layers map.
-        layers: from ``(N, T, H)`` to ``(N, T, H)``, none of whose places hangs on later ones, so that padding changes nothing.
-        pool: what is kept.
-        out_shape: of a result.
-    """
-
-    def __init__(self, elements: Elements, width: int, layers: nn.Module, pool: Pool, out_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.elements = elements
-        self.embedding = embedding(elements, width)
-        self.layers = layers
-        self.pool: Pool = pool
-        self.output = nn.Linear(width, torch.Size(out_shape).numel())
-        self.out_shape = out_shape
-
-    def forward(self, x: Tensor, length: Tensor | None = None) -> Tensor:
-        """Map rows x ``(..., T, *shape)`` of these lengths ``(...)`` to ``(..., *out_shape)``."""
-        at = x.dim() - len(self.elements.shape) - 1
-        lead = x.shape[:at]
-        sizes = None if length is None else length.expand(lead).reshape(-1)
-        hidden = self.layers(self.embedding(x.reshape(-1, *x.shape[at:])))
-        found = self.output(pooled(hidden, mask_of(sizes, hidden), sizes, self.pool))
-        return found.reshape(*lead, *self.out_shape)

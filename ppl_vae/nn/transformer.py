@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from ppl_vae.declaration import require
-from ppl_vae.nn.causal import CausalModule, CausalNetwork, Elements, EmbeddedModule, Enters, check_declared
-from ppl_vae.nn.causal_conv import PooledEncoder
+from ppl_vae.nn.causal import Enters, check_declared
+from ppl_vae.nn.layered import LayeredNetwork, Layers
 from ppl_vae.nn.pooling import Pool
 from ppl_vae.nn.sinusoids import sinusoids
 
@@ -19,7 +19,7 @@ __all__ = ["Transformer"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Transformer(CausalNetwork):
+class Transformer(LayeredNetwork):
     """Layers of causal self-attention (Vaswani et al. 2017), normalized before each part (Radford et al. 2019).
 
     h' = h + attention(norm(h)), h'' = h' + W_2 gelu(W_1 norm(h')), places told by sinusoids, so that rows may be longer than
@@ -59,20 +59,12 @@ class Transformer(CausalNetwork):
         require(self.hidden % (2 * self.heads) == 0, f"an even hidden width for each of {self.heads} heads", self.hidden)
         check_declared(self.dropout, self.word_dropout, self.enters, self.pool)
 
-    def build_causal(self, elements: Elements, feature_shape: tuple[int, ...], context: int = 0) -> CausalModule:
-        """The features of each element from those before it."""
-        return CausalTransformer(self, elements, feature_shape, context)
-
-    def build_encoder(self, elements: Elements, out_shape: tuple[int, ...]) -> nn.Module:
-        """A module from rows and their lengths to ``(..., *out_shape)``; its places too attend to earlier ones alone."""
-        return PooledEncoder(elements, self.hidden, self.blocks(), self.pool, out_shape)
-
     def blocks(self) -> Blocks:
         """The layers."""
         return Blocks(self.hidden, self.layers, self.heads, self.dropout)
 
 
-class Blocks(nn.Module):
+class Blocks(Layers):
     """Layers of attention on ``(N, T, H)``, their places told."""
 
     def __init__(self, hidden: int, layers: int, heads: int, dropout: float) -> None:
@@ -88,6 +80,10 @@ class Blocks(nn.Module):
             x, _ = layer(x)
         found: Tensor = self.norm(x)
         return found
+
+    def empty(self, like: Tensor, rows: int) -> tuple[Any, ...]:
+        """No keys and values yet."""
+        return (None,) * len(self.layers)
 
     def advance(self, x: Tensor, seen: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
         """One place ``(N, H)``, and the keys and values of each layer up to it."""
@@ -119,34 +115,3 @@ class Block(nn.Module):
         found = scaled_dot_product_attention(query, key, value, is_causal=query.shape[-2] > 1)
         x = x + self.dropout(self.mixed(found.movedim(1, 2).flatten(-2)))
         return x + self.dropout(self.down(gelu(self.up(self.second(x))))), (key, value)
-
-
-class CausalTransformer(EmbeddedModule):
-    """The state is the keys and values of all places so far."""
-
-    def __init__(self, declared: Transformer, elements: Elements, feature_shape: tuple[int, ...], context: int) -> None:
-        super().__init__(
-            elements,
-            feature_shape,
-            context,
-            enters=declared.enters,
-            width=declared.hidden,
-            outputs=declared.hidden,
-            word_dropout=declared.word_dropout,
-            dropout=declared.dropout,
-        )
-        self.mixed = nn.Linear(self.input_size, declared.hidden)
-        self.blocks = declared.blocks()
-
-    def hidden(self, inputs: Tensor, context: Tensor | None) -> Tensor:
-        """All places in one pass."""
-        found: Tensor = self.blocks(self.mixed(inputs))
-        return found
-
-    def first(self, context: Tensor | None, rows: int) -> Any:
-        """Nothing seen."""
-        return (None,) * len(self.blocks.layers)
-
-    def advance(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One place."""
-        return self.blocks.advance(self.mixed(inputs), state)
