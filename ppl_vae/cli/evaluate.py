@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
-from ppl_vae.cli.output import heading, print_json
+from ppl_vae.cli.output import cell, heading, print_json
 from ppl_vae.data import Split
 from ppl_vae.evaluate import AIS, Gaps
 from ppl_vae.fitting import Fit
@@ -133,13 +133,5 @@ def _print_numbers(title: str, numbers: dict[str, Any], score: Score) -> None:
         if isinstance(value, dict):  # why something is left out
             print(*(f"{left_out}: {why}" for left_out, why in value.items()), sep="\n")
         elif not name.endswith("_se"):
-            table.add_row(heading(name, score), _cell(value), _cell(numbers.get(f"{name}_se", "")))
+            table.add_row(heading(name, score), cell(value), cell(numbers.get(f"{name}_se", "")))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(_cell, value))
-    if value is None:
-        return "not to be trusted"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -23,6 +23,7 @@ __all__ = [
     "TABLES",
     "as_arrays",
     "as_table",
+    "cell",
     "done",
     "heading",
     "notes",
@@ -46,21 +47,39 @@ def print_json(content: dict[str, Any]) -> None:
 
 def heading(name: str, score: Score) -> str:
     """What people read in place of a number's name: of a score its label."""
-    return {score.name: score.label, f"{score.name}_se": f"{score.label} ±"}.get(name, name)
+    return score.label if name == score.name else name
 
 
 def print_table(splits: dict[str, dict[str, Any]], unit: str, score: Score) -> None:
-    """Print a row of numbers for each split, among them that of the fit's score."""
+    """Print a column of numbers for each split, their standard errors beside them, among them that of the fit's score."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=unit, title_justify="left")
-    columns = list(dict.fromkeys(name for numbers in splits.values() for name in numbers))
-    for column in ["", *columns]:
-        table.add_column(heading(column, score), justify="right")
-    for split, numbers in splits.items():
-        table.add_row(split, *(f"{value:.3f}" if isinstance(value, float) else str(value) for value in numbers.values()))
+    for column in ["", *splits]:
+        table.add_column(column, justify="right" if column else "left")
+    names = list(dict.fromkeys(name for numbers in splits.values() for name in numbers))
+    for name in names:
+        if name.removesuffix("_se") not in names or not name.endswith("_se"):
+            table.add_row(heading(name, score), *(_cell(numbers, name) for numbers in splits.values()))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def cell(value: Any) -> str:
+    """A number as people read it, or several."""
+    if isinstance(value, list):
+        return " ".join(map(cell, value))
+    if value is None:
+        return "not to be trusted"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _cell(numbers: Mapping[str, Any], name: str) -> str:
+    """A number with its standard error, as far as they are there."""
+    if name not in numbers:
+        return ""
+    error = numbers.get(f"{name}_se")
+    return cell(numbers[name]) if error is None else f"{cell(numbers[name])} ± {cell(error)}"
 
 
 def say_saved(folder: Path | None) -> None:
