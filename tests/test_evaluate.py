@@ -112,13 +112,20 @@ def test_the_programs_run_once_for_all_bounds() -> None:
 
 def test_work_is_cut_into_even_pieces() -> None:
     split = pv.load_data(np.zeros((97 * 3, 784), np.float32), valid=0.0, test=0.0).train
-    for samples in (1, 7, 1000, 5001):
-        cut = layout(split, samples)
-        assert sum(cut.draws) == samples
-        assert max(cut.draws) - min(cut.draws) <= 1
-        assert cut.rows * max(cut.draws) * 784 <= max(2**20, 784)
-        assert sum(pieces(split, samples, rows=50)) == samples
-    assert len(split) % layout(split, 1).rows == 0
+    spec = pv.DataSpec(event_shape=(784,), kind="categorical", levels=1024, size=len(split))
+    real = dataclasses.replace(spec, kind="real", levels=None)
+    pairs = [
+        pv.build(pv.VAE(decoder=pv.Linear(), likelihood=likelihood), pv.AmortizedNormal(), of)
+        for likelihood, of in ((pv.Gaussian(), real), (pv.Categorical(levels=1024), spec))
+    ]
+    for pair, most in zip(pairs, (2**20, 2**25 // 1024), strict=True):
+        for samples in (1, 7, 1000, 5001):
+            cut = layout(pair, split, samples)
+            assert sum(cut.draws) == samples
+            assert max(cut.draws) - min(cut.draws) <= 1
+            assert cut.rows * max(cut.draws) * 784 <= most
+            assert sum(pieces(pair, split, samples, rows=50)) == samples
+    assert len(split) % layout(pairs[0], split, 1).rows == 0
 
 
 def test_pieces_do_not_change_the_bound(factors: pv.inference.Fit, data: pv.Data, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +134,7 @@ def test_pieces_do_not_change_the_bound(factors: pv.inference.Fit, data: pv.Data
     whole = pv.evaluate(pair, data.test, samples=300)
     monkeypatch.setitem(layout.__globals__["AT_ONCE"], "cpu", 100 * D)
     cut = pv.evaluate(pair, data.test, samples=300)
-    assert layout(data.test, 300).draws == (100, 100, 100)
+    assert layout(pair, data.test, 300).draws == (100, 100, 100)
     assert cut["elbo"] == pytest.approx(whole["elbo"], abs=1e-5)
     assert cut["iwae"] == pytest.approx(whole["iwae"], abs=CLOSE)
 

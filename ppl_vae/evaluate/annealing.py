@@ -75,7 +75,7 @@ def annealed(
     simulated = 0 if exact else min(ais.simulated, len(split))
     count = ais.temperatures * ((1 + backward) * len(split) + 2 * simulated)
     work = Work(pair, ais, ais.chains * ais.leapfrog * count * math.prod(split.event_shape), compile)
-    rows = layout(split, ais.chains).rows
+    rows = layout(pair, split, ais.chains).rows
     parts: list[dict[str, Tensor]] = []
     with evaluating(pair), seeded(seed, split.device), progress_bar("annealing", count, shown=progress) as advance:
         for batch in batches(pair, split, rows):

@@ -21,6 +21,8 @@ __all__ = ["Layout", "bounds_of_batches", "layout", "pieces"]
 
 AT_ONCE = {"cpu": 2**20}  # elements decoded together: what stays in a core's cache
 AT_ONCE_ELSEWHERE = 2**26
+FEATURES_AT_ONCE = {"cpu": 2**25}  # numbers that they are made of: a word has as many as there are words
+FEATURES_AT_ONCE_ELSEWHERE = 2**28
 MOST_ROWS = 1000
 
 
@@ -31,26 +33,29 @@ class Layout(NamedTuple):
     draws: tuple[int, ...]
 
 
-def layout(split: Split, samples: int) -> Layout:
+def layout(pair: Pair, split: Split, samples: int) -> Layout:
     """Cut S samples of each datum of a split into pieces of a bounded number of elements, of one size where that is possible.
 
     Pieces of one size are recorded, or compiled, once for all.
     """
-    draws = pieces(split, samples, rows=1)
-    most = max(1, min(MOST_ROWS, _decoded(split) // draws[0], len(split)))
+    draws = pieces(pair, split, samples, rows=1)
+    most = max(1, min(MOST_ROWS, _decoded(pair, split) // draws[0], len(split)))
     even = (rows for rows in range(most, most // 2, -1) if len(split) % rows == 0)
     return Layout(next(even, most), draws)
 
 
-def pieces(split: Split, samples: int, *, rows: int) -> tuple[int, ...]:
+def pieces(pair: Pair, split: Split, samples: int, *, rows: int) -> tuple[int, ...]:
     """How many of S samples are drawn together for a batch of so many rows; they sum to S."""
-    parts = math.ceil(samples / max(1, _decoded(split) // rows))
+    parts = math.ceil(samples / max(1, _decoded(pair, split) // rows))
     return tuple(samples // parts + (part < samples % parts) for part in range(parts))
 
 
-def _decoded(split: Split) -> int:
+def _decoded(pair: Pair, split: Split) -> int:
     """How many data are decoded together."""
-    return max(1, AT_ONCE.get(split.device.type, AT_ONCE_ELSEWHERE) // split.elements)
+    device = split.device.type
+    elements = AT_ONCE.get(device, AT_ONCE_ELSEWHERE)
+    features = FEATURES_AT_ONCE.get(device, FEATURES_AT_ONCE_ELSEWHERE) // pair.model_facts.element_features
+    return max(1, min(elements, features) // split.elements)
 
 
 def bounds_of_batches(

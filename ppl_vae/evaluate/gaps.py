@@ -105,8 +105,8 @@ def local_bounds(
             "the best q for each datum is looked for among a guide's `local` parameters, which this one does not tell: use a "
             "declared guide over latent variables, such as AmortizedNormal"
         )
-    rows = layout(split, gaps.samples).rows
-    draws = pieces(split, max(samples, FEWEST_DRAWS), rows=rows)
+    rows = layout(pair, split, gaps.samples).rows
+    draws = pieces(pair, split, max(samples, FEWEST_DRAWS), rows=rows)
     size = len(split) * math.prod(split.event_shape)
     climb = _Climb(pair, gaps, elements=size * gaps.samples * gaps.max_steps, compile=compile)
     measures = {count: _measure(pair, count, elements=size * sum(draws), compile=compile) for count in set(draws)}

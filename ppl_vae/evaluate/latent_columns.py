@@ -138,7 +138,7 @@ def _traced(pair: Pair, split: Split) -> LatentColumns:
     if pair.score != "elbo":
         notes["kl"] = "the sum of the programs' terms is no ELBO, of which the KL would be a part"
         return LatentColumns(mean, {}, {}, None, notes)
-    parts = [_kl_of_batch(pair, batch) for batch in batches(pair, split, layout(split, KL_DRAWS).rows)]
+    parts = [_kl_of_batch(pair, batch) for batch in batches(pair, split, layout(pair, split, KL_DRAWS).rows)]
     kl = {name: torch.cat([part[name] for part in parts]) for name in parts[0] if all(name in part for part in parts)}
     of_all = torch.cat([torch.stack(list(part.values())).sum(0) for part in parts]) if kl else None
     if beside := kl.keys() - codes.keys():

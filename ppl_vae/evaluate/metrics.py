@@ -148,7 +148,7 @@ def _bounds(
 ) -> dict[str, Tensor]:
     """The bounds of each datum ``(N,)`` by name, from so many samples; of a point one tells all."""
     certain = pair.guide_facts.certain
-    cut = layout(split, 1 if certain or _is_point(pair) else samples)
+    cut = layout(pair, split, 1 if certain or _is_point(pair) else samples)
     elements = sum(cut.draws) * len(split) * split.elements
     with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
         rows = batches(pair, split, cut.rows)

@@ -56,7 +56,7 @@ def _exact(pair: Pair, split: Split) -> Scores:
 
 def _bounded(pair: Pair, split: Split, samples: int, seed: int) -> Scores:
     samples = samples if pair.can.sum_bound is None else 1  # a sum over all steps of which more do not tell more
-    cut = layout(split, samples)
+    cut = layout(pair, split, samples)
     columns = bounds_of_batches(
         pair, batches(pair, split, cut.rows), cut.draws, compile="auto", elements=samples * len(split) * split.elements
     )

@@ -67,6 +67,11 @@ class ConditionalSequenceProgram(ModelProgram):
         self.rows = Rows(network, likelihood, spec, latent_shape[0] + self.told)
 
     @property
+    def element_features(self) -> int:
+        """As many as the network gives."""
+        return int(self.rows.network.feature_shape[0])
+
+    @property
     def sites(self) -> dict[str, Site]:
         """Z, on the support of its prior."""
         return {"z": Site("z", self.latent_shape, prior_support(self.prior))}

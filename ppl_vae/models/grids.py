@@ -80,6 +80,11 @@ class GridProgram(ModelProgram):
         self.size = spec.size
         self.grids = Grids(network, likelihood, spec)
 
+    @property
+    def element_features(self) -> int:
+        """As many as the network gives."""
+        return int(self.grids.network.feature_shape[0])
+
     def forward(self, x: Tensor) -> Any:
         """The story, with the batch x ``(B, *event)`` observed."""
         with data_plate(self.size, x):

@@ -95,6 +95,11 @@ class SequenceProgram(ModelProgram):
         self.reads = ("x", "length") if spec.ragged else ("x",)
         self.rows = Rows(network, likelihood, spec)
 
+    @property
+    def element_features(self) -> int:
+        """As many as the network gives."""
+        return int(self.rows.network.feature_shape[0])
+
     def forward(self, x: Tensor, length: Tensor | None = None) -> Any:
         """The story, with the batch x ``(B, T, *element)`` observed."""
         batch = (x,) if length is None else (x, length)
@@ -151,6 +156,11 @@ class LatentSequenceProgram(ModelProgram):
         self.latent_shape = latent_shape
         self.prior = prior
         self.rows = Rows(network, likelihood, spec, latent_shape[0])
+
+    @property
+    def element_features(self) -> int:
+        """As many as the network gives."""
+        return int(self.rows.network.feature_shape[0])
 
     @property
     def sites(self) -> dict[str, Site]:

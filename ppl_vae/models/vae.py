@@ -169,6 +169,11 @@ class LatentModel(ModelProgram):
         return bool(attribute(self.likelihood, "missing", False))
 
     @property
+    def element_features(self) -> int:
+        """As many as the decoder gives."""
+        return self.decoder.out_shape[0] if isinstance(self.decoder, Sized) else 1
+
+    @property
     def documents(self) -> bool:
         """Whether the likelihood is one of counts given their total."""
         return isinstance(self.likelihood, MultinomialModule)

@@ -53,6 +53,7 @@ class ModelProgram(PyroModule):
         beside_columns: columns of what the guide's encoder is told beside x.
         covariates: the names of what it is conditioned on, where these are neither classes nor a part of x: fields that it
             reads, and others that it finds in x.
+        element_features: how many numbers p(x | z) is made of for each element of x: as many as there are words, of words.
         tempered: of a model of rows, whether what follows is drawn at a ``temperature`` and a ``top_p`` that are told.
         free_parameters: how many numbers the data choose, of which other values are another p(x, z); what is counted twice, as
             rotations of factors are, is left out. By default all elements of the parameters that are fitted.
@@ -102,6 +103,11 @@ class ModelProgram(PyroModule):
     def takes_missing(self) -> bool:
         """Whether p(x | z) leaves missing entries (NaN) out."""
         return False
+
+    @property
+    def element_features(self) -> int:
+        """How many numbers p(x | z) is made of for each element of x."""
+        return 1
 
     @property
     def documents(self) -> bool:
