@@ -90,6 +90,38 @@ def test_no_gradient_shifts_or_shrinks_the_means() -> None:
     torch.testing.assert_close(along, torch.zeros(3).double(), atol=1e-6, rtol=0)
 
 
+def test_running_moments_weigh_rows_whatever_the_batches_are_and_wherever_the_means_lie() -> None:
+    rows = 1e4 + torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
+    found = []
+    for size in (1, 4, 200):
+        module = NormalizedMeans(2, 1.0)
+        for batch in rows.split(size):
+            module(batch)
+        found.append(module.moments())
+    for loc, scale in found:
+        torch.testing.assert_close(loc, rows.mean(0), atol=0.1, rtol=0)
+        torch.testing.assert_close(scale, rows.std(0, correction=0), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_last_batch_of_a_row_or_two_is_normalized_by_the_running_moments_and_has_a_gradient(size: int) -> None:
+    module = NormalizedMeans(3, GAMMA).double()
+    module(x(0)[:, :3])
+    few = x(1, size)[:, :3].requires_grad_()
+    found = module(few)
+    loc, scale = module.moments()
+    torch.testing.assert_close(found, GAMMA * (few - loc) / scale)
+    (gradient,) = torch.autograd.grad(found.sum(), [few])
+    torch.testing.assert_close(gradient, (GAMMA / scale).expand(size, 3))
+
+
+def test_a_fit_by_batches_that_tell_no_moments_is_refused() -> None:
+    vae = pv.VAE(latent_dim=2, likelihood=pv.Gaussian(), decoder=TINY)
+    guide = pv.AmortizedNormal(encoder=TINY, batch_norm_mean=GAMMA)
+    with pytest.raises(ValueError, match=r"batches of at least 3 rows for a guide with batch_norm_mean.* got 2: raise batch"):
+        pv.fit(vae, x(0, 20), guide=guide, method=pv.SVI(batch_size=2))
+
+
 def test_a_recorded_step_moves_the_running_moments_as_an_eager_one() -> None:
     found = []
     for options in ({"compile": False}, {"ahead": WORTH_RECORDING}):
@@ -202,5 +234,20 @@ def test_floors_that_would_not_hold_are_refused() -> None:
         with pytest.raises(ValueError, match=told):
             pv.AmortizedNormal(**options)
     vae = pv.VAE(latent_dim=3, prior=pv.GaussianMixture(components=2), likelihood=pv.Gaussian(), decoder=TINY)
-    with pytest.raises(ValueError, match=r"expected StandardNormal\(\) as the prior of a guide with a min_kl"):
+    with pytest.raises(ValueError, match=r"expected StandardNormal\(\) as the prior .* min_kl, got GaussianMixture\("):
         build(vae, pv.AmortizedNormal(encoder=TINY, min_kl=1.0), SPEC)
+    with pytest.raises(
+        ValueError, match=r"at most 13\.3 nats for each of K = 3 .* 39\.95 in all, got 500, .* raise the latent"
+    ):
+        built(min_kl=500.0)
+
+
+def test_the_largest_floor_is_finite_in_single_precision() -> None:
+    found = built(min_kl=39.9).float()
+    for parameter in found.guide.encoder.parameters():
+        parameter.data.fill_(-30.0)  # the smallest scales
+    rows = x().float()
+    loss = found.guide.posterior(rows).rsample().sum() - kl(found, rows).sum()
+    loss.backward()
+    assert loss.isfinite()
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in found.guide.encoder.parameters())

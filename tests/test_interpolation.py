@@ -73,8 +73,32 @@ def test_the_ends_of_texts_are_decoded_texts(texts: pv.Fit) -> None:
     assert decoded == texts.decode(codes, y="a")
     assert len(decoded) == 3
     assert all(isinstance(text, str) for text in decoded)
-    with pytest.raises(ValueError, match="labels"):
+    assert texts.interpolate(["to be"], ["or not"], y="a", steps=3).decoded == decoded
+    with pytest.raises(ValueError, match="conditioned on labels: give the class of both data, y="):
         texts.interpolate("to be", "or not")
+
+
+def test_texts_in_memory_are_read_as_those_that_were_fitted(texts: pv.Fit) -> None:
+    held = pv.load_data(TEXTS, tokens="characters", valid=0.0, test=0.0).train
+    for given in (TEXTS, tuple(TEXTS)):
+        torch.testing.assert_close(texts.encode(given, y="a"), texts.encode(held, y="a"))
+    assert texts.reconstruct(TEXTS[:2], y="a") == texts.reconstruct(held[:2], y="a")
+
+
+def test_classes_broadcast_with_codes_of_texts(texts: pv.Fit) -> None:
+    z = torch.randn(2, 1, 2, generator=torch.Generator().manual_seed(0))
+    found = texts.decode(z, y=["a", "b", "a"])
+    assert found == [texts.decode(code, y=name)[0] for code in z[:, 0] for name in ("a", "b", "a")]
+    with pytest.raises(ValueError, match=r"broadcasts with that of the codes, \(2,\), got \(3,\): give one"):
+        texts.decode(z[:, 0], y=["a", "b", "a"])
+
+
+def test_classes_broadcast_with_codes() -> None:
+    rows = torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+    fit = of(pv.CVAE(latent_dim=2, decoder=TINY, likelihood=pv.Gaussian()), pv.load_data(rows, y=["a", "b"] * 10, kind="real"))
+    assert fit.decode(torch.zeros(2, 1, 2), y=["a", "b", "a"]).shape == (2, 3, 3)
+    with pytest.raises(ValueError, match=r"broadcasts with that of the codes, \(2,\), got \(3,\): give one"):
+        fit.decode(torch.zeros(2, 2), y=["a", "b", "a"])
 
 
 def test_classes_that_differ_have_to_be_told(texts: pv.Fit) -> None:
@@ -130,3 +154,7 @@ def test_the_verb_prints_texts_and_writes_pictures(
     assert len((tmp_path / "b.txt").read_text().splitlines()) == 3
     assert main([*words, "--to", "99"]) == 2
     assert "a row below 4, got 99" in capsys.readouterr().err
+    assert main(["impute", str(tmp_path / "run"), "--data", str(lines), "--out", str(tmp_path / "i.csv")]) == 2
+    assert "expected a fit of rows of one length" in capsys.readouterr().err
+    assert main(["encode", str(tmp_path / "run"), "--data", str(lines), "--data.tokens", "words", "--out", "a.npz"]) == 2
+    assert "--data.tokens declares the data of a fit, and those of a run are read as its own" in capsys.readouterr().err

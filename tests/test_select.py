@@ -177,6 +177,15 @@ def test_folds_part_the_training_rows_and_measure_their_own_scale() -> None:
     assert not torch.equal(other.test.x[:20], parts[0].test.x[:20])
 
 
+def test_folds_of_a_running_text_are_blocks_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("".join(chr(97 + place) * 3 for place in range(22)))
+    data = pv.load_data(path, tokens="characters", chunk=3, valid=0.0, test=0.0)
+    first = [part.test.raw.padded(slice(None), 3)[:, 0].tolist() for part in folds(data, 4)]
+    assert [number for fold in first for number in fold] == data.train.raw.padded(slice(None), 3)[:, 0].tolist()
+    assert sorted(map(len, first)) == [5, 5, 6, 6]
+
+
 def test_folds_of_noisy_data_are_drawn_once_where_they_are_held_out() -> None:
     counts = (factors(60).abs() * 10).round()
     data = pv.load_data(counts, dequantize="dynamic", scale="standardize")

@@ -403,6 +403,18 @@ def test_points_are_left_out_of_training_alone() -> None:
         pv.load_data(np.ones((9, 2)), drop_points=0.5)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.float16])
+def test_offsets_past_points_left_out_are_longer_than_their_dtype_holds(dtype: type) -> None:
+    most = int(np.finfo(dtype).max if dtype == np.float16 else np.iinfo(dtype).max)
+    each = [np.array([[most, 0, 0]] * 9 + [[most, 0, 1]], dtype) for _ in range(3)]
+    data = pv.load_data(pv.Ragged.from_list(each), kind="strokes", drop_points=0.5, valid=0.0, test=0.0)
+    torn = thinned(data.train.raw, 1.0, torch.Generator().manual_seed(0))
+    assert torn.lengths.tolist() == [2, 2, 2]
+    assert torn[1].tolist() == [[most, 0, 0], [9 * most, 0, 2]]
+    found = data.train.transform(torn[1])  # what a step sees
+    torch.testing.assert_close(found[1], torch.tensor([9.0 * most, 0.0, 2.0]) / data.train.transform.scale)
+
+
 @pytest.mark.parametrize("part", ["models", "guides"])
 def test_the_declaration_of_sketch_rnn(part: str) -> None:
     file = Path(__file__).parents[1] / part / "sketch_rnn.yaml"

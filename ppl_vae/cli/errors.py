@@ -18,6 +18,7 @@ from ppl_vae.text import did_you_mean, from_yaml, read_text
 __all__ = ["explain", "print_error"]
 
 NOT_ACCEPTED = r"Parser key \"(\w+)\": Problem with given class_path '([\w.]+)': Option '([\w.]+)' is not accepted"
+NO_DECLARATION = r"Parser key \"(\w+)\": .*NestedArg\(key='([\w.]+)'"
 UNREADABLE = (
     r'Parser key "(?P<part>\w+)": Config file loop detected: (?P<file>.+) -> ',
     r"Parser key \"(?P<part>\w+)\": Unable to load config '(?P<file>.+)' - ",
@@ -50,6 +51,11 @@ def explain(message: str, options: Sequence[str] = ()) -> str:
         option = f"--{nested[1]}.{nested[2]}"
         choices = ", ".join(sorted(cls.__name__ for cls in family_members(PARTS[nested[1]])))
         return f"{option} is a field of a {nested[1]}: name its class before it, --{nested[1]} with one of {choices}"
+    if (plain := re.search(NO_DECLARATION, message)) and plain[1] == "data":  # of a run, where it is no declaration
+        return (
+            f"--{plain[1]}.{plain[2]} declares the data of a fit, and those of a run are read as its own were: give --data a "
+            "source, or a YAML file that declares them otherwise"
+        )
     unknown = re.search(r"Expected a dot import path string: (\S+)", message)
     keys = re.findall(r'Parser key "([\w.]+)"', message)
     if not unknown or not keys:

@@ -41,6 +41,7 @@ def run(
     if split not in (None, "all"):
         raise ValueError(f"expected all rows to fill, got --split {split}: leave it out")
     fitted = runs.load_run(run, trust=trust, device=device)
+    fitted.check_fills()
     if out.endswith(TABLES) and len(fitted.spec.event_shape) != 1:
         raise ValueError(f"expected rows of one axis for a table, got {fitted.spec.event_shape}: write .npy")
     rows = declared_rows(fitted, data, data_root, label=label)

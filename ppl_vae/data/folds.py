@@ -23,8 +23,9 @@ ORDER = 4  # the stream of the seed that the rows are dealt out by
 def folds(data: Data, number: int) -> Iterator[Data]:
     """The data with the training rows of all folds but one to fit to, and those of that one as the test rows, for each fold.
 
-    Rows are dealt out by the seed of the data. Validation rows stay what they are, by which some methods stop. A scale that is
-    measured on training rows (``standardize``) is measured on those that are left.
+    Rows are dealt out by the seed of the data. Those that are pieces of one running text (``chunk``) stay in their order, each
+    fold a block of it, for what stands beside a piece would tell of it. Validation rows stay what they are, by which some
+    methods stop. A scale that is measured on training rows (``standardize``) is measured on those that are left.
 
     Raises:
         ValueError: fewer than two folds, or more than there are rows.
@@ -32,7 +33,12 @@ def folds(data: Data, number: int) -> Iterator[Data]:
     rows = len(data.train)
     if not 2 <= number <= rows:
         raise ValueError(f"expected 2 folds or more, and no more than the {rows} training rows, got {number}")
-    dealt = torch.randperm(rows, generator=seeded_generator(data.source.seed, ORDER)) % number
+    running = data.source.chunk is not None
+    dealt = (
+        torch.arange(rows) * number // rows
+        if running
+        else torch.randperm(rows, generator=seeded_generator(data.source.seed, ORDER)) % number
+    )
     for fold in range(number):
         yield _without(data, dealt == fold)
 

@@ -16,6 +16,9 @@ COLUMNS = ("dx", "dy", "pen")
 END_OF_DRAWING = 2
 """The state of the pen at the last point; before it 0, on the paper, and 1, lifted after the point."""
 
+SHORT = (torch.uint8, torch.int8, torch.int16, torch.uint16)
+WIDER = dict.fromkeys(SHORT, torch.int32) | dict.fromkeys((torch.float16, torch.bfloat16), torch.float32)
+
 
 def is_drawn(rows: Any) -> bool:
     """Whether rows of different lengths hold points whose third number is 0 or 1, as files of drawings do."""
@@ -74,7 +77,8 @@ def offset_scale(found: Moments) -> Tensor:
 def thinned(rows: Ragged, probability: float, generator: Generator | None = None) -> Ragged:
     """The same drawings with points inside their strokes left out at random, the next point's offset leading past them.
 
-    Where strokes begin and end stays, and so does the place of every other point (Ha and Eck 2018).
+    Where strokes begin and end stays, and so does the place of every other point (Ha and Eck 2018). Offsets that were merged
+    may be longer than a narrow dtype holds: short integers come as int32, half precision as float32.
 
     Args:
         rows: drawings, as :func:`ended` gives them.
@@ -90,7 +94,8 @@ def thinned(rows: Ragged, probability: float, generator: Generator | None = None
     offsets = places.diff(dim=0, prepend=places.new_zeros(1, 2))
     offsets = offsets if points.is_floating_point() else offsets.round()
     ends = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])[held.offsets]
-    values = torch.cat([offsets.to(points.dtype), points[kept, 2:]], dim=1)
+    dtype = WIDER.get(points.dtype, points.dtype)
+    values = torch.cat([offsets.to(dtype), points[kept, 2:].to(dtype)], dim=1)
     return held._with(values=values, starts=ends[:-1], lengths=ends.diff())
 
 

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,10 @@ from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.tokenizers import Tokenizer, TokensName
-from ppl_vae.data.vocabulary import tokenized
+from ppl_vae.data.vocabulary import Tokens, tokenized
 from ppl_vae.types import FitWarning
 
-__all__ = ["as_running", "of_texts", "read_texts", "running"]
+__all__ = ["are_texts", "as_running", "of_texts", "read_texts", "rows_of_texts", "running"]
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 CHUNK = 256  # characters of a row of a running text of which nothing is declared
@@ -143,3 +144,28 @@ def _place(path: Path, names: Sequence[str], wanted: str | None, what: str) -> i
     got = "no name of one" if wanted is None else repr(wanted)
     told = f"expected a {what} of text among {', '.join(map(repr, names))}, got {got}"
     raise ValueError(f"{path}: {told}: name it by {what}= (--data.{what}), by its number from 0 where columns have no names")
+
+
+def are_texts(values: Any) -> bool:
+    """Whether these are several texts, of which the first tells."""
+    several = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.ndim == 1)
+    return several and len(values) > 0 and isinstance(values[0], str)
+
+
+def rows_of_texts(texts: Any, tokens: Tokens | None, *, end: bool) -> Ragged:
+    """Texts as rows of tokens.
+
+    Args:
+        texts: strings.
+        tokens: what they are cut into; none where the data were no texts.
+        end: whether each has its end token.
+
+    Raises:
+        ValueError: texts for data that were none, or something that is no text.
+    """
+    if tokens is None:
+        raise ValueError("expected elements as numbers, got text, which the data of this fit were not: give an array or Ragged")
+    if odd := next((text for text in texts if not isinstance(text, str)), None):
+        raise ValueError(f"expected texts alone, got {type(odd).__name__} among them")
+    values, offsets, vocabulary = tokenized(texts, tokens, end=end)
+    return Ragged(values, offsets, vocabulary=vocabulary)

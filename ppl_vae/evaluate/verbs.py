@@ -105,6 +105,22 @@ def decoder_of(pair: Pair, spec: DataSpec, transform: Transform) -> Decoder:
     return AbleDecoder(pair.can.generate, spec)
 
 
+def broadcast_leading(leading: torch.Size, given: Given) -> torch.Size:
+    """The leading shape of codes and of what is known beside them, whose last axis is its own.
+
+    Raises:
+        ValueError: shapes that do not go together.
+    """
+    try:
+        return torch.broadcast_shapes(leading, *(part.shape[:-1] for part in given))
+    except RuntimeError:
+        told = ", ".join(dict.fromkeys(str(tuple(part.shape[:-1])) for part in given))
+        raise ValueError(
+            f"expected conditions whose shape broadcasts with that of the codes, {tuple(leading)}, got {told}: give one for "
+            "all codes, or one for each"
+        ) from None
+
+
 class AbleEncoder:
     """Of a guide that says q(z | x)."""
 
@@ -162,6 +178,7 @@ class AbleDecoder:
         except RuntimeError:
             told = ", ".join(f"{name} of {shape}" for name, shape in before.items())
             raise ValueError(f"expected as many codes of each latent variable, or one, got {told}") from None
+        broadcast_leading(leading, given)
         if len(values) < len(shapes):
             values = self._completed(values, shapes, leading, given)
         return self._means(tree(values), leading, given)

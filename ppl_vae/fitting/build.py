@@ -22,6 +22,7 @@ from ppl_vae.guides import (
     StackedClassifier,
     TopDown,
 )
+from ppl_vae.guides.floors import check_standard
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.memory import within_memory
 from ppl_vae.models import Model
@@ -69,6 +70,8 @@ def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
     if isinstance(model, Model) and isinstance(guide, Guide):
         _check_declared(model, guide, spec)
         program = model.build(spec)
+        if guide.needs_standard_prior and isinstance(model, _WithPrior):
+            check_standard(program, as_line(model.prior))
         proposal = guide.build(program, spec)
         if (prior := posterior_prior(program)) is not None:
             prior.attach(proposal.posterior, spec)

@@ -14,7 +14,7 @@ from ppl_vae.data import DataSource, Split, Transform
 from ppl_vae.data.frames import Frame, cells_of_frame
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Observed
 from ppl_vae.evaluate.rows import batches, in_row_order
-from ppl_vae.evaluate.verbs import Decoder, Encoder, decoder_of, encoder_of, reconstructed
+from ppl_vae.evaluate.verbs import Decoder, Encoder, broadcast_leading, decoder_of, encoder_of, reconstructed
 from ppl_vae.fitting.covariates import conditions
 from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, as_real, in_source_units
 from ppl_vae.fitting.outputs import as_codes_given, as_rows_given, codes_of_form, form_of
@@ -134,8 +134,11 @@ class Coding:
             if code.shape[-len(site.event_shape) :] != site.event_shape:
                 expected = ", ".join(map(str, ("...", *site.event_shape)))
                 raise ValueError(f"expected latent codes of shape ({expected}), got {tuple(code.shape)}")
+            leading = broadcast_leading(code.shape[:-1], tuple(told.values()))
+            flat, *known = (part.expand(*leading, -1).reshape(-1, part.shape[-1]) for part in (code, *told.values()))
             with evaluating(self.pair):
-                return self._rows_leaving(Rows(*model.decoded_rows(code.reshape(-1, code.shape[-1]), **told)), seen=seen)
+                found = Rows(*model.decoded_rows(flat, **dict(zip(told, known, strict=True))))
+                return self._rows_leaving(found, seen=seen)
         with evaluating(self.pair):
             found = self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
         return as_rows_given(form, found, self.spec)

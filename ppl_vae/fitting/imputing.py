@@ -65,11 +65,16 @@ class Filling(Coding):
         samples = whole("samples", samples)
         if samples < 1 or (draws is not None and (draws := whole("draws", draws)) < 1):
             raise ValueError(f"expected at least 1 of draws and of samples, got {draws} and {samples}")
-        if self.spec.ragged or self.spec.fields or self.pair.can.covary:
-            told = "several fields, or of sizes that are totals of x"
-            raise ValueError(f"expected a fit of rows of one length, x alone, to fill entries of, got one of {told}")
+        self.check_fills()
         found = self._filled(x, y, draws, samples, seed)
         return as_rows_given(form_of(x), found, self.spec, draws=draws is not None)
+
+    def check_fills(self) -> None:
+        """Raise ``ValueError`` if rows of such data have no entries to fill."""
+        if self.spec.ragged or self.spec.fields or self.pair.can.covary:
+            lengths = "rows of different lengths"
+            told = lengths if self.spec.ragged else "several fields, or of sizes that are totals of x"
+            raise ValueError(f"expected a fit of rows of one length, x alone, to fill entries of, got one of {told}")
 
     def _filled(self, x: Given, y: Classes | None, draws: int | None, samples: int, seed: int) -> Tensor:
         entrance = self._entrance.incomplete()

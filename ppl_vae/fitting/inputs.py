@@ -33,13 +33,28 @@ from ppl_vae.data.rows import is_sparse_or_cells, loaded, loaded_rows, memory_ro
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.summary import all_whole
+from ppl_vae.data.texts import are_texts, rows_of_texts
+from ppl_vae.data.vocabulary import END
 from ppl_vae.types import REAL, STROKES, DataSpec, FitWarning
 
 __all__ = ["Classes", "Entrance", "Given", "as_codes", "as_real", "check_probed", "in_source_units", "is_named"]
 
-Given = Data | Split | DataSource | Tensor | np.ndarray | Frame | Ragged | str | Path | tuple[Any, ...] | Mapping[str, Any]
+Given = (
+    Data
+    | Split
+    | DataSource
+    | Tensor
+    | np.ndarray
+    | Frame
+    | Ragged
+    | str
+    | Path
+    | list[str]
+    | tuple[Any, ...]
+    | Mapping[str, Any]
+)
 """Rows: loaded, a declaration or the path of some, a frame of pandas, polars or pyarrow, a tensor or an array of x, rows of
-different lengths, or the arrays that programs of several arguments read."""
+different lengths, texts, or the arrays that programs of several arguments read."""
 
 Classes = int | str | Sequence[int] | Sequence[str] | np.ndarray | Tensor
 """A class, or several: names, or numbers."""
@@ -133,6 +148,8 @@ class Entrance:
 
     def _in_memory(self, data: Any) -> Split:
         """A tensor or an array, or the fields of programs of several arguments, as a split in the units of the source."""
+        if self.source.tokens is not None and self.spec.ragged and are_texts(data):
+            data = rows_of_texts(data, self.source.tokens, end=END in self.spec.fields[0].vocabulary)
         if isinstance(data, (np.ndarray, list)) and not self.spec.fields:
             data = self._array(data)
         if not isinstance(data, (Tensor, Ragged, tuple, Mapping)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,12 +13,11 @@ from ppl_vae.arguments import whole
 from ppl_vae.data import Split
 from ppl_vae.data.frames import is_frame
 from ppl_vae.data.ragged import Ragged
-from ppl_vae.data.vocabulary import END
 from ppl_vae.evaluate.paths import Path, check_path, code_supports, path_between, unbounded
 from ppl_vae.evaluate.rows import batches
 from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Classes, Given, as_codes
-from ppl_vae.fitting.sequences import Rows, rows_of_texts
+from ppl_vae.fitting.sequences import Rows
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.sites import Tree, by_name, leaves, tree
 
@@ -154,11 +154,13 @@ class Interpolating(Coding):
 
     def _one(self, given: Any, y: Classes | None) -> Split:
         """One datum as a split of a row, as the fit takes it."""
-        spec, tokens = self.spec, self.data.tokens
-        if isinstance(given, str) and spec.ragged and tokens is not None:
-            given = rows_of_texts([given], tokens, end=END in spec.fields[0].vocabulary)
+        spec = self.spec
+        if isinstance(given, str) and spec.ragged and self.data.tokens is not None:
+            given = [given]
         elif not isinstance(given, (Split, Ragged, str, tuple, Mapping)) and not is_frame(given):
             given = _with_axis(given, spec.event_shape, ragged=spec.ragged)
+        if self._labelled and y is None and isinstance(given, (Tensor, np.ndarray, Ragged, list)):
+            raise ValueError("this model is conditioned on labels: give the class of both data, y=...")
         split = self._split(given, y)
         if len(split) != 1:
             raise ValueError(

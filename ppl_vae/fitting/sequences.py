@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ppl_vae.data.pens import END_OF_DRAWING
 from ppl_vae.data.ragged import Ragged
-from ppl_vae.data.vocabulary import END, Tokens, tokenized, untokenized
+from ppl_vae.data.texts import rows_of_texts
+from ppl_vae.data.vocabulary import END, Tokens, untokenized
 from ppl_vae.fitting.inputs import Entrance, as_real
 from ppl_vae.program.capabilities import Continuing
 from ppl_vae.types import REAL, STROKES, DataSpec, FitWarning
@@ -26,7 +27,6 @@ __all__ = [
     "ragged_codes",
     "refuse_conditions",
     "rows_in_source_units",
-    "rows_of_texts",
 ]
 
 Beginning = str | Sequence[Any] | np.ndarray | Tensor | Ragged
@@ -165,25 +165,6 @@ def ragged_codes(codes: Tensor, lengths: Tensor, *, draws: bool) -> Ragged | lis
     if draws:
         return [Rows(each, lengths).ragged() for each in codes]
     return Rows(codes, lengths).ragged()
-
-
-def rows_of_texts(texts: Any, tokens: Tokens | None, *, end: bool) -> Ragged:
-    """Texts as rows of tokens.
-
-    Args:
-        texts: strings.
-        tokens: what they are cut into; none where the data were no texts.
-        end: whether each has its end token.
-
-    Raises:
-        ValueError: texts for data that were none, or something that is no text.
-    """
-    if tokens is None:
-        raise ValueError("expected elements as numbers, got text, which the data of this fit were not: give an array or Ragged")
-    if odd := next((text for text in texts if not isinstance(text, str)), None):
-        raise ValueError(f"expected texts alone, got {type(odd).__name__} among them")
-    values, offsets, vocabulary = tokenized(texts, tokens, end=end)
-    return Ragged(values, offsets, vocabulary=vocabulary)
 
 
 def _is_text(given: Any) -> bool:

@@ -51,6 +51,11 @@ class Guide(Declaration, abc.ABC):
     serves: ClassVar[frozenset[Latent]] = frozenset()
     makes_priors: ClassVar[bool] = True
 
+    @property
+    def needs_standard_prior(self) -> bool:
+        """Whether p(z) has to be Normal(0, I)."""
+        return False
+
     @abc.abstractmethod
     def build(self, model: Any, spec: DataSpec) -> nn.Module:
         """The Pyro program that goes with a built model; its ``posterior(x)`` serves guide, encoder and reports alike.

@@ -20,7 +20,7 @@ from torch.nn.functional import softplus
 from ppl_vae.declaration import require
 from ppl_vae.guides.amortized import EncodedGuide
 from ppl_vae.guides.base import CONTINUOUS, Guide, Latent, check_latent
-from ppl_vae.guides.floors import NormalizedMeans, check_standard, largest_scale
+from ppl_vae.guides.floors import NormalizedMeans, check_standard, floored_scale
 from ppl_vae.nn import MLP, Network
 from ppl_vae.stable import LowRankMultivariateNormal
 from ppl_vae.types import DataSpec
@@ -43,13 +43,14 @@ class AmortizedNormal(Guide):
         rank: columns of W, of a low-rank covariance.
         batch_norm_mean: gamma, the deviation that each of the K means has over the data, by batch normalization (Zhu et al.
             2020): against a standard normal prior the KL over the data whose moments the running ones are is then at least
-            K gamma^2 / 2 nats in the mean, whatever the decoder does.
+            K gamma^2 / 2 nats in the mean, whatever the decoder does. Batches are of 3 rows or more.
         min_kl: delta, a floor of every datum's KL from a standard normal prior in nats, the committed rate of Razavi et al.
             (2019): the scales are at most s, where K (s^2 - 1 - log s^2) / 2 = delta. It may be paid without telling anything.
 
     Raises:
         ValueError: an unknown covariance, a rank below one, a gamma or a floor out of range, a floor of a low-rank covariance;
-            on building, a rank above the latent dimension, a floor against another prior than the standard normal.
+            on building, a rank above the latent dimension, a floor against another prior than the standard normal or above
+            13.3 K nats.
 
     Example:
         >>> print(AmortizedNormal(covariance="full"))
@@ -76,6 +77,11 @@ class AmortizedNormal(Guide):
             )
 
     @property
+    def needs_standard_prior(self) -> bool:
+        """Whether there is a floor of every datum's KL."""
+        return self.min_kl > 0
+
+    @property
     def takes_floor(self) -> bool:
         """Whether a ``min_kl`` may be declared and none is."""
         return self.min_kl == 0 and self.covariance != "low_rank"
@@ -85,7 +91,7 @@ class AmortizedNormal(Guide):
 
         Raises:
             ValueError: the model's latent variable is discrete, or has fewer dimensions than the covariance's rank, or its
-                prior is not the standard normal and there is a ``min_kl``.
+                prior is not the standard normal and there is a ``min_kl``, or one that is too large.
         """
         check_latent(self, model)
         if self.min_kl:
@@ -112,7 +118,7 @@ class NormalGuide(EncodedGuide):
         K, gamma = self.latent_dim, declared.batch_norm_mean
         self.axes = len(self.parameter_shape(self.coordinates.shape, declared))
         self.normalized = nn.Identity() if gamma is None else NormalizedMeans(K, gamma)
-        self.largest = largest_scale(declared.min_kl / K) if declared.min_kl else math.inf
+        self.largest = floored_scale(declared.min_kl, K) if declared.min_kl else math.inf
 
     def local(self, *batch: Tensor) -> tuple[Tensor, ...]:
         """The encoder's output ``(..., *parameter_shape)``, its means normalized where that is declared."""

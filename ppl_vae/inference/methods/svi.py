@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, get_args
 from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.guides.amortized import LatentGuide
+from ppl_vae.guides.floors import NormalizedMeans
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.objectives import ELBO, Objective
 from ppl_vae.inference.objectives.given import objective_of
@@ -214,7 +215,17 @@ class SVI(Method):
                 "no sum over the data that could count them by their weights: use ELBO(), BetaELBO() or IWAE(), or load the "
                 "data without"
             )
+        self._check_rows(pair, data)
         self._check_passes(pair, data)
+
+    def _check_rows(self, pair: Pair, data: Data) -> None:
+        """Raise ``ValueError`` if all batches are too small to normalize anything over their rows."""
+        rows, least = min(self.batch_size, len(data.train)), NormalizedMeans.LEAST_ROWS
+        if rows < least and any(isinstance(module, NormalizedMeans) for module in pair.guide.modules()):
+            raise ValueError(
+                f"expected batches of at least {least} rows for a guide with batch_norm_mean, which normalizes over them, got "
+                f"{rows}: raise batch_size, or leave batch_norm_mean out"
+            )
 
     def _find_parts(self, pair: Pair, data: Data) -> None:
         """Let plain programs have all their parts, which they make when they first meet a batch, if some are asked for."""
