@@ -217,6 +217,19 @@ def test_recorded_steps_move_and_restart_codes_as_eager_ones_do() -> None:
         torch.testing.assert_close(value, eager[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("ahead", [0, WORTH_RECORDING])
+def test_a_skipped_step_moves_no_codebook(ahead: int) -> None:
+    pair = pair_of(dataclasses.replace(BOOK, restart=2)).train()
+    module, before = pv.ELBO().build(pair), copy_of(pair)
+    optimizer = OPTIMIZERS["adam"](module.parameters(), 1e-2)
+    step = Step(module, pv.Transform(EVENT), optimizer, skip_norm=1e-6, ahead=ahead)
+    for _ in range(3):
+        step(x_of())
+    assert step.way == ("recorded" if ahead else "eager")
+    assert step.totals[3] == 3
+    assert not moved(pair, before)
+
+
 def test_a_fit_goes_on_from_its_run_to_the_same_numbers(tmp_path: Path) -> None:
     model = pv.VQVAE(codebook=dataclasses.replace(BOOK, restart=4), decoder=TINY)
     whole = pv.fit(model, data_of(), method=pv.SVI(epochs=4, batch_size=8), out=tmp_path / "whole")
