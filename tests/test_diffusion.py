@@ -238,6 +238,7 @@ def test_a_fit_is_asked_for_all_that_a_diffusion_has(tmp_path: Any) -> None:
     data = pv.load_data(x.numpy(), kind="categorical", valid=0.2, test=0.2)
     fit = pv.fit(model, data, method=pv.SVI(epochs=2))
     assert fit.guide == pv.Noising()
+    assert fit.history[-1]["valid_elbo"] == pytest.approx(fit.evaluate(data.valid)["elbo"], rel=1e-6)  # of few rows the sum
     numbers = fit.evaluate(x)
     assert numbers["kl"] == pytest.approx(numbers["kl_prior"] + numbers["kl_steps"])
     assert numbers["bits_per_dim"] == pytest.approx(-numbers["elbo"] / (16 * math.log(2)))
@@ -248,6 +249,8 @@ def test_a_fit_is_asked_for_all_that_a_diffusion_has(tmp_path: Any) -> None:
     assert fit.sample(6, steps=2).shape == drawn.shape
     with pytest.raises(ValueError, match="from 1 to 4 steps"):
         fit.sample(6, steps=5)
+    with pytest.raises(ValueError, match="expected no temperature or frame for data that are drawn in steps, got one"):
+        fit.sample(6, steps=2, temperature=0.5, frame="pandas")
     with pytest.raises(ValueError, match="one step of a diffusion"):
         fit.evaluate(x, gaps=True, samples=5)
     with pytest.raises(ValueError, match="one step of a diffusion"):

@@ -184,3 +184,10 @@ def test_what_does_not_go_together_is_refused() -> None:
         pv.fit(MODEL, rows("binary").numpy(), method=pv.SVI(epochs=1))
     with pytest.raises(ValueError, match="a rest_dim of at least 1"):
         pv.StackedSemiSupervisedVAE(rest_dim=0)
+
+
+def test_many_codes_of_rows_with_a_label_have_it_each() -> None:
+    x, y = rows("binary"), torch.arange(ROWS) % 3
+    drawn = built().guide.posterior(x, y).sample((4,))
+    assert drawn["z1"].shape == (4, ROWS, 3)
+    assert torch.equal(drawn["y"], torch.eye(3)[y].expand(4, ROWS, 3))

@@ -14,6 +14,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 import ppl_vae as pv
+from ppl_vae.cli.fit import next_step
 from ppl_vae.evaluate.bounds import elbo_terms
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.start import start_pair
@@ -109,6 +110,10 @@ def test_many_samples_of_certain_codes_tell_what_one_does() -> None:
     assert numbers["iwae"] == numbers["elbo"]
     assert numbers["iwae_se"] == numbers["elbo_se"]
     assert numbers["elbo"] == pytest.approx(numbers["reconstruction"] - numbers["kl"], abs=1e-5)
+    scores = fit.score_samples(x_of(), samples=100)
+    assert torch.equal(scores.log_prob, fit.score_samples(x_of(), samples=1).log_prob)
+    assert not scores.se.any()
+    assert "--samples" not in next_step(Path("run"), fit)
 
 
 def test_codes_are_counted_over_all_the_data() -> None:
@@ -217,6 +222,19 @@ def test_recorded_steps_move_and_restart_codes_as_eager_ones_do() -> None:
         torch.testing.assert_close(value, eager[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("ahead", [0, WORTH_RECORDING])
+def test_a_skipped_step_moves_no_codebook(ahead: int) -> None:
+    pair = pair_of(dataclasses.replace(BOOK, restart=2)).train()
+    module, before = pv.ELBO().build(pair), copy_of(pair)
+    optimizer = OPTIMIZERS["adam"](module.parameters(), 1e-2)
+    step = Step(module, pv.Transform(EVENT), optimizer, skip_norm=1e-6, ahead=ahead)
+    for _ in range(3):
+        step(x_of())
+    assert step.way == ("recorded" if ahead else "eager")
+    assert step.totals[3] == 3
+    assert not moved(pair, before)
+
+
 def test_a_fit_goes_on_from_its_run_to_the_same_numbers(tmp_path: Path) -> None:
     model = pv.VQVAE(codebook=dataclasses.replace(BOOK, restart=4), decoder=TINY)
     whole = pv.fit(model, data_of(), method=pv.SVI(epochs=4, batch_size=8), out=tmp_path / "whole")
@@ -254,6 +272,13 @@ def test_a_grid_that_the_maps_do_not_match_is_refused_with_the_shapes() -> None:
     spec = pv.DataSpec(event_shape=(1, 28, 28), kind="binary", size=ROWS)
     with pytest.raises(ValueError, match=r"^expected maps of 7 x 7 .* images of 28 x 28, .* got 14 x 14: [^\n]*$"):
         pv.build(pv.VQVAE(codebook=pv.Codebook(grid=(14, 14))), pv.NearestCode(), spec)
+    small = dataclasses.replace(spec, event_shape=(1, 8, 8))
+    with pytest.raises(ValueError, match=r"^expected maps of 2 x 2 .* got 7 x 7: .* codebook=Codebook\(grid=\(2, 2\)\), "):
+        pv.build(pv.VQVAE(), pv.NearestCode(), small)
+    with pytest.raises(
+        ValueError, match=r"^expected images for the Conv of a VQVAE, got vectors of 9: declare decoder=MLP\(\)"
+    ):
+        pv.build(pv.VQVAE(), pv.NearestCode(), dataclasses.replace(spec, event_shape=(9,)))
 
 
 def test_more_codes_than_outputs_to_start_at_are_refused() -> None:

@@ -91,7 +91,8 @@ def next_step(folder: Path | None, fitted: Fit) -> str:
         return "next: nothing was kept; --out runs/NAME keeps the fit, for ppl-vae evaluate, sample, encode and report"
     run = shlex.quote(str(folder))
     can, facts, spec = fitted.pair.can, fitted.pair.model_facts, fitted.spec
-    estimated = can.marginal is None and can.bound is None and fitted.score.bound == "lower"  # which more draws make tighter
+    told = can.marginal is not None or can.bound is not None or can.sum_bound is not None or fitted.pair.guide_facts.certain
+    estimated = not told and fitted.score.bound == "lower"  # which more draws make tighter
     encoded = bool(facts.sites) and not (isinstance(fitted.model, Model) and fitted.model.data_free)
     steps = [
         f"report {run}",

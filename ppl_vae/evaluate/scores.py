@@ -55,7 +55,9 @@ def _exact(pair: Pair, split: Split) -> Scores:
 
 
 def _bounded(pair: Pair, split: Split, samples: int, seed: int) -> Scores:
-    samples = samples if pair.can.sum_bound is None else 1  # a sum over all steps of which more do not tell more
+    certain = pair.guide_facts.certain
+    if certain or pair.can.sum_bound is not None:  # a point, or a sum over all steps: of neither more tell more
+        samples = 1
     cut = layout(pair, split, samples)
     columns = bounds_of_batches(
         pair, batches(pair, split, cut.rows), cut.draws, compile="auto", elements=samples * len(split) * split.elements
@@ -67,5 +69,5 @@ def _bounded(pair: Pair, split: Split, samples: int, seed: int) -> Scores:
         )
     exact = pair.score.bound == "exact"
     found = columns.get("iwae", columns["elbo"])
-    unknown = torch.full_like(found, 0.0 if exact else math.nan)
+    unknown = torch.full_like(found, 0.0 if exact or certain else math.nan)
     return Scores(found, columns.get("iwae_error", unknown), exact)

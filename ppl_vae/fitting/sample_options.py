@@ -15,6 +15,15 @@ from ppl_vae.text import as_line
 __all__ = ["SampleOptions"]
 
 
+LEFT_OUT = {
+    "element after element": ("steps",),
+    "below their first lines": ("temperature", "top_p", "steps"),
+    "in steps": ("temperature", "top_p", "frame"),
+    "from codes": (),
+}
+"""What each kind of drawing has no use for, of what the model itself does not refuse."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class SampleOptions:
     """The arguments of :meth:`ppl_vae.Fit.sample`, which says what they mean.
@@ -56,6 +65,12 @@ class SampleOptions:
     def bold(self) -> dict[str, Any]:
         """How boldly elements are drawn, where that is not as they are distributed."""
         return {name: value for name, value in (("temperature", self.temperature), ("top_p", self.top_p)) if value != 1}
+
+    def check_taken(self, how: str) -> None:
+        """Raise ``ValueError`` for what this kind of drawing has no use for."""
+        told = {"steps": self.steps is not None, "frame": self.frame is not None, **dict.fromkeys(self.bold, True)}
+        if unused := [name for name in LEFT_OUT[how] if told.get(name)]:
+            raise ValueError(f"expected no {' or '.join(unused)} for data that are drawn {how}, got one: leave it out")
 
     def check_bold(self, *, of_rows: bool, tempered: bool) -> None:
         """Raise ``ValueError`` for elements drawn boldly of a model that cannot be told to.

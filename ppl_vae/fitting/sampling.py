@@ -83,8 +83,8 @@ class Sampling(Coding):
 
         Raises:
             ValueError: fewer than one datum, not the condition that the model needs, a frame of data that are no rows of
-                columns, a beginning or a length of rows of a model that draws none, or a temperature below zero or of latent
-                variables that are not normal.
+                columns, a beginning or a length of rows of a model that draws none, a temperature below zero or of latent
+                variables that are not normal, or an option that this kind of drawing has no use for.
 
         Example:
             ``fit.sample(64, frame="pandas")``; of a model of texts ``fit.sample(3, given="To be")``
@@ -137,10 +137,15 @@ class Sampling(Coding):
         of_rows = self.pair.can.continue_rows is not None
         options.check_bold(of_rows=of_rows, tempered=self.pair.model_facts.tempered)
         if of_rows:
-            return self._draw_rows
-        if options.begun:
-            return self._draw_below
-        return self._draw_from_codes if options.steps is None else self._draw_in_steps
+            how, draw = "element after element", self._draw_rows
+        elif options.begun:
+            how, draw = "below their first lines", self._draw_below
+        elif options.steps is not None:
+            how, draw = "in steps", self._draw_in_steps
+        else:
+            how, draw = "from codes", self._draw_from_codes
+        options.check_taken(how)
+        return draw
 
     def _draw_rows(self, options: SampleOptions) -> Any:
         """Rows, element after element."""

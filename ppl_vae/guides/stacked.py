@@ -99,7 +99,8 @@ class StackedClassifierGuide(ClassGuide):
         return Joint(
             {
                 "z1": self.code(x),
-                "y": lambda values: self.class_of(values["z1"], *labels),
+                # labels (B,) of draws of the code (S, B, K1) are the same in each
+                "y": lambda values: self.class_of(values["z1"], *labels).expand(values["z1"].shape[:-1]),
                 "z2": lambda values: self.rest_given(values["z1"], values["y"]),
             }
         )

@@ -143,10 +143,11 @@ class Conv(Network):
         """Raise ``ValueError`` if a spatial code is of other maps than these stages have of such images."""
         large, small = tuple(images[-2:]), self._stages(images[-2:])[-1].small
         if tuple(code[-2:]) != small:
+            stages = f"{len(self.channels)} stage{'s' * (len(self.channels) > 1)} of stride {self.stride}"
             raise ValueError(
                 f"expected maps of {small[0]} x {small[1]} for a spatial code of images of {large[0]} x {large[1]}, which "
-                f"{len(self.channels)} stages of stride {self.stride} give, got {code[-2]} x {code[-1]}: declare that size, "
-                "other channels, or spatial=False"
+                f"{stages} give, got {code[-2]} x {code[-1]}: declare that size, "
+                f"of a VQVAE by codebook=Codebook(grid={small}), other channels, or spatial=False"
             )
 
     def _blocks(self, channels: int) -> list[nn.Module]:

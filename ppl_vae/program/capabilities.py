@@ -266,6 +266,11 @@ class SummedBound(Protocol):
     bound_parts: tuple[str, ...]
     """The names of the parts that the KL consists of."""
 
+    @property
+    def summed_elements(self) -> int:
+        """How many elements of a datum the sum goes through."""
+        ...
+
     def summed_bound(self, *batch: Tensor, samples: int = 1) -> Any:
         """``ELBOTerms`` of each datum, and the parts of the KL ``(B,)``, from so many draws."""
         ...

@@ -49,7 +49,7 @@ def remedies(context: FitContext) -> str:
         (hides, "hide elements from the decoder (word_dropout=0.25)"),
         (rows and svi is not None and svi.encoder_steps == 1, "let the guide run ahead (alternate='steps', encoder_steps=10)"),
         (rows and not staged, "pretrain without a KL (Stages, BetaELBO(beta=0.0) first)"),
-        (True, "weaken the decoder"),
+        (not rows, "weaken the decoder"),
     )
-    *others, last = (told for applies, told in table if applies)
+    *others, last = [told for applies, told in table if applies] or ["give z fewer dimensions"]
     return f"{', '.join(others)}, or {last}" if others else last

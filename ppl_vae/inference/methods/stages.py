@@ -54,10 +54,15 @@ class Stages(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.methods, Method):
+            name = type(self.methods).__name__
+            raise ValueError(f"expected a tuple of methods, got a single {name}: write methods=({name}(...),)")
         object.__setattr__(self, "methods", tuple(self.methods))
         require(len(self.methods) > 0, "at least one method for methods", self.methods)
         for method in self.methods:
-            require(method.follows, "methods that go on from one another, such as SVI", method)
+            if not (isinstance(method, Method) and method.follows):
+                told = f"got {type(method).__name__}: write methods=(SVI(...), SVI(...))"
+                raise ValueError(f"expected methods that go on from one another, such as SVI, {told}")
             require(self.seed + method.seed < 2**63, "seeds that add up to less than 2^63", method.seed)
 
     @property

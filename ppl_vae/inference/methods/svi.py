@@ -52,8 +52,8 @@ class SVI(Method):
             ``exponential`` to a hundredth.
         clip_norm: gradients of a larger norm (in nats per datum) are scaled down to it.
         skip_norm: steps whose gradient has a larger norm, before it is clipped, are not taken, as for the spikes of deep
-            hierarchies (Child 2021, "Very deep VAEs"); a history's ``skipped`` counts them. One that is not a number is left to
-            ``on_nonfinite``.
+            hierarchies (Child 2021, "Very deep VAEs"); a history's ``skipped`` counts them. They move no buffers either, as
+            codebooks of ``EMA`` are. One that is not a number is left to ``on_nonfinite``.
         alternate: the schedule of the EM view: an E-step on the guide's parameters phi, then an M-step on the model's theta, by
             turns from step to step (``steps``) or from epoch to epoch (``epochs``), each with its own optimizer; by default
             both at once.

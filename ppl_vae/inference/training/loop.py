@@ -33,7 +33,8 @@ from ppl_vae.types import FitWarning, Record
 
 __all__ = ["Training"]
 
-ESTIMATED = 16  # draws of each validation row, where a run sees a sample of a plate
+SUMMED = 2**18  # elements of all validation rows up to which a plate of which a run sees a sample is summed at every epoch
+ESTIMATED = 16  # draws of each row where they are more
 
 
 class Training:
@@ -239,8 +240,9 @@ class Training:
         if (sizes := self.data.train.sizes) is not None and score.name in row:
             row[f"{score.name}_per_token"] = row[score.name] / mean(sizes.double(), self.data.train.weights)
         if len(self.data.valid) and not (self.pair.local or self.pair.undivided):
-            draws = 1 if self.pair.can.sum_bound is None else ESTIMATED
-            valid = evaluate(self.pair, self.data.valid, samples=draws, summed=False)
+            of_sum = self.pair.can.sum_bound
+            summed = of_sum is None or len(self.data.valid) * of_sum.summed_elements <= SUMMED
+            valid = evaluate(self.pair, self.data.valid, samples=1 if summed else ESTIMATED, summed=summed)
             names = (score.name, *score.parts, f"{score.name}_per_token")
             row |= {f"valid_{name}": valid[name] for name in names if name in valid}
         return row

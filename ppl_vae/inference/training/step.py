@@ -49,7 +49,7 @@ class Step:
         transform: module from raw rows to what the model sees.
         optimizer: updates parameters of ``objective``; the others stay as they are.
         clip_norm: gradients of a larger norm are scaled down to it.
-        skip_norm: a step whose gradient has a larger norm before that leaves parameters and moments as they are.
+        skip_norm: a step whose gradient has a larger norm before that leaves parameters, buffers and moments as they are.
         precision: what the networks' layers multiply, decided as a step is recorded; how products are rounded is the caller's.
         compile: ``True`` compiles, ``False`` stays eager, ``auto`` records and compiles where that pays.
         local: whether the last of a batch are the numbers ``(B,)`` of its rows among the training data, for their plate.
@@ -99,6 +99,7 @@ class Step:
         self._go_on_at = None if compile is False else go_on_at
         self._validate = go_on_at is None
         self._fast: dict[tuple[torch.Size, ...], Callable[..., None]] = {}
+        self._buffers = [] if skip_norm is None else list(objective.buffers())  # which a run may move, as codebooks' averages
 
     def __call__(self, *batch: Tensor) -> None:
         """Take the step; what came of it is added to ``totals``."""
@@ -131,12 +132,19 @@ class Step:
         weights, others = (others[-1], others[:-1]) if self.weighted else (None, others)
         return others, weights, rows
 
-    def finish(self, numbers: Tensor, size: int) -> None:
-        """Clip the gradients that the parameters hold, update them, and count."""
+    def held(self) -> list[Tensor]:
+        """Copies of the buffers, where a step may be skipped."""
+        return [buffer.clone() for buffer in self._buffers]
+
+    def finish(self, numbers: Tensor, size: int, held: Sequence[Tensor]) -> None:
+        """Clip the gradients that the parameters hold, update them, and count; of a skipped step the buffers are put back."""
         skip = self.skips([parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None])
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, self.clip_norm)
         self.optimizer.step(skip)
+        if skip is not None:
+            with torch.no_grad():
+                put_back(self._buffers, held, skip)
         self.totals += self.counted(numbers, size, skip)
 
     def skips(self, gradients: Sequence[Tensor]) -> Tensor | None:
@@ -149,6 +157,7 @@ class Step:
 
     def _eager(self, *batch: Tensor) -> None:
         self.optimizer.torch.zero_grad(set_to_none=True)
+        held = self.held()
         loss, numbers = self.forward(self.objective, *batch)
         if not loss.requires_grad:
             raise ValueError(
@@ -156,7 +165,7 @@ class Step:
                 "ask for in what they sample, without .detach(), .item() and torch.no_grad()"
             )
         torch.autograd.backward(loss, inputs=self.optimizer.parameters)
-        self.finish(numbers, len(batch[0]))
+        self.finish(numbers, len(batch[0]), held)
 
     def _choose_mode(self, *batch: Tensor) -> None:
         """Choose how batches of these shapes go from here."""
@@ -232,10 +241,11 @@ class _Recorded:
         return [*(_laid_out_as(value, gradient) for value, gradient in found if gradient is not None), numbers]
 
     def __call__(self, *batch: Tensor) -> None:
+        held = self.step.held()
         *gradients, numbers = self.graph(*self.state, *batch)
         for parameter, gradient in zip(compress(self.step.optimizer.parameters, self.used), gradients, strict=True):
             parameter.grad = gradient
-        self.step.finish(numbers, len(batch[0]))
+        self.step.finish(numbers, len(batch[0]), held)
 
 
 class _Compiled:
@@ -260,8 +270,12 @@ class _Compiled:
         tail = iter(tensors)
         state, moments = list(islice(tail, len(self.recorded.state))), list(islice(tail, self.moments))
         totals, *batch, rates = tail
+        buffers = state[len(self.recorded.names) :]
+        held = [] if self.step.skip_norm is None else [buffer.clone() for buffer in buffers]
         *gradients, numbers = self.recorded.graph(*state, *batch)
         skip = self.step.skips(gradients)
+        if skip is not None:
+            put_back(buffers, held, skip)
         if self.step.clip_norm is not None:
             scale = (self.step.clip_norm / (norm_of(gradients) + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
             gradients = [scale * gradient for gradient in gradients]

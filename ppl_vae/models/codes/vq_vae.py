@@ -84,6 +84,11 @@ class VQVAE(Decoded):
         Raises:
             ValueError: a grid that the decoder's maps do not match.
         """
+        if self.decoder.images and len(spec.event_shape) < 2:
+            raise ValueError(
+                f"expected images for the {type(self.decoder).__name__} of a VQVAE, got vectors of {spec.event_shape[-1]}: "
+                "declare decoder=MLP(), or give the data with the shape of their images"
+            )
         return QuantizedProgram(
             spec=spec, codebooks=self.codebooks, prior=self.prior, likelihood=self.likelihood, network=self.decoder
         )

@@ -69,6 +69,11 @@ class NoisingProgram(GuideProgram):
         """
         raise ValueError("the latent variables of a diffusion are the data with noise, which are no codes of them")
 
+    @property
+    def summed_elements(self) -> int:
+        """Those that are predicted at all steps."""
+        return int(self.model.steps * self.model.width)
+
     @torch.no_grad()
     def summed_bound(self, x: Tensor, *, samples: int = 1) -> tuple[ELBOTerms, tuple[Tensor, ...]]:
         """The ELBO of each datum of x ``(B, *event)`` with all T steps summed; its KL of the prior and of the steps ``(B,)``.
