@@ -208,7 +208,7 @@ def test_an_unknown_part_of_a_later_stage_ends_the_fit_before_the_first() -> Non
 def test_what_cannot_be_a_stage_is_refused(method: pv.Method) -> None:
     with pytest.raises(ValueError, match="expected methods that go on from one another, such as SVI, got"):
         pv.Stages(methods=(SVI, method))
-    with pytest.raises(ValueError, match=r"expected a tuple of methods, got a single SVI: write methods=\(SVI\(...\),\)$"):
+    with pytest.raises(ValueError, match=r"^expected methods: tuple\[.*\], got SVI"):
         pv.Stages(methods=SVI)
     with pytest.raises(ValueError, match="at least one method"):
         pv.Stages(methods=())

@@ -54,9 +54,6 @@ class Stages(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.methods, Method):
-            name = type(self.methods).__name__
-            raise ValueError(f"expected a tuple of methods, got a single {name}: write methods=({name}(...),)")
         object.__setattr__(self, "methods", tuple(self.methods))
         require(len(self.methods) > 0, "at least one method for methods", self.methods)
         for method in self.methods:
