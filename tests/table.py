@@ -351,14 +351,14 @@ def start_of(data: pv.Split | Tensor, *, model: Any = None, guide: Any = None) -
     return Start(model=model, guide=guide, split=data, rows=[x.flatten(1)], sample=x, seed=SEED)
 
 
-def rows(kind: Kind, n: int = ROWS, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Random data of a kind, ``(n, *EVENT)``."""
+def rows(kind: Kind, n: int = ROWS, *, dtype: torch.dtype = torch.float32, event: tuple[int, ...] = EVENT) -> Tensor:
+    """Random data of a kind, ``(n, *event)``."""
     generator = torch.Generator().manual_seed(SEED)
-    uniform = torch.rand(n, *EVENT, generator=generator, dtype=dtype)
+    uniform = torch.rand(n, *event, generator=generator, dtype=dtype)
     draws: dict[Kind, Tensor] = {
         "binary": (uniform < 0.4).to(dtype),
         "unit_interval": uniform,
-        "real": torch.randn(n, *EVENT, generator=generator, dtype=dtype),
+        "real": torch.randn(n, *event, generator=generator, dtype=dtype),
         "count": (10 * uniform).floor(),
         "categorical": (LEVELS * uniform).floor(),
     }

@@ -262,11 +262,11 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     ),
     "unknown decoder": (
         [*FIT, "--model.decoder", "Nope"],
-        "unknown decoder 'Nope': choose from CausalConv, Conv, LSTM, Linear, MLP",
+        "unknown decoder 'Nope': choose from CausalConv, Conv, LSTM, Linear, MADE, MLP",
     ),
     "unknown encoder": (
         [*FIT, "--guide.encoder", "Nope"],
-        "unknown encoder 'Nope': choose from CausalConv, Conv, LSTM, Linear, MLP",
+        "unknown encoder 'Nope': choose from CausalConv, Conv, LSTM, Linear, MADE, MLP",
     ),
     "field of no guide": (["fit", "--guide.encoder", "MLP"], "--guide.encoder is a field of a guide: name its class before it"),
     "another family": ([*FIT, "--model.prior", "MLP"], "unknown prior 'MLP': choose from "),

@@ -17,7 +17,7 @@ from torch import nn
 
 import ppl_vae as pv
 from ppl_vae.fitting.build import default_guide
-from tests.table import SEED, fields_for, fits, kind_for, rows
+from tests.table import EVENT, SEED, fields_for, fits, kind_for, rows
 
 ROOT = Path(__file__).parents[1]
 MODEL_FILES = sorted((ROOT / "models").glob("*.yaml"))
@@ -196,7 +196,8 @@ def read(base: type[pv.Declaration], path: Path) -> Any:
 def steps(declared: pv.Model, guide: pv.Guide | None) -> None:
     """A pair takes a step on data that the model can have come from, and every parameter has a gradient."""
     torch.manual_seed(SEED)
-    x = rows(kind_for(declared))
+    event = (1, 8, 8) if isinstance(declared, pv.VQVAE) else EVENT  # grids of codes are those of digits
+    x = rows(kind_for(declared), event=event)
     y, classes = torch.arange(len(x)) % 2, ("even", "odd")  # for models that are conditioned on labels
     shape, kind = tuple(x.shape[1:]), kind_for(declared)
     spec = pv.DataSpec(event_shape=shape, kind=kind, size=len(x), classes=classes, fields=fields_for(declared))

@@ -378,7 +378,8 @@ def test_images_behind_noise_are_as_all_configurations_say(name: str) -> None:
     values = model.encoding.value(shares, model.shape)
     torch.testing.assert_close(q.log_prob(values[:, None]), joint.log_softmax(-1).T)
     torch.testing.assert_close(q.mean.double(), torch.einsum("bc,c...->b...", joint.softmax(-1), values), check_dtype=False)
-    torch.testing.assert_close(q.mode.double(), values[joint.argmax(-1)], check_dtype=False)
+    best = joint.log_softmax(-1).max(-1).values  # of several likeliest configurations any will do
+    torch.testing.assert_close(q.log_prob(q.mode), best, check_dtype=False)
     program = config_enumerate(pair.model)
     if len(shares) <= 4096:
         loss = TraceEnum_ELBO(max_plate_nesting=1).loss(program, lambda x: None, x)

@@ -632,6 +632,9 @@ def test_a_declared_method_says_what_it_is_and_fits(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("# ")
     method = pv.Method.from_yaml(path)
     assert pv.Method.from_yaml(method.to_yaml()) == method
+    if isinstance(method, pv.Stages):
+        assert all(isinstance(stage, pv.SVI) for stage in method.methods)
+        return
     assert isinstance(method, pv.SVI)
     assert method.objective.ramp <= method.epochs
     objective = method.objective

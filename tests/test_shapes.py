@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms, log_weights
+from ppl_vae.nn.autoregressive import Autoregressive
 from ppl_vae.types import DataSpec
 from tests.programs import PROGRAMS, Case, batch_of, pair_of
 from tests.table import EVENT, GUIDES, LATENT, MODELS, ROWS, built, guide_for, kind_for, rows
@@ -36,8 +37,8 @@ ONE_OF_A_KIND = (
 
 
 @checked
-def latent_leaf(mean: Float[Tensor, "B *latent"], draws: Float[Tensor, "S B *latent"], batch: tuple[int, ...]) -> None:
-    """Of a posterior of the batch."""
+def latent_leaf(mean: Shaped[Tensor, "B *latent"], draws: Shaped[Tensor, "S B *latent"], batch: tuple[int, ...]) -> None:
+    """Of a posterior of the batch; codes are whole numbers."""
     assert batch == (len(mean),)
     assert len(draws) == S
 
@@ -74,7 +75,8 @@ def check_pair(pair: pv.Pair, batch: tuple[Tensor, ...]) -> None:
         if (model := pair.can.generate) is not None:
             p = model.decode(q.sample(), *model.known(*batch))
             x = batch[0].reshape(len(batch[0]), *p.event_shape)
-            decoded(x, p.mean, p.sample(), p.log_prob(x))
+            draws = p.sample()
+            decoded(x, draws.float() if isinstance(p, Autoregressive) else p.mean, draws, p.log_prob(x))  # rows have no mean
 
 
 @pytest.mark.parametrize("name", ONE_OF_A_KIND)
