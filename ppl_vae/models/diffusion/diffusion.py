@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import ClassVar, Literal, get_args
 
-from torch import Tensor
-
-from ppl_vae.data import Data
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods import Categorical, Likelihood
-from ppl_vae.models.base import Model, PosteriorFamily
+from ppl_vae.models.base import PosteriorFamily
+from ppl_vae.models.decoded import Decoded
 from ppl_vae.models.diffusion.ends import refuse_without_decoder
 from ppl_vae.models.diffusion.noise import LinearNoise, NoiseSchedule
 from ppl_vae.models.diffusion.prediction import Predicts
@@ -25,7 +22,7 @@ Variance = Literal["lower", "upper", "learned"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Diffusion(Model):
+class Diffusion(Decoded):
     """Diffusion: p(z_T) prod_t p(z_(t-1) | z_t) p(x | z_0), fitted with a guide that adds noise and has nothing to learn.
 
     The latent variables are the data themselves under ever more noise, z_t = alpha_t x + sigma_t epsilon, and each step back
@@ -85,11 +82,6 @@ class Diffusion(Model):
         """The kinds of data that the likelihood is a density of, and noise can be added to."""
         return self.likelihood.accepts & {BINARY, CATEGORICAL, REAL, UNIT_INTERVAL}
 
-    def settled(self, data: Data) -> Diffusion:
-        """The same model with its likelihood settled."""
-        likelihood = self.likelihood.settled(data)
-        return self if likelihood is self.likelihood else dataclasses.replace(self, likelihood=likelihood)
-
     def check(self, spec: DataSpec) -> None:
         """Raise ``ValueError`` with the remedy if the data are no numbers to add noise to, or some are missing."""
         self.likelihood.check(spec)
@@ -103,26 +95,6 @@ class Diffusion(Model):
                 "Diffusion is a model of complete data, but entries of these are missing: fill them or drop those rows, or use "
                 "FactorAnalysis, GMM, or a VAE with Masked(likelihood=...)"
             )
-
-    def check_values(self, x: Tensor) -> None:
-        """Raise ``ValueError`` if data x ``(n, *event)`` do not lie in the likelihood's support."""
-        self.likelihood.check_values(x)
-
-    def spare(self, highest: Callable[[], Tensor]) -> str:
-        """What of the likelihood is unused."""
-        return self.likelihood.spare(highest)
-
-    def free_units(self, event_shape: tuple[int, ...]) -> Tensor | None:
-        """Those that the likelihood leaves free."""
-        return self.likelihood.free_units(event_shape)
-
-    def real_elements(self, event_shape: tuple[int, ...]) -> Tensor | None:
-        """Those that the likelihood takes for real numbers."""
-        return self.likelihood.real_elements(event_shape)
-
-    def without_latents(self, spec: DataSpec) -> Likelihood | None:
-        """The likelihood."""
-        return self.likelihood
 
     def build(self, spec: DataSpec) -> DiffusionProgram:
         """The Pyro program for data of this shape and number."""
