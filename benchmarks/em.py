@@ -30,6 +30,7 @@ from sklearn.decomposition import FactorAnalysis
 from threadpoolctl import threadpool_info
 
 import ppl_vae as pv
+from benchmarks import series
 
 WITHIN = 1e-3  # nats per datum
 Row = dict[str, Any]
@@ -172,7 +173,7 @@ def show(results: Row) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    series.add_json(parser)
     parser.add_argument("--rows", type=int, nargs=2, default=(10_000, 60_000), help="of MNIST, for lapack and for randomized")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works")
     options = parser.parse_args()
@@ -186,7 +187,7 @@ def main() -> None:
         print(json.dumps(results["factor_analysis"][-1]), file=sys.stderr)  # a run of many minutes may be stopped
     results["mixture"] = mixture(patch_rows, components, iterations=4)
     if options.json:
-        print(json.dumps(results))
+        series.tell(results, options)
     else:
         show(results)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+
+from benchmarks import series
 
 PARTS = {
     "alarm": "benchmarks.exact_alarm",
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}, by default all")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median counts")
     parser.add_argument("--small", action="store_true", help="sizes at which it runs at all, for tests")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    series.add_json(parser)
     options = parser.parse_args()
     wanted = [part for part in options.parts.split(",") if part]
     if unknown := [part for part in wanted if part not in PARTS]:
@@ -39,7 +40,7 @@ def main() -> None:
         found[part] = importlib.import_module(PARTS[part]).measure(options)
         absent |= found[part].pop("absent", {})
     if options.json:
-        print(json.dumps({**found, "absent": absent}))
+        series.tell({**found, "absent": absent}, options)
         return
     for line in (*lines(found), *(f"absent: {peer}: {why}" for peer, why in absent.items())):
         print(line)

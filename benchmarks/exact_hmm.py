@@ -7,7 +7,6 @@ hmmlearn is asked with `implementation="scaling"`, its fast one. log p of the st
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import warnings
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 import ppl_vae as pv
+from benchmarks import series
 from benchmarks.exact_timing import timed
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.models.chains.hmm_program import HMMState
@@ -125,11 +125,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="of which the median counts")
     parser.add_argument("--small", action="store_true", help="a size at which it runs at all, for tests")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    series.add_json(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = {"hmm": measure(options)}
-    print(json.dumps(found) if options.json else found)
+    if options.json:
+        series.tell(found, options)
+        return
+    print(found)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ log Z a site: exactly 0.823809 (all 2^20 configurations), by mean field at least
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import torch
 
 import ppl_vae as pv
+from benchmarks import series
 from benchmarks.exact_timing import timed
 
 __all__ = ["measure"]
@@ -44,12 +44,12 @@ def measure(options: Any = None) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    series.add_json(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = measure(options)
     if options.json:
-        print(json.dumps({"ising": found}))
+        series.tell({"ising": found}, options)
         return
     for name, value in found.items():
         print(f"{name}: {value}")

@@ -13,12 +13,12 @@ A run that is there already is taken as it is, so that the table can be made row
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ppl_vae as pv
+from benchmarks import series
 
 DATA = pv.DataSource(source="mnist", binarize="dynamic", valid=0.0)
 WIDE = pv.MLP(hidden=(200, 200), activation="tanh")
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--effort", type=float, default=1.0, help="share of the epochs")
     parser.add_argument("--test", type=int, default=10_000, help="test images")
     parser.add_argument("--samples", type=int, default=500, help="of the importance-weighted bound")
-    parser.add_argument("--json", action="store_true")
+    series.add_json(parser)
     options = parser.parse_args()
     found = {}
     for name in options.rows:
@@ -136,7 +136,7 @@ def main() -> None:
                 flush=True,
             )
     if options.json:
-        print(json.dumps(found))
+        series.tell(found, options)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 import ppl_vae as pv
+from benchmarks import series
 from ppl_vae.storage import Checkpointer, RunFolder
 
 Row = dict[str, Any]
@@ -290,7 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="fits to kill")
     parser.add_argument("--fits", type=int, default=1000, help="fits in one process")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    series.add_json(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: Row = {}
@@ -302,7 +303,10 @@ def main() -> None:
     ):
         found |= part()
         print(json.dumps(found), file=sys.stderr)  # a run of many minutes may be stopped
-    print(json.dumps(found) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    if options.json:
+        series.tell(found, options)
+        return
+    print("\n".join(f"{name}: {value}" for name, value in found.items()))
 
 
 if __name__ == "__main__":

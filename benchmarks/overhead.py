@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import tempfile
 import time
@@ -24,6 +23,7 @@ import pyro
 import torch
 
 import ppl_vae as pv
+from benchmarks import series
 from benchmarks.peers.ours import declared, loaded
 from benchmarks.peers.task import LEARNING_RATE, SIZES, rows
 from ppl_vae.inference.training.clock import Stopwatch
@@ -116,10 +116,13 @@ def _seconds(work: Callable[[], Any]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=20, help="of epochs")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    series.add_json(parser)
     options = parser.parse_args()
     found = measure(options.pairs)
-    print(json.dumps(found) if options.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    if options.json:
+        series.tell(found, options)
+        return
+    print("\n".join(f"{name}: {value}" for name, value in found.items()))
 
 
 if __name__ == "__main__":

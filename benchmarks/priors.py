@@ -10,10 +10,10 @@ and Welling (2018), who train for up to 2,000 epochs with early stopping.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 
 import ppl_vae as pv
+from benchmarks import series
 
 PRIORS: dict[str, pv.Prior] = {
     "standard normal": pv.StandardNormal(),
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--hidden", type=int, default=300)
     parser.add_argument("--latent-dim", type=int, default=40)
-    parser.add_argument("--json", action="store_true")
+    series.add_json(parser)
     options = parser.parse_args()
     data = pv.load_data(options.data, binarize="dynamic")
     sizes = {"epochs": options.epochs, "samples": options.samples, "hidden": options.hidden, "latent_dim": options.latent_dim}
@@ -59,7 +59,7 @@ def main() -> None:
             seconds = f"{row['train_s']:.0f} | {row['evaluate_s']:.0f}"
             print(f"| {name} | {bounds[0]} | {row['kl']:.2f} | {bounds[1]} | {seconds} |", flush=True)
     if options.json:
-        print(json.dumps(table))
+        series.tell(table, options)
 
 
 if __name__ == "__main__":

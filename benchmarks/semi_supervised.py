@@ -12,7 +12,6 @@ The step: the same arithmetic written by hand for Pyro, ``config_enumerate`` and
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 import ppl_vae as pv
+from benchmarks import series
 from benchmarks.peers import pyro_m2
 
 Row = dict[str, Any]
@@ -159,7 +159,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="time compiled steps, as of long fits")
-    parser.add_argument("--json", action="store_true")
+    series.add_json(parser)
     args = parser.parse_args(words)
     torch.set_num_threads(args.threads)
     found: Row = {}
@@ -175,7 +175,7 @@ def main(words: list[str] | None = None) -> None:
         )
     found |= errors(args) if args.m2_draws or args.m1_m2_draws else {}
     if args.json:
-        print(json.dumps({"conditions": vars(args), **found}, indent=2))
+        series.tell({"conditions": vars(args), **found}, args, indent=2)
         return
     for name, row in found.items():
         print(name, *(f"{key}={value:.4g}" for key, value in row.items() if isinstance(value, (int, float))))

@@ -15,7 +15,6 @@ dimensions of the code, ``ms_per_step`` over the whole fit, and the seconds in w
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 
 import ppl_vae as pv
+from benchmarks import series
 
 MODELS = ("decoder", "vae", "free_bits")
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100, help="of the importance-weighted bound")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true")
+    series.add_json(parser)
     options = parser.parse_args()
     data = pv.load_data(options.data or os.fspath(pv.DataSource().folder / "sketch" / "omniglot_strokes.npz"))
     if options.limit is not None:
@@ -99,7 +99,7 @@ def main() -> None:
                 file=sys.stderr,
             )
     settings = {"rows": repr(data), "torch": torch.__version__, "threads": torch.get_num_threads(), **vars(options)}
-    print(json.dumps({"settings": settings, "rows": rows}))
+    series.tell({"settings": settings, "rows": rows}, options)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import series
 from benchmarks.peers import PEERS
 from benchmarks.peers.side import Absent, Side
 from benchmarks.peers.task import SIZES, Size
@@ -196,7 +197,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="sides to run")
     parser.add_argument("--rounds", type=int, default=9, help="how often each side has its turn")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    series.add_json(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw the cost against batch size and N")
     options = parser.parse_args()
     results: Row = {}
@@ -206,7 +207,7 @@ def main() -> None:
         results[name] = measure(peers, SIZES[name], options.device, options.rounds, again=cached)
         print(json.dumps({name: results[name]}), file=sys.stderr)  # a run of many minutes may be stopped
     if options.json:
-        print(json.dumps(results))
+        series.tell(results, options)
     else:
         for name, row in results.items():
             show(name, row)

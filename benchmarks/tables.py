@@ -35,7 +35,7 @@ import sklearn
 import statsmodels
 import torch
 
-from benchmarks import table_peers, table_selection, table_sources, table_speed
+from benchmarks import series, table_peers, table_selection, table_sources, table_speed
 from benchmarks.table_peers import COVARIANCES, Compared
 
 WITHIN = 1e-3  # nats per datum
@@ -137,7 +137,7 @@ def show(results: Row) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    series.add_json(parser)
     parser.add_argument("--tables", nargs="+", default=table_sources.NAMES, choices=table_sources.NAMES, metavar="TABLE")
     parser.add_argument("--scalings", nargs="+", default=tuple(table_sources.SCALINGS), choices=table_sources.SCALINGS)
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
@@ -161,7 +161,7 @@ def main() -> None:
     told = {"surroundings": surroundings(time.perf_counter() - began), "models": total(rows), "speed": speed}
     results = {**told, "selection": selection, "rows": rows}
     if options.json:
-        print(json.dumps(results))
+        series.tell(results, options)
     else:
         show(results)
 

@@ -33,6 +33,7 @@ from typing import Any
 import torch
 
 import ppl_vae as pv
+from benchmarks import series
 from ppl_vae.types import Field
 
 REMEDIES = ("warm_up", "cyclical", "free_bits", "word_dropout", "both", "ahead", "batch_norm", "min_kl", "pretrained")
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=500, help="of the importance-weighted bound")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", action="store_true")
+    series.add_json(parser)
     options = parser.parse_args()
     if options.json:
         warnings.simplefilter("ignore", pv.FitWarning)
@@ -197,7 +198,7 @@ def main() -> None:
         shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()}
         print(shown, file=sys.stderr, flush=True)
     settings = {"rows": repr(data), "torch": torch.__version__, "threads": torch.get_num_threads(), **vars(options)}
-    print(json.dumps({"settings": settings, "rows": rows}))
+    series.tell({"settings": settings, "rows": rows}, options)
 
 
 if __name__ == "__main__":

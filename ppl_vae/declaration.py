@@ -15,6 +15,7 @@ import functools
 import importlib
 import inspect
 import operator
+import re
 import sys
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -29,9 +30,28 @@ from ppl_vae.named import Named
 from ppl_vae.notebook import box, table
 from ppl_vae.text import as_line, from_yaml, read_text
 
-__all__ = ["Declaration", "also_called", "enable_families", "family_members", "parse", "refuse_untrusted", "require"]
+__all__ = [
+    "Declaration",
+    "also_called",
+    "enable_families",
+    "families",
+    "family_members",
+    "import_families",
+    "parse",
+    "refuse_untrusted",
+    "require",
+]
 
 D = typing.TypeVar("D", bound="Declaration")
+
+FOLDERS = ("data", "models", "priors", "likelihoods", "nn", "guides", "inference")
+"""Where the library's own members of families are, each imported when it is asked for."""
+
+FAMILIES = (
+    *("Tokenizer", "Guide", "Network", "Prior", "CodesPrior", "Likelihood", "Model", "CodebookUpdate", "Condition"),
+    *("NoiseSchedule", "Noise", "Node", "Objective", "WarmUp", "Method"),
+)
+"""The library's own families."""
 
 # Types of fields whose text is never taken for the name of a class.
 PLAIN = (bool, int, float, str, bytes, Path, NoneType, tuple, list, ...)
@@ -143,6 +163,7 @@ def parse(cls: type[D], config: Any) -> D:
     from jsonargparse import ArgumentError, ArgumentParser
 
     require(isinstance(config, (str, Mapping)), f"a {cls.__name__}, by its class name or its fields", config)
+    import_families(str(config))
     enable_families()
     name = cls.__name__.lower()
     parser = ArgumentParser(exit_on_error=False)
@@ -162,11 +183,36 @@ def require(condition: bool, expected: str, got: object) -> None:
 
 
 def family_members(base: type[Declaration]) -> Iterator[type[Declaration]]:
-    """Every concrete class of a family that is imported now, in order of definition."""
+    """Every concrete class of a family: the library's own, and those of a user's that are imported now."""
+    import_families()
+    return _members(base)
+
+
+def _members(base: type[Declaration]) -> Iterator[type[Declaration]]:
     for cls in base.__subclasses__():
         if not inspect.isabstract(cls) and cls.declarable:
             yield cls
-        yield from family_members(cls)
+        yield from _members(cls)
+
+
+def families() -> list[type[Declaration]]:
+    """Every family: the library's own, and those of a user's that are imported now."""
+    import_families()
+    return [cls for cls in Declaration.__subclasses__() if inspect.isabstract(cls)]
+
+
+def import_families(text: str | None = None) -> None:
+    """Import whatever of the library can be declared, which is else imported when it is asked for.
+
+    Args:
+        text: import only the families and what is named there, in small letters or large ones.
+    """
+    words = None if text is None else {word.lower() for word in (*FAMILIES, *re.findall(r"\w+", text))}
+    for folder in FOLDERS:
+        package = importlib.import_module(f"ppl_vae.{folder}")
+        for name in package.__all__:
+            if words is None or name.lower() in words:
+                getattr(package, name)
 
 
 def enable_families() -> None:
@@ -217,14 +263,18 @@ def _trusted_class(name: Any, hint: Any, trusted: Collection[str]) -> Any:
             raise ValueError(f"the class {name!r} cannot be imported: {error}") from None
         require(isinstance(cls, type) and issubclass(cls, Declaration), "the import path of a declaration's class", name)
         return cls
-    members = {cls.__name__: cls for cls in family_members(Declaration)} | ALIASES
-    if isinstance(hint, type) and issubclass(hint, Declaration):
-        valid = sorted(key for key, cls in members.items() if issubclass(cls, hint))
-        if name not in valid:
-            raise ValueError(
-                f"unknown {hint.__name__} {name!r}: choose from {', '.join(valid)}, or give the import path of your own class"
-            )
+    import_families(name)
+    members = {cls.__name__: cls for cls in _members(Declaration)} | ALIASES
+    if isinstance(hint, type) and issubclass(hint, Declaration) and not issubclass(members.get(name, object), hint):
+        valid = sorted(key for key, cls in _every_member().items() if issubclass(cls, hint))
+        raise ValueError(
+            f"unknown {hint.__name__} {name!r}: choose from {', '.join(valid)}, or give the import path of your own class"
+        )
     return members.get(name, Any)
+
+
+def _every_member() -> dict[str, type[Declaration]]:
+    return {cls.__name__: cls for cls in family_members(Declaration)} | ALIASES
 
 
 def _field_types(cls: Any) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from torch import Tensor
-
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.kinds import BINARY, CATEGORICAL, COUNT, KINDS, REAL, STROKES, UNIT_INTERVAL, Kind, KindName
 from ppl_vae.scores import SCORES, Score, score_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "BINARY",
@@ -37,6 +38,7 @@ __all__ = [
     "SCORES",
     "STROKES",
     "UNIT_INTERVAL",
+    "CodePath",
     "Column",
     "DataSpec",
     "ELBOTerms",
@@ -50,6 +52,9 @@ __all__ = [
     "pass_name",
     "score_of",
 ]
+
+CodePath = Literal["linear", "spherical"]
+"""Ways from one code to another."""
 
 FOUND_LABELS = "(labels)"
 """By which programs read the class of each row that has one, while rows without make batches of their own."""

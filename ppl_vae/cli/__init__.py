@@ -1,7 +1,8 @@
 """The command line: ``ppl-vae fit | compare | select | evaluate | score | predict | impute | parameters | ...``.
 
 Options are the fields of the declarations themselves: ``--model.prior GaussianMixture --model.prior.components 50`` is
-``VAE(prior=GaussianMixture(components=50))``. A module here is a verb: its ``options`` and what it does, ``run``.
+``VAE(prior=GaussianMixture(components=50))``. A module here is a verb: its ``options`` and what it does, ``run``. They import
+torch, and what of the library needs it, once they run: help, and a verb or an option that is misspelled, do without.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ from ppl_vae.cli import (
 )
 from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.help import MORE, Brief
-from ppl_vae.cli.options import check_files, expand
+from ppl_vae.cli.options import AnyFamily, check_options, expand, import_named, yaml_texts
 from ppl_vae.cli.output import notes
-from ppl_vae.declaration import enable_families
 from ppl_vae.storage import Interrupted
 
 __all__ = ["main"]
@@ -65,6 +65,8 @@ VERBS: dict[str, Any] = {
 }
 
 WITH_CLASSES = ("fit", "compare", "select")
+"""Verbs some of whose options name classes, which are imported for that."""
+HELP = ("-h", "--help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,25 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's own class is named by its import path from where the user stands
-    parser = _parser()
     try:
         if not arguments:
-            parser.print_help()
+            _parser().print_help()
             return 0
-        check_files(arguments)
-        words, resumed = expand(arguments)
-        options = parser.instantiate(parser.parse_args(words))
-        # The parser puts an invisible letter before names of its own methods, such as values.
-        chosen = {name.lstrip("\u200b"): value for name, value in vars(options[options.verb]).items() if name != "config"}
-        if resumed is not None:
-            chosen["resume"] = resumed
+        verb, chosen = _chosen(arguments)
         with notes(quiet=chosen.get("quiet", False)):
-            VERBS[options.verb].run(**chosen)
+            VERBS[verb].run(**chosen)
         sys.stdout.flush()
     except BrokenPipeError:
         return _end_without_reader()
     except (ArgumentError, ValueError, OSError) as error:
-        return print_error(explain(str(error), _options(parser, arguments)), code=2)
+        return print_error(explain(str(error), _options(arguments[0])), code=2)
     except FloatingPointError as error:
         return print_error(str(error), code=1)
     except Interrupted as stop:
@@ -100,6 +95,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _chosen(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """The verb that the words ask for, and what it is to be run with."""
+    texts = yaml_texts(arguments)
+    resumed = None
+    parser = _parser(arguments[0])
+    if arguments[0] in WITH_CLASSES and not set(arguments[1:2]) & set(HELP):
+        check_options(arguments, _options(arguments[0]))
+        arguments, resumed = expand(arguments)
+        parser = _parser(arguments[0], families=import_named(" ".join([*arguments, *texts])))
+    options = parser.instantiate(parser.parse_args(arguments))
+    # The parser puts an invisible letter before names of its own methods, such as values.
+    chosen = {name.lstrip("\u200b"): value for name, value in vars(options[options.verb]).items() if name != "config"}
+    return options.verb, chosen | ({} if resumed is None else {"resume": resumed})
+
+
 def _end_without_reader() -> int:
     """Nobody reads on, as after ``| head``: end as others do that the signal ends, without another word."""
     with contextlib.suppress(OSError, ValueError):  # what is buffered finds no reader at exit either
@@ -107,22 +117,23 @@ def _end_without_reader() -> int:
     return 128 + signal.SIGPIPE
 
 
-def _options(parser: ArgumentParser, arguments: list[str]) -> list[str]:
-    """The options of the verb that is asked for."""
-    chosen = parser._subcommands_action
-    verb = chosen.choices.get(arguments[0]) if chosen is not None and arguments else None
-    return [] if verb is None else [option for action in verb._actions for option in action.option_strings]
+def _options(verb: str) -> list[str]:
+    """The options of a verb, but for the fields of classes that others name."""
+    chosen = _parser(verb)._subcommands_action
+    parser = chosen.choices.get(verb) if chosen is not None else None
+    return [] if parser is None else [option for action in parser._actions for option in action.option_strings]
 
 
-def _parser() -> ArgumentParser:
-    enable_families()
+def _parser(verb: str = "", *, families: Any = AnyFamily) -> ArgumentParser:
+    """The parser of all verbs, with the options of one; ``families`` has those that its options hold members of."""
     told: dict[str, Any] = {"description": "Declared generative latent-variable models.", "formatter_class": Brief}
     parser = ArgumentParser(prog="ppl-vae", **told, exit_on_error=False)
     verbs = parser.add_subcommands(dest="verb")
-    for name, verb in VERBS.items():
-        epilog = MORE if name in WITH_CLASSES else None
-        subparser = ArgumentParser(description=inspect.getdoc(verb.run), epilog=epilog, exit_on_error=False)
-        verb.options(subparser)
-        subparser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-        verbs.add_subcommand(name, subparser, help=(inspect.getdoc(verb.run) or "").partition("\n")[0])
+    for name, module in VERBS.items():
+        doc = inspect.getdoc(module.run) or ""
+        subparser = ArgumentParser(description=doc, epilog=MORE if name in WITH_CLASSES else None, exit_on_error=False)
+        if name == verb:
+            module.options(subparser, families) if name in WITH_CLASSES else module.options(subparser)
+            subparser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        verbs.add_subcommand(name, subparser, help=doc.partition("\n")[0])
     return parser

@@ -7,17 +7,17 @@ import inspect
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser
-
+from ppl_vae import fitting
 from ppl_vae.cli.output import print_json
+from ppl_vae.cli.sources import summaries
 from ppl_vae.data import DataSource
-from ppl_vae.declaration import Declaration, family_members
-from ppl_vae.fitting.build import default_guide
-from ppl_vae.inference import SVI
-from ppl_vae.models import Model
+from ppl_vae.declaration import Declaration, families, family_members
 from ppl_vae.text import did_you_mean, from_yaml, read_text
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["declared", "options", "run", "used"]
 
@@ -30,8 +30,8 @@ def run(*, name: str | None, json: bool) -> None:
         return _tell(name, json=json)
     files = used()
     catalogue = {
-        family: {cls.__name__: {"summary": _summary(cls), "files": files.get(cls.__name__, [])} for cls in members}
-        for family, members in declared().items()
+        family: {name: {"summary": told, "files": files.get(name, [])} for name, told in members.items()}
+        for family, members in summaries().items()
     }
     if json:
         return print_json(catalogue)
@@ -51,8 +51,7 @@ def options(parser: ArgumentParser) -> None:
 
 def declared() -> dict[str, list[type[Declaration]]]:
     """The declarations of each family, by its name."""
-    families = [cls for cls in Declaration.__subclasses__() if inspect.isabstract(cls)]
-    return {family.__name__: list(family_members(family)) for family in families}
+    return {family.__name__: list(family_members(family)) for family in families()}
 
 
 def used() -> dict[str, list[str]]:
@@ -76,6 +75,9 @@ def _names(config: Any) -> Iterator[str]:
 
 def _tell(name: str, *, json: bool) -> None:
     """The story, the fields and the files of one declaration."""
+    from ppl_vae.inference import SVI
+    from ppl_vae.models import Model
+
     found = {cls.__name__: cls for members in declared().values() for cls in members} | {"DataSource": DataSource}
     if name not in found:
         near = did_you_mean(name, found)
@@ -83,13 +85,9 @@ def _tell(name: str, *, json: bool) -> None:
     declaration, files = found[name](), used().get(name, [])
     story = str(declaration)
     if isinstance(declaration, Model):
-        story += f"\n{default_guide(declaration, SVI())}"
+        story += f"\n{fitting.default_guide(declaration, SVI())}"
     if json:
         return print_json({"story": story, **declaration.to_dict(), "files": files})
     print(f"{inspect.getdoc(found[name])}\n\n{story}\n\n{declaration.to_yaml()}", end="")
     print(*(f"\n{file}" for file in files), sep="", end="\n" if files else "")
     return None
-
-
-def _summary(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").partition("\n")[0]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser
+from typing import TYPE_CHECKING
 
-from ppl_vae import runs
+from ppl_vae import fitting, runs
 from ppl_vae.cli.output import print_json
-from ppl_vae.fitting import divergence
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["options", "run"]
 
@@ -14,7 +16,7 @@ __all__ = ["options", "run"]
 def run(*, p: str, q: str, samples: int, seed: int, device: str, trust: list[str], json: bool) -> None:
     """Tell the Kullback-Leibler divergences of two runs' p(x), both ways, and their Jensen-Shannon divergence, in nats."""
     first, second = (runs.load_run(run, trust=trust, device=device) for run in (p, q))
-    found = divergence(first, second, samples=samples, seed=seed)
+    found = fitting.divergence(first, second, samples=samples, seed=seed)
     if json:
         return print_json(found.to_dict())
     print(f"p: {found.p}\nq: {found.q}\n{found}")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jsonargparse import ArgumentParser
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
-from ppl_vae.data import Ragged
-from ppl_vae.program.sites import leaves
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["options", "run"]
 
@@ -50,6 +50,8 @@ def run(
             raise ValueError("expected means or paths of elements, got --samples: draw them by fit.encode(x, samples=...)")
         _elements(fitted.encode(rows, path=path), write, out, as_json=json)
         return
+    from ppl_vae.program.sites import leaves
+
     codes = fitted.encode(rows)
     arrays: dict[str, Any] = leaves(codes)
     if samples is not None:
@@ -71,6 +73,8 @@ def run(
 
 def _elements(codes: Any, write: Any, out: str, *, as_json: bool) -> None:
     """Write a code for each element of each row."""
+    from ppl_vae.data import Ragged
+
     codes = codes if isinstance(codes, Ragged) else Ragged.from_list(list(codes.cpu()))
     values = codes.values.numpy().reshape(len(codes.values), -1)
     rows = np.repeat(np.arange(len(codes)), codes.lengths.numpy())

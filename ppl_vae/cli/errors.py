@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ppl_vae.cli.catalogue import declared
-from ppl_vae.declaration import Declaration, family_members, parse
-from ppl_vae.fitting.experiment import PARTS
+from ppl_vae.declaration import Declaration, families, family_members, parse
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import did_you_mean, from_yaml, read_text
 
@@ -42,14 +40,14 @@ def explain(message: str, options: Sequence[str] = ()) -> str:
     if found := re.search(NOT_ACCEPTED, message):
         return _no_field(*found.groups())
     if message.startswith("Unexpected config"):
-        return f"expected a YAML file of {', '.join(PARTS)} after --config, as a run's {RunFolder.CONFIG} is"
+        return f"expected a YAML file of {', '.join(_parts())} after --config, as a run's {RunFolder.CONFIG} is"
     for pattern in UNREADABLE:
         if found := re.search(pattern, message):
             message = _reason(found["part"], found["file"]) or message
     nested = re.search(r"Parser key \"(\w+)\": .* is abstract .*NestedArg\(key='(\w+)'", message)
     if nested:
         option = f"--{nested[1]}.{nested[2]}"
-        choices = ", ".join(sorted(cls.__name__ for cls in family_members(PARTS[nested[1]])))
+        choices = ", ".join(sorted(cls.__name__ for cls in family_members(_parts()[nested[1]])))
         return f"{option} is a field of a {nested[1]}: name its class before it, --{nested[1]} with one of {choices}"
     if (plain := re.search(NO_DECLARATION, message)) and plain[1] == "data":  # of a run, where it is no declaration
         return (
@@ -79,19 +77,26 @@ def _no_field(part: str, path: str, option: str) -> str:
 def _reason(part: str, file: str) -> str | None:
     """Why a YAML file declares no such part, which the parser keeps to itself."""
     try:
-        parse(PARTS[part], from_yaml(read_text(Path(file))))
+        parse(_parts()[part], from_yaml(read_text(Path(file))))
     except ValueError as error:
         return f"{file}: {' '.join(str(error).split())}"
     return None
 
 
+def _parts() -> dict[str, type[Declaration]]:
+    """What the parts of an experiment are declarations of."""
+    from ppl_vae.fitting.experiment import PARTS
+
+    return PARTS
+
+
 def _bases(option: str) -> Iterator[type[Declaration]]:
     """The families that a field or option of this name holds."""
-    families = {cls.__name__: cls for cls in Declaration.__subclasses__() if inspect.isabstract(cls)}
+    bases = {cls.__name__: cls for cls in families()}
     for members in declared().values():
         for cls in members:
             for field in dataclasses.fields(cls):
                 if field.name == option:
-                    yield from (family for name, family in families.items() if name in str(field.type))
-    if (family := option.removesuffix("s").capitalize()) in families:  # --method as well as --methods
-        yield families[family]
+                    yield from (family for name, family in bases.items() if name in str(field.type))
+    if (family := option.removesuffix("s").capitalize()) in bases:  # --method as well as --methods
+        yield bases[family]

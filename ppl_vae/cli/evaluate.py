@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
-
-from jsonargparse import ArgumentParser
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import cell, heading, print_json
-from ppl_vae.data import Split
 from ppl_vae.evaluate import AIS, Gaps
-from ppl_vae.fitting import Fit
-from ppl_vae.models import Model
 from ppl_vae.storage import RunFolder
 from ppl_vae.types import Score
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+    from torch import Tensor
+
+    from ppl_vae.data import Split
+    from ppl_vae.fitting import Fit
 
 __all__ = ["options", "run"]
 
@@ -51,6 +52,8 @@ def run(
     """Say how good a run is on data, in nats per datum."""
     if save and data is not None:
         raise ValueError("--save keeps what is found on the run's own data in its folder: leave --data or --save out")
+    from ppl_vae.models import Model
+
     fitted = runs.load_run(run, trust=trust, device=device)
     held_out = data is None and not (isinstance(fitted.model, Model) and fitted.model.data_free)
     split = split or ("test" if held_out else "all")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
-
-from jsonargparse import ArgumentParser
+from typing import TYPE_CHECKING, Literal
 
 from ppl_vae import runs
 from ppl_vae.cli.output import done, writer
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["options", "run"]
 

@@ -5,27 +5,25 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser
-
-from ppl_vae import runs
+from ppl_vae import fitting, runs
 from ppl_vae.cli.output import print_json, print_table, say_saved
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration
-from ppl_vae.fitting import Fit, default_method, fit
-from ppl_vae.fitting.build import default_guide
-from ppl_vae.fitting.callbacks.loggers import Logger, open_logger
-from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
-from ppl_vae.fitting.experiment import Experiment
-from ppl_vae.fitting.fit import DIGITS, place, settled, without_data
 from ppl_vae.fitting.table import short
-from ppl_vae.guides import Guide
-from ppl_vae.inference import Method
-from ppl_vae.models import Model
-from ppl_vae.runs import SavedRun
-from ppl_vae.storage import Checkpointer, RunFolder
+from ppl_vae.storage import RunFolder
 from ppl_vae.types import STROKES, DataSpec
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ppl_vae.fitting import Experiment, Fit
+    from ppl_vae.fitting.callbacks.loggers import Logger
+    from ppl_vae.guides import Guide
+    from ppl_vae.inference import Method
+    from ppl_vae.models import Model
+    from ppl_vae.runs import SavedRun
 
 __all__ = ["options", "run"]
 
@@ -49,6 +47,10 @@ def run(
     json: bool,
 ) -> None:
     """Fit a declared model to data and save the run: declaration, weights, history, metrics, pictures."""
+    from ppl_vae.fitting.callbacks.progress import quiet as say_nothing
+    from ppl_vae.fitting.fit import DIGITS, place, settled, without_data
+    from ppl_vae.storage import Checkpointer
+
     folder = resume.folder.path if resume else None if out is None else Path(out)
     if resume is not None and (out is not None or overwrite):
         raise ValueError(f"--resume goes on in {folder} itself: leave --out and --overwrite away")
@@ -58,9 +60,9 @@ def run(
     data = without_data(model, DIGITS if data == DataSource() else data)
     placed = place(model, data, device)
     model = settled(model, placed)
-    method = default_method(model, guide, placed) if method is None else method
+    method = fitting.default_method(model, guide, placed) if method is None else method
     method = method if seed is None else dataclasses.replace(method, seed=seed)
-    experiment = Experiment(model=model, guide=guide or default_guide(model, method), method=method, data=data)
+    experiment = fitting.Experiment(model=model, guide=guide or fitting.default_guide(model, method), method=method, data=data)
     if resume is not None:
         runs.check_unchanged(resume, experiment)
     heard: dict[str, Any] = {
@@ -71,7 +73,7 @@ def run(
     if placed.spec.table and not (quiet or json):
         print(f"{placed.summary()}\n")
     if resume is None:
-        fitted = fit(model, placed, guide=experiment.guide, method=method, device=device, out=checkpointer, **heard)
+        fitted = fitting.fit(model, placed, guide=experiment.guide, method=method, device=device, out=checkpointer, **heard)
     else:
         fitted = runs.resume_fit(resume, method=method, data=placed, every=keep_every, device=device, **heard)
     metrics = runs.measure(fitted, placed)
@@ -90,6 +92,8 @@ def next_step(folder: Path | None, fitted: Fit) -> str:
     if folder is None:
         return "next: nothing was kept; --out runs/NAME keeps the fit, for ppl-vae evaluate, sample, encode and report"
     run = shlex.quote(str(folder))
+    from ppl_vae.models import Model
+
     can, facts, spec = fitted.pair.can, fitted.pair.model_facts, fitted.spec
     told = can.marginal is not None or can.bound is not None or can.sum_bound is not None or fitted.pair.guide_facts.certain
     estimated = not told and fitted.score.bound == "lower"  # which more draws make tighter
@@ -131,18 +135,20 @@ def _loggers(names: list[str], folder: Path | None, experiment: Experiment) -> l
     """The loggers of these names, which show the run under its folder's name."""
     if names and folder is None:
         raise ValueError("--log shows a run under its folder's name: give --out")
+    from ppl_vae.fitting.callbacks.loggers import open_logger
+
     return [open_logger(name, folder, experiment.to_dict()) for name in names if folder is not None]
 
 
-def options(parser: ArgumentParser) -> None:
-    """Add the verb's options."""
+def options(parser: ArgumentParser, families: Any) -> None:
+    """Add the verb's options, some of which hold members of ``families``."""
     what = f"a run's {RunFolder.CONFIG}: run it again, with options after it on top"
     parser.add_argument("--config", action="config", help=what)
     what = "how to fit, likewise; by default EM or a formula where the model offers it, else SVI, by the number of rows"
     parts: dict[str, tuple[Any, Declaration | None, str]] = {
-        "model": (Model, None, "the model: a class name, an import path or a YAML file; by default VAE"),
-        "guide": (Guide | None, None, "the approximate posterior, likewise; by default what suits model and method"),
-        "method": (Method | None, None, what),
+        "model": (families.Model, None, "the model: a class name, an import path or a YAML file; by default VAE"),
+        "guide": (families.Guide | None, None, "the approximate posterior, likewise; by default what suits model and method"),
+        "method": (families.Method | None, None, what),
         "data": (DataSource, DataSource(), "a source (see --data.source) or a YAML file"),
     }
     for name, (base, default, what) in parts.items():

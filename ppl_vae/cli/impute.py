@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jsonargparse import ArgumentParser
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, declared_rows, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
-from ppl_vae.fitting import Fit
-from ppl_vae.fitting.outputs import data_columns
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ppl_vae.fitting import Fit
 
 __all__ = ["options", "run"]
 
@@ -51,6 +53,8 @@ def run(
 
 
 def _columns(fitted: Fit, x: Any, draws: int | None) -> dict[str, np.ndarray]:
+    from ppl_vae.fitting.outputs import data_columns
+
     if draws is None:
         return data_columns(x, fitted.spec)
     number = np.repeat(np.arange(1, draws + 1), x.shape[1])

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from jsonargparse import ArgumentParser
+from typing import TYPE_CHECKING, Any
 
 from ppl_vae import plots, runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, print_json, save_lines, writer
-from ppl_vae.data import Ragged, Split
-from ppl_vae.evaluate.paths import Path
-from ppl_vae.fitting import Fit
-from ppl_vae.fitting.outputs import data_columns
-from ppl_vae.program.sites import leaves
-from ppl_vae.types import STROKES
+from ppl_vae.types import STROKES, CodePath
+
+if TYPE_CHECKING:
+    import torch
+    from jsonargparse import ArgumentParser
+
+    from ppl_vae.data import Split
+    from ppl_vae.fitting import Fit
 
 __all__ = ["options", "run"]
 
@@ -26,7 +25,7 @@ def run(
     start: str,
     end: str,
     steps: int,
-    path: Path,
+    path: CodePath,
     data: str | None,
     data_root: str | None,
     label: str | None,
@@ -59,6 +58,8 @@ def run(
     if isinstance(decoded, list):
         writer(out, ".txt")({".txt": lambda file: save_lines(file, decoded)})
     else:
+        from ppl_vae.program.sites import leaves
+
         arrays = {name: code.cpu().numpy() for name, code in leaves(codes).items()}
         _write(fitted, decoded, arrays, out, title=f"from {start} to {end}")
     done({"steps": steps, "path": path, "out": out}, as_json=json)
@@ -66,6 +67,9 @@ def run(
 
 def _write(fitted: Fit, decoded: Any, codes: dict[str, Any], out: str, *, title: str) -> None:
     """Write data and their codes by the suffix of the file."""
+    from ppl_vae.data import Ragged
+    from ppl_vae.fitting.outputs import data_columns
+
     if isinstance(decoded, Ragged):
         name = "points" if fitted.spec.kind == STROKES else "x_values"
         values = {name: decoded.values.numpy(), "offsets" if name == "points" else "x_offsets": decoded.offsets.numpy()}
@@ -112,6 +116,6 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--start", "--from", type=str, required=True, help=f"the first datum: {row}")
     parser.add_argument("--end", "--to", type=str, required=True, help="the last one, likewise")
     parser.add_argument("--steps", type=int, default=8, help="how many codes, both ends among them")
-    parser.add_argument("--path", type=Path, default="linear", help="on the line, or on an arc: linear or spherical")
+    parser.add_argument("--path", type=CodePath, default="linear", help="on the line, or on an arc: linear or spherical")
     data_options(parser, default="test")
     parser.add_argument("--out", type=str | None, help="a .png picture, .npy, .npz or a table; of texts .txt, of drawings .svg")

@@ -6,16 +6,32 @@ import dataclasses
 import json
 from itertools import chain, islice, takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser
-
-from ppl_vae.data import DataSource, Split
-from ppl_vae.data.rows import read_like
-from ppl_vae.fitting import Fit
-from ppl_vae.runs import SavedRun
+import ppl_vae
+from ppl_vae import runs
+from ppl_vae.data import DataSource
+from ppl_vae.declaration import enable_families, import_families
 from ppl_vae.text import from_yaml, read_text
 
-__all__ = ["check_files", "data_options", "declared_rows", "expand", "rows_of", "run_options"]
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ppl_vae.data import Split
+    from ppl_vae.fitting import Fit
+    from ppl_vae.runs import SavedRun
+
+__all__ = [
+    "AnyFamily",
+    "check_options",
+    "data_options",
+    "declared_rows",
+    "expand",
+    "import_named",
+    "rows_of",
+    "run_options",
+    "yaml_texts",
+]
 
 # Short spellings. A YAML file after --data is a whole declaration, anything else is its source.
 ALIASES = {
@@ -27,23 +43,54 @@ ALIASES = {
 MODELS = {"fit": "VAE", "compare": "FactorAnalysis", "select": "GMM"}
 SEVERAL = ("--data.columns", "--data.drop", "--data.fields")
 """Options that take several words."""
+OF_CLASSES = ("--model", "--guide", "--method", "--methods", "--guides")
+"""Options whose fields are those of a class that they name."""
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
 
 
-def check_files(arguments: list[str]) -> None:
-    """Raise ``ValueError`` if a YAML file among the words is too large or too deep, or names a key twice.
+class AnyFamily:
+    """What stands for the families where nothing is parsed, so that their classes need not be imported: anything."""
+
+    Model = Guide = Method = Any
+
+
+def import_named(text: str) -> Any:
+    """The families, once whatever they have that a text names is imported; all of it where help of a class is asked for."""
+    import_families(None if ".help" in text else text)
+    enable_families()
+    return ppl_vae
+
+
+def yaml_texts(arguments: list[str]) -> list[str]:
+    """The texts of the YAML files among the words.
 
     The parser, which reads the files again, bounds nothing. What it says of files that it cannot read stays its own.
+
+    Raises:
+        ValueError: one is too large or too deep, or names a key twice.
     """
+    found = []
     for word in arguments:
         path = Path(word.rpartition("=")[2])
         if path.suffix in YAML_SUFFIXES and path.is_file():
-            text = read_text(path)
+            found.append(read_text(path))
             try:
-                from_yaml(text)
+                from_yaml(found[-1])
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
+    return found
+
+
+def check_options(arguments: list[str], options: list[str]) -> None:
+    """Raise ``ValueError`` for an option that is none, whatever the classes have that others name."""
+    aliases = ALIASES.get(arguments[0], {})
+    for place, word in enumerate(arguments):
+        name = word.partition("=")[0]
+        named = any(name.startswith(f"{option}.") for option in OF_CLASSES) or name in aliases
+        if name.startswith("--") and not named and not any(option.startswith(name) for option in options):
+            values = takewhile(lambda value: not value.startswith("--"), arguments[place + 1 :])
+            raise ValueError(f"unrecognized arguments: {' '.join([word, *values])}")
 
 
 def expand(arguments: list[str]) -> tuple[list[str], SavedRun | None]:
@@ -95,7 +142,7 @@ def _run_to_resume(arguments: list[str]) -> SavedRun | None:
         return None
     folder = words[words.index("--resume") + 1]
     trusted = words[words.index("--trust") + 1 :] if "--trust" in words else []
-    return SavedRun.open(folder, trust=tuple(takewhile(lambda word: not word.startswith("-"), trusted)))
+    return runs.SavedRun.open(folder, trust=tuple(takewhile(lambda word: not word.startswith("-"), trusted)))
 
 
 def run_options(parser: ArgumentParser) -> None:
@@ -140,6 +187,8 @@ def declared_rows(
     fitted: Fit, source: str | None, root: str | None, *, label: str | None = None, weights: str | None = None
 ) -> DataSource:
     """The declaration of the rows that a verb works on: the fit's own, or others read as these."""
+    from ppl_vae.data.rows import read_like
+
     declared = fitted.data
     if source is not None:
         declared = (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser
+from typing import TYPE_CHECKING
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
 from ppl_vae.declaration import require
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["options", "run"]
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from jsonargparse import ArgumentParser
 
 from ppl_vae import runs
 from ppl_vae.cli.options import run_options
 from ppl_vae.cli.output import TABLES, as_table, print_json, writer
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["options", "run"]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jsonargparse import ArgumentParser
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, declared_rows, rows_of, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["options", "run"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from jsonargparse import ArgumentParser
+from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_vae import runs
 from ppl_vae.cli.options import run_options
 from ppl_vae.cli.output import print_json
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 __all__ = ["options", "run"]
 

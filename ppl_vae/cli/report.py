@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser
 
+import ppl_vae
 from ppl_vae.cli.output import done
-from ppl_vae.report import report
 
 __all__ = ["options", "run"]
 
 
 def run(*, run: str, out: str | None, trust: list[str], json: bool) -> None:
     """Write one self-contained HTML page about a run: its mathematics, numbers, curves, pictures, and how to rerun it."""
-    page = report(run, out, trust=trust)
+    page = ppl_vae.report(run, out, trust=trust)
     done({"out": str(page), "bytes": page.stat().st_size}, as_json=json)
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from jsonargparse import ArgumentParser
 
 from ppl_vae import plots, runs
 from ppl_vae.cli.options import declared_rows, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, print_json, save_lines, writer
-from ppl_vae.data import Ragged
 from ppl_vae.data.native import decoded
-from ppl_vae.fitting import Fit
 from ppl_vae.types import STROKES, FitWarning
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ppl_vae.fitting import Fit
 
 __all__ = ["options", "run"]
 
@@ -90,6 +91,10 @@ def _rows(
     top_p: float,
 ) -> None:
     """Draw rows, element after element, and print or write them."""
+    import torch
+
+    from ppl_vae.data import Ragged
+
     begun: Any = given
     if given is not None and fitted.data.tokens is None:
         begun = fitted.rows(declared_rows(fitted, given, None), "all").as_read().raw

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser
-
+from ppl_vae import fitting, selection
 from ppl_vae.cli.output import print_json, say_saved
-from ppl_vae.data import DataSource, load_data
+from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration
-from ppl_vae.evaluate.metrics import UNIT
-from ppl_vae.fitting import default_method
-from ppl_vae.fitting.fit import settled
-from ppl_vae.guides import Guide
-from ppl_vae.inference import Method
-from ppl_vae.models import Model
 from ppl_vae.nested import plain_field
-from ppl_vae.selection import select
-from ppl_vae.selection.candidates import PARTS
 from ppl_vae.selection.criteria import By, Rule
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+    from ppl_vae.guides import Guide
+    from ppl_vae.inference import Method
+    from ppl_vae.models import Model
 
 __all__ = ["options", "run"]
 
@@ -45,16 +43,21 @@ def run(
     json: bool,
 ) -> None:
     """Fit a model with each of several values of a field, and tell which one the data favour."""
+    from ppl_vae.data import load_data
+    from ppl_vae.evaluate.metrics import UNIT
+    from ppl_vae.fitting.fit import settled
+    from ppl_vae.selection.candidates import PARTS
+
     name = field.replace(".", "__")
     part, _, rest = name.partition("__")
     loaded = load_data(data)
     if method is None and (part == "method" or seed is not None):
-        method = default_method(settled(model, loaded), guide, model.resolve(loaded))
+        method = fitting.default_method(settled(model, loaded), guide, model.resolve(loaded))
     method = method if seed is None or method is None else dataclasses.replace(method, seed=seed)
     parts: dict[str, Declaration | None] = {"guide": guide, "method": method}
     declared, inner = (parts[part], rest) if rest and part in PARTS else (model, name)
     taken = values if declared is None else [plain_field(declared, inner, value) for value in values]
-    found = select(
+    found = selection.select(
         model,
         loaded,
         by=by,
@@ -78,14 +81,14 @@ def run(
     return None
 
 
-def options(parser: ArgumentParser) -> None:
-    """Add the verb's options."""
+def options(parser: ArgumentParser, families: Any) -> None:
+    """Add the verb's options, some of which hold members of ``families``."""
     what = "the model: a class name, an import path or a YAML file; by default GMM"
-    parser.add_argument("--model", type=Model, default=None, sub_configs=True, help=what)
+    parser.add_argument("--model", type=families.Model, default=None, sub_configs=True, help=what)
     what = "the approximate posterior, likewise; by default what suits model and method"
-    parser.add_argument("--guide", type=Guide | None, default=None, sub_configs=True, help=what)
+    parser.add_argument("--guide", type=families.Guide | None, default=None, sub_configs=True, help=what)
     what = "how to fit, likewise; by default EM or a formula where the model offers it, else SVI, by the number of rows"
-    parser.add_argument("--method", type=Method | None, default=None, sub_configs=True, help=what)
+    parser.add_argument("--method", type=families.Method | None, default=None, sub_configs=True, help=what)
     what = "a source (see --data.source) or a YAML file"
     parser.add_argument("--data", type=DataSource, default=DataSource(), sub_configs=True, help=what)
     parser.add_argument("--seed", type=int, default=None, help="of the method")

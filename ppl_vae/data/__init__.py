@@ -5,28 +5,6 @@ of raw train, valid and test values in their smallest dtype, a :class:`Transform
 they lie, and the :class:`~ppl_vae.types.DataSpec` from which models are built. Files that are larger than memory are streamed.
 """
 
-from ppl_vae.data.anndata import put_codes
-from ppl_vae.data.byte_pairs import BPE
-from ppl_vae.data.dataset import Data
-from ppl_vae.data.load import load_data
-from ppl_vae.data.ragged import Ragged, sequence_mask
-from ppl_vae.data.source import DataSource
-from ppl_vae.data.split import Split
-from ppl_vae.data.tokenizers import Bytes, Characters, Tokenizer, Words
-from ppl_vae.data.transform import Transform
+import lazy_loader
 
-__all__ = [
-    "BPE",
-    "Bytes",
-    "Characters",
-    "Data",
-    "DataSource",
-    "Ragged",
-    "Split",
-    "Tokenizer",
-    "Transform",
-    "Words",
-    "load_data",
-    "put_codes",
-    "sequence_mask",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

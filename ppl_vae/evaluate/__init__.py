@@ -1,8 +1,5 @@
 """How good a pair is, in nats per datum."""
 
-from ppl_vae.evaluate.annealing import AIS
-from ppl_vae.evaluate.bounds import elbo_terms, log_weights
-from ppl_vae.evaluate.gaps import Gaps
-from ppl_vae.evaluate.metrics import batches, evaluate, evaluating, log_jacobian
+import lazy_loader
 
-__all__ = ["AIS", "Gaps", "batches", "elbo_terms", "evaluate", "evaluating", "log_jacobian", "log_weights"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ from torch.distributions import constraints
 from ppl_vae.declaration import require
 from ppl_vae.evaluate.site_values import at_mean, latent_sites, ran
 from ppl_vae.program.pair import Pair
+from ppl_vae.types import CodePath as Path
 
 __all__ = ["Path", "check_path", "code_supports", "path_between", "unbounded"]
 
-Path = Literal["linear", "spherical"]
 PARALLEL = 1e-4  # sine of an angle below which there is no arc to speak of
 
 

@@ -7,7 +7,6 @@ import math
 from typing import Literal
 
 import numpy as np
-import torch
 
 from ppl_vae.declaration import Declaration, require
 
@@ -62,6 +61,8 @@ class AIS(Declaration):
             >>> AIS(schedule="linear").powers(4)
             [0.0, 0.25, 0.5, 0.75, 1.0]
         """
+        import torch
+
         places = torch.linspace(0, 1, (count or self.temperatures) + 1, dtype=torch.float64)
         if self.schedule != "linear":
             places = torch.sigmoid(STEEPNESS * (2 * places - 1))

@@ -30,60 +30,6 @@ Fitting is always the same three lines::
     result = run(step, profile.initial(m, latent_dim=20))
 """
 
-from ppl_vae.exact import (
-    collapsed_topics,
-    covariances,
-    distances,
-    driver,
-    floors,
-    forward_backward,
-    kalman,
-    lattice,
-    linear_gaussian,
-    missing,
-    mixture,
-    mixture_missing,
-    mixture_start,
-    moments,
-    posterior,
-    profile,
-    rotations,
-    topics,
-    variational_factors,
-    variational_mixture,
-)
-from ppl_vae.exact.driver import Cursor, EMError, EMResult, Iteration, Squarem, best_of, run
-from ppl_vae.exact.problem import Problem, Stochastic, Sweep
+import lazy_loader
 
-__all__ = [
-    "Cursor",
-    "EMError",
-    "EMResult",
-    "Iteration",
-    "Problem",
-    "Squarem",
-    "Stochastic",
-    "Sweep",
-    "best_of",
-    "collapsed_topics",
-    "covariances",
-    "distances",
-    "driver",
-    "floors",
-    "forward_backward",
-    "kalman",
-    "lattice",
-    "linear_gaussian",
-    "missing",
-    "mixture",
-    "mixture_missing",
-    "mixture_start",
-    "moments",
-    "posterior",
-    "profile",
-    "rotations",
-    "run",
-    "topics",
-    "variational_factors",
-    "variational_mixture",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

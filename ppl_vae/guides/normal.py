@@ -192,16 +192,3 @@ COVARIANCES: dict[str, type[EncodedGuide]] = {
     "low_rank": LowRankNormalGuide,
     "full": FullNormalGuide,
 }
-
-
-@torch.distributions.register_kl(torch.distributions.MultivariateNormal, torch.distributions.Independent)
-@torch.distributions.register_kl(torch.distributions.LowRankMultivariateNormal, torch.distributions.Independent)
-def _kl_normal_diagonal(q: dist.Distribution, p: dist.Independent) -> Tensor:
-    """KL(Normal(m, Sigma) || Normal(mu, diag(s^2))) = -H(q) - log p(m) + tr(diag(s^-2) Sigma) / 2.
-
-    Neither torch nor Pyro has it.
-    """
-    if not isinstance(p.base_dist, torch.distributions.Normal) or p.reinterpreted_batch_ndims != 1:
-        raise NotImplementedError
-    trace = (q.variance / p.base_dist.scale.square()).sum(-1)
-    return trace / 2 - q.entropy() - p.log_prob(q.mean)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 __all__ = ["multiplications"]
 
@@ -32,12 +31,15 @@ class _Counter(TorchDispatchMode):
     """Torch's formulas without its ``FlopCounterMode``, whose hooks on modules disturb parameters that a call creates."""
 
     def __init__(self) -> None:
+        from torch.utils.flop_counter import flop_registry  # which takes its time
+
         super().__init__()
         self.flops = 0
+        self.formulas = flop_registry
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
+        formula = self.formulas.get(func._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **(kwargs or {}), out_val=found)
         return found

@@ -15,7 +15,16 @@ import pyro
 import torch
 from pyro.distributions import MaskedDistribution
 from torch import Tensor
-from torch.distributions import Distribution, Independent, TransformedDistribution, kl_divergence
+from torch.distributions import (
+    Distribution,
+    Independent,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+    kl_divergence,
+    register_kl,
+)
 
 from ppl_vae.program.sites import by_name
 
@@ -211,6 +220,20 @@ def _kl(q: Distribution, p: Distribution, value: Tensor, *, closed: bool) -> Ten
         except NotImplementedError:
             pass
     return q.log_prob(value) - p.log_prob(value)
+
+
+@register_kl(MultivariateNormal, Independent)  # type: ignore[untyped-decorator]
+@register_kl(LowRankMultivariateNormal, Independent)  # type: ignore[untyped-decorator]
+def _kl_normal_diagonal(q: Distribution, p: Any) -> Tensor:
+    """KL(Normal(m, Sigma) || Normal(mu, diag(s^2))) = -H(q) - log p(m) + tr(diag(s^-2) Sigma) / 2.
+
+    Neither torch nor Pyro has it.
+    """
+    if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError
+    trace = (q.variance / p.base_dist.scale.square()).sum(-1)
+    kl: Tensor = trace / 2 - q.entropy() - p.log_prob(q.mean)
+    return kl
 
 
 def draw(name: str, q: Any, **options: Any) -> Any:

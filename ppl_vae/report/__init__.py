@@ -1,5 +1,5 @@
 """One self-contained page about a run."""
 
-from ppl_vae.report.page import report
+import lazy_loader
 
-__all__ = ["report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """Choosing: one experiment with several values of a field, and which of them the data favour."""
 
-from ppl_vae.selection.result import Selection
-from ppl_vae.selection.select import select
+import lazy_loader
 
-__all__ = ["Selection", "select"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

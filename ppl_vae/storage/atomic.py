@@ -8,12 +8,10 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["hidden_sibling", "replaced", "sync", "write_json", "write_tensors", "write_text"]
 
@@ -64,6 +62,10 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str,
     Raises:
         OSError: it cannot be written.
     """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     plain = {name: torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach()) for name, tensor in tensors.items()}
     with replaced(path) as partial:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import signal
 import threading
 import time
@@ -19,28 +18,11 @@ from ppl_vae.deprecation import RenamedAttribute
 from ppl_vae.storage.declared import differences
 from ppl_vae.storage.folder import RunFolder, check_free
 from ppl_vae.storage.lock import FolderLock
-from ppl_vae.storage.signals import ending_at_second
+from ppl_vae.storage.signals import Interrupted, ending_at_second
 from ppl_vae.storage.snapshot import Snapshot, restoring
 from ppl_vae.types import Record
 
 __all__ = ["NULL_CHECKPOINTER", "AnyCheckpointer", "Checkpointer", "Interrupted", "NullCheckpointer"]
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal ended the fit after a whole step, and its state was kept.
-
-    Args:
-        folder: where.
-        number: of the signal.
-
-    Attributes:
-        code: the exit status that shells expect.
-    """
-
-    def __init__(self, folder: Path, number: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; the state is kept, go on with: ppl-vae fit --resume {shlex.quote(str(folder))}")
-        self.code = 128 + number
 
 
 class AnyCheckpointer(Protocol):

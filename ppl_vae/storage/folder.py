@@ -25,16 +25,18 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 import yaml
-from safetensors.torch import load_file
-from torch import Tensor
 
 from ppl_vae.storage.atomic import write_json, write_tensors, write_text
-from ppl_vae.storage.snapshot import Snapshot, read_snapshot, write_snapshot
 from ppl_vae.text import MIB, MOST_TEXT, as_line, from_json, from_yaml, inside, read_text
 from ppl_vae.types import Record, Score
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ppl_vae.storage.snapshot import Snapshot
 
 __all__ = ["COMPARISON_FILES", "FORMAT", "RunFolder", "RunIdentity", "check_free"]
 
@@ -150,11 +152,15 @@ class RunFolder:
 
     def weights(self) -> dict[str, Tensor]:
         """The fitted tensors by name."""
+        from safetensors.torch import load_file
+
         found: dict[str, Tensor] = load_file(inside(self.path, self.WEIGHTS))
         return found
 
     def snapshot(self) -> Snapshot | None:
         """The last state of training, if one was kept."""
+        from ppl_vae.storage.snapshot import read_snapshot
+
         path = self.path / self.SNAPSHOT
         return read_snapshot(path) if path.exists() else None
 
@@ -211,6 +217,8 @@ class RunFolder:
 
     def write_snapshot(self, snapshot: Snapshot) -> None:
         """Put a state of training in the place of the last; a run that goes on is no longer finished."""
+        from ppl_vae.storage.snapshot import write_snapshot
+
         write_snapshot(snapshot, self.path / self.SNAPSHOT)
         for name in self.FINISHED:
             (self.path / name).unlink(missing_ok=True)

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["ending_at_second"]
+__all__ = ["Interrupted", "ending_at_second"]
 
 PATIENCE = 2.0  # seconds that a step may take to end before somebody who asked for it is told
 GRACE = 0.5  # seconds in which a second signal may end it the gentle way
 WAITING = "ppl-vae: note: it stops at the end of this step, which takes a while; a second signal ends it at once\n"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the fit after a whole step, and its state was kept.
+
+    Args:
+        folder: where.
+        number: of the signal.
+
+    Attributes:
+        code: the exit status that shells expect.
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name}; the state is kept, go on with: ppl-vae fit --resume {shlex.quote(str(folder))}")
+        self.code = 128 + number
 
 
 @contextlib.contextmanager

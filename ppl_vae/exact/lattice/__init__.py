@@ -13,28 +13,6 @@ module                                         what it does
 =============================================  =========================================================================
 """
 
-from ppl_vae.exact.lattice.above import upper_bound
-from ppl_vae.exact.lattice.bethe import Beliefs, beliefs
-from ppl_vae.exact.lattice.gibbs import gibbs
-from ppl_vae.exact.lattice.grid import Field, Grid, energy, grid, one_hot
-from ppl_vae.exact.lattice.plan import LIMIT, plan
-from ppl_vae.exact.lattice.sums import Marginals, draws, log_partition, marginals, mode
+import lazy_loader
 
-__all__ = [
-    "LIMIT",
-    "Beliefs",
-    "Field",
-    "Grid",
-    "Marginals",
-    "beliefs",
-    "draws",
-    "energy",
-    "gibbs",
-    "grid",
-    "log_partition",
-    "marginals",
-    "mode",
-    "one_hot",
-    "plan",
-    "upper_bound",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """What hears of a fit as it goes on: progress, metrics, loggers, the run folder, remarks, and callbacks of a user's own."""
 
-from ppl_vae.fitting.callbacks.base import Callback, FitContext
-from ppl_vae.fitting.callbacks.loggers import Logger
+import lazy_loader
 
-__all__ = ["Callback", "FitContext", "Logger"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

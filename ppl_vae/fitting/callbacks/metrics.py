@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, Split
-from ppl_vae.evaluate import batches, evaluate
+from ppl_vae.evaluate import evaluate
 from ppl_vae.evaluate.latents import latents
 from ppl_vae.evaluate.probes import probe
-from ppl_vae.evaluate.rows import in_row_order
+from ppl_vae.evaluate.rows import batches, in_row_order
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair, Plates

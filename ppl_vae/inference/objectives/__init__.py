@@ -1,24 +1,5 @@
 """What SVI climbs."""
 
-from ppl_vae.inference.objectives.base import Estimate, Objective
-from ppl_vae.inference.objectives.beta import BetaELBO
-from ppl_vae.inference.objectives.elbo import ELBO
-from ppl_vae.inference.objectives.given import PyroLoss
-from ppl_vae.inference.objectives.importance import IWAE, Renyi
-from ppl_vae.inference.objectives.info import InfoVAE
-from ppl_vae.inference.objectives.warm_up import CyclicalWarmUp, LinearWarmUp, NoWarmUp, WarmUp
+import lazy_loader
 
-__all__ = [
-    "ELBO",
-    "IWAE",
-    "BetaELBO",
-    "CyclicalWarmUp",
-    "Estimate",
-    "InfoVAE",
-    "LinearWarmUp",
-    "NoWarmUp",
-    "Objective",
-    "PyroLoss",
-    "Renyi",
-    "WarmUp",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

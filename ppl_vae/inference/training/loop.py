@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ppl_vae.data import Data
 from ppl_vae.data.fields import WEIGHTS
-from ppl_vae.evaluate import batches, evaluate, log_jacobian
-from ppl_vae.evaluate.rows import mean
+from ppl_vae.evaluate import evaluate, log_jacobian
+from ppl_vae.evaluate.rows import batches, mean
 from ppl_vae.inference.training.best import Best
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.nonfinite import NonFinitePolicy

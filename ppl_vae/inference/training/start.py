@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ppl_vae.data import Data, Split
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.data.stream import Stream
-from ppl_vae.evaluate import batches
+from ppl_vae.evaluate.rows import batches
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.hooks import Start, start
 from ppl_vae.program.pair import Pair

@@ -1,14 +1,5 @@
 """Models whose parameters carry priors, so that data leave a posterior over them too."""
 
-from ppl_vae.models.bayesian.factors import BayesianFactorModel
-from ppl_vae.models.bayesian.mixture import BayesianMixtureModel
-from ppl_vae.models.bayesian.parameters import BayesianModel, ParameterCoordinates, check_complete, check_priors
+import lazy_loader
 
-__all__ = [
-    "BayesianFactorModel",
-    "BayesianMixtureModel",
-    "BayesianModel",
-    "ParameterCoordinates",
-    "check_complete",
-    "check_priors",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,5 @@
 """Models of rows, element after element: Markov chains, hidden Markov models, linear dynamical systems."""
 
-from ppl_vae.models.chains.dynamical import LinearDynamicalSystem
-from ppl_vae.models.chains.hmm import HMM
-from ppl_vae.models.chains.markov import MarkovChain
+import lazy_loader
 
-__all__ = ["HMM", "LinearDynamicalSystem", "MarkovChain"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """Diffusion: an iterated VAE whose guide only adds noise."""
 
-from ppl_vae.models.diffusion.diffusion import Diffusion
-from ppl_vae.models.diffusion.noise import CosineNoise, LearnedNoise, LinearNoise, NoiseSchedule
+import lazy_loader
 
-__all__ = ["CosineNoise", "Diffusion", "LearnedNoise", "LinearNoise", "NoiseSchedule"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

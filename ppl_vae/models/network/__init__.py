@@ -1,11 +1,5 @@
 """Bayesian networks: :class:`~ppl_vae.BayesianNetwork` and the nodes that it is made of."""
 
-from ppl_vae.models.network.linear import LinearGaussian
-from ppl_vae.models.network.logistic import LogisticRegression
-from ppl_vae.models.network.network import BayesianNetwork
-from ppl_vae.models.network.neural import Neural
-from ppl_vae.models.network.nodes import Node
-from ppl_vae.models.network.noisy_or import NoisyOr
-from ppl_vae.models.network.table import Table
+import lazy_loader
 
-__all__ = ["BayesianNetwork", "LinearGaussian", "LogisticRegression", "Neural", "Node", "NoisyOr", "Table"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

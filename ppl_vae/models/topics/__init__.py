@@ -1,5 +1,5 @@
 """Topic models: :class:`~ppl_vae.LDA`."""
 
-from ppl_vae.models.topics.lda import LDA
+import lazy_loader
 
-__all__ = ["LDA"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

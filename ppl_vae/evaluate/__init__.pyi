@@ -1,0 +1,6 @@
+from .bounds import elbo_terms, log_weights
+from .metrics import evaluate, evaluating, log_jacobian
+from .schedule import AIS
+from .search import Gaps
+
+__all__ = ["AIS", "Gaps", "elbo_terms", "evaluate", "evaluating", "log_jacobian", "log_weights"]

@@ -1,0 +1,3 @@
+from .lda import LDA
+
+__all__ = ["LDA"]
