@@ -1,7 +1,8 @@
 """Benchmarks run as documented; what they measure is not judged here."""
 
+import argparse
 import dataclasses
-import importlib
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 import ppl_vae as pv
-from benchmarks import exact, overhead, svi, table_peers, table_sources
+from benchmarks import exact, overhead, series, svi, table_peers, table_sources, trend
 from benchmarks.peers import ours, torch_loop
 from benchmarks.peers.task import SIZES, rows
 
@@ -21,10 +22,17 @@ PEERS = ("ours_eager", "numpyro", "floor")
 
 
 @pytest.fixture(scope="module")
-def toy():
+def toy(tmp_path_factory):
+    kept = tmp_path_factory.mktemp("series") / "series.jsonl"
     command = [sys.executable, "-m", "benchmarks.svi", "--sizes", "toy", "--peers", *PEERS, "--rounds", "1", "--json"]
+    command += ["--series", str(kept)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    return json.loads(done.stdout)["toy"]
+    (entry,) = series.read(kept)
+    assert entry["found"] == json.loads(done.stdout)
+    assert entry["command"] == f"svi --sizes toy --peers {' '.join(PEERS)} --rounds 1 --json"
+    assert entry["versions"]["torch"] == importlib.metadata.version("torch")
+    assert entry["machine"]["cores"] >= 1
+    return entry["found"]["toy"]
 
 
 def test_a_peer_is_measured_or_said_to_be_absent(toy):
@@ -156,3 +164,22 @@ def test_refusals_and_shortfalls_are_counted():
     assert row["difference"] == [-1.0, 0.0, 1.0]
     assert row["reasons"] == ["why"]
     assert tables.total([{"model": "PPCA", **row}])["PPCA"]["share_at_least_as_good"] == 0.5
+
+
+def test_a_trend_is_of_one_command_on_one_machine_against_the_median_before(tmp_path, monkeypatch, capsys):
+    options = argparse.Namespace(json=True, series=str(tmp_path / "series.jsonl"))
+    monkeypatch.setattr(series, "_git", lambda *words: None)
+    for cores, ms, rate in ((2, 1.0, 50.0), (2, 2.0, 40.0), (4, 9.0, 1.0), (2, 9.0, 60.0), (2, 3.0, 20.0)):
+        monkeypatch.setattr(series, "_machine", lambda cores=cores: {"cores": cores})
+        series.tell({"toy": {"ms_per_step": {"ours": ms}, "rows_per_second": rate, "peak_mib": 7.0 * ms}}, options)
+    found = {
+        change.name: (change.before, change.now, change.earlier, change.ratio)
+        for change in trend.changes(series.read(tmp_path / "series.jsonl"))
+    }
+    assert found == {"toy.ms_per_step.ours": (2.0, 3.0, 3, 1.5), "toy.rows_per_second": (50.0, 20.0, 3, 2.5)}
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["trend", str(tmp_path / "series.jsonl"), "--factor", "2"])
+    trend.main()
+    told = capsys.readouterr().out
+    assert "2.50x" in told
+    assert "1 of 2 times are above 2 times" in told

@@ -26,7 +26,7 @@ from ppl_vae.evaluate import log_weights
 from ppl_vae.inference.objectives import Estimate
 from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer, put_back
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
-from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, capture
+from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, _instructions, capture
 from ppl_vae.program.machine import layers
 from ppl_vae.program.replay import _records
 from ppl_vae.types import FitWarning
@@ -507,3 +507,26 @@ def test_a_cuda_graph_draws_anew_at_every_replay() -> None:
     second = graph(torch.ones(1000, device="cuda"))[0].clone()
     assert not torch.equal(second - first, first)
     assert second.mean().item() == pytest.approx(2.0, abs=0.3)
+
+
+# --- the compiler ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_compiler_is_asked_for_no_instructions_narrower_than_those_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cpu_vec_isa
+
+    asked: list[str] = []
+
+    class Instructions(str):
+        def __bool__(self) -> bool:
+            asked.append(str(self))
+            return self != "amx"
+
+    monkeypatch.setattr(cpu_vec_isa, "supported_vec_isa_list", [*map(Instructions, ("sve", "amx", "avx512", "avx2"))])
+    monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["avx2", "avx512", "amx"])
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    assert _instructions(lambda: ["every"]) == ["avx512"]
+    assert asked == ["amx", "avx512"]
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")  # which torch looks for among all
+    assert _instructions(lambda: ["every"]) == ["every"]

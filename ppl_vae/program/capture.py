@@ -334,10 +334,16 @@ def _compile(module: fx.GraphModule, inputs: tuple[Tensor, ...], file: Path) -> 
     logging.disable(logging.WARNING)  # torch warns of a CUDA toolkit without a device, and of operations not fused
     try:
         import torch._inductor as inductor
+        from torch._inductor import cpu_vec_isa
         from torch._inductor.package import package_aoti
 
         file.parent.mkdir(parents=True, exist_ok=True)
-        with torch.no_grad(), tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder:
+        known = _instructions(cpu_vec_isa.valid_vec_isa_list)
+        with (
+            torch.no_grad(),
+            mock.patch.object(cpu_vec_isa, "valid_vec_isa_list", return_value=known),
+            tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder,
+        ):
             parts: Any = inductor.aot_compile(
                 module, tuple(tensor.detach() for tensor in inputs), options={**options, "aot_inductor.output_path": folder}
             )
@@ -348,6 +354,21 @@ def _compile(module: fx.GraphModule, inputs: tuple[Tensor, ...], file: Path) -> 
         logging.disable(level)
     for old in sorted(file.parent.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
+
+
+def _instructions(every: Callable[[], list[Any]]) -> list[Any]:
+    """The vector instructions that both the processor and the compiler know: of x86 the widest alone, which torch takes.
+
+    Whether the compiler knows some torch finds out by compiling one to four files for each of them, once on a machine.
+    """
+    from torch._inductor import config, cpu_vec_isa
+
+    if "ATEN_CPU_CAPABILITY" in os.environ or config.cpp.simdlen is not None:
+        return every()
+    flags = cpu_vec_isa.x86_isa_checker() if platform.machine() in ("x86_64", "AMD64") else []
+    there = (isa for isa in cpu_vec_isa.supported_vec_isa_list if set(str(isa).split()) <= set(flags))
+    widest = next((isa for isa in there if isa), None)
+    return every() if widest is None else [widest]
 
 
 def _first_line(error: Exception) -> str:
