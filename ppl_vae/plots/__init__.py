@@ -6,7 +6,7 @@ holds is freed. Show one by returning it in a notebook, keep one with `save`.
 
 from ppl_vae.plots.canvas import save
 from ppl_vae.plots.codes import codes
-from ppl_vae.plots.data import by_class, comparison, completions, grid
+from ppl_vae.plots.data import by_class, comparison, completions, grid, walks
 from ppl_vae.plots.drawings import drawings, drawings_table, svg
 from ppl_vae.plots.graphs import graph
 from ppl_vae.plots.history import learning_curve, tracked
@@ -43,4 +43,5 @@ __all__ = [
     "texts",
     "topics",
     "tracked",
+    "walks",
 ]
