@@ -19,7 +19,7 @@ from ppl_vae.data.sprites import FACTORS
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--betas", type=float, nargs="+", default=[1.0, 4.0, 10.0])
-    parser.add_argument("--latent-dim", type=int, default=8)
+    parser.add_argument("--latent-dim", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--hidden", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -35,7 +35,7 @@ def main() -> None:
     for beta in options.betas:
         for seed in options.seeds:
             objective = pv.BetaELBO(beta=beta, warm_up=pv.LinearWarmUp(epochs=max(1, options.epochs // 4)))
-            method = pv.SVI(epochs=options.epochs, batch_size=64, objective=objective, seed=seed)
+            method = pv.SVI(epochs=options.epochs, learning_rate=2e-3, objective=objective, seed=seed)
             fit = pv.fit(model, data, guide=pv.AmortizedNormal(encoder=network), method=method)
             numbers, scores = fit.evaluate(data.test), fit.disentanglement(rows)
             dci = " ".join(f"{scores[name]:6.3f}" for name in ("disentanglement", "completeness", "informativeness"))

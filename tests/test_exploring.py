@@ -17,7 +17,7 @@ import ppl_vae as pv
 from ppl_vae import plots
 from ppl_vae.cli import main
 from ppl_vae.evaluate.directions import direction_between, told_apart
-from ppl_vae.evaluate.disentanglement import disentanglement
+from ppl_vae.evaluate.disentanglement import dci, mig, modularity, mutual_information
 from ppl_vae.evaluate.paths import path_through
 from ppl_vae.evaluate.quantiles import along, codes_of, scores_of
 from ppl_vae.program.joint import Joint
@@ -31,22 +31,24 @@ SCORED |= {"CouplingFlow", "AutoregressiveFlow", "SplineFlow", "LogNormal", "Hal
 
 
 def of(model: pv.Model, data: Any, guide: pv.Guide | None = None, epochs: int = 1) -> pv.Fit:
-    return pv.fit(model, data, guide=guide, method=pv.SVI(epochs=epochs), device="cpu")
+    return pv.fit(model, data, guide=guide, method=pv.SVI(epochs=epochs, compile=False), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def patterns() -> pv.Data:
+def patterns(tmp_path_factory: pytest.TempPathFactory) -> pv.Data:
     """Two classes, upper and lower halves mostly filled."""
     rows = torch.rand(80, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     upper = torch.arange(80) % 2 == 0
     rows[upper, :, :2] += 0.5
     rows[~upper, :, 2:] += 0.5
-    return pv.load_data((rows > 0.6).float(), y=["upper" if each else "lower" for each in upper])
+    path = tmp_path_factory.mktemp("patterns") / "rows.npz"
+    np.savez(path, x=(rows > 0.6).float().numpy(), y=np.where(upper, "upper", "lower"))
+    return pv.load_data(path)
 
 
 @pytest.fixture(scope="module")
 def images(patterns: pv.Data) -> pv.Fit:
-    return of(pv.VAE(latent_dim=3, decoder=TINY), patterns, pv.AmortizedNormal(encoder=TINY), epochs=20)
+    return of(pv.VAE(latent_dim=3, decoder=TINY), patterns, pv.AmortizedNormal(encoder=TINY), epochs=5)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_scores_of_a_prior_are_standard_normal_or_refused(name: str) -> None:
     torch.testing.assert_close(prior.log_prob(z), base + rows.slogdet().logabsdet, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("t", [1, 2, 3])
+@pytest.mark.parametrize("t", [1, 2])
 def test_along_p_of_z_codes_between_independent_draws_are_draws(t: int) -> None:
     """Each element of one long code is a pair of its own, and z1 hangs on z2."""
     torch.manual_seed(0)
@@ -248,18 +250,23 @@ def test_all_levels_give_the_reconstruction_and_fewer_those_of_their_codes(level
 
 
 def test_scores_of_known_codes() -> None:
-    factors = torch.cartesian_prod(*(torch.arange(4) for _ in range(3))).repeat(8, 1)
-    perfect = disentanglement(factors.float(), factors)
-    assert all(perfect[name] == pytest.approx(1.0) for name in ("mig", "modularity", "disentanglement", "completeness"))
-    assert perfect["informativeness"] == 1.0
-    twice = disentanglement(torch.cat([factors, factors[:, :1]], 1).float(), factors)
-    assert twice["mig"] == pytest.approx(2 / 3)  # the first factor stands in two dimensions, of which none leads
-    assert twice["disentanglement"] == pytest.approx(1.0)
-    assert twice["completeness"] < 0.9
-    torch.manual_seed(0)
-    nothing = disentanglement(torch.randn(2048, 3), factors.repeat(4, 1))
-    assert nothing["mig"] < 0.01
-    assert nothing["disentanglement"] < 0.1
+    factors = torch.cartesian_prod(*(torch.arange(4) for _ in range(3))).repeat(4, 1)
+    information = mutual_information(factors.float(), factors)
+    torch.testing.assert_close(information, math.log(4) * torch.eye(3, dtype=torch.float64))
+    assert mig(information, factors) == pytest.approx(1.0)
+    assert modularity(information) == pytest.approx(1.0)
+    assert dci(factors.float(), factors) == pytest.approx(
+        dict.fromkeys(("disentanglement", "completeness", "informativeness"), 1.0)
+    )
+    twice = torch.cat([factors, factors[:, :1]], 1).float()
+    assert mig(mutual_information(twice, factors), factors) == pytest.approx(2 / 3)  # of the first factor no dimension leads
+    found = dci(twice, factors)
+    assert found["disentanglement"] == pytest.approx(1.0)
+    assert found["completeness"] < 0.95
+    turned = torch.stack([factors[:, 0] + factors[:, 1], factors[:, 0] - factors[:, 1]], 1).float()
+    information = mutual_information(turned, factors[:, :2])
+    assert mig(information, factors[:, :2]) == pytest.approx(0.0)  # each dimension tells as much of either
+    assert modularity(information) == pytest.approx(0.0)
 
 
 def test_each_sprite_has_factors_of_its_own() -> None:
@@ -274,14 +281,17 @@ def test_each_sprite_has_factors_of_its_own() -> None:
     across = torch.stack([middle[(factors[0] == 0) & (factors[3] == place)].mean() for place in range(8)])  # of squares
     torch.testing.assert_close(across, 16 + 16 * torch.linspace(-0.45, 0.45, 8), atol=0.1, rtol=0)
     assert data.source == pv.DataSource.from_yaml(data.source.to_yaml())
-    fit = of(pv.VAE(latent_dim=2, decoder=TINY), pv.load_data("sprites"), pv.AmortizedNormal(encoder=TINY))
-    some = data.test[torch.arange(0, 768, 8)]
+    few = pv.load_data("sprites", valid=0.0, test=0.98)
+    fit = of(pv.VAE(latent_dim=2, decoder=TINY), few, pv.AmortizedNormal(encoder=TINY))
+    some = data.test[torch.arange(0, 768, 16)]
+    values = torch.stack([some.fields.columns[name] for name in names], 1)
     scores = fit.disentanglement(some)
-    assert scores == fit.disentanglement(some, torch.stack([some.fields.columns[name] for name in names], 1))
+    assert scores["mig"] == mig(mutual_information(fit.encode(some), values), values)
+    assert scores["disentanglement"] == dci(fit.encode(some), values)["disentanglement"]
     with pytest.raises(ValueError, match=r"expected fields among shape, scale, .*, got colour"):
         pv.load_data("sprites", fields=("colour",))
     with pytest.raises(ValueError, match="at least 2 factors, as fields of whole numbers beside x, got 0"):
-        fit.disentanglement(pv.load_data("sprites").test)
+        fit.disentanglement(few.test)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------------
@@ -335,38 +345,27 @@ def test_what_cannot_be_walked_is_refused(images: pv.Fit, levels: pv.Fit, patter
 def test_the_verbs_print_numbers_and_write_pictures(
     images: pv.Fit, patterns: pv.Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = tmp_path / "rows.npz"
-    np.savez(
-        rows, x=torch.cat([patterns.train.x, patterns.test.x]).numpy(), y=torch.cat([patterns.train.y, patterns.test.y]).numpy()
-    )
-    data = pv.load_data(rows)
-    run = str(tmp_path / "run")
-    fit = of(pv.VAE(latent_dim=2, decoder=TINY), data, pv.AmortizedNormal(encoder=TINY), epochs=20)
-    pv.save_run(fit, data, run)
+    data, run, picture = patterns, str(tmp_path / "run"), tmp_path / "grid.png"
+    pv.save_run(images, data, run)
     assert main(["traverse", run, "--every", "--steps", "3", "--out", str(tmp_path / "t.npz"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    found = fit.traverse(data.test, steps=3, active=False)
+    found = images.traverse(data.test, steps=3, active=False)
     assert told["dimensions"] == list(found.dimensions)
     np.testing.assert_allclose(np.load(tmp_path / "t.npz")["x"], found.decoded.numpy(), atol=1e-6)
-    assert main(["traverse", run, "--every", "--around", "0", "--out", str(tmp_path / "t.png")]) == 0
-    words = ["attribute", run, "--positive", "1", "--negative", "0", "--rows", "0", "2", "--strengths", "0", "1"]
-    assert main([*words, "--out", str(tmp_path / "a.npz"), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    expected = fit.attribute(*classes_of(data.train), test=classes_of(data.test))
+    words = ["attribute", run, "--positive", "upper", "--negative", "lower", "--strengths", "0", "1"]
+    assert main([*words, "--rows", "0", "2", "--out", str(tmp_path / "a.npz"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    expected = images.attribute(*classes_of(data.train), test=classes_of(data.test))
     assert told["attributes"][0]["accuracy"] == pytest.approx(expected.accuracy)
     arrays = np.load(tmp_path / "a.npz")
     assert arrays["x"].shape == (2, 2, 1, 4, 4)
-    np.testing.assert_allclose(arrays["x"][:, 0], fit.reconstruct(data.test[torch.tensor([0, 2])]).numpy(), atol=1e-6)
-    assert main([*words, "--second", "0", "--out", str(tmp_path / "grid.png")]) == 0
-    assert all((tmp_path / name).stat().st_size > 1000 for name in ("t.png", "grid.png"))
-    for wrong, said in (
-        (["traverse", run, "--out", "t.txt"], "expected --out to end in .png or .npz or .npy"),
-        (["traverse", run, "--every", "--around", "99"], f"the number of a row from 0 to {len(data.test) - 1}, got 99"),
-        (["attribute", run, "--positive", "7"], "expected classes of 0, 1, got 7"),
-    ):
-        capsys.readouterr()
-        assert main(wrong) == 2
-        assert said in capsys.readouterr().err
+    rows = data.test[torch.tensor([0, 2])]
+    np.testing.assert_allclose(arrays["x"][:, 0], images.reconstruct(rows).numpy(), atol=1e-6)
+    assert main([*words, "--second", "lower", "--out", str(picture)]) == 0
+    assert picture.stat().st_size > 1000
+    assert "upper against lower: accuracy" in capsys.readouterr().out
+    assert main(["attribute", run, "--positive", "7"]) == 2
+    assert "expected classes of lower, upper" in capsys.readouterr().err
 
 
 def test_walks_are_images_or_heat_maps() -> None:

@@ -20,6 +20,8 @@ from ppl_vae.program.sites import leaves
 
 __all__ = ["options", "run"]
 
+SHOWN = 6  # rows, where none are named
+
 
 def run(
     *,
@@ -29,7 +31,7 @@ def run(
     second: str | None,
     second_negative: str | None,
     by: By,
-    rows: list[int],
+    rows: list[int] | None,
     strengths: list[float],
     data: str | None,
     data_root: str | None,
@@ -44,10 +46,10 @@ def run(
 ) -> None:
     """Find the direction from the codes of one class to those of another, and resynthesize rows along it.
 
-    The direction is found from the training rows and measured on those of the split. Each of `--rows` is decoded at every
-    strength: 0 is its reconstruction, 1 leads as far as from the mean of the one class to that of the other. With `--second`
-    the first of the rows is decoded on a grid of two directions. Texts are printed; images, drawings and columns are a picture
-    (.png); `x`, the codes and the directions are arrays (.npz, .npy).
+    The direction is found from the training rows and measured on those of the split. Rows, by default some that lack the
+    attribute, are decoded at every strength: 0 is the reconstruction, 1 leads as far as from the mean of the one class to that
+    of the other. With `--second` the first of the rows is decoded on a grid of two directions. Texts are printed; images,
+    drawings and columns are a picture (.png); `x`, the codes and the directions are arrays (.npz, .npy).
     """
     write = None if out is None else writer(out, *SUFFIXES)
     fitted = runs.load_run(run, trust=trust, device=device)
@@ -55,6 +57,7 @@ def run(
     kinds = [(positive, negative)] + ([] if second is None else [(second, second_negative)])
     names = [_name(*kind) for kind in kinds]
     found = [_between(fitted, train, test, *kind, by=by, seed=seed) for kind in kinds]
+    rows = rows or _kinds(fitted, test, *kinds[0])[1].nonzero().flatten()[:SHOWN].tolist()
     texts: list[list[str]] | None = None
     if write is not None or fitted.data.tokens is not None:
         shown = [row_at(test, place) for place in (rows if second is None else rows[:1])]
@@ -73,18 +76,17 @@ def run(
 
 def _between(fitted: Fit, train: Split, test: Split, positive: str, negative: str | None, *, by: By, seed: int) -> Attribute:
     """The attribute of a class, against another or against all others."""
-    return fitted.attribute(
-        *_kinds(fitted, train, positive, negative), test=_kinds(fitted, test, positive, negative), by=by, seed=seed
-    )
+    kinds = [tuple(part[which] for which in _kinds(fitted, part, positive, negative)) for part in (train, test)]
+    return fitted.attribute(*kinds[0], test=kinds[1], by=by, seed=seed)
 
 
-def _kinds(fitted: Fit, rows: Split, positive: str, negative: str | None) -> tuple[Split, Split]:
-    """The rows of a class, and of another or of all others that have a label."""
+def _kinds(fitted: Fit, rows: Split, positive: str, negative: str | None) -> tuple[Tensor, Tensor]:
+    """Which rows are of a class ``(N,)``, and which of another or of any other."""
     if rows.y is None:
         raise ValueError("expected rows with classes, got none: name the column of labels (--label)")
     one = rows.y == int(fitted.classes(positive))
     other = (rows.y >= 0) & ~one if negative is None else rows.y == int(fitted.classes(negative))
-    return rows[one], rows[other]
+    return one, other
 
 
 def _name(positive: str, negative: str | None) -> str:
@@ -139,7 +141,7 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--second", type=str | None, help="the class of a second attribute, for a grid of the two")
     parser.add_argument("--second_negative", "--second-negative", type=str | None, help="the class that lacks the second")
     parser.add_argument("--by", type=By, default="means", help="the difference of means, or a linear probe: means or probe")
-    parser.add_argument("--rows", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5], help="numbers of rows, from 0")
+    parser.add_argument("--rows", type=int, nargs="+", help="numbers of rows of the split, from 0")
     strengths = [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5]
     parser.add_argument("--strengths", type=float, nargs="+", default=strengths, help="how far to go along a direction")
     data_options(parser, default="test")
