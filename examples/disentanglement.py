@@ -35,7 +35,7 @@ def main() -> None:
     for beta in options.betas:
         for seed in options.seeds:
             objective = pv.BetaELBO(beta=beta, warm_up=pv.LinearWarmUp(epochs=max(1, options.epochs // 4)))
-            method = pv.SVI(epochs=options.epochs, learning_rate=2e-3, objective=objective, seed=seed)
+            method = pv.SVI(epochs=options.epochs, objective=objective, seed=seed)
             fit = pv.fit(model, data, guide=pv.AmortizedNormal(encoder=network), method=method)
             numbers, scores = fit.evaluate(data.test), fit.disentanglement(rows)
             dci = " ".join(f"{scores[name]:6.3f}" for name in ("disentanglement", "completeness", "informativeness"))

@@ -76,14 +76,17 @@ def run(
 
 def _between(fitted: Fit, train: Split, test: Split, positive: str, negative: str | None, *, by: By, seed: int) -> Attribute:
     """The attribute of a class, against another or against all others."""
-    kinds = [tuple(part[which] for which in _kinds(fitted, part, positive, negative)) for part in (train, test)]
-    return fitted.attribute(*kinds[0], test=kinds[1], by=by, seed=seed)
+    one, other = _kinds(fitted, train, positive, negative)
+    held_one, held_other = _kinds(fitted, test, positive, negative)
+    return fitted.attribute(train[one], train[other], test=(test[held_one], test[held_other]), by=by, seed=seed)
 
 
 def _kinds(fitted: Fit, rows: Split, positive: str, negative: str | None) -> tuple[Tensor, Tensor]:
     """Which rows are of a class ``(N,)``, and which of another or of any other."""
     if rows.y is None:
         raise ValueError("expected rows with classes, got none: name the column of labels (--label)")
+    if positive == negative:
+        raise ValueError(f"expected two classes to tell apart, got {positive} twice: leave --negative out for all others")
     one = rows.y == int(fitted.classes(positive))
     other = (rows.y >= 0) & ~one if negative is None else rows.y == int(fitted.classes(negative))
     return one, other

@@ -203,12 +203,12 @@ class Assessment(Sampling):
         """
         split = self._split(data)
         if factors is None:
-            whole_numbers = [column for column in split.fields.columns.values() if kind_of(column) == "integer"]
-            if len(whole_numbers) < 2:
-                raise ValueError(
-                    f"expected at least 2 factors, as fields of whole numbers beside x, got {len(whole_numbers)}: give factors"
-                )
-            factors = torch.stack([column.long() for column in whole_numbers], 1)
+            found = [column for column in split.fields.columns.values() if isinstance(column, Tensor)]
+            found = [column.long() for column in found if kind_of(column) == "integer"]
+            if len(found) < 2:
+                told = f"expected at least 2 factors, as fields of whole numbers beside x, got {len(found)}"
+                raise ValueError(f"{told}: give factors, or load the data with fields=(...)")
+            factors = torch.stack(found, 1)
         return disentanglement(self._columns(split), factors, seed=whole("seed", seed))
 
     def _columns(self, data: Given) -> Tensor:

@@ -90,7 +90,7 @@ class Interpolating(Coding):
         ends = [self._as_code(each) for each in (a, b)] if rows is None else [self._code(each) for each in rows]
         if path == "prior":
             with evaluating(self.pair):
-                found = path_through(self._prior(rows, y), *ends, steps)
+                found = path_through(self._prior(rows, y), ends[0], ends[1], steps)
         else:
             found = {
                 name: first if name in self.shared else path_between(first, ends[1][name], steps, path)
