@@ -21,6 +21,7 @@ from ppl_vae.evaluate.disentanglement import dci, mig, modularity, mutual_inform
 from ppl_vae.evaluate.paths import path_through
 from ppl_vae.evaluate.quantiles import along, codes_of, scores_of
 from ppl_vae.program.joint import Joint
+from tests.plain_programs import N, conjugate
 from tests.table import PRIORS, TINY
 
 PAIRS = 40_000
@@ -332,6 +333,11 @@ def test_what_cannot_be_walked_is_refused(images: pv.Fit, levels: pv.Fit, patter
         images.attribute(upper, upper, test=(upper, lower))
     with pytest.raises(ValueError, match="a direction by means, probe, got 'guess'"):
         images.attribute(upper, lower, by="guess")  # type: ignore[arg-type]
+    programs = conjugate()
+    plain = pv.fit(programs.model, torch.randn(N, 2), guide=programs.guide, method=pv.SVI(epochs=1, compile=False))
+    for walk in (lambda x: plain.traverse(x), lambda x: plain.interpolate(x[0], x[1], path="prior")):
+        with pytest.raises(ValueError, match=r"expected a model that says p\(z\), got programs that only run"):
+            walk(torch.randn(5, 2))
     bounded = of(pv.VAE(latent_dim=2, decoder=TINY, prior=pv.Uniform()), patterns)
     with pytest.raises(ValueError, match="whose values a direction leaves"):
         bounded.attribute(upper, lower)

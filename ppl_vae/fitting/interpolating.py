@@ -18,6 +18,7 @@ from ppl_vae.evaluate.rows import batches
 from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Classes, Given, as_codes
 from ppl_vae.fitting.sequences import Rows
+from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.sites import Tree, by_name, leaves, tree
 
@@ -99,17 +100,21 @@ class Interpolating(Coding):
         return Interpolation(tree(found), self._decoded(found, rows, y, lengths=self._lengths(rows, steps), seen=seen))
 
     def _prior(self, rows: list[Split] | None, y: Any) -> Any:
-        """P(z) under the condition of the first of these rows, of batch shape ``()`` or ``(1,)``; inside ``evaluating``.
-
-        Raises:
-            ValueError: programs that do not say it.
-        """
-        model = self.pair.can.generate
-        if model is None:
-            raise ValueError("expected a model that says p(z), got programs that only run: give the model `prior` and `decode`")
+        """P(z) under the condition of the first of these rows, of batch shape ``()`` or ``(1,)``; inside ``evaluating``."""
+        model = self._generative()
         told = self._condition(rows, y)
         known = self._given(told.get("x"), told.get("y"))
         return model.prior_given(*known) if known else model.prior()
+
+    def _generative(self) -> ModelProgram:
+        """The model, which says p(z).
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.pair.can.generate is None:
+            raise ValueError("expected a model that says p(z), got programs that only run: give the model `prior` and `decode`")
+        return self.pair.can.generate
 
     def _lengths(self, rows: list[Split] | None, steps: int) -> Tensor | None:
         """Of rows without an end token, as many from the length of the first to that of the last."""

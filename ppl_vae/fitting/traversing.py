@@ -98,6 +98,7 @@ class Traversing(Interpolating):
             raise ValueError(f"expected at least 2 steps, got {steps}")
         if codes and around is None:
             raise ValueError("expected a code to walk around, got none: give around=..., or leave codes out")
+        self._generative()
         rows = None if around is None or codes else [self._one(around, None if isinstance(y, Mapping) else y)]
         self._check_codes(rows, "linear")
         names, kl = self._dimensions(self._split(data), dimensions, active=active, seed=seed)
