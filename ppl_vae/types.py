@@ -41,6 +41,7 @@ __all__ = [
     "CodePath",
     "Column",
     "DataSpec",
+    "DirectionBy",
     "ELBOTerms",
     "Field",
     "FitWarning",
@@ -53,8 +54,11 @@ __all__ = [
     "score_of",
 ]
 
-CodePath = Literal["linear", "spherical"]
+CodePath = Literal["linear", "spherical", "prior"]
 """Ways from one code to another."""
+
+DirectionBy = Literal["means", "probe"]
+"""How a direction between codes of two kinds is found."""
 
 FOUND_LABELS = "(labels)"
 """By which programs read the class of each row that has one, while rows without make batches of their own."""

@@ -23,6 +23,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "beta_sweep.py": (["--epochs", "1", "--betas", "0.5", "2"], "distortion"),
     "cvae_completion.py": (["--epochs", "1", "--baseline-epochs", "1", "--quadrants", "2", "--out", "completions"], "baseline"),
     "diffusion_is_a_vae.py": (["--epochs", "1", "--steps", "1", "3", "--hidden", "5"], "T = 3"),
+    "disentanglement.py": (["--epochs", "1", "--betas", "4", "--hidden", "8"], "MIG"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
     "forward_and_reverse_kl.py": (["--samples", "100", "--out", "kl.png"], "saved in kl.png"),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),

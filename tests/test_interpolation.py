@@ -55,7 +55,7 @@ def test_an_arc_turns_and_grows_steadily(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(path_between(a, other, 3, "spherical"), path_between(a, other, 3))
 
 
-@pytest.mark.parametrize("path", ["linear", "spherical"])
+@pytest.mark.parametrize("path", ["linear", "spherical", "prior"])
 def test_the_ends_are_the_reconstructions(images: pv.Fit, patterns: pv.Data, path: Any) -> None:
     a, b = patterns.test[0], patterns.test[1]
     codes, decoded = images.interpolate(a, b, steps=4, path=path)
@@ -129,7 +129,7 @@ def test_what_has_nothing_between_its_data_is_refused(images: pv.Fit, patterns: 
     refused(pv.SequenceModel(network=pv.LSTM(hidden=2)), "whose data have codes, such as VAE", rows)
     for wrong, told in (
         ({"steps": 1}, "at least 2 steps"),
-        ({"path": "round"}, "a path of linear, spherical"),
+        ({"path": "round"}, "a path of linear, spherical, prior"),
         ({"codes": True}, "code of shape"),
     ):
         with pytest.raises(ValueError, match=told):

@@ -18,6 +18,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ppl_vae.cli import (
+    attribute,
     catalogue,
     compare,
     divergence,
@@ -35,6 +36,7 @@ from ppl_vae.cli import (
     sample,
     score,
     select,
+    traverse,
 )
 from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.help import MORE, Brief
@@ -57,6 +59,8 @@ VERBS: dict[str, Any] = {
     "parameters": parameters,
     "sample": sample,
     "interpolate": interpolate,
+    "traverse": traverse,
+    "attribute": attribute,
     "encode": encode,
     "export": export,
     "query": query,

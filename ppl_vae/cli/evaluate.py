@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
 from ppl_vae import runs
-from ppl_vae.cli.options import data_options, rows_of, run_options
+from ppl_vae.cli.options import data_options, declared_rows, rows_of, run_options
 from ppl_vae.cli.output import cell, heading, print_json
 from ppl_vae.evaluate import AIS, Gaps
 from ppl_vae.storage import RunFolder
@@ -42,6 +43,7 @@ def run(
     latents: bool,
     sample_quality: bool,
     probe: bool,
+    factors: list[str] | None,
     limit: int | None,
     save: bool,
     seed: int,
@@ -65,6 +67,10 @@ def run(
     others = {"simulated": numbers.pop("simulated")} if "simulated" in numbers else {}  # no numbers of this split
     asked = {"latents": latents, "sample_quality": sample_quality, "probe": probe}
     parts = _parts(fitted, rows if limit is None else rows[:limit], asked, seed=seed)
+    if factors:
+        with_factors = dataclasses.replace(declared_rows(fitted, data, data_root, label=label), fields=tuple(factors))
+        seen = fitted.rows(with_factors, split)
+        parts["disentanglement"] = fitted.disentanglement(seen if limit is None else seen[:limit], seed=seed)
     content = {name: {**numbers, **parts}, **others, "unit": fitted.unit}
     if save:
         runs.save_evaluation(run, {**content, "iterations": len(fitted.history)})
@@ -111,6 +117,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--sample_quality", "--sample-quality", action="store_true", help=what)
     what = "accuracy of a linear classifier of the codes, also with few labels"
     parser.add_argument("--probe", action="store_true", help=what)
+    what = "how far dimensions of the codes stand for these fields of the source beside x: MIG, modularity, SAP, DCI"
+    parser.add_argument("--factors", type=str, nargs="+", help=what)
     parser.add_argument("--limit", "--n", type=int | None, default=None, help="only the first so many data")
     what = f"keep the numbers in {RunFolder.EVALUATION} of the run, which its report shows"
     parser.add_argument("--save", action="store_true", help=what)
@@ -120,7 +128,7 @@ def options(parser: ArgumentParser) -> None:
 
 def _print_all(parts: dict[str, dict[str, Any]], fitted: Fit) -> None:
     for title, part in parts.items():
-        unit = "" if title in ("probe", "sample_quality") else f", {fitted.unit}"
+        unit = "" if title in ("probe", "sample_quality", "disentanglement") else f", {fitted.unit}"
         _print_numbers(f"{title.replace('_', ' ')}{unit}", part, fitted.pair.score)
 
 

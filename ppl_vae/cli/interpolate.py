@@ -116,6 +116,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--start", "--from", type=str, required=True, help=f"the first datum: {row}")
     parser.add_argument("--end", "--to", type=str, required=True, help="the last one, likewise")
     parser.add_argument("--steps", type=int, default=8, help="how many codes, both ends among them")
-    parser.add_argument("--path", type=CodePath, default="linear", help="on the line, or on an arc: linear or spherical")
+    parser.add_argument(
+        "--path", type=CodePath, default="linear", help="on the line, on an arc, or through the quantiles of p(z)"
+    )
     data_options(parser, default="test")
     parser.add_argument("--out", type=str | None, help="a .png picture, .npy, .npz or a table; of texts .txt, of drawings .svg")

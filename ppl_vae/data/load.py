@@ -22,6 +22,7 @@ from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.readers import READERS, read_path, shards, suffix_of
 from ppl_vae.data.source import LABELLED, TABLES, WEIGHTED, DataSource
+from ppl_vae.data.sprites import read_sprites
 from ppl_vae.data.tables import of_objects, table
 from ppl_vae.data.texts import as_running, of_texts
 from ppl_vae.text import at_home, denied
@@ -133,6 +134,8 @@ def _found(path: Path, source: DataSource) -> Raw:
     _refuse_unused(source, ".npy" if shards(path) else suffix_of(path))
     if source.name == "digits":
         return read_digits()
+    if source.name == "sprites":
+        return read_sprites(source.fields)
     if source.name == "array":
         raise ValueError(
             "expected the array itself, got a declaration of data given in memory: call load_data(array, ...) again"
@@ -202,7 +205,7 @@ def _refuse_unused(source: DataSource, suffix: str) -> None:
             f"expected column for text in .csv and .tsv files only, got it for {source.source}: leave it out, or say what the "
             "text is cut into (tokens)"
         )
-    if source.fields and suffix not in (".npz", *TABLES):
+    if source.fields and suffix not in (".npz", *TABLES) and source.name != "sprites":
         raise ValueError(
             f"expected fields for .npz, {', '.join(TABLES[:-1])} files and frames only, got them for {source.source}: give a "
             "mapping of arrays"

@@ -90,7 +90,7 @@ def read_torchvision(source: DataSource) -> Raw:
 
 def unknown_name(name: str) -> ValueError:
     """The error for a source that is neither a set nor a path: it lists the names, and guesses at what was meant."""
-    names = ["digits", *SETS]
+    names = ["digits", "sprites", *SETS]
     close = difflib.get_close_matches(name.lower(), names, n=1)
     guess = f" (did you mean {close[0]!r}?)" if close else ""
     return ValueError(f"expected one of {', '.join(names)}, or the path of a file or folder, got {name!r}{guess}")

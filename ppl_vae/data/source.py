@@ -33,7 +33,9 @@ class DataSource(Declaration):
     """Where the data come from, how they are split, and what the model sees of them.
 
     Args:
-        source: ``digits`` (8 x 8 digits, always available), a torchvision set (``mnist``, ``fashion-mnist``, ``kmnist``,
+        source: ``digits`` (8 x 8 digits, always available), ``sprites`` (32 x 32 shapes, drawn when they are asked for, whose
+            factors ``fields`` may name: ``shape``, ``scale``, ``orientation``, ``position_x``, ``position_y``), a torchvision
+            set (``mnist``, ``fashion-mnist``, ``kmnist``,
             ``emnist``, ``qmnist``, ``usps``, ``semeion``, ``cifar10``, ``cifar100``, ``svhn``, ``stl10``; case, ``-`` and ``_``
             do not matter), the path of an ``.npy``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet`` file, of text (``tokens``), of
             drawings (``.ndjson``), of cells (``.h5ad``), of word counts (``docword.*.txt``), of a folder of ``.npy`` files,
@@ -215,7 +217,7 @@ class DataSource(Declaration):
             longest=self.longest if ragged else None,
             longer=self.longer if ragged else "error",
             drop_points=0.0,
-            fields=self.fields if suffix in (".npz", *TABLES) else (),
+            fields=self.fields if suffix in (".npz", *TABLES) or source == self.source else (),
             layer=self.layer if suffix == ".h5ad" else None,
             stream=self.stream if suffix in ("", ".npy") else None,
         )

@@ -7,7 +7,7 @@ program's abilities, where it says q(z | x) or p(x | z) as distributions, and by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -71,7 +71,7 @@ class Decoder(Protocol):
         ...
 
     def reconstruct(self, batch: tuple[Tensor, ...], z: Tree) -> Observed:
-        """Means of p(x | z) for codes z of a batch, ``(B, *event)``."""
+        """Means of p(x | z) for codes z of a batch, ``(B, *event)``, or its upper sites."""
         ...
 
     def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
@@ -185,7 +185,11 @@ class AbleDecoder:
 
     def reconstruct(self, batch: tuple[Tensor, ...], z: Tree) -> Observed:
         """Means of p(x | z), given what the model knows of the batch."""
-        return self._means(z, torch.Size([len(batch[0])]), self.model.known(*batch))
+        leading, known = torch.Size([len(batch[0])]), self.model.known(*batch)
+        if isinstance(z, Mapping) and len(z) < len(self.model.sites):
+            shapes = {name: site.event_shape for name, site in self.model.sites.items()}
+            z = self._completed(top_values(shapes, z), shapes, leading, known)
+        return self._means(z, leading, known)
 
     def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
         """Z from the prior, then x."""
@@ -285,9 +289,14 @@ class AncestralDecoder(CodelessDecoder):
         return Observed({"x": self.model.ancestral(n)}, "x")
 
 
-def reconstructed(pair: Pair, split: Split, encoder: Encoder, decoder: Decoder) -> Observed:
-    """Means of p(x | z) at the means of q(z | x), of the rows in their order."""
-    found = joined([decoder.reconstruct(batch, encoder.means(batch)) for batch in batches(pair, split, at_once(pair, split))])
+def reconstructed(
+    pair: Pair, split: Split, encoder: Encoder, decoder: Decoder, change: Callable[[Tree], Tree] | None = None
+) -> Observed:
+    """Means of p(x | z) at the means of q(z | x), changed if they are to be, of the rows in their order."""
+    change = change or (lambda z: z)
+    found = joined(
+        [decoder.reconstruct(batch, change(encoder.means(batch))) for batch in batches(pair, split, at_once(pair, split))]
+    )
     return found._replace(values={name: as_in(split, pair, rows) for name, rows in found.values.items()})
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import whole
+from ppl_vae.data.fields import kind_of
 from ppl_vae.data.matching import classes_matched
 from ppl_vae.evaluate import AIS, Gaps, evaluate
 from ppl_vae.evaluate.disentanglement import disentanglement
@@ -188,18 +189,27 @@ class Assessment(Sampling):
             found = assigned(self.pair.can.generate.prior(), self.encode(split))
         return cluster_scores(found, split.labels.to(found.device))
 
-    def disentanglement(self, data: Given, factors: Tensor | np.ndarray, *, seed: int = 0) -> dict[str, float]:
+    def disentanglement(self, data: Given, factors: Tensor | np.ndarray | None = None, *, seed: int = 0) -> dict[str, float]:
         """How far dimensions of the codes stand for known factors; see :mod:`ppl_vae.evaluate.disentanglement`.
 
         Args:
             data: a split, or the test split of a ``Data``; the codes of several latent variables stand side by side.
-            factors: class numbers ``(N, F)``, those of the same data.
+            factors: class numbers ``(N, F)``, those of the same data; by default the fields of whole numbers beside x, as
+                those of the sprites, ``load_data("sprites", fields=("shape", "scale"))``.
             seed: of the halves and the trees.
 
         Raises:
             ValueError: other shapes, fewer than two dimensions or factors, or a factor that does not vary.
         """
-        return disentanglement(self._columns(data), factors, seed=whole("seed", seed))
+        split = self._split(data)
+        if factors is None:
+            found = [column for column in split.fields.columns.values() if isinstance(column, Tensor)]
+            found = [column.long() for column in found if kind_of(column) == "integer"]
+            if len(found) < 2:
+                told = f"expected at least 2 factors, as fields of whole numbers beside x, got {len(found)}"
+                raise ValueError(f"{told}: give factors, or load the data with fields=(...)")
+            factors = torch.stack(found, 1)
+        return disentanglement(self._columns(split), factors, seed=whole("seed", seed))
 
     def _columns(self, data: Given) -> Tensor:
         """Codes of data, those of all their latent variables side by side, ``(B, K)``."""

@@ -14,7 +14,7 @@ from ppl_vae.data import DataSource, Split, Transform
 from ppl_vae.data.frames import Frame, cells_of_frame
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Observed
 from ppl_vae.evaluate.rows import batches, in_row_order
-from ppl_vae.evaluate.verbs import Decoder, Encoder, broadcast_leading, decoder_of, encoder_of, reconstructed
+from ppl_vae.evaluate.verbs import Decoder, Encoder, broadcast_leading, decoder_of, encoder_of
 from ppl_vae.fitting.covariates import conditions
 from ppl_vae.fitting.inputs import Classes, Entrance, Given, as_codes, as_real, in_source_units
 from ppl_vae.fitting.outputs import as_codes_given, as_rows_given, codes_of_form, form_of
@@ -142,34 +142,6 @@ class Coding:
         with evaluating(self.pair):
             found = self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
         return as_rows_given(form, found, self.spec)
-
-    def reconstruct(self, x: Given, *, y: Classes | None = None, seen: bool = False) -> Any:
-        """Means of p(x | z) at the posterior means of z, ``(B, *event)``, or of each observed site by name if several are.
-
-        Of dequantized data they are means of the levels; of categories in no order the most probable one. Models of rows take
-        the most probable element one after the other: texts, or :class:`~ppl_vae.Ragged`.
-
-        Args:
-            x: rows ``(B, *event)`` in the units of the source: a tensor, a split, or the fields that the programs read.
-            y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
-            seen: as the model sees them, instead of in the units of the source.
-
-        Raises:
-            ValueError: rows that the fit was not built for, or a variable without a mean.
-
-        Example:
-            ``(fit.reconstruct(data.test) - data.test.x).abs().mean()``
-        """
-        split = self._split(x, y)
-        if (model := self.pair.can.decode_rows) is not None:
-            (codes,) = leaves(self.encode(split)).values()
-            lengths = None if split.sizes is None else split.sizes.to(self.device)
-            given: dict[str, Any] = {"c": self.pair.model_facts.known(split.labels)[0]} if self._labelled else {}
-            with evaluating(self.pair):
-                return self._rows_leaving(Rows(*model.decoded_rows(codes, lengths, **given)), seen=seen)
-        with evaluating(self.pair):
-            found = self._leaving(reconstructed(self.pair, split, self._encoder, self._decoder), means=True, seen=seen)
-        return as_rows_given(form_of(x), found, self.spec)
 
     @property
     def shared(self) -> tuple[str, ...]:

@@ -19,10 +19,11 @@ from ppl_vae.fitting.draws import Drawn
 from ppl_vae.fitting.export import Exporting
 from ppl_vae.fitting.imputing import Filling
 from ppl_vae.fitting.inputs import Classes
-from ppl_vae.fitting.interpolating import Interpolating
+from ppl_vae.fitting.resynthesis import Resynthesizing
 from ppl_vae.fitting.scoring import Scoring
 from ppl_vae.fitting.shown import Shown
 from ppl_vae.fitting.telling import Telling
+from ppl_vae.fitting.traversing import Traversing
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
@@ -33,7 +34,7 @@ __all__ = ["Fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(Assessment, Scoring, Filling, Interpolating, Telling, Drawn, Exporting, Asking, Shown):
+class Fit(Assessment, Scoring, Filling, Traversing, Resynthesizing, Telling, Drawn, Exporting, Asking, Shown):
     """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
     Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the

@@ -13,11 +13,12 @@ from ppl_vae.arguments import whole
 from ppl_vae.data import Split
 from ppl_vae.data.frames import is_frame
 from ppl_vae.data.ragged import Ragged
-from ppl_vae.evaluate.paths import Path, check_path, code_supports, path_between, unbounded
+from ppl_vae.evaluate.paths import Path, check_path, code_supports, path_between, path_through, unbounded
 from ppl_vae.evaluate.rows import batches
 from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Classes, Given, as_codes
 from ppl_vae.fitting.sequences import Rows
+from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.sites import Tree, by_name, leaves, tree
 
@@ -62,8 +63,9 @@ class Interpolating(Coding):
                 drawing ``(T, 3)``. Or with ``codes`` a code ``(*latent)``, of several latent variables codes by their names.
             b: the other one, likewise.
             steps: how many codes, both ends among them.
-            path: ``linear``, on the line; or ``spherical``, whose length goes steadily from that of a to that of b, where that
-                of the line falls short of both (White 2016, "Sampling generative networks").
+            path: ``linear``, on the line; ``spherical``, whose length goes steadily from that of a to that of b, where that of
+                the line falls short of both (White 2016, "Sampling generative networks"); or ``prior``, through the quantiles
+                of p(z): between two independent draws of p(z) every code is a draw of it (Agustsson et al. 2019).
             y: the class of both, where the model is conditioned on labels, by default that of the rows; or covariates by name,
                 as :meth:`decode` takes them.
             codes: whether a and b are codes.
@@ -74,7 +76,8 @@ class Interpolating(Coding):
 
         Raises:
             ValueError: fewer than two steps, not one datum, data of different classes without ``y``, a model whose data have no
-                codes, or codes that are no real numbers, between which nothing lies; or that are not free, on an arc.
+                codes, or codes that are no real numbers, between which nothing lies; or that are not free, on an arc; a prior
+                without quantiles, such as a mixture, along it.
 
         Example:
             ``codes, data = fit.interpolate(data.test[0], data.test[1], path="spherical")``; of a model of texts
@@ -86,20 +89,46 @@ class Interpolating(Coding):
         rows = None if codes else [self._one(each, labels) for each in (a, b)]
         self._check_codes(rows, path)
         ends = [self._as_code(each) for each in (a, b)] if rows is None else [self._code(each) for each in rows]
-        found = {
-            name: first if name in self.shared else path_between(first, ends[1][name], steps, path)
-            for name, first in ends[0].items()
-        }
-        return Interpolation(tree(found), self._decoded(found, rows, y, steps, seen=seen))
+        if path == "prior":
+            with evaluating(self.pair):
+                found = path_through(self._prior(rows, y), ends[0], ends[1], steps)
+        else:
+            found = {
+                name: first if name in self.shared else path_between(first, ends[1][name], steps, path)
+                for name, first in ends[0].items()
+            }
+        return Interpolation(tree(found), self._decoded(found, rows, y, lengths=self._lengths(rows, steps), seen=seen))
 
-    def _decoded(self, codes: dict[str, Tensor], rows: list[Split] | None, y: Any, steps: int, *, seen: bool) -> Any:
-        """The data of codes, under the condition of the first of these rows."""
+    def _prior(self, rows: list[Split] | None, y: Any) -> Any:
+        """P(z) under the condition of the first of these rows, of batch shape ``()`` or ``(1,)``; inside ``evaluating``."""
+        model = self._generative()
+        told = self._condition(rows, y)
+        known = self._given(told.get("x"), told.get("y"))
+        return model.prior_given(*known) if known else model.prior()
+
+    def _generative(self) -> ModelProgram:
+        """The model, which says p(z).
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.pair.can.generate is None:
+            raise ValueError("expected a model that says p(z), got programs that only run: give the model `prior` and `decode`")
+        return self.pair.can.generate
+
+    def _lengths(self, rows: list[Split] | None, steps: int) -> Tensor | None:
+        """Of rows without an end token, as many from the length of the first to that of the last."""
+        if rows is None or rows[0].sizes is None:
+            return None
+        first, last = float(rows[0].sizes[0]), float(rows[-1].sizes[0])  # type: ignore[index]
+        return torch.linspace(first, last, steps, device=self.device).round().long()
+
+    def _decoded(
+        self, codes: dict[str, Tensor], rows: list[Split] | None, y: Any, *, lengths: Tensor | None, seen: bool
+    ) -> Any:
+        """The data of codes ``(n, *event)``, under the condition of the first of these rows."""
         if (model := self.pair.can.decode_rows) is None:
             return self.decode(tree(codes), seen=seen, **self._condition(rows, y))
-        lengths: Tensor | None = None
-        if rows is not None and rows[0].sizes is not None:
-            first, last = (float(row.sizes[0]) for row in rows)  # type: ignore[index]
-            lengths = torch.linspace(first, last, steps, device=self.device).round().long()
         (code,) = codes.values()
         given = self._given_rows(x=None, y=self._condition(rows, y).get("y"), means=False, frame=None)
         with evaluating(self.pair):
@@ -113,7 +142,7 @@ class Interpolating(Coding):
         if rows is None:
             return {}
         if self._labelled:
-            first, second = (int(row.labels[0]) for row in rows)
+            first, second = (int(row.labels[0]) for row in (rows[0], rows[-1]))
             if first != second:
                 told = f"{self.spec.classes[first]} and {self.spec.classes[second]}"
                 raise ValueError(f"expected data of one class, which is given, got {told}: say which by y=...")
@@ -121,10 +150,10 @@ class Interpolating(Coding):
         needed = facts.known_entries is not None or self.pair.can.covary is not None
         return {"x": rows[0]} if needed or (self.pair.plain and len(self.pair.reads) > 1) else {}
 
-    def _check_codes(self, rows: list[Split] | None, path: Path) -> None:
-        """Raise ``ValueError`` if nothing lies between codes."""
+    def _check_codes(self, rows: list[Split] | None, path: Path) -> dict[str, Any]:
+        """Where codes lie, by name; raise ``ValueError`` if nothing lies between them."""
         if rows is None and self.pair.plain:
-            return
+            return {}
         with evaluating(self.pair):
             batch = () if rows is None else next(iter(batches(self.pair, rows[0], 1)))
             supports = code_supports(self.pair, batch)
@@ -136,6 +165,7 @@ class Interpolating(Coding):
             raise ValueError(f"expected codes that are real numbers, got {', '.join(steps)}, between whose values nothing lies")
         if path == "spherical" and (bounded := [name for name, support in supports.items() if not unbounded(support)]):
             raise ValueError(f"expected path='linear' for {', '.join(bounded)}, whose values an arc leaves, got 'spherical'")
+        return supports
 
     def _code(self, row: Split) -> dict[str, Tensor]:
         """Posterior means of one datum, by name."""

@@ -98,6 +98,10 @@ class LinearGaussianModel(LatentModel):
         linear = self.decoder.layers
         return (linear.unit[:, None] * linear.weight).detach()
 
+    def decoded_change(self, direction: Tensor) -> Tensor:
+        """What a change ``(K,)`` of the factors adds to the mean of x: W times it, ``(D,)``."""
+        return self.loadings @ direction.to(self.loadings)
+
     def rotated_loadings(self, rotation: Literal["canonical", "varimax"] = "canonical") -> Tensor:
         """Loadings ``(D, K)`` that all fits to one solution share: ``canonical`` (orthogonal, sorted by length) or ``varimax``.
 

@@ -116,6 +116,10 @@ class PrincipalModel(CodeModel):
         linear = self.decoder.layers
         return dist.Delta((x.flatten(1) - linear.bias) @ torch.linalg.pinv(linear.weight).T, event_dim=1)
 
+    def decoded_change(self, direction: Tensor) -> Tensor:
+        """What a change ``(K,)`` of the code adds to the mean of x: the axes times it, ``(D,)``."""
+        return self.decoder.layers.weight @ direction.to(self.decoder.layers.weight)
+
     def quantities(self) -> dict[str, Quantity]:
         """Mean, axes and the variance around the plane."""
         linear, noise = self.decoder.layers, self.likelihood.scale.square()

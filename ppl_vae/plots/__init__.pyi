@@ -1,6 +1,6 @@
 from .canvas import save
 from .codes import codes
-from .data import by_class, comparison, completions, grid
+from .data import by_class, comparison, completions, grid, walks
 from .drawings import drawings, drawings_table, svg
 from .graphs import graph
 from .history import learning_curve, tracked
@@ -37,4 +37,5 @@ __all__ = [
     "texts",
     "topics",
     "tracked",
+    "walks",
 ]

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from ppl_vae.plots.canvas import extend_of, heat, images_of, limits_of, new_figure, points_on, tiled, values_of
 from ppl_vae.types import Kind
 
-__all__ = ["by_class", "comparison", "completions", "grid"]
+__all__ = ["by_class", "comparison", "completions", "grid", "walks"]
 
 
 def grid(
@@ -137,6 +137,41 @@ def completions(x: Tensor, known: Tensor, samples: Tensor, *, kind: Kind | str, 
     rows = torch.cat([x.where(known, math.nan)[None], samples.to(x.dtype), x[None]])
     names = ["known", *(f"sample {i + 1}" for i in range(len(samples))), "truth"]
     return _table_of_images(rows, names, [""] * len(x), kind, title)
+
+
+def walks(
+    x: Tensor, rows: Sequence[str], columns: Sequence[str] = (), *, kind: Kind | str, title: str = "", names: Sequence[str] = ()
+) -> Figure:
+    """Data of codes along several ways, a way a row, such as the dimensions of a traversal or a grid of two attributes.
+
+    Data that are no images are a heat map each way, on one scale.
+
+    Args:
+        x: ``(R, C, *event)``, of R ways of C steps.
+        rows: names of the ways.
+        columns: names of the steps, or none.
+        kind: set of the values, as for `grid`.
+        title: a line above the picture.
+        names: of the columns of a table, which stand below the heat maps if they are few.
+
+    Raises:
+        ValueError: if there are not as many names as rows and columns, or for the reasons of `grid`.
+    """
+    if x.ndim < 2 or x.shape[0] != len(rows) or len(columns) not in (0, x.shape[1]):
+        raise ValueError(f"x: expected ({len(rows)}, {len(columns) or 'steps'}, *event), got {tuple(x.shape)}")
+    if images_of(values_of(x.flatten(0, 1), kind)) is not None:
+        return _table_of_images(x, rows, columns or [""] * x.shape[1], kind, title)
+    values = values_of(x.flatten(2), kind)
+    limits = limits_of(values, kind)
+    figure, axes = new_figure(min(16.0, 3.2 * len(rows) + 1), 4.5, columns=len(rows))
+    for ax, name, table in zip(axes, rows, values, strict=True):
+        image = heat(ax, table, limits, names)
+        ax.set_title(name)
+        if columns:
+            ax.set_yticks(range(len(columns)), list(columns))
+    figure.colorbar(image, ax=axes, label="value", extend=extend_of(kind))
+    figure.suptitle(title)
+    return figure
 
 
 def _compare_images(data: Tensor, reconstruction: Tensor, limits: tuple[float, float], kind: Kind | str) -> Figure:

@@ -33,6 +33,7 @@ __all__ = [
     "Hierarchical",
     "Imputing",
     "KnownPosterior",
+    "LinearDecoding",
     "MadeOfPosteriors",
     "Marginal",
     "Noised",
@@ -98,6 +99,15 @@ class Imputing(Protocol):
 
         Observed entries stay; draws come from torch's global generator.
         """
+        ...
+
+
+@runtime_checkable
+class LinearDecoding(Protocol):
+    """A model whose mean of x is a linear map of the code, but for a constant."""
+
+    def decoded_change(self, direction: Tensor) -> Tensor:
+        """What a change ``(K,)`` of the code adds to the mean of x as the model sees it, W times it, ``(D,)``."""
         ...
 
 

@@ -29,6 +29,7 @@ from ppl_vae.program.capabilities import (
     Growing,
     Imputing,
     KnownPosterior,
+    LinearDecoding,
     MadeOfPosteriors,
     Marginal,
     ParameterDensity,
@@ -81,6 +82,7 @@ class Abilities:
         continue_rows: the model, if it is :class:`Continuing`.
         complete_lines: the model, if it is :class:`Completing`.
         decode_rows: the model, if it is :class:`RowDecoding`.
+        decode_linearly: the model, if it is :class:`LinearDecoding`.
         find_path: the model, if it is :class:`Pathfinding`.
         marginal: the model, if it knows log p(x).
         know_posterior: the model, if it knows p(z | x).
@@ -109,6 +111,7 @@ class Abilities:
     continue_rows: Continuing | None
     complete_lines: Completing | None
     decode_rows: RowDecoding | None
+    decode_linearly: LinearDecoding | None
     find_path: Pathfinding | None
     marginal: Marginal | None
     know_posterior: KnownPosterior | None
@@ -144,6 +147,7 @@ class Abilities:
             continue_rows=model if isinstance(model, Continuing) else None,
             complete_lines=model if isinstance(model, Completing) else None,
             decode_rows=model if isinstance(model, RowDecoding) else None,
+            decode_linearly=model if isinstance(model, LinearDecoding) else None,
             find_path=model if isinstance(model, Pathfinding) else None,
             marginal=model if isinstance(model, Marginal) else None,
             know_posterior=model if isinstance(model, KnownPosterior) else None,

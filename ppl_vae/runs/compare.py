@@ -181,7 +181,7 @@ def _conditions(source: DataSource, described: Mapping[str, Any]) -> dict[str, A
     discrete = transform["dequantize"] or source.dequantize or spec.kind.discrete
     binarized = "none" if source.binarize == "auto" else source.binarize
     return {
-        "source": source.name if source.name in SETS or source.name == "digits" else source.source,
+        "source": source.name if source.name in (*SETS, "digits", "sprites") else source.source,
         "key": source.key,
         "shape": spec.event_shape,
         "size": spec.size,
