@@ -19,7 +19,7 @@ from ppl_vae.data import (
 )
 from ppl_vae.declaration import Declaration
 from ppl_vae.deprecation import renamed_in
-from ppl_vae.evaluate import AIS, Gaps, evaluate
+from ppl_vae.evaluate import AIS, ROC, Gaps, evaluate, roc
 from ppl_vae.fitting import (
     Callback,
     Comparison,
@@ -65,6 +65,7 @@ from ppl_vae.inference import (
     ClosedForm,
     CyclicalWarmUp,
     InfoVAE,
+    LatentDensity,
     LinearWarmUp,
     Method,
     NonFiniteError,
@@ -72,6 +73,7 @@ from ppl_vae.inference import (
     Objective,
     PyroLoss,
     Renyi,
+    Sampling,
     Stages,
     WarmUp,
 )
@@ -206,6 +208,7 @@ __all__ = [
     "NUTS",
     "PCA",
     "PPCA",
+    "ROC",
     "SVI",
     "VAE",
     "VQVAE",
@@ -290,6 +293,7 @@ __all__ = [
     "Labels",
     "Laplace",
     "LaplacePrior",
+    "LatentDensity",
     "Lattice",
     "LearnedNoise",
     "Likelihood",
@@ -340,6 +344,7 @@ __all__ = [
     "Renyi",
     "RootInverseGamma",
     "RunComparison",
+    "Sampling",
     "Score",
     "Selection",
     "SemiAmortized",
@@ -380,6 +385,7 @@ __all__ = [
     "put_codes",
     "report",
     "resume_run",
+    "roc",
     "save_run",
     "save_run_comparison",
     "select",

@@ -21,6 +21,7 @@ from ppl_vae.inference.objectives import (
     WarmUp,
 )
 from ppl_vae.inference.training.postmortem import NonFiniteError, Postmortem
+from ppl_vae.inference.training.sampling import LatentDensity, Sampling
 
 __all__ = [
     "CAVI",
@@ -33,6 +34,7 @@ __all__ = [
     "ClosedForm",
     "CyclicalWarmUp",
     "InfoVAE",
+    "LatentDensity",
     "LinearWarmUp",
     "Method",
     "NoWarmUp",
@@ -41,6 +43,7 @@ __all__ = [
     "Postmortem",
     "PyroLoss",
     "Renyi",
+    "Sampling",
     "Stages",
     "WarmUp",
 ]
