@@ -2,7 +2,7 @@
 
 A small VAE of gray levels (784-200-20-200-784, discretized logistic) is fitted to one set; test images of that set are to score
 lower than images of another. An area below 1/2 says that the score finds the foreign images the more familiar ones: so does
-log p(x) of a fit to Fashion-MNIST with digits, whose images are simpler (Nalisnick et al. 2019).
+log p(x) of a fit to Fashion-MNIST with digits, whose images are simpler (Nalisnick et al. 2019). Seconds are the processor's.
 
     PPL_VAE_DATA=path/to/data python -m benchmarks.outliers
     PPL_VAE_DATA=path/to/data python -m benchmarks.outliers --fitted fashionmnist --scores log_prob regret --json
@@ -53,12 +53,12 @@ def measured(fit: pv.Fit, data: pv.Data, foreign: dict[str, Tensor], options: ar
     held_out = data.valid[: options.held_out]
     table: dict[str, Any] = {}
     for score in options.scores:
-        began = time.perf_counter()
+        began = time.process_time()
         found = {
             name: fit.outliers(x, score=score, held_out=held_out, samples=options.samples, gaps=STEPS).score
             for name, x in sets.items()
         }
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         curves = {name: pv.roc(found["own"], values) for name, values in found.items() if name != "own"}
         table[score] = {
             "auroc": {name: curve.auroc for name, curve in curves.items()},
@@ -87,19 +87,21 @@ def main() -> None:
     parser.add_argument("--fitted", nargs="+", choices=SETS[:2], default=list(SETS[:2]))
     parser.add_argument("--foreign", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--scores", nargs="+", choices=OUTLIER_SCORES, default=list(OUTLIER_SCORES))
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rows", type=int, default=2000, help="images of each set")
     parser.add_argument("--held-out", type=int, default=500, help="images of the fitted set beside them")
-    parser.add_argument("--samples", type=int, default=20, help="draws of z for each image")
+    parser.add_argument("--samples", type=int, default=10, help="draws of z for each image")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     loaded = {name: pv.load_data(source(name)).test.x[: options.rows] for name in options.foreign}
     report: dict[str, Any] = {}
     for name in options.fitted:
+        began = time.process_time()
         fit, data = fitted(name, options)
         others = {other: x.reshape(-1, *data.spec.event_shape) for other, x in loaded.items() if other != name}
-        report[name] = {"train_s": fit.history[-1]["seconds"], "scores": measured(fit, data, others, options)}
+        trained = time.process_time() - began
+        report[name] = {"train_s": trained, "scores": measured(fit, data, others, options)}
         if not options.json:
             print(*lines(name, report[name]), "", sep="\n", flush=True)
     if options.json:

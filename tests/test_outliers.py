@@ -90,6 +90,7 @@ def test_complexity_is_the_length_that_deflate_leaves(digits: tuple[pv.Fit, pv.D
     expected = [8 * math.log(2) * min(map(length, rows)) for rows in zip(x.numpy(), left, above, strict=True)]
     np.testing.assert_allclose(compressed_nats(x), expected)
     assert compressed_nats(x.int() * 100)[1] > compressed_nats(x)[1]  # two bytes each
+    assert compressed_nats(x[:0], binary=True).shape == (0,)
     fit, data = digits
     first, again = (fit.outliers(data.test[:9], score="complexity", samples=5) for _ in range(2))
     torch.testing.assert_close(first.score, again.score, rtol=0, atol=0)

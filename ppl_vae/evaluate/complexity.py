@@ -45,7 +45,9 @@ def compressed_nats(x: Tensor, *, binary: bool = False) -> Tensor:
             "expected whole numbers of 0 to 65535, such as pixels, to compress, got others: complexity is a score of images "
             "and counts; take another, such as score='regret'"
         )
-    wide = len(values) > 0 and float(values.max()) > 255
+    if not len(values):
+        return torch.zeros(0, dtype=torch.float64)
+    wide = float(values.max()) > 255
     rows = values.numpy().astype(">u2" if wide else "u1")
     lengths = [_lengths(rows), *(_lengths(filtered) for filtered in _filtered(rows))]
     if binary:

@@ -109,7 +109,7 @@ def kl(rows: ScoredRows, own: ScoredRows) -> Tensor:
 
 
 def regret(rows: ScoredRows, own: ScoredRows) -> Tensor:
-    """Likelihood regret, max_q ELBO(q, x) - ELBO(q(z | x), x), q in the guide's family (Xiao, Yan and Amit 2020, eq. 6).
+    """Likelihood regret, max_q ELBO(q, x) - ELBO(q(z | x), x), q in the guide's family (Xiao, Yan and Amit 2020).
 
     The model stays as it is, so it is the amortization gap of one datum (Cremer, Li and Duvenaud 2018): an encoder that has
     never seen such data is far from their best q, however probable the decoder finds them. Zero of an exact guide; of drawn
@@ -119,7 +119,7 @@ def regret(rows: ScoredRows, own: ScoredRows) -> Tensor:
 
 
 def typicality(rows: ScoredRows, own: ScoredRows) -> Tensor:
-    """|log p(x) - mean log p| with the mean over held-out data (Nalisnick et al. 2019, eq. 5 for a single datum).
+    """|log p(x) - mean log p| with the mean over held-out data (Nalisnick et al. 2019, of a single datum).
 
     They take the mean over the training data, which a model that knows these by heart puts too high.
     """
@@ -127,7 +127,7 @@ def typicality(rows: ScoredRows, own: ScoredRows) -> Tensor:
 
 
 def complexity(rows: ScoredRows, own: ScoredRows) -> Tensor:
-    """-log p(x) - L(x) with L the length of x as it is compressed, in nats (Serra et al. 2020, eq. 2).
+    """-log p(x) - L(x) with L the length of x as it is compressed, in nats (Serra et al. 2020).
 
     The log-likelihood ratio of a universal coder and the model. It is meant of probabilities of the levels that L encodes, so
     of a likelihood of levels, of dequantized data or of binary ones.

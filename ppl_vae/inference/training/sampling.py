@@ -37,7 +37,7 @@ class LatentDensity(Sampling):
     """Rows whose codes are rare are drawn more often (Amini, Soleimany, Schwarting, Bhatia and Rus 2019).
 
     w_n is proportional to prod_k 1 / (Q_k(z_nk) + alpha), with Q_k a histogram of the k-th posterior mean over the training
-    rows, made anew before each epoch ("Uncovering and mitigating algorithmic bias through learned latent structure", eq. 3). A
+    rows, made anew before each epoch ("Uncovering and mitigating algorithmic bias through learned latent structure"). A
     dimension whose means have a variance of at most 0.01 holds nothing and is left out, so that an encoder that has learned
     nothing yet draws all rows alike.
 
