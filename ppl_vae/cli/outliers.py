@@ -21,7 +21,7 @@ def run(
     label: str | None,
     y: str | None,
     split: str | None,
-    score: str,
+    score: OutlierScore,
     samples: int,
     level: float,
     out: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -211,18 +212,9 @@ class Scoring(Coding):
         Example:
             ``fit.outliers(new).p_value < 0.01``
         """
-        rows, kept = (
-            ScoredRows(
-                self.pair,
-                split,
-                levels=lambda split=split: split.as_read(whole=self._dequantized).x,
-                binary=self.spec.kind is BINARY,
-                samples=whole("samples", samples),
-                seed=seed,
-                gaps=gaps,
-            )
-            for split in (self._split(x, y), self._held_out() if held_out is None else self._split(held_out))
-        )
+        options: dict[str, Any] = {"samples": whole("samples", samples), "seed": seed, "gaps": gaps}
+        rows = self._to_score(self._split(x, y), **options)
+        kept = self._to_score(self._held_out() if held_out is None else self._split(held_out), **options)
         if not len(kept.split):
             raise ValueError("expected held-out rows to compare with, got none: give some as held_out=...")
         found, others = strangeness(rows, kept, score), strangeness(kept, kept, score)
@@ -231,6 +223,10 @@ class Scoring(Coding):
         rank[(-found).argsort(stable=True)] = torch.arange(1, len(found) + 1, device=rank.device)
         outliers = Outliers(rows.log_prob, rank, (1.0 + above) / (1.0 + len(others)), found)
         return as_columns_given(form_of(x), outliers._asdict(), outliers)
+
+    def _to_score(self, split: Split, **options: Any) -> ScoredRows:
+        levels = partial(_levels, split, dequantized=self._dequantized)
+        return ScoredRows(self.pair, split, levels=levels, binary=self.spec.kind is BINARY, **options)
 
     def _held_out(self) -> Split:
         if self.held_out is not None:
@@ -272,3 +268,8 @@ class Scoring(Coding):
         split = self._split(x, names[0])
         scores = [self._scored(self._entrance.relabelled(split, name), samples, seed).log_prob for name in names]
         return (torch.stack(scores, 1) + weights.log().to(scores[0].device)).softmax(1)
+
+
+def _levels(split: Split, *, dequantized: bool) -> Tensor:
+    """The values of the source ``(N, *event)``, without the noise between whole numbers."""
+    return split.as_read(whole=dequantized).x
