@@ -14,7 +14,7 @@ from .data import (
     sequence_mask,
 )
 from .declaration import Declaration
-from .evaluate import AIS, Gaps, evaluate
+from .evaluate import AIS, ROC, Gaps, evaluate, roc
 from .fitting import (
     Callback,
     Comparison,
@@ -61,6 +61,7 @@ from .inference import (
     ClosedForm,
     CyclicalWarmUp,
     InfoVAE,
+    LatentDensity,
     LinearWarmUp,
     Method,
     NonFiniteError,
@@ -68,6 +69,7 @@ from .inference import (
     Objective,
     PyroLoss,
     Renyi,
+    Sampling,
     Stages,
     WarmUp,
 )
@@ -204,6 +206,7 @@ __all__ = [
     "NUTS",
     "PCA",
     "PPCA",
+    "ROC",
     "SVI",
     "VAE",
     "VQVAE",
@@ -288,6 +291,7 @@ __all__ = [
     "Labels",
     "Laplace",
     "LaplacePrior",
+    "LatentDensity",
     "Lattice",
     "LearnedNoise",
     "Likelihood",
@@ -338,6 +342,7 @@ __all__ = [
     "Renyi",
     "RootInverseGamma",
     "RunComparison",
+    "Sampling",
     "Score",
     "Selection",
     "SemiAmortized",
@@ -378,6 +383,7 @@ __all__ = [
     "put_codes",
     "report",
     "resume_run",
+    "roc",
     "save_run",
     "save_run_comparison",
     "select",

@@ -47,6 +47,7 @@ __all__ = [
     "FitWarning",
     "Kind",
     "KindName",
+    "OutlierScore",
     "Record",
     "Report",
     "Score",
@@ -59,6 +60,9 @@ CodePath = Literal["linear", "spherical", "prior"]
 
 DirectionBy = Literal["means", "probe"]
 """How a direction between codes of two kinds is found."""
+
+OutlierScore = Literal["log_prob", "elbo", "iwae", "reconstruction", "kl", "regret", "typicality", "complexity"]
+"""By what rows are strange."""
 
 FOUND_LABELS = "(labels)"
 """By which programs read the class of each row that has one, while rows without make batches of their own."""

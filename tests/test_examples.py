@@ -22,6 +22,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "best_product.py": ([], "nats by enumeration"),
     "beta_sweep.py": (["--epochs", "1", "--betas", "0.5", "2"], "distortion"),
     "cvae_completion.py": (["--epochs", "1", "--baseline-epochs", "1", "--quadrants", "2", "--out", "completions"], "baseline"),
+    "debiasing.py": (["--epochs", "1", "--seeds", "1", "--alphas", "0.1"], "repeated, styles known"),
     "diffusion_is_a_vae.py": (["--epochs", "1", "--steps", "1", "3", "--hidden", "5"], "T = 3"),
     "disentanglement.py": (["--epochs", "1", "--betas", "4", "--hidden", "8"], "MIG"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
@@ -55,6 +56,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "two_levels.py": (["--epochs", "1", "--limit", "10"], "from a point of z2 alone: (1, 8, 8)"),
     "vae_digits.py": (["--epochs", "1", "--samples", "3", "--out", "run"], "saved in run"),
     "vq_vae.py": (["--epochs", "1", "--codes", "4", "--channels", "4"], "codes of digits in"),
+    "why_blurry.py": (["--epochs", "1", "--rows", "2", "7", "--samples", "5"], "pixel after pixel"),
     "what_mean_field_loses.py": (["--epochs", "1", "--draws", "8", "--samples", "2"], "SVI, full rank"),
 }
 

@@ -75,7 +75,7 @@ def test_scores_codes_probabilities_and_reconstructions_keep_the_index(fit: pv.F
     some = HOLES.iloc[[5, 2, 0]]
     for found, names in (
         (fit.score_samples(some), ["log_prob", "se"]),
-        (fit.outliers(some), ["log_prob", "rank", "p_value"]),
+        (fit.outliers(some), ["log_prob", "rank", "p_value", "score"]),
         (fit.encode(some), ["z1", "z2"]),
         (fit.reconstruct(some), list(FRAME)),
         (fit.decode(fit.encode(some)), list(FRAME)),

@@ -98,6 +98,11 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "by turns, steps": (vae(), DATA, {"method": dataclasses.replace(SVI, alternate="steps")}),
     "by turns, epochs": (vae(), DATA, {"method": dataclasses.replace(SVI, alternate="epochs", schedule="exponential")}),
     "stopped early": (vae(), DATA, {"method": dataclasses.replace(SVI, patience=1, restore_best=True, learning_rate=0.5)}),
+    "drawn by codes": (
+        vae(),
+        DATA,
+        {"method": dataclasses.replace(SVI, sampling=pv.LatentDensity(alpha=1e-3), learning_rate=0.1)},
+    ),
     "warm-up": (vae(), DATA, {"method": dataclasses.replace(SVI, objective=WARM)}),
     "baseline": (vae(), DATA, {"method": dataclasses.replace(SVI, objective=REINFORCE)}),
     "batch norm, dropout": (vae(decoder=NORMED), DATA, {"method": SVI, "guide": pv.AmortizedNormal(encoder=NORMED)}),

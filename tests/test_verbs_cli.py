@@ -111,6 +111,9 @@ def test_outliers_are_counted_by_their_p_values(home: Path, capsys: pytest.Captu
     found = read(home / "odd_out.csv")
     assert found["rank"][-1] == "1"
     assert told["outliers"] == sum(float(p) <= 0.06 for p in found["p_value"]) >= 1
+    told = ask(capsys, "outliers", home / "run", "--data", home / "odd.csv", "--score", "typicality", "--out", home / "odd.csv")
+    assert told["score"] == "typicality"
+    assert list(read(home / "odd.csv")) == ["log_prob", "rank", "p_value", "score"]
 
 
 def test_parquet_and_what_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,14 @@ from ppl_vae.arguments import whole
 from ppl_vae.data import Split
 from ppl_vae.data.matching import is_whole_number
 from ppl_vae.evaluate.components import component_probabilities
+from ppl_vae.evaluate.gaps import Gaps
+from ppl_vae.evaluate.outliers import REGRET, ScoredRows, strangeness
 from ppl_vae.evaluate.scores import Scores, row_scores
 from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Classes, Given
 from ppl_vae.fitting.outputs import as_columns_given, form_of
 from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.types import BINARY, OutlierScore
 
 __all__ = ["Outliers", "Scoring"]
 
@@ -29,15 +33,17 @@ class Outliers(NamedTuple):
     """Of each row: its score, its rank among these rows, and how extreme its score is among those of held-out rows.
 
     Args:
-        log_prob: the score, as of ``score_samples``, ``(N,)``.
-        rank: 1 of the least probable row, 2 of the next, ``(N,)``.
-        p_value: (1 + number of held-out rows that score at most as high) / (1 + number of held-out rows), ``(N,)``: uniform, up
-            to ties, of a row that comes from where the held-out rows come from (Vovk, Gammerman and Shafer 2005).
+        log_prob: as of ``score_samples``, ``(N,)``.
+        rank: 1 of the strangest row, 2 of the next, ``(N,)``.
+        p_value: (1 + number of held-out rows that are at least as strange) / (1 + number of held-out rows), ``(N,)``: uniform,
+            up to ties, of a row that comes from where the held-out rows come from (Vovk, Gammerman and Shafer 2005).
+        score: in nats, higher of a stranger row, ``(N,)``.
     """
 
     log_prob: Any
     rank: Any
     p_value: Any
+    score: Any
 
 
 class Scoring(Coding):
@@ -163,36 +169,64 @@ class Scoring(Coding):
         return np.array([int(name) for name in names] if all(map(is_whole_number, names)) else names)
 
     def outliers(
-        self, x: Given, *, y: Classes | None = None, held_out: Given | None = None, samples: int = SAMPLES, seed: int = 0
+        self,
+        x: Given,
+        *,
+        y: Classes | None = None,
+        score: OutlierScore = "log_prob",
+        held_out: Given | None = None,
+        samples: int = SAMPLES,
+        gaps: Gaps = REGRET,
+        seed: int = 0,
     ) -> Any:
-        """Which rows are improbable: their rank by score, and the p-value of it among scores of held-out rows.
+        """Which rows are strange, by a score that is higher of a stranger row: their rank, and p-value among held-out rows.
+
+        ==================  ====================================================================================================
+        ``log_prob``        -log p(x), or where the model does not know it minus the importance-weighted bound
+        ``elbo``            -ELBO
+        ``iwae``            minus the importance-weighted bound of ``samples`` draws, also where log p(x) is known
+        ``reconstruction``  -E_q[log p(x | z)] (An and Cho 2015)
+        ``kl``              KL(q(z | x) || p(z))
+        ``regret``          what the ELBO gains by the best q of the guide's family for the row (Xiao, Yan and Amit 2020)
+        ``typicality``      distance of log p(x) from its mean over the held-out rows (Nalisnick et al. 2019)
+        ``complexity``      -log p(x) - the length of the row as it is compressed, of whole numbers (Serra et al. 2020)
+        ==================  ====================================================================================================
 
         Args:
             x: rows ``(B, *event)`` in the units of the source.
             y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
+            score: by what they are strange.
             held_out: rows that were not fitted to, and have their own labels where the model needs such; by default the fit's
                 test rows, or its validation rows if it has no others.
             samples: draws of the latent variables per row, where they are needed.
+            gaps: how the best q of a row is looked for, of ``regret``.
             seed: of the draws.
 
         Returns:
-            ``log_prob``, ``rank`` and ``p_value``, ``(B,)`` each.
+            ``log_prob``, ``rank``, ``p_value`` and ``score``, ``(B,)`` each.
 
         Raises:
-            ValueError: rows that the fit was not built for, or none that were held out.
+            ValueError: rows that the fit was not built for, none that were held out, an unknown score, or one that these
+                programs or data do not have.
 
         Example:
             ``fit.outliers(new).p_value < 0.01``
         """
-        found = self._scored(self._split(x, y), samples, seed).log_prob
-        kept = self._scored(self._held_out() if held_out is None else self._split(held_out), samples, seed).log_prob
-        if not len(kept):
+        options: dict[str, Any] = {"samples": whole("samples", samples), "seed": seed, "gaps": gaps}
+        rows = self._to_score(self._split(x, y), **options)
+        kept = self._to_score(self._held_out() if held_out is None else self._split(held_out), **options)
+        if not len(kept.split):
             raise ValueError("expected held-out rows to compare with, got none: give some as held_out=...")
-        below = torch.searchsorted(kept.sort().values, found, right=True)
-        rank = torch.empty_like(below)
-        rank[found.argsort(stable=True)] = torch.arange(1, len(found) + 1, device=rank.device)
-        outliers = Outliers(found, rank, (1.0 + below) / (1.0 + len(kept)))
+        found, others = strangeness(rows, kept, score), strangeness(kept, kept, score)
+        above = len(others) - torch.searchsorted(others.sort().values, found)
+        rank = torch.empty_like(above)
+        rank[(-found).argsort(stable=True)] = torch.arange(1, len(found) + 1, device=rank.device)
+        outliers = Outliers(rows.log_prob, rank, (1.0 + above) / (1.0 + len(others)), found)
         return as_columns_given(form_of(x), outliers._asdict(), outliers)
+
+    def _to_score(self, split: Split, **options: Any) -> ScoredRows:
+        levels = partial(_levels, split, dequantized=self._dequantized)
+        return ScoredRows(self.pair, split, levels=levels, binary=self.spec.kind is BINARY, **options)
 
     def _held_out(self) -> Split:
         if self.held_out is not None:
@@ -234,3 +268,8 @@ class Scoring(Coding):
         split = self._split(x, names[0])
         scores = [self._scored(self._entrance.relabelled(split, name), samples, seed).log_prob for name in names]
         return (torch.stack(scores, 1) + weights.log().to(scores[0].device)).softmax(1)
+
+
+def _levels(split: Split, *, dequantized: bool) -> Tensor:
+    """The values of the source ``(N, *event)``, without the noise between whole numbers."""
+    return split.as_read(whole=dequantized).x

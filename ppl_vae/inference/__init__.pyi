@@ -19,6 +19,7 @@ from .objectives import (
     WarmUp,
 )
 from .training.postmortem import NonFiniteError, Postmortem
+from .training.sampling import LatentDensity, Sampling
 
 __all__ = [
     "CAVI",
@@ -31,6 +32,7 @@ __all__ = [
     "ClosedForm",
     "CyclicalWarmUp",
     "InfoVAE",
+    "LatentDensity",
     "LinearWarmUp",
     "Method",
     "NoWarmUp",
@@ -39,6 +41,7 @@ __all__ = [
     "Postmortem",
     "PyroLoss",
     "Renyi",
+    "Sampling",
     "Stages",
     "WarmUp",
 ]

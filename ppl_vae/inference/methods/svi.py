@@ -15,9 +15,11 @@ from ppl_vae.inference.methods.base import Method
 from ppl_vae.inference.objectives import ELBO, Objective
 from ppl_vae.inference.objectives.given import objective_of
 from ppl_vae.inference.training.clock import Stopwatch
+from ppl_vae.inference.training.draws import check_sampling
 from ppl_vae.inference.training.loop import Training
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.plan import TrainingPlan
+from ppl_vae.inference.training.sampling import Sampling
 from ppl_vae.inference.training.schedules import SCHEDULES, OnNonFinite
 from ppl_vae.inference.training.start import check_rows, meet, start_pair
 from ppl_vae.priors.posteriors import PosteriorMixture
@@ -62,6 +64,9 @@ class SVI(Method):
             collapse"); go on with both at once by a second fit that starts from the first, ``warm_start``.
         patience: stop after so many epochs without a better validation ELBO.
         restore_best: end with the parameters of the epoch with the best validation ELBO.
+        sampling: how often each training row is drawn in an epoch, such as ``LatentDensity(alpha=0.01)``, which draws rows of
+            rare codes more often; by default each row once. What is climbed is then the mean over the rows as they are drawn,
+            while every reported ELBO stays that of the data.
         only: the parts of model and guide that are trained, by their dotted names, such as ``("model.prior", "guide")``; by
             default all. The others stand still: they need no gradient, their modules are in evaluation mode, and they are not
             asked for a start. :class:`~ppl_vae.Stages` trains one part after another.
@@ -94,6 +99,7 @@ class SVI(Method):
     encoder_steps: int = 1
     patience: int | None = None
     restore_best: bool = False
+    sampling: Sampling | None = None
     only: tuple[str, ...] = ()
     compile: Compile = "auto"
     precision: Precision = "32"
@@ -156,7 +162,9 @@ class SVI(Method):
 
         The columns, in nats per datum: ``objective``, ``elbo``, ``reconstruction`` and ``kl`` are means over the epoch's
         training steps, the first what was climbed, the others the true ELBO and its halves whatever was climbed;
-        ``skipped``, with a ``skip_norm``, is the number of steps that were not taken;
+        ``skipped``, with a ``skip_norm``, is the number of steps that were not taken. With ``sampling``, ``objective`` is the
+        mean over the rows as they were drawn, ``elbo`` and its halves are those of all training rows after the epoch, and
+        ``effective_rows`` is (sum_n w_n)^2 / sum_n w_n^2 of the weights that they were drawn by (Kish 1965);
         ``valid_elbo``, ``valid_reconstruction`` and ``valid_kl`` are those of the validation split after it.
 
         Raises:
@@ -198,6 +206,7 @@ class SVI(Method):
             compile=self.compile,
             precision=self.precision,
             on_nonfinite=self.on_nonfinite,
+            sampling=self.sampling,
             seed=self.seed,
         )
 
@@ -215,6 +224,8 @@ class SVI(Method):
                 "no sum over the data that could count them by their weights: use ELBO(), BetaELBO() or IWAE(), or load the "
                 "data without"
             )
+        if self.sampling is not None:
+            check_sampling(self.sampling, pair, data)
         self._check_rows(pair, data)
         self._check_passes(pair, data)
 

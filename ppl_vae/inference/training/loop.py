@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.data import Data
+from ppl_vae.data import Data, Split
 from ppl_vae.data.fields import WEIGHTS
 from ppl_vae.evaluate import evaluate, log_jacobian
 from ppl_vae.evaluate.rows import batches, mean
 from ppl_vae.inference.training.best import Best
 from ppl_vae.inference.training.clock import Stopwatch
+from ppl_vae.inference.training.draws import RowDraws
 from ppl_vae.inference.training.nonfinite import NonFinitePolicy
 from ppl_vae.inference.training.plan import TrainingPlan
 from ppl_vae.inference.training.state import TrainingState
@@ -70,6 +71,7 @@ class Training:
         self.write_medians = median_writer(pair.guide)
         self.generator = torch.Generator(data.train.device).manual_seed(plan.seed)
         self.order = self.generator.get_state()
+        self.draws = None if plan.sampling is None else RowDraws(plan.sampling, pair, data.train, plan.seed)
         self.best = Best()
         self.history: list[Record] = []
         self.planned_epochs = plan.epochs
@@ -94,6 +96,8 @@ class Training:
         self.stepper.rate_factor = state.rate_factor
         self.policy.tries = state.tries
         self.generator.set_state(state.order)
+        if self.draws is not None:
+            self.draws.restore(state.draws)
         self.order, self.learning_rate, self.threads = state.order, state.learning_rate, state.threads
         device = self.data.train.device
         self.best = state.best._replace(weights={name: value.to(device) for name, value in state.best.weights.items()})
@@ -125,6 +129,7 @@ class Training:
         return TrainingState(
             steps=self.stepper.state(),
             order=self.order,
+            draws={} if self.draws is None else self.draws.state,
             best=self.best,
             planned_epochs=self.planned_epochs,
             learning_rate=self.learning_rate,
@@ -209,6 +214,8 @@ class Training:
         stepper = self.stepper
         if not stepper.batch_index:
             stepper.start_epoch()
+            if self.draws is not None:
+                self.draws.begin()
         self.policy.start_pass()
         for block, rows in islice(self._batches(), stepper.batch_index, None):
             self.policy.step(block, rows)
@@ -223,7 +230,9 @@ class Training:
         """Blocks of the data, and which of their rows are a batch."""
         train = self.data.train
         reads = self.pair.reads if train.weights is None else (*self.pair.reads, WEIGHTS)
-        for block, rows in train.steps(self.plan.batch_size, generator=self.generator, reads=reads):
+        drawn = None if self.draws is None else self.draws.rows(self.stepper.epoch)
+        for block, places in train.steps(self.plan.batch_size, generator=self.generator, reads=reads):
+            rows = places if drawn is None else drawn[places]
             yield block, rows.sort().values if self.in_order else rows
 
     def _row(self, objective: float, elbo: float, reconstruction: float) -> Record:
@@ -237,15 +246,21 @@ class Training:
         if math.isfinite(reconstruction):
             halves = {"reconstruction": reconstruction + constant, "kl": reconstruction - elbo}
             row |= {name: halves[name] for name in score.parts}
+        if self.draws is not None:  # the steps' means are those of the rows that were drawn
+            row |= {**self._evaluated(self.data.train, ""), **self.draws.row()}
         if (sizes := self.data.train.sizes) is not None and score.name in row:
             row[f"{score.name}_per_token"] = row[score.name] / mean(sizes.double(), self.data.train.weights)
         if len(self.data.valid) and not (self.pair.local or self.pair.undivided):
-            of_sum = self.pair.can.sum_bound
-            summed = of_sum is None or len(self.data.valid) * of_sum.summed_elements <= SUMMED
-            valid = evaluate(self.pair, self.data.valid, samples=1 if summed else ESTIMATED, summed=summed)
-            names = (score.name, *score.parts, f"{score.name}_per_token")
-            row |= {f"valid_{name}": valid[name] for name in names if name in valid}
+            row |= self._evaluated(self.data.valid, "valid_")
         return row
+
+    def _evaluated(self, split: Split, prefix: str) -> Record:
+        """The score and its halves of rows of a split."""
+        of_sum, score = self.pair.can.sum_bound, self.pair.score
+        summed = of_sum is None or len(split) * of_sum.summed_elements <= SUMMED
+        found = evaluate(self.pair, split, samples=1 if summed else ESTIMATED, summed=summed)
+        names = (score.name, *score.parts, f"{score.name}_per_token")
+        return {f"{prefix}{name}": found[name] for name in names if name in found}
 
     def _told_skipped(self, steps: int) -> int:
         """The number of steps of the epoch in progress whose gradient was too large; a remark if they begin to be most."""

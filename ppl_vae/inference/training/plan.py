@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from ppl_vae.inference.objectives import Objective
+from ppl_vae.inference.training.sampling import Sampling
 from ppl_vae.inference.training.schedules import OnNonFinite
 from ppl_vae.program.capture import Compile
 from ppl_vae.program.machine import Precision
@@ -33,6 +34,7 @@ class TrainingPlan:
         compile: whether steps are recorded and compiled.
         precision: of the networks' layers.
         on_nonfinite: what is done about a step that is not finite.
+        sampling: how often each row is drawn in an epoch; ``None``: once.
         seed: of the order of the data.
     """
 
@@ -51,4 +53,5 @@ class TrainingPlan:
     compile: Compile
     precision: Precision
     on_nonfinite: OnNonFinite
+    sampling: Sampling | None
     seed: int

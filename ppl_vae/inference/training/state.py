@@ -77,6 +77,7 @@ class TrainingState:
     Attributes:
         steps: what steps change.
         order: the state of the generator that orders the data, from the start of the epoch in progress.
+        draws: the weights that its rows are drawn by, where they are.
         best: the best epoch so far.
         planned_epochs: epochs that were asked for when the training began, by which steps are recorded or compiled.
         learning_rate: of the first step of the epoch in progress.
@@ -89,6 +90,7 @@ class TrainingState:
 
     steps: StepState = inlined()
     order: Tensor
+    draws: Mapping[str, Tensor]
     best: Best
     planned_epochs: int
     learning_rate: float
