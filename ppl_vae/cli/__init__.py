@@ -19,6 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ppl_vae.cli import (
     catalogue,
     compare,
+    denoise,
     divergence,
     encode,
     evaluate,
@@ -54,6 +55,7 @@ VERBS: dict[str, Any] = {
     "outliers": outliers,
     "predict": predict,
     "impute": impute,
+    "denoise": denoise,
     "parameters": parameters,
     "sample": sample,
     "interpolate": interpolate,

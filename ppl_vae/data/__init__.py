@@ -9,6 +9,7 @@ from ppl_vae.data.anndata import put_codes
 from ppl_vae.data.byte_pairs import BPE
 from ppl_vae.data.dataset import Data
 from ppl_vae.data.load import load_data
+from ppl_vae.data.patches import Patches
 from ppl_vae.data.ragged import Ragged, sequence_mask
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.split import Split
@@ -21,6 +22,7 @@ __all__ = [
     "Characters",
     "Data",
     "DataSource",
+    "Patches",
     "Ragged",
     "Split",
     "Tokenizer",

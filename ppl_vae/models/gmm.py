@@ -243,6 +243,10 @@ class MixtureModel(ModelProgram):
             L = self.scale_tril.double()
             return self.logits.double().softmax(0), self.loc.detach().double(), L @ L.mT
 
+    def normal_components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pi ``(C,)``, mu ``(C, D)`` and Sigma ``(C, D, D)``."""
+        return self.gaussians
+
     def quantities(self) -> dict[str, Quantity]:
         """Weights, means and covariances."""
         return of_mixture(self.parameters_em, self.structure)
