@@ -78,9 +78,9 @@ def non_local_means(noisy: Tensor, sigma: float) -> Tensor:
 
 def measure(fit: pv.Fit, images: list[Tensor], sigmas: list[float]) -> dict[str, Any]:
     """Means over the images of what each denoiser reaches at each noise, and the noise that is estimated."""
-    generator = torch.Generator().manual_seed(0)
     found: dict[str, Any] = {}
     for sigma in sigmas:
+        generator = torch.Generator().manual_seed(0)
         noisy = [image + sigma * torch.randn(image.shape, generator=generator, dtype=image.dtype) for image in images]
         rows = {"noisy": {"psnr": statistics.mean(map(psnr, noisy, images)), "ssim": statistics.mean(map(ssim, noisy, images))}}
         for name, denoise in denoisers(fit).items():

@@ -22,6 +22,7 @@ from ppl_vae.exact import mixture
 from ppl_vae.exact.covariances import covariance
 from ppl_vae.exact.mixture import Parameters
 from ppl_vae.exact.noisy_mixture import choose, filtered, spectra
+from ppl_vae.models.gmm import MixtureModel
 
 FULL = covariance("full")
 
@@ -52,10 +53,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fit(folder: Path) -> pv.Fit:
-    """A mixture of patches without their means."""
+def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a mixture of patches without their means."""
     data = pv.load_data(folder, patches=pv.Patches(size=4, count=1500, remove_mean=True))
-    return pv.fit(pv.GMM(components=3), data, method=pv.EM(max_iterations=10))
+    path = tmp_path_factory.mktemp("runs") / "patches"
+    pv.fit(pv.GMM(components=3), data, method=pv.EM(max_iterations=10), out=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fit(run: Path) -> pv.Fit:
+    """The fit of that run."""
+    return pv.load_run(run)
 
 
 def test_patches_of_pictures_stay_whole_and_with_their_picture(folder):
@@ -235,6 +244,14 @@ def test_a_lattice_gives_each_pixel_its_more_probable_state():
     assert set(flipped.denoise((truth[0] > 100).double(), mask=hole).unique().tolist()) <= {0.0, 1.0}
 
 
+def test_a_mixture_decodes_covariances_that_float32_takes_for_singular():
+    turn = torch.linalg.qr(normal(5, 5)).Q
+    S = turn @ torch.diag(torch.tensor([4e4, 1e3, 1.0, 1e-2, 1e-4], dtype=torch.float64)) @ turn.T
+    program = MixtureModel(size=1, columns=5, declared=pv.GMM(components=1))
+    program.assign(Parameters(torch.ones(1).double(), torch.zeros(1, 5).double(), ((S + S.T) / 2)[None]))
+    torch.testing.assert_close(program.decode(torch.ones(1, 1)).variance[0].double(), S.diagonal(), rtol=1e-4, atol=0)
+
+
 def test_quality_is_as_published():
     x, y = waves(14, 12), waves(14, 12) + 10 * normal(14, 12)
     w = torch.exp(-((torch.arange(11.0).double() - 5) ** 2) / 4.5)
@@ -293,14 +310,13 @@ def test_models_that_cannot_and_patches_that_do_not_fit_are_refused(folder):
         digits.denoise(torch.zeros(9, 8), 1.0)
 
 
-def test_the_verb_writes_a_picture_and_tells_how_near_it_is(fit, folder, tmp_path, capsys):
-    pv.save_run(fit, pv.load_data(fit.data), tmp_path / "run")
+def test_the_verb_writes_a_picture_and_tells_how_near_it_is(run, folder, tmp_path, capsys):
     truth = waves(40, 50)
     np.save(tmp_path / "noisy.npy", (truth + 20 * normal(40, 50)).numpy())
     mask = np.zeros((40, 50), np.uint8)
     mask[10:12] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    verb = ["denoise", str(tmp_path / "run"), str(tmp_path / "noisy.npy"), "--sigma", "20", "--json"]
+    verb = ["denoise", str(run), str(tmp_path / "noisy.npy"), "--sigma", "20", "--json"]
     verb += ["--truth", str(folder / "0.png"), "--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "clean.png")]
     assert cli.main(verb) == 0
     told = json.loads(capsys.readouterr().out)

@@ -25,9 +25,7 @@ def read_patches(path: Path, source: DataSource, patches: Patches) -> Raw:
     files = image_files(path)
     names = folder_names(path, files)
     if names is not None and {name.lower() for name in names} == {"train", "test"}:
-        raise ValueError(
-            f"{path}: expected pictures, or classes of them, for patches, got train and test: give one"
-        )
+        raise ValueError(f"{path}: expected pictures, or classes of them, for patches, got train and test: give one")
     modes, sizes = zip(*(inspected(file) for file in files), strict=True)
     mode = image_mode(modes)
     shapes = [(len(mode), height, width) for width, height in sizes]

@@ -266,8 +266,9 @@ class MixtureModel(ModelProgram):
 
     def decode(self, z: Tensor) -> dist.Distribution:
         """p(x | k) for one-hot z ``(..., C)``; responsibilities give the mean and covariance averaged by them."""
-        covariance = torch.einsum("...c,cij->...ij", z, self.scale_tril @ self.scale_tril.mT)
-        return dist.MultivariateNormal(z @ self.loc, covariance_matrix=covariance)
+        L = self.scale_tril.double()
+        covariance = torch.einsum("...c,cij->...ij", z.double(), L @ L.mT)  # which float32 may not tell from a singular one
+        return dist.MultivariateNormal(z @ self.loc, scale_tril=torch.linalg.cholesky(covariance).to(self.loc))
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
