@@ -38,6 +38,7 @@ __all__ = [
     "SCORES",
     "STROKES",
     "UNIT_INTERVAL",
+    "Channels",
     "CodePath",
     "Column",
     "DataSpec",
@@ -54,6 +55,9 @@ __all__ = [
     "pass_name",
     "score_of",
 ]
+
+Channels = Literal["joint", "each"]
+"""How the channels of an image are restored: as one datum, or each by itself."""
 
 CodePath = Literal["linear", "spherical", "prior"]
 """Ways from one code to another."""

@@ -2,6 +2,7 @@ from .anndata import put_codes
 from .byte_pairs import BPE
 from .dataset import Data
 from .load import load_data
+from .patches import Patches
 from .ragged import Ragged, sequence_mask
 from .source import DataSource
 from .split import Split
@@ -14,6 +15,7 @@ __all__ = [
     "Characters",
     "Data",
     "DataSource",
+    "Patches",
     "Ragged",
     "Split",
     "Tokenizer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from ppl_vae.memory import require_memory
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["read_folder"]
+__all__ = ["folder_names", "image_files", "image_mode", "inspected", "read_folder", "read_image", "read_one"]
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 GRAY = ("1", "L", "LA")
@@ -32,19 +32,17 @@ def read_folder(path: Path) -> Raw:
     Hidden files and folders are left out. Images are turned as their orientation tag says; what is transparent shows white, as
     on paper. If the subfolders are ``train`` and ``test``, these are the source's own two sets, with the classes below.
     """
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES and file.is_file() and _shown(path, file))
-    if not files:
-        raise ValueError(f"{path}: expected images ({', '.join(IMAGES)}), got none in this folder or below")
-    modes, sizes = zip(*(_inspect(file) for file in files), strict=True)
+    files = image_files(path)
+    modes, sizes = zip(*(inspected(file) for file in files), strict=True)
     for file, size in zip(files, sizes, strict=True):
         if size != sizes[0]:
             raise ValueError(
                 f"expected images of one size, got {files[0]} of {sizes[0]} and {file} of {size}: resize or crop them"
             )
-    mode = "L" if all(mode in GRAY for mode in modes) else "RGB"
+    mode = image_mode(modes)
     require_memory(len(files) * math.prod(sizes[0]) * len(mode), str(path))
     pixels = np.empty((len(files), *sizes[0][::-1], *((3,) if mode == "RGB" else ())), np.uint8)
-    transparency = [_read(file, mode, row) for row, file in zip(pixels, files, strict=True)]
+    transparency = [read_image(file, mode, row) for row, file in zip(pixels, files, strict=True)]
     if any(transparency) and (pixels == 255).all():
         raise ValueError(
             f"{path}: expected images that show on white, got white on transparent ground: save them on a dark ground, without "
@@ -53,16 +51,46 @@ def read_folder(path: Path) -> Raw:
     return _halves(path, files, pixels if mode == "L" else np.moveaxis(pixels, 3, 1))
 
 
+def read_one(file: Path) -> np.ndarray:
+    """The pixels of one image, ``(H, W)`` if it is gray, else ``(H, W, 3)``.
+
+    Raises:
+        ValueError: a damaged image, or one of more than 8 bits a channel.
+    """
+    mode, size = inspected(file)
+    mode = image_mode([mode])
+    pixels = np.empty((*size[::-1], *((3,) if mode == "RGB" else ())), np.uint8)
+    read_image(file, mode, pixels)
+    return pixels
+
+
+def image_files(path: Path) -> list[Path]:
+    """The images of a folder and below, in the order of their names, hidden ones left out.
+
+    Raises:
+        ValueError: there are none.
+    """
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES and file.is_file() and _shown(path, file))
+    if not files:
+        raise ValueError(f"{path}: expected images ({', '.join(IMAGES)}), got none in this folder or below")
+    return files
+
+
+def image_mode(modes: Iterable[str]) -> str:
+    """How images of these modes are read together: gray if all are, else RGB."""
+    return "L" if all(mode in GRAY for mode in modes) else "RGB"
+
+
 def _halves(path: Path, files: list[Path], pixels: np.ndarray) -> Raw:
     """The images and their classes; two halves where the folders are called so."""
     tops = [file.relative_to(path).parts[0] for file in files]
     named = {top.lower(): top for top in tops}
     if named.keys() != {"train", "test"} or len(set(tops)) != 2:
         _refuse_splits(path, named.keys())
-        return Raw(pixels, _folders(path, files))
+        return Raw(pixels, folder_names(path, files))
     rows = {half: [row for row, top in enumerate(tops) if top == named[half]] for half in ("train", "test")}
     x, test_x = (pixels[rows[half]] for half in ("train", "test"))
-    y, test_y = (_folders(path / named[half], [files[row] for row in rows[half]]) for half in ("train", "test"))
+    y, test_y = (folder_names(path / named[half], [files[row] for row in rows[half]]) for half in ("train", "test"))
     if y is None and test_y is None:
         return Raw(x, test_x=test_x)
     given, found = (["no class"] if names is None else names.tolist() for names in (y, test_y))
@@ -81,7 +109,8 @@ def _refuse_splits(path: Path, tops: Set[str]) -> None:
         )
 
 
-def _folders(path: Path, files: list[Path]) -> np.ndarray | None:
+def folder_names(path: Path, files: list[Path]) -> np.ndarray | None:
+    """The subfolder of each image, its class; none where images lie in the folder itself."""
     folders = [file.relative_to(path).parts[0] if file.parent != path else "" for file in files]
     if not any(folders):
         return None
@@ -95,7 +124,7 @@ def _shown(path: Path, file: Path) -> bool:
     return not any(part.startswith(".") for part in file.relative_to(path).parts)
 
 
-def _read(file: Path, mode: str, pixels: np.ndarray) -> bool:
+def read_image(file: Path, mode: str, pixels: np.ndarray) -> bool:
     """Fill in the pixels of an image; whether it has transparent ones."""
     from PIL import Image, ImageOps
 
@@ -124,7 +153,7 @@ def _pages(image: Any) -> int:
         return 1
 
 
-def _inspect(file: Path) -> tuple[str, tuple[int, int]]:
+def inspected(file: Path) -> tuple[str, tuple[int, int]]:
     """The mode of an image, and its width and height once it is turned."""
     from PIL import Image
 

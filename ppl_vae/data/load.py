@@ -17,6 +17,7 @@ from ppl_vae.data.dataset import Data
 from ppl_vae.data.field_entries import named
 from ppl_vae.data.frames import Frame, cells_of_frame, is_frame, is_table
 from ppl_vae.data.named import EMPTY, SETS, empty_shape, read_digits, read_torchvision, unknown_name
+from ppl_vae.data.patch_images import cut_patches
 from ppl_vae.data.prepare import prepare
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
@@ -81,15 +82,15 @@ def load_data(
         return source
     if isinstance(source, DataSource):
         declared = as_running(dataclasses.replace(source, **_checked(options)))
-        return prepare(declared, _weighted(_labelled(_read(declared), y), weights))
+        return prepare(declared, _weighted(_labelled(cut_patches(_read(declared), declared), y), weights))
     if isinstance(source, (str, Path)):
         declared = as_running(DataSource(source=str(source), **_checked(options)))
-        return prepare(declared, _weighted(_labelled(_read(declared), y), weights))
+        return prepare(declared, _weighted(_labelled(cut_patches(_read(declared), declared), y), weights))
     declared = DataSource(source="array", **_checked(options))
     _refuse_unused(declared, suffix=_kind_of(source))
     if isinstance(source, (tuple, Mapping)):
-        return prepare(declared, _weighted(_of_fields(source, declared, y), weights))
-    return prepare(declared, _weighted(_labelled(_in_memory(source, declared), y), weights))
+        return prepare(declared, _weighted(cut_patches(_of_fields(source, declared, y), declared), weights))
+    return prepare(declared, _weighted(_labelled(cut_patches(_in_memory(source, declared), declared), y), weights))
 
 
 def _in_memory(source: Any, declared: DataSource) -> Raw:

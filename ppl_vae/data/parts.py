@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +17,17 @@ from ppl_vae.data.source import DataSource
 __all__ = ["pieces", "refuse_longer", "rows_of_parts"]
 
 
-def rows_of_parts(source: DataSource, size: int, *, has_test: bool, has_valid: bool) -> list[Tensor]:
+def rows_of_parts(
+    source: DataSource, size: int, *, has_test: bool, has_valid: bool, images: np.ndarray | None = None
+) -> list[Tensor]:
     """Indices of train, valid and test, each in the order of the source.
 
     They are drawn by the seed; rows of a running text stay one after the other, train, valid, test, for a row between two that
-    were learned from is half known.
+    were learned from is half known. Patches of one image, of the number ``images (size,)``, stay together, for they overlap.
     """
+    if images is not None:
+        parts = rows_of_parts(source, int(images.max()) + 1, has_test=has_test, has_valid=has_valid)
+        return [torch.from_numpy(np.isin(images, part.numpy()).nonzero()[0]) for part in parts]
     test = 0 if has_test else _held_out(source.test, size)
     valid = 0 if has_valid else _held_out(source.valid, size)
     train = size - valid - test

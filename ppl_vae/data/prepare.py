@@ -122,7 +122,8 @@ def _table(source: DataSource, raw: Raw) -> Table:
     fields = NO_FIELDS if raw.fields is None else beside(x, raw.fields, len(x), missing=source.missing == "ignore")
     if isinstance(x, Stream) and fields.ragged():
         raise ValueError(f"{source.source}: expected no rows of different lengths beside streamed ones: load x without stream")
-    indices = rows_of_parts(source, len(x), has_test=raw.test_x is not None, has_valid=raw.valid_x is not None)
+    own = {"has_test": raw.test_x is not None, "has_valid": raw.valid_x is not None}
+    indices = rows_of_parts(source, len(x), **own, images=raw.images)
     weights = _weights(source, raw, len(x), indices)
     parts: list[Tensor | Stream | Sparse | Ragged] = [x[index] for index in indices]
     labels: list[Tensor | None] = [None if y is None else y[index] for index in indices]

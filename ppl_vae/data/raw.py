@@ -25,7 +25,7 @@ class Raw(NamedTuple):
     to. ``columns`` are the names of a table's columns, in the order of the event's elements. ``fields`` are what came beside
     x, by name, and ``name`` is x's own among them. ``table`` tells what the columns hold, and ``weights`` how often each row
     of ``x`` counts, ``(N,)``, where they do not count alike. ``tokens`` is how text was cut, as the source declares it and with
-    what was learned.
+    what was learned. ``images`` are the numbers ``(N,)`` of the images that patches were cut out of.
     """
 
     x: np.ndarray | Stream | Sparse | Ragged
@@ -41,3 +41,4 @@ class Raw(NamedTuple):
     table: tuple[Column, ...] = ()
     weights: np.ndarray | None = None
     tokens: Tokens | None = None
+    images: np.ndarray | None = None

@@ -13,6 +13,7 @@ from ppl_vae.data.arrays import unreadable
 from ppl_vae.data.counts import is_counts, read_counts
 from ppl_vae.data.delimited import read_csv
 from ppl_vae.data.images import read_folder
+from ppl_vae.data.patch_images import read_patches
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
@@ -22,7 +23,7 @@ from ppl_vae.data.tables import read_parquet
 from ppl_vae.data.texts import read_texts
 from ppl_vae.memory import require_memory
 
-__all__ = ["READERS", "read_path", "shards", "suffix_of"]
+__all__ = ["READERS", "read_array", "read_path", "shards", "suffix_of"]
 
 COUNTS = "docword.*.txt"
 
@@ -34,7 +35,9 @@ def read_path(path: Path, source: DataSource) -> Raw:
         ValueError: nothing there, an unknown suffix, or contents that the reader cannot make out.
     """
     if path.is_dir():
-        return read_npy(path, source) if shards(path) else read_folder(path)
+        if shards(path):
+            return read_npy(path, source)
+        return read_folder(path) if source.patches is None else read_patches(path, source, source.patches)
     if not path.is_file():
         reason = "is neither" if path.exists() else "does not exist"
         raise ValueError(f"expected a file or a folder, got {str(path)!r}, which {reason}: check the path")
@@ -94,6 +97,15 @@ READERS: dict[str, Callable[[Path, DataSource], Raw]] = {
     ".h5ad": read_h5ad,
     COUNTS: read_counts,
 }
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an ``.npy`` file.
+
+    Raises:
+        ValueError: a damaged file, or one that holds no numbers.
+    """
+    return _array(path, mapped=False)
 
 
 def _array(path: Path, *, mapped: bool) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from ppl_vae.data.patches import Patches
 from ppl_vae.data.tokenizers import Tokenizer, Tokens, TokensName, tokenizer_of
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
@@ -92,6 +93,8 @@ class DataSource(Declaration):
         fields: names of columns of a table, or of observations of an AnnData, that stand beside x and not in it, as covariates
             do; or of the arrays of an npz file that plain programs read, x or the first as x; ragged ones lie there as
             ``<name>_values`` and ``<name>_offsets``.
+        patches: small squares that are cut out of images are the rows: :class:`~ppl_vae.Patches`. Images of a folder may then
+            differ in size, and are read one after the other.
         layer: of an AnnData (``.h5ad``) the layer that holds the data; by default ``X``.
         standardize: names of fields beside x that programs get with mean 0 and standard deviation 1 over the training rows.
         buckets: the number of lengths to which rows of different lengths are padded, chosen so that little is padded; by
@@ -103,7 +106,7 @@ class DataSource(Declaration):
             held. The values and the splits are the same. Two such blocks are in memory at a time, one in use and one being
             read, and 8 bytes for every row. Validation and test rows are held where they fit in one block each, and must if
             noise is to be drawn for them (``binarize``, ``dequantize``).
-        seed: of the split, but of running text, and of the noise of validation and test data.
+        seed: of the split, but of running text, of the places of patches, and of the noise of validation and test data.
         root: folder of the torchvision sets; by default ``$PPL_VAE_DATA``, else ``~/.cache/ppl_vae``.
         download: whether a missing torchvision set may be downloaded.
 
@@ -139,6 +142,7 @@ class DataSource(Declaration):
     end: bool = True
     drop_points: float = 0.0
     fields: tuple[str, ...] = ()
+    patches: Patches | None = None
     layer: str | None = None
     standardize: tuple[str, ...] = ()
     buckets: int | None = None
@@ -162,6 +166,8 @@ class DataSource(Declaration):
             choice("tokens", self.tokens, (None, *get_args(TokensName)))
         if self.tokens is None and self.chunk is not None and self.source.lower().endswith(".txt"):
             object.__setattr__(self, "tokens", "characters")  # as running text of which nothing is declared is cut
+        if self.patches is not None:
+            require(self.tokens is None and self.stream is None, "patches of images, with no tokens or stream", self.source)
         choice("counts", self.counts, ("auto", "dense", "sparse", "pairs"))
         choice("longer", self.longer, ("error", "split"))
         require(self.longer == "error" or self.longest is not None, "longest, which longer rows are split at", self.longest)
@@ -218,6 +224,7 @@ class DataSource(Declaration):
             longer=self.longer if ragged else "error",
             drop_points=0.0,
             fields=self.fields if suffix in (".npz", *TABLES) or source == self.source else (),
+            patches=self.patches if suffix in ("", ".npy", ".npz") else None,
             layer=self.layer if suffix == ".h5ad" else None,
             stream=self.stream if suffix in ("", ".npy") else None,
         )

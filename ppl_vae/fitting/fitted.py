@@ -15,6 +15,7 @@ from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.asking import Asking
 from ppl_vae.fitting.assessment import Assessment
+from ppl_vae.fitting.denoising import Denoising
 from ppl_vae.fitting.draws import Drawn
 from ppl_vae.fitting.export import Exporting
 from ppl_vae.fitting.imputing import Filling
@@ -34,7 +35,7 @@ __all__ = ["Fit"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fit(Assessment, Scoring, Filling, Traversing, Resynthesizing, Telling, Drawn, Exporting, Asking, Shown):
+class Fit(Assessment, Scoring, Filling, Denoising, Traversing, Resynthesizing, Telling, Drawn, Exporting, Asking, Shown):
     """A fitted pair. Rows that go in and data that come out are in the units of the source, tensors too.
 
     Rows of any :class:`Split` or :class:`Data` meet the fit by the names of their columns and classes, and are shown to the

@@ -243,6 +243,10 @@ class MixtureModel(ModelProgram):
             L = self.scale_tril.double()
             return self.logits.double().softmax(0), self.loc.detach().double(), L @ L.mT
 
+    def normal_components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pi ``(C,)``, mu ``(C, D)`` and Sigma ``(C, D, D)``."""
+        return self.gaussians
+
     def quantities(self) -> dict[str, Quantity]:
         """Weights, means and covariances."""
         return of_mixture(self.parameters_em, self.structure)
@@ -262,8 +266,9 @@ class MixtureModel(ModelProgram):
 
     def decode(self, z: Tensor) -> dist.Distribution:
         """p(x | k) for one-hot z ``(..., C)``; responsibilities give the mean and covariance averaged by them."""
-        covariance = torch.einsum("...c,cij->...ij", z, self.scale_tril @ self.scale_tril.mT)
-        return dist.MultivariateNormal(z @ self.loc, covariance_matrix=covariance)
+        L = self.scale_tril.double()
+        covariance = torch.einsum("...c,cij->...ij", z.double(), L @ L.mT)  # which float32 may not tell from a singular one
+        return dist.MultivariateNormal(z @ self.loc, scale_tril=torch.linalg.cholesky(covariance).to(self.loc))
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:

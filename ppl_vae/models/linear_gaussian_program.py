@@ -113,6 +113,12 @@ class LinearGaussianModel(LatentModel):
             canonical = rotations.canonical(W, None if self.isotropic else noise)
             return rotations.varimax(canonical) if rotation == "varimax" else canonical
 
+    @torch.no_grad()
+    def normal_components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The one that p(x) is: mu ``(1, D)`` and W W^T + psi ``(1, D, D)``, with the weight 1."""
+        loc, W, noise = posterior.fold_prior(self.parameters_em, self.prior_em)
+        return loc.new_ones(1), loc[None], (W @ W.mT + noise.diag())[None]
+
     def quantities(self) -> dict[str, Quantity]:
         """Mean, loadings in their canonical rotation, noise variances and communalities, for standard normal factors."""
         folded = posterior.fold_prior(self.parameters_em, self.prior_em)

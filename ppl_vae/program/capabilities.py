@@ -37,10 +37,12 @@ __all__ = [
     "MadeOfPosteriors",
     "Marginal",
     "Noised",
+    "NormalMixture",
     "ParameterDensity",
     "Pathfinding",
     "Quantized",
     "Queryable",
+    "Restoring",
     "RowDecoding",
     "SemiSupervised",
     "Solvable",
@@ -108,6 +110,24 @@ class LinearDecoding(Protocol):
 
     def decoded_change(self, direction: Tensor) -> Tensor:
         """What a change ``(K,)`` of the code adds to the mean of x as the model sees it, W times it, ``(D,)``."""
+        ...
+
+
+@runtime_checkable
+class NormalMixture(Protocol):
+    """A model whose p(x) is a mixture of normal distributions, or one of them."""
+
+    def normal_components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights ``(C,)``, means ``(C, D)`` and covariances ``(C, D, D)`` of data as it sees them, in float64."""
+        ...
+
+
+@runtime_checkable
+class Restoring(Protocol):
+    """A model of what is behind the noise of data, which says what data are without it."""
+
+    def restored(self, q: Any) -> Tensor:
+        """Each element at its more probable value under q(z | x), ``(B, *event)``."""
         ...
 
 

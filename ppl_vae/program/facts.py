@@ -32,9 +32,11 @@ from ppl_vae.program.capabilities import (
     LinearDecoding,
     MadeOfPosteriors,
     Marginal,
+    NormalMixture,
     ParameterDensity,
     Pathfinding,
     Queryable,
+    Restoring,
     RowDecoding,
     Solvable,
     Stepwise,
@@ -87,6 +89,8 @@ class Abilities:
         marginal: the model, if it knows log p(x).
         know_posterior: the model, if it knows p(z | x).
         impute: the model, if it knows p(missing | observed) of the entries of a datum.
+        mix: the model, if its p(x) is a mixture of normal distributions.
+        restore: the model, if it says what data are without their noise.
         encode: the guide, if it says q(z | x).
         vary: the guide, if its q are members of a :class:`Family`.
         iterate: the model, if it is :class:`Conjugate`.
@@ -116,6 +120,8 @@ class Abilities:
     marginal: Marginal | None
     know_posterior: KnownPosterior | None
     impute: Imputing | None
+    mix: NormalMixture | None
+    restore: Restoring | None
     encode: Amortized | None
     vary: Family | None
     iterate: Conjugate | None
@@ -152,6 +158,8 @@ class Abilities:
             marginal=model if isinstance(model, Marginal) else None,
             know_posterior=model if isinstance(model, KnownPosterior) else None,
             impute=model if isinstance(model, Imputing) else None,
+            mix=model if isinstance(model, NormalMixture) else None,
+            restore=model if isinstance(model, Restoring) else None,
             encode=guide if isinstance(guide, Amortized) else None,
             vary=guide if isinstance(guide, Family) else None,
             iterate=model if isinstance(model, Conjugate) else None,

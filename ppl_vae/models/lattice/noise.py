@@ -41,7 +41,9 @@ class Noise(Declaration, abc.ABC):
 
 
 class BuiltNoise(nn.Module, abc.ABC):
-    """p(x_i | s_i) of built noise."""
+    """p(x_i | s_i) of built noise; ``values`` ``(q,)`` are those that states would show without it."""
+
+    values: Tensor
 
     @abc.abstractmethod
     def evidence(self, x: Tensor) -> Tensor:
@@ -97,6 +99,7 @@ class BuiltFlip(BuiltNoise):
     def __init__(self, rate: float, levels: int) -> None:
         super().__init__()
         same = torch.eye(levels, dtype=torch.float64)
+        self.register_buffer("values", torch.arange(levels, dtype=torch.float64), persistent=False)
         self.register_buffer("table", same * (1 - rate) + (1 - same) * rate / (levels - 1), persistent=False)
 
     def evidence(self, x: Tensor) -> Tensor:
@@ -152,8 +155,6 @@ class GaussianNoise(Noise):
 
 class BuiltGaussianNoise(BuiltNoise):
     """Values ``(q,)`` of the states, and the scale."""
-
-    values: Tensor
 
     def __init__(self, values: Tensor, scale: float) -> None:
         super().__init__()

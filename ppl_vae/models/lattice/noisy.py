@@ -85,6 +85,11 @@ class NoisyLattice(BuiltLattice):
         """p(x | s), for states ``(..., *shape)``, or the mean over their probabilities."""
         return self._noise(z).to_event(len(self.event_shape))
 
+    def restored(self, q: Any) -> Tensor:
+        """What each site's more probable state would show without noise, ``(B, *event)``."""
+        states = self.encoding.shares(q.mean, self.shape).argmax(-1)
+        return self.noise.values[states].reshape(-1, *self.event_shape)
+
     def given(self, x: Tensor) -> Field:
         """The lattice of p(s | x), x ``(B, *event)``."""
         field = self.field
