@@ -20,6 +20,7 @@ from ppl_vae.data import (
 from ppl_vae.declaration import Declaration
 from ppl_vae.deprecation import renamed_in
 from ppl_vae.evaluate import AIS, Gaps, evaluate
+from ppl_vae.explore import explore
 from ppl_vae.fitting import (
     Callback,
     Comparison,
@@ -374,6 +375,7 @@ __all__ = [
     "data_plate",
     "divergence",
     "evaluate",
+    "explore",
     "fit",
     "load_data",
     "load_run",
