@@ -66,9 +66,10 @@ def shown(fit: Fit, data: Given | None = None, *, rows: int = ROWS) -> Explored:
     rows = whole("rows", rows)
     if rows < 1:
         raise ValueError(f"expected at least 1 row, got {rows}")
-    if data is None and fit.held_out is None:
+    data = fit.held_out if data is None else data
+    if data is None:
         raise ValueError("expected data to show of a fit that was loaded, got none: give data, such as pv.load_data(fit.data)")
-    return explored(fit, fit.as_split(fit.held_out if data is None else data), most=rows)
+    return explored(fit, fit.as_split(data), most=rows)
 
 
 def page_of(found: Explored, title: str, *, token: str = "") -> str:

@@ -17,7 +17,12 @@ class Asked {
   }
 }
 
-function fill(element, tiles) { element.replaceChildren(...tiles); }
+// New tiles in place of the old; the focus stays at its place among them.
+function fill(element, tiles) {
+  const place = Array.from(element.children).indexOf(document.activeElement);
+  element.replaceChildren(...tiles);
+  if (place >= 0) tiles[Math.min(place, tiles.length - 1)].focus({ preventScroll: true });
+}
 
 // Two canvases on the same two dimensions: what a grid decodes to, and where the codes of data lie.
 function planeView(page) {
