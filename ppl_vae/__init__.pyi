@@ -16,6 +16,7 @@ from .data import (
 )
 from .declaration import Declaration
 from .evaluate import AIS, ROC, Gaps, evaluate, roc
+from .explore import explore
 from .fitting import (
     Callback,
     Comparison,
@@ -379,6 +380,7 @@ __all__ = [
     "data_plate",
     "divergence",
     "evaluate",
+    "explore",
     "fit",
     "load_data",
     "load_run",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from ppl_vae.data.seeds import seeded_generator
 from ppl_vae.declaration import Declaration, require
-from ppl_vae.memory import require_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    import torch
+    from torch import Tensor
 
 __all__ = ["Cut", "Patches", "contrasts"]
 
@@ -47,6 +47,7 @@ class Patches(Declaration):
         ValueError: a size below 2, or a count below 1.
 
     Example:
+        >>> import numpy as np
         >>> image = np.arange(400.0).reshape(1, 20, 20)
         >>> rows = Patches(size=4, count=100, remove_mean=True).cut([image], [image.shape], seed=0)
         >>> rows.x.shape, rows.images.max()
@@ -67,6 +68,11 @@ class Patches(Declaration):
         Raises:
             ValueError: an image that is smaller than a patch.
         """
+        import numpy as np
+
+        from ppl_vae.data.seeds import seeded_generator
+        from ppl_vae.memory import require_memory
+
         for shape in shapes:
             self.check(shape, "patches")
         numbers = self._numbers(shapes)
@@ -90,6 +96,8 @@ class Patches(Declaration):
 
     def basis(self, channels: int) -> Tensor:
         """Orthonormal rows ``(D', channels size^2)``, float64, that a patch's coefficients are taken by; of its mean none."""
+        import torch
+
         each = contrasts(self.size) if self.remove_mean else torch.eye(self.size**2, dtype=torch.float64)
         return torch.block_diag(*[each] * channels)
 
@@ -99,6 +107,8 @@ class Patches(Declaration):
 
     def _numbers(self, shapes: list[tuple[int, int, int]]) -> list[int]:
         """How many patches each image gives."""
+        import numpy as np
+
         places = np.cumsum([(height - self.size + 1) * (width - self.size + 1) for _, height, width in shapes])
         most = int(places[-1])
         ends = [int(end) * min(self.count, most) // most for end in places]
@@ -106,6 +116,9 @@ class Patches(Declaration):
 
     def _drawn(self, image: np.ndarray, number: int, generator: torch.Generator) -> np.ndarray:
         """So many patches of an image, ``(number, channels, size, size)``, in the order of their places."""
+        import numpy as np
+        import torch
+
         windows = np.lib.stride_tricks.sliding_window_view(image, (self.size, self.size), axis=(1, 2))
         _, high, wide, *_ = windows.shape
         places = torch.randperm(high * wide, generator=generator)[:number].sort().values.numpy()
@@ -113,6 +126,8 @@ class Patches(Declaration):
 
     def _rows(self, patches: np.ndarray) -> np.ndarray:
         """Patches as rows of the data."""
+        import numpy as np
+
         if not self.remove_mean:
             return np.ascontiguousarray(patches)
         n, channels = patches.shape[:2]
@@ -129,6 +144,8 @@ def contrasts(size: int) -> Tensor:
         >>> contrasts(4).sum(1).abs().max().item() < 1e-12
         True
     """
+    import torch
+
     steps = torch.arange(size, dtype=torch.float64)
     one = (math.pi / (2 * size) * steps[:, None] * (2 * steps + 1)).cos() * math.sqrt(2 / size)
     one[0] /= math.sqrt(2)

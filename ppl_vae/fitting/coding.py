@@ -181,14 +181,14 @@ class Coding:
         return self._labelled or self.pair.model_facts.classifies
 
     @property
-    def _dequantized(self) -> bool:
+    def dequantized(self) -> bool:
         """Whether the model sees whole numbers with noise."""
         return self.transform.dequantize or self.data.dequantize not in (False, "none")
 
     @property
     def _entrance(self) -> Entrance:
         transform = self.transform
-        if self._dequantized and not transform.dequantize:  # training data whose noise was drawn once
+        if self.dequantized and not transform.dequantize:  # training data whose noise was drawn once
             transform = transform.rescaling(dequantize=True)
         checks = isinstance(self.model, Model) and type(self.model).check_values is not Model.check_values
         return Entrance(
@@ -240,7 +240,7 @@ class Coding:
 
     def _rows_leaving(self, rows: Rows, *, seen: bool) -> Any:
         """Rows as texts, or in the units of the source or as the model sees them."""
-        options: dict[str, Any] = {"means": False, "dequantized": self._dequantized}
+        options: dict[str, Any] = {"means": False, "dequantized": self.dequantized}
         return rows_in_source_units(
             rows,
             self.spec,
@@ -251,6 +251,6 @@ class Coding:
     def _leaving(self, found: Observed, *, means: bool, seen: bool) -> Tree:
         """What the model gives, x in the units of the source unless it is wanted as the model sees it."""
         if found.x and not seen:
-            options: dict[str, Any] = {"means": means, "dequantized": self._dequantized}
+            options: dict[str, Any] = {"means": means, "dequantized": self.dequantized}
             found.values[found.x] = in_source_units(found.values[found.x], self.transform, self.spec, **options)
         return tree(found.values)

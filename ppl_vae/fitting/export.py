@@ -118,7 +118,7 @@ class Exporting(Sampling):
     def _graph(self, part: Part, names: Sequence[str]) -> torch.nn.Module:
         if part == "encoder":
             return EncoderGraph(self.pair, self._shown, names)
-        return DecoderGraph(self.pair, self.transform, self.spec, names, dequantized=self._dequantized)
+        return DecoderGraph(self.pair, self.transform, self.spec, names, dequantized=self.dequantized)
 
     @property
     def _shown(self) -> Any:
@@ -127,7 +127,7 @@ class Exporting(Sampling):
 
     def _examples(self) -> Tensor:
         """Samples of the fit ``(64, *event)`` in the units of the source, on the CPU."""
-        options: dict[str, Any] = {"means": False, "dequantized": self._dequantized}
+        options: dict[str, Any] = {"means": False, "dequantized": self.dequantized}
         seen = self.sample(ROWS, seen=True).clamp(*self.spec.limits)  # a likelihood may know more levels than the data have
         x = in_source_units(seen, self.transform, self.spec, **options).cpu()
         return x.double() if self.transform.exact is not None else x.float()

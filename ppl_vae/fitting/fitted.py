@@ -19,7 +19,7 @@ from ppl_vae.fitting.denoising import Denoising
 from ppl_vae.fitting.draws import Drawn
 from ppl_vae.fitting.export import Exporting
 from ppl_vae.fitting.imputing import Filling
-from ppl_vae.fitting.inputs import Classes
+from ppl_vae.fitting.inputs import Classes, Given
 from ppl_vae.fitting.resynthesis import Resynthesizing
 from ppl_vae.fitting.scoring import Scoring
 from ppl_vae.fitting.shown import Shown
@@ -109,6 +109,18 @@ class Fit(Assessment, Scoring, Filling, Denoising, Traversing, Resynthesizing, T
         found = [part for part in found if len(part)] or found[:1]
         first, *others = (self._entrance.rows(part, generator=noise(source.seed, 1)) for part in found)
         return first.followed_by(others)
+
+    def as_split(self, x: Given, y: Classes | None = None) -> Split:
+        """Rows as the fit takes them: a split on its device, columns and classes matched by name, under its transform.
+
+        Args:
+            x: rows ``(B, *event)`` in the units of the source: a tensor, a split, or the fields that the programs read.
+            y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
+
+        Raises:
+            ValueError: rows that the fit was not built for.
+        """
+        return self._split(x, y)
 
     def seen(self, x: Tensor | Split) -> Tensor:
         """What the model sees of a split or of a tensor in the units of the source, ``(B, *event)`` on the pair's device."""

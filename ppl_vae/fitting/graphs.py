@@ -6,8 +6,9 @@ a product with its inverse, so that formats without linear algebra can hold exac
 
 from __future__ import annotations
 
+import contextlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyro
@@ -24,7 +25,7 @@ from ppl_vae.program.sites import leaves, tree
 from ppl_vae.text import as_line
 from ppl_vae.types import DataSpec
 
-__all__ = ["DecoderGraph", "EncoderGraph", "exported"]
+__all__ = ["DecoderGraph", "EncoderGraph", "exported", "recorded"]
 
 aten = torch.ops.aten
 SUMS = {aten.einsum.default: torch.export.default_decompositions()[aten.einsum.default]}  # whose ellipses ONNX reads otherwise
@@ -91,13 +92,39 @@ def exported(module: nn.Module, examples: tuple[Tensor, ...], *, several: bool =
     Raises:
         ValueError: torch cannot make a graph of it; why.
     """
-    shapes: Any = tuple({0: torch.export.Dim("batch", min=1)} for _ in examples)
-    try:
-        with evaluating(module), pyro.validation_enabled(False):  # torch cannot record what the checks of arguments decide
-            traced = torch.export.export(module, examples, dynamic_shapes=(shapes,) if several else shapes)
-            here = move_to_device_pass(traced.run_decompositions(SUMS), "cpu")
+    with _told():
+        graph = _recorded(module, examples, several=several)
+        with pyro.validation_enabled(False):
             home = tuple(example.cpu() for example in examples)
-            return torch.export.export(folded(here.module()), home, dynamic_shapes=shapes)
+            return torch.export.export(graph, home, dynamic_shapes=_any_rows(examples))
+
+
+def recorded(module: nn.Module, examples: tuple[Tensor, ...]) -> fx.GraphModule:
+    """The graph that :func:`exported` makes, as a module that is run and read but not saved.
+
+    Raises:
+        ValueError: torch cannot make a graph of it; why.
+    """
+    with _told():
+        return _recorded(module, examples, several=False)
+
+
+def _recorded(module: nn.Module, examples: tuple[Tensor, ...], *, several: bool) -> fx.GraphModule:
+    shapes = _any_rows(examples)
+    with evaluating(module), pyro.validation_enabled(False):  # torch cannot record what the checks of arguments decide
+        traced = torch.export.export(module, examples, dynamic_shapes=(shapes,) if several else shapes)
+        return folded(move_to_device_pass(traced.run_decompositions(SUMS), "cpu").module())
+
+
+def _any_rows(examples: tuple[Tensor, ...]) -> Any:
+    return tuple({0: torch.export.Dim("batch", min=1)} for _ in examples)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Whatever torch raises on the way to a graph as ``ValueError``."""
+    try:
+        yield
     except Exception as error:  # torch raises whatever it stumbles over
         raise ValueError(
             f"torch.export makes no graph of this part for any number of rows ({type(error).__name__}: {as_line(error)}): use "

@@ -90,7 +90,7 @@ class Filling(Coding):
         filled = self._conditional(split[rows], missing[rows], draws, samples, seed)
         if self.transform.binarize and not drawn_already(given):  # ones are the largest value that the source has
             filled = self.transform.rescaling().inverse(filled)
-        filled = in_source_units(filled, self.transform, self.spec, means=False, dequantized=self._dequantized)
+        filled = in_source_units(filled, self.transform, self.spec, means=False, dequantized=self.dequantized)
         filled = torch.where(missing[rows], filled.to(raw), raw[rows])
         return found.index_copy(0 if draws is None else 1, rows, filled)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["Markup", "joined", "table", "tag"]
 
-VOID = frozenset({"img", "meta"})
+VOID = frozenset({"img", "input", "meta"})
 
 
 class Markup(str):

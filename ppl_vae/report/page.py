@@ -16,18 +16,16 @@ from ppl_vae.fitting.experiment import PARTS
 from ppl_vae.fitting.table import short
 from ppl_vae.guides import Guide
 from ppl_vae.models import Model
+from ppl_vae.report.document import checked, document, save
 from ppl_vae.report.markup import Markup, joined, table, tag
 from ppl_vae.report.mathml import formula, lines
-from ppl_vae.report.style import STYLE
 from ppl_vae.report.words import PICTURES, caption, meanings, number, with_error
 from ppl_vae.storage import RunFolder, RunIdentity
-from ppl_vae.storage.atomic import write_text
-from ppl_vae.text import MIB, as_line, denied, from_json, from_yaml, inside, is_number
+from ppl_vae.text import MIB, denied, from_json, from_yaml, inside, is_number
 from ppl_vae.types import SCORES, Score, pass_name, score_of
 
 __all__ = ["report"]
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a browser refuses every request
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST_TEXT = 8 * MIB
 MOST_HISTORY = 64 * MIB
@@ -59,24 +57,12 @@ def report(run: str | Path, out: str | Path | None = None, *, trust: Iterable[st
             page that would not end in ``.html`` or cannot be written.
     """
     run, trust = as_path(run), names("trust", trust)
-    out = run / "report.html" if out is None else Path(out)
-    if out.suffix not in (".html", ".htm"):
-        raise ValueError(f"expected a page that ends in .html, got {str(out)!r}")
+    out = checked(run / "report.html" if out is None else out)
     try:
         text = _page(RunFolder.open(run), trust)
     except OSError as error:
         raise denied(run, error) from None
-    try:
-        _write(out, text)
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written: {as_line(error)}: choose another place with out") from None
-    return out
-
-
-def _write(out: Path, text: str) -> None:
-    """The page whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, text)
+    return save(out, text)
 
 
 def _page(run: RunFolder, trust: Iterable[str]) -> str:
@@ -87,14 +73,6 @@ def _page(run: RunFolder, trust: Iterable[str]) -> str:
     environment = _read(run, run.ENVIRONMENT, from_json, {})
     pictures, score = _pictures(run), run.score()
     title = run.path.resolve().name
-    head = [
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="generator", content="ppl_vae"),
-        tag("title", title),
-        tag("style", Markup(STYLE)),
-    ]
     sections = {
         "Model": _model(declared, tuple(trust)),
         "Numbers": _numbers(metrics, score),
@@ -110,7 +88,7 @@ def _page(run: RunFolder, trust: Iterable[str]) -> str:
         tag("main", *content),
         tag("footer", "Written by ppl_vae. Log-probabilities are in nats per datum, constants kept."),
     ]
-    return f"<!DOCTYPE html>\n{tag('html', tag('head', *head), tag('body', *body), lang='en')}\n"
+    return document(title, *body)
 
 
 def _lead(declared: Mapping[str, Any]) -> str:
