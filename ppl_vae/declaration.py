@@ -49,7 +49,7 @@ FOLDERS = ("data", "models", "priors", "likelihoods", "nn", "guides", "inference
 
 FAMILIES = (
     *("Tokenizer", "Guide", "Network", "Prior", "CodesPrior", "Likelihood", "Model", "CodebookUpdate", "Condition"),
-    *("NoiseSchedule", "Noise", "Node", "Objective", "WarmUp", "Method"),
+    *("NoiseSchedule", "Noise", "Node", "Objective", "WarmUp", "Sampling", "Method"),
 )
 """The library's own families."""
 

@@ -114,7 +114,7 @@ class Denoising(Coding):
             basis = torch.eye(math.prod(event), dtype=torch.float64)
         weights, locs, spread = self.pair.can.mix.normal_components()
         loc, scale = (value.double().expand(event).flatten() for value in self.transform.constants)
-        scaled = Parameters(weights, loc + scale * locs - 0.5 * self._dequantized, spread * torch.outer(scale, scale))
+        scaled = Parameters(weights, loc + scale * locs - 0.5 * self.dequantized, spread * torch.outer(scale, scale))
         return PatchPrior(spectra(scaled, covariance("full")), basis.to(locs), shape)
 
     def _by_patches(self, y: Tensor, sigma: float | None, channels: Channels, betas: Sequence[float]) -> Tensor:
@@ -146,8 +146,8 @@ class Denoising(Coding):
         noise = _level(y, sigma)
         loc, scale = (value.double().expand(event) for value in self.transform.constants)
         dtype = self.transform.loc.dtype
-        seen = ((y.reshape(event) + 0.5 * self._dequantized - loc) / scale).to(dtype)
-        guess = ((filled(y).reshape(event) + 0.5 * self._dequantized - loc) / scale).to(dtype)
+        seen = ((y.reshape(event) + 0.5 * self.dequantized - loc) / scale).to(dtype)
+        guess = ((filled(y).reshape(event) + 0.5 * self.dequantized - loc) / scale).to(dtype)
         low, high = self.spec.limits
         guess = guess.clamp(low, high)
         guess = guess.round() if self.spec.kind.discrete else guess
@@ -157,7 +157,7 @@ class Denoising(Coding):
 
     def _leaving_noise(self, x: Tensor) -> Tensor:
         """Means as the model sees them in the units of the source."""
-        return in_source_units(x.double(), self.transform.rescaling(), self.spec, means=True, dequantized=self._dequantized)
+        return in_source_units(x.double(), self.transform.rescaling(), self.spec, means=True, dequantized=self.dequantized)
 
     def _whole(self, y: Tensor) -> tuple[int, ...]:
         """The shape of a datum, which the image is one of."""

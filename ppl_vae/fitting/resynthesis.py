@@ -191,7 +191,7 @@ class Resynthesizing(Reconstructing, Interpolating):
     def _change(self, direction: Tree) -> Tensor | None:
         """What a direction adds to the mean of x in the units of the source, of a model of whose codes that is a linear map."""
         model = self.pair.can.decode_linearly
-        if model is None or self._dequantized:
+        if model is None or self.dequantized:
             return None
         _, scale = self.transform.constants
         change = model.decoded_change(direction).detach().reshape(self.spec.event_shape)

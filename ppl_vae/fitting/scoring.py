@@ -225,7 +225,7 @@ class Scoring(Coding):
         return as_columns_given(form_of(x), outliers._asdict(), outliers)
 
     def _to_score(self, split: Split, **options: Any) -> ScoredRows:
-        levels = partial(_levels, split, dequantized=self._dequantized)
+        levels = partial(_levels, split, dequantized=self.dequantized)
         return ScoredRows(self.pair, split, levels=levels, binary=self.spec.kind is BINARY, **options)
 
     def _held_out(self) -> Split:
