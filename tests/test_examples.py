@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import ppl_vae as pv
 from ppl_vae import cli
 
 ROOT = Path(__file__).parents[1]
@@ -172,6 +173,12 @@ def test_the_pages_name_every_ready_declaration() -> None:
 def test_the_pages_are_all_listed() -> None:
     listed = re.findall(r"^  - .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    named = re.findall(r"^(?:::: |      heading: )ppl_vae\.(\w+)$", text, flags=re.MULTILINE)
+    assert sorted(named) == sorted(pv.__all__)
 
 
 def test_the_readme_shows_the_verbs() -> None:

@@ -14,7 +14,7 @@ __all__ = ["ROC", "roc"]
 class ROC(NamedTuple):
     """A receiver operating characteristic.
 
-    Args:
+    Attributes:
         auroc: the probability that a foreign datum scores higher than one's own, ties counted half: 1/2 of a score that knows
             nothing, below 1/2 of one that finds the foreign data the more familiar ones.
         se: its standard error over both sets (DeLong, DeLong and Clarke-Pearson 1988).
