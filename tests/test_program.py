@@ -163,7 +163,8 @@ def test_two_levels_are_fitted_and_bounded() -> None:
         (pv.VAE(latent_dim=2), "generate, encode, vary, describe"),
         (
             pv.FactorAnalysis(latent_dim=2),
-            "generate, marginal, know_posterior, impute, encode, vary, iterate, solve, compare, grow, describe",
+            "generate, decode_linearly, marginal, know_posterior, impute, encode, vary, iterate, solve, compare, grow, "
+            "describe",
         ),
         (pv.GMM(components=3), "generate, marginal, know_posterior, impute, encode, iterate, compare, grow, describe"),
         (pv.AutoEncoder(latent_dim=2), "generate, encode, vary, describe"),

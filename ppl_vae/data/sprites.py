@@ -37,7 +37,7 @@ def read_sprites(fields: tuple[str, ...] = ()) -> Raw:
 
     Example:
         >>> raw = read_sprites(("scale",))
-        >>> raw.x.shape, raw.classes, raw.fields["scale"].max()
+        >>> raw.x.shape, raw.classes, int(raw.fields["scale"].max())
         ((3840, 32, 32), ('square', 'ellipse', 'heart'), 3)
     """
     if unknown := [name for name in fields if name not in FACTORS]:

@@ -78,8 +78,8 @@ def told_apart(direction: Tensor, middle: Tensor, positive: Tensor, negative: Te
 
     Example:
         >>> one = torch.tensor([[0.0], [2.0]])
-        >>> told_apart(torch.ones(1), torch.tensor([3.5]), one + 4.0, one).separation  # 4 / sqrt(2)
-        2.8284271247461903
+        >>> round(told_apart(torch.ones(1), torch.tensor([3.5]), one + 4.0, one).separation, 4)  # 4 / sqrt(2)
+        2.8284
     """
     _check(positive, negative)
     scores = [(codes - middle).double() @ direction.double() for codes in (positive, negative)]
