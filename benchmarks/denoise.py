@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--run", default="runs/patches", help="of the mixture; fitted and kept there if there is none")
     parser.add_argument("--components", type=int, default=200)
     parser.add_argument("--patches", type=int, default=200_000)
-    parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--iterations", type=int, default=8)
     parser.add_argument("--sigmas", type=float, nargs="*", default=[15.0, 25.0, 50.0], help="of 255")
     parser.add_argument("--images", type=int, default=len(TESTED))
     parser.add_argument("--picture", type=Path, help="a .png of one image: with noise of 25, without, and the truth")
