@@ -25,6 +25,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "diffusion_is_a_vae.py": (["--epochs", "1", "--steps", "1", "3", "--hidden", "5"], "T = 3"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
     "forward_and_reverse_kl.py": (["--samples", "100", "--out", "kl.png"], "saved in kl.png"),
+    "gallery.py": (["--only", "graph", "--out", "gallery"], "graph         ="),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
     "guides_compared.py": (["--epochs", "1", "--samples", "5", "--guides", "diagonal", "flow (IAF)"], "flow (IAF) "),
     "ising.py": (["--side", "4", "--couplings", "0.3", "--images", "10"], "of the pixels wrong"),
