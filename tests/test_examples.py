@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "disentanglement.py": (["--epochs", "1", "--betas", "4", "--hidden", "8"], "MIG"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
     "forward_and_reverse_kl.py": (["--samples", "100", "--out", "kl.png"], "saved in kl.png"),
+    "gallery.py": (["--only", "graph", "--out", "gallery"], "graph         ="),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
     "guides_compared.py": (["--epochs", "1", "--samples", "5", "--guides", "diagonal", "flow (IAF)"], "flow (IAF) "),
     "ising.py": (["--side", "4", "--couplings", "0.3", "--images", "10"], "of the pixels wrong"),
