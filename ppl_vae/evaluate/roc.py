@@ -41,8 +41,8 @@ def roc(own: Tensor | np.ndarray, foreign: Tensor | np.ndarray) -> ROC:
         ValueError: fewer than two of either, or scores that are no numbers.
 
     Example:
-        >>> roc(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.5, 3.0, 3.0, 1.5])).auroc
-        0.8333333333333334
+        >>> roc(torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([1.5, 4.0, 4.0, 1.5])).auroc
+        0.75
     """
     a, b = (torch.as_tensor(scores).detach().cpu().double() for scores in (own, foreign))
     if a.dim() != 1 or b.dim() != 1 or min(len(a), len(b)) < 2:
