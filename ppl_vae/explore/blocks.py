@@ -70,6 +70,12 @@ class Layout:
         """Where each block begins."""
         return tuple(sum(block.size for block in self.blocks[:place]) for place in range(len(self.blocks)))
 
+    @property
+    def choices(self) -> tuple[tuple[str, int, int, tuple[str, ...]], ...]:
+        """The name, place, number and names of the values of each choice."""
+        found = zip(self.blocks, self.starts, strict=True)
+        return tuple((block.name, start, block.size, block.names) for block, start in found if block.kind == "choice")
+
     def split(self, codes: Tensor) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
         """Codes ``(B, size)`` as values of the latent variables by name ``(B, *shape)``, and what is known beside them."""
         parts = codes.split([block.size for block in self.blocks], dim=1)
@@ -146,16 +152,14 @@ def as_tree(layout: Layout, codes: Tensor) -> Any:
 
 
 def _latent(name: str, shape: tuple[int, ...], support: Any, classes: tuple[str, ...]) -> Block:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
     if support is not None and support.is_discrete:
-        if len(shape) == 1 and _one_hot(support):
-            return Block(name=name, shape=shape, kind="choice", names=classes if len(classes) == shape[0] else ())
-        raise ValueError(f"expected codes that are numbers or one of several values, got those of {name}: see ppl-vae report")
+        if not isinstance(support, type(constraints.one_hot)):
+            raise ValueError(
+                f"expected codes that are numbers or one of several values, got others ({name}): see ppl-vae report"
+            )
+        return Block(name=name, shape=shape, kind="choice", names=classes if (len(classes),) == shape else ())
     if support is not None and support.event_dim > 0 and not unbounded(support):
-        raise ValueError(
-            f"expected codes whose elements are free, got {name}, whose are bound to each other: see ppl-vae report"
-        )
+        raise ValueError(f"expected codes whose elements are free, got some that are not ({name}): see ppl-vae report")
     return Block(name=name, shape=shape, kind="real")
-
-
-def _one_hot(support: Any) -> bool:
-    return isinstance(support, type(constraints.one_hot))

@@ -86,11 +86,10 @@ def explored(fit: Fit, split: Split, *, most: int) -> Explored:
 def _centre(layout: Layout, dimensions: Dimensions, codes: Tensor) -> Tensor:
     """Medians of the prior, the first of several values or the commonest among the data's, the first datum's condition."""
     centre = codes[0].clone()
-    for block, start in zip(layout.blocks, layout.starts, strict=True):
-        if block.kind == "choice":
-            mean = codes[:, start : start + block.size].mean(0)
-            place = int(mean.argmax()) if block.latent else 0
-            centre[start : start + block.size] = torch.eye(block.size)[place]
+    conditions = [start for block, start in zip(layout.blocks, layout.starts, strict=True) if not block.latent]
+    for _, start, count, _ in layout.choices:
+        place = 0 if start in conditions else int(codes[:, start : start + count].mean(0).argmax())
+        centre[start : start + count] = torch.eye(count)[place]
     middle = dimensions.quantiles[:, dimensions.quantiles.shape[1] // 2]
     centre[list(dimensions.places)] = middle.to(centre)
     return centre
@@ -114,9 +113,14 @@ def content_of(found: Explored, blob: Blob, *, live: bool) -> dict[str, Any]:
         "event": event,
         "size": layout.size,
         "levels": list(layout.levels),
-        "blocks": [
-            {"name": block.name, "start": start, "size": block.size, "kind": block.kind, "names": list(block.names)}
+        "compared": [
+            start + place
             for block, start in zip(layout.blocks, layout.starts, strict=True)
+            if block.kind != "given"
+            for place in range(block.size)
+        ],
+        "choices": [
+            {"name": name, "start": start, "size": count, "names": list(names)} for name, start, count, names in layout.choices
         ],
         "dims": [
             {"place": place, "name": name, "kl": kl, "active": active}
@@ -182,8 +186,7 @@ def _stops(found: Explored) -> Iterator[Tensor]:
     yield found.codes[:RECONSTRUCTED]
     if len(found.codes) > 1:
         yield path_between(found.codes[0], found.codes[1], 7)
-    for block, start in zip(found.layout.blocks, found.layout.starts, strict=True):
-        if block.kind == "choice":
-            moved = centre.repeat(block.size, 1)
-            moved[:, start : start + block.size] = torch.eye(block.size)
-            yield moved
+    for _, start, count, _ in found.layout.choices:
+        moved = centre.repeat(count, 1)
+        moved[:, start : start + count] = torch.eye(count)
+        yield moved

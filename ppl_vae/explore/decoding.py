@@ -115,8 +115,10 @@ def graph_of(fit: Fit, layout: Layout, codes: Tensor, *, most_bytes: int, tolera
         ValueError: programs that do not say p(x | z), of which torch makes no graph, with an operator that the page has not,
             too many constants, or numbers that differ.
     """
+    if fit.pair.can.decode_rows is not None:
+        raise ValueError("its data are made element after element")
     if not says_distributions(fit):
-        raise ValueError("the decoder does not say p(x | z) of whole data as a distribution")
+        raise ValueError("it does not say p(x | z) as a distribution")
     kept = torch.ones(len(codes), max(1, len(layout.levels)))
     like = fit.transform.loc
     module = recorded(CodeDecoder(fit, layout), (codes.to(like), kept.to(like)))

@@ -19,7 +19,7 @@ SAME = (
     "conv_transpose2d.input cos div.Tensor div.Scalar elu exp expand expm1 flatten.using_ints ge.Scalar gelu group_norm "
     "gt.Scalar hardtanh layer_norm le.Scalar leaky_relu linear log log1p logsumexp lt.Scalar matmul maximum mean.dim "
     "minimum mul.Tensor mul.Scalar neg permute pow.Tensor_Scalar reciprocal relu reshape rsqrt rsub.Scalar select.int "
-    "sigmoid silu sin slice.Tensor softmax.int softplus split.Tensor split_with_sizes sqrt square squeeze.dim stack "
+    "sigmoid sign silu sin slice.Tensor softmax.int softplus split.Tensor split_with_sizes sqrt square squeeze.dim stack "
     "sub.Tensor sub.Scalar sum.dim_IntList sym_size.int t tanh transpose.int unbind.int unflatten.int unsqueeze view "
     "where.self"
 )

@@ -86,7 +86,8 @@ def page_of(found: Explored, title: str, *, token: str = "") -> str:
     script = "\n".join(["(() => {", '"use strict";', *map(_read, SCRIPTS), "})();"])
     fit = found.fit
     story = [formula(line) for line in lines(fit.model.story())] if isinstance(fit.model, Model) else [tag("code", "a program")]
-    body = [*sections(content, title, f"{len(found.places)} held-out data of {fit.data.source}", story), held, numbers]
+    lead = f"{len(found.places)} data of {Path(str(fit.data.source)).name}"
+    body = [*sections(content, title, lead, story), held, numbers]
     text = document(title, *body, style=style, script=script, connect="'self'" if token else "'none'")
     if len(text.encode()) > MOST_BYTES:
         size = len(text.encode()) / 1e6

@@ -23,7 +23,6 @@ def sections(content: dict[str, Any], title: str, lead: str, story: Iterable[Mar
         story: the model as mathematics.
     """
     free, labels = len(content["dims"]), content["data"]["classes"] if content["data"]["labels"] else []
-    choices = [block for block in content["blocks"] if block["kind"] == "choice"]
     several = len(content["data"]["rows"]) > 1
     parts = [
         _plane(free, content["event"]["kind"], content["source"]) if free else None,
@@ -31,7 +30,7 @@ def sections(content: dict[str, Any], title: str, lead: str, story: Iterable[Mar
         _data(free),
         _between() if free and several else None,
         _attribute(labels) if free and len(labels) > 1 else None,
-        *(_choice(block) for block in choices if not content["components"]),
+        *(_choice(choice) for choice in content["choices"] if not content["components"]),
         _section("Components", "components", "What each stands for, with its weight.") if content["components"] else None,
         _levels(content["levels"]) if content["levels"] and content["decoder"]["kind"] != "nearest" else None,
         _section("Loadings", "loadings", "What one unit of a factor adds: blue more, red less.")
@@ -67,7 +66,7 @@ def _now() -> Markup:
     )
 
 
-BUTTONS = {"centre": "Back to the centre", "draw": "Another code", "png": "Save PNG", "link": "Copy link"}
+BUTTONS = {"centre": "Centre", "draw": "Random code", "png": "Save PNG", "link": "Copy link"}
 
 
 def _figure(name: str, label: str) -> Markup:
@@ -135,9 +134,9 @@ def _attribute(labels: list[str]) -> Markup:
     return _section("Attribute", "strengths", note, tag("div", *both, strength, class_="row"))
 
 
-def _choice(block: dict[str, Any]) -> Markup:
-    note = f"The same code with each value of {block['name']}."
-    return _section(f"Values of {block['name']}", f"choice-{block['start']}", note)
+def _choice(choice: dict[str, Any]) -> Markup:
+    note = f"The same code with each value of {choice['name']}."
+    return _section(f"Values of {choice['name']}", f"choice-{choice['start']}", note)
 
 
 def _levels(levels: list[str]) -> Markup:

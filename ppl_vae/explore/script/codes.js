@@ -5,7 +5,7 @@ const PROBABILITIES = 135;
 class Codes {
   constructor(content, buffer) {
     const array = (told) => arrayAt(buffer, told);
-    Object.assign(this, { content, array, event: content.event, dims: content.dims, blocks: content.blocks, levels: content.levels });
+    Object.assign(this, { content, array, event: content.event, dims: content.dims, choices: content.choices, compared: content.compared, levels: content.levels });
     this.centre = array(content.centre).data;
     this.quantiles = array(content.quantiles);
     this.data = array(content.data.codes);
@@ -13,8 +13,6 @@ class Codes {
     this.labels = content.data.labels && array(content.data.labels).data;
     this.classes = content.data.classes;
     this.values = this.readings(content.data.x);
-    this.compared = this.blocks.filter((block) => block.kind !== "given").flatMap((block) =>
-      Array.from({ length: block.size }, (_, i) => block.start + i));
     const decoder = content.decoder;
     this.exact = decoder.kind !== "nearest";
     this.decode = { graph: graphDecoder, nearest: nearestDecoder, live: liveDecoder }[decoder.kind](this, decoder);

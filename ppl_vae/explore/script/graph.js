@@ -243,7 +243,7 @@ const scaled = (x, w, b) => {
 const operators = {
   abs: single(Math.abs), cos: single(Math.cos), exp: single(Math.exp), expm1: single(Math.expm1), log: single(Math.log),
   log1p: single(Math.log1p), neg: single((v) => -v), reciprocal: single((v) => 1 / v), relu: single((v) => Math.max(v, 0)),
-  rsqrt: single((v) => 1 / Math.sqrt(v)), sigmoid: single(sigmoid), silu: single((v) => v * sigmoid(v)), sin: single(Math.sin),
+  rsqrt: single((v) => 1 / Math.sqrt(v)), sigmoid: single(sigmoid), sign: single(Math.sign), silu: single((v) => v * sigmoid(v)), sin: single(Math.sin),
   sqrt: single(Math.sqrt), square: single((v) => v * v), tanh: single(Math.tanh),
   clamp: single(clamped), clamp_min: single((v, low) => Math.max(v, low)), clamp_max: single((v, high) => Math.min(v, high)),
   hardtanh: single(clamped), leaky_relu: single((v, slope) => (v > 0 ? v : slope * v)),

@@ -11,7 +11,7 @@ class Page {
     this.asked = new Asked(codes);
     this.views = [planeView, sliderView, dataView, betweenView, attributeView, componentView, levelView, loadingView]
       .map((view) => view(this))
-      .concat(codes.blocks.filter((block) => block.kind === "choice").map((block) => choiceView(this, block)))
+      .concat(codes.choices.map((choice) => choiceView(this, choice)))
       .filter((view) => view);
     this.buttons();
   }
@@ -76,7 +76,7 @@ class Page {
     const { codes, state } = this;
     const numbers = codes.dims.slice(0, 4).map((dim) => `${dim.name} = ${state.code[dim.place].toFixed(2)}`);
     const rest = codes.dims.length > 4 ? ` and ${codes.dims.length - 4} more` : "";
-    const values = codes.blocks.filter((block) => block.kind === "choice").map((block) => {
+    const values = codes.choices.map((block) => {
       const place = codes.choice(state.code, block);
       return `${block.name} = ${block.names[place] ?? place}`;
     });
@@ -194,7 +194,7 @@ async function start() {
   const told = {
     graph: "The decoder is in this page: any code is decoded here.",
     live: "Codes are decoded by the server that this page came from.",
-    nearest: `Of codes the nearest of ${codes.stops} decodings is shown, since ${content.decoder.why}.`,
+    nearest: `The nearest of ${codes.stops} decodings is shown, for the model cannot run in a page: ${content.decoder.why}.`,
   }[content.decoder.kind];
   byId("source").textContent = told;
   if (content.decoder.kind === "graph") {

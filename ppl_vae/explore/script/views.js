@@ -73,7 +73,7 @@ function planeView(page) {
 
   // Places of all data in the scatter, in its own units.
   const SIZE = 480;
-  const EDGE = 34;
+  const EDGE = 48;
   const placeOf = (code, row) => {
     const inside = (value) => Math.max(-0.01, Math.min(1.01, value)); // the farthest few stand at the edge
     const [low, high] = codes.usual(state.across);
