@@ -27,7 +27,7 @@ class Kind(Named):
         composite: whether the elements of a datum are not all of one sort.
         remedy: what helps data that are to be of this kind and are not.
 
-    Example:
+    Examples:
         >>> [kind.name for kind in KINDS.values() if kind.includes(COUNT)]
         ['real', 'count', 'categorical']
     """

@@ -18,7 +18,7 @@ BETWEEN = "__"
 def fields_within(declared: Declaration, prefix: str = "") -> dict[str, Any]:
     """Every field, and those of the declarations in them, by joined names.
 
-    Example:
+    Examples:
         >>> fields_within(VAE(prior=GaussianMixture(components=4)))["prior__components"]
         4
     """
@@ -48,7 +48,7 @@ def with_fields(declared: D, values: Mapping[str, Any]) -> D:
     Raises:
         ValueError: no such field, or a value that the declaration does not take.
 
-    Example:
+    Examples:
         >>> with_fields(VAE(prior=GaussianMixture()), {"prior__components": 3, "latent_dim": 2}).prior.components
         3
     """
@@ -66,7 +66,7 @@ def plain_field(declared: Declaration, name: str, value: Any) -> Any:
     Raises:
         ValueError: no such field, or a value that it does not take.
 
-    Example:
+    Examples:
         >>> plain_field(VAE(), "prior", {"class_path": "GaussianMixture", "init_args": {"components": 3}}).components
         3
     """

@@ -20,7 +20,7 @@ def box(title: str, *parts: str) -> str:
 def table(rows: Mapping[str, object], text: str = "") -> str:
     """A text, if there is one, above names and what they stand for.
 
-    Example:
+    Examples:
         >>> table({"a < b": 1})
         '<table><tr><th style="text-align: left">a &lt; b</th><td style="text-align: left">1</td></tr></table>'
     """
@@ -35,7 +35,7 @@ def table(rows: Mapping[str, object], text: str = "") -> str:
 def curves(series: Mapping[str, Sequence[float]]) -> str:
     """Lines of numbers one after another as an inline picture, what is not finite left out; nothing of fewer than two points.
 
-    Example:
+    Examples:
         >>> curves({"ELBO": [-2.0, -1.0]}).count("polyline"), curves({"ELBO": [-2.0]})
         (1, '')
     """

@@ -21,7 +21,7 @@ MEMORY = "_ppl_vae_logarithms"
 def of_logarithms(log: Tensor) -> Tensor:
     """The points ``(..., K)`` whose logarithms, normalized along the last axis, are ``log``; they remember them.
 
-    Example:
+    Examples:
         >>> point = of_logarithms(torch.tensor([0.0, -500.0]).log_softmax(-1))
         >>> point, log_coordinates(point)
         (tensor([1., 0.]), tensor([   0., -500.]))

@@ -111,7 +111,7 @@ def as_line(error: object, most: int = 300) -> str:
 def is_number(value: Any) -> bool:
     """Whether a plain value is a finite number, one that a float can hold; true and false are none.
 
-    Example:
+    Examples:
         >>> [is_number(value) for value in (1, -0.5, 10**400, float("nan"), True, "1", None)]
         [True, True, False, False, False, False, False]
     """
@@ -171,7 +171,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A question after the choice that a word is nearest to, for a message; empty if it is near none.
 
-    Example:
+    Examples:
         >>> did_you_mean("epoch", ["epochs", "seed"])
         'did you mean epochs?'
     """

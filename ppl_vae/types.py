@@ -142,7 +142,7 @@ class Column:
     Raises:
         ValueError: a field that is not what it should be.
 
-    Example:
+    Examples:
         >>> Column(name="sex", kind="binary", dtype="text", categories=("female", "male")).levels
         2
     """

@@ -67,7 +67,7 @@ class Brief(DefaultHelpFormatter):
 def first_words(text: str, most: int) -> str:
     """The first clause of a text without marks and asides, at most so many characters.
 
-    Example:
+    Examples:
         >>> first_words("names of the ``columns`` (a few) that are data, in order; by default all.", 60)
         'names of the columns that are data, in order'
     """

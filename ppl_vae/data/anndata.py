@@ -94,7 +94,7 @@ def put_codes(cells: Any, codes: Tensor | Mapping[str, Tensor], *, key: str = "X
     Raises:
         ValueError: another number of codes than cells, or two that would go by one key.
 
-    Example:
+    Examples:
         ``put_codes(cells, fit.encode(data))``, then ``scanpy.pp.neighbors(cells, use_rep="X_ppl_vae")``
     """
     named = {f"{key}_{name}": code for name, code in codes.items()} if isinstance(codes, Mapping) else {key: codes}

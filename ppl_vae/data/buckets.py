@@ -22,7 +22,7 @@ def bucket_lengths(lengths: np.ndarray, most: int = MOST_BUCKETS) -> tuple[int, 
         lengths: of the rows ``(N,)``; a row of none counts as one element.
         most: the number of buckets, at least 1.
 
-    Example:
+    Examples:
         >>> bucket_lengths(np.array([1, 2, 2, 9, 10]), most=2)
         (2, 10)
     """

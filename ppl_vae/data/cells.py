@@ -74,7 +74,7 @@ def encoded(cells: Cells, spelled: Collection[str]) -> Encoded:
     Raises:
         ValueError: what is neither numbers, text, booleans nor dates, or numbers among which some are none.
 
-    Example:
+    Examples:
         >>> encoded(Cells("sex", np.array(["m", "f", "NA"], dtype=object)), {"na"}).values
         array([ 1.,  0., nan])
     """
@@ -119,7 +119,7 @@ def guessed_kind(values: np.ndarray) -> Literal["real", "count", "binary"]:
     of the mean; else ``real``: whole numbers far above zero, such as years and ages, are described by a density, and codes of
     categories cannot be told from them (declare those as text, or as categories of the frame).
 
-    Example:
+    Examples:
         >>> [guessed_kind(np.array(x)) for x in ([0, 1], [0, 3, 12], [1990, 2003], [0.5, 2])]
         ['binary', 'count', 'real', 'real']
     """

@@ -56,7 +56,7 @@ class Data:
 
         Of data without columns it is the line that ``repr`` gives.
 
-        Example:
+        Examples:
             >>> data = load_data([["a", 0.5], ["b", 1.5], ["c", 2.5]], valid=0.0, test=0.0)
             >>> print(data.summary())
             Data(array: 3 train, 0 valid, 0 test; real (2,))

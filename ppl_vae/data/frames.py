@@ -59,7 +59,7 @@ class Form:
     Raises:
         ValueError: a frame without a backend.
 
-    Example:
+    Examples:
         >>> Form.of(np.zeros((2, 3))).rows(torch.ones(2, 3)).shape
         (2, 3)
     """

@@ -32,7 +32,7 @@ def as_levels(values: np.ndarray, name: str) -> tuple[Tensor, tuple[str, ...]]:
     Raises:
         ValueError: more than one entry a row, or rows without one.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from ppl_vae.data.levels import as_levels
         >>> as_levels(np.array(["b", "a", "b"]), "batch")

@@ -63,7 +63,7 @@ def load_data(
         ValueError: an unknown name or option, a file that is missing or damaged, values that are missing, infinite or not
             what the options ask for, too few rows.
 
-    Example:
+    Examples:
         >>> data = load_data("digits")
         >>> data
         Data(digits: 1258 train, 180 valid, 359 test; unit_interval (1, 8, 8))

@@ -24,7 +24,7 @@ def spellings(declared: tuple[str, ...] | None) -> frozenset[str]:
 def is_absent(cell: object, spelled: Collection[str]) -> bool:
     """Whether a cell stands for a missing entry.
 
-    Example:
+    Examples:
         >>> [is_absent(cell, spellings(None)) for cell in (None, float("nan"), " ", "n/a", "nano", 0)]
         [True, True, True, True, False, False]
     """

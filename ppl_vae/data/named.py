@@ -24,7 +24,7 @@ def empty_shape(name: str) -> tuple[int, ...]:
     Raises:
         ValueError: no lengths.
 
-    Example:
+    Examples:
         >>> empty_shape("empty:4x5")
         (4, 5)
     """

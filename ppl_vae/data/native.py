@@ -22,7 +22,7 @@ def decoded(values: np.ndarray, column: Column) -> np.ndarray:
 
     Numbers between two codes, two booleans or two whole numbers stand for the nearest one; datetimes are in microseconds, UTC.
 
-    Example:
+    Examples:
         >>> decoded(np.array([1.0, float("nan")]), Column(name="sex", kind="binary", dtype="text", categories=("f", "m")))
         array(['m', None], dtype=object)
     """

@@ -46,7 +46,7 @@ class Patches(Declaration):
     Raises:
         ValueError: a size below 2, or a count below 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> image = np.arange(400.0).reshape(1, 20, 20)
         >>> rows = Patches(size=4, count=100, remove_mean=True).cut([image], [image.shape], seed=0)
@@ -140,7 +140,7 @@ def contrasts(size: int) -> Tensor:
 
     .. math:: b_{uv}(i, j) = a_u a_v \cos\frac{\pi u (2 i + 1)}{2 s} \cos\frac{\pi v (2 j + 1)}{2 s}, \quad (u, v) \neq (0, 0)
 
-    Example:
+    Examples:
         >>> contrasts(4).sum(1).abs().max().item() < 1e-12
         True
     """

@@ -38,7 +38,7 @@ class Ragged:
     Raises:
         ValueError: offsets that fall, or do not lead from the first value to the last; values that are no finite numbers.
 
-    Example:
+    Examples:
         >>> rows = Ragged([1, 2, 3, 4, 5], [0, 2, 2, 5])
         >>> rows[2], rows.lengths
         (tensor([3, 4, 5], dtype=torch.uint8), tensor([2, 0, 3]))
@@ -290,7 +290,7 @@ def joined(parts: Sequence[Any]) -> Any:
 def sequence_mask(length: Tensor, longest: int) -> Tensor:
     """Which places of padded rows are no padding: ``(*batch, longest)`` booleans, for rows of these lengths ``(*batch,)``.
 
-    Example:
+    Examples:
         >>> sequence_mask(torch.tensor([1, 3]), 3)
         tensor([[ True, False, False],
                 [ True,  True,  True]])

@@ -113,7 +113,7 @@ class DataSource(Declaration):
     Raises:
         ValueError: a value outside its choices, ``dequantize`` with ``binarize``, fractions that leave nothing to train on.
 
-    Example:
+    Examples:
         >>> DataSource(source="mnist", binarize="dynamic").valid
         0.1
     """

@@ -33,7 +33,7 @@ class Sparse:
     Raises:
         ValueError: entries that are infinite, or missing where they may not be.
 
-    Example:
+    Examples:
         >>> from scipy.sparse import csr_matrix
         >>> from ppl_vae.data.sparse import Sparse
         >>> rows = Sparse(csr_matrix([[0, 2, 0], [0, 0, 0], [1, 0, 3]]), "a matrix")

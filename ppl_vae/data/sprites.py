@@ -35,7 +35,7 @@ def read_sprites(fields: tuple[str, ...] = ()) -> Raw:
     Raises:
         ValueError: an unknown factor.
 
-    Example:
+    Examples:
         >>> raw = read_sprites(("scale",))
         >>> raw.x.shape, raw.classes, int(raw.fields["scale"].max())
         ((3840, 32, 32), ('square', 'ellipse', 'heart'), 3)

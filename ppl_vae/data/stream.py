@@ -34,7 +34,7 @@ class Stream:
     Raises:
         ValueError: no rows, or no numbers.
 
-    Example:
+    Examples:
         >>> stream = Stream([np.zeros((3, 28, 28), np.uint8), np.ones((2, 28, 28), np.uint8)], "two files", mib=1)
         >>> stream.shape, stream[2:4].tensor().amax(dim=(1, 2, 3))
         (torch.Size([5, 1, 28, 28]), tensor([0, 1], dtype=torch.uint8))

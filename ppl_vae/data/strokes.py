@@ -47,7 +47,7 @@ def read_drawings(path: Path, source: DataSource) -> Raw:
 def strokes_of(drawing: Any) -> np.ndarray:
     """A drawing's strokes of absolute x and y as rows ``(points, 3)`` of (dx, dy, pen); the first is counted from (0, 0).
 
-    Example:
+    Examples:
         >>> strokes_of([[[0, 3], [1, 1]], [[5], [5]]]).tolist()
         [[0, 1, 0], [3, 0, 1], [2, 4, 1]]
     """

@@ -58,7 +58,7 @@ class Tokenizer(Declaration, abc.ABC):
 class Characters(Tokenizer):
     """Every character is a token.
 
-    Example:
+    Examples:
         >>> Characters().cut(["aba"])
         ([array([0, 1, 0])], ('a', 'b'))
     """
@@ -74,7 +74,7 @@ class Characters(Tokenizer):
 class Bytes(Tokenizer):
     """Every byte of UTF-8 is a token, by its two hex digits: 256 of them, whatever the language.
 
-    Example:
+    Examples:
         >>> Bytes().joined(["c3", "a9"])
         'é'
     """
@@ -101,7 +101,7 @@ class Words(Tokenizer):
     Raises:
         ValueError: a minimum below 1.
 
-    Example:
+    Examples:
         >>> Words().cut(["Don't go, go"])[1]
         ("don't", 'go', ',')
     """

@@ -37,7 +37,7 @@ class Transform(nn.Module):
     Raises:
         ValueError: a scale that is not positive, or a loc or scale of another shape.
 
-    Example:
+    Examples:
         >>> transform = Transform((2,), scale=255.0)
         >>> transform(torch.tensor([[0, 255]], dtype=torch.uint8))
         tensor([[0., 1.]])

@@ -84,7 +84,7 @@ def codes_between(tokens: Sequence[str], vocabulary: Sequence[str], used: np.nda
 def untokenized(codes: Iterable[int], vocabulary: Sequence[str], tokens: Tokens) -> str:
     """The text of a row of tokens, up to its end, as their tokenizer makes it.
 
-    Example:
+    Examples:
         >>> untokenized([1, 2, 0, 0], ("<end>", "h", "i"), "characters")
         'hi'
     """

@@ -32,7 +32,7 @@ def as_weights(values: np.ndarray, rows: int, name: str, *, spelled: Collection[
     Raises:
         ValueError: another number of weights than rows, no numbers, one that is missing, infinite or negative, or all 0.
 
-    Example:
+    Examples:
         >>> as_weights(np.array([1, 0, 2]), 3, "survey")
         tensor([1., 0., 2.], dtype=torch.float64)
     """
@@ -110,7 +110,7 @@ def weights_apart(name: str, columns: Sequence[C], declared: str | None) -> tupl
 def effective_number(weights: Tensor) -> float:
     """How many rows of equal weight tell as much (Kish 1965): (sum w)^2 / sum w^2.
 
-    Example:
+    Examples:
         >>> effective_number(torch.tensor([2.0, 2.0, 0.0]))
         2.0
     """

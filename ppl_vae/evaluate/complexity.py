@@ -33,7 +33,7 @@ def compressed_nats(x: Tensor, *, binary: bool = False) -> Tensor:
     Raises:
         ValueError: values that are no such numbers.
 
-    Example:
+    Examples:
         >>> stripes = torch.tensor([[0, 255], [0, 255]], dtype=torch.uint8).repeat(1, 8, 8)
         >>> noise = torch.randint(256, (1, 16, 16), generator=torch.Generator().manual_seed(0))
         >>> (compressed_nats(stripes) < 0.1 * compressed_nats(noise)).item()

@@ -49,7 +49,7 @@ def direction_between(positive: Tensor, negative: Tensor, *, by: DirectionBy = "
     Raises:
         ValueError: fewer than two codes of a kind, another ``by``, or kinds of one mean.
 
-    Example:
+    Examples:
         >>> direction_between(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), torch.zeros(2, 2))
         tensor([2., 2.])
     """
@@ -76,7 +76,7 @@ def told_apart(direction: Tensor, middle: Tensor, positive: Tensor, negative: Te
     Raises:
         ValueError: fewer than two codes of a kind.
 
-    Example:
+    Examples:
         >>> one = torch.tensor([[0.0], [2.0]])
         >>> round(told_apart(torch.ones(1), torch.tensor([3.5]), one + 4.0, one).separation, 4)  # 4 / sqrt(2)
         2.8284

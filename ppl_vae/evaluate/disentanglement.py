@@ -68,7 +68,7 @@ def mig(information: Matrix, factors: Matrix) -> float:
     Raises:
         ValueError: other shapes, fewer than two dimensions, or a factor that does not vary.
 
-    Example:
+    Examples:
         >>> factors = torch.cartesian_prod(torch.arange(4), torch.arange(4))
         >>> mig(mutual_information(factors.float(), factors), factors)
         1.0

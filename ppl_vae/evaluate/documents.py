@@ -105,7 +105,7 @@ def npmi(top: Tensor, together: Tensor, documents: int) -> Tensor:
         together: in how many documents each pair of places is, ``(U, U)``.
         documents: how many there are.
 
-    Example:
+    Examples:
         >>> npmi(torch.tensor([[0, 1]]), torch.tensor([[2.0, 2.0], [2.0, 2.0]]), 4)
         tensor([1.])
     """
@@ -126,7 +126,7 @@ def umass(top: Tensor, together: Tensor, *, smoothing: float = 1.0) -> Tensor:
         together: in how many documents each pair of places is, ``(U, U)``.
         smoothing: what is added to a count.
 
-    Example:
+    Examples:
         >>> umass(torch.tensor([[0, 1]]), torch.tensor([[2.0, 1.0], [1.0, 1.0]])).exp()
         tensor([1.])
     """

@@ -21,7 +21,7 @@ _MEDIAN = 0.6744897501960817  # of |e|, e ~ N(0, 1)
 def psnr(image: Tensor, truth: Tensor, peak: float = 255.0) -> float:
     """Peak signal-to-noise ratio, 10 log10(peak^2 / mean squared error), in dB; infinite for equal images.
 
-    Example:
+    Examples:
         >>> round(psnr(torch.full((8, 8), 5.0), torch.zeros(8, 8)), 2)
         34.15
     """
@@ -41,7 +41,7 @@ def ssim(image: Tensor, truth: Tensor, peak: float = 255.0) -> float:
     Raises:
         ValueError: an image that is smaller than a window.
 
-    Example:
+    Examples:
         >>> ramp = torch.arange(256.0).reshape(16, 16)
         >>> ssim(ramp, ramp), round(ssim(ramp, ramp.flip(0)), 2)
         (1.0, -0.04)
@@ -71,7 +71,7 @@ def noise_level(image: Tensor) -> float:
     Raises:
         ValueError: no 3 x 3 pixels that are all known.
 
-    Example:
+    Examples:
         >>> image = 10 * torch.randn(200, 200, generator=torch.Generator().manual_seed(0))
         >>> abs(noise_level(image + torch.arange(200)) / 10 - 1) < 0.02
         True

@@ -24,7 +24,7 @@ def importance_bound(log_weights: Tensor) -> Tensor:
     Returns:
         ``(B,)`` in nats.
 
-    Example:
+    Examples:
         >>> importance_bound(torch.tensor([[0.0], [0.0]]))
         tensor([0.])
     """
@@ -37,7 +37,7 @@ def importance_error(log_weights: Tensor) -> Tensor:
     Args:
         log_weights: ``(S, B)``.
 
-    Example:
+    Examples:
         >>> importance_error(torch.tensor([[0.0], [0.0]]))
         tensor([0.])
     """
@@ -62,7 +62,7 @@ def pareto_k(log_weights: Tensor) -> Tensor:
     Raises:
         ValueError: too few samples.
 
-    Example:
+    Examples:
         >>> u = (torch.arange(4000).double() + 0.5) / 4000
         >>> round(pareto_k(-0.9 * u.log()[:, None]).item(), 1)
         0.9

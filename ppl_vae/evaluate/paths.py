@@ -42,7 +42,7 @@ def path_between(a: Tensor, b: Tensor, steps: int, path: Path = "linear") -> Ten
     Raises:
         ValueError: fewer than 2 steps, or another path.
 
-    Example:
+    Examples:
         >>> path_between(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0]), 3, "spherical").round(decimals=4)
         tensor([[2.0000, 0.0000],
                 [1.4142, 1.4142],
@@ -83,7 +83,7 @@ def path_through(prior: Any, a: dict[str, Tensor], b: dict[str, Tensor], steps: 
     Raises:
         ValueError: fewer than 2 steps, or a prior without normal scores, as a mixture.
 
-    Example:
+    Examples:
         >>> p = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), 1.0), 1)
         >>> path_through(p, {"z": torch.tensor([2.0, 0.0])}, {"z": torch.tensor([0.0, 2.0])}, 3)["z"].round(decimals=4)
         tensor([[2.0000, 0.0000],

@@ -53,7 +53,7 @@ def cluster_scores(found: Tensor, true: Tensor) -> dict[str, float]:
         ``ari``, the adjusted Rand index (Hubert and Arabie 1985), 0 on average for clusters at random; ``nmi``, the mutual
         information divided by the mean of the two entropies; both 1 for equal partitions. ``clusters``, how many were used.
 
-    Example:
+    Examples:
         >>> cluster_scores(torch.tensor([7, 7, 3, 3]), torch.tensor([0, 0, 1, 1]))
         {'ari': 1.0, 'nmi': 1.0, 'clusters': 2}
     """
@@ -90,7 +90,7 @@ def probe(
     Raises:
         ValueError: a single class, or a class with fewer training data than labels asked for.
 
-    Example:
+    Examples:
         >>> z, y = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
         >>> probe((z, y), (z, y))["accuracy"]
         1.0

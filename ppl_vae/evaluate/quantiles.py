@@ -34,7 +34,7 @@ def scores_of(prior: Any, z: Tree) -> Tree:
     Raises:
         ValueError: a prior without such scores, as a mixture.
 
-    Example:
+    Examples:
         >>> scores_of(td.Independent(td.Uniform(torch.zeros(1), 2.0), 1), torch.tensor([1.0]))
         tensor([0.])
     """
@@ -46,7 +46,7 @@ def scores_of(prior: Any, z: Tree) -> Tree:
 def codes_of(prior: Any, u: Tree) -> Tree:
     """The codes of normal scores, the inverse of :func:`scores_of`; of a joint those below follow those above.
 
-    Example:
+    Examples:
         >>> codes_of(td.Independent(td.Normal(torch.ones(2), 3.0), 1), torch.tensor([0.0, 1.0]))
         tensor([1., 4.])
     """
@@ -70,7 +70,7 @@ def along(prior: Any, z: Tree, name: str, place: int, levels: Tensor) -> Tree:
     Raises:
         ValueError: a prior that does not tell the quantiles of single dimensions, as a mixture or a flow.
 
-    Example:
+    Examples:
         >>> p = td.Independent(td.Normal(torch.zeros(2), 1.0), 1)
         >>> along(p, torch.tensor([5.0, 7.0]), "z", 0, torch.tensor([0.5]))
         tensor([[0., 7.]])

@@ -40,7 +40,7 @@ def roc(own: Tensor | np.ndarray, foreign: Tensor | np.ndarray) -> ROC:
     Raises:
         ValueError: fewer than two of either, or scores that are no numbers.
 
-    Example:
+    Examples:
         >>> roc(torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([1.5, 4.0, 4.0, 1.5])).auroc
         0.75
     """

@@ -111,7 +111,7 @@ def observed_sum(pair: Pair, split: Split, values: Tensor) -> float | Tensor:
 def mean(values: float | Tensor, weights: Tensor | None = None) -> float:
     r"""Over the data ``(N,)``; one number is that of all. Of weighted rows :math:`\sum_n w_n l_n / \sum_n w_n`.
 
-    Example:
+    Examples:
         >>> mean(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 1.0]))
         2.0
     """
@@ -132,7 +132,7 @@ def standard_error(values: Tensor, weights: Tensor | None = None) -> float:
     survey weights and inverse propensities; of counts of equal rows, which are draws of their own, it is larger than that of
     the rows repeated.
 
-    Example:
+    Examples:
         >>> standard_error(torch.tensor([1.0, 3.0]))
         0.7071067690849304
     """

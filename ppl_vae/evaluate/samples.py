@@ -60,7 +60,7 @@ def mmd(x: Tensor, y: Tensor, *, bandwidth: float | None = None, permutations: i
     Raises:
         ValueError: other shapes, or a bandwidth that is not positive.
 
-    Example:
+    Examples:
         >>> x = torch.linspace(-1, 1, 50)[:, None]
         >>> mmd(x, x + 3)["p_value"] < 0.01
         True
@@ -207,7 +207,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
         x: features ``(N, F)``.
         y: features ``(M, F)``.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[-1.0], [0.0], [1.0]])
         >>> round(frechet_distance(x, 2 * x + 5), 6)  # means 0 and 5, standard deviations 1 and 2
         26.0

@@ -57,7 +57,7 @@ class AIS(Declaration):
         Args:
             count: T, by default the declared one.
 
-        Example:
+        Examples:
             >>> AIS(schedule="linear").powers(4)
             [0.0, 0.25, 0.5, 0.75, 1.0]
         """

@@ -76,7 +76,7 @@ def surgery(q: Any, prior: Any, *, size: int | None = None, samples: int = 1) ->
     Raises:
         NotImplementedError: q has no density at points other than its own draws.
 
-    Example:
+    Examples:
         >>> q = torch.distributions.Normal(100.0 * torch.arange(4)[:, None], torch.ones(4, 1))
         >>> p = torch.distributions.Normal(torch.zeros(1), torch.ones(1))
         >>> parts = surgery(torch.distributions.Independent(q, 1), torch.distributions.Independent(p, 1))

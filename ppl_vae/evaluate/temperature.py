@@ -26,7 +26,7 @@ def cooled(p: Any, temperature: float | Mapping[str, float]) -> Tree:
     Raises:
         ValueError: a factor that is not normal, where T is not 1, or the name of none.
 
-    Example:
+    Examples:
         >>> from ppl_vae.evaluate.temperature import cooled
         >>> cooled(td.Normal(torch.tensor([1.0, 2.0]), 1.0), 0.0)
         tensor([1., 2.])

@@ -49,7 +49,7 @@ def complete_factors(parameters: linear_gaussian.Parameters, x: Tensor, draws: i
         x: rows ``(N, D)``, NaN where missing.
         draws: how many of each row; torch's global generator is used.
 
-    Example:
+    Examples:
         >>> p = linear_gaussian.Parameters(torch.zeros(2).double(), torch.ones(2, 1).double(), torch.ones(2).double())
         >>> complete_factors(p, torch.tensor([[1.0, float("nan")]]))
         tensor([[1.0000, 0.5000]], dtype=torch.float64)

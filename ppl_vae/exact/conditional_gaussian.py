@@ -46,7 +46,7 @@ class Pattern(NamedTuple):
 def moments(system: System) -> Moments:
     """Those of x given each configuration.
 
-    Example:
+    Examples:
         >>> weights = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]])  # x_2 = 1 + 2 x_1 + noise
         >>> moments(System(torch.tensor([[3.0, 1.0]]), weights, torch.ones(1, 2)))
         Moments(mean=tensor([[3., 7.]]), covariance=tensor([[[1., 2.],
@@ -120,7 +120,7 @@ def regression(total: Tensor, floor: Tensor | float) -> tuple[Tensor, Tensor]:
         total: of :func:`second_moments`, ``(C, p + 1, p + 1)``, the last column what is explained.
         floor: the least variance.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[[0.0, 1.0]], [[1.0, 3.0]], [[2.0, 5.0]]], dtype=torch.float64)
         >>> coefficients, variance = regression(second_moments(torch.ones(3, 1).double(), x, [0, 1]), 1e-6)
         >>> coefficients.round(), variance

@@ -18,7 +18,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
     The square is multiplied out, |a|^2 + |b|^2 - 2 a b^T, except of pairs where its terms cancel: those are subtracted first.
 
-    Example:
+    Examples:
         >>> far = torch.tensor([[1e9], [1e9 + 1]], dtype=torch.float64)
         >>> squared_distances(far, torch.cat([far, -far])).diagonal().tolist()
         [0.0, 0.0]
@@ -42,7 +42,7 @@ def matched_distance(a: Tensor, b: Tensor) -> float:
 
     The matching is the one with the least sum of squared distances (Kuhn 1955), so the order of rows is free.
 
-    Example:
+    Examples:
         >>> matched_distance(torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]]))
         0.0
     """

@@ -162,7 +162,7 @@ def run(
     Raises:
         EMError: a step raised, or the log-likelihood fell or is NaN.
 
-    Example:
+    Examples:
         >>> halve = lambda t: (t / 2, -t.square())  # climbs -t^2
         >>> result = run(halve, torch.tensor(1.0), max_iterations=100, tolerance=1e-6)
         >>> result.converged, result.iterations

@@ -78,7 +78,7 @@ def contraction(factors: Sequence[Factor], output: Sequence[str] = (ROWS,), *, l
     Raises:
         ValueError: an intermediate above the limit; the message names the variables that it would hold together.
 
-    Example:
+    Examples:
         >>> rain = Factor(torch.tensor([0.8, 0.2]), ("rain",))
         >>> wet = Factor(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), ("rain", "wet"))
         >>> contraction([rain, wet], ("wet",)).largest
@@ -91,7 +91,7 @@ def contraction(factors: Sequence[Factor], output: Sequence[str] = (ROWS,), *, l
 def sums(factors: Sequence[Factor], output: Sequence[str] = (ROWS,), *, limit: int = LIMIT) -> tuple[Tensor, Tensor]:
     """The sum over all variables but those of the output, as values and the logarithm of what they were divided by.
 
-    Example:
+    Examples:
         >>> rain = Factor(torch.tensor([0.8, 0.2]), ("rain",))
         >>> wet = Factor(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), ("rain", "wet"))
         >>> values, log_scale = sums([rain, wet], ("wet",))
@@ -116,7 +116,7 @@ def sums(factors: Sequence[Factor], output: Sequence[str] = (ROWS,), *, limit: i
 def log_sum(factors: Sequence[Factor], *, limit: int = LIMIT) -> Tensor:
     """Log of the sum over all variables, of each row ``(n,)``; minus infinity where all products are zero.
 
-    Example:
+    Examples:
         >>> coin = Factor(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), (ROWS, "coin"))
         >>> log_sum([Factor(torch.tensor([0.5, 0.5]), ("coin",)), coin])
         tensor([-0.6931,    -inf])

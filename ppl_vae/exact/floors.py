@@ -33,7 +33,7 @@ def units(mean: Tensor, variance: Tensor) -> Tensor:
 def variance_floor(mean: Tensor, variance: Tensor, floor: float = DEFAULT) -> Tensor:
     """Least variance of each column, ``(floor * unit)^2``, ``(D,)``.
 
-    Example:
+    Examples:
         >>> variance_floor(torch.zeros(2), torch.tensor([4.0, 64.0]), floor=0.5)
         tensor([ 1., 16.])
     """

@@ -54,7 +54,7 @@ def log_likelihood(chain: Chain, log_emission: Tensor, inside: Tensor) -> Tensor
         log_emission: log p(x_t | s_t), ``(B, T, K)``; what stands in the padding means nothing.
         inside: which elements are no padding, ``(B, T)``.
 
-    Example:
+    Examples:
         >>> chain = Chain(torch.tensor([0.5, 0.5]).log(), torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log())
         >>> emission = torch.tensor([[[0.8, 0.3], [0.2, 0.7]]]).log()
         >>> round(log_likelihood(chain, emission, torch.ones(1, 2, dtype=torch.bool)).exp().item(), 4)

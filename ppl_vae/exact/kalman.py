@@ -71,7 +71,7 @@ class Smoothed(NamedTuple):
 def filtered(parameters: Parameters, x: Tensor, inside: Tensor) -> Filtered:
     """The filter over rows x ``(B, T, D)``, of which ``inside (B, T)`` are no padding; with gradients.
 
-    Example:
+    Examples:
         >>> one = torch.ones(1)
         >>> walk = Parameters(0 * one, one[:, None], one[:, None], one[:, None], one[:, None], 0 * one, one)
         >>> filtered(walk, torch.ones(1, 2, 1), torch.ones(1, 2, dtype=torch.bool)).log_prob.item()  # doctest: +ELLIPSIS

@@ -35,7 +35,7 @@ def posteriors(
     Returns:
         The logarithms and the distributions, which are NaN in rows whose products are all zero.
 
-    Example:
+    Examples:
         >>> rain = Factor(torch.tensor([0.5, 0.5]), ("rain",))
         >>> wet = Factor(torch.tensor([[0.9, 0.1], [0.1, 0.9]]), ("rain", "wet"))
         >>> seen = Factor(torch.tensor([[0.0, 1.0]]), (ROWS, "wet"))

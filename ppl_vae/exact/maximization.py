@@ -41,7 +41,7 @@ def maximum(factors: Sequence[Factor], rows: int, *, limit: int = LIMIT) -> tupl
     Raises:
         ValueError: an intermediate above the limit.
 
-    Example:
+    Examples:
         >>> rain = Factor(torch.tensor([0.6, 0.4]), ("rain",))
         >>> wet = Factor(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), ("rain", "wet"))
         >>> log_p, places = maximum([rain, wet], 1)

@@ -49,7 +49,7 @@ class Weighted:
         rows: ``(N, D)``, or batches of it.
         weights: w, ``(N,)``, finite and not negative.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[0.0], [3.0]])
         >>> moments(Weighted(x, torch.tensor([2.0, 1.0]))).mean.tolist()
         [1.0]
@@ -197,7 +197,7 @@ def moments(data: Data, *, rows: int = 2048) -> Moments:
     Raises:
         ValueError: no rows at all, or entries that are NaN or infinite.
 
-    Example:
+    Examples:
         >>> moments(torch.tensor([[0.0, 1.0], [2.0, 1.0]])).covariance.tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """

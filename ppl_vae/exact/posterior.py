@@ -47,7 +47,7 @@ def posterior(parameters: Parameters, x: Tensor, prior: Prior | None = None) -> 
         x: data ``(N, D)``, of any float dtype.
         prior: p(z); standard normal if ``None``.
 
-    Example:
+    Examples:
         >>> p = Parameters(torch.zeros(1), torch.ones(1, 1), torch.ones(1))
         >>> posterior(p, torch.tensor([[2.0]])).mean.item()
         1.0

@@ -76,7 +76,7 @@ class Sweep(NamedTuple):
             model: its name.
             known: the options that it knows.
 
-        Example:
+        Examples:
             >>> Sweep(collapsed=True).refuse("Ising", "parallel", "damping")
             Traceback (most recent call last):
             ...

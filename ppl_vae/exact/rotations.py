@@ -18,7 +18,7 @@ def canonical(loadings: Tensor, noise: Tensor | None = None) -> Tensor:
         loadings: W, ``(D, K)``.
         noise: psi, ``(D,)``.
 
-    Example:
+    Examples:
         >>> canonical(torch.tensor([[0.0, -2.0], [1.0, 0.0]])).abs().tolist()
         [[2.0, 0.0], [0.0, 1.0]]
     """

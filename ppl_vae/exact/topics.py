@@ -77,7 +77,7 @@ class Local(NamedTuple):
 def log_coefficient(counts: Tensor) -> Tensor:
     """Log(x.! / prod_w x_w!) along the last axis, in float64.
 
-    Example:
+    Examples:
         >>> log_coefficient(torch.tensor([[2.0, 1.0, 0.0]])).exp().round()
         tensor([3.], dtype=torch.float64)
     """
@@ -113,7 +113,7 @@ def expected_log(concentration: Tensor) -> Tensor:
 def dirichlet_kl(q: Tensor, p: Tensor) -> Tensor:
     """KL(Dirichlet(q) || Dirichlet(p)) along the last axis, summed in float64.
 
-    Example:
+    Examples:
         >>> dirichlet_kl(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 1.0])).item()
         0.0
     """

@@ -29,7 +29,7 @@ def joint_blocks(log_factor: Tensor, roots: Tensor, gaps: Tensor, center: Tensor
         center: ``(D,)``.
         data: rows ``(N, D)``, or batches of them.
 
-    Example:
+    Examples:
         >>> zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1, 1).double()
         >>> next(joint_blocks(zero[0], one, zero, zero[0], torch.tensor([[2.0]]))).item()
         -2.0

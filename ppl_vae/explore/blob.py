@@ -15,7 +15,7 @@ __all__ = ["Blob"]
 class Blob:
     """Arrays, one after the other.
 
-    Example:
+    Examples:
         >>> from ppl_vae.explore.blob import Blob
         >>> blob = Blob()
         >>> blob.add(torch.zeros(2, 3), "float32")

@@ -48,7 +48,7 @@ def explore(fit: Fit, out: str | Path, data: Given | None = None, *, rows: int =
     Raises:
         ValueError: a model without such codes, no data, another suffix, or a page that would be larger than 6 MB.
 
-    Example:
+    Examples:
         ``pv.explore(fit, "page.html")``
     """
     return save(out, page_of(shown(fit, data, rows=rows), title or type(fit.model).__name__))

@@ -41,7 +41,7 @@ def climbing(history: list[Record], *, length: str) -> str:
 
     It does if the second half of the fit gained more than a tenth of the whole climb.
 
-    Example:
+    Examples:
         >>> climbing([{"elbo": -100.0 + 10 * epoch} for epoch in range(10)], length="epochs")[:46]
         'the ELBO still climbs: the second half of the '
     """

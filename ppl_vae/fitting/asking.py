@@ -62,7 +62,7 @@ class Asking:
             ValueError: a model without named variables, an unknown name or state, a name that is given as well, evidence of
                 probability zero, more joint states than a table holds, or a network that cannot be summed exactly.
 
-        Example:
+        Examples:
             ``fit.query("rain", {"wet": "yes", "temp": 12.5}, do={"sprinkler": "on"})``
         """
         options: dict[str, Any] = {"method": method, "draws": draws, "seed": seed}
@@ -82,7 +82,7 @@ class Asking:
         Raises:
             ValueError: a model without named variables, an unknown name or state, or evidence of probability zero.
 
-        Example:
+        Examples:
             ``fit.explain({"wet": "yes"}).values`` is ``{"rain": "yes", "temp": 12.5}``
         """
         found: Explanation = self._network.explain(columns_of(given), columns_of(do), self._units)
@@ -101,7 +101,7 @@ class Asking:
         Raises:
             ValueError: a model without named variables, an unknown name or state, or evidence of probability zero.
 
-        Example:
+        Examples:
             ``fit.marginals({"wet": "yes"})["rain"]``
         """
         found: dict[str, Tensor] = self._network.marginals(columns_of(given), columns_of(do), self._units)

@@ -70,7 +70,7 @@ class Assessment(Sampling):
             ValueError: no rows, rows that the fit was not built for, or gaps or annealing that these programs do not have.
             FloatingPointError: a bound is not finite.
 
-        Example:
+        Examples:
             ``fit.evaluate(data, samples=100)["iwae"]``
         """
         samples, limit = whole("samples", samples), None if limit is None else whole("limit", limit)
@@ -102,7 +102,7 @@ class Assessment(Sampling):
         Raises:
             ValueError: fewer than two data, or rows that the fit was not built for.
 
-        Example:
+        Examples:
             ``fit.latents(data)["active_units"]``
         """
         rows, samples = whole("rows", rows), whole("samples", samples)

@@ -54,7 +54,7 @@ class Coding:
         Raises:
             ValueError: rows that the fit was not built for, or a guide that does not say q(z | x) where nothing is summed out.
 
-        Example:
+        Examples:
             ``fit.posterior(data.test).stddev``
         """
         split = self._split(x, y).of_one_length()
@@ -84,7 +84,7 @@ class Coding:
             ValueError: no rows, or some that the fit was not built for, fewer than one sample, a variable without a mean, or
                 the path of a model without hidden states.
 
-        Example:
+        Examples:
             ``fit.encode(data.test)["z2"]`` of a model with several latent variables, ``fit.encode(data.test)`` of one.
         """
         if samples is not None and (samples := whole("samples", samples)) < 1:
@@ -119,7 +119,7 @@ class Coding:
         Raises:
             ValueError: codes of another shape or not finite, or not the condition that the model needs.
 
-        Example:
+        Examples:
             ``fit.decode({"z2": torch.zeros(5, 2)})``; as if of another batch: ``fit.decode(z, x=rows, y={"batch": "b2"})``
         """
         kind: Any = {"device": self.device, "dtype": self.transform.loc.dtype}

@@ -150,7 +150,7 @@ def compare(
     Raises:
         ValueError: no methods, guides or seeds, or a method that cannot fit the model: why, and which can.
 
-    Example:
+    Examples:
         >>> blobs = torch.randn(200, 2)
         >>> comparison = compare(GMM(components=1), blobs, methods=[EM(), SVI(epochs=20)])
         >>> [row["method"] for row in comparison.rows]

@@ -45,7 +45,7 @@ def default_method(model: Model | Callable[..., Any], guide: Any, data: Data, *,
         data: as the model takes them.
         seed: of the method, 0 by default.
 
-    Example:
+    Examples:
         >>> default_method(GMM(components=3), None, load_data("digits"))
         EM(seed=0, max_iterations=1000, tolerance=1e-08, n_init=1, acceleration='squarem')
     """
@@ -68,7 +68,7 @@ def svi_for(rows: int, elements: float = 1.0) -> SVI:
         rows: how many there are to train on.
         elements: how many a row has on average, where rows differ in length.
 
-    Example:
+    Examples:
         >>> [(svi_for(rows).batch_size, svi_for(rows).epochs) for rows in (100, 1257, 60_000, 10**6)]
         [(64, 1000), (64, 100), (128, 20), (1024, 20)]
         >>> svi_for(3050, 256).batch_size, svi_for(3050, 256).epochs

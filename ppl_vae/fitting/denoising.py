@@ -77,7 +77,7 @@ class Denoising(Coding):
             ValueError: an image that the fit was not built for, pixels that are missing outside the mask, a sigma that is not
                 positive, a model that has no way to do it.
 
-        Example:
+        Examples:
             ``fit = pv.fit(pv.GMM(components=200), "photos", method=pv.EM())`` of ``photos`` declared with
             ``patches=pv.Patches(remove_mean=True)``, then ``fit.denoise(noisy, 25.0)``
         """

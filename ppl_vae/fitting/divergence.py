@@ -64,7 +64,7 @@ def divergence(
         ValueError: things that have no density, events of different shapes, fits of other data, of models that are conditioned
             on something, or two fits of which neither knows log p(x).
 
-    Example:
+    Examples:
         >>> import pyro.distributions as dist
         >>> found = divergence(dist.Normal(0.0, 1.0), dist.Normal(1.0, 1.0))
         >>> found.forward.value, found.forward.how, found.js.how

@@ -51,7 +51,7 @@ class Drawn(Coding):
             ValueError: parameters without a posterior, fewer than one draw, rows that the fit was not built for, or an ArviZ
                 (extra ``arviz``) that is not installed or would not hold the draws in their shapes.
 
-        Example:
+        Examples:
             ``arviz.summary(fit.to_arviz(data.train))``
         """
         values = self._values(whole("draws", draws), seed)

@@ -75,7 +75,7 @@ class Estimator(TransformerMixin, BaseEstimator):
         n_iter_: iterations of the fit.
         classes_: of a model that is conditioned on labels the classes.
 
-    Example:
+    Examples:
         >>> x = np.random.default_rng(0).normal(size=(60, 3))
         >>> estimator = Estimator(FactorAnalysis(latent_dim=1), EM()).fit(x)
         >>> estimator.transform(x).shape, estimator.set_params(model__latent_dim=2).fit(x).transform(x).shape

@@ -30,7 +30,7 @@ class Experiment(Declaration):
         method: how.
         data: to what.
 
-    Example:
+    Examples:
         >>> experiment = Experiment(
         ...     model=PPCA(latent_dim=1), guide=ExactPosterior(), method=ClosedForm(), data=DataSource(source="digits")
         ... )

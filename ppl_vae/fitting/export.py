@@ -62,7 +62,7 @@ class Exporting(Sampling):
                 programs that torch makes no graph of, a file whose numbers differ, or a package that is not installed.
             OSError: it cannot be written.
 
-        Example:
+        Examples:
             ``fit.export("encoder.onnx")``, then ``onnxruntime.InferenceSession("encoder.onnx").run(None, {"x": x})``
         """
         if part not in ("encoder", "decoder"):

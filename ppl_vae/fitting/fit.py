@@ -103,7 +103,7 @@ def fit(
         NonFiniteError: training does not stay finite; a ``FloatingPointError`` that says where and why.
         Interrupted: SIGINT or SIGTERM while a run folder is written; a ``KeyboardInterrupt``.
 
-    Example:
+    Examples:
         >>> fitted = fit(VAE(latent_dim=2), "digits", method=SVI(epochs=1))
         >>> fitted.decode(torch.zeros(5, 2)).shape
         torch.Size([5, 1, 8, 8])

@@ -59,7 +59,7 @@ class Filling(Coding):
             ValueError: rows that the fit was not built for, a model without p(z), or one whose entries depend on each other
                 given z.
 
-        Example:
+        Examples:
             ``fit.impute(x, draws=20).std(0)``
         """
         samples = whole("samples", samples)

@@ -79,7 +79,7 @@ class Interpolating(Coding):
                 codes, or codes that are no real numbers, between which nothing lies; or that are not free, on an arc; a prior
                 without quantiles, such as a mixture, along it.
 
-        Example:
+        Examples:
             ``codes, data = fit.interpolate(data.test[0], data.test[1], path="spherical")``; of a model of texts
             ``fit.interpolate("to be", "that is the question").decoded``
         """

@@ -50,7 +50,7 @@ class Parameters(Mapping[str, Parameter]):
     Args:
         found: by name.
 
-    Example:
+    Examples:
         >>> mean = Parameter(values=np.array([1.5, 2.0]), axes=("column",), labels=(("length", "width"),))
         >>> print(Parameters({"mean": mean}))
         column   mean

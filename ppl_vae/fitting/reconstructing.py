@@ -36,7 +36,7 @@ class Reconstructing(Coding):
         Raises:
             ValueError: rows that the fit was not built for, a variable without a mean, or more levels than there are.
 
-        Example:
+        Examples:
             ``(fit.reconstruct(data.test) - data.test.x).abs().mean()``; ``fit.reconstruct(data.test, from_levels=1)``
         """
         if from_levels is None:

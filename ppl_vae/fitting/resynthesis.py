@@ -100,7 +100,7 @@ class Resynthesizing(Reconstructing, Interpolating):
             ValueError: too few rows, rows that the fit was not built for, codes that are no free real numbers, or kinds whose
                 codes have one mean.
 
-        Example:
+        Examples:
             ``smile = fit.attribute(smiling, others)``; ``three = fit.attribute(train[train.y == 3], train[train.y != 3])``
         """
         splits = [self._split(rows) for rows in (positive, negative)]
@@ -146,7 +146,7 @@ class Resynthesizing(Reconstructing, Interpolating):
             ValueError: strengths that are not finite or not one for each attribute, an attribute of another fit, or rows that
                 the fit was not built for.
 
-        Example:
+        Examples:
             ``fit.resynthesize(data.test[:4], (three, thick), ([-1, 0, 1], [-1, 0, 1])).decoded.shape``
         """
         attributes, strengths = _paired(attribute, strength)

@@ -86,7 +86,7 @@ class Sampling(Coding):
                 columns, a beginning or a length of rows of a model that draws none, a temperature below zero or of latent
                 variables that are not normal, or an option that this kind of drawing has no use for.
 
-        Example:
+        Examples:
             ``fit.sample(64, frame="pandas")``; of a model of texts ``fit.sample(3, given="To be")``
         """
         if draws is not None:
@@ -124,7 +124,7 @@ class Sampling(Coding):
         Raises:
             ValueError: a model that is not conditioned on labels, or fewer than one datum.
 
-        Example:
+        Examples:
             ``fit.by_class(8, means=True)[:, 3]``, eight of the fourth class.
         """
         if not self._labelled:

@@ -71,7 +71,7 @@ class Scoring(Coding):
         Raises:
             ValueError: rows that the fit was not built for, or programs whose terms do not bound log p(x).
 
-        Example:
+        Examples:
             ``fit.score_samples(data.test).log_prob.mean()``
         """
         found = self._scored(self._split(x, y), samples, seed)
@@ -94,7 +94,7 @@ class Scoring(Coding):
         Raises:
             ValueError: rows that the fit was not built for, a model with nothing discrete, or priors of no such classes.
 
-        Example:
+        Examples:
             ``fit.predict_proba(data.test).argmax(1)``
         """
         found = self._probabilities(x, whole("samples", samples), seed, priors)
@@ -117,7 +117,7 @@ class Scoring(Coding):
         Raises:
             ValueError: rows that the fit was not built for, a model with nothing discrete, or priors of no such classes.
 
-        Example:
+        Examples:
             ``fit.predict(data.test)``
         """
         found = self._probabilities(x, whole("samples", samples), seed, priors).argmax(-1)
@@ -141,7 +141,7 @@ class Scoring(Coding):
         Raises:
             ValueError: rows that the fit was not built for, rows without labels, or a model that knows no classes.
 
-        Example:
+        Examples:
             ``fit.accuracy(data.test)["accuracy"]``
         """
         if not self._predicts_classes:
@@ -209,7 +209,7 @@ class Scoring(Coding):
             ValueError: rows that the fit was not built for, none that were held out, an unknown score, or one that these
                 programs or data do not have.
 
-        Example:
+        Examples:
             ``fit.outliers(new).p_value < 0.01``
         """
         options: dict[str, Any] = {"samples": whole("samples", samples), "seed": seed, "gaps": gaps}

@@ -59,7 +59,7 @@ class Telling(Coding):
         Raises:
             ValueError: a model all of whose parameters are weights of networks.
 
-        Example:
+        Examples:
             ``pandas.DataFrame(fit.parameters().columns())``
         """
         describe = self.pair.can.describe
@@ -76,7 +76,7 @@ class Telling(Coding):
     def summary(self) -> str:
         """What was fitted to which data and how, what came of it, and the parameters, as text.
 
-        Example:
+        Examples:
             ``print(fit.summary())``
         """
         last, score = self.history[-1] if self.history else {}, self.score

@@ -90,7 +90,7 @@ class Traversing(Interpolating):
             ValueError: fewer than two steps or data, an unknown dimension, no active one, a prior that does not say the
                 quantiles of single dimensions, as a mixture or a flow, or codes that are no real numbers.
 
-        Example:
+        Examples:
             ``print(fit.traverse(data.test, around=data.test[0]))``
         """
         steps = whole("steps", steps)

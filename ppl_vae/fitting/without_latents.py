@@ -62,7 +62,7 @@ def likeliest(likelihood: Likelihood, x: Tensor, weights: Tensor | None = None) 
 
     Each is climbed by steps of its own length (Riedmiller and Braun 1993, "RPROP"), so that columns of any unit are reached.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
         >>> round(likeliest(Bernoulli(), x), 4)  # log 1/2 of the first column, 0 of the second
         -0.6931

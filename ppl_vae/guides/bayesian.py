@@ -45,7 +45,7 @@ class BayesianGuide(Guide):
     Raises:
         ValueError: unknown parameters.
 
-    Example:
+    Examples:
         >>> print(BayesianGuide(parameters="full_rank"))
         q(theta) = Normal(m, L L^T) on unconstrained theta; q(z | x, theta) = p(z | x, theta)
     """

@@ -37,7 +37,7 @@ class BottomUp(Guide):
     Raises:
         ValueError: on building, a model without groups.
 
-    Example:
+    Examples:
         >>> print(BottomUp())
         q(z1 | x) = Normal((m, s)(x)); q(zl | z(l-1)) = Normal((m, s)(z(l-1)))
     """

@@ -40,7 +40,7 @@ class AmortizedCategorical(Guide):
     Args:
         encoder: the network from x to their logits.
 
-    Example:
+    Examples:
         >>> print(AmortizedCategorical())
         q(k | x) = Categorical(logits = MLP(x))
     """

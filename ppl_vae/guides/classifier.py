@@ -46,7 +46,7 @@ class AmortizedClassifier(Guide):
     Raises:
         ValueError: a negative weight; on building, a model without a class to observe.
 
-    Example:
+    Examples:
         >>> print(AmortizedClassifier())
         q(y | x) = Categorical(logits = MLP(x)); q(z | x, y) = Normal((m, s)(x, y)), (m, s)(x, y) = MLP(x, y)
     """

@@ -30,7 +30,7 @@ class AmortizedDelta(Guide):
     Args:
         encoder: the network from x to the point, or to its real coordinates where the prior does not live on the real numbers.
 
-    Example:
+    Examples:
         >>> print(AmortizedDelta())
         q(z | x) = delta(z - mu(x)), mu(x) = MLP(x)
     """

@@ -30,7 +30,7 @@ __all__ = ["ExactPosterior"]
 class ExactPosterior(Guide):
     """q(z | x) = p(z | x), in closed form: linear-Gaussian models, mixtures and networks have it.
 
-    Example:
+    Examples:
         >>> print(ExactPosterior())
         q(z | x) = p(z | x)
     """

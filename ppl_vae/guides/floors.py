@@ -97,7 +97,7 @@ def largest_scale(rate: float) -> float:
     Args:
         rate: in nats of a dimension.
 
-    Example:
+    Examples:
         >>> round(largest_scale((0.25 - 1 - math.log(0.25)) / 2), 6)
         0.5
     """

@@ -53,7 +53,7 @@ class AmortizedFlow(Guide):
     Raises:
         ValueError: an unknown transform, no layer, width or context; on building, a base without a density.
 
-    Example:
+    Examples:
         >>> print(AmortizedFlow(layers=4))
         q(z | x) = iaf^4 of Normal(mu(x), diag(sigma(x)^2)), (mu, sigma)(x) = MLP(x), given MLP(x)
     """

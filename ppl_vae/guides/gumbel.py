@@ -49,7 +49,7 @@ class AmortizedGumbel(Guide):
     Raises:
         ValueError: a temperature that is not positive.
 
-    Example:
+    Examples:
         >>> print(AmortizedGumbel(temperature=0.5))
         q(z | x) = Gumbel-softmax of temperature 0.5, logits = MLP(x)
     """

@@ -40,7 +40,7 @@ class AmortizedLinear(Guide):
     Raises:
         ValueError: an unknown covariance.
 
-    Example:
+    Examples:
         >>> print(AmortizedLinear())
         q(z | x) = Normal(A x + b, L L^T)
     """

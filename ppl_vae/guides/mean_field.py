@@ -26,7 +26,7 @@ class MeanField(Guide):
 
     It is what :class:`~ppl_vae.CAVI` fits. What all data share is kept in the guide; the factors of a datum follow from it.
 
-    Example:
+    Examples:
         >>> print(MeanField())
         q(theta, z | x) = prod_j q(theta_j) prod_i q(z_i | x)
     """

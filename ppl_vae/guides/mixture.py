@@ -38,7 +38,7 @@ class AmortizedMixture(Guide):
     Raises:
         ValueError: fewer than one component.
 
-    Example:
+    Examples:
         >>> print(AmortizedMixture(components=3))
         q(z | x) = sum_c pi_c(x) Normal(mu_c(x), diag(sigma_c(x)^2)), c = 1..3, (pi, mu, sigma)(x) = MLP(x)
     """

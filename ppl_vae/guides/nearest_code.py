@@ -49,7 +49,7 @@ class NearestCode(Guide):
     Raises:
         ValueError: on building, a model without codebooks, or a grid that the encoder's maps do not match.
 
-    Example:
+    Examples:
         >>> print(NearestCode())
         q(k | x) = 1 at k = argmin |z(x) - e_k|
     """

@@ -21,7 +21,7 @@ __all__ = ["Noising"]
 class Noising(Guide):
     """The data with noise, by the schedule of the model; it has no parameters of its own.
 
-    Example:
+    Examples:
         >>> print(Noising())
         q(z_t | x) = Normal(alpha_t x, sigma_t^2), t = 0..T
     """

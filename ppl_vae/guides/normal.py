@@ -52,7 +52,7 @@ class AmortizedNormal(Guide):
             on building, a rank above the latent dimension, a floor against another prior than the standard normal or above
             13.3 K nats.
 
-    Example:
+    Examples:
         >>> print(AmortizedNormal(covariance="full"))
         q(z | x) = Normal(mu(x), L(x) L(x)^T), (mu, L)(x) = MLP(x)
     """

@@ -30,7 +30,7 @@ class AmortizedProjectedNormal(Guide):
     Args:
         encoder: the network from x to mu.
 
-    Example:
+    Examples:
         >>> print(AmortizedProjectedNormal())
         q(z | x) = ProjectedNormal(mu(x), I), mu(x) = MLP(x)
     """

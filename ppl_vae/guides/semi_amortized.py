@@ -44,7 +44,7 @@ class SemiAmortized(Guide):
     Raises:
         ValueError: numbers out of range; on building, a base without an encoder, or a prior made of the guide's posteriors.
 
-    Example:
+    Examples:
         >>> print(SemiAmortized(steps=5))
         q(z | x) = Normal(mu(x), diag(sigma(x)^2)), (mu, sigma)(x) = MLP(x), then 5 steps up the ELBO of x
     """

@@ -47,7 +47,7 @@ class StackedClassifier(Guide):
     Raises:
         ValueError: a negative weight; on building, a model of other latent variables.
 
-    Example:
+    Examples:
         >>> print(*StackedClassifier().story().split("; ")[1:], sep="; ")
         q(y | z1) = Categorical(logits = MLP(z1)); q(z2 | z1, y) = Normal((m, s) = MLP(z1, y))
     """

@@ -51,7 +51,7 @@ class TopDown(Guide):
     Raises:
         ValueError: another merge; on building, a model without groups.
 
-    Example:
+    Examples:
         >>> print(TopDown())
         q(zl | x, those above) = p(zl | those above) Normal(zl; (m, s)(x)) / Z
     """

@@ -48,7 +48,7 @@ class Auto(Likelihood):
     Raises:
         ValueError: on meeting the data, rows of different lengths, or data declared as categories as a whole.
 
-    Example:
+    Examples:
         >>> data = load_data([["a", 0.5], ["b", 1.5], ["c", 2.5], ["a", 0.1]], valid=0.0, test=0.0)
         >>> print(VAE(latent_dim=1, likelihood=Auto()).settled(data).likelihood.story("h"))
         Normal(h, diag(sigma^2))[1] x Categorical(softmax h, 3 levels)[0]

@@ -20,7 +20,7 @@ class Bernoulli(Likelihood):
 
     Gray pixels are not in its support: binarize them.
 
-    Example:
+    Examples:
         >>> Bernoulli().build((1, 8, 8))(torch.zeros(5, 1, 1, 8, 8)).event_shape
         torch.Size([1, 8, 8])
     """

@@ -39,7 +39,7 @@ class Beta(Likelihood):
     Raises:
         ValueError: a negative margin, or a concentration that is not positive.
 
-    Example:
+    Examples:
         >>> Beta(margin=0.0).build((1,))(torch.zeros(2, 1)).log_prob(torch.tensor([0.3])).abs().round(decimals=5)
         tensor(0.)
     """

@@ -29,7 +29,7 @@ class Binomial(Likelihood):
     Raises:
         ValueError: a total below 1.
 
-    Example:
+    Examples:
         >>> Binomial(total=16).build((2,))(torch.zeros(1, 2)).mean
         tensor([8., 8.])
     """

@@ -56,7 +56,7 @@ class Categorical(Levels):
     Raises:
         ValueError: fewer than 2 levels; on checking, data of more.
 
-    Example:
+    Examples:
         >>> Categorical(levels=5).build((3,))(torch.zeros(5, 3)).mean
         tensor([2., 2., 2.])
     """

@@ -27,7 +27,7 @@ class ContinuousBernoulli(Likelihood):
     What a Bernoulli likelihood on gray pixels lacks is this normalizer. Loaiza-Ganem and Cunningham 2019, "The continuous
     Bernoulli: fixing a pervasive error in variational autoencoders".
 
-    Example:
+    Examples:
         >>> ContinuousBernoulli().build((2,))(torch.zeros(1, 2)).mean
         tensor([0.5000, 0.5000])
     """

@@ -35,7 +35,7 @@ class DiscretizedLogistic(Levels):
     Raises:
         ValueError: fewer than 2 levels; on checking, data of more.
 
-    Example:
+    Examples:
         >>> DiscretizedLogistic().build((1,))(torch.zeros(2, 1)).mean
         tensor([127.5000])
     """
@@ -68,7 +68,7 @@ class DiscretizedLogisticMixture(Levels):
     Raises:
         ValueError: fewer than 2 levels or 1 component; on checking, data of more levels.
 
-    Example:
+    Examples:
         >>> DiscretizedLogisticMixture(components=5).features
         15
     """

@@ -27,7 +27,7 @@ class Gaussian(LocationScale):
     Raises:
         ValueError: an unknown kind of scale, a value or floor that is not positive, a learned value below the floor.
 
-    Example:
+    Examples:
         >>> Gaussian(scale="amortized").features
         2
     """

@@ -25,7 +25,7 @@ class Laplace(LocationScale):
     Raises:
         ValueError: an unknown kind of scale, a value or floor that is not positive, a learned value below the floor.
 
-    Example:
+    Examples:
         >>> print(VAE(latent_dim=2, likelihood=Laplace()))
         z ~ Normal(0, I_2); x | z ~ Laplace(MLP(z), s)
     """

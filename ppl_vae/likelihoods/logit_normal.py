@@ -39,7 +39,7 @@ class LogitNormal(LocationScale):
     Raises:
         ValueError: a negative margin, or what ``Gaussian`` raises.
 
-    Example:
+    Examples:
         >>> LogitNormal().build((2,))(torch.zeros(1, 2)).mean.detach()
         tensor([0.5000, 0.5000])
     """

@@ -36,7 +36,7 @@ class LowRankGaussian(Likelihood):
     Raises:
         ValueError: a rank below 1, an unknown covariance, a value or floor that is not positive, a value below the floor.
 
-    Example:
+    Examples:
         >>> LowRankGaussian(rank=3, covariance="amortized").features
         5
     """

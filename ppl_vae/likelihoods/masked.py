@@ -32,7 +32,7 @@ class Masked(Likelihood):
     Raises:
         ValueError: a likelihood whose elements depend on each other given h, or that leaves out missing entries itself.
 
-    Example:
+    Examples:
         >>> likelihood = Masked(likelihood=Bernoulli()).build((2,))(torch.zeros(1, 2))
         >>> likelihood.log_prob(torch.tensor([1.0, float("nan")])).exp()
         tensor(0.5000)

@@ -36,7 +36,7 @@ class ColumnGroup(Declaration):
     Raises:
         ValueError: a column that is negative or named twice.
 
-    Example:
+    Examples:
         >>> ColumnGroup(columns=(0, 3), likelihood=Bernoulli()).columns
         (0, 3)
     """
@@ -69,7 +69,7 @@ class MixedTable(Likelihood):
         ValueError: no group, a column in two groups, or two groups for all other columns; on checking, columns that
             the data do not have or that no group takes.
 
-    Example:
+    Examples:
         >>> table = MixedTable(groups=(ColumnGroup(columns=(0,), likelihood=Poisson()), ColumnGroup()))
         >>> table.build((3,))(torch.zeros(1, 3)).mean
         tensor([1., 0., 0.])

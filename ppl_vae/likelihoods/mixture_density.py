@@ -34,7 +34,7 @@ class MixtureDensity(Likelihood):
     Raises:
         ValueError: fewer than one component, a value or floor that is not positive, a value below the floor.
 
-    Example:
+    Examples:
         >>> MixtureDensity(components=2, value=1.0).build((1,))(torch.zeros(6, 1)).mean.round()
         tensor([0.])
     """

@@ -26,7 +26,7 @@ class Multinomial(Likelihood):
     How long a document is stands outside the model: every number is given its total. New data are drawn with the mean total of
     the training data. Of topic models Srivastava and Sutton 2017, "Autoencoding variational inference for topic models".
 
-    Example:
+    Examples:
         >>> p = Multinomial().build((3,))(torch.zeros(1, 3))
         >>> p.log_prob(torch.tensor([1.0, 1.0, 0.0])).exp()
         tensor(0.2222)

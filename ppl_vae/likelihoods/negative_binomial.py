@@ -36,7 +36,7 @@ class NegativeBinomial(Likelihood):
     Raises:
         ValueError: an unknown kind of dispersion, a value or floor that is not positive, a learned value below the floor.
 
-    Example:
+    Examples:
         >>> NegativeBinomial(value=2.0, floor=0.0).build((1,))(torch.zeros(1, 1)).variance.detach()
         tensor([1.5000])
     """

@@ -21,7 +21,7 @@ class Poisson(Likelihood):
 
     Its variance is its mean: counts that vary more want ``NegativeBinomial``.
 
-    Example:
+    Examples:
         >>> Poisson().build((3,))(torch.zeros(1, 3)).mean
         tensor([1., 1., 1.])
     """

@@ -42,7 +42,7 @@ class Strokes(Likelihood):
         ValueError: no component, a value or floor that is not positive, a value below the floor; on checking, data that are no
             drawings.
 
-    Example:
+    Examples:
         >>> p = Strokes(components=2).build((3,))(torch.zeros(5, 3))
         >>> round(float(p.log_prob(torch.tensor([0.0, 0.0, 1.0]))), 4)  # -log(2 pi 0.5^2) - log 3
         -1.5502

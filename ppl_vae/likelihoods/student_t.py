@@ -35,7 +35,7 @@ class StudentT(LocationScale):
     Raises:
         ValueError: degrees of freedom of 1 or less, or what ``Gaussian`` raises.
 
-    Example:
+    Examples:
         >>> StudentT(df=3.0).build((2,))(torch.zeros(1, 2)).base_dist.df
         tensor([3., 3.])
     """

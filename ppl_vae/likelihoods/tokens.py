@@ -31,7 +31,7 @@ class Tokens(Likelihood):
     Raises:
         ValueError: fewer than 2 tokens, or an end that is none of them; on checking, data of more.
 
-    Example:
+    Examples:
         >>> Tokens(levels=4).build(())(torch.zeros(3, 4)).log_prob(torch.tensor([0, 1, 3]))
         tensor([-1.3863, -1.3863, -1.3863])
     """

@@ -29,7 +29,7 @@ class ZeroInflated(Likelihood):
     Raises:
         ValueError: a likelihood that gives no probability to each whole number alone.
 
-    Example:
+    Examples:
         >>> ZeroInflated(likelihood=NegativeBinomial(dispersion="amortized")).features
         3
     """

@@ -50,7 +50,7 @@ class AutoEncoder(Decoded):
     Raises:
         ValueError: a latent dimension below one.
 
-    Example:
+    Examples:
         >>> print(AutoEncoder(latent_dim=2))
         z: any code, no prior; x | z ~ Bernoulli(logits = MLP(z))
     """

@@ -32,7 +32,7 @@ class Baseline(Declaration):
     Raises:
         ValueError: a number out of range.
 
-    Example:
+    Examples:
         >>> Baseline(network=MLP(hidden=(500, 500)), epochs=10).batch_size
         128
     """

@@ -55,7 +55,7 @@ class CVAE(VAE):
         ValueError: a latent dimension below one; a baseline with covariates; on checking, data without the condition, part of x
             as a condition of a likelihood whose elements depend on each other, or sizes with one that has no log-mean.
 
-    Example:
+    Examples:
         >>> print(CVAE(latent_dim=2, prior=StandardNormal()))
         y = class of x; z ~ Normal(0, I_2); x | z, y ~ Bernoulli(logits = MLP(z, y))
     """

@@ -65,7 +65,7 @@ class GMM(Model):
         ValueError: fewer than one component, an unknown covariance, a floor that is not positive, a prior of a parameter that
             the model has not or that cannot lie in its support.
 
-    Example:
+    Examples:
         >>> print(GMM(components=3))
         k ~ Categorical(pi_1..pi_3); x | k ~ Normal(mu_k, Sigma_k)
     """

@@ -26,7 +26,7 @@ class Group(Declaration):
     Raises:
         ValueError: a number below one.
 
-    Example:
+    Examples:
         >>> Group(latent_dim=4, size=7).shape
         (4, 7, 7)
     """

@@ -57,7 +57,7 @@ class HierarchicalVAE(Decoded):
     Raises:
         ValueError: no group, or a prior that is not one of real vectors; on checking, maps whose sizes do not double.
 
-    Example:
+    Examples:
         >>> print(HierarchicalVAE(groups=(Group(latent_dim=2), Group(latent_dim=4))))
         z2 ~ Normal(0, I_2); z1 | z2 ~ Normal((m, s)(h1)), h1 = MLP(z2); x | z1, h1 ~ Bernoulli(logits = MLP(z1, h1))
     """

@@ -117,7 +117,7 @@ class FactorAnalysis(_LinearGaussian):
         ValueError: fewer than one factor, a prior that is not normal, a floor that is not positive, a prior of a parameter that
             cannot lie in its support.
 
-    Example:
+    Examples:
         >>> print(FactorAnalysis(latent_dim=3))
         z ~ Normal(0, I_3); x | z ~ Normal(W z + mu, diag(psi))
     """

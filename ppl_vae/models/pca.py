@@ -45,7 +45,7 @@ class PCA(Model):
     Raises:
         ValueError: fewer than one component, and on building as many as the data have columns.
 
-    Example:
+    Examples:
         >>> print(PCA(latent_dim=2))
         z = W^+ (x - mu); x | z ~ Normal(W z + mu, s^2 I)
     """

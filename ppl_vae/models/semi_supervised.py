@@ -52,7 +52,7 @@ class SemiSupervisedVAE(OfClasses):
         ValueError: a latent dimension below one, fewer than two classes, or a prior that is not one of real vectors; on
             checking, data without labels, or with another number of classes.
 
-    Example:
+    Examples:
         >>> print(SemiSupervisedVAE(classes=10, latent_dim=2))
         y ~ Categorical(1 / C), observed where known; z ~ Normal(0, I_2); x | z, y ~ Bernoulli(logits = MLP(z, y))
     """

@@ -33,7 +33,7 @@ class SequenceModel(Model):
         network: gives the features of an element from those before it.
         likelihood: of an element, given its features.
 
-    Example:
+    Examples:
         >>> print(SequenceModel(network=LSTM(hidden=64)))
         x_t | x_<t ~ Categorical(softmax LSTM(x_<t))
     """

@@ -64,7 +64,7 @@ class StackedSemiSupervisedVAE(OfClasses):
         ValueError: a dimension below one, fewer than two classes, or a prior that is not one of real vectors; on checking,
             data without labels, or with another number of classes.
 
-    Example:
+    Examples:
         >>> print(*StackedSemiSupervisedVAE(classes=10, rest_dim=2).story().split("; ")[2:], sep="; ")
         z1 | z2, y ~ Normal((m, s) = MLP(z2, y)); x | z1 ~ Bernoulli(logits = MLP(z1))
     """

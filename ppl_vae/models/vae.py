@@ -51,7 +51,7 @@ class VAE(Decoded):
     Raises:
         ValueError: a latent dimension below one.
 
-    Example:
+    Examples:
         >>> print(VAE(latent_dim=2))
         z ~ Normal(0, I_2); x | z ~ Bernoulli(logits = MLP(z))
     """

@@ -38,7 +38,7 @@ class CausalConv(LayeredNetwork):
     Raises:
         ValueError: numbers out of range.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.causal import Elements
         >>> network = CausalConv(hidden=8, layers=2).build_causal(Elements(levels=5), (5,))
         >>> network(torch.zeros(3, 7, dtype=torch.int64)).shape

@@ -24,7 +24,7 @@ def conditioned(network: Network, in_shape: tuple[int, ...], columns: int, out_s
         columns: length of its second.
         out_shape: shape of its value.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.conditioned import conditioned
         >>> conditioned(MLP(), (1, 8, 8), 10, (3,))(torch.zeros(5, 1, 8, 8), torch.zeros(10)).shape
         torch.Size([5, 3])

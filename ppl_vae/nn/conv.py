@@ -43,7 +43,7 @@ class Conv(Network):
         ValueError: numbers out of range, an unknown activation or norm; on building, neither side an image, or a spatial code
             of a size that is no multiple of its maps'.
 
-    Example:
+    Examples:
         >>> Conv().build((1, 28, 28), (2, 20))(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 2, 20])
         >>> Conv().build((20,), (1, 3, 31, 17))(torch.zeros(5, 20)).shape

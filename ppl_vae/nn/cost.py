@@ -17,7 +17,7 @@ def multiplications(function: Callable[..., Any], *inputs: Any) -> int:
     An affine map of W takes as many as it has weights, a convolution that many at every position. Element-wise operations
     are not counted. The function is called once, without gradients.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.cost import multiplications
         >>> multiplications(MLP(hidden=(50,)).build((10,), (3,)), torch.zeros(2, 10))
         1300

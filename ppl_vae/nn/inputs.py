@@ -31,7 +31,7 @@ def encoder(network: Network, spec: DataSpec, out_shape: tuple[int, ...]) -> nn.
         spec: what the data look like.
         out_shape: what the network is to give for each datum.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.inputs import encoder
         >>> spec = DataSpec(event_shape=(2,), kind="real", size=10, missing=True)
         >>> bool(encoder(Linear(), spec, (3,))(torch.full((2,), float("nan"))).isfinite().all())

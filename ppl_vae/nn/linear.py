@@ -23,7 +23,7 @@ class Linear(Network):
             Szegedy 2015): of the decoder of ProdLDA (Srivastava and Sutton 2017), which without it is slow to leave topics that
             are all alike. A datum's numbers in training then depend on its batch; in evaluation they do not.
 
-    Example:
+    Examples:
         >>> Linear().build((8,), (1, 28, 28))
         Flattened(
           (layers): Linear(in_features=8, out_features=784, bias=True)

@@ -38,7 +38,7 @@ class LSTM(CausalNetwork):
     Raises:
         ValueError: numbers out of range; on building, a decoder that is bidirectional.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.causal import Elements
         >>> network = LSTM(hidden=8).build_causal(Elements(levels=5), (5,), context=2)
         >>> network(torch.zeros(3, 7, dtype=torch.int64), torch.zeros(3, 2)).shape
@@ -174,7 +174,7 @@ class LSTMEncoder(nn.Module):
 def reversed_rows(x: Tensor, length: Tensor | None) -> Tensor:
     """Rows x ``(N, T, E)`` from the last element to the first, padding after them as before.
 
-    Example:
+    Examples:
         >>> reversed_rows(torch.tensor([[[1.0], [2.0], [0.0]]]), torch.tensor([2]))[0, :, 0]
         tensor([2., 1., 0.])
     """

@@ -33,7 +33,7 @@ class MADE(CausalNetwork):
     Raises:
         ValueError: no layer, or a width below one; on building, rows of different lengths.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.causal import Elements
         >>> network = MADE(hidden=(16,)).build_causal(Elements(grid=(1, 6)), (1,))
         >>> network(torch.zeros(2, 6)).shape

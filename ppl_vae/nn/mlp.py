@@ -34,7 +34,7 @@ class MLP(Network):
     Raises:
         ValueError: a width below one, an unknown activation or norm, or a probability outside [0, 1).
 
-    Example:
+    Examples:
         >>> network = MLP(hidden=(400, 200)).build((1, 28, 28), (2, 20))
         >>> network(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 2, 20])

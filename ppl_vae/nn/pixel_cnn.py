@@ -39,7 +39,7 @@ class PixelCNN(CausalNetwork):
     Raises:
         ValueError: numbers out of range; on building, data that are no grid.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.causal import Elements
         >>> network = PixelCNN(channels=8, layers=2).build_causal(Elements(levels=5, grid=(3, 4)), (5,))
         >>> network(torch.zeros(2, 12, dtype=torch.int64)).shape

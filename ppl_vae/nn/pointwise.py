@@ -16,7 +16,7 @@ class Pointwise(nn.Module):
         outputs: channels of the output.
         event_dim: dimensions of a stack, channels first: 1 of a vector, 3 of maps.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.pointwise import Pointwise
         >>> Pointwise(6, 8, 4, event_dim=3)(torch.zeros(5, 6, 7, 7)).shape
         torch.Size([5, 4, 7, 7])

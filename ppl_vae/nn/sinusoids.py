@@ -13,7 +13,7 @@ __all__ = ["sinusoids"]
 def sinusoids(places: Tensor, width: int) -> Tensor:
     """Sines and cosines of places or times ``(...)`` at falling frequencies, ``(..., width)`` (Vaswani et al. 2017).
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.sinusoids import sinusoids
         >>> sinusoids(torch.tensor([0.0]), 4)
         tensor([[0., 0., 1., 1.]])

@@ -38,7 +38,7 @@ class Transformer(LayeredNetwork):
     Raises:
         ValueError: numbers out of range, or a width that the heads do not divide.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn.causal import Elements
         >>> network = Transformer(hidden=8, heads=2).build_causal(Elements(levels=5), (5,))
         >>> network(torch.zeros(3, 7, dtype=torch.int64)).shape

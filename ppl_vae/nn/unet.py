@@ -38,7 +38,7 @@ class UNet(TimedNetwork):
     Raises:
         ValueError: no stage, or numbers below one; on building, neither side an image.
 
-    Example:
+    Examples:
         >>> UNet(channels=(4, 8)).build((3, 7, 9), (2, 1, 7, 9))(torch.zeros(5, 3, 7, 9)).shape
         torch.Size([5, 2, 1, 7, 9])
         >>> denoiser = UNet(channels=(4, 8)).build_timed((1, 8, 8), (1, 8, 8), columns=6)

@@ -24,7 +24,7 @@ def codes(grids: Tensor, *, size: int | None = None, title: str | None = None) -
     Raises:
         ValueError: grids of other than two axes, or none.
 
-    Example:
+    Examples:
         ``plots.codes(fit.encode(data.test), size=128)``
     """
     if grids.dim() != 3 or not grids.numel():

@@ -37,7 +37,7 @@ def lines_of(points: Any, known: int = 0) -> list[tuple[np.ndarray, bool]]:
     Raises:
         ValueError: no points ``(T, 3)``.
 
-    Example:
+    Examples:
         >>> [line.tolist() for line, _ in lines_of([[1, 0, 0], [2, 0, 1], [0, 5, 2]])]
         [[[1.0, 0.0], [3.0, 0.0]], [[3.0, 5.0]]]
     """
@@ -114,7 +114,7 @@ def svg(rows: Drawings, *, columns: int | None = None, size: int = 96) -> str:
     Raises:
         ValueError: no drawings, or something that is none.
 
-    Example:
+    Examples:
         >>> print(svg([[[0, 0, 0], [1, 1, 1]]], size=10))
         <svg xmlns="http://www.w3.org/2000/svg" width="10" height="10" viewBox="0 0 10 10">
         <g fill="none" stroke="black" stroke-width="1" stroke-linecap="round" stroke-linejoin="round">

@@ -21,7 +21,7 @@ def graph(parents: Mapping[str, Sequence[str]], *, hidden: Collection[str] = (),
         hidden: the nodes that are in no column.
         numbers: the nodes that are numbers.
 
-    Example:
+    Examples:
         >>> len(graph({"rain": (), "wet": ("rain",)}).axes)
         1
     """
@@ -48,7 +48,7 @@ def layered(parents: Mapping[str, Sequence[str]]) -> dict[str, tuple[float, int]
 
     In a layer nodes stand below their parents as far as there is room, by the mean of the parents' places.
 
-    Example:
+    Examples:
         >>> layered({"a": (), "b": (), "c": ("a", "b")})
         {'a': (-0.5, 0), 'b': (0.5, 0), 'c': (0.0, 1)}
     """

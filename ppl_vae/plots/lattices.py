@@ -23,7 +23,7 @@ def lattice(maps: Mapping[str, Tensor], *, limits: tuple[float, float] | None = 
     Raises:
         ValueError: no map, or one of other than one or two axes.
 
-    Example:
+    Examples:
         ``plots.lattice({how: model.magnetization(how) for how in ("exact", "mean_field", "bethe")}, limits=(-1, 1))``
     """
     shown = {name: values.detach().cpu().double() for name, values in maps.items()}

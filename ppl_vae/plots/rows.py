@@ -21,7 +21,7 @@ TOP = 40  # columns of a table that are shown, those of the largest values
 def texts(rows: Sequence[str], *, title: str | None = None) -> Figure:
     """Texts, a line each, long ones cut.
 
-    Example:
+    Examples:
         >>> len(texts(["to be", "or not"]).axes)
         1
     """
@@ -48,7 +48,7 @@ def series(rows: Sequence[Tensor], *, title: str | None = None, discrete: bool =
     Raises:
         ValueError: no rows.
 
-    Example:
+    Examples:
         >>> len(series([torch.zeros(3), torch.ones(2)]).axes)
         2
     """
@@ -65,7 +65,7 @@ def chart(values: Tensor, *, rows: str, columns: str, names: Sequence[str] = (),
 
     Of many columns those are shown whose values are largest, in the order of how large.
 
-    Example:
+    Examples:
         >>> len(chart(torch.eye(3), rows="from", columns="to").axes)
         2
     """

@@ -28,7 +28,7 @@ def topics(shares: Tensor, sizes: Tensor, names: Sequence[str] = (), *, weight: 
     Raises:
         ValueError: other shapes.
 
-    Example:
+    Examples:
         >>> len(topics(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0.3, 0.7]), ("cat", "dog")).axes)
         2
     """
@@ -69,7 +69,7 @@ def relevance(shares: Tensor, sizes: Tensor, weight: float = 0.6) -> Tensor:
         sizes: p(topic) ``(K,)``.
         weight: lambda in [0, 1]; 1 lists what is frequent, 0 what is found in no other topic.
 
-    Example:
+    Examples:
         >>> relevance(torch.tensor([[0.5, 0.5], [0.9, 0.1]]), torch.tensor([0.5, 0.5]), 0.0).argmax(1)
         tensor([1, 0])
     """

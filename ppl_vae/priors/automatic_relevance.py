@@ -31,7 +31,7 @@ class AutomaticRelevance(Prior):
     Raises:
         ValueError: a number that is not positive; on building, a shape without axes.
 
-    Example:
+    Examples:
         >>> AutomaticRelevance().build((5, 2))().event_shape
         torch.Size([5, 2])
     """

@@ -38,7 +38,7 @@ class UniformCodes(CodesPrior):
 
     It is what the codes of a VQ-VAE have while its networks are trained (van den Oord, Vinyals and Kavukcuoglu 2017).
 
-    Example:
+    Examples:
         >>> from ppl_vae.priors import build_codes_prior
         >>> codes = build_codes_prior(UniformCodes(), levels=8, grid=(2, 3))()
         >>> codes.event_shape, codes.log_prob(torch.zeros(2, 3, dtype=torch.int64))
@@ -152,7 +152,7 @@ def build_codes_prior(
     Raises:
         ValueError: options of the network that have no effect here.
 
-    Example:
+    Examples:
         >>> from ppl_vae.nn import LSTM
         >>> prior = build_codes_prior(LSTM(hidden=8), levels=8, grid=(2, 3), context=4)
         >>> prior(torch.ones(1, 4)).log_prob(torch.ones(1, 2, 3, dtype=torch.int64)).detach()

@@ -49,7 +49,7 @@ class ConditionalNormal(ConditionalPrior):
     Args:
         network: from the condition y to the moments.
 
-    Example:
+    Examples:
         >>> ConditionalNormal().build_given((2,), 10)(torch.zeros(5, 10)).event_shape
         torch.Size([2])
     """

@@ -29,7 +29,7 @@ class Dirichlet(Prior):
     Raises:
         ValueError: a concentration that is not positive; on building, a number of values that is not the number of components.
 
-    Example:
+    Examples:
         >>> Dirichlet(concentration=(1.0, 3.0)).build((2,))().mean
         tensor([0.2500, 0.7500])
     """

@@ -36,7 +36,7 @@ class ExemplarPrior(Prior):
     Raises:
         ValueError: fewer than one component, or a scale that is not positive.
 
-    Example:
+    Examples:
         >>> print(VAE(latent_dim=2, prior=ExemplarPrior(components=50)))
         z ~ (1/50) sum_c Normal(mu(x_c), sigma^2 I); x | z ~ Bernoulli(logits = MLP(z))
     """

@@ -29,7 +29,7 @@ class FactorizedCategorical(Prior):
     Raises:
         ValueError: fewer than one group; on building, latent dimensions that do not divide into groups.
 
-    Example:
+    Examples:
         >>> FactorizedCategorical(groups=2).build((6,))().sample().sum()
         tensor(2.)
     """

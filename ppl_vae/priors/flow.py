@@ -77,7 +77,7 @@ class CouplingFlow(Flow):
     Raises:
         ValueError: no layer, or no hidden width.
 
-    Example:
+    Examples:
         >>> CouplingFlow().build((8,))().log_prob(torch.zeros(3, 8)).shape
         torch.Size([3])
     """
@@ -98,7 +98,7 @@ class AutoregressiveFlow(Flow):
     Raises:
         ValueError: no layer, or no hidden width.
 
-    Example:
+    Examples:
         >>> AutoregressiveFlow().build((8,))().sample((5,)).shape
         torch.Size([5, 8])
     """
@@ -121,7 +121,7 @@ class SplineFlow(Flow):
     Raises:
         ValueError: no layer, no hidden width, fewer than two or more than a hundred bins, a bound that is not positive.
 
-    Example:
+    Examples:
         >>> SplineFlow(bins=4).build((8,))().log_prob(torch.zeros(3, 8)).shape
         torch.Size([3])
     """

@@ -30,7 +30,7 @@ class GaussianGrid(Prior):
     Raises:
         ValueError: fewer than two points, an extent or a scale that is not positive.
 
-    Example:
+    Examples:
         >>> GaussianGrid(points=2, extent=1.0).build((8,))().mean.abs().max()
         tensor(0.)
     """

@@ -29,7 +29,7 @@ class GaussianMixture(Prior):
     Raises:
         ValueError: fewer than one component, or a spread that is not positive.
 
-    Example:
+    Examples:
         >>> prior = GaussianMixture(components=5).build((8,))
         >>> prior().log_prob(torch.zeros(3, 8)).shape
         torch.Size([3])

@@ -26,7 +26,7 @@ class HalfNormal(Prior):
     Raises:
         ValueError: a scale that is not positive.
 
-    Example:
+    Examples:
         >>> HalfNormal(scale=2.0).build((3,))().event_shape
         torch.Size([3])
     """

@@ -32,7 +32,7 @@ class InverseWishart(Prior):
         ValueError: an excess of -1 or less, where there is no density, or a scale that is not positive; on building, a
             number of scales that is not that of the columns.
 
-    Example:
+    Examples:
         >>> InverseWishart().build((4, 3, 3))().event_shape
         torch.Size([4, 3, 3])
     """

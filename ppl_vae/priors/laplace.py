@@ -27,7 +27,7 @@ class LaplacePrior(LocationScale):
         ValueError: a loc that is not finite, a scale that is not positive; on building, a number of values that is not the
             number of dimensions.
 
-    Example:
+    Examples:
         >>> LaplacePrior(scale=2.0).build((3,))().variance
         tensor([8., 8., 8.])
     """

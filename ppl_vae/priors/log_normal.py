@@ -28,7 +28,7 @@ class LogNormal(Prior):
     Raises:
         ValueError: a loc that is not finite, or a scale that is not positive.
 
-    Example:
+    Examples:
         >>> LogNormal(loc=0.0).build((3,))().support.is_discrete
         False
     """

@@ -29,7 +29,7 @@ class Logistic(LocationScale):
         ValueError: a loc that is not finite, a scale that is not positive; on building, a number of values that is not the
             number of dimensions.
 
-    Example:
+    Examples:
         >>> Logistic().build((3,))().log_prob(torch.zeros(3)).exp()
         tensor(0.0156)
     """

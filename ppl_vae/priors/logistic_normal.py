@@ -33,7 +33,7 @@ class LogisticNormal(LocationScale):
         ValueError: a loc that is not finite, a scale that is not positive; on building, a number of values that is not the
             number of components, or fewer than two components.
 
-    Example:
+    Examples:
         >>> LogisticNormal().build((3,))().log_prob(torch.full((3,), 1 / 3)).exp()
         tensor(2.4810)
     """

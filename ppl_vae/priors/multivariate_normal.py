@@ -29,7 +29,7 @@ class MultivariateNormal(Prior):
         ValueError: a loc that is not finite, a covariance that is not symmetric and positive definite; on building, one that is
             not of the latent shape.
 
-    Example:
+    Examples:
         >>> MultivariateNormal(covariance=((4.0, 1.0), (1.0, 1.25))).build((2,))().variance
         tensor([4.0000, 1.2500])
     """

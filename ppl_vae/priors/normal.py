@@ -27,7 +27,7 @@ class Normal(LocationScale):
         ValueError: a loc that is not finite, a scale that is not positive; on building, a number of values that is not the
             number of dimensions.
 
-    Example:
+    Examples:
         >>> Normal(loc=(0.0, 1.0), scale=2.0).build((2,))().mean
         tensor([0., 1.])
     """

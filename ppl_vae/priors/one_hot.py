@@ -22,7 +22,7 @@ class OneHotCategorical(Prior):
     Args:
         learned: whether pi is learned; otherwise the classes are equally likely.
 
-    Example:
+    Examples:
         >>> OneHotCategorical().build((10,))().mean[0]
         tensor(0.1000)
     """

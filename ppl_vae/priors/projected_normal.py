@@ -37,7 +37,7 @@ class ProjectedNormal(Prior):
         ValueError: a loc that is not finite; on building, a number of values that is not the number of dimensions, or fewer
             than two dimensions.
 
-    Example:
+    Examples:
         >>> ProjectedNormal().build((2,))().log_prob(torch.tensor([0.0, 1.0])).exp()  # one over the circle's length
         tensor(0.1592)
     """

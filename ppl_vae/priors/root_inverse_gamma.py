@@ -32,7 +32,7 @@ class RootInverseGamma(Prior):
     Raises:
         ValueError: a number that is not positive; on building, a number of rates that is not that of the elements.
 
-    Example:
+    Examples:
         >>> RootInverseGamma(concentration=2.0).build((3,))().event_shape
         torch.Size([3])
     """

@@ -18,7 +18,7 @@ __all__ = ["StandardNormal"]
 class StandardNormal(Prior):
     """p(z) = Normal(z; 0, I), the prior of Kingma and Welling (2014) and of factor analysis.
 
-    Example:
+    Examples:
         >>> StandardNormal().build((8,))().event_shape
         torch.Size([8])
     """

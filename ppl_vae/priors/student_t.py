@@ -30,7 +30,7 @@ class StudentTPrior(LocationScale):
         ValueError: a loc that is not finite, a scale or df that is not positive; on building, a number of values that is not
             the number of dimensions.
 
-    Example:
+    Examples:
         >>> StudentTPrior(df=4.0).build((3,))().variance
         tensor([2., 2., 2.])
     """

@@ -29,7 +29,7 @@ class Uniform(Prior):
         ValueError: bounds that are not finite; on building, bounds out of order, or a number of values that is not the number
             of dimensions.
 
-    Example:
+    Examples:
         >>> Uniform(low=0.0, high=2.0).build((3,))().log_prob(torch.ones(3)).exp()
         tensor(0.1250)
     """

@@ -36,7 +36,7 @@ class VampPrior(Prior):
     Raises:
         ValueError: fewer than one component, an unknown start or kind of weights.
 
-    Example:
+    Examples:
         >>> print(VAE(latent_dim=2, prior=VampPrior(components=50)))
         z ~ (1/50) sum_c q(z | u_c); x | z ~ Bernoulli(logits = MLP(z))
     """

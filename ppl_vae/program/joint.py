@@ -45,7 +45,7 @@ class Joint:
     Raises:
         ValueError: no factor.
 
-    Example:
+    Examples:
         >>> import pyro.distributions as dist
         >>> p = Joint({"z2": dist.Normal(torch.zeros(2), 1.0).to_event(1),
         ...            "z1": lambda z: dist.Normal(z["z2"].sum(-1, keepdim=True), 1.0).to_event(1)})

@@ -18,7 +18,7 @@ class RowLengths(nn.Module):
     Args:
         length: of all rows, where they have one; else what stands until rows were seen.
 
-    Example:
+    Examples:
         >>> RowLengths(7).drawn(torch.zeros(2))
         tensor([7, 7])
     """

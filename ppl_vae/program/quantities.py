@@ -44,7 +44,7 @@ class Quantity:
     Raises:
         ValueError: another number of axes than the values have.
 
-    Example:
+    Examples:
         >>> Quantity(values=torch.zeros(3, 2), axes=(COLUMN, LATENT), power=1).axes
         ('column', 'latent')
     """

@@ -49,7 +49,7 @@ class Site:
 def tree(values: Mapping[str, T]) -> Tree:
     """Values by the names of sites as a tree: that of a lone site stands by itself.
 
-    Example:
+    Examples:
         >>> tree({"z": 1}), tree({"z1": 1, "z2": 2})
         (1, {'z1': 1, 'z2': 2})
     """
@@ -66,7 +66,7 @@ def by_name(sites: Mapping[str, Any], value: Any) -> dict[str, Any]:
     Raises:
         ValueError: other names, or a bare value in place of several.
 
-    Example:
+    Examples:
         >>> by_name({"z": ...}, 3)
         {'z': 3}
     """
@@ -85,7 +85,7 @@ def by_name(sites: Mapping[str, Any], value: Any) -> dict[str, Any]:
 def leaves(value: Tree, lone: str = "z") -> dict[str, Any]:
     """The leaves of a tree by name, a bare value under the name ``lone``.
 
-    Example:
+    Examples:
         >>> leaves(1), leaves({"z1": 1, "z2": 2})
         ({'z': 1}, {'z1': 1, 'z2': 2})
     """
@@ -105,7 +105,7 @@ def top_values(
     Raises:
         ValueError: an unknown name, a site left out above one that is given, or another shape.
 
-    Example:
+    Examples:
         >>> list(top_values({"z2": (), "z1": ()}, {"z2": torch.zeros(3)}))
         ['z2']
     """

@@ -53,7 +53,7 @@ def document(title: str, *body: str, style: str = STYLE, script: str = "", conne
     Raises:
         ValueError: a style or a script that would end its own element.
 
-    Example:
+    Examples:
         >>> from ppl_vae.report.document import document
         >>> "script-src 'none'" in document("A page", "1 < 2")
         True

@@ -20,7 +20,7 @@ class Markup(str):
 def tag(element: str, /, *content: str, **attributes: Any) -> Markup:
     """An element; what is no :class:`Markup` is escaped. ``class_`` is ``class``, ``aria_label`` is ``aria-label``.
 
-    Example:
+    Examples:
         >>> from ppl_vae.report.markup import tag
         >>> tag("p", "1 < 2", tag("b", "yes"), class_="sum")
         '<p class="sum">1 &lt; 2<b>yes</b></p>'

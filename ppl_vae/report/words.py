@@ -91,7 +91,7 @@ def meanings(own: Score | None) -> dict[str, tuple[str, str]]:
 def caption(name: str) -> str:
     """What a picture shows, by its name; of several latent variables with that of one at its end.
 
-    Example:
+    Examples:
         >>> caption("latent_z2")
         'Posterior means of the latent variables, coloured by class where there are classes: z2.'
     """

@@ -44,7 +44,7 @@ def information(by: str, log_likelihood: float, parameters: int, rows: float) ->
         parameters: how many are free.
         rows: N, of weighted rows the sum of their weights.
 
-    Example:
+    Examples:
         >>> information("aic", -2.0, parameters=10, rows=100)
         {'aic': 420.0, 'penalized': -2.1}
     """
@@ -61,7 +61,7 @@ def chosen(rows: Sequence[Mapping[str, Any]], by: str, rule: str) -> int:
     Raises:
         ValueError: no row has a value.
 
-    Example:
+    Examples:
         >>> rows = [{"cv": -3.0, "cv_se": 0.2, "free_parameters": 4}, {"cv": -2.9, "cv_se": 0.2, "free_parameters": 8}]
         >>> chosen(rows, "cv", "best"), chosen(rows, "cv", "one_se")
         (1, 0)

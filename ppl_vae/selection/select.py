@@ -84,7 +84,7 @@ def select(
         ValueError: no field or value that the model takes, a criterion that it does not have, no rows that it needs, a folder
             that holds another experiment, or no candidate that can be fitted.
 
-    Example:
+    Examples:
         >>> x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
         >>> selection = select(GMM(), x, components=[1, 2, 3], by="bic", method=EM())
         >>> selection.best.components, [row["free_parameters"] for row in selection.rows]

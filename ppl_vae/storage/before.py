@@ -20,7 +20,7 @@ WITHOUT = {"cursor.gained": math.inf, "cursor.rate": 0.0, "max_iterations": math
 def of_format_0(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and plain values of such a snapshot under the names of now.
 
-    Example:
+    Examples:
         >>> of_format_0({}, {"judged": -1.5, "steps": 2, "seconds": 0.1})[1]["cursor.reference_value"]
         -1.5
     """

@@ -28,7 +28,7 @@ def inlined() -> Any:
 def flatten(record: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a record by name, not copied, and its plain values.
 
-    Example:
+    Examples:
         >>> from typing import NamedTuple
         >>> from torch import tensor
         >>> class Moments(NamedTuple):

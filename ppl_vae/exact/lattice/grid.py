@@ -81,7 +81,7 @@ class Field(NamedTuple):
 def grid(shape: tuple[int, ...], torus: tuple[bool, ...]) -> Grid:
     """The grid of so many sites along each axis, of which some are closed to rings.
 
-    Example:
+    Examples:
         >>> grid((2, 3), (False, False)).bonds
         ((0, 3), (0, 1), (1, 4), (1, 2), (2, 5), (3, 4), (4, 5))
     """

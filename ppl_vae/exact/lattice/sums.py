@@ -35,7 +35,7 @@ def log_partition(field: Field, *, limit: int = LIMIT) -> Tensor:
     Raises:
         ValueError: a grid that is too wide; the sites are named.
 
-    Example:
+    Examples:
         >>> from ppl_vae.exact.lattice.grid import grid
         >>> spins = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
         >>> pair = Field(grid((2,), (False,)), torch.tensor([0.5]), spins, torch.zeros(2, 2))

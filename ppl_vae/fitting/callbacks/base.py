@@ -50,7 +50,7 @@ class Callback:
 
     What a hook raises ends the fit. A run folder can be resumed from the last state that was kept, as after any other end.
 
-    Example:
+    Examples:
         >>> class Best(Callback):
         ...     def begin(self, context):
         ...         self.best = float("-inf")

@@ -40,7 +40,7 @@ class Stages(Method):
     Raises:
         ValueError: no stages, or a method that cannot be one: :class:`~ppl_vae.SVI` can.
 
-    Example:
+    Examples:
         >>> guide_first = Stages(methods=(SVI(epochs=1, only=("guide",)), SVI(epochs=2)))
         >>> fitted = fit(VAE(latent_dim=2), "digits", method=guide_first)
         >>> [(row["epoch"], row["stage"]) for row in fitted.history]

@@ -45,7 +45,7 @@ class BetaELBO(Objective):
         ValueError: a number out of range, or an unknown kind of KL; several warm-ups with a capacity, which is one target; in
             training, another number of them, or of free bits, than there are latent sites.
 
-    Example:
+    Examples:
         >>> BetaELBO(beta=4.0, warm_up=LinearWarmUp(epochs=5)).ramp
         5
     """

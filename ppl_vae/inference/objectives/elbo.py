@@ -43,7 +43,7 @@ class ELBO(Objective):
         ValueError: fewer than one particle, an unknown choice, or a baseline without a score function; when first called,
             latent variables that do not belong to a datum, or draws that are not reparameterized where the gradient needs it.
 
-    Example:
+    Examples:
         >>> ELBO(gradient="score_function", baseline="moving_average").particles
         1
     """

@@ -43,7 +43,7 @@ class PyroLoss(Objective):
     Raises:
         ValueError: neither of them.
 
-    Example:
+    Examples:
         >>> PyroLoss(loss=infer.TraceGraph_ELBO()).name
         'TraceGraph_ELBO'
     """

@@ -38,7 +38,7 @@ class IWAE(Objective):
         ValueError: fewer than one sample, an unknown gradient; when first called, latent variables that do not belong to a
             datum, or draws that are not reparameterized where the gradient needs it.
 
-    Example:
+    Examples:
         >>> IWAE(samples=50, gradient="doubly_reparameterized").samples
         50
     """
@@ -80,7 +80,7 @@ class Renyi(Objective):
     Raises:
         ValueError: an infinite order, fewer than one sample, an unknown gradient; when first called, as for :class:`IWAE`.
 
-    Example:
+    Examples:
         >>> Renyi(alpha=0.5, samples=10).alpha
         0.5
     """

@@ -54,7 +54,7 @@ class InfoVAE(Objective):
         ValueError: a number out of range, an unknown kernel or kind of KL; when first called, a guide with other than one
             reparameterized latent variable per datum.
 
-    Example:
+    Examples:
         >>> InfoVAE(mmd_weight=500.0).kl_weight
         0.0
     """

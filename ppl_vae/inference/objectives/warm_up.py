@@ -47,7 +47,7 @@ class LinearWarmUp(WarmUp):
     Raises:
         ValueError: a length that is not positive.
 
-    Example:
+    Examples:
         >>> LinearWarmUp(epochs=4).factor(torch.tensor([0.0, 1.0, 9.0]))
         tensor([0.0000, 0.2500, 1.0000])
     """
@@ -79,7 +79,7 @@ class CyclicalWarmUp(WarmUp):
     Raises:
         ValueError: a number out of range.
 
-    Example:
+    Examples:
         >>> CyclicalWarmUp(epochs=4, cycles=2).factor(torch.tensor([0.0, 1.0, 3.0, 5.0, 8.0]))
         tensor([0.0000, 0.5000, 1.0000, 0.5000, 1.0000])
     """

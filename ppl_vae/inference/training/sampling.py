@@ -50,7 +50,7 @@ class LatentDensity(Sampling):
     Raises:
         ValueError: a number out of range.
 
-    Example:
+    Examples:
         >>> codes = torch.tensor([[0.0], [0.0], [0.0], [1.0]])
         >>> LatentDensity(alpha=0.25, bins=2).weights(codes)  # 1 / (3/4 + 1/4) three times, and 1 / (1/4 + 1/4)
         tensor([0.8000, 0.8000, 0.8000, 1.6000], dtype=torch.float64)

@@ -34,7 +34,7 @@ def start_pair(pair: Pair, split: Split, seed: int, *, warm: Iterable[str] = (),
         warm: the halves, ``model`` or ``guide``, that are left alone.
         parts: what is to be trained; all else stays as it is, and so does what an earlier stage of the fit has trained.
 
-    Example:
+    Examples:
         >>> from ppl_vae import build, load_data
         >>> data = load_data("digits", kind="real")
         >>> pair = build(FactorAnalysis(latent_dim=2), AmortizedLinear(), data.spec)

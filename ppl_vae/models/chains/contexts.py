@@ -68,7 +68,7 @@ class ContextCounts(nn.Module):
 def context_codes(x: Tensor, order: int, levels: int) -> Tensor:
     """The context of each element of tokens x ``(B, T)``, ``(B, T)``.
 
-    Example:
+    Examples:
         >>> context_codes(torch.tensor([[1, 0, 1]]), 1, 2)  # 2 stands before the first
         tensor([[2, 1, 0]])
     """

@@ -34,7 +34,7 @@ class LinearDynamicalSystem(Model):
     Raises:
         ValueError: fewer than one dimension, or a floor that is not positive.
 
-    Example:
+    Examples:
         >>> print(LinearDynamicalSystem(latent_dim=2))
         z_1 ~ Normal(m, P); z_t ~ Normal(A z_{t-1}, Q); x_t ~ Normal(C z_t + d, diag(r))
     """

@@ -39,7 +39,7 @@ class HMM(Model):
     Raises:
         ValueError: fewer than one state, or counts below zero.
 
-    Example:
+    Examples:
         >>> print(HMM(states=3, emission=Poisson()))
         s_1 ~ Categorical(pi_1..pi_3); s_t | s_{t-1} ~ Categorical(A[s_{t-1}]); x_t | s_t ~ Poisson(exp h[s_t])
     """

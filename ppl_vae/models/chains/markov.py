@@ -41,7 +41,7 @@ class MarkovChain(Model):
     Raises:
         ValueError: an order or pseudo-counts below zero, another spread, or one of no pseudo-counts.
 
-    Example:
+    Examples:
         >>> print(MarkovChain(order=2))
         x_t ~ Categorical(table[x_{t-2}, x_{t-1}])
     """

@@ -46,7 +46,7 @@ class Codebook(Declaration):
     Raises:
         ValueError: a number out of range.
 
-    Example:
+    Examples:
         >>> Codebook(size=512, grid=(8, 8)).size
         512
     """

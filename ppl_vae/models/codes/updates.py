@@ -42,7 +42,7 @@ class EMA(CodebookUpdate):
     Raises:
         ValueError: a decay outside [0, 1].
 
-    Example:
+    Examples:
         >>> EMA(decay=0.9)
         EMA(decay=0.9)
     """
@@ -61,7 +61,7 @@ class EMA(CodebookUpdate):
 class Gradient(CodebookUpdate):
     r"""The vectors are parameters, and climb beside the ELBO by the loss :math:`\sum_n |z_n - e_{k_n}|^2`, z held still.
 
-    Example:
+    Examples:
         >>> Gradient()
         Gradient()
     """

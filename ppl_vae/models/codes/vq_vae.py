@@ -50,7 +50,7 @@ class VQVAE(Decoded):
     Raises:
         ValueError: no codebook; on building, a grid that the networks' maps do not match.
 
-    Example:
+    Examples:
         >>> print(VQVAE(codebook=Codebook(size=512, grid=(7, 7))))
         k ~ Uniform{1..K} at each of 7 x 7, K = 512; x | k ~ Bernoulli(logits = Conv(e_k))
     """

@@ -25,7 +25,7 @@ class Columns(Part):
         ValueError: no column, a negative one or one named twice; on checking, data that are no table, or have no such column
             or no other.
 
-    Example:
+    Examples:
         >>> spec = DataSpec(event_shape=(3,), kind="real", size=10)
         >>> Columns(columns=(2,)).build(spec)(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[3.]])

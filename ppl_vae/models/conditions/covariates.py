@@ -45,7 +45,7 @@ class Covariates(Condition):
     Raises:
         ValueError: no covariate, or one named twice; on checking, data without one of them.
 
-    Example:
+    Examples:
         >>> print(CVAE(condition=Covariates(categories=("batch",), size_factors="total"), prior=StandardNormal(),
         ...            likelihood=Poisson(), latent_dim=2))
         y = batch, s = total of x; z ~ Normal(0, I_2); x | z, y ~ Poisson(s softmax MLP(z, y))

@@ -18,7 +18,7 @@ __all__ = ["Labels"]
 class Labels(Condition):
     """The class of each datum, one-hot.
 
-    Example:
+    Examples:
         >>> spec = DataSpec(event_shape=(2,), kind="real", size=10, classes=("cat", "dog"))
         >>> Labels().build(spec)(torch.zeros(2, 2), torch.tensor([1, 0]))
         tensor([[0., 1.],

@@ -24,7 +24,7 @@ class Quadrants(Part):
     Raises:
         ValueError: not 1, 2 or 3; on checking, data that are no images of at least 2 x 2.
 
-    Example:
+    Examples:
         >>> spec = DataSpec(event_shape=(1, 28, 28), kind="binary", size=10)
         >>> Quadrants(observed=2).build(spec)(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 392])

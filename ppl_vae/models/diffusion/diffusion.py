@@ -52,7 +52,7 @@ class Diffusion(Decoded):
         ValueError: no step, an unknown choice, a causal network, or a likelihood that needs a decoder; on building a denoiser
             whose output has another shape than the data.
 
-    Example:
+    Examples:
         >>> print(Diffusion(steps=9, likelihood=Bernoulli()))
         z_T ~ Normal(0, I); z_s | z_t ~ Normal, mean by MLP(z_t, t), t = T..1, T = 9; x | z_0 ~ Bernoulli(logits = h(z_0))
     """

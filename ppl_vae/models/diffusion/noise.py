@@ -76,7 +76,7 @@ class LinearNoise(NoiseSchedule):
     Raises:
         ValueError: ends that are not finite, or do not rise.
 
-    Example:
+    Examples:
         >>> LinearNoise(low=-4.0, high=4.0).build(0.0)(torch.tensor([0.0, 0.5, 1.0]))
         tensor([-4.,  0.,  4.])
     """
@@ -112,7 +112,7 @@ class CosineNoise(NoiseSchedule):
     Raises:
         ValueError: ends that are not finite, or do not rise.
 
-    Example:
+    Examples:
         >>> CosineNoise(low=-4.0, high=4.0).build(0.0)(torch.tensor([0.0, 0.5, 1.0])).round(decimals=3) + 0.0
         tensor([-4.,  0.,  4.])
     """
@@ -149,7 +149,7 @@ class LearnedNoise(NoiseSchedule):
     Raises:
         ValueError: ends that are not finite, or do not rise.
 
-    Example:
+    Examples:
         >>> gamma = LearnedNoise(low=-4.0, high=4.0).build(0.0)(torch.linspace(0, 1, 5))
         >>> bool((gamma.diff() > 0).all())
         True

@@ -130,7 +130,7 @@ class Lattice(Model, abc.ABC):
         Raises:
             ValueError: ``exact`` of a lattice that is too wide; the sites that a sum would hold are named.
 
-        Example:
+        Examples:
             >>> torus = Ising(shape=(4, 5), coupling=0.3, field=0.1, torus=True)
             >>> [round(torus.log_partition(method) / 20, 6) for method in ("mean_field", "exact")]
             [0.789588, 0.823809]
@@ -152,7 +152,7 @@ class Lattice(Model, abc.ABC):
         Raises:
             ValueError: ``exact`` of a lattice that is too wide; the sites that a sum would hold are named.
 
-        Example:
+        Examples:
             >>> chain = Ising(shape=(3,), coupling=0.5, field=0.2)
             >>> torch.allclose(chain.marginals("bethe"), chain.marginals())
             True
@@ -186,7 +186,7 @@ class Lattice(Model, abc.ABC):
         Returns:
             Of each its ``bound`` on log Z in nats and the probabilities ``probs (n, q)``.
 
-        Example:
+        Examples:
             >>> cold = Ising(shape=(4, 4), coupling=0.4, torus=True)
             >>> sorted(round(float(found.probs[0, 1]), 3) for found in cold.mean_field())
             [0.055, 0.945]
@@ -208,7 +208,7 @@ class Lattice(Model, abc.ABC):
         Raises:
             ValueError: fewer than one, or ``exact`` of a lattice that is too wide.
 
-        Example:
+        Examples:
             >>> Ising(shape=(2, 3), coupling=5.0).sample(4).flatten(1).std(1)
             tensor([0., 0., 0., 0.])
         """

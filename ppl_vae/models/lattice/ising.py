@@ -42,7 +42,7 @@ class Ising(Lattice):
     Raises:
         ValueError: lengths below 1, a number that is not finite, or not one for each axis or site.
 
-    Example:
+    Examples:
         >>> print(Ising(shape=(4, 5), coupling=0.3, field=0.1, torus=True))
         s ~ Ising(4 x 5 torus, J = 0.3, h = 0.1)
     """
@@ -85,7 +85,7 @@ class Ising(Lattice):
         Raises:
             ValueError: ``exact`` of a lattice that is too wide; the sites that a sum would hold are named.
 
-        Example:
+        Examples:
             >>> torus = Ising(shape=(4, 5), coupling=0.3, field=0.1, torus=True)
             >>> [round(float(torus.magnetization(method)[0, 0]), 4) for method in ("exact", "mean_field")]
             [0.5029, 0.7729]

@@ -68,7 +68,7 @@ class Flip(Noise):
     Raises:
         ValueError: a rate that is none.
 
-    Example:
+    Examples:
         >>> print(Flip(rate=0.1))
         Flip(0.1)
     """
@@ -127,7 +127,7 @@ class GaussianNoise(Noise):
     Raises:
         ValueError: a scale that is not positive, or values that are the same.
 
-    Example:
+    Examples:
         >>> print(GaussianNoise(scale=0.5))
         Normal(0..1, 0.5^2)
     """

@@ -39,7 +39,7 @@ class Potts(Lattice):
     Raises:
         ValueError: fewer than two states, lengths below 1, a number that is not finite, or not one for each axis or state.
 
-    Example:
+    Examples:
         >>> two = Potts(states=2, shape=(3, 3), coupling=1.0)
         >>> ising = Ising(shape=(3, 3), coupling=0.5)
         >>> torch.allclose(two.marginals(), ising.marginals())

@@ -55,7 +55,7 @@ class Answer:
     def most_probable(self) -> dict[str, Any]:
         """The most probable joint state of the names; of numbers the mean of the weightiest component in that state.
 
-        Example:
+        Examples:
             ``fit.query(["rain", "wet"], {"cloudy": "yes"}).most_probable``
         """
         batch = self.log_evidence.dim()
@@ -73,7 +73,7 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """Plain values: a dictionary of states by name, mean and deviation of numbers, and of several names their joint table.
 
-        Example:
+        Examples:
             ``fit.query("rain", {"wet": "yes"}).to_dict()`` is ``{"rain": {"no": 0.3, "yes": 0.7}, "log_evidence": -0.4}``
         """
         found: dict[str, Any] = {name: self[name] for name in self.states}

@@ -42,7 +42,7 @@ def read(text: str) -> dict[str, Node]:
     Raises:
         ValueError: text that is no BIF, a table with a hole or of another size, a row that does not sum to one.
 
-    Example:
+    Examples:
         >>> text = "variable coin { type discrete [ 2 ] { heads, tails }; } probability ( coin ) { table 0.5, 0.5; }"
         >>> read(text)["coin"].probs
         ((0.5, 0.5),)

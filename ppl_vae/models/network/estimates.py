@@ -59,7 +59,7 @@ class Estimate:
     def error(self, name: str) -> Any:
         """Standard errors of a marginal: ``{state: error}``, or of a number that of its mean.
 
-        Example:
+        Examples:
             ``fit.query("rain", {"wet": "yes"}, method="sampling").error("rain")``
         """
         if name in self.states:

@@ -40,7 +40,7 @@ class LinearGaussian(Node):
         ValueError: some of the numbers without the others, a scale that is not positive; when it is built, not as many as there
             are joint states.
 
-    Example:
+    Examples:
         >>> height = LinearGaussian(parents=("sex", "age"), intercepts=(80.0, 78.0), slopes=((6.0,), (6.1,)), scales=(5.0, 5.0))
         >>> height.given
         True

@@ -40,7 +40,7 @@ class LogisticRegression(Node):
     Raises:
         ValueError: numbers that are not finite; when it is built, not as many as there are joint states, states and parents.
 
-    Example:
+    Examples:
         >>> LogisticRegression(parents=("dose",), states=("ill", "well"), coefficients=(((-1.0, 0.5),),)).given
         True
     """

@@ -54,7 +54,7 @@ class BayesianNetwork(Model):
         ValueError: no nodes, a cycle, a parent or hidden node that there is not, a table with a parent that is a number, states
             of a hidden node that are not declared, a floor that is not positive, pseudo-counts below zero.
 
-    Example:
+    Examples:
         >>> network = BayesianNetwork(
         ...     nodes={"rain": Table(states=("no", "yes")), "wet": Table(parents=("rain",), states=("no", "yes"))}
         ... )
@@ -132,7 +132,7 @@ class BayesianNetwork(Model):
         Raises:
             ValueError: edges that are no pairs of names, or what the declaration raises.
 
-        Example:
+        Examples:
             >>> print(BayesianNetwork.from_edges([("rain", "wet"), ("rain", "temp")], numbers=["temp"]))
             rain ~ Categorical(table); wet ~ Categorical(table[rain]); temp ~ Normal(b + w . (rain), s^2)
             >>> BayesianNetwork.from_edges({"wet": ["rain", "sprinkler"], "rain": [], "sprinkler": []}).parents["wet"]
@@ -195,7 +195,7 @@ class BayesianNetwork(Model):
         Raises:
             ValueError: numbers that are not declared, an unknown name or state, evidence of probability zero.
 
-        Example:
+        Examples:
             >>> rain = Table(states=("no", "yes"), probs=(0.8, 0.2))
             >>> wet = Table(parents=("rain",), states=("no", "yes"), probs=((0.9, 0.1), (0.1, 0.9)))
             >>> round(BayesianNetwork(nodes={"rain": rain, "wet": wet}).query("rain", {"wet": "yes"})["rain"]["yes"], 4)
@@ -213,7 +213,7 @@ class BayesianNetwork(Model):
         Raises:
             ValueError: numbers that are not declared, an unknown name or state, evidence of probability zero.
 
-        Example:
+        Examples:
             >>> coin = Table(states=("heads", "tails"), probs=(0.5, 0.5))
             >>> BayesianNetwork(nodes={"coin": coin}).marginals()["coin"].tolist()
             [0.5, 0.5]
@@ -228,7 +228,7 @@ class BayesianNetwork(Model):
         Raises:
             ValueError: numbers that are not declared, an unknown name or state, evidence of probability zero.
 
-        Example:
+        Examples:
             >>> rain = Table(states=("no", "yes"), probs=(0.8, 0.2))
             >>> wet = Table(parents=("rain",), states=("no", "yes"), probs=((0.9, 0.1), (0.1, 0.9)))
             >>> BayesianNetwork(nodes={"rain": rain, "wet": wet}).explain({"wet": "yes"}).values

@@ -42,7 +42,7 @@ class Neural(Node):
         ValueError: states under a likelihood of numbers, a likelihood that leaves out missing entries or does not take the
             elements of a datum apart; ``learned=False``.
 
-    Example:
+    Examples:
         >>> Neural(parents=("dose",), likelihood=Gaussian(scale="amortized")).discrete
         False
         >>> Neural(parents=("dose",), states=("ill", "well")).density

@@ -51,7 +51,7 @@ class Facts:
     def configuration(self, place: int) -> str:
         """The joint state of the discrete parents in words, the last parent's changing fastest.
 
-        Example:
+        Examples:
             >>> Facts(name="wet", switches=("rain",), switch_states=(("no", "yes"),)).configuration(1)
             'rain=yes'
         """
@@ -182,7 +182,7 @@ class DiscreteMechanism(Mechanism):
 def spread(values: Tensor, own: Sequence[str], over: Sequence[str], sizes: Mapping[str, int]) -> Tensor:
     """Values ``(*own, ...)`` of configurations of some variables as ``(C, ...)`` over those of more.
 
-    Example:
+    Examples:
         >>> spread(torch.tensor([1, 2]), ["b"], ["a", "b"], {"a": 2, "b": 2})
         tensor([1, 2, 1, 2])
     """

@@ -39,7 +39,7 @@ class NoisyOr(Node):
         ValueError: other than two states, probabilities outside of [0, 1], some without the others; when it is built, parents
             of other than two states, or not one probability for each.
 
-    Example:
+    Examples:
         >>> cough = NoisyOr(parents=("cold", "flu"), states=("no", "yes"), probs=(0.4, 0.8), leak=0.02)
         >>> print(cough.story("cough"))
         cough ~ NoisyOr(cold, flu, leak)

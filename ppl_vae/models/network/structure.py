@@ -18,7 +18,7 @@ def topological(parents: Parents) -> tuple[str, ...]:
     Raises:
         ValueError: a parent that is no node, or a cycle, which is named.
 
-    Example:
+    Examples:
         >>> topological({"wet": ("rain",), "rain": ()})
         ('rain', 'wet')
         >>> topological({"a": ("b",), "b": ("a",)})
@@ -44,7 +44,7 @@ def parents_of(edges: Mapping[str, Sequence[str]] | Iterable[tuple[str, str]]) -
     Raises:
         ValueError: an edge that is no pair of names.
 
-    Example:
+    Examples:
         >>> parents_of([("rain", "wet"), ("sprinkler", "wet")])
         {'rain': (), 'wet': ('rain', 'sprinkler'), 'sprinkler': ()}
     """
@@ -66,7 +66,7 @@ def parents_of(edges: Mapping[str, Sequence[str]] | Iterable[tuple[str, str]]) -
 def ancestors(parents: Parents, of: Collection[str]) -> set[str]:
     """These nodes and all that they hang on.
 
-    Example:
+    Examples:
         >>> sorted(ancestors({"rain": (), "wet": ("rain",), "slip": ("wet",)}, ["wet"]))
         ['rain', 'wet']
     """
@@ -82,7 +82,7 @@ def ancestors(parents: Parents, of: Collection[str]) -> set[str]:
 def coupled(parents: Parents, unknown: Collection[str]) -> list[tuple[str, ...]]:
     """The nodes in groups, each in their order: a node belongs with its parents that are unknown.
 
-    Example:
+    Examples:
         >>> coupled({"a": (), "b": ("a",), "c": ("b",)}, {"a"})
         [('a', 'b'), ('c',)]
     """

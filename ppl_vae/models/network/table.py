@@ -40,7 +40,7 @@ class Table(Node):
         ValueError: fewer than one state, a state twice, a probability outside of [0, 1], a row that does not sum to one; when
             it is built, a parent that is a number, or not as many rows as the parents have joint states.
 
-    Example:
+    Examples:
         >>> Table(parents=("cloudy",), states=("no", "yes"), probs=((0.8, 0.2), (0.2, 0.8))).states
         ('no', 'yes')
     """

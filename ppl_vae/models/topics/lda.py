@@ -45,7 +45,7 @@ class LDA(Model):
     Raises:
         ValueError: no topics, fewer than one step, proportions that are not on the simplex, or words of another prior.
 
-    Example:
+    Examples:
         >>> print(LDA(topics=3))
         beta_k ~ Dirichlet(0.01), k = 1..3; theta ~ Dirichlet(0.1); x | theta ~ Multinomial(total of x, theta beta)
     """
