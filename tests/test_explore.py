@@ -190,7 +190,7 @@ def test_refused(fit: pv.Fit, data: pv.Data, tmp_path: Path, monkeypatch: pytest
         explore(chain, tmp_path / "page.html")
     monkeypatch.setattr(page_module, "MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="show fewer rows, or serve it"):
-        explore(fit, tmp_path / "page.html")
+        page_module.page_of(shown(fit), "a page", token="known")
     assert list(tmp_path.iterdir()) == []
 
 

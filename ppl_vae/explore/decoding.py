@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ppl_vae.data import Ragged
 from ppl_vae.explore.blocks import Layout, as_tree, conditions_of
 from ppl_vae.explore.operators import steps_of
 from ppl_vae.fitting import Fit
@@ -154,10 +153,3 @@ def _check(
     error = float((found.double() - wanted.double()).abs().max())
     if not error <= tolerance:
         raise ValueError(f"the decoder in the page's precision differs from the fit's own by {error:.3g}")
-
-
-def rows_of(found: Any) -> list[Any]:
-    """Decoded rows one by one: tensors, or texts."""
-    if isinstance(found, Ragged):
-        return [found[place] for place in range(len(found))]
-    return list(found)
