@@ -50,8 +50,8 @@ class Patches(Declaration):
         >>> import numpy as np
         >>> image = np.arange(400.0).reshape(1, 20, 20)
         >>> rows = Patches(size=4, count=100, remove_mean=True).cut([image], [image.shape], seed=0)
-        >>> rows.x.shape, rows.images.max()
-        ((100, 15), 0)
+        >>> rows.x.shape, len(rows.images)
+        ((100, 15), 100)
     """
 
     size: int = 8

@@ -44,7 +44,7 @@ def ssim(image: Tensor, truth: Tensor, peak: float = 255.0) -> float:
     Examples:
         >>> ramp = torch.arange(256.0).reshape(16, 16)
         >>> ssim(ramp, ramp), round(ssim(ramp, ramp.flip(0)), 2)
-        (1.0, -0.04)
+        (1.0, -0.82)
     """
     x, y = (value.double().reshape(-1, 1, *value.shape[-2:]) for value in (image, truth))
     if min(x.shape[-2:]) < _WINDOW:

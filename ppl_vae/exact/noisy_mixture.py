@@ -63,8 +63,8 @@ def choose(mixture: Spectra, x: Tensor, variance: float, *, head: int = _HEAD, c
         candidates: of how many components of each row log p(k, x) is computed, in float32; of all, the choice is exact.
 
     Examples:
-        >>> zero, one = torch.zeros(2, 1).double(), torch.ones(2, 1, 1).double()
-        >>> choose(Spectra(torch.tensor([0.5, 0.5]), zero + torch.tensor([[0.0], [4.0]]), one[..., 0], one), one[:, 0] * 3, 0.5)
+        >>> locs, one = torch.tensor([[0.0], [4.0]]).double(), torch.ones(2, 1).double()
+        >>> choose(Spectra(one[:, 0] / 2, locs, one, one[..., None]), 3 * one, 0.5)
         tensor([1, 1])
     """
     center = mixture.weights @ mixture.locs
