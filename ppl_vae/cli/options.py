@@ -43,7 +43,7 @@ ALIASES = {
 MODELS = {"fit": "VAE", "compare": "FactorAnalysis", "select": "GMM"}
 SEVERAL = ("--data.columns", "--data.drop", "--data.fields")
 """Options that take several words."""
-OF_CLASSES = ("--model", "--guide", "--method", "--methods", "--guides")
+OF_CLASSES = ("--model", "--guide", "--method", "--methods", "--guides", "--data.patches", "--data.tokens")
 """Options whose fields are those of a class that they name."""
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
