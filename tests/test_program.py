@@ -157,7 +157,7 @@ def test_two_levels_are_fitted_and_bounded() -> None:
     assert math.isfinite(numbers["iwae"])
 
 
-KNOWN = "marginal, know_posterior, impute, encode"
+KNOWN = "marginal, know_posterior, impute, mix, encode"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
@@ -345,7 +346,7 @@ def test_a_state_that_cannot_be_kept_leaves_the_last_one(
     run = broken(tmp_path / "run", 4, vae(), DATA, guide=GUIDE, method=SVI)
     before = (run / STATE).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(atomic, "save_file", fail)
+        patch.setattr(safetensors.torch, "save_file", fail)
         with pytest.raises(OSError, match=rf"{STATE} could not be written \(.*{reason}") as caught:
             pv.resume_run(run, data=DATA, every=0.0)
     assert "\n" not in str(caught.value)

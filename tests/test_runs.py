@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from safetensors import SafetensorError
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 import ppl_vae as pv
 from ppl_vae import plots
 from ppl_vae.runs import archive
-from ppl_vae.storage import atomic, check_free
+from ppl_vae.storage import check_free
 from tests.bare import Bare, BareGuide
 from tests.table import GUIDES, rows, vae
 
@@ -234,7 +235,7 @@ def test_weights_that_a_full_disk_does_not_take_are_told(fit: pv.Fit, tmp_path: 
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: No space left on device (os error 28)")
 
-    monkeypatch.setattr(atomic, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(OSError, match=r"model.safetensors could not be written \(.*No space left on device"):
         pv.save_run(fit, DATA, tmp_path / "run")
     assert names(tmp_path) == set()
