@@ -24,8 +24,8 @@ from ppl_vae.exact.mixture import Parameters
 
 __all__ = ["Spectra", "choose", "filtered", "spectra"]
 
-_HEAD = 16
-_CANDIDATES = 8
+_HEAD = 12
+_CANDIDATES = 6
 _BLOCK_NUMBERS = 2**18  # of float32: 1 MiB
 
 
