@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _end_without_reader()
     except (ArgumentError, ValueError, OSError) as error:
-        return print_error(explain(str(error), _options(arguments[0])), code=2)
+        return print_error(explain(str(error), _options(_parser(arguments[0]), arguments[0])), code=2)
     except FloatingPointError as error:
         return print_error(str(error), code=1)
     except Interrupted as stop:
@@ -109,7 +109,7 @@ def _chosen(arguments: list[str]) -> tuple[str, dict[str, Any]]:
     resumed = None
     parser = _parser(arguments[0])
     if arguments[0] in WITH_CLASSES and not set(arguments[1:2]) & set(HELP):
-        check_options(arguments, _options(arguments[0]))
+        check_options(arguments, _options(parser, arguments[0]))
         arguments, resumed = expand(arguments)
         parser = _parser(arguments[0], families=import_named(" ".join([*arguments, *texts])))
     options = parser.instantiate(parser.parse_args(arguments))
@@ -125,11 +125,11 @@ def _end_without_reader() -> int:
     return 128 + signal.SIGPIPE
 
 
-def _options(verb: str) -> list[str]:
+def _options(parser: ArgumentParser, verb: str) -> list[str]:
     """The options of a verb, but for the fields of classes that others name."""
-    chosen = _parser(verb)._subcommands_action
-    parser = chosen.choices.get(verb) if chosen is not None else None
-    return [] if parser is None else [option for action in parser._actions for option in action.option_strings]
+    chosen = parser._subcommands_action
+    found = chosen.choices.get(verb) if chosen is not None else None
+    return [] if found is None else [option for action in found._actions for option in action.option_strings]
 
 
 def _parser(verb: str = "", *, families: Any = AnyFamily) -> ArgumentParser:
