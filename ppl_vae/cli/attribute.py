@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import done, print_json, writer
-from ppl_vae.cli.walks import SUFFIXES, row_at, walks_writers
+from ppl_vae.cli.walks import SUFFIXES, as_pictured, row_at, walks_writers
 from ppl_vae.types import DirectionBy
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def run(
     texts: list[list[str]] | None = None
     if write is not None or fitted.data.tokens is not None:
         shown = [row_at(test, place) for place in (rows if second is None else rows[:1])]
-        pictured = bool(out) and str(out).endswith(".png") and not fitted.spec.ragged
-        moved = [fitted.resynthesize(row, found, [strengths] * len(found), seen=pictured) for row in shown]
+        moved = [fitted.resynthesize(row, found, [strengths] * len(found), seen=as_pictured(fitted, out)) for row in shown]
         decoded, codes = _ways(moved, grid=second is not None)
         texts = decoded if isinstance(decoded, list) and isinstance(decoded[0][0], str) else None
         if write is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae import plots, runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, print_json, save_lines, writer
+from ppl_vae.cli.walks import as_pictured
 from ppl_vae.types import STROKES, CodePath
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def run(
     if any(_is_number(end_) for end_ in (start, end)) or not told:
         _, rows = rows_of(fitted, data, data_root, split or "test", label=label, y=y)
     ends = [_datum(each, rows, texts=told) for each in (start, end)]
-    pictured = bool(out) and str(out).endswith(".png") and not fitted.spec.ragged
-    codes, decoded = fitted.interpolate(*ends, steps=steps, path=path, y=y, seen=pictured)
+    codes, decoded = fitted.interpolate(*ends, steps=steps, path=path, y=y, seen=as_pictured(fitted, out))
     if isinstance(decoded, list) and out is None:
         print_json({"steps": steps, "texts": decoded}) if json else print("\n".join(decoded))
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import done, print_json, writer
-from ppl_vae.cli.walks import SUFFIXES, row_at, walks_writers
+from ppl_vae.cli.walks import SUFFIXES, as_pictured, row_at, walks_writers
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -44,7 +44,6 @@ def run(
     write = None if out is None else writer(out, *SUFFIXES)
     fitted = runs.load_run(run, trust=trust, device=device)
     _, rows = rows_of(fitted, data, data_root, split or "test", label=label, y=y)
-    pictured = bool(out) and str(out).endswith(".png") and not fitted.spec.ragged
     found = fitted.traverse(
         rows,
         around=None if around is None else row_at(rows, around),
@@ -53,7 +52,7 @@ def run(
         active=not every,
         y=y,
         seed=seed,
-        seen=pictured,
+        seen=as_pictured(fitted, out),
     )
     if write is not None:
         title = f"quantiles of p(z) {'at the centre' if around is None else f'around row {around}'}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ppl_vae.data import Split
     from ppl_vae.fitting import Fit
 
-__all__ = ["SUFFIXES", "row_at", "walks_writers"]
+__all__ = ["SUFFIXES", "as_pictured", "row_at", "walks_writers"]
 
 SUFFIXES = (".png", ".npz", ".npy")
 
@@ -31,6 +31,11 @@ def row_at(rows: Split, place: int) -> Split:
     if not 0 <= place < len(rows):
         raise ValueError(f"expected the number of a row from 0 to {len(rows) - 1}, got {place}")
     return rows[place]
+
+
+def as_pictured(fitted: Fit, out: str | None) -> bool:
+    """Whether data are wanted as the model sees them, since they go into a picture."""
+    return out is not None and out.endswith(".png") and not fitted.spec.ragged
 
 
 def walks_writers(
