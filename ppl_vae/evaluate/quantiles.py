@@ -21,7 +21,7 @@ from ppl_vae.evaluate.surgery import marginals
 from ppl_vae.program.joint import Joint
 from ppl_vae.program.sites import Tree
 
-__all__ = ["along", "codes_of", "scores_of"]
+__all__ = ["along", "codes_of", "marginal_quantiles", "scores_of"]
 
 
 def scores_of(prior: Any, z: Tree) -> Tree:
@@ -89,6 +89,21 @@ def along(prior: Any, z: Tree, name: str, place: int, levels: Tensor) -> Tree:
     return prior.walk(take)[0]
 
 
+def marginal_quantiles(each: Any, levels: Tensor) -> Tensor:
+    """The quantiles of each dimension at levels ``(S,)``, ``(S, K)``, of independent dimensions as a batch of K.
+
+    Raises:
+        NotImplementedError: a distribution whose quantiles have no formula.
+
+    Examples:
+        >>> marginal_quantiles(td.Uniform(torch.zeros(2), 4.0), torch.tensor([0.25, 0.5]))
+        tensor([[1., 1.],
+                [2., 2.]])
+    """
+    found: Tensor = each.icdf(levels.reshape(-1, *(1 for _ in each.batch_shape)))
+    return found.expand(len(levels), *each.batch_shape).reshape(len(levels), -1)
+
+
 def _replaced(prior: Any, z: Tensor, place: int, levels: Tensor) -> Tensor:
     """The code with one element at quantiles, ``(S, *event)``."""
     each = marginals(prior)
@@ -97,10 +112,9 @@ def _replaced(prior: Any, z: Tensor, place: int, levels: Tensor) -> Tensor:
             f"expected a prior that is known dimension by dimension, such as StandardNormal, got {_told(prior)}: walk between "
             "two data with fit.interpolate"
         )
-    spread = levels.to(_exact(z)).reshape(-1, *(1 for _ in each.batch_shape))
-    found = _or_refuse(prior, each.icdf, spread).expand(len(levels), *each.batch_shape)
+    found = _or_refuse(prior, functools.partial(marginal_quantiles, each), levels.to(_exact(z)))
     codes = z.flatten().repeat(len(levels), 1)
-    codes[:, place] = found.reshape(len(levels), -1)[:, place].to(z.dtype)
+    codes[:, place] = found[:, place].to(z.dtype)
     return codes.reshape(-1, *z.shape)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.evaluate.latent_columns import columns
 from ppl_vae.evaluate.latents import ACTIVE
+from ppl_vae.evaluate.quantiles import marginal_quantiles
 from ppl_vae.evaluate.surgery import marginals
 from ppl_vae.explore.blocks import Layout
 from ppl_vae.fitting import Fit
@@ -122,7 +123,7 @@ def _of_formula(prior: Any, u: Tensor, size: int) -> Tensor | None:
     if each is None:
         return None
     try:
-        found = each.icdf(u.to(each.mean)[(...,) + (None,) * len(each.batch_shape)])
+        found = marginal_quantiles(each, u.to(each.mean))
     except NotImplementedError:
         return None
-    return found.expand(len(u), *found.shape[1:]).reshape(len(u), -1).expand(len(u), size).double().cpu().T
+    return found.expand(len(u), size).double().cpu().T

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.declaration import Declaration, require
+from ppl_vae.evaluate.latents import ACTIVE
 
 __all__ = ["LatentDensity", "Sampling"]
 
-ACTIVE = 0.01  # variance of a code over the data, below which it tells nothing (Burda et al. 2016)
 Combined = Literal["product", "largest"]
 
 
