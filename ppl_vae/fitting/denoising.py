@@ -146,10 +146,8 @@ class Denoising(Coding):
         noise = _level(y, sigma)
         loc, scale = (value.double().expand(event) for value in self.transform.constants)
         dtype = self.transform.loc.dtype
-        seen = ((y.reshape(event) + 0.5 * self.dequantized - loc) / scale).to(dtype)
-        guess = ((filled(y).reshape(event) + 0.5 * self.dequantized - loc) / scale).to(dtype)
-        low, high = self.spec.limits
-        guess = guess.clamp(low, high)
+        seen, guess = (((x.reshape(event) + 0.5 * self.dequantized - loc) / scale).to(dtype) for x in (y, filled(y)))
+        guess = guess.clamp(*self.spec.limits)
         guess = guess.round() if self.spec.kind.discrete else guess
         scales = (noise / scale).to(dtype)
         found = denoised_by_code(self.pair, seen[None], scales, guess[None], steps=steps, starts=starts)

@@ -45,10 +45,6 @@ class Reconstructing(Coding):
         from_levels = whole("from_levels", from_levels)
         if not 1 <= from_levels <= len(levels):
             raise ValueError(f"expected 1 to {len(levels)} levels ({', '.join(levels)}), got {from_levels}")
-
-        def change(z: Tree) -> Tree:
-            return {name: z[name] for name in levels[:from_levels]}
-
         if from_levels == len(levels):
             return self._reconstructed(x, y, None, seen=seen)
         if self.pair.model_facts.latent == "quantized":
@@ -56,7 +52,8 @@ class Reconstructing(Coding):
                 f"expected levels with a mean given those above them, got codes of codebooks ({', '.join(levels)}), which have "
                 "none: draw those below by fit.sample, or leave from_levels out"
             )
-        return self._reconstructed(x, y, change, seen=seen)
+        kept = levels[:from_levels]
+        return self._reconstructed(x, y, lambda z: {name: z[name] for name in kept}, seen=seen)
 
     def _reconstructed(self, x: Given, y: Classes | None, change: Callable[[Tree], Tree] | None, *, seen: bool) -> Any:
         """Means of p(x | z) at the posterior means of z, changed if they are to be."""
