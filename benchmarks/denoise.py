@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import tempfile
 import time
@@ -24,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 import ppl_vae as pv
+from benchmarks import series
 from ppl_vae.data.source import DataSource
 from ppl_vae.evaluate.image_quality import noise_level, psnr, ssim
 
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--sigmas", type=float, nargs="*", default=[15.0, 25.0, 50.0], help="of 255")
     parser.add_argument("--images", type=int, default=len(TESTED))
     parser.add_argument("--picture", type=Path, help="a .png of one image: with noise of 25, without, and the truth")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    series.add_json(parser)
     options = parser.parse_args()
     fit = patch_prior(options)
     images = middles(photographs(TESTED))[: options.images]
@@ -135,7 +135,7 @@ def main() -> None:
     found = measure(fit, images, options.sigmas) if options.sigmas else {}
     absent = {} if importlib.util.find_spec("skimage") else {"non-local means": "pip install scikit-image"}
     if options.json:
-        print(json.dumps({**found, "threads": torch.get_num_threads(), "absent": absent}))
+        series.tell({**found, "threads": torch.get_num_threads(), "absent": absent}, options)
         return
     for sigma, rows in found.items():
         for name, row in rows.items():

@@ -13,7 +13,6 @@ Omniglot is the array ``background``, 28 x 28 and gray, of ``omniglot28.npz`` in
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from torch import Tensor
 
 import ppl_vae as pv
+from benchmarks import series
 from ppl_vae.evaluate.outliers import OUTLIER_SCORES
 
 SETS = ("mnist", "fashionmnist", "omniglot")
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=500, help="images of the fitted set beside them")
     parser.add_argument("--samples", type=int, default=10, help="draws of z for each image")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
+    series.add_json(parser)
     options = parser.parse_args()
     loaded = {name: pv.load_data(source(name)).test.x[: options.rows] for name in options.foreign}
     report: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def main() -> None:
         if not options.json:
             print(*lines(name, report[name]), "", sep="\n", flush=True)
     if options.json:
-        print(json.dumps(report))
+        series.tell(report, options)
 
 
 if __name__ == "__main__":
