@@ -188,6 +188,19 @@ def test_images_without_a_channel_axis_and_several_parameters_an_element() -> No
     assert conv.build((4,), (3, 6, 5))(torch.zeros(7, 4)).shape == (7, 3, 6, 5)
 
 
+@pytest.mark.parametrize("network", [pv.Conv(channels=(4, 8), blocks=1), pv.UNet(channels=(8, 8))], ids=["conv", "unet"])
+def test_weights_of_convolutions_lie_channels_last_also_after_loading_others(network: pv.Network) -> None:
+    ours, theirs = network.build((1, 8, 8), (2, 1, 8, 8)), network.build((1, 8, 8), (2, 1, 8, 8))
+    ours.load_state_dict({name: value.contiguous() for name, value in theirs.state_dict().items()})
+    images = [weight for weight in ours.parameters() if weight.dim() == 4]
+    assert images
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in images)
+    plain = network.build((1, 8, 8), (2, 1, 8, 8)).to(memory_format=torch.contiguous_format)
+    plain.load_state_dict(theirs.state_dict())
+    x = torch.randn(3, 1, 8, 8)
+    torch.testing.assert_close(ours(x), plain(x))
+
+
 def test_a_convolutional_vae_is_fitted_by_the_same_verbs() -> None:
     fitted = pv.fit(
         pv.VAE(latent_dim=4, decoder=pv.Conv(channels=(8, 16))),

@@ -222,6 +222,17 @@ def test_recorded_steps_move_and_restart_codes_as_eager_ones_do() -> None:
         torch.testing.assert_close(value, eager[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_compiled_steps_take_the_gradient_before_the_codes_move(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PPL_VAE_CACHE", str(tmp_path_factory.mktemp("compiled")))
+    eager, compiled = steps_of(compile=False), steps_of(compile=True)
+    assert not compiled.pop("recorded")
+    for name, value in compiled.items():
+        torch.testing.assert_close(value, eager[name], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("ahead", [0, WORTH_RECORDING])
 def test_a_skipped_step_moves_no_codebook(ahead: int) -> None:
     pair = pair_of(dataclasses.replace(BOOK, restart=2)).train()

@@ -83,6 +83,9 @@ def train(task: Task, report: Report, *, compiled: bool = False, in_memory: bool
     vae = program(task.size).to(task.device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=LEARNING_RATE, fused=compiled or None)
     objective = torch.compile(vae) if compiled else vae
+    follow = getattr(vae, "follow", None)  # what learns without gradients
+    if follow is not None and compiled:
+        follow = torch.compile(follow)
 
     def epoch() -> float:
         total = torch.zeros((), device=task.device)
@@ -91,6 +94,8 @@ def train(task: Task, report: Report, *, compiled: bool = False, in_memory: bool
             loss = objective(x.to(task.device, non_blocking=True), *length)
             loss.backward()
             optimizer.step()
+            if follow is not None:
+                follow()
             total += loss.detach()
         return total.item() / task.size.steps
 

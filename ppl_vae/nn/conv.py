@@ -13,7 +13,7 @@ from torch import nn
 
 from ppl_vae.declaration import require
 from ppl_vae.nn.base import Batched, Network
-from ppl_vae.nn.layers import Activation, Norm, Residual, activated, check_layers
+from ppl_vae.nn.layers import Activation, Norm, Residual, activated, channels_last, check_layers
 
 __all__ = ["Conv"]
 
@@ -83,7 +83,7 @@ class Conv(Network):
         if self.spatial and len(code) == 3:
             self._check_maps(code, in_shape if read >= written else out_shape)
         layers = self._encoder(in_shape, out_shape) if read >= written else self._decoder(in_shape, out_shape)
-        return Batched(nn.Sequential(*layers), in_shape, out_shape)
+        return Batched(channels_last(nn.Sequential(*layers)), in_shape, out_shape)
 
     def _encoder(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> list[nn.Module]:
         channels = (math.prod(in_shape[:-2]), *self.channels)

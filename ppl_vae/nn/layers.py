@@ -11,7 +11,7 @@ from torch.nn.functional import batch_norm, glu
 
 from ppl_vae.declaration import require
 
-__all__ = ["Activation", "BatchNorm", "Norm", "Residual", "activated", "check_layers"]
+__all__ = ["Activation", "BatchNorm", "Norm", "Residual", "activated", "channels_last", "check_layers"]
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "gated"]
 Norm = Literal["none", "layer", "batch"]
@@ -48,6 +48,11 @@ def activated(layer: Callable[..., nn.Module], width: int, activation: str, norm
     # What a batch's mean is taken off needs no bias.
     layers = [layer(outputs, bias=norm != "batch"), *NORMS[images][norm](outputs)]
     return [*layers, Gate(-3 if images else -1) if gated else ACTIVATIONS[activation]()]
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with the weights of its convolutions laid out channels last, as which they are multiplied fastest."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 class Gate(nn.Module):

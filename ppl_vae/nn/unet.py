@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention, silu
 
 from ppl_vae.declaration import require
 from ppl_vae.nn.base import Batched, TimedNetwork
+from ppl_vae.nn.layers import channels_last
 
 __all__ = ["UNet"]
 
@@ -83,7 +84,9 @@ class UNet(TimedNetwork):
         size = max(read, written, key=math.prod)
         inner = UShape(self.channels, self.blocks, self.attention, columns and 4 * self.channels[0])
         first = self.channels[0]
-        return Body(entering(in_shape, size, first), inner, leaving(first, size, out_shape), columns)
+        body = Body(entering(in_shape, size, first), inner, leaving(first, size, out_shape), columns)
+        channels_last(body)
+        return body
 
 
 class Told(nn.Module):

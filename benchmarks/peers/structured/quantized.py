@@ -57,13 +57,14 @@ class VQVAE(nn.Module):
         quantized = self.vectors[codes].reshape(-1, height, width, outputs.shape[1]).permute(0, 3, 1, 2)
         commitment = COMMITMENT * (outputs - quantized).square().sum()
         logits = self.decoder(outputs + (quantized - outputs).detach())
-        self.learn(rows, codes)
+        self.seen = rows, codes
         nats = binary_cross_entropy_with_logits(logits, images, reduction="sum")
         return (nats + commitment) / len(x) + height * width * math.log(self.codes)
 
     @torch.no_grad()
-    def learn(self, rows: Tensor, codes: Tensor) -> None:
-        """Let the vectors follow."""
+    def follow(self) -> None:
+        """Let the vectors follow the last batch, once its gradients are taken: compiled, they read the vectors again."""
+        rows, codes = self.seen
         counts = torch.bincount(codes, minlength=self.codes).to(rows)
         self.counts.lerp_(counts, 1 - DECAY)
         self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, codes, rows), 1 - DECAY)
