@@ -1,0 +1,177 @@
+"""The processes that work on one fit together, as torch.distributed knows them; a lone process is the case of one.
+
+A sum over rows is the sum over processes of what each finds for its part of them: who adds such numbers up with ``sum_`` runs
+the same code in one process, where nothing is left to be added.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, distributed
+
+from ppl_vae.text import as_line
+
+__all__ = ["LostProcessError", "Processes", "alone", "current", "joined", "launched"]
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the group is gone or cannot be reached: nothing can be computed together any more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """The group that this process is one of, by default a group of its own.
+
+    Args:
+        rank: which one of them this is, from 0.
+        count: of processes.
+
+    Examples:
+        >>> Processes().part(5)
+        slice(0, 5, None)
+        >>> [Processes(rank, 2).part(5) for rank in range(2)]
+        [slice(0, 2, None), slice(2, 5, None)]
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and tells for all."""
+        return self.rank == 0
+
+    def part(self, rows: int) -> slice:
+        """Which of so many rows are this process's: each is in one part only, and parts differ by one row at most."""
+        return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Put the sum over all processes in the place of each tensor, the same bits in every process.
+
+        Args:
+            tensors: of the same shapes and in the same order in every process; one message goes out for each of their types.
+
+        Raises:
+            LostProcessError: another process is gone.
+        """
+        for group in self._by_type(tensors):
+            flat = torch.cat([tensor.detach().flatten() for tensor in group])
+            with self._together():
+                distributed.all_reduce(flat)
+            _put(group, flat)
+
+    def broadcast_(self, tensors: Sequence[Tensor]) -> None:
+        """Put what the first process has in the place of each tensor.
+
+        Args:
+            tensors: of the same shapes and in the same order in every process.
+
+        Raises:
+            LostProcessError: another process is gone.
+        """
+        for group in self._by_type(tensors):
+            flat = torch.cat([tensor.detach().flatten() for tensor in group])
+            with self._together():
+                distributed.broadcast(flat, src=0)
+            _put(group, flat)
+
+    def same(self, value: object, what: str) -> None:
+        """Raise in every process if the value is not the same in all, as far as its ``repr`` tells.
+
+        Raises:
+            ValueError: some processes have another value.
+            LostProcessError: another process is gone.
+        """
+        if self.count == 1:
+            return
+        found: list[str] = [""] * self.count
+        with self._together():
+            distributed.all_gather_object(found, repr(value))
+        for rank, other in enumerate(found):
+            if other != found[0]:
+                raise ValueError(
+                    f"expected {what} to be the same in all {self.count} processes, got {as_line(found[0])} in process 0 and "
+                    f"{as_line(other)} in process {rank}: start all of them alike"
+                )
+
+    def _by_type(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+        """The tensors of one type and device together, none for a lone process."""
+        if self.count == 1:
+            return []
+        kinds = {(tensor.device, tensor.dtype): None for tensor in tensors}
+        return [[tensor for tensor in tensors if (tensor.device, tensor.dtype) == kind] for kind in kinds]
+
+    @contextlib.contextmanager
+    def _together(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise LostProcessError(
+                f"process {self.rank} of {self.count} lost the others ({as_line(str(error).splitlines()[0])}): all of them end "
+                "here; start them again, with resume where there is a run folder"
+            ) from error
+
+
+def _put(tensors: Sequence[Tensor], flat: Tensor) -> None:
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.detach().copy_(part.view_as(tensor))
+
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """What is computed here is computed by this process for itself, such as a picture that the first process draws."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def current() -> Processes:
+    """Those of torch.distributed's default group, or the lone process where there is none."""
+    if _ALONE.get() or not (distributed.is_available() and distributed.is_initialized()):
+        return Processes()
+    return Processes(distributed.get_rank(), distributed.get_world_size())
+
+
+def launched() -> int:
+    """How many processes were started together, by what torchrun tells each of them; one without it."""
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in LAUNCHED) else 1
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Processes]:
+    """The processes that torchrun started, as a group for as long as this lasts: gloo on CPUs, NCCL on CUDA.
+
+    Each process takes the CUDA device of its number on its machine, where there are so many. A group that is there already is
+    taken and left as it is.
+
+    Raises:
+        LostProcessError: the others did not come.
+    """
+    if launched() == 1 or distributed.is_initialized():
+        yield current()
+        return
+    local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if devices:
+        torch.cuda.set_device(local % devices)
+    try:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if devices else "gloo")
+    except RuntimeError as error:  # one that did not come is told as a timeout
+        raise LostProcessError(f"the {launched()} processes did not meet: {as_line(str(error).splitlines()[0])}") from error
+    try:
+        yield current()
+    finally:
+        distributed.destroy_process_group()
