@@ -11,7 +11,8 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
-from ppl_vae.evaluate.rows import batches, in_row_order, large_batches, log_jacobians
+from ppl_vae.evaluate.own_batches import OwnBatches
+from ppl_vae.evaluate.rows import PIECE, in_row_order, large_batches, log_jacobians
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
 
@@ -54,7 +55,9 @@ def row_scores(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> Scor
 
 def _exact(pair: Pair, split: Split) -> Scores:
     marginal: Any = pair.can.marginal
-    found = torch.cat([marginal.log_prob(*batch).double() for batch in large_batches(pair, split)])
+    own = OwnBatches(pair, split, max(1, PIECE // split.elements))
+    found = torch.cat([marginal.log_prob(*batch).double() for batch in large_batches(pair, own.split)])
+    found = own.gathered({"log_prob": found})["log_prob"]
     return Scores(found, torch.zeros_like(found), exact=True)
 
 
@@ -101,7 +104,7 @@ def _columns(pair: Pair, split: Split, samples: int) -> dict[str, Tensor]:
         samples = 1
     cut = layout(pair, split, samples)
     columns = bounds_of_batches(
-        pair, batches(pair, split, cut.rows), cut.draws, compile="auto", elements=samples * len(split) * split.elements
+        pair, OwnBatches(pair, split, cut.rows), cut.draws, compile="auto", elements=samples * len(split) * split.elements
     )
     if pair.score.bound is None:
         raise ValueError(
