@@ -30,6 +30,7 @@ from ppl_vae.fitting.described import describe, weights
 from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.fitting.priors import with_conjugate_priors
+from ppl_vae.fitting.together import SharedCallbacks, check_alike, quiet_others, shared
 from ppl_vae.fitting.without_latents import without_latents
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method, run_method
@@ -39,6 +40,7 @@ from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.hooks import Finish, finish
 from ppl_vae.program.machine import choose_device
+from ppl_vae.program.processes import current
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer, Checkpointer
 from ppl_vae.text import as_line
 from ppl_vae.types import Record
@@ -150,12 +152,15 @@ def fit_with_callbacks(
 ) -> Fit:
     """:func:`fit` with all that hears of it in one list, and what keeps it, which is asked after every step."""
     _check_kept(model, guide, method, checkpointer)
+    processes = current()
     data = place(model, data, device)
     model = settled(model, data)
     if method.posterior_guide == "factors":
         model = with_conjugate_priors(model, data)
     guide = guide or default_guide(model, method)
-    with checkpointer, seeded(method.seed, data.train.device):
+    check_alike(processes, model, guide, method, data)
+    heard, checkpointer = SharedCallbacks(callbacks, processes), shared(checkpointer, processes)
+    with quiet_others(processes), checkpointer, seeded(method.seed, data.train.device):
         pair = build(model, guide, data.spec).to(data.train.device)
         fit = Fit(
             pair=pair,
@@ -171,13 +176,14 @@ def fit_with_callbacks(
         check_data(model, pair, data)
         _describe(fit, data, checkpointer)
         _take_over(fit, data, warm_start)
-        fit.history.extend(_run(fit, data, callbacks, checkpointer))
+        fit.history.extend(_run(fit, data, heard, checkpointer))
         with evaluating(pair):
             rows = Batches(data.train, ROWS_AT_ONCE)
             finish(Finish(model=pair.model, guide=pair.guide, batches=rows, lengths=data.train.sizes))
         checkpointer.finish(weights(fit), fit.history)
         fit = dataclasses.replace(fit, without_latents=without_latents(model, pair, data))
-    advise(model, method, fit.without_latents, data, fit.history)
+    with quiet_others(processes):
+        advise(model, method, fit.without_latents, data, fit.history)
     return fit
 
 
@@ -230,7 +236,7 @@ def _take_over(fit: Fit, data: Data, warm_start: Fit | None) -> None:
         take_over(pair, warm_start, fit.guide, data.spec)
 
 
-def _run(fit: Fit, data: Data, callbacks: CallbackList, checkpointer: AnyCheckpointer) -> list[Record]:
+def _run(fit: Fit, data: Data, callbacks: SharedCallbacks, checkpointer: AnyCheckpointer) -> list[Record]:
     """The method's history, each row passed to the callbacks; Pyro checks no more than the method asks for."""
     done = len(checkpointer.restored.history) if checkpointer.restored else 0
     context = FitContext(pair=fit.pair, model=fit.model, guide=fit.guide, method=fit.method, data=data, done=done)

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from ppl_vae.text import as_line
 
-__all__ = ["LostProcessError", "Processes", "alone", "current", "joined", "launched"]
+__all__ = ["LostProcessError", "Processes", "alone", "current", "first_to_say", "joined", "launched"]
+
+R = TypeVar("R")
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
 
@@ -102,6 +107,52 @@ class Processes:
                     f"{as_line(other)} in process {rank}: start all of them alike"
                 )
 
+    def same_tensors(self, named: Mapping[str, Tensor], what: str) -> None:
+        """Raise in every process if a tensor has not the same bits in all.
+
+        Args:
+            named: of the same shapes and in the same order in every process.
+            what: they are, for the message.
+
+        Raises:
+            ValueError: some are not the same; the message names the first.
+            LostProcessError: another process is gone.
+        """
+        if self.count == 1 or not named:
+            return
+        firsts = [tensor.detach().clone() for tensor in named.values()]
+        self.broadcast_(firsts)
+        pairs = zip(named.values(), firsts, strict=True)
+        differ = torch.tensor([not _same_bits(ours, first) for ours, first in pairs], dtype=torch.int64)
+        self.sum_([differ])
+        names = [name for name, number in zip(named, differ.tolist(), strict=True) if number]
+        if names:
+            raise ValueError(f"{what} expected the same numbers in all {self.count} processes, got others in {names[0]}")
+
+    def from_first(self, work: Callable[[], R]) -> R:
+        """What the first process finds, in every process: it alone does the work, and for itself.
+
+        Raises:
+            LostProcessError: another process is gone.
+            BaseException: what the work raises, in every process.
+        """
+        if self.count == 1:
+            return work()
+        told: list[Any] = [None, None]
+        failed: BaseException | None = None
+        if self.first:
+            try:
+                with alone():
+                    told = [work(), None]
+            except (Exception, KeyboardInterrupt) as error:
+                failed, told = error, [None, _sendable(error)]
+        with self._together():
+            distributed.broadcast_object_list(told, src=0)
+        if failed is not None or told[1] is not None:
+            raise failed or told[1]
+        found: R = told[0]
+        return found
+
     def _by_type(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
         """The tensors of one type and device together, none for a lone process."""
         if self.count == 1:
@@ -124,6 +175,19 @@ def _put(tensors: Sequence[Tensor], flat: Tensor) -> None:
     parts = flat.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.detach().copy_(part.view_as(tensor))
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """The error, or one of its words where other processes cannot be sent it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(as_line(str(error)))
+    return error
+
+
+def _same_bits(ours: Tensor, theirs: Tensor) -> bool:
+    return torch.equal(*(tensor.detach().contiguous().flatten().view(torch.uint8) for tensor in (ours, theirs)))
 
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
@@ -175,3 +239,14 @@ def joined() -> Iterator[Processes]:
         yield current()
     finally:
         distributed.destroy_process_group()
+
+
+def first_to_say(message: str) -> bool:
+    """Whether no other process of the group has asked for this message before: what all have to say is said once."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return True
+    store = distributed.distributed_c10d._get_default_store()
+    try:
+        return bool(store.add(f"ppl_vae/{hashlib.sha256(message.encode()).hexdigest()}", 1) == 1)
+    except RuntimeError:  # nobody is there to ask
+        return True

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, Self, TextIO
 
 from torch import Tensor
@@ -18,7 +15,7 @@ from ppl_vae.deprecation import RenamedAttribute
 from ppl_vae.storage.declared import differences
 from ppl_vae.storage.folder import RunFolder, check_free
 from ppl_vae.storage.lock import FolderLock
-from ppl_vae.storage.signals import Interrupted, ending_at_second
+from ppl_vae.storage.signals import Interrupted, waiting
 from ppl_vae.storage.snapshot import Snapshot, restoring
 from ppl_vae.types import Record
 
@@ -216,28 +213,13 @@ class Checkpointer:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """SIGTERM and SIGINT wait for the end of a step; a second one acts at once."""
-        if threading.current_thread() is not threading.main_thread():
+        with waiting(self._ask):
             yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def ask(number: int, frame: FrameType | None) -> None:
-            self.asked = number
-            restore()
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        for number in before:
-            signal.signal(number, ask)
-        try:
-            with ending_at_second(list(before)):
-                yield
             if self.asked:
                 raise Interrupted(self.folder, self.asked)
-        finally:
-            restore()
+
+    def _ask(self, number: int) -> None:
+        self.asked = number
 
     def due(self) -> bool:
         """Whether a state is to be kept now; asked after every step."""

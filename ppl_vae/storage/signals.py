@@ -8,10 +8,11 @@ import shlex
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
-__all__ = ["Interrupted", "ending_at_second"]
+__all__ = ["Interrupted", "ending_at_second", "waiting"]
 
 PATIENCE = 2.0  # seconds that a step may take to end before somebody who asked for it is told
 GRACE = 0.5  # seconds in which a second signal may end it the gentle way
@@ -33,6 +34,31 @@ class Interrupted(KeyboardInterrupt):
         name = signal.Signals(number).name
         super().__init__(f"stopped by {name}; the state is kept, go on with: ppl-vae fit --resume {shlex.quote(str(folder))}")
         self.code = 128 + number
+
+
+@contextlib.contextmanager
+def waiting(ask: Callable[[int], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT only ask, by their number, in the main thread; a second one acts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        ask(number)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, hear)
+    try:
+        with ending_at_second(list(before)):
+            yield
+    finally:
+        restore()
 
 
 @contextlib.contextmanager

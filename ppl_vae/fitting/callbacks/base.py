@@ -140,10 +140,14 @@ class CallbackList(Callback):
     @property
     def report(self) -> Report:
         """What a method calls with each row; it takes steps as well if any callback listens to them."""
+        return self.report_to(self)
+
+    def report_to(self, rows: Callback) -> Report:
+        """The same, where rows go to another callback, which passes them on."""
         if not self._hearing_steps:
-            return self.record
+            return rows.record
         lone = len(self._hearing_steps) == 1  # as usual, and asked after every step
-        return _RowsAndSteps(self.record, self._hearing_steps[0].step if lone else self.step)
+        return _RowsAndSteps(rows.record, self._hearing_steps[0].step if lone else self.step)
 
 
 class _RowsAndSteps:

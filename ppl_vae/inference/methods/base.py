@@ -12,6 +12,7 @@ from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.inference.objectives import Objective
 from ppl_vae.program.pair import Pair
+from ppl_vae.program.processes import current
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 from ppl_vae.types import Record, Report
 
@@ -26,6 +27,7 @@ class Method(Declaration, abc.ABC):
         posterior_guide: ``exact`` if the method works with the exact posterior only, ``factors`` if with a mean-field guide
             only, ``any`` if it fits guides of any kind.
         takes_weights: whether rows that have weights count by them.
+        takes_processes: whether several processes fit together by it, see :mod:`ppl_vae.program.processes`.
         live: whether the pair's modules hold what a row of the history tells as soon as it is reported.
         length: the field that says how long a fit goes on, which may be raised when it is resumed; ``None`` if it cannot be
             resumed.
@@ -36,6 +38,7 @@ class Method(Declaration, abc.ABC):
 
     posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "any"
     takes_weights: ClassVar[bool] = False
+    takes_processes: ClassVar[bool] = False
     live: ClassVar[bool] = True
     length: ClassVar[str | None] = None
     follows: ClassVar[bool] = False
@@ -112,8 +115,10 @@ def run_method(method: Method, pair: Pair, data: Data, report: Report, checkpoin
     """The history of :meth:`Method.run`; a method whose ``run`` takes no checkpointer is run without one, and told of.
 
     Raises:
-        ValueError: rows have weights, which the method does not look at.
+        ValueError: rows have weights, which the method does not look at, or several processes run what one alone can.
     """
+    if (count := current().count) > 1 and not method.takes_processes:
+        raise ValueError(f"expected one process for {type(method).__name__}, got {count}: start it without torchrun")
     if data.train.weights is not None and not method.takes_weights:
         raise ValueError(
             f"expected rows without weights for {type(method).__name__}, which does not look at them: load them without, or "

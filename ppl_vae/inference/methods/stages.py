@@ -48,6 +48,7 @@ class Stages(Method):
     """
 
     takes_weights: ClassVar[bool] = True
+    takes_processes: ClassVar[bool] = True
     length: ClassVar[str | None] = "methods"
 
     methods: tuple[Method, ...] = (SVI(),)

@@ -29,6 +29,7 @@ from ppl_vae.program.facts import posterior_prior
 from ppl_vae.program.machine import Precision
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.parts import Parts, training_only
+from ppl_vae.program.processes import current
 from ppl_vae.storage import NULL_CHECKPOINTER, AnyCheckpointer
 from ppl_vae.types import FitWarning, Record, Report
 
@@ -84,6 +85,7 @@ class SVI(Method):
     """
 
     takes_weights: ClassVar[bool] = True
+    takes_processes: ClassVar[bool] = True
     length: ClassVar[str | None] = "epochs"
     follows: ClassVar[bool] = True
 
@@ -223,6 +225,11 @@ class SVI(Method):
                 f"expected rows without weights for objective={self.objective.name or type(self.objective).__name__}, which is "
                 "no sum over the data that could count them by their weights: use ELBO(), BetaELBO() or IWAE(), or load the "
                 "data without"
+            )
+        if (count := current().count) > 1 and not self.objective.adds_up:
+            raise ValueError(
+                f"expected one process for objective={self.objective.name or self.objective}, which is no mean over a batch's "
+                f"rows that could be shared, got {count}: use ELBO() or IWAE(), or start it without torchrun"
             )
         if self.sampling is not None:
             check_sampling(self.sampling, pair, data)

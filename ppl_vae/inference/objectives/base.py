@@ -72,6 +72,11 @@ class Objective(Declaration, abc.ABC):
         return False
 
     @property
+    def adds_up(self) -> bool:
+        """Whether what it finds of a batch is the mean of what it finds of its rows, so that processes can share a batch."""
+        return False
+
+    @property
     def honours_baselines(self) -> bool:
         """Whether it reads the guide's ``infer={"baseline": ...}``."""
         return False

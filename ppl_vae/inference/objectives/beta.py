@@ -98,6 +98,11 @@ class BetaELBO(Objective):
         """Each datum's own terms count by its weight."""
         return True
 
+    @property
+    def adds_up(self) -> bool:
+        """Unless the KL of a batch is held against a number: a capacity, or free bits."""
+        return self.capacity is None and not self.frees
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The weighed ELBO of a pair as a module."""
         analytic = self.kl == "analytic" and pair.mean_field

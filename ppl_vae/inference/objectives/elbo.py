@@ -71,6 +71,11 @@ class ELBO(Objective):
         """Each datum's own terms count by its weight."""
         return True
 
+    @property
+    def adds_up(self) -> bool:
+        """But for a baseline, which is a mean over batches."""
+        return self.baseline == "none"
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The ELBO of a pair as a module."""
         analytic = self.kl == "analytic" and pair.mean_field

@@ -86,6 +86,11 @@ class PyroLoss(Objective):
         return self.tells_elbo
 
     @property
+    def adds_up(self) -> bool:
+        """Of Pyro's own classes the ELBOs."""
+        return self.tells_elbo
+
+    @property
     def honours_baselines(self) -> bool:
         """Whether it reads ``infer={"baseline": ...}``."""
         return isinstance(self.loss, infer.TraceGraph_ELBO)

@@ -60,6 +60,11 @@ class IWAE(Objective):
         """Each datum's own terms count by its weight."""
         return True
 
+    @property
+    def adds_up(self) -> bool:
+        """Each datum has a bound of its own."""
+        return True
+
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:
         """The bound of a pair as a module."""
         return ImportanceBound(pair, self.samples, alpha=0.0, gradient=self.gradient)
@@ -102,6 +107,11 @@ class Renyi(Objective):
     @property
     def takes_weights(self) -> bool:
         """Each datum's own terms count by its weight."""
+        return True
+
+    @property
+    def adds_up(self) -> bool:
+        """Each datum has a bound of its own."""
         return True
 
     def build(self, pair: Pair, steps_per_epoch: int = 1) -> nn.Module:

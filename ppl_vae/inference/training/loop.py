@@ -64,7 +64,8 @@ class Training:
         self.steps_per_epoch = sum(math.ceil(len(part) / plan.batch_size) for part, _ in data.train.apart(pair.reads))
         self.ragged = data.train.lead is not None
         self.stepper = Stepper(plan, pair, data, self.steps_per_epoch)
-        self.policy = NonFinitePolicy(self.stepper, plan.on_nonfinite, checkpointer.folder)
+        self.processes = self.stepper.processes
+        self.policy = NonFinitePolicy(self.stepper, plan.on_nonfinite, checkpointer.folder if self.processes.first else None)
         self.constant = log_jacobian(pair, data.train)
         # All data at once come in their order, so that a plain program may have parameters for each of them.
         self.in_order = pair.plain and plan.batch_size >= len(data.train)
@@ -82,6 +83,7 @@ class Training:
         else:
             with restoring(checkpointer.restored):
                 self._go_on(checkpointer.restored)
+        self.processes.broadcast_(list(self.stepper.tensors().values()))  # a plain program may have begun by chance
 
     def _go_on(self, kept: Snapshot) -> None:
         """Be where a snapshot was taken; one that is not of such a fit changes nothing."""
@@ -175,7 +177,7 @@ class Training:
 
     def _cost(self) -> int:
         """The multiplications of a step, forwards."""
-        size, objective = self.plan.batch_size, self.stepper.objective
+        size, objective = max(1, self.plan.batch_size // self.processes.count), self.stepper.objective
         with evaluating(objective), local_params(), seeded(0, self.data.train.device), self._first_rows(size) as batch:
             self.pair.plates(*batch)  # the first batch of a size runs both programs once more
             return multiplications(objective, *batch)
@@ -198,6 +200,7 @@ class Training:
             self.learning_rate = rate
         totals = self._pass()
         self._check_parameters()
+        self.processes.same_tensors(self.stepper.tensors(), "after an epoch")
         row = self._row(*(totals[:3] / max(1, len(self.data.train) - stepper.skipped)).tolist())
         if self.plan.skip_norm is not None:
             row["skipped"] = self._told_skipped(int(totals[3]))
@@ -216,6 +219,7 @@ class Training:
             stepper.start_epoch()
             if self.draws is not None:
                 self.draws.begin()
+                self.processes.broadcast_(list(self.draws.state.values()))
         self.policy.start_pass()
         for block, rows in islice(self._batches(), stepper.batch_index, None):
             self.policy.step(block, rows)

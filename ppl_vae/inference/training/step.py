@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.inference.training.optimizers import Optimizer, put_back
-from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, CudaGraph, Exchanged, capture, check_agreement
+from ppl_vae.inference.training.shares import Share, Shares
+from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, CudaGraph, Exchanged, Graph, capture, check_agreement
 from ppl_vae.program.context import local_params
 from ppl_vae.program.machine import Precision, layers
 from ppl_vae.program.pair import numbered
@@ -57,6 +58,7 @@ class Step:
         ahead: steps to be taken in all.
         go_on_at: of a fit that goes on, the rows of the batches that go the fast way from the first on.
         kinds: the number of kinds of batches: each is recorded for itself.
+        shares: of the processes that take each step together, of which every one is given all rows; by default a lone one.
         full_batch: rows of a batch whose gradient counts in full, a smaller one's by its rows; by default every batch's does.
 
     Attributes:
@@ -81,6 +83,7 @@ class Step:
         go_on_at: int | None = None,
         full_batch: int | None = None,
         kinds: int = 1,
+        shares: Shares | None = None,
     ) -> None:
         self.objective = objective
         self.transform = transform
@@ -93,8 +96,10 @@ class Step:
         self.weighted = weighted
         self.ahead = ahead // kinds
         self.full_batch = full_batch
+        self.shares = shares or Shares()
         self.totals = torch.zeros(3 if skip_norm is None else 4, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
+        self._settled: set[tuple[torch.Size, ...]] = set()
         self._chosen: set[tuple[torch.Size, ...]] = set()  # by the shapes of a datum in the fields of a batch
         self._go_on_at = None if compile is False else go_on_at
         self._validate = go_on_at is None
@@ -106,7 +111,11 @@ class Step:
         fast = self._fast.get(_shapes(batch))
         if fast is not None:
             fast(*batch)
-        elif self._go_on_at == len(batch[0]):
+            return
+        if _kind(batch) not in self._settled:
+            self._settled.add(_kind(batch))
+            self.shares.settle(partial(self.forward, self.objective), batch, dict(self.objective.named_buffers()))
+        if self._go_on_at == len(batch[0]):
             self._go_on_at = None
             self._choose_mode(*batch)
             self(*batch)
@@ -115,16 +124,23 @@ class Step:
             if _kind(batch) not in self._chosen and self._go_on_at is None:
                 self._choose_mode(*batch)
 
-    def forward(self, objective: Callable[..., Any], raw: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, and its objective, ELBO and reconstruction ``(3,)``."""
+    def forward(
+        self, objective: Callable[..., Any], raw: Tensor, *others: Tensor, whole: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and its objective, ELBO and reconstruction ``(3,)``: this process's share, or the whole."""
         # Pyro's checks cost as much as a small step: the first step of a fit makes them, the others have its shapes.
         read, weights, rows = self.apart(others)
         checks = pyro.validation_enabled(self._validate)
-        with local_params(), checks, layers(self.precision), numbered(rows), weighing(weights):
-            loss, elbo, reconstruction = objective(self.transform(raw), *read)
+        share = Share(None, len(raw), 1.0) if whole else self.shares.of(len(raw))
+        numbering, counting = numbered(share.of(rows)), weighing(share.of(weights))
+        with local_params(), checks, layers(self.precision), numbering, counting:
+            batch = [share.of(self.transform(raw)), *(share.of(field) for field in read)]
+            with self.shares.drawing(share, batch):
+                loss, elbo, reconstruction = objective(*batch)
         self._validate = False
         numbers = torch.stack([-loss.detach(), elbo.detach(), reconstruction.detach()])
-        return loss if self.full_batch is None else loss * (len(raw) / self.full_batch), numbers
+        loss = loss if self.full_batch is None else loss * (len(raw) / self.full_batch)
+        return (loss, numbers) if share.weight == 1.0 else (loss * share.weight, numbers * share.weight)
 
     def apart(self, others: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor | None, Tensor | None]:
         """What stands behind x in a batch: what else the programs read, the weights of its rows, and their numbers."""
@@ -136,8 +152,9 @@ class Step:
         """Copies of the buffers, where a step may be skipped."""
         return [buffer.clone() for buffer in self._buffers]
 
-    def finish(self, numbers: Tensor, size: int, held: Sequence[Tensor]) -> None:
-        """Clip the gradients that the parameters hold, update them, and count; of a skipped step the buffers are put back."""
+    def finish(self, numbers: Tensor, size: int, held: Sequence[Tensor], *, same: bool = False) -> None:
+        """Add up and clip the gradients of the parameters, update these, and count; of a skipped step put the buffers back."""
+        self.shares.sum_(self.optimizer.parameters, numbers, same=same)
         skip = self.skips([parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None])
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.optimizer.parameters, self.clip_norm)
@@ -158,7 +175,8 @@ class Step:
     def _eager(self, *batch: Tensor) -> None:
         self.optimizer.torch.zero_grad(set_to_none=True)
         held = self.held()
-        loss, numbers = self.forward(self.objective, *batch)
+        with self.shares.noise(batch[0].device):
+            loss, numbers = self.forward(self.objective, *batch)
         if not loss.requires_grad:
             raise ValueError(
                 "the objective depends on no parameter, so there is nothing to climb: use the parameters that model and guide "
@@ -174,16 +192,26 @@ class Step:
         self._fast[shapes] = self._eager
         if self.compile is False:
             return
+        used: list[bool] = []
         try:
             if self.compile is True or self.ahead >= WORTH_RECORDING:
                 self._fast[shapes] = recorded = _Recorded(self, batch)
+                used = recorded.used
                 self.way = "recorded"
                 if self.compile is True or self.ahead >= WORTH_COMPILING:
-                    self._fast[shapes], self.way = _Compiled(self, recorded, batch), "compiled"
+                    self._fast[shapes], self.way = self._compiled(recorded, batch), "compiled"
         except CaptureError as error:
             if self.compile is True:
                 raise ValueError(f"this step cannot be compiled ({error}): use compile='auto' or compile=False") from None
             warnings.warn(f"steps are {self.way}, not compiled: {error}", FitWarning, stacklevel=2)
+        self.shares.processes.same((self.way, used), "how steps are taken (compile=False lets all be eager)")
+
+    def _compiled(self, recorded: _Recorded, batch: tuple[Tensor, ...]) -> Callable[..., None]:
+        """The whole step as machine code; of several processes, which meet before the update, what comes before."""
+        if self.shares.lone:
+            return _Compiled(self, recorded, batch)
+        recorded.compile(batch)
+        return recorded
 
 
 class _Recorded:
@@ -198,7 +226,8 @@ class _Recorded:
         updated = {id(parameter) for parameter in step.optimizer.parameters}
         self.trained = [place for place, parameter in enumerate(parameters.values()) if id(parameter) in updated]
         self.used: list[bool] = []
-        self.graph = capture(self.gradients, self.state, batch)
+        self.graph: Graph = capture(self.gradients, self.state, batch)
+        self.run: Callable[..., list[Tensor]] = self.graph
         eager = partial(self.eager, self.used)
         # A weight that the program raises a little at every call would pass as rounding, and stand still in the record.
         rounding = 0.0 if step.totals.device.type == "cpu" else 1e-5
@@ -240,12 +269,23 @@ class _Recorded:
         found = zip(trained, gradients, strict=True)
         return [*(_laid_out_as(value, gradient) for value, gradient in found if gradient is not None), numbers]
 
+    def compile(self, batch: tuple[Tensor, ...]) -> None:
+        """Find the gradients by machine code from here on."""
+        program = self.graph.compiled(*self.state, *batch)
+        check_agreement(self.graph, program, self.state, batch, reason=MISCOMPILED)
+        if self.step.totals.is_cuda:
+            launch = CudaGraph(program, self.state, batch)
+            self.run = lambda *tensors: launch(*tensors[len(self.state) :])
+        else:
+            self.run = program
+
     def __call__(self, *batch: Tensor) -> None:
         held = self.step.held()
-        *gradients, numbers = self.graph(*self.state, *batch)
+        with self.step.shares.noise(batch[0].device):
+            *gradients, numbers = self.run(*self.state, *batch)
         for parameter, gradient in zip(compress(self.step.optimizer.parameters, self.used), gradients, strict=True):
             parameter.grad = gradient
-        self.step.finish(numbers, len(batch[0]), held)
+        self.step.finish(numbers, len(batch[0]), held, same=True)
 
 
 class _Compiled:

@@ -10,12 +10,14 @@ from ppl_vae.data.fields import taken
 from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer
 from ppl_vae.inference.training.plan import TrainingPlan
 from ppl_vae.inference.training.schedules import SCHEDULES
+from ppl_vae.inference.training.shares import Shares
 from ppl_vae.inference.training.state import StepState
 from ppl_vae.inference.training.step import Step
 from ppl_vae.program.context import local_params
 from ppl_vae.program.facts import fitting_methods
 from ppl_vae.program.machine import layers
 from ppl_vae.program.pair import Pair, numbered
+from ppl_vae.program.processes import current
 from ppl_vae.program.randomness import put_random, random_state
 from ppl_vae.program.weighing import weighing
 from ppl_vae.storage.records import map_tensors
@@ -33,6 +35,7 @@ class Stepper:
         steps_per_epoch: how many batches an epoch has.
 
     Attributes:
+        processes: that take each step together.
         objective: the module that is climbed.
         parameters: what is trained.
         epoch: epochs done.
@@ -61,6 +64,8 @@ class Stepper:
             raise ValueError(told if others and not pair.plain else plain)
         groups = _halves(pair) if plan.alternate else [self.parameters]
         self.optimizers: list[Optimizer] = [OPTIMIZERS[plan.optimizer](group, plan.learning_rate) for group in groups]
+        self.processes = current()
+        self.shares = Shares(self.processes, pair)
         self.steps: list[Step] = []
         self.epoch = self.batch_index = self.skipped = self.active_optimizer = 0
         self.rate_factor = 1.0
@@ -91,6 +96,7 @@ class Stepper:
                 go_on_at=min(plan.batch_size, rows) if steps > 0 else None,
                 full_batch=full_batch,
                 kinds=kinds if train.lead is not None else 1,
+                shares=self.shares,
             )
             for optimizer, steps in zip(self.optimizers, before or [0] * len(self.optimizers), strict=True)
         ]
@@ -225,6 +231,11 @@ class Stepper:
         put_random(state.random, self.device)
         self.epoch, self.batch_index, self.skipped = state.epoch, state.batch_index, state.skipped
         self.active_optimizer = state.active_optimizer
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that are the same in every process between two steps, by name."""
+        named = {f"{part}.{name}": value for part, held in self._tensors().items() for name, value in held.items()}
+        return {**named, "the random numbers": torch.get_rng_state()}
 
     def _tensors(self) -> dict[str, dict[str, Tensor]]:
         """The tensors of pair, transform and objective; one that several hold is the first one's, under its first name."""
