@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import ppl_vae as pv
+from benchmarks import processes_em
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.evaluate.scores import row_bounds, row_scores
-from ppl_vae.exact import mixture_start
+from ppl_vae.exact import covariances, mixture, mixture_start, moments
 from ppl_vae.fitting.fit import place
 from tests.table import TINY
 from tests.test_processes import in_processes
@@ -92,9 +93,9 @@ def evaluated() -> dict[str, Any]:
     found = {"vae": pv.evaluate(vae, split, samples=30), "tight": {**tight.pop("simulated"), **tight}}
     found["rows"] = row_bounds(vae, split, samples=3)
     held = loaded(clusters(missing=True), missing="ignore").to(dtype=torch.float64)
-    mixture, incomplete = pv.build(pv.GMM(components=2), pv.ExactPosterior(), held.spec).double(), held.train
-    found["mixture"] = pv.evaluate(mixture, incomplete)
-    found["scores"] = row_scores(mixture, incomplete, samples=1).log_prob
+    gmm, incomplete = pv.build(pv.GMM(components=2), pv.ExactPosterior(), held.spec).double(), held.train
+    found["mixture"] = pv.evaluate(gmm, incomplete)
+    found["scores"] = row_scores(gmm, incomplete, samples=1).log_prob
     ragged = loaded(series(COUNTS[:, 0] > 0), kind="categorical", buckets=2)
     chain = pv.build(pv.HMM(states=2), pv.ExactPosterior(), ragged.spec).double()
     found["chain"] = pv.evaluate(chain, ragged.train)
@@ -145,3 +146,29 @@ def test_each_process_reads_its_part_and_all_start_from_the_same_rows(found: lis
     assert [first["parts"], second["parts"]] == [[1, N // 2, N // 2], [1, N - N // 2, N - N // 2]]
     for other in (first, second):
         torch.testing.assert_close(other["sample"], alone["sample"], rtol=0, atol=0)
+
+
+class Told:
+    """A lone process that counts the bytes of its sums."""
+
+    count, rank, bytes = 1, 0, 0
+
+    def sum_(self, tensors: list[torch.Tensor]) -> None:
+        self.bytes += sum(tensor.numel() * tensor.itemsize for tensor in tensors)
+
+
+def test_a_pass_sends_what_the_cost_model_counts() -> None:
+    rows, told = Matrices(loaded(clusters()).train), Told()
+    rows.processes = told  # type: ignore[assignment]
+    moments.moments(rows)
+    assert told.bytes == processes_em.moment_bytes(3)
+    parameters = mixture_start.initial(rows, 2, covariances.Full(), generator=torch.Generator().manual_seed(0))
+    told.bytes = 0
+    mixture.e_step(parameters, rows, covariances.Full())
+    assert told.bytes == processes_em.mixture_bytes(2, 3)
+
+
+def test_a_ring_of_two_exchanges_halves_twice() -> None:
+    link = {"bandwidth": 1e9, "latency": 1e-5}
+    assert processes_em.ring_seconds(1, 8e6, **link) == 0
+    assert processes_em.ring_seconds(2, 8e6, **link) == pytest.approx(8e-3 + 2e-5)

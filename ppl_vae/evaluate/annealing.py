@@ -75,7 +75,8 @@ def annealed(
     backward = ais.simulated > 0 and exact
     simulated = 0 if exact else min(ais.simulated, len(split))
     rows = layout(pair, split, ais.chains).rows
-    own, others = OwnBatches(pair, split, rows), OwnBatches(pair, split[:simulated], min(rows, max(1, simulated)), stream=1)
+    own = OwnBatches(pair, split, rows, seed=seed)
+    others = OwnBatches(pair, split[:simulated], min(rows, max(1, simulated)), seed=seed, stream=1)
     updates = ais.temperatures * ais.chains * ais.leapfrog * math.prod(split.event_shape)
     work = Work(pair, ais, updates * ((1 + backward) * len(split) + 2 * simulated), compile)
     count = ais.temperatures * ((1 + backward) * len(own) + 2 * len(others))

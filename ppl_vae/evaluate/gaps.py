@@ -74,7 +74,7 @@ def local_bounds(
             "declared guide over latent variables, such as AmortizedNormal"
         )
     rows = layout(pair, split, gaps.samples).rows
-    own = OwnBatches(pair, split, rows)
+    own = OwnBatches(pair, split, rows, seed=seed)
     draws = pieces(pair, split, max(samples, FEWEST_DRAWS), rows=rows)
     size = len(split) * math.prod(split.event_shape)
     climb = _Climb(pair, gaps, elements=size * gaps.samples * gaps.max_steps, compile=compile)

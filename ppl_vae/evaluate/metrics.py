@@ -154,7 +154,7 @@ def _bounds(
     certain = pair.guide_facts.certain
     cut = layout(pair, split, 1 if certain or _is_point(pair) else samples)
     elements = sum(cut.draws) * len(split) * split.elements
-    rows = OwnBatches(pair, split, cut.rows)
+    rows = OwnBatches(pair, split, cut.rows, seed=seed)
     with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(rows), shown=progress) as advance:
         columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, summed=summed, advance=advance)
     _check_finite(columns, pair.score)

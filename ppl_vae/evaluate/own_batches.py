@@ -33,11 +33,12 @@ class OwnBatches:
         pair: model and guide.
         split: all rows; where there are no parameters of rows, in the order of :meth:`~ppl_vae.data.Split.arranged`.
         batch_size: rows in a batch.
+        seed: that torch has when the walk begins.
         stream: which walk over a split this is, of those under one seed.
     """
 
-    def __init__(self, pair: Pair, split: Split, batch_size: int, *, stream: int = 0) -> None:
-        self.pair, self.batch_size, self.stream = pair, batch_size, stream
+    def __init__(self, pair: Pair, split: Split, batch_size: int, *, seed: int, stream: int = 0) -> None:
+        self.pair, self.batch_size, self.seed, self.stream = pair, batch_size, seed, stream
         self.processes, self.all = current(), len(split)
         self.first, self.rows, self.split = 0, slice(0, len(split)), split
         if self.processes.count == 1 or pair.local:
@@ -54,12 +55,11 @@ class OwnBatches:
         return len(self.split)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        """What the programs are called with, batch by batch; torch is seeded, from the seed it had, before each is made."""
-        seed = torch.initial_seed()
+        """What the programs are called with, batch by batch; torch is seeded for each before it is made."""
         found = batches(self.pair, self.split, self.batch_size)
         for number in itertools.count(self.first):
             if number or self.stream:  # the first batch goes on from the seed itself
-                _seed(derived_seed(seed, STREAM + self.stream, number), self.split.device)
+                _seed(derived_seed(self.seed, STREAM + self.stream, number), self.split.device)
             batch = next(found, None)
             if batch is None:
                 return
