@@ -104,7 +104,11 @@ def _columns(pair: Pair, split: Split, samples: int, seed: int) -> dict[str, Ten
         samples = 1
     cut = layout(pair, split, samples)
     columns = bounds_of_batches(
-        pair, OwnBatches(pair, split, cut.rows), cut.draws, compile="auto", elements=samples * len(split) * split.elements
+        pair,
+        OwnBatches(pair, split, cut.rows, seed=seed),
+        cut.draws,
+        compile="auto",
+        elements=samples * len(split) * split.elements,
     )
     if pair.score.bound is None:
         raise ValueError(
