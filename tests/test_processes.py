@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyro
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from pyro import distributions as dist
+from torch import Tensor, distributed, multiprocessing
 
+import ppl_vae as pv
+from ppl_vae.inference.training import step
 from ppl_vae.program.processes import Processes, alone, current
+from ppl_vae.types import FitWarning
+
+ROWS = 13
+Answers = dict[str, Any]
 
 
 def _work(rank: int, count: int, place: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{place}/group", rank=rank, world_size=count)
     torch.save(work(*arguments), f"{place}/{rank}.pt")
@@ -24,7 +37,9 @@ def _work(rank: int, count: int, place: str, work: Callable[..., Any], arguments
 
 def in_processes(place: Path, work: Callable[..., Any], *arguments: Any, count: int = 2) -> list[Any]:
     """What the work gives in each of so many processes; ``work`` is a function of a module."""
-    multiprocessing.start_processes(_work, (count, str(place), work, arguments), nprocs=count, start_method="fork")
+    multiprocessing.set_forkserver_preload(["torch", "pyro", "ppl_vae", "tests.test_processes"])
+    given = (count, str(place), work, arguments)
+    multiprocessing.start_processes(_work, given, nprocs=count, start_method="forkserver")
     return [torch.load(place / f"{rank}.pt") for rank in range(count)]
 
 
@@ -42,11 +57,13 @@ def test_a_lone_process_leaves_all_as_it_is() -> None:
     lone.sum_(tensors)
     lone.broadcast_(tensors)
     lone.same(object(), "an object")
+    lone.same_tensors({"a": tensors[0]}, "here")
     assert lone == Processes()
     assert tensors[0].tolist() == [1.0, 2.0]
+    assert lone.from_first(lambda: 3) == 3
 
 
-def _together() -> dict[str, Any]:
+def _together() -> Answers:
     processes = current()
     rank = processes.rank
     sums = [torch.full((2, 2), rank + 1.0), torch.tensor(rank + 1), torch.tensor(rank + 0.5), torch.zeros(0)]
@@ -54,18 +71,228 @@ def _together() -> dict[str, Any]:
     first = [torch.tensor([rank + 3.0]), torch.tensor([rank + 3])]
     processes.broadcast_(first)
     processes.same("equal", "a word")
+    processes.same_tensors({"a": torch.tensor(torch.nan)}, "here")
     with alone():
         lone = current().count
+    return {
+        "sums": [tensor.tolist() for tensor in sums],
+        "first": [tensor.tolist() for tensor in first],
+        "lone": lone,
+        "from first": processes.from_first(lambda: (processes.rank, current().count)),
+        "same": _said(lambda: processes.same(f"rows {rank}", "the data")),
+        "tensors": _said(lambda: processes.same_tensors({"a": torch.ones(2), "b": torch.tensor(rank)}, "here")),
+        "raised": _said(lambda: processes.from_first(lambda: [][rank])),
+    }
+
+
+def _said(work: Callable[[], Any]) -> str:
     try:
-        processes.same(f"rows {rank}", "the data")
-    except ValueError as error:
-        said = str(error)
-    return {"sums": sums, "first": first, "lone": lone, "said": said, "count": processes.count}
+        return str(work())
+    except (ValueError, IndexError) as error:
+        return str(error)
 
 
 def test_two_processes_add_share_and_compare(tmp_path: Path) -> None:
-    for found in in_processes(tmp_path, _together):
-        assert [tensor.tolist() for tensor in found["sums"]] == [[[3.0, 3.0], [3.0, 3.0]], 3, 2.0, []]
-        assert [tensor.tolist() for tensor in found["first"]] == [[3.0], [3]]
-        assert (found["lone"], found["count"]) == (1, 2)
-        assert found["said"].startswith("expected the data to be the same in all 2 processes, got 'rows 0' in process 0 and")
+    first, second = in_processes(tmp_path, _together)
+    assert first == second
+    assert first["sums"] == [[[3.0, 3.0], [3.0, 3.0]], 3, 2.0, []]
+    assert (first["first"], first["lone"], first["from first"]) == ([[3.0], [3]], 1, (0, 1))
+    assert first["same"].startswith(
+        "expected the data to be the same in all 2 processes, got 'rows 0' in process 0 and 'rows 1'"
+    )
+    assert first["tensors"] == "here expected the same numbers in all 2 processes, got others in b"
+    assert first["raised"] == "list index out of range"
+
+
+def _rows() -> Tensor:
+    return torch.rand(ROWS, 4, generator=torch.Generator().manual_seed(0))
+
+
+def _fit(out: Path | None = None, guide: Any = None, weights: Any = None, **given: Any) -> pv.Fit:
+    vae = pv.VAE(latent_dim=2, decoder=pv.MLP(hidden=(3,)), likelihood=pv.Gaussian())
+    data = pv.load_data(_rows().numpy(), valid=0.0, test=0.0, weights=weights)
+    method = pv.SVI(**{"epochs": 2, "batch_size": 5, "schedule": "constant", "compile": False, **given})
+    return pv.fit(vae, data, guide=guide or pv.AmortizedNormal(encoder=pv.MLP(hidden=(3,))), method=method, out=out)
+
+
+def _found(fit: pv.Fit) -> Answers:
+    """The numbers that a fit comes to."""
+    rows = [[row["objective"], row["elbo"], row["kl"]] for row in fit.history]
+    return {"history": torch.tensor(rows), **{name: value.clone() for name, value in fit.pair.state_dict().items()}}
+
+
+def _model(x: Tensor) -> None:
+    loc = pyro.sample("loc", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+    with pyro.plate("data", ROWS, subsample_size=len(x)):
+        z = pyro.sample("z", dist.Gamma(2.0 * torch.ones(len(x)), 1.0))
+        pyro.sample("x", dist.Normal(loc + z[:, None], 1.0).to_event(1), obs=x)
+
+
+def _guide(x: Tensor) -> None:
+    pyro.sample("loc", dist.Normal(pyro.param("mean", torch.zeros(4)), 0.1).to_event(1))
+    rate = pyro.param("rate", torch.ones(()), constraint=dist.constraints.positive)
+    with pyro.plate("data", ROWS, subsample_size=len(x)):
+        pyro.sample("z", dist.Gamma(1.0 + x.sum(1), rate))
+
+
+def _crosswise(x: Tensor) -> None:
+    """A model whose rows hang on each other."""
+    weight = pyro.param("weight", torch.ones(4))
+    with pyro.plate("data", ROWS, subsample_size=len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([len(x)]))
+        pyro.sample("x", dist.Normal(weight * (x - x.mean(0)) + z[:, None], 1.0).to_event(1), obs=x)
+
+
+def _normal(x: Tensor) -> None:
+    with pyro.plate("data", ROWS, subsample_size=len(x)):
+        pyro.sample("z", dist.Normal(pyro.param("a", torch.zeros(())), 1.0).expand([len(x)]))
+
+
+SHARED: dict[str, dict[str, Any]] = {
+    "recorded, an uneven last batch": {},
+    "eager, a last batch of fewer rows than processes": {
+        "batch_size": 6,
+        "clip_norm": 0.5,
+        "alternate": "steps",
+        "objective": pv.IWAE(samples=2),
+        "weights": torch.arange(1.0, ROWS + 1).numpy(),
+    },
+}
+
+
+def _fits(out: Path) -> Answers:
+    """What fits come to in these processes, and in the first of them alone; one is kept in a folder."""
+    step.WORTH_RECORDING = 3
+    found: Answers = {}
+    for name, given in SHARED.items():
+        how = {} if "batch_size" in given else {"out": out, "compile": "auto"}
+        found[name] = _found(_fit(**given, **how))
+        if current().first:
+            with alone():
+                found["lone", name] = _found(_fit(**given))
+    rows = _rows().numpy()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", FitWarning)
+        own = pv.fit(_model, pv.load_data(rows, valid=0.0, test=0.0), guide=_guide, method=pv.SVI(epochs=1, compile=False))
+    found["own noise"] = own.pair.state_dict()
+    found["told"] = [str(each.message) for each in told] if current().first else [""] * len(told)
+    other = pv.load_data(rows + current().rank, valid=0.0, test=0.0)
+    norm = pv.AmortizedNormal(encoder=pv.MLP(hidden=(3,), norm="batch"))
+    data = pv.load_data(rows, valid=0.0, test=0.0)
+    found["refused"] = [
+        _said(lambda: pv.fit(pv.FactorAnalysis(latent_dim=1), other, method=pv.SVI(epochs=1))),
+        _said(lambda: _fit(objective=pv.BetaELBO(free_bits=0.1))),
+        _said(lambda: _fit(guide=norm)),
+        _said(lambda: pv.fit(_crosswise, data, guide=_normal, method=pv.SVI(epochs=1, compile=False))),
+        _said(lambda: pv.fit(_model, data, guide=_guide, method=pv.NUTS())),
+    ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Answers, Answers, Path]:
+    """What two processes found, and the run folder of a fit of theirs."""
+    place = tmp_path_factory.mktemp("processes")
+    first, second = in_processes(place, _fits, place / "run")
+    return first, second, place / "run"
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_two_processes_come_to_the_numbers_of_one(fits: tuple[Answers, Answers, Path], name: str) -> None:
+    first, second, _ = fits
+    for part, value in first[name].items():
+        assert torch.equal(value, second[name][part])
+        torch.testing.assert_close(value, first["lone", name][part], rtol=1e-4, atol=1e-5)
+
+
+def test_noise_that_cannot_be_shared_is_each_process_s_own_and_told(fits: tuple[Answers, Answers, Path]) -> None:
+    first, second, _ = fits
+    assert [text.partition(" (")[0] for text in first["told"]] == ["each process draws noise of its own"]
+    assert second["told"] == []
+    for name, value in first["own noise"].items():
+        assert torch.equal(value, second["own noise"][name])
+        assert value.isfinite().all()
+
+
+def test_what_processes_cannot_share_is_refused_by_all(fits: tuple[Answers, Answers, Path]) -> None:
+    first, second, _ = fits
+    assert first["refused"] == second["refused"]
+    for text, part in zip(
+        first["refused"],
+        (
+            "expected the data to be the same",
+            "expected one process for objective",
+            "buffers that follow",
+            "of its parts",
+            "for NUTS",
+        ),
+        strict=True,
+    ):
+        assert part in text, text
+
+
+def test_a_run_of_two_processes_goes_on_in_one(fits: tuple[Answers, Answers, Path]) -> None:
+    *_, folder = fits
+    longer = pv.SVI(epochs=3, batch_size=5, schedule="constant")
+    resumed = pv.resume_run(folder, method=longer, data=pv.load_data(_rows().numpy(), valid=0.0, test=0.0))
+    whole = _fit(epochs=3)
+    torch.testing.assert_close(_found(resumed)["history"], _found(whole)["history"], rtol=1e-4, atol=1e-5)
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 3
+
+
+def _torchrun(count: int, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), *arguments]
+
+
+def _children(process: subprocess.Popen[str]) -> list[int]:
+    listed = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True, check=False)
+    return [int(word) for word in listed.stdout.split()]
+
+
+def _lines(text: str) -> list[str]:
+    """What the command itself says, not torchrun."""
+    return [line for line in text.splitlines() if line.startswith("ppl-vae: ")]
+
+
+@pytest.mark.slow
+def test_torchrun_fits_dies_as_one_and_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    method = ["--method", "SVI", "--method.epochs", "2000", "--method.compile", "false", "--device", "cpu"]
+    words = ["fit", "--model", "VAE", *method, "--out", str(folder), "--keep_every", "0.2"]
+    command = _torchrun(2, "-m", "ppl_vae", *words)
+    began = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    history = folder / "history.jsonl"
+    until = time.monotonic() + 900
+    while not (history.exists() and len(history.read_text().splitlines()) >= 2 and (folder / "training.safetensors").exists()):
+        assert began.poll() is None, began.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    os.kill(_children(began)[1], signal.SIGKILL)
+    _, said = began.communicate(timeout=300)
+    assert began.returncode != 0
+    assert len(_lines(said)) == 1, said
+    assert "lost the others" in _lines(said)[0]
+    before = len(history.read_text().splitlines())
+    went_on = subprocess.Popen(
+        _torchrun(3, "-m", "ppl_vae", "fit", "--resume", str(folder), "--device", "cpu"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while len(history.read_text().splitlines()) < before + 2:
+        assert went_on.poll() is None, went_on.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    went_on.send_signal(signal.SIGTERM)
+    _, said = went_on.communicate(timeout=300)
+    assert len(_lines(said)) == 1, said
+    assert "go on with: ppl-vae fit --resume" in _lines(said)[0]
+    epochs = [json.loads(line)["epoch"] for line in history.read_text().splitlines()]
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+@pytest.mark.slow
+def test_verbs_of_one_process_say_so_once() -> None:
+    ran = subprocess.run(_torchrun(2, "-m", "ppl_vae", "list"), capture_output=True, text=True, check=False)
+    expected = "ppl-vae: error: expected one process for list, got 2: start it without torchrun, ppl-vae list"
+    assert _lines(ran.stderr) == [expected]

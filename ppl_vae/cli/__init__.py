@@ -44,6 +44,8 @@ from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.help import MORE, Brief
 from ppl_vae.cli.options import AnyFamily, check_options, expand, import_named, yaml_texts
 from ppl_vae.cli.output import notes
+from ppl_vae.cli.together import check_shared, together
+from ppl_vae.launched import LostProcessError
 from ppl_vae.storage import Interrupted
 
 __all__ = ["main"]
@@ -82,12 +84,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's own class is named by its import path from where the user stands
+    if not arguments:
+        _parser().print_help()
+        return 0
     try:
-        if not arguments:
-            _parser().print_help()
-            return 0
+        with together() as telling:
+            return _answered(arguments, telling)
+    except LostProcessError as error:
+        return print_error(str(error), code=1)
+
+
+def _answered(arguments: list[str], telling: bool) -> int:
+    """The exit code of a verb, run, with a line on standard error if it did not work."""
+    try:
+        check_shared(arguments[0])
         verb, chosen = _chosen(arguments)
-        with notes(quiet=chosen.get("quiet", False)):
+        with notes(quiet=chosen.get("quiet", False) or not telling):
             VERBS[verb].run(**chosen)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -96,6 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return print_error(explain(str(error), _options(_parser(arguments[0]), arguments[0])), code=2)
     except FloatingPointError as error:
         return print_error(str(error), code=1)
+    except LostProcessError as error:
+        return print_error(str(error), code=1, only=True)
     except Interrupted as stop:
         return print_error(str(stop), code=stop.code)
     except KeyboardInterrupt:

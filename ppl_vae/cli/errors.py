@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ppl_vae.cli.catalogue import declared
+from ppl_vae.cli.together import first_to_say
 from ppl_vae.declaration import Declaration, families, family_members, parse
 from ppl_vae.storage import RunFolder
 from ppl_vae.text import did_you_mean, from_yaml, read_text
@@ -23,9 +24,14 @@ UNREADABLE = (
 )
 
 
-def print_error(message: str, *, code: int) -> int:
-    """Say why on one line of standard error; the exit code."""
-    print(f"ppl-vae: error: {' '.join(message.split())}", file=sys.stderr)
+def print_error(message: str, *, code: int, only: bool = False) -> int:
+    """Say why on one line of standard error; the exit code.
+
+    What several processes have to say alike the first of them says; what is ``only`` a consequence of the end of another
+    nobody does that has said why.
+    """
+    if first_to_say(message, only=only):
+        print(f"ppl-vae: error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Self
 
 import torch
@@ -42,12 +44,16 @@ def check_alike(processes: Processes, model: Any, guide: Any, method: Any, data:
             "init_process_group('cpu:gloo,cuda:nccl')"
         ) from None
     for name, declared in (("the model", model), ("the guide", guide), ("the method", method)):
-        processes.same(declared if isinstance(declared, Declaration | None) else _called(declared), name)
+        processes.same(_named(declared), name)
     processes.same((fingerprint(data.train), len(data.valid), len(data.test)), "the data")
 
 
-def _called(program: Callable[..., Any]) -> str:
-    return f"{program.__module__}.{getattr(program, '__qualname__', type(program).__qualname__)}"
+def _named(declared: Any) -> str:
+    """A declaration, or what a program is called, wherever in memory they are."""
+    if isinstance(declared, Declaration):
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(declared))
+    named = declared if isinstance(declared, FunctionType) else type(declared)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 @contextlib.contextmanager

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
+from ppl_vae.launched import LostProcessError, launched
 from ppl_vae.text import as_line
 
-__all__ = ["LostProcessError", "Processes", "alone", "current", "first_to_say", "joined", "launched"]
+__all__ = ["LostProcessError", "Processes", "alone", "by_first", "current", "first_to_say", "joined"]
 
+P = ParamSpec("P")
 R = TypeVar("R")
-
-LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
-
-
-class LostProcessError(RuntimeError):
-    """Another process of the group is gone or cannot be reached: nothing can be computed together any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,11 +207,6 @@ def current() -> Processes:
     return Processes(distributed.get_rank(), distributed.get_world_size())
 
 
-def launched() -> int:
-    """How many processes were started together, by what torchrun tells each of them; one without it."""
-    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in LAUNCHED) else 1
-
-
 @contextlib.contextmanager
 def joined() -> Iterator[Processes]:
     """The processes that torchrun started, as a group for as long as this lasts: gloo on CPUs, NCCL on CUDA.
@@ -231,8 +223,9 @@ def joined() -> Iterator[Processes]:
     local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if devices:
         torch.cuda.set_device(local % devices)
+    apart = 0 < int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= devices  # NCCL refuses two processes on one device
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if devices else "gloo")
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if apart else "gloo")
     except RuntimeError as error:  # one that did not come is told as a timeout
         raise LostProcessError(f"the {launched()} processes did not meet: {as_line(str(error).splitlines()[0])}") from error
     try:
@@ -241,12 +234,28 @@ def joined() -> Iterator[Processes]:
         distributed.destroy_process_group()
 
 
-def first_to_say(message: str) -> bool:
-    """Whether no other process of the group has asked for this message before: what all have to say is said once."""
+def first_to_say(message: str, *, only: bool = False) -> bool:
+    """Whether no other process of the group has asked for this message before: what all have to say is said once.
+
+    Args:
+        message: what is to be said.
+        only: whether it is only worth saying where nobody has said anything.
+    """
     if not (distributed.is_available() and distributed.is_initialized()):
         return True
     store = distributed.distributed_c10d._get_default_store()
     try:
-        return bool(store.add(f"ppl_vae/{hashlib.sha256(message.encode()).hexdigest()}", 1) == 1)
+        of_it, of_all = (store.add(f"ppl_vae/{name}", 1) for name in (hashlib.sha256(message.encode()).hexdigest(), "said"))
     except RuntimeError:  # nobody is there to ask
         return True
+    return bool((of_all if only else of_it) == 1)
+
+
+def by_first(work: Callable[P, R]) -> Callable[P, R]:
+    """A function that the first process alone runs, as what writes; all get what it returns or raises."""
+
+    @functools.wraps(work)
+    def run(*arguments: P.args, **named: P.kwargs) -> R:
+        return current().from_first(lambda: work(*arguments, **named))
+
+    return run

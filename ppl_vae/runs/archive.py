@@ -19,6 +19,7 @@ from ppl_vae.fitting import Fit
 from ppl_vae.fitting.described import describe, weights
 from ppl_vae.fitting.fit import place
 from ppl_vae.models import Model
+from ppl_vae.program.processes import by_first
 from ppl_vae.runs.pictures import run_pictures
 from ppl_vae.storage import RunFolder, check_free
 from ppl_vae.storage.swap import new_folder, replace_folder
@@ -26,6 +27,7 @@ from ppl_vae.storage.swap import new_folder, replace_folder
 __all__ = ["measure", "save_evaluation", "save_run"]
 
 
+@by_first
 def save_run(
     fit: Fit, data: Data, path: str | Path, *, metrics: Mapping[str, Any] | None = None, overwrite: bool = False
 ) -> Path:
@@ -63,6 +65,7 @@ def save_run(
     return path
 
 
+@by_first
 def save_evaluation(path: str | Path, content: Mapping[str, Any]) -> None:
     """Keep what was found about a run in its ``evaluation.json``, in place of what was found before."""
     RunFolder(path).write(RunFolder.EVALUATION, content)

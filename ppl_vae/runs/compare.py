@@ -13,6 +13,7 @@ from ppl_vae.data.named import SETS
 from ppl_vae.declaration import require
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.table import aligned, short
+from ppl_vae.program.processes import by_first
 from ppl_vae.runs.comparison import write_comparison
 from ppl_vae.runs.load import load_fit
 from ppl_vae.runs.saved import SavedRun
@@ -114,6 +115,7 @@ def compare_runs(
     return RunComparison(rows=rows, histories=[run.history for run in found], split=split, scores=[run.score for run in found])
 
 
+@by_first
 def save_run_comparison(comparison: RunComparison, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write ``comparison.json``, ``comparison.md`` and ``comparison.png`` into a new folder.
 

@@ -13,6 +13,7 @@ from ppl_vae import plots
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting import Comparison
 from ppl_vae.models import Model
+from ppl_vae.program.processes import by_first
 from ppl_vae.storage import check_free
 from ppl_vae.storage.atomic import write_json, write_text
 from ppl_vae.storage.folder import COMPARISON_FILES
@@ -21,6 +22,7 @@ from ppl_vae.storage.swap import new_folder, replace_folder
 __all__ = ["save_comparison", "write_comparison"]
 
 
+@by_first
 def save_comparison(comparison: Comparison, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write ``comparison.json``, ``comparison.md`` and ``comparison.png`` into a new folder; it appears whole or not at all.
 

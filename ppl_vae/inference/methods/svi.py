@@ -43,6 +43,14 @@ LEARNING_RATE = 2e-3  # of models that say none: networks'
 class SVI(Method):
     """Stochastic variational inference (Hoffman et al. 2013) with a fused torch optimizer.
 
+    In a process group of torch.distributed, as ``torchrun --nproc-per-node N -m ppl_vae fit ...`` begins one, the processes
+    share every step: each takes its part of the batch's rows, of all of which it has a copy, the gradients add up, and all take
+    the same step. ``batch_size`` is that of the whole batch, and the numbers are those of one process to rounding: noise is
+    drawn for the whole batch in each of them. Where draws take more or fewer random numbers by their parameters, as those of
+    gamma variables, and where networks draw by themselves, as dropout does, a remark tells that each process draws its own.
+    What hangs on the rows of a batch together cannot be shared: free bits, a capacity, ``InfoVAE``, moving averages, batch
+    normalization.
+
     Args:
         seed: of the initial parameters, the order of the data and every sample.
         objective: what is maximized; also an object of ``pyro.infer``, such as ``TraceGraph_ELBO()``, or a function
@@ -81,7 +89,8 @@ class SVI(Method):
             back, and go on with a tenth of the learning rate, at most 5 times in an epoch.
 
     Raises:
-        ValueError: a number out of range, or an unknown optimizer, schedule or precision.
+        ValueError: a number out of range, or an unknown optimizer, schedule or precision; in a fit of several processes, what
+            they cannot share.
     """
 
     takes_weights: ClassVar[bool] = True
@@ -222,19 +231,23 @@ class SVI(Method):
             )
         if data.train.weights is not None and not self.objective.takes_weights:
             raise ValueError(
-                f"expected rows without weights for objective={self.objective.name or type(self.objective).__name__}, which is "
-                "no sum over the data that could count them by their weights: use ELBO(), BetaELBO() or IWAE(), or load the "
-                "data without"
+                f"expected rows without weights for objective={self._climbed}, which is no sum over the data that could count "
+                "them by their weights: use ELBO(), BetaELBO() or IWAE(), or load the data without"
             )
         if (count := current().count) > 1 and not self.objective.adds_up:
             raise ValueError(
-                f"expected one process for objective={self.objective.name or self.objective}, which is no mean over a batch's "
-                f"rows that could be shared, got {count}: use ELBO() or IWAE(), or start it without torchrun"
+                f"expected one process for objective={self._climbed}, which is no mean over the rows of a batch that "
+                f"could be shared, got {count}: use ELBO() or IWAE(), or start it without torchrun"
             )
         if self.sampling is not None:
             check_sampling(self.sampling, pair, data)
         self._check_rows(pair, data)
         self._check_passes(pair, data)
+
+    @property
+    def _climbed(self) -> str:
+        """What the objective is called in a message."""
+        return self.objective.name or type(self.objective).__name__
 
     def _check_rows(self, pair: Pair, data: Data) -> None:
         """Raise ``ValueError`` if all batches are too small to normalize anything over their rows."""

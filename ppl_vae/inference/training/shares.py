@@ -159,7 +159,7 @@ class Shares:
                 _put(buffers, before)
                 with seeded(0, device), self.noise(device):
                     forward(*batch)
-            self.processes.same_tensors(buffers, f"what the rows of a batch move by themselves, {ONE_PROCESS}:")
+            self.processes.same_tensors(buffers, f"buffers that follow the rows of a batch, {ONE_PROCESS}:")
         finally:
             _put(buffers, before)
         if loss is not None and whole.isfinite():
@@ -206,12 +206,10 @@ class _Site(Messenger):
         self.message: Any = None
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg):
-            self.message = msg
+        self.message = msg
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg):
-            self.message = None
+        self.message = None
 
     @property
     def axis(self) -> int | None:
@@ -222,7 +220,8 @@ class _Site(Messenger):
         """
         if self.message is None:
             raise UnalignedError(" (the programs draw numbers outside of pyro.sample, as dropout does)")
-        return self.plates.data_dim - self.message["fn"].event_dim if self.plates.of_data(self.message) else None
+        of_rows = not site_is_subsample(self.message) and self.plates.of_data(self.message)
+        return self.plates.data_dim - self.message["fn"].event_dim if of_rows else None
 
 
 class _DrawnForAll(TorchDispatchMode):
