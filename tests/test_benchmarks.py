@@ -206,3 +206,26 @@ def test_a_trend_is_of_one_command_on_one_machine_against_the_median_before(tmp_
     told = capsys.readouterr().out
     assert "2.50x" in told
     assert "1 of 2 times are above 2 times" in told
+
+
+@pytest.mark.slow
+def test_two_processes_are_measured_beside_one():
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.processes",
+        "--size",
+        "toy",
+        "--epochs",
+        "2",
+        "--rounds",
+        "1",
+        "--json",
+        "--series",
+        "",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    found = json.loads(done.stdout)["svi"]
+    assert found["ratio"]["one process, one thread"] == 1.0
+    assert len(found["rows per second"]) == 3
+    assert min(found["rows per second"].values()) > 0

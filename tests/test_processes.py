@@ -88,7 +88,7 @@ def _together() -> Answers:
 def _said(work: Callable[[], Any]) -> str:
     try:
         return str(work())
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, FloatingPointError) as error:
         return str(error)
 
 
@@ -174,6 +174,7 @@ def _fits(out: Path) -> Answers:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", FitWarning)
         own = pv.fit(_model, pv.load_data(rows, valid=0.0, test=0.0), guide=_guide, method=pv.SVI(epochs=1, compile=False))
+    found["non-finite"] = _said(lambda: _fit(learning_rate=1e30, on_nonfinite="rewind", epochs=1))
     found["own noise"] = own.pair.state_dict()
     found["told"] = [str(each.message) for each in told] if current().first else [""] * len(told)
     other = pv.load_data(rows + current().rank, valid=0.0, test=0.0)
@@ -212,6 +213,12 @@ def test_noise_that_cannot_be_shared_is_each_process_s_own_and_told(fits: tuple[
     for name, value in first["own noise"].items():
         assert torch.equal(value, second["own noise"][name])
         assert value.isfinite().all()
+
+
+def test_what_is_not_finite_is_found_alike(fits: tuple[Answers, Answers, Path]) -> None:
+    first, second, _ = fits
+    assert first["non-finite"] == second["non-finite"]
+    assert "epoch 1" in first["non-finite"]
 
 
 def test_what_processes_cannot_share_is_refused_by_all(fits: tuple[Answers, Answers, Path]) -> None:

@@ -73,6 +73,9 @@ def fit(
 ) -> Fit:
     """Fit a model to data.
 
+    In a process group of torch.distributed every process calls this alike, with the same data, and gets the same fit; methods
+    that one process runs alone say so. Callbacks, loggers, progress and the run folder are those of the first process.
+
     Args:
         model: a declared model, or a plain Pyro program called with a batch ``x (B, *event)`` and the batch's other fields.
         data: what :func:`~ppl_vae.load_data` takes or gave, by default the digits, or none for models that have no data, such

@@ -37,7 +37,7 @@ def check_alike(processes: Processes, model: Any, guide: Any, method: Any, data:
     if processes.count == 1:
         return
     try:
-        distributed.group.WORLD._get_backend(torch.device("cpu"))
+        distributed.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
     except RuntimeError:
         raise ValueError(
             "expected a process group for numbers on the CPU too, got one for a device alone: begin it by "

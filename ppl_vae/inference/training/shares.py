@@ -39,6 +39,7 @@ FILLING = {  # a tensor in place, one number after another
 MAKING = {aten.rand.default: 0, aten.randn.default: 0, aten.randint.default: 1, aten.randint.low: 2}  # where their size stands
 LIKE = {aten.rand_like.default, aten.randn_like.default}
 BY_ELEMENT = {aten.bernoulli.default}  # one number for each element, whatever its value
+NOTHING = contextlib.nullcontext()
 AGREEMENT = 1e-3  # by how much of it the loss may differ that processes find together
 
 
@@ -103,12 +104,12 @@ class Shares:
         with site, _DrawnForAll(site, share.part, share.rows):
             yield
 
-    @contextlib.contextmanager
-    def noise(self, device: torch.device) -> Iterator[None]:
+    def noise(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
         """Around a step: where noise is not aligned, numbers of the own; the generators of all stay alike."""
-        if self.lone or self.aligned:
-            yield
-            return
+        return NOTHING if self.lone or self.aligned else self._own_noise(device)
+
+    @contextlib.contextmanager
+    def _own_noise(self, device: torch.device) -> Iterator[None]:
         seed = int(torch.randint(2**62, ()))
         state = random_state(device)
         try:
