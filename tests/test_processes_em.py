@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ppl_vae as pv
-from benchmarks import processes_em
+from benchmarks import processes_cost
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.evaluate.scores import row_bounds, row_scores
 from ppl_vae.exact import covariances, mixture, mixture_start, moments
@@ -175,14 +175,14 @@ def test_a_pass_sends_what_the_cost_model_counts() -> None:
     rows, told = Matrices(loaded(clusters()).train), Told()
     rows.processes = told  # type: ignore[assignment]
     moments.moments(rows)
-    assert told.bytes == processes_em.moment_bytes(3)
+    assert told.bytes == processes_cost.moment_bytes(3)
     parameters = mixture_start.initial(rows, 2, covariances.Full(), generator=torch.Generator().manual_seed(0))
     told.bytes = 0
     mixture.e_step(parameters, rows, covariances.Full())
-    assert told.bytes == processes_em.mixture_bytes(2, 3)
+    assert told.bytes == processes_cost.mixture_bytes(2, 3)
 
 
 def test_a_ring_of_two_exchanges_halves_twice() -> None:
     link = {"bandwidth": 1e9, "latency": 1e-5}
-    assert processes_em.ring_seconds(1, 8e6, **link) == 0
-    assert processes_em.ring_seconds(2, 8e6, **link) == pytest.approx(8e-3 + 2e-5)
+    assert processes_cost.ring_seconds(1, 8e6, **link) == 0
+    assert processes_cost.ring_seconds(2, 8e6, **link) == pytest.approx(8e-3 + 2e-5)
