@@ -259,7 +259,7 @@ class Split(Passes):
         if isinstance(raw, Ragged):
             found: Any = raw.mapped(lambda values: values[:, places])
         else:
-            found = raw.chosen(places) if isinstance(raw, Sparse) else self.x[:, places]
+            found = raw.chosen(places) if isinstance(raw, Sparse | Stream) else self.x[:, places]
         return self._with(
             raw=found,
             columns=tuple(self.columns[place] for place in places) if self.columns else (),
@@ -298,7 +298,7 @@ class Split(Passes):
         raw = x if held is None else held.with_values(x)
         return home._with(raw=raw, transform=transform, drawn=home.transform).to(self.device)
 
-    def recoded(self, x: Tensor, table: tuple[Column, ...]) -> Split:
+    def recoded(self, x: Tensor | Stream, table: tuple[Column, ...]) -> Split:
         """The same rows with other codes x ``(N, D)`` of their categories, as this table numbers them."""
         return self._with(raw=x, table=table)
 
