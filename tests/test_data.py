@@ -632,8 +632,8 @@ def test_bad_values_of_a_stream_name_their_rows(tmp_path, little, bad):
 
 
 BAD_STREAMS = {
-    "csv": ("digits", {"stream": 1}, ".npy files and folders of them only"),
-    "array": (REALS, {"stream": 1}, ".npy files and folders of them only"),
+    "digits": ("digits", {"stream": 1}, ".npy files, folders of them and .csv"),
+    "array": (REALS, {"stream": 1}, ".npy files, folders of them and .csv"),
     "no such file": ("data/none.npy", {"stream": 1}, "does not exist"),
 }
 

@@ -186,6 +186,22 @@ def test_folds_of_a_running_text_are_blocks_of_it(tmp_path: Path) -> None:
     assert sorted(map(len, first)) == [5, 5, 6, 6]
 
 
+def test_folds_keep_the_patches_of_an_image_together() -> None:
+    images = np.repeat(np.arange(8, dtype=np.uint8), 144).reshape(8, 12, 12)  # each pixel has the number of its image
+    data = pv.load_data(images, patches=pv.Patches(size=4, count=80), valid=0.0, test=0.25, scale="none")
+    parts = list(folds(data, 3))
+    held_out = [set(part.test.x.unique().tolist()) for part in parts]
+    assert sorted(map(len, held_out)) == [2, 2, 2]
+    assert set.union(*held_out) == set(data.train.x.unique().tolist())
+    for part, own in zip(parts, held_out, strict=True):
+        assert set(part.train.x.unique().tolist()) == set.union(*held_out) - own
+    with pytest.raises(ValueError, match="no more than the 6 images that the training rows were cut out of, got 7: give more"):
+        next(iter(folds(data, 7)))
+    alone = pv.load_data(images[:1], patches=pv.Patches(size=4, count=20), valid=0.0, test=0.0)
+    with pytest.raises(ValueError, match="no more than the 1 images"):
+        next(iter(folds(alone, 2)))
+
+
 def test_folds_of_noisy_data_are_drawn_once_where_they_are_held_out() -> None:
     counts = (factors(60).abs() * 10).round()
     data = pv.load_data(counts, dequantize="dynamic", scale="standardize")

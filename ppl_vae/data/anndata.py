@@ -20,7 +20,16 @@ from ppl_vae.data.tables import as_field, chosen_columns, label_column
 from ppl_vae.memory import require_memory
 from ppl_vae.types import FitWarning
 
-__all__ = ["is_anndata", "of_anndata", "put_codes", "read_h5ad"]
+__all__ = [
+    "beside_cells",
+    "chosen_genes",
+    "is_anndata",
+    "layer_named",
+    "of_anndata",
+    "put_codes",
+    "read_h5ad",
+    "remark_unless_counts",
+]
 
 
 def is_anndata(values: Any) -> bool:
@@ -58,24 +67,42 @@ def of_anndata(cells: Any, source: DataSource, *, name: str = "AnnData") -> Raw:
     """
     from scipy.sparse import issparse
 
-    genes, observed = [str(each) for each in cells.var_names], [str(each) for each in cells.obs.columns]
-    if len(set(genes)) < len(genes):
-        twice = next(each for each in genes if genes.count(each) > 1)
-        raise ValueError(f"{name}: expected variables of different names, got {twice!r} twice: call var_names_make_unique()")
-    for wanted in (*([] if source.label is None else [source.label]), *source.fields):
-        if wanted not in observed:
-            raise ValueError(f"{name}: expected observations among {', '.join(observed) or 'none'}, got {wanted!r}: name one")
-    columns, matrix = chosen_columns(name, genes, source), _matrix(cells, source, name)
+    genes = [str(each) for each in cells.var_names]
+    columns, matrix = chosen_genes(genes, cells.obs, source, name), _matrix(cells, source, name)
     if columns != genes:
         places = {gene: place for place, gene in enumerate(genes)}
         matrix = (matrix.tocsc() if issparse(matrix) else matrix)[:, [places[each] for each in columns]]
     values = matrix.data if issparse(matrix) else matrix
-    _remark_unless_counts(values, source, name, list(cells.layers))
+    if values.dtype.kind == "f" and _are_counts(source):
+        fractions, negative = bool((values != np.floor(values)).any()), bool((values < 0).any())
+        remark_unless_counts(source, name, list(cells.layers), fractions=fractions, negative=negative)
     if issparse(matrix):
         raw = of_sparse(matrix, source, names=tuple(columns))
     else:
         raw = Raw(matrix.astype(holding(matrix), copy=False), columns=tuple(columns))
-    return _beside(raw, cells, source)
+    return beside_cells(raw, cells.obs, source)
+
+
+def chosen_genes(genes: list[str], observed: Any, source: DataSource, name: str) -> list[str]:
+    """The names of the variables that are data.
+
+    Args:
+        genes: the names of all variables.
+        observed: a frame of the observations.
+        source: what is asked for.
+        name: of the file, for messages.
+
+    Raises:
+        ValueError: variables of one name, no such variable or observation.
+    """
+    known = [str(each) for each in observed.columns]
+    if len(set(genes)) < len(genes):
+        twice = next(each for each in genes if genes.count(each) > 1)
+        raise ValueError(f"{name}: expected variables of different names, got {twice!r} twice: call var_names_make_unique()")
+    for wanted in (*([] if source.label is None else [source.label]), *source.fields):
+        if wanted not in known:
+            raise ValueError(f"{name}: expected observations among {', '.join(known) or 'none'}, got {wanted!r}: name one")
+    return chosen_columns(name, genes, source)
 
 
 def put_codes(cells: Any, codes: Tensor | Mapping[str, Tensor], *, key: str = "X_ppl_vae") -> tuple[str, ...]:
@@ -113,12 +140,8 @@ def _matrix(cells: Any, source: DataSource, name: str) -> Any:
     from scipy.sparse import issparse
 
     layers = list(cells.layers)
-    if source.layer is not None and source.layer not in layers:
-        known = ", ".join(layers) or "none"
-        raise ValueError(f"{name}: expected a layer among {known}, got {source.layer!r}: name one, or none for X")
-    matrix = cells.X if source.layer is None else cells.layers[source.layer]
-    if matrix is None:
-        raise ValueError(f"{name}: expected X, got none: name a layer ({', '.join(layers) or 'there is none'})")
+    layer = layer_named(source, layers, name, there=cells.X is not None)
+    matrix = cells.X if layer is None else cells.layers[layer]
     if issparse(matrix):
         return matrix
     if isinstance(matrix, np.ndarray):
@@ -129,12 +152,28 @@ def _matrix(cells: Any, source: DataSource, name: str) -> Any:
     return matrix.to_memory()
 
 
-def _remark_unless_counts(values: np.ndarray, source: DataSource, name: str, layers: Sequence[str]) -> None:
+def layer_named(source: DataSource, layers: Sequence[str], name: str, *, there: bool) -> str | None:
+    """The layer that is asked for, ``None`` of X.
+
+    Raises:
+        ValueError: there is no such layer, or no X.
+    """
+    if source.layer is not None and source.layer not in layers:
+        known = ", ".join(layers) or "none"
+        raise ValueError(f"{name}: expected a layer among {known}, got {source.layer!r}: name one, or none for X")
+    if source.layer is None and not there:
+        raise ValueError(f"{name}: expected X, got none: name a layer ({', '.join(layers) or 'there is none'})")
+    return source.layer
+
+
+def _are_counts(source: DataSource) -> bool:
+    """Whether the numbers are to be counts, as far as the source says."""
+    return source.kind in (None, "count") and source.scale in ("auto", "none")
+
+
+def remark_unless_counts(source: DataSource, name: str, layers: Sequence[str], *, fractions: bool, negative: bool) -> None:
     """Warn of fractions or negative numbers where counts are expected."""
-    if source.kind not in (None, "count") or source.scale not in ("auto", "none") or values.dtype.kind != "f":
-        return
-    fractions, negative = bool((values != np.floor(values)).any()), bool((values < 0).any())
-    if fractions or negative:
+    if _are_counts(source) and (fractions or negative):
         like = "negative numbers, as scaled values do" if negative else "fractions, as log-normalized values do"
         others = [each for each in layers if each != source.layer]
         where = "X" if source.layer is None else f"the layer {source.layer}"
@@ -146,13 +185,13 @@ def _remark_unless_counts(values: np.ndarray, source: DataSource, name: str, lay
         )
 
 
-def _beside(raw: Raw, cells: Any, source: DataSource) -> Raw:
-    """The rows with their labels, and with the observations that are asked for as fields."""
+def beside_cells(raw: Raw, observed: Any, source: DataSource) -> Raw:
+    """The rows with their labels, and with the observations that are asked for, columns of a frame, as fields."""
     wanted = list(dict.fromkeys([*([] if source.label is None else [source.label]), *source.fields]))
     if not wanted:
         return raw
     spelled = spellings(source.missing_text)
-    found = {each.name: each for each in cells_of_frame(cells.obs[wanted].reset_index(drop=True))}
+    found = {each.name: each for each in cells_of_frame(observed[wanted].reset_index(drop=True))}
     fields = {name: as_field(found[name], spelled) for name in source.fields}
     y = None if source.label is None else label_column(found[source.label], spelled)
     return raw._replace(y=y, fields={**(raw.fields or {}), **fields} if fields or raw.fields else None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -20,7 +21,7 @@ from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.memory import require_memory
 
-__all__ = ["read_npz"]
+__all__ = ["Archive", "header_of", "opened", "read_npz"]
 
 VALUES = ("values", "points")  # what an array beside `offsets` may be called
 HALVES = ("train_", "valid_", "test_")
@@ -67,14 +68,24 @@ def read_npz(path: Path, source: DataSource) -> Raw:
     Rows of different lengths lie as ``<name>_values`` and ``<name>_offsets``, or without a name. What ``scipy.sparse.save_npz``
     writes is a sparse matrix.
     """
+    with opened(path) as archive:
+        return _read(archive, source)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Archive]:
+    """An archive to read arrays of.
+
+    Raises:
+        ValueError: one array, or a damaged file.
+    """
     with path.open("rb") as file:
         if file.read(4) == b"\x93NUM":
             raise ValueError(f"{path}: expected an archive of arrays, got one array: rename it to .npy")
     try:
-        with zipfile.ZipFile(path) as opened:
-            names = [name.removesuffix(".npy") for name in opened.namelist() if name.endswith(".npy")]
-            pickled = [name for name in names if _is_pickled(opened, name)]
-            return _read(Archive(path, opened, names, pickled), source)
+        with zipfile.ZipFile(path) as found:
+            names = [name.removesuffix(".npy") for name in found.namelist() if name.endswith(".npy")]
+            yield Archive(path, found, names, [name for name in names if _is_pickled(found, name)])
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
         raise unreadable(path, error) from None
 
@@ -85,7 +96,8 @@ def _read(archive: Archive, source: DataSource) -> Raw:
     if source.fields:
         return _fields(archive, source.fields)._replace(weights=weights)
     if set(SPARSE) <= set(names):
-        return of_parts({name: archive.array(name) for name in SPARSE}, source)._replace(weights=weights)
+        y = archive.array(source.label) if source.label else None
+        return of_parts({name: archive.array(name) for name in SPARSE}, source)._replace(y=y, weights=weights)
     label = source.label or ("y" if "y" in names and source.key != "y" else None)
     if label and label not in names:
         told = f"expected labels among the arrays {', '.join(names)}, got {label!r}"
@@ -152,7 +164,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     require_memory(info.file_size, f"{path}, {name}")
     try:
         with archive.open(info) as file:
-            shape, dtype = _header(file)
+            shape, dtype = header_of(file)
             if not dtype.hasobject and math.prod(shape) * dtype.itemsize != info.file_size - file.tell():
                 raise ValueError(f"{name} is {info.file_size} bytes, its header says {dtype} {shape}")
         with archive.open(info) as file:
@@ -175,7 +187,7 @@ def _unpickled(path: Path, archive: zipfile.ZipFile, name: str) -> list[np.ndarr
     info = archive.getinfo(f"{name}.npy")
     require_memory(2 * info.file_size, f"{path}, {name}")
     with archive.open(info) as file:
-        shape, _ = _header(file)
+        shape, _ = header_of(file)
         try:
             return read_rows(file, shape, name)
         except ValueError as error:
@@ -186,12 +198,13 @@ def _is_pickled(archive: zipfile.ZipFile, name: str) -> bool:
     """Whether an array is one of objects, by its header."""
     try:
         with archive.open(f"{name}.npy") as file:
-            return _header(file)[1].hasobject
+            return header_of(file)[1].hasobject
     except Exception:  # a damaged one, of which more is said when it is read
         return False
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+def header_of(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and the dtype of an array, of which the file stands at the beginning and then behind them."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)

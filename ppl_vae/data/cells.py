@@ -13,6 +13,7 @@ numbers           as they are                               see :func:`guessed_k
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Collection, Sequence
 from numbers import Integral, Number
@@ -23,7 +24,22 @@ import numpy as np
 from ppl_vae.data.missing import absent, is_absent
 from ppl_vae.types import Column
 
-__all__ = ["Cells", "Encoded", "codes_of", "encoded", "guessed_kind", "is_numeric", "looks_like_an_identifier"]
+__all__ = [
+    "WHOLE",
+    "Cells",
+    "Encoded",
+    "Numbers",
+    "check_told_apart",
+    "codes_of",
+    "encoded",
+    "encoded_as",
+    "guessed_kind",
+    "is_numeric",
+    "looks_like_an_identifier",
+    "numbers_spelled",
+    "refuse_odd_numbers",
+    "times_spelled",
+]
 
 DAY = np.timedelta64(1, "D")
 EPOCH = np.datetime64("1970-01-01", "us")
@@ -96,6 +112,58 @@ def encoded(cells: Cells, spelled: Collection[str]) -> Encoded:
     return _of_objects(name, there, missing)
 
 
+def encoded_as(cells: Cells, column: Column, spelled: Collection[str]) -> np.ndarray:
+    """The numbers ``(n,)`` that stand for some of the cells of a column of which it is known what all of them are.
+
+    Args:
+        cells: some of a column's.
+        column: what :func:`encoded` says of all of them.
+        spelled: texts that stand for a missing entry, in lower case.
+    """
+    if column.coded:
+        return encoded(cells._replace(categories=column.categories), spelled).values
+    if cells.values.dtype.kind in "biuf":
+        return cells.values
+    if column.dtype == "float" and cells.values.dtype.kind in "UO":  # whole numbers among them may be of any size
+        missing = absent(cells.values, spelled)
+        return _placed(cells.values[~missing].astype(np.float64), missing)
+    return encoded(cells, spelled).values
+
+
+class Numbers:
+    """What is to be known of numbers to tell their kind, from all of them or piece by piece.
+
+    Attributes:
+        whole: whether all are whole.
+        low: the smallest.
+        high: the largest.
+    """
+
+    def __init__(self) -> None:
+        self.whole = True
+        self.low: float = math.inf
+        self.high: float = -math.inf
+        self._number, self._total = 0, 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        """Take note of numbers ``(n,)``, of which none is missing."""
+        if not len(values):
+            return
+        self.whole = self.whole and (values.dtype.kind != "f" or bool((values == np.floor(values)).all()))
+        self.low, self.high = min(self.low, values.min().item()), max(self.high, values.max().item())
+        self._number += len(values)
+        self._total += float(values.sum(dtype=np.float64))
+
+    @property
+    def kind(self) -> Literal["real", "count", "binary"]:
+        """What they probably are, see :func:`guessed_kind`."""
+        if not self._number or not self.whole or self.low < 0:
+            return "real"
+        if self.high <= 1:
+            return "binary"
+        return "count" if self.low <= LOW * (self._total / self._number) else "real"
+
+
 def codes_of(name: str, texts: Sequence[str], categories: Sequence[str]) -> np.ndarray:
     """The places of texts among categories, ``(N,)``.
 
@@ -127,11 +195,9 @@ def guessed_kind(values: np.ndarray) -> Literal["real", "count", "binary"]:
         there = rows[~np.isnan(rows)] if rows.dtype.kind == "f" else rows
         if bool((there != np.floor(there)).any()):
             return "real"
-    if not len(there) or there.min() < 0:
-        return "real"
-    if there.max() <= 1:
-        return "binary"
-    return "count" if there.min() <= LOW * there.mean(dtype=np.float64) else "real"
+    numbers = Numbers()
+    numbers.add(there)
+    return numbers.kind
 
 
 def is_numeric(cell: object, spelled: Collection[str]) -> bool:
@@ -142,9 +208,8 @@ def is_numeric(cell: object, spelled: Collection[str]) -> bool:
         return False
 
 
-def looks_like_an_identifier(column: Column, values: np.ndarray) -> bool:
-    """Whether nearly every row has another text: more than 20, and more than nine of ten rows."""
-    there = np.count_nonzero(~np.isnan(values))
+def looks_like_an_identifier(column: Column, there: int) -> bool:
+    """Whether nearly every one of so many rows that are not missing has another text: more than 20, more than nine of ten."""
     return column.dtype == "text" and len(column.categories) > max(IDENTIFIERS, DIFFERENT * there)
 
 
@@ -164,13 +229,13 @@ def _dated(name: str, values: np.ndarray, *, time: bool) -> Encoded:
 def _number(name: str, values: np.ndarray, dtype: Literal["float", "integer", "boolean"] | None = None) -> Encoded:
     """Numbers, and booleans as 0 and 1."""
     if values.dtype.kind in "iu" and len(values):
-        _check_told_apart(name, int(values.min()), int(values.max()))
+        check_told_apart(name, int(values.min()), int(values.max()))
     found = dtype or {"b": "boolean", "f": "float"}.get(values.dtype.kind, "integer")
     kind = "binary" if found == "boolean" else guessed_kind(values)
     return Encoded(values, Column(name=name, kind=kind, dtype=found))  # type: ignore[arg-type]
 
 
-def _check_told_apart(name: str, *numbers: float) -> None:
+def check_told_apart(name: str, *numbers: float) -> None:
     """Raise ``ValueError`` if a whole number is so large that floats have not all of its neighbours."""
     if (largest := max(numbers, key=abs)) and abs(largest) > EXACT:
         raise ValueError(
@@ -182,21 +247,22 @@ def _check_told_apart(name: str, *numbers: float) -> None:
 def _of_text(cells: Cells, there: np.ndarray, missing: np.ndarray, spelled: Collection[str]) -> Encoded:
     """Text, or what it spells: numbers and booleans where cells have no dtype (csv), dates everywhere."""
     name, typed = cells.name, cells.dtype == "text"
-    numbers = None if typed else _spelled(there)
+    numbers = None if typed else numbers_spelled(there)
     if numbers is not None:
         whole = bool((numbers == np.floor(numbers)).all()) and all(WHOLE.fullmatch(text) for text in there.tolist())
         if whole:
-            _check_told_apart(name, numbers.min(), numbers.max())
+            check_told_apart(name, numbers.min(), numbers.max())
         return _number(name, _placed(numbers.astype(np.int64) if whole else numbers, missing), "integer" if whole else "float")
     texts, places = np.unique(there, return_inverse=True)
     if not typed and set(np.char.lower(texts)) <= {"true", "false"}:
         return _number(name, _placed(np.char.lower(there) == "true", missing), "boolean")
-    times = _times(texts)
+    times = times_spelled(texts)
     if times is not None:
         values = np.full(missing.shape, np.datetime64("NaT"), dtype="datetime64[us]")
         values[~missing] = times[places]
         return _dated(name, values, time=any(len(text) > 10 for text in texts.tolist()))
-    _refuse_odd_numbers(name, texts)
+    numeric = np.array([is_numeric(text, ()) for text in texts.tolist()])
+    refuse_odd_numbers(name, texts[~numeric].tolist(), numbers=int(numeric.sum()), first=texts[0])
     return _coded(name, cells.values, missing, texts.tolist(), "text")
 
 
@@ -208,7 +274,7 @@ def _of_objects(name: str, there: np.ndarray, missing: np.ndarray) -> Encoded:
     if all(isinstance(cell, Number) and not isinstance(cell, complex) for cell in cells):
         whole = all(isinstance(cell, Integral) for cell in cells)
         if whole:
-            _check_told_apart(name, min(cells), max(cells))
+            check_told_apart(name, min(cells), max(cells))
         return _number(name, _placed(there.astype(np.float64), missing), "integer" if whole else "float")
     if all(isinstance(cell, datetime.date) for cell in cells):
         values = np.full(missing.shape, np.datetime64("NaT"), dtype="datetime64[us]")
@@ -227,7 +293,7 @@ def _placed(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return placed
 
 
-def _spelled(texts: np.ndarray) -> np.ndarray | None:
+def numbers_spelled(texts: np.ndarray) -> np.ndarray | None:
     """The numbers that all of the texts spell, or none."""
     try:
         return texts.astype(np.float64)
@@ -235,7 +301,7 @@ def _spelled(texts: np.ndarray) -> np.ndarray | None:
         return None
 
 
-def _times(texts: np.ndarray) -> np.ndarray | None:
+def times_spelled(texts: np.ndarray) -> np.ndarray | None:
     """The times that all of the texts spell by ISO 8601, or none."""
     if not all(re.fullmatch(f"{DATE}({TIME})?", text) for text in texts.tolist()):
         return None
@@ -252,18 +318,24 @@ def _universal(time: datetime.date) -> np.datetime64:
     return np.datetime64(time, "us")
 
 
-def _refuse_odd_numbers(name: str, texts: np.ndarray) -> None:
-    """Raise ``ValueError`` if texts were meant for numbers: half of them are, or look like others' ways of writing them."""
-    numeric = np.array([is_numeric(text, ()) for text in texts.tolist()])
+def refuse_odd_numbers(name: str, others: Sequence[str], *, numbers: int, first: str) -> None:
+    """Raise ``ValueError`` if texts were meant for numbers: half of them are, or look like others' ways of writing them.
+
+    Args:
+        name: of their column.
+        others: the different texts that spell no numbers, sorted.
+        numbers: how many different ones do.
+        first: the first text of all.
+    """
     told = f"expected numbers in column {name!r}, got"
-    for text in texts[~numeric].tolist():
+    for text in others:
         for pattern, remedy in ODD_NUMBERS:
             if re.fullmatch(pattern, text):
                 raise ValueError(f"{told} {text[:40]!r}: {remedy}")
-    if numeric.all():
-        raise ValueError(f"{told} {texts[0][:40]!r}: convert the text of this column to numbers or to categories, or drop it")
-    if 2 * numeric.sum() >= len(texts):
+    if not others:
+        raise ValueError(f"{told} {first[:40]!r}: convert the text of this column to numbers or to categories, or drop it")
+    if numbers >= len(others):
         raise ValueError(
-            f"{told} {texts[~numeric][0][:40]!r}: drop or encode it, make it the label, or name it in missing_text if it "
+            f"{told} {others[0][:40]!r}: drop or encode it, make it the label, or name it in missing_text if it "
             f"stands for a missing entry (--data.drop {name} leaves the column out)"
         )

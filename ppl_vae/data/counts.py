@@ -22,7 +22,7 @@ from ppl_vae.data.source import DataSource
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.memory import require_memory
 
-__all__ = ["SPARSE", "holding", "is_counts", "is_sparse", "of_parts", "of_sparse", "read_counts"]
+__all__ = ["SPARSE", "dtype_of", "holding", "is_counts", "is_sparse", "of_parts", "of_sparse", "read_counts"]
 
 DENSE = 2**30  # bytes up to which "auto" is dense
 SPARSE = ("indices", "indptr", "data", "shape", "format")
@@ -113,9 +113,15 @@ def of_sparse(matrix: Any, source: DataSource, *, names: tuple[str, ...] = ()) -
 
 def holding(values: np.ndarray) -> np.dtype:
     """The smallest dtype that data are held in and that holds these."""
-    if values.dtype.kind == "f" and not (values == np.floor(values)).all():
-        return np.dtype(np.float32)
+    whole = values.dtype.kind != "f" or bool((values == np.floor(values)).all())
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    return dtype_of(low, high, whole=whole)
+
+
+def dtype_of(low: float, high: float, *, whole: bool) -> np.dtype:
+    """The smallest dtype that data are held in and that holds numbers from ``low`` to ``high``."""
+    if not whole:
+        return np.dtype(np.float32)
     return np.dtype(np.uint8 if low >= 0 and high < 256 else np.int32 if abs(low) < 2**31 and high < 2**31 else np.float64)
 
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 import csv
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ppl_vae.data.arrays import unreadable
-from ppl_vae.data.cells import Cells, is_numeric
+from ppl_vae.data.cells import WHOLE, Cells, is_numeric
 from ppl_vae.data.missing import is_absent, spellings
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.tables import table
 from ppl_vae.types import FitWarning
 
-__all__ = ["cells_of", "read_csv"]
-
-WHOLE = re.compile(r"[+-]?\d+")
+__all__ = ["Written", "cells_of", "has_names", "lines_of", "read_csv"]
 
 
 def read_csv(path: Path, source: DataSource) -> Raw:
@@ -31,7 +30,8 @@ def read_csv(path: Path, source: DataSource) -> Raw:
     ``1``, ...
     """
     rows = cells_of(path, strict=True)
-    named = _has_names(path, rows, source)
+    spelled = spellings(source.missing_text)
+    named = has_names(path, rows[0], lambda: [Written.of(column, spelled) for column in zip(*rows[1:], strict=True)], source)
     names = rows[0] if named else [str(place) for place in range(len(rows[0]))]
     columns = zip(*rows[named:], strict=True) if rows[named:] else [()] * len(names)
     cells = [Cells(name, np.array(column, dtype=str)) for name, column in zip(names, columns, strict=True)]
@@ -40,32 +40,47 @@ def read_csv(path: Path, source: DataSource) -> Raw:
 
 def cells_of(path: Path, *, strict: bool = False) -> list[list[str]]:
     """The cells of each line that has any, as many in each; ``strict`` refuses quotation marks that are not closed."""
+    return list(lines_of(path, strict=strict))
+
+
+def lines_of(path: Path, *, strict: bool = False) -> Iterator[list[str]]:
+    """The same, line by line.
+
+    Raises:
+        ValueError: text that is not UTF-8 or has zero bytes, lines of different numbers of cells, or none.
+    """
+    expected = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             tabs = path.suffix.lower() == ".tsv"  # whose cells may hold quotation marks
             separator = "\t" if tabs else _separator(file.readline())
             file.seek(0)
             reader = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=strict)
-            lines = [(number, [cell.strip() for cell in row]) for number, row in enumerate(reader, start=1) if row]
+            for number, cells in enumerate(reader, start=1):
+                if not cells:
+                    continue
+                row = [cell.strip() for cell in cells]
+                expected = expected or len(row)
+                _check_line(path, number, row, expected, separator)
+                yield row
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: expected UTF-8 text, got the byte {error.object[error.start]:#x}: save it as UTF-8"
         ) from None
     except (csv.Error, OSError) as error:
         raise unreadable(path, error) from None
-    zero = next((number for number, row in lines if any("\0" in cell for cell in row)), None)
-    if zero is not None:
-        raise ValueError(f"{path}: expected text without zero bytes, got one in line {zero}: is it a binary file?")
-    if not lines:
+    if not expected:
         raise ValueError(f"{path}: expected rows of numbers, got an empty file")
-    expected = len(lines[0][1])
-    for number, row in lines:
-        if len(row) != expected:
-            raise ValueError(
-                f"{path}: expected {expected} cells in line {number}, as in the first, got {len(row)}: cells are separated by "
-                f"{separator!r}, and text that holds it is quoted"
-            )
-    return [row for _, row in lines]
+
+
+def _check_line(path: Path, number: int, row: list[str], expected: int, separator: str) -> None:
+    if any("\0" in cell for cell in row):
+        raise ValueError(f"{path}: expected text without zero bytes, got one in line {number}: is it a binary file?")
+    if len(row) != expected:
+        raise ValueError(
+            f"{path}: expected {expected} cells in line {number}, as in the first, got {len(row)}: cells are separated by "
+            f"{separator!r}, and text that holds it is quoted"
+        )
 
 
 def _separator(line: str) -> str:
@@ -73,18 +88,57 @@ def _separator(line: str) -> str:
     return next((mark for mark in ",\t;" if mark in unquoted), ",")
 
 
-def _has_names(path: Path, rows: list[list[str]], source: DataSource) -> bool:
-    """Whether the first line is declared to name the columns, or looks like it; remarked on where it might be otherwise."""
-    first, below, spelled = rows[0], rows[1:], spellings(source.missing_text)
+class Written(NamedTuple):
+    """How the cells of a column below the first line are written.
+
+    ``absent`` tells whether all stand for missing entries, ``numeric`` whether one is a number, ``whole`` whether one is
+    written as a whole number, ``all_whole`` whether all are.
+    """
+
+    absent: bool
+    numeric: bool
+    whole: bool
+    all_whole: bool
+
+    @classmethod
+    def of(cls, cells: Collection[str], spelled: Collection[str]) -> Written:
+        """Of some cells, each different one once at least."""
+        return cls(
+            all(is_absent(cell, spelled) for cell in cells),
+            any(is_numeric(cell, ()) for cell in cells),
+            any(WHOLE.fullmatch(cell) for cell in cells),
+            all(WHOLE.fullmatch(cell) for cell in cells),
+        )
+
+    def __or__(self, other: Written) -> Written:
+        return Written(
+            self.absent and other.absent,
+            self.numeric or other.numeric,
+            self.whole or other.whole,
+            self.all_whole and other.all_whole,
+        )
+
+
+def has_names(path: Path, first: list[str], below: Callable[[], Sequence[Written]], source: DataSource) -> bool:
+    """Whether the first line is declared to name the columns, or looks like it; remarked on where it might be otherwise.
+
+    Args:
+        path: of the file, for messages.
+        first: the cells of the first line.
+        below: of each column how the cells of the others are written; none if there are no others.
+        source: the declaration.
+    """
+    spelled = spellings(source.missing_text)
     if source.header is not None:
         return source.header
     if not all(is_numeric(cell, spelled) for cell in first):
         return True
     if source.label in first and source.label not in map(str, range(len(first))):
         return True
-    if not first[0] and len(first) > 1 and all(WHOLE.fullmatch(row[0]) for row in below):
-        return bool(below)
-    names = _looks_like_names(first, below, spelled)
+    columns = below() if len(first) > 1 and (not first[0] or _could_be_names(first)) else ()
+    if not first[0] and len(first) > 1 and (not columns or columns[0].all_whole):
+        return bool(columns)
+    names = _looks_like_names(first, columns)
     if names or _evenly_spaced(first):
         told = ", ".join([*first[:3], "..."])
         taken, instead, value = ("column names", "a row", "false") if names else ("a row", "column names", "true")
@@ -96,17 +150,22 @@ def _has_names(path: Path, rows: list[list[str]], source: DataSource) -> bool:
     return names
 
 
-def _looks_like_names(first: Sequence[str], below: Sequence[Sequence[str]], spelled: Collection[str]) -> bool:
+def _looks_like_names(first: Sequence[str], columns: Iterable[Written]) -> bool:
     """Whether whole numbers stand above text, or, rising, above columns that are nowhere written as whole numbers."""
-    if len(first) < 2 or not below or not all(WHOLE.fullmatch(cell) for cell in first) or len(set(first)) < len(first):
+    there = [column for column in columns if not column.absent]
+    if not _could_be_names(first):
         return False
-    there = [place for place in range(len(first)) if not all(is_absent(row[place], spelled) for row in below)]
-    if not all(any(is_numeric(row[place], ()) for row in below) for place in there):
+    if not all(column.numeric for column in there):
         return True
     if not all(int(left) < int(right) for left, right in pairwise(first)):
         return False
-    other = sum(not any(WHOLE.fullmatch(row[place]) for row in below) for place in there)
+    other = sum(not column.whole for column in there)
     return other >= 2 and 2 * other > len(first)
+
+
+def _could_be_names(first: Sequence[str]) -> bool:
+    """Whether these are different whole numbers, several."""
+    return len(first) > 1 and all(WHOLE.fullmatch(cell) for cell in first) and len(set(first)) == len(first)
 
 
 def _evenly_spaced(first: Sequence[str]) -> bool:

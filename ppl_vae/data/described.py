@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from ppl_vae.data.native import decoded
 from ppl_vae.data.split import Split
@@ -80,28 +81,37 @@ class TableSummary:
 
 def summary_of(title: str, train: Split, table: Sequence[Column]) -> TableSummary:
     """The summary of a table's training rows; of data without one their title alone."""
-    rows = [_row(column, train.x[:, place].double().cpu().numpy()) for place, column in enumerate(table)]
-    return TableSummary(rows, title)
+    rows = zip(table, *_extremes(train), strict=True) if table else ()
+    return TableSummary([_row(column, low, high, missing) for column, low, high, missing in rows], title)
 
 
-def _row(column: Column, values: np.ndarray) -> ColumnSummary:
-    missing = np.isnan(values)
-    there = values[~missing]
+def _extremes(train: Split) -> tuple[list[float], list[float], list[int]]:
+    """The smallest and the largest entry of each column, inf and -inf where there is none, and how many are missing."""
+    low, high, missing = (torch.full(train.event_shape, start, dtype=torch.float64) for start in (torch.inf, -torch.inf, 0.0))
+    for rows in train.chunks():
+        x = rows.double().cpu()
+        absent = x.isnan()
+        low = torch.minimum(low, x.masked_fill(absent, torch.inf).amin(0))
+        high = torch.maximum(high, x.masked_fill(absent, -torch.inf).amax(0))
+        missing += absent.sum(0)
+    return low.tolist(), high.tolist(), missing.long().tolist()
+
+
+def _row(column: Column, low: float, high: float, missing: int) -> ColumnSummary:
     levels = str(len(column.categories) or 2) if column.kind in ("binary", "category") else ""
-    return ColumnSummary(
-        column.name, column.kind, column.dtype, levels, str(int(missing.sum())) if missing.any() else "", _values(column, there)
-    )
+    values = _values(column, low, high)
+    return ColumnSummary(column.name, column.kind, column.dtype, levels, str(missing) if missing else "", values)
 
 
-def _values(column: Column, there: np.ndarray) -> str:
+def _values(column: Column, low: float, high: float) -> str:
     """The first categories, or the extremes."""
     if column.categories:
         named = [text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..." for text in column.categories[:LEVELS]]
         return ", ".join([*named, "..."] if len(column.categories) > LEVELS else named)
-    if not len(there):
+    if low > high:
         return ""
-    low, high = decoded(np.array([there.min(), there.max()]), column).tolist()
-    return f"{_text(low)} to {_text(high)}"
+    least, most = decoded(np.array([low, high]), column).tolist()
+    return f"{_text(least)} to {_text(most)}"
 
 
 def _text(value: object) -> str:

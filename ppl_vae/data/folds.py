@@ -24,23 +24,30 @@ def folds(data: Data, number: int) -> Iterator[Data]:
     """The data with the training rows of all folds but one to fit to, and those of that one as the test rows, for each fold.
 
     Rows are dealt out by the seed of the data. Those that are pieces of one running text (``chunk``) stay in their order, each
-    fold a block of it, for what stands beside a piece would tell of it. Validation rows stay what they are, by which some
-    methods stop. A scale that is measured on training rows (``standardize``) is measured on those that are left.
+    fold a block of it, for what stands beside a piece would tell of it. Patches of one image, which overlap, all go into one
+    fold. Validation rows stay what they are, by which some methods stop. A scale that is measured on training rows
+    (``standardize``) is measured on those that are left.
 
     Raises:
-        ValueError: fewer than two folds, or more than there are rows.
+        ValueError: fewer than two folds, or more than there are rows, or images that the rows were cut out of.
     """
-    rows = len(data.train)
-    if not 2 <= number <= rows:
-        raise ValueError(f"expected 2 folds or more, and no more than the {rows} training rows, got {number}")
-    running = data.source.chunk is not None
-    dealt = (
-        torch.arange(rows) * number // rows
-        if running
-        else torch.randperm(rows, generator=seeded_generator(data.source.seed, ORDER)) % number
-    )
+    dealt = _dealt(data, number)
     for fold in range(number):
         yield _without(data, dealt == fold)
+
+
+def _dealt(data: Data, number: int) -> Tensor:
+    """The fold of each training row, ``(N,)``."""
+    rows = len(data.train)
+    images, place = (None, None) if data.train.groups is None else data.train.groups.unique(return_inverse=True)
+    parts, what = (rows, "training rows") if images is None else (len(images), "images that the training rows were cut out of")
+    if not 2 <= number <= parts:
+        remedy = "" if images is None else ": give more images, or hold rows out (by='heldout')"
+        raise ValueError(f"expected 2 folds or more, and no more than the {parts} {what}, got {number}{remedy}")
+    if data.source.chunk is not None:
+        return torch.arange(rows) * number // rows
+    dealt = torch.randperm(parts, generator=seeded_generator(data.source.seed, ORDER)) % number
+    return dealt if place is None else dealt[place]
 
 
 def _without(data: Data, held_out: Tensor) -> Data:

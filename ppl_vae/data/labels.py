@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_vae.data.missing import absent
 from ppl_vae.types import FitWarning
 
-__all__ = ["as_labels"]
+__all__ = ["as_labels", "label_codes", "tell_missing_labels"]
 
 
 def as_labels(
@@ -38,19 +38,35 @@ def as_labels(
     y = y.reshape(len(y)) if y.ndim == 2 and y.shape[1] == 1 else y
     if y.shape != (rows,):
         raise ValueError(f"{name}: expected one label for each of {rows} rows, got labels of shape {y.shape}")
-    there = ~absent(y, spelled)
-    values = _whole_or_text(y[there], name)
     if classes is not None:
+        there = ~absent(y, spelled)
+        values = _whole_or_text(y[there], name)
         if len(values) and not (values.min() >= 0 and values.max() < len(classes)):
             raise ValueError(f"{name}: expected labels in 0..{len(classes) - 1}, got {values.min()}..{values.max()}")
         return _placed(values, there), classes
+    codes, names = label_codes(y, rows, name, spelled=spelled)
+    without = y[codes.numpy() < 0]
+    tell_missing_labels(without, len(without), name)
+    return codes, names
+
+
+def label_codes(y: np.ndarray, rows: int, name: str, *, spelled: Collection[str] = ("",)) -> tuple[Tensor, tuple[str, ...]]:
+    """The same of labels ``(n,)`` whose classes are not known, without a remark on those that are missing.
+
+    Args:
+        y: all labels of so many rows, or each different one once.
+        rows: N, for messages.
+        name: the source, for messages.
+        spelled: texts that stand for a missing label, in lower case.
+    """
+    there = ~absent(y, spelled)
+    values = _whole_or_text(y[there], name)
     labelled = _labelled(values, name)
     there[there] = labelled
     if rows and not there.any():
         told = f"{name}: expected a label in some of {rows} rows, got none: leave the labels away"
         raise ValueError(told) from KeyError("labels")  # whose lack new rows may afford
     names, codes = np.unique(values[labelled], return_inverse=True)
-    _tell_missing(y[~there], name)
     return _placed(codes, there), tuple(map(str, names))
 
 
@@ -74,12 +90,13 @@ def _labelled(values: np.ndarray, name: str) -> np.ndarray:
     return values >= 0
 
 
-def _tell_missing(cells: np.ndarray, name: str) -> None:
+def tell_missing_labels(cells: np.ndarray, rows: int, name: str) -> None:
+    """Remark that so many rows have no label, if some have none, with what stands there."""
     found = sorted({f"{cell:g}" if isinstance(cell, float) else repr(cell) for cell in cells.tolist()})
     if found:
         classes = "give classes by name" if "-1" in found else "say what stands for a missing label with missing_text"
         warnings.warn(
-            f"{name}: {len(cells)} rows have no label (got {', '.join(found[:4])}), and cannot be used where labels are "
+            f"{name}: {rows} rows have no label (got {', '.join(found[:4])}), and cannot be used where labels are "
             f"needed; if that is a class, {classes}",
             FitWarning,
             stacklevel=2,

@@ -22,7 +22,7 @@ from ppl_vae.data.prepare import prepare
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.readers import READERS, read_path, shards, suffix_of
-from ppl_vae.data.source import LABELLED, TABLES, WEIGHTED, DataSource
+from ppl_vae.data.source import LABELLED, STREAMED, TABLES, WEIGHTED, DataSource
 from ppl_vae.data.sprites import read_sprites
 from ppl_vae.data.tables import of_objects, table
 from ppl_vae.data.texts import as_running, of_texts
@@ -215,8 +215,8 @@ def _refuse_unused(source: DataSource, suffix: str) -> None:
         raise ValueError(f"expected layer for AnnData (.h5ad) only, got it for {source.source}: leave it out")
     if source.key is not None and suffix != ".npz":
         raise ValueError(f"expected key for .npz files only, got it for {source.source}: leave it out")
-    if source.stream is not None and suffix != ".npy":
+    if source.stream is not None and (suffix not in STREAMED or source.tokens is not None):
         raise ValueError(
-            f"expected stream for .npy files and folders of them only, got it for {source.source}: leave it out, or save the "
-            "rows as .npy files"
+            f"expected stream for .npy files, folders of them and {', '.join(STREAMED[1:])} files of numbers only, got it for "
+            f"{source.source}: leave it out, or save the rows as .npy files"
         )

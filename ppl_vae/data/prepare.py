@@ -37,7 +37,7 @@ __all__ = ["prepare"]
 class Table(NamedTuple):
     """Rows of train, valid and test, each ``(N, *event)``, their labels, the names of the classes, what stands beside x.
 
-    And how often each row counts.
+    And how often each row counts, and of which image it was cut.
     """
 
     parts: list[Tensor | Stream | Sparse | Ragged]
@@ -47,6 +47,7 @@ class Table(NamedTuple):
     fields: list[Fields]
     described: tuple[Column, ...]
     weights: list[Tensor | None]
+    groups: list[Tensor | None]
 
 
 def prepare(source: DataSource, raw: Raw) -> Data:
@@ -142,7 +143,8 @@ def _table(source: DataSource, raw: Raw) -> Table:
         if source.longer == "split":
             parts, labels, weights = pieces(source, parts, labels, weights, beside=bool(fields.columns), drawn=drawn)
     beside_parts = standardized([fields[index].compact() for index in indices], source.standardize)
-    return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts, raw.table, weights)
+    groups = [None if raw.images is None else torch.from_numpy(raw.images)[index] for index in indices]
+    return Table(_known_tokens(source, parts), labels, classes, raw.columns, beside_parts, raw.table, weights, groups)
 
 
 def _weights(source: DataSource, raw: Raw, rows: int, indices: list[Tensor]) -> list[Tensor | None]:
@@ -210,8 +212,9 @@ def _splits(source: DataSource, view: Scaled, table: Table, *, white: int) -> li
             white=white,
             weights=weights,
             tokenizer=source.tokenizer,
+            groups=groups,
         )
-        for x, y, fields, weights in zip(parts, table.labels, table.fields, table.weights, strict=True)
+        for x, y, fields, weights, groups in zip(parts, table.labels, table.fields, table.weights, table.groups, strict=True)
     )
     train = train.fixed(seeded_generator(source.seed, 1)) if source.dequantize == "static" else train
     train.drop_points = source.drop_points

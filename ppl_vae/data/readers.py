@@ -18,6 +18,8 @@ from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.stream import Stream
+from ppl_vae.data.streamed_counts import stream_h5ad, stream_npz
+from ppl_vae.data.streamed_tables import stream_csv, stream_parquet
 from ppl_vae.data.strokes import read_drawings
 from ppl_vae.data.tables import read_parquet
 from ppl_vae.data.texts import read_texts
@@ -42,7 +44,8 @@ def read_path(path: Path, source: DataSource) -> Raw:
         reason = "is neither" if path.exists() else "does not exist"
         raise ValueError(f"expected a file or a folder, got {str(path)!r}, which {reason}: check the path")
     suffix = suffix_of(path)
-    reader = read_texts if source.tokens is not None and suffix in (".csv", ".tsv") else READERS.get(suffix)
+    known = READERS if source.stream is None else STREAMING
+    reader = read_texts if source.tokens is not None and suffix in (".csv", ".tsv") else known.get(suffix)
     if reader is None:
         raise ValueError(
             f"{path}: expected a file of type {', '.join(READERS)}, got {path.suffix!r}: convert it to one of these"
@@ -97,6 +100,16 @@ READERS: dict[str, Callable[[Path, DataSource], Raw]] = {
     ".h5ad": read_h5ad,
     COUNTS: read_counts,
 }
+
+STREAMING: dict[str, Callable[[Path, DataSource], Raw]] = {
+    ".npy": read_npy,
+    ".npz": stream_npz,
+    ".csv": stream_csv,
+    ".parquet": stream_parquet,
+    ".tsv": stream_csv,
+    ".h5ad": stream_h5ad,
+}
+"""The readers of rows that are streamed."""
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ppl_vae.data.cells import codes_of
 from ppl_vae.data.split import Split
+from ppl_vae.data.stream import Stream
 from ppl_vae.types import Column
 
 __all__ = ["recoded"]
@@ -23,14 +24,22 @@ def recoded(split: Split, table: tuple[Column, ...]) -> Split:
     """
     if split.table == table:
         return split
+    raw = split.raw if isinstance(split.raw, Stream) else split.x
     if not split.table:
-        _check_codes(split.x, table)
-        return split.recoded(split.x, table)
+        for x in split.chunks():
+            _check_codes(x, table)
+        return split.recoded(raw, table)
     changed = {place: new for place, (old, new) in enumerate(zip(split.table, table, strict=True)) if _differ(old, new)}
-    x = split.x.clone() if changed else split.x
-    for place, column in changed.items():
-        x[:, place] = _recoded(x[:, place], split.table[place], column).to(x)
-    return split.recoded(x, table)
+
+    def renumbered(x: Tensor) -> Tensor:
+        x = x.clone()
+        for place, column in changed.items():
+            x[:, place] = _recoded(x[:, place], split.table[place], column).to(x)
+        return x
+
+    if not changed:
+        return split.recoded(raw, table)
+    return split.recoded(raw.mapped(renumbered) if isinstance(raw, Stream) else renumbered(raw), table)
 
 
 def _differ(old: Column, new: Column) -> bool:
@@ -74,7 +83,11 @@ def _check_codes(x: Tensor, table: tuple[Column, ...]) -> None:
     for place, column in enumerate(table):
         values = x[:, place].double()
         there = values[~values.isnan()]
-        if column.coded and bool(((there < 0) | (there >= len(column.categories)) | (there != there.floor())).any()):
+        if (
+            column.coded
+            and len(there)
+            and bool(((there < 0) | (there >= len(column.categories)) | (there != there.floor())).any())
+        ):
             known, got = ", ".join(column.categories[:20]), f"{float(there.min()):g} to {float(there.max()):g}"
             raise ValueError(
                 f"expected in column {column.name!r} codes from 0 to {len(column.categories) - 1}, which stand for {known}, "

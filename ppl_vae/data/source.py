@@ -14,7 +14,7 @@ from ppl_vae.declaration import Declaration, require
 from ppl_vae.text import at_home
 from ppl_vae.types import KINDS, KindName
 
-__all__ = ["LABELLED", "TABLES", "WEIGHTED", "Binarize", "DataSource", "Scale", "choice"]
+__all__ = ["LABELLED", "STREAMED", "TABLES", "WEIGHTED", "Binarize", "DataSource", "Scale", "choice"]
 
 LABELLED = (".csv", ".npz", ".parquet", ".tsv", ".ndjson", ".h5ad", "frame")
 """Types of files that may name their labels."""
@@ -23,6 +23,9 @@ TABLES = (".csv", ".parquet", ".tsv", ".h5ad", "frame")
 """Types of files with named columns."""
 WEIGHTED = (".csv", ".npz", ".parquet", ".tsv", "frame")
 """Types of files that may name their weights."""
+
+STREAMED = (".npy", ".csv", ".tsv", ".parquet", ".npz", ".h5ad")
+"""Types of files that may be larger than memory."""
 
 Binarize = Literal["auto", "none", "static", "dynamic"]
 Scale = Literal["auto", "none", "unit", "standardize"]
@@ -102,12 +105,15 @@ class DataSource(Declaration):
         counts: how word counts and sparse matrices are held: ``dense``, a column a word; ``sparse``, the same, of which only
             batches are made dense; ``pairs``, ragged rows of words with a field ``count``. ``auto`` is dense where that takes
             at most a GiB, else sparse.
-        stream: MiB of rows to load at once, such as 256, where ``.npy`` files are larger than memory; by default all rows are
-            held. The values and the splits are the same. Two such blocks are in memory at a time, one in use and one being
-            read, and 8 bytes for every row. Validation and test rows are held where they fit in one block each, and must if
-            noise is to be drawn for them (``binarize``, ``dequantize``).
+        stream: MiB of rows to load at once, such as 256, where files are larger than memory; by default all rows are held. The
+            values and the splits are the same. Two such blocks are in memory at a time, one in use and one being read, and 8
+            bytes for every row. Validation and test rows are held where they fit in one block each, and must if noise is to be
+            drawn for them (``binarize``, ``dequantize``). ``.npy`` files are read where they lie; tables (csv, tsv, parquet),
+            sparse matrices by rows (npz) and cells (h5ad) are converted once into such files in ``root``, in as much memory,
+            which is told with what it takes.
         seed: of the split, but of running text, of the places of patches, and of the noise of validation and test data.
-        root: folder of the torchvision sets; by default ``$PPL_VAE_DATA``, else ``~/.cache/ppl_vae``.
+        root: folder of the torchvision sets and of what is converted to be streamed; by default ``$PPL_VAE_DATA``, else
+            ``~/.cache/ppl_vae``.
         download: whether a missing torchvision set may be downloaded.
 
     Raises:
@@ -226,8 +232,14 @@ class DataSource(Declaration):
             fields=self.fields if suffix in (".npz", *TABLES) or source == self.source else (),
             patches=self.patches if suffix in ("", ".npy", ".npz") else None,
             layer=self.layer if suffix == ".h5ad" else None,
-            stream=self.stream if suffix in ("", ".npy") else None,
+            stream=self.stream if self._streams(suffix, text=text) else None,
         )
+
+    def _streams(self, suffix: str, *, text: bool) -> bool:
+        """Whether rows of other files of a type are streamed as those of this source; an archive may hold no matrix."""
+        if text and self.tokens is not None:
+            return False
+        return suffix in ("", *STREAMED) and (suffix != ".npz" or self.source.lower().endswith(suffix))
 
     @property
     def tokenizer(self) -> Tokenizer | None:

@@ -41,6 +41,8 @@ class Split(Passes):
         weights: how often each row counts, ``(N,)`` float64, finite and not negative; ``None`` if all count once.
         tokenizer: what cut the texts that the rows were, if it is known.
         drop_points: of drawings, the probability with which a point inside a stroke is left out of a random pass.
+        groups: of rows that overlap, as patches of one image do, the number of the group of each ``(N,)`` int64, on the CPU;
+            ``None`` if rows do not.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Split(Passes):
         weights: Tensor | None = None,
         tokenizer: Tokenizer | None = None,
         drop_points: float = 0.0,
+        groups: Tensor | None = None,
     ) -> None:
         self.raw = x
         self.y = y
@@ -71,6 +74,7 @@ class Split(Passes):
         self.weights = weights
         self.tokenizer = tokenizer
         self.drop_points = drop_points
+        self.groups = groups
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -91,7 +95,8 @@ class Split(Passes):
             rows = rows.to(self.device)
         y = None if self.y is None else self.y[rows]
         weights = None if self.weights is None else self.weights[rows]
-        return self._with(raw=self.raw[rows], y=y, fields=self.fields[rows], weights=weights)
+        groups = None if self.groups is None else self.groups[rows.cpu() if isinstance(rows, Tensor) else rows]
+        return self._with(raw=self.raw[rows], y=y, fields=self.fields[rows], weights=weights, groups=groups)
 
     @property
     def total(self) -> float:
@@ -227,7 +232,14 @@ class Split(Passes):
         fields = self.fields.followed_by([part.fields for part in others])
         raws: list[Any] = [part.raw if isinstance(part.raw, Ragged | Sparse) else part.x for part in parts]
         raw = raws[0].followed_by(raws[1:]) if isinstance(raws[0], Sparse) else joined(raws)
-        return self._with(raw=raw, y=torch.cat(labels) if labels else None, fields=fields, weights=_weights(parts))
+        groups = [part.groups for part in parts if part.groups is not None]
+        return self._with(
+            raw=raw,
+            y=torch.cat(labels) if labels else None,
+            fields=fields,
+            weights=_weights(parts),
+            groups=torch.cat(groups) if len(groups) == len(parts) else None,
+        )
 
     def labelled(self, y: Tensor | None, classes: tuple[str, ...]) -> Split:
         """The same rows with other labels ``(N,)``, indices into these names of classes."""
@@ -247,7 +259,7 @@ class Split(Passes):
         if isinstance(raw, Ragged):
             found: Any = raw.mapped(lambda values: values[:, places])
         else:
-            found = raw.chosen(places) if isinstance(raw, Sparse) else self.x[:, places]
+            found = raw.chosen(places) if isinstance(raw, Sparse | Stream) else self.x[:, places]
         return self._with(
             raw=found,
             columns=tuple(self.columns[place] for place in places) if self.columns else (),
@@ -286,7 +298,7 @@ class Split(Passes):
         raw = x if held is None else held.with_values(x)
         return home._with(raw=raw, transform=transform, drawn=home.transform).to(self.device)
 
-    def recoded(self, x: Tensor, table: tuple[Column, ...]) -> Split:
+    def recoded(self, x: Tensor | Stream, table: tuple[Column, ...]) -> Split:
         """The same rows with other codes x ``(N, D)`` of their categories, as this table numbers them."""
         return self._with(raw=x, table=table)
 

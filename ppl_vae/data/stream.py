@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,11 +15,32 @@ from torch import Tensor
 
 from ppl_vae.data.arrays import arranged, as_tensor
 
-__all__ = ["Stream"]
+__all__ = ["Mapped", "Stream", "budget"]
 
 MIB = 2**20
 PIECE = MIB
 """Bytes of a file that are converted at once: what a conversion needs besides its result."""
+
+
+class Mapped(Protocol):
+    """Rows that lie in files and are read when they are asked for, as those of a memory-mapped array are."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, *event)``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
+
+
+def budget(mib: int) -> int:
+    """The bytes that rows which are loaded together may take, as a source declares them."""
+    return mib * MIB
 
 
 class Stream:
@@ -26,7 +49,7 @@ class Stream:
     It has a shape, a dtype, a device and rows to choose from, as a tensor has; :meth:`read` and :meth:`tensor` load them.
 
     Args:
-        shards: arrays of one dtype whose rows have one shape, to follow one another.
+        shards: arrays, or what lies in files as such, of one dtype whose rows have one shape, to follow one another.
         name: the source, for messages.
         mib: MiB that rows which are loaded together may take.
         missing: whether NaN may stand for a missing entry.
@@ -40,7 +63,7 @@ class Stream:
         (torch.Size([5, 1, 28, 28]), tensor([0, 1], dtype=torch.uint8))
     """
 
-    def __init__(self, shards: Sequence[np.ndarray], name: str, *, mib: int, missing: bool = False) -> None:
+    def __init__(self, shards: Sequence[np.ndarray | Mapped], name: str, *, mib: int, missing: bool = False) -> None:
         self.starts = np.cumsum([0, *(len(shard) for shard in shards)])
         if self.starts[-1] == 0:
             raise ValueError(f"{name}: expected at least one row of at least one value, got none")
@@ -50,12 +73,13 @@ class Stream:
         self.mib = mib
         self.missing = missing
         self.two_valued = False
+        self.functions: tuple[Callable[[Tensor], Tensor], ...] = ()
         self.rows = torch.arange(int(self.starts[-1]))
         self.device = torch.device("cpu")
         datum = as_tensor(np.zeros((1, *first.shape[1:]), first.dtype), name)
         self.event_shape = datum.shape[1:]
         self.dtype = datum.dtype
-        self.piece = max(1, PIECE // first[:1].nbytes)
+        self.piece = max(1, PIECE // (math.prod(first.shape[1:]) * first.dtype.itemsize))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,10 +106,25 @@ class Stream:
         """The same rows with the values that the files have."""
         return self._with(two_valued=False)
 
+    def mapped(self, function: Callable[[Tensor], Tensor], event_shape: Sequence[int] | None = None) -> Stream:
+        """The same rows, each as the function of rows ``(n, *event)`` has it, which is asked as they are read.
+
+        Args:
+            function: of rows as they lie in the files.
+            event_shape: what it gives, if that is not the shape that they have.
+        """
+        shape = self.event_shape if event_shape is None else torch.Size(event_shape)
+        return self._with(functions=(*self.functions, function), event_shape=shape)
+
+    def chosen(self, columns: Sequence[int]) -> Stream:
+        """The same rows with these columns ``(N, len(columns))``, in this order."""
+        places = list(columns)
+        return self.mapped(lambda x: x[:, places], (len(places),))
+
     @property
     def at_once(self) -> int:
         """How many rows may be loaded together."""
-        return max(1, self.mib * MIB // (self.event_shape.numel() * self.dtype.itemsize))
+        return max(1, budget(self.mib) // (self.event_shape.numel() * self.dtype.itemsize))
 
     def fits(self) -> bool:
         """Whether all of these rows may be loaded together."""
@@ -156,4 +195,6 @@ class Stream:
         return taken
 
     def _coded(self, x: Tensor) -> Tensor:
+        for function in self.functions:
+            x = function(x)
         return (x > 0 if self.two_valued else x).to(self.dtype)

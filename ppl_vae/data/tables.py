@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,28 +21,58 @@ from ppl_vae.memory import require_memory
 from ppl_vae.text import did_you_mean
 from ppl_vae.types import FitWarning
 
-__all__ = ["as_field", "chosen_columns", "label_column", "of_objects", "read_parquet", "table"]
+__all__ = [
+    "INDEX",
+    "Roles",
+    "as_field",
+    "chosen_columns",
+    "index_of",
+    "label_column",
+    "of_objects",
+    "opened_parquet",
+    "read_parquet",
+    "refuse_no_data",
+    "roles",
+    "table",
+    "tell_identifiers",
+]
 
 INDEX = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 """Names that a column of row numbers or row names has: none, or what pandas makes of that."""
 
 
-def read_parquet(path: Path, source: DataSource) -> Raw:
-    """The columns of a parquet file; null is a missing entry."""
+def opened_parquet(path: Path) -> Any:
+    """A parquet file, of which nothing but its description is read.
+
+    Raises:
+        ValueError: pyarrow is not installed, or a damaged file.
+    """
     try:
         from pyarrow import parquet
     except ImportError:
         raise ValueError(f"{path}: reading parquet needs pyarrow: pip install 'ppl_vae[parquet]'") from None
     try:
-        file = parquet.ParquetFile(path)
-        require_memory(8 * file.metadata.num_rows * file.metadata.num_columns, str(path))
-        read = file.read()
-        index = (read.schema.pandas_metadata or {}).get("index_columns", [])
+        return parquet.ParquetFile(path)
     except Exception as error:  # pyarrow's errors have no common base but Exception
-        if type(error) is ValueError and str(error).startswith(str(path)):
-            raise
         raise unreadable(path, error) from None
-    return table(str(path), cells_of_frame(read, str(path)), source, index=[name for name in index if isinstance(name, str)])
+
+
+def index_of(schema: Any) -> list[str]:
+    """The names of the columns that pandas stored as the index of a parquet file."""
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    return [name for name in index if isinstance(name, str)]
+
+
+def read_parquet(path: Path, source: DataSource) -> Raw:
+    """The columns of a parquet file; null is a missing entry."""
+    file = opened_parquet(path)
+    require_memory(8 * file.metadata.num_rows * file.metadata.num_columns, str(path))
+    try:
+        read = file.read()
+        index = index_of(read.schema)
+    except Exception as error:  # pyarrow's errors have no common base but Exception
+        raise unreadable(path, error) from None
+    return table(str(path), cells_of_frame(read, str(path)), source, index=index)
 
 
 def of_objects(values: np.ndarray, source: DataSource) -> Raw:
@@ -60,34 +91,70 @@ def table(name: str, columns: Sequence[Cells], source: DataSource, *, index: Col
     """
     if not columns or not len(columns[0].values):
         raise ValueError(f"{name}: expected rows of data, got none")
-    spelled, label = spellings(source.missing_text), source.label
+    spelled = spellings(source.missing_text)
     weights, columns = weights_apart(name, columns, source.weights)
+    found = roles(
+        name,
+        [cells.name for cells in columns],
+        source,
+        index=index,
+        numbers_rows=lambda place: _numbers_rows(place, columns[place], spelled),
+    )
+    features = _features(name, [columns[place] for place in found.data], source, spelled)
+    refuse_no_data(name, len(features), source)
+    x, described = np.stack([each.values for each in features], axis=1), tuple(each.column for each in features)
+    y = None if found.label is None else label_column(columns[found.label], spelled)
+    fields = {each: as_field(columns[place], spelled) for each, place in found.fields.items()} or None
+    return Raw(x, y, columns=tuple(column.name for column in described), table=described, fields=fields, weights=weights)
+
+
+class Roles(NamedTuple):
+    """The places of the columns that are data, in the order of x, of the labels, and of the fields by name."""
+
+    data: list[int]
+    label: int | None
+    fields: dict[str, int]
+
+
+def roles(
+    name: str, names: Sequence[str], source: DataSource, *, index: Collection[str], numbers_rows: Callable[[int], bool]
+) -> Roles:
+    """Which of a table's columns are data, labels and fields, by their names; tells which are left out.
+
+    Args:
+        name: of the table, for messages.
+        names: of its columns, but that of the weights.
+        source: which of them are asked for.
+        index: names of those that are no data.
+        numbers_rows: whether a column, by its place, only numbers or names the rows.
+
+    Raises:
+        ValueError: a name twice, or no such label, field or column.
+    """
+    label = source.label
     asked = {label, *source.columns, *source.fields}
-    left = {
-        place
-        for place, cells in enumerate(columns)
-        if cells.name not in asked and (cells.name in index or _numbers_rows(place, cells, spelled))
-    }
-    _tell_left_out(name, [columns[place].name for place in sorted(left)], "it only numbers or names the rows, or is empty")
-    data = [cells for place, cells in enumerate(columns) if place not in left]
-    names = [cells.name for cells in data]
-    _refuse_twice(name, names)
-    if label is not None and label not in names:
-        told = f"expected a label column among {', '.join(names)}, got {label!r}"
+    left = {place for place, each in enumerate(names) if each not in asked and (each in index or numbers_rows(place))}
+    _tell_left_out(name, [names[place] for place in sorted(left)], "it only numbers or names the rows, or is empty")
+    known = [each for place, each in enumerate(names) if place not in left]
+    _refuse_twice(name, known)
+    places = {each: place for place, each in enumerate(names) if place not in left}
+    if label is not None and label not in places:
+        told = f"expected a label column among {', '.join(known)}, got {label!r}"
         remedy = "name another with label (--label), or none where no labels are needed"
         raise ValueError(f"{name}: {told}: {remedy}") from KeyError(label)
-    if unknown := [each for each in source.fields if each not in names]:
-        near = did_you_mean(unknown[0], names)
-        raise ValueError(f"{name}: expected fields among {_listed(names)}, got {unknown[0]!r}{near and ': '}{near}")
-    wanted = chosen_columns(name, [each for each in names if each != label and each not in source.fields], source)
-    features = _features(name, [data[names.index(each)] for each in wanted], source, spelled)
-    if not features:
-        besides = "" if label is None else f" besides the label {label!r}"
+    if unknown := [each for each in source.fields if each not in places]:
+        near = did_you_mean(unknown[0], known)
+        raise ValueError(f"{name}: expected fields among {_listed(known)}, got {unknown[0]!r}{near and ': '}{near}")
+    wanted = chosen_columns(name, [each for each in known if each != label and each not in source.fields], source)
+    fields = {each: places[each] for each in source.fields}
+    return Roles([places[each] for each in wanted], None if label is None else places[label], fields)
+
+
+def refuse_no_data(name: str, columns: int, source: DataSource) -> None:
+    """Raise ``ValueError`` if no column of data is there."""
+    if not columns:
+        besides = "" if source.label is None else f" besides the label {source.label!r}"
         raise ValueError(f"{name}: expected a column of data{besides}, got none")
-    x, described = np.stack([each.values for each in features], axis=1), tuple(each.column for each in features)
-    y = None if label is None else label_column(data[names.index(label)], spelled)
-    fields = {each: as_field(data[names.index(each)], spelled) for each in source.fields} or None
-    return Raw(x, y, columns=tuple(column.name for column in described), table=described, fields=fields, weights=weights)
 
 
 def as_field(cells: Cells, spelled: Collection[str]) -> np.ndarray:
@@ -131,10 +198,16 @@ def _features(name: str, columns: Iterable[Cells], source: DataSource, spelled: 
             found = encoded(cells, spelled)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        identifies = cells.name not in source.columns and looks_like_an_identifier(found.column, found.values)
+        there = int(np.count_nonzero(~np.isnan(found.values)))
+        identifies = cells.name not in source.columns and looks_like_an_identifier(found.column, there)
         identifiers.append(cells.name) if identifies else features.append(found)
-    _tell_left_out(name, identifiers, "nearly every row has another text", remedy="name it in columns")
+    tell_identifiers(name, identifiers)
     return features
+
+
+def tell_identifiers(name: str, columns: Sequence[str]) -> None:
+    """Remark on columns that are left out, if some are, because they tell the rows apart."""
+    _tell_left_out(name, columns, "nearly every row has another text", remedy="name it in columns")
 
 
 def _numbers_rows(place: int, cells: Cells, spelled: Collection[str]) -> bool:

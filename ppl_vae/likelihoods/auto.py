@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from operator import or_
 from typing import ClassVar, Literal, NoReturn
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import nn
 
 from ppl_vae.data import Data
-from ppl_vae.data.cells import guessed_kind
+from ppl_vae.data.cells import Numbers
 from ppl_vae.data.summary import moments_of
 from ppl_vae.declaration import also_called
 from ppl_vae.likelihoods.base import Likelihood
@@ -21,7 +23,7 @@ from ppl_vae.likelihoods.masked import Masked
 from ppl_vae.likelihoods.mixed_table import ColumnGroup, MixedTable
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomial
 from ppl_vae.likelihoods.poisson import Poisson
-from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Column, Kind
+from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Kind
 
 __all__ = ["Auto"]
 
@@ -108,25 +110,29 @@ def _inner(likelihood: Likelihood) -> type[Likelihood]:
 
 def _likelihoods(data: Data) -> list[Likelihood]:
     """The likelihood of each element of a datum, in order."""
-    parts = [part.x.flatten(1) for part in (data.train, data.valid, data.test) if len(part)]
-    size = math.prod(data.spec.event_shape)
-    table = data.spec.table or [None] * size
-    return [_likelihood(column, [part[:, place].double() for part in parts]) for place, column in enumerate(table)]
+    found = functools.reduce(or_, (moments_of(rows.flatten(1).double()) for rows in data.train.chunks()))
+    moments = zip(*(part.tolist() for part in (found.number, found.mean, found.variance)), strict=True)
+    if not data.spec.table:
+        return [_likelihood(kind, *of_one) for kind, of_one in zip(_kinds(data), moments, strict=True)]
+    return [
+        Categorical(levels=max(2, len(column.categories))) if column.kind == "category" else _likelihood(column.kind, *of_one)
+        for column, of_one in zip(data.spec.table, moments, strict=True)
+    ]
 
 
-def _likelihood(column: Column | None, values: list[Tensor]) -> Likelihood:
-    """The likelihood of a column whose training, validation and test values are these, each ``(n,)``."""
-    if column is not None and column.kind == "category":
-        return Categorical(levels=max(2, len(column.categories)))
-    kind: Literal["real", "count", "binary", "category"]
-    kind = guessed_kind(torch.cat(values).cpu().numpy()) if column is None else column.kind
+def _kinds(data: Data) -> list[Literal["real", "count", "binary"]]:
+    """What the numbers of each element of a datum probably are, in all rows."""
+    found = [Numbers() for _ in range(math.prod(data.spec.event_shape))]
+    for rows in (rows for part in (data.train, data.valid, data.test) for rows in part.chunks()):
+        for numbers, values in zip(found, rows.flatten(1).double().cpu().numpy().T, strict=True):
+            numbers.add(values[~np.isnan(values)])
+    return [numbers.kind for numbers in found]
+
+
+def _likelihood(kind: Literal["real", "count", "binary"], number: float, mean: float, variance: float) -> Likelihood:
+    """The likelihood of numbers of a kind, of so many training rows of these moments."""
     if kind == "count":
-        return NegativeBinomial() if _overdispersed(values[0]) else Poisson()
+        # whether the variance exceeds the mean by more than chance
+        overdispersed = variance > mean * (1 + CHANCE * math.sqrt(2 / max(number, 1)))
+        return NegativeBinomial() if overdispersed else Poisson()
     return Bernoulli() if kind == "binary" else Gaussian(scale="per_feature")
-
-
-def _overdispersed(counts: Tensor) -> bool:
-    """Whether the variance of counts ``(n,)`` exceeds their mean by more than chance."""
-    found = moments_of(counts)
-    number, mean, variance = float(found.number), float(found.mean), float(found.variance)
-    return variance > mean * (1 + CHANCE * math.sqrt(2 / max(number, 1)))
