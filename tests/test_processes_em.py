@@ -14,6 +14,7 @@ import torch
 import ppl_vae as pv
 from benchmarks import processes_cost
 from ppl_vae.data.matrices import Matrices
+from ppl_vae.evaluate.batches import layout
 from ppl_vae.evaluate.scores import row_bounds, row_scores
 from ppl_vae.exact import covariances, mixture, mixture_start, moments
 from ppl_vae.fitting.fit import place
@@ -108,9 +109,12 @@ def worked() -> dict[str, Any]:
     """All that a process does."""
     few, many = (Matrices(loaded(clusters(rows)).train) for rows in (1, N))
     sample = mixture_start.sample_rows(many, 20, torch.Generator().manual_seed(0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(layout.__globals__, "MOST_ROWS", ROWS)
+        numbers = evaluated()
     return {
         "fits": {name: fitted(name) for name in FITS},
-        "numbers": evaluated(),
+        "numbers": numbers,
         "sample": sample,
         "parts": [few.processes.count, len(many.own.split), len(next(iter(many.own)))],
     }
@@ -119,9 +123,7 @@ def worked() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What one process finds, and each of two that share the rows."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pv.evaluate.__globals__["layout"].__globals__, "MOST_ROWS", ROWS)
-        return [worked(), *in_processes(tmp_path_factory.mktemp("processes"), worked)]
+    return [worked(), *in_processes(tmp_path_factory.mktemp("processes"), worked)]
 
 
 @pytest.mark.parametrize("name", FITS)
