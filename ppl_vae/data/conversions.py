@@ -35,6 +35,7 @@ FOLDER = "streamed"
 ENDS = 2**16  # bytes of the beginning and of the end of a file by which it is told from others
 OPTIONS = ("label", "columns", "drop", "weights", "fields", "key", "header", "missing_text", "layer")
 """Options of a source on which the arrays depend."""
+UNITS = ((GIB, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 PER_ROW = 24  # bytes of memory: the split, a label, the start of a row
 
 
@@ -157,13 +158,19 @@ def _tell(path: Path, source: DataSource, folder: Path, plan: Plan) -> None:
     memory = 2 * budget(source.stream or 1) + PER_ROW * plan.rows
     require_memory(memory, str(path))
     require_disk(folder, plan.nbytes // 2, path)  # what is sure; the rest is asked for once it is known
+    read, written_later = _size(plan.reads * path.stat().st_size), _size(plan.nbytes)
     warnings.warn(
-        f"{path}: to stream its rows, {plan.reads * path.stat().st_size / GIB:.3g} GiB are read and about "
-        f"{plan.nbytes / GIB:.3g} GiB written to {folder}, once, in about {memory / GIB:.3g} GiB of memory; another folder is "
-        "root (--data.root)",
+        f"{path}: to stream its rows, {read} are read and about {written_later} written to {folder}, once, in about "
+        f"{_size(memory)} of memory; another folder is root (--data.root)",
         FitWarning,
         stacklevel=2,
     )
+
+
+def _size(nbytes: int) -> str:
+    """Bytes in the unit that suits their number."""
+    unit, name = next((unit, name) for unit, name in UNITS if nbytes >= unit or unit == 1)
+    return f"{nbytes / unit:.3g} {name}"
 
 
 def _make(folder: Path, path: Path, write: Callable[[Path], Mapping[str, Any]]) -> None:
