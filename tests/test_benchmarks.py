@@ -14,9 +14,11 @@ import torch
 from scipy.stats import multivariate_normal
 
 import ppl_vae as pv
-from benchmarks import exact, overhead, series, svi, table_peers, table_sources, trend
+from benchmarks import catalogue, exact, overhead, series, svi, table_peers, table_sources, trend
 from benchmarks.peers import ours, torch_loop
+from benchmarks.peers.catalogue import ENTRIES, WITHOUT
 from benchmarks.peers.task import SIZES, rows
+from ppl_vae.cli.catalogue import declared
 
 PEERS = ("ours_eager", "numpyro", "floor")
 
@@ -122,6 +124,44 @@ def test_the_overhead_is_that_of_one_fit(monkeypatch):
     assert found["pairs"] == 2
     assert found["guarded ms a step"] > 0
     assert found["overhead"] > found["of which the guard"]  # by what a kept state takes
+
+
+# --- every likelihood, guide and prior --------------------------------------------------------------------------------------
+
+CHEAP = ("Poisson", "Beta", "GaussianMixture", "AmortizedFlow-iaf")
+EVERY = {name: entry for entries in ENTRIES.values() for name, entry in entries.items()}
+
+
+@pytest.mark.parametrize("family", ["Likelihood", "Guide", "Prior"])
+def test_each_of_a_family_is_measured_or_a_reason_is_told(family):
+    public = {cls.__name__ for cls in declared()[family] if cls.__module__.startswith("ppl_vae.")}
+    of_family = {"Likelihood": lambda entry: entry.model.likelihood, "Guide": lambda entry: entry.guide, "Prior": prior_of}[
+        family
+    ]
+    measured = {name.partition("-")[0]: of_family(entry) for name, entry in ENTRIES[family].items()}
+    assert {name: type(declaration).__name__ for name, declaration in measured.items()} == {name: name for name in measured}
+    assert set(measured) | set(WITHOUT[family]) == public
+    assert not set(measured) & set(WITHOUT[family])
+    assert all(WITHOUT[family].values())
+
+
+def prior_of(entry):
+    return entry.model.prior
+
+
+@pytest.mark.parametrize("name", [*CHEAP, *(pytest.param(name, marks=pytest.mark.slow) for name in EVERY if name not in CHEAP)])
+def test_a_hand_written_loss_is_ours_and_so_are_its_gradients(name):
+    loss, gradients = catalogue.agreement(EVERY[name])
+    assert loss < catalogue.AGREE
+    assert gradients < catalogue.AGREE_GRADIENTS
+
+
+def test_the_catalogue_tells_what_is_slow():
+    found = {"a": {"ratio": 0.5}, "b": {"ratio": 2.0}, "c": {"ratio": 1.0}}
+    told = catalogue.summary(found)
+    assert told == {"geometric_mean": pytest.approx(1.0), "worst": "b", "worst_ratio": 2.0, "slow": ["b"]}
+    assert [name for _, name, _ in catalogue.chosen(["Poi*"])] == ["Poisson"]
+    assert {family for family, _, _ in catalogue.chosen(["Prior"])} == {"Prior"}
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------------

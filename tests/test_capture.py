@@ -26,6 +26,7 @@ from ppl_vae.evaluate import log_weights
 from ppl_vae.inference.objectives import Estimate
 from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer, put_back
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
+from ppl_vae.program import machine
 from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, _instructions, capture
 from ppl_vae.program.machine import layers
 from ppl_vae.program.replay import _records
@@ -465,13 +466,25 @@ def test_layers_in_bfloat16_leave_log_probabilities_in_float32() -> None:
     assert torch.equal(linear.float()(x), exact)
 
 
-def test_bfloat16_hardly_moves_the_elbo() -> None:
+def test_bfloat16_hardly_moves_the_elbo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: True)
     data = pv.load_data("digits")
     fits = [pv.fit(pv.VAE(decoder=TINY), data, method=pv.SVI(epochs=10, precision=p)) for p in ("32", "bf16", "tf32")]
     exact, bf16, tf32 = (fitted.evaluate(data)["elbo"] for fitted in fits)
     assert fits[0].history != fits[1].history
     assert bf16 == pytest.approx(exact, abs=0.3)
     assert tf32 == pytest.approx(exact, abs=0.01)
+
+
+def test_a_cpu_without_bfloat16_products_keeps_to_float32_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: False)
+    data = pv.load_data(torch.rand(12, 3).round(), valid=0.0, test=0.0)
+    exact = pv.fit(pv.VAE(decoder=TINY), data, method=pv.SVI(epochs=1))
+    with pytest.warns(pv.FitWarning, match="not bf16: this CPU has no instructions"):
+        rounded = pv.fit(pv.VAE(decoder=TINY), data, method=pv.SVI(epochs=1, precision="bf16"))
+    assert rounded.history[0]["objective"] == exact.history[0]["objective"]
+    assert machine.choose_precision("bf16", torch.device("cuda")) == "bf16"
+    assert machine.choose_precision("tf32", torch.device("cpu")) == "tf32"
 
 
 @pytest.mark.parametrize(

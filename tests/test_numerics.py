@@ -17,7 +17,15 @@ from torch import Tensor
 import ppl_vae as pv
 from ppl_vae.likelihoods.low_rank_gaussian import LowRankNormal
 from ppl_vae.likelihoods.negative_binomial import NegativeBinomialDistribution
-from ppl_vae.stable import LowRankMultivariateNormal, StudentT, log_binomial, log_dirichlet, log_gamma_ratio, log_poisson
+from ppl_vae.stable import (
+    LowRankMultivariateNormal,
+    StudentT,
+    log_beta,
+    log_binomial,
+    log_dirichlet,
+    log_gamma_ratio,
+    log_poisson,
+)
 from tests.table import LIKELIHOODS, built_prior
 
 SCALES = (1e-6, 1e-3, 1.0, 1e3, 1e6)
@@ -104,7 +112,12 @@ def test_a_beta_keeps_its_digits(a: float, b: float, t: float) -> None:
     def density(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return log_dirichlet(torch.stack([t.log(), torch.log1p(-t)], -1), torch.stack([a, b], -1))
 
+    def alone(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return log_beta(t.log(), torch.log1p(-t), a, b)
+
     single, double = both(density, t, a, b)
+    for found, expected in zip(both(alone, t, a, b), (single, double), strict=True):
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-5)
     t64 = torch.tensor(t).double().item()
     assert double == pytest.approx(stats.beta(torch.tensor(a).item(), torch.tensor(b).item()).logpdf(t64), rel=1e-8, abs=1e-7)
     assert single == pytest.approx(double, rel=1e-5, abs=1e-3)

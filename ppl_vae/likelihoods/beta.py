@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.unit_interval import Stretched, check_margin
-from ppl_vae.stable import log_dirichlet
+from ppl_vae.stable import log_beta
 from ppl_vae.types import UNIT_INTERVAL, Kind
 
 __all__ = ["Beta", "LogBeta"]
@@ -87,16 +87,24 @@ class BetaModule(nn.Module):
 
 
 class LogBeta(dist.Beta):
-    """Pyro's, with a log-density that keeps its digits for large concentrations."""
+    """Pyro's, with a log-density that keeps its digits for large concentrations.
+
+    Args:
+        a: of x.
+        b: of 1 - x.
+    """
+
+    def __init__(self, a: Tensor, b: Tensor, validate_args: bool | None = None) -> None:
+        self.both = (a, b)  # Pyro's own are taken out of one tensor, which is to be made first
+        super().__init__(a, b, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> LogBeta:
         """The same distribution with a larger batch shape."""
-        a, b = self.concentration1.expand(batch_shape), self.concentration0.expand(batch_shape)
+        a, b = (concentration.expand(batch_shape) for concentration in self.both)
         return LogBeta(a, b, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density."""
         if self._validate_args:
             self._validate_sample(value)
-        log_t = torch.stack([value.log(), torch.log1p(-value)], -1)
-        return log_dirichlet(log_t, torch.stack([self.concentration1, self.concentration0], -1))
+        return log_beta(value.log(), torch.log1p(-value), *self.both)

@@ -76,19 +76,23 @@ class BinomialModule(nn.Module):
     def forward(self, features: Tensor) -> dist.Distribution:
         """p(x | h) for features h ``(..., P, *event)``."""
         logits = features.squeeze(-1 - self.event_dim)
-        return LogitBinomial(logits.new_full((), self.total), logits=logits).to_event(self.event_dim)
+        return LogitBinomial(logits.new_full((), self.total), logits).to_event(self.event_dim)
 
 
 class LogitBinomial(dist.Binomial):
     """Pyro's, with a log-probability that keeps its digits for many trials."""
 
+    def __init__(self, total: Tensor, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.total = total  # in as few elements as it has
+        super().__init__(total, logits=logits, validate_args=validate_args)
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> LogitBinomial:
         """The same distribution with a larger batch shape."""
-        total, logits = self.total_count.expand(batch_shape), self.logits.expand(batch_shape)
-        return LogitBinomial(total, logits=logits, validate_args=self._validate_args)
+        return LogitBinomial(self.total, self.logits.expand(batch_shape), validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability of numbers of successes."""
         if self._validate_args:
             self._validate_sample(value)
-        return log_binomial(value, self.total_count - value, logsigmoid(self.logits), logsigmoid(-self.logits))
+        log_p, log_q = logsigmoid(self.logits), logsigmoid(-self.logits)
+        return log_binomial(value, self.total - value, log_p, log_q, n=self.total)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.program.hooks import Start
+from ppl_vae.stable import log_multinomial
 from ppl_vae.types import COUNT, Kind
 
 __all__ = ["LENGTH", "Multinomial", "MultinomialDistribution", "MultinomialModule", "typical_total"]
@@ -121,9 +122,8 @@ class MultinomialDistribution(dist.TorchDistribution):
         """The log-probability of counts given their total, with its coefficient: of the counts, in whatever order they came."""
         if self._validate_args:
             self._validate_sample(value)
-        x, log = value.flatten(-self.event_dim).double(), self.log_probs.flatten(-self.event_dim)
-        coefficient = torch.lgamma(x.sum(-1) + 1) - torch.lgamma(x + 1).sum(-1)  # float32 keeps no digit of large ones
-        return (coefficient + torch.where(x > 0, x * log, 0.0).sum(-1)).to(log.dtype)
+        log_probs = self.log_probs.flatten(-self.event_dim)
+        return log_multinomial(value.flatten(-self.event_dim).to(log_probs.dtype), log_probs)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Counts of as many words as the total."""

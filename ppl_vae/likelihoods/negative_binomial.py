@@ -9,11 +9,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions.utils import broadcast_all
-from torch.nn.functional import logsigmoid
 
 from ppl_vae.likelihoods.base import Likelihood
 from ppl_vae.likelihoods.scales import Scale, check_scale, scaled
-from ppl_vae.stable import log_binomial
+from ppl_vae.stable import log_negative_binomial
 from ppl_vae.types import COUNT, Kind
 
 __all__ = ["NegativeBinomial", "NegativeBinomialDistribution"]
@@ -85,6 +84,7 @@ class NegativeBinomialDistribution(dist.TorchDistribution):
     support = dist.constraints.nonnegative_integer
 
     def __init__(self, log_mean: Tensor, dispersion: Tensor, validate_args: bool | None = None) -> None:
+        self.given_dispersion = dispersion  # in as few elements as it has
         self.log_mean, self.dispersion = broadcast_all(log_mean, dispersion)
         super().__init__(self.log_mean.shape, validate_args=validate_args)
 
@@ -100,17 +100,15 @@ class NegativeBinomialDistribution(dist.TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> NegativeBinomialDistribution:
         """The same distribution with a larger batch shape."""
-        return NegativeBinomialDistribution(
-            self.log_mean.expand(batch_shape), self.dispersion.expand(batch_shape), validate_args=self._validate_args
-        )
+        log_mean = self.log_mean.expand(batch_shape)
+        return NegativeBinomialDistribution(log_mean, self.given_dispersion, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-probability of counts."""
         if self._validate_args:
             self._validate_sample(value)
-        r, log_odds = self.dispersion, self.log_mean - self.dispersion.log()
-        among = log_binomial(value, r, logsigmoid(log_odds), logsigmoid(-log_odds))
-        return among - torch.log1p(value / r)
+        r = self.given_dispersion
+        return log_negative_binomial(value, r, self.log_mean - r.log())
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Counts: a Poisson draw at a gamma draw of the rate."""

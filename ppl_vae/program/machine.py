@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import platform
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -13,8 +15,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from ppl_vae.text import as_line
+from ppl_vae.types import FitWarning
 
-__all__ = ["Precision", "choose_device", "cpu_threads", "layers", "products"]
+__all__ = ["Precision", "choose_device", "choose_precision", "cpu_threads", "layers", "multiplies_bfloat16", "products"]
 
 Precision = Literal["32", "bf16", "tf32"]
 
@@ -58,6 +61,29 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         except RuntimeError:
             continue
     return torch.device("cpu")
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Precision:
+    """The precision asked for, or with a remark float32 where a CPU would emulate ``bf16``, at several times the cost.
+
+    It looks at the processor and at no clock, so that a fit ends with the same numbers on a busy machine.
+    """
+    if precision != "bf16" or device.type != "cpu" or multiplies_bfloat16():
+        return precision
+    warnings.warn(
+        "layers multiply float32 numbers, not bf16: this CPU has no instructions for bfloat16 products (AMX, AVX-512 BF16 or "
+        "Arm's BF16) and would take several times as long to emulate them; use precision='32' or device='cuda'",
+        FitWarning,
+        stacklevel=2,
+    )
+    return "32"
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions that multiply bfloat16 numbers."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def layers(precision: Precision) -> contextlib.AbstractContextManager[Any]:

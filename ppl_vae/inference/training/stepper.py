@@ -15,7 +15,7 @@ from ppl_vae.inference.training.state import StepState
 from ppl_vae.inference.training.step import Step
 from ppl_vae.program.context import local_params
 from ppl_vae.program.facts import fitting_methods
-from ppl_vae.program.machine import layers
+from ppl_vae.program.machine import choose_precision, layers
 from ppl_vae.program.pair import Pair, numbered
 from ppl_vae.program.processes import current
 from ppl_vae.program.randomness import put_random, random_state
@@ -51,6 +51,7 @@ class Stepper:
     def __init__(self, plan: TrainingPlan, pair: Pair, data: Data, steps_per_epoch: int) -> None:
         self.plan, self.pair, self.data = plan, pair, data
         self.device = data.train.device
+        self.precision = choose_precision(plan.precision, self.device)
         self.objective: nn.Module = plan.objective.build(pair, steps_per_epoch).to(self.device)
         self.modules = {"pair": pair, "transform": data.train.transform, "objective": self.objective}
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
@@ -88,7 +89,7 @@ class Stepper:
                 optimizer,
                 clip_norm=plan.clip_norm,
                 skip_norm=plan.skip_norm,
-                precision=plan.precision,
+                precision=self.precision,
                 compile=plan.compile if plan.objective.recordable else False,
                 local=self.pair.local,
                 weighted=train.weights is not None,
