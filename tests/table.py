@@ -276,6 +276,7 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "VQVAE-levels": pv.VQVAE(
         codebook=(pv.Codebook(grid=(2, 2), restart=None), pv.Codebook(grid=(4, 4), start="uniform")), prior=pv.LSTM(hidden=5)
     ),
+    "VQVAE-labels": pv.VQVAE(prior=pv.PixelCNN(channels=4, layers=2), condition=pv.Labels()),
     "NearestCode": pv.NearestCode(encoder=TINY),
     "Codebook": pv.Codebook(commitment=0.5),
     "EMA": pv.EMA(decay=0.9),
