@@ -263,6 +263,7 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "Diffusion-density": pv.Diffusion(
         noise=pv.LearnedNoise(high=7.0), predicts="velocity", variance="learned", likelihood=pv.Gaussian()
     ),
+    "Diffusion-labels": pv.Diffusion(steps=None, denoiser=TINY, condition=pv.Labels(), label_dropout=0.1),
     "LinearNoise": pv.LinearNoise(low=-3.0),
     "CosineNoise": pv.CosineNoise(high=4.0),
     "LearnedNoise": pv.LearnedNoise(),
