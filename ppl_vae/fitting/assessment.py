@@ -132,7 +132,8 @@ class Assessment(Sampling):
         """
         split = self._split(data, y)
         rows = split if self.pair.can.covary else None
-        classes = split.column("y" if not self._entrance.classified else FOUND_LABELS) if self._labelled else None
+        name = FOUND_LABELS if self._entrance.classified else "y"
+        classes: Any = split.column(name) if self._labelled else None
         generated = self._sampled(len(split), rows, None, classes, means=not draws, seed=seed)
         if not generated.x:
             raise ValueError(f"expected a model of x itself, got one that observes {', '.join(generated.values)}")
