@@ -263,6 +263,7 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "Diffusion-density": pv.Diffusion(
         noise=pv.LearnedNoise(high=7.0), predicts="velocity", variance="learned", likelihood=pv.Gaussian()
     ),
+    "Diffusion-labels": pv.Diffusion(steps=None, denoiser=TINY, condition=pv.Labels(), label_dropout=0.1),
     "LinearNoise": pv.LinearNoise(low=-3.0),
     "CosineNoise": pv.CosineNoise(high=4.0),
     "LearnedNoise": pv.LearnedNoise(),
@@ -276,6 +277,7 @@ DECLARATIONS: dict[str, pv.Declaration] = {
     "VQVAE-levels": pv.VQVAE(
         codebook=(pv.Codebook(grid=(2, 2), restart=None), pv.Codebook(grid=(4, 4), start="uniform")), prior=pv.LSTM(hidden=5)
     ),
+    "VQVAE-labels": pv.VQVAE(prior=pv.PixelCNN(channels=4, layers=2), condition=pv.Labels()),
     "NearestCode": pv.NearestCode(encoder=TINY),
     "Codebook": pv.Codebook(commitment=0.5),
     "EMA": pv.EMA(decay=0.9),

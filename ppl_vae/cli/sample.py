@@ -34,6 +34,7 @@ def run(
     temperature: float,
     top_p: float,
     steps: int | None,
+    guidance: float,
     means: bool,
     draws: bool,
     seed: int,
@@ -66,7 +67,9 @@ def run(
     if fitted.pair.model_facts.known_entries is not None:
         known = fitted.rows(fitted.data, "test")[:n]
         n = min(n, len(known))
-    x = fitted.sample(n, x=known, y=y, steps=steps, means=means, seed=seed, seen=out.endswith(".png"), **bold).cpu()
+    x = fitted.sample(
+        n, x=known, y=y, steps=steps, guidance=guidance, means=means, seed=seed, seen=out.endswith(".png"), **bold
+    ).cpu()
     title = f"{'means of p(x | z)' if means else 'draws'} from {run}"
     drawn = {
         ".png": lambda path: plots.save(plots.grid(x, kind=fitted.spec.kind, title=title, names=fitted.spec.columns), path)
@@ -146,10 +149,12 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--y", type=str | None, help="a class, by its name, of a model conditioned on labels")
     parser.add_argument("--given", type=str | None, help="how rows begin: a text, or a file of rows as the run's data are")
     parser.add_argument("--length", type=int | None, help="how many elements rows have at most, those given among them")
-    what = "below 1 draws are more timid: log-probabilities of elements of rows are divided by it, scales of p(z) multiplied"
+    what = "below 1 draws are more timid: log-probabilities of elements or codes are divided by it, scales of p(z) multiplied"
     parser.add_argument("--temperature", type=float, default=1.0, help=what)
     what = "of each element of a row only the likeliest that together have this probability"
     parser.add_argument("--top_p", "--top-p", type=float, default=1.0, help=what)
     parser.add_argument("--steps", type=int | None, help="of a diffusion, fewer steps than it has: sooner, nearly the same")
+    what = "of a diffusion given classes, how far what a class changes is exaggerated; at 0 data are draws of the model"
+    parser.add_argument("--guidance", type=float, default=0.0, help=what)
     parser.add_argument("--means", action="store_true", help="take the means of p(x | z) instead of draws from it")
     parser.add_argument("--draws", action="store_true", help="what is done anyway; taken for older scripts")

@@ -1,4 +1,4 @@
-"""Draws of normal latent variables with their scales times a temperature: below 1 nearer to the means, and more alike."""
+"""Draws of latent variables at a temperature: below 1 nearer to the means or modes, and more alike."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from ppl_vae.nn.raster import Raster
 from ppl_vae.program.joint import Joint
 from ppl_vae.program.sites import Tree
 
@@ -20,11 +21,12 @@ def cooled(p: Any, temperature: float | Mapping[str, float]) -> Tree:
 
     Args:
         p: a distribution or a joint.
-        temperature: T; a factor Normal(m, s^2) is drawn from as Normal(m, (T s)^2). By the names of latent variables each has
-            its own, and those without one keep 1.
+        temperature: T; a factor Normal(m, s^2) is drawn from as Normal(m, (T s)^2), and a grid of codes by a causal network
+            code after code, the log-probabilities of each divided by T; at 0 the most probable one is taken. By the names of
+            latent variables each has its own, and those without one keep 1.
 
     Raises:
-        ValueError: a factor that is not normal, where T is not 1, or the name of none.
+        ValueError: a factor that is neither, where T is not 1, or the name of none.
 
     Examples:
         >>> from ppl_vae.evaluate.temperature import cooled
@@ -57,8 +59,13 @@ def check_temperature(temperature: float | Mapping[str, float]) -> None:
 def _drawn(p: Any, temperature: float) -> Tensor:
     if temperature == 1:
         return p.sample()
+    if isinstance(p, Raster):
+        return p.draw(temperature=temperature)
     base = p.base_dist if isinstance(p, td.Independent) else p
     if not isinstance(base, td.Normal | td.MultivariateNormal | td.LowRankMultivariateNormal):
-        raise ValueError(f"expected normal latent variables for a temperature, got {type(base).__name__}: leave it out")
+        raise ValueError(
+            "expected normal latent variables, or grids of codes by a causal network that was fitted, for a temperature, got "
+            f"{type(base).__name__}: leave it out"
+        )
     mean: Tensor = p.mean
     return mean + temperature * (p.sample() - mean)

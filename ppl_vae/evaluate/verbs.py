@@ -97,7 +97,7 @@ def decoder_of(pair: Pair, spec: DataSpec, transform: Transform) -> Decoder:
         transform: to what the model sees, on the device and of the dtype of that.
     """
     if pair.can.draw_data is not None:
-        return AncestralDecoder(pair.can.draw_data)
+        return AncestralDecoder(pair.can.draw_data, pair.model_facts)
     if pair.can.continue_rows is not None:
         return RowsDecoder()
     if pair.can.generate is None:
@@ -274,8 +274,17 @@ class AncestralDecoder(CodelessDecoder):
     takes_nothing = "this model is conditioned on nothing: leave x and y out, or ask for nodes given others by fit.query"
     without_codes = "this model draws whole data and has no decoder; of a network ask for nodes given others by fit.query"
 
-    def __init__(self, model: Ancestral) -> None:
+    def __init__(self, model: Ancestral, facts: ModelProgram) -> None:
         self.model = model
+        self.facts = facts
+
+    def check_given(self, *, x: bool, y: bool) -> None:
+        """Raise ``ValueError`` if anything is given, but the classes of a model that is given such."""
+        super().check_given(x=x, y=y and not self.facts.labelled)
+
+    def given(self, rows: Split | None, classes: Tensor | None) -> Given:
+        """What the model knows of classes."""
+        return () if classes is None else self.facts.known(classes)
 
     def sample(self, n: int, given: Given, *, means: bool, temperature: float | Mapping[str, float] = 1.0) -> Observed:
         """New data, drawn.
@@ -286,7 +295,7 @@ class AncestralDecoder(CodelessDecoder):
         check_temperature(temperature)
         if means:
             raise ValueError("this model draws whole data and has no means of them given a code: leave means out")
-        return Observed({"x": self.model.ancestral(n)}, "x")
+        return Observed({"x": self.model.ancestral(n, *given)}, "x")
 
 
 def reconstructed(

@@ -25,7 +25,7 @@ from ppl_vae.fitting.inputs import Classes, Given, check_probed
 from ppl_vae.fitting.sampling import Sampling
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.sites import leaves
-from ppl_vae.types import FitWarning
+from ppl_vae.types import FOUND_LABELS, FitWarning
 
 __all__ = ["Assessment"]
 
@@ -131,7 +131,9 @@ class Assessment(Sampling):
             ValueError: rows that the fit was not built for, fewer than ten of them, or programs that do not observe x itself.
         """
         split = self._split(data, y)
-        classes, rows = split.labels if self._labelled else None, split if self.pair.can.covary else None
+        rows = split if self.pair.can.covary else None
+        name = FOUND_LABELS if self._entrance.classified else "y"
+        classes: Any = split.column(name) if self._labelled else None
         generated = self._sampled(len(split), rows, None, classes, means=not draws, seed=seed)
         if not generated.x:
             raise ValueError(f"expected a model of x itself, got one that observes {', '.join(generated.values)}")

@@ -71,7 +71,7 @@ def _highest(split: Split) -> Tensor:
 
 def _classes_without_training(data: Data) -> str:
     """Names of the classes that stand in held-out rows alone."""
-    taught = set(torch.unique(data.train.labels).tolist())
+    taught: set[int] = set() if data.train.y is None else set(torch.unique(data.train.y).tolist())
     held_out = {place for split in (data.valid, data.test) if split.y is not None for place in torch.unique(split.y).tolist()}
     names = data.spec.classes
     return ", ".join(names[place] for place in sorted(held_out - taught) if 0 <= place < len(names))

@@ -219,7 +219,9 @@ class Coding:
         if isinstance(y, Mapping):
             raise ValueError(f"expected no covariates for a model that has none, got {', '.join(y)}: leave y out")
         self._decoder.check_given(x=x is not None, y=y is not None)
-        return self._decoder.given(None if x is None else self._split(x), None if y is None else self._entrance.classes(y))
+        entrance = self._entrance
+        classes = None if y is None else entrance.classes(y, lacking=entrance.classified)
+        return self._decoder.given(None if x is None else self._split(x), classes)
 
     def _given_rows(self, n: int | None = None, *, x: Any, y: Any, means: bool, frame: Any) -> dict[str, Any]:
         """What new rows, or those of codes, are conditioned on: their classes, in turn if they are not told."""

@@ -190,7 +190,8 @@ class Entrance:
         given = [y] if isinstance(y, (str, int, np.integer)) else y
         try:
             values = as_array(given, "classes") if isinstance(given, (Tensor, np.ndarray)) else np.array(given, dtype=object)
-            places = [-1 if lacking and value == -1 else self._place(value) for value in values.ravel().tolist()]
+            none = (-1, "-1")[: 1 if "-1" in names else 2] if lacking else ()
+            places = [-1 if value in none else self._place(value) for value in values.ravel().tolist()]
         except (TypeError, ValueError) as error:
             known = ", ".join(names) or "none: the data had no labels"
             numeric = [is_whole_number(name) for name in names]

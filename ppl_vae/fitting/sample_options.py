@@ -16,8 +16,8 @@ __all__ = ["SampleOptions"]
 
 
 LEFT_OUT = {
-    "element after element": ("steps",),
-    "below their first lines": ("temperature", "top_p", "steps"),
+    "element after element": ("steps", "guidance"),
+    "below their first lines": ("temperature", "top_p", "steps", "guidance"),
     "in steps": ("temperature", "top_p", "frame"),
     "from codes": (),
 }
@@ -40,6 +40,7 @@ class SampleOptions:
     temperature: float | Mapping[str, float]
     top_p: float
     steps: int | None
+    guidance: float
     means: bool
     seed: int
     seen: bool
@@ -50,11 +51,14 @@ class SampleOptions:
             raise ValueError(f"expected to draw at least 1 datum, got n = {self.n}")
         told: Any = self.temperature
         temperatures = list(told.values()) if isinstance(told, Mapping) else [told]
-        for name, value in (*(("temperature", each) for each in temperatures), ("top_p", self.top_p)):
+        numbers = (*(("temperature", each) for each in temperatures), ("top_p", self.top_p), ("guidance", self.guidance))
+        for name, value in numbers:
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise ValueError(f"expected a number for {name}, got {as_line(repr(value))}")
         if not all(0 <= (low := each) < math.inf for each in temperatures):
             raise ValueError(f"expected a temperature of at least 0, got {low:g}")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"expected a guidance of at least 0, which is none, got {self.guidance:g}")
 
     @property
     def begun(self) -> bool:
@@ -68,7 +72,8 @@ class SampleOptions:
 
     def check_taken(self, how: str) -> None:
         """Raise ``ValueError`` for what this kind of drawing has no use for."""
-        told = {"steps": self.steps is not None, "frame": self.frame is not None, **dict.fromkeys(self.bold, True)}
+        told = {"steps": self.steps is not None, "guidance": self.guidance != 0, "frame": self.frame is not None}
+        told |= dict.fromkeys(self.bold, True)
         if unused := [name for name in LEFT_OUT[how] if told.get(name)]:
             raise ValueError(f"expected no {' or '.join(unused)} for data that are drawn {how}, got one: leave it out")
 

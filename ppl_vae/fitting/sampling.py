@@ -40,6 +40,7 @@ class Sampling(Coding):
         temperature: float | Mapping[str, float] = 1.0,
         top_p: float = 1.0,
         steps: int | None = None,
+        guidance: float = 0.0,
         means: bool = False,
         seed: int = 0,
         seen: bool = False,
@@ -60,19 +61,24 @@ class Sampling(Coding):
             x: data of which a part is known, one or ``n``, if the model is conditioned on it: the rest is sampled; or rows
                 whose covariates are taken, or that plain programs look at beside observing them.
             y: classes, if the model is conditioned on labels: a name or number for all, or one for each, as for
-                :meth:`classes`; by default the classes in turn. Or covariates by name, as for :meth:`decode`; categories that
-                are not told go through their levels in turn. With the same seed, the same noise of z meets other classes.
+                :meth:`classes`; by default the classes in turn; -1 for data of none, where the model knows such. Or covariates
+                by name, as for :meth:`decode`; categories that are not told go through their levels in turn. With the same
+                seed, the same noise of z meets other classes.
             given: of a model of rows the elements that rows begin with, one beginning for all or one for each: texts, arrays
                 ``(t, *element)`` or ``Ragged``. What follows is drawn given these, and rows come back whole. Of a model of
                 images that are drawn line by line their first lines, ``(*channels, h, W)`` for all or one for each.
             length: of a model of rows how many elements they have at most, those that are given among them; of all, or of each.
             temperature: of a model of rows by a causal network, what log-probabilities of an element are divided by: below 1
                 draws are more timid, at 0 the most probable element is taken. Of normal latent variables, by which the scales
-                of p(z) are multiplied: below 1 new data are more typical and more alike, at 0 all are those of the means; of
-                several latent variables also by name, ``{"z2": 0.5}``, those without one at 1.
+                of p(z) are multiplied: below 1 new data are more typical and more alike, at 0 all are those of the means. Of
+                grids of codes by a causal network, what log-probabilities of a code are divided by. Of several latent variables
+                also by name, ``{"z2": 0.5}``, those without one at 1.
             top_p: of each element only the likeliest that together have this probability are drawn (Holtzman et al. 2020).
             steps: of a diffusion, fewer steps than it has, without noise of their own (DDIM, Song et al. 2021): sooner, and of
-                a neighbouring model. By default all of them, each drawn.
+                a neighbouring model. By default all of them, each drawn; of one in continuous time 1000.
+            guidance: of a diffusion given classes, w of (1 + w) x'(z_t, y) - w x'(z_t), by which what the class changes in the
+                denoised data is exaggerated (Ho and Salimans 2022): data that are more of their class, more alike, and no
+                longer draws of the model. At 0 they are its own.
             means: means of p(x | z) instead of draws, which lie closer to each other than data do.
             seed: of all of them.
             seen: as the model sees them, instead of in the units of the source.
@@ -84,7 +90,7 @@ class Sampling(Coding):
         Raises:
             ValueError: fewer than one datum, not the condition that the model needs, a frame of data that are no rows of
                 columns, a beginning or a length of rows of a model that draws none, a temperature below zero or of latent
-                variables that are not normal, or an option that this kind of drawing has no use for.
+                variables that have none, or an option that this kind of drawing has no use for.
 
         Examples:
             ``fit.sample(64, frame="pandas")``; of a model of texts ``fit.sample(3, given="To be")``
@@ -102,6 +108,7 @@ class Sampling(Coding):
             temperature=temperature,
             top_p=top_p,
             steps=steps,
+            guidance=guidance,
             means=means,
             seed=seed,
             seen=seen,
@@ -140,7 +147,7 @@ class Sampling(Coding):
             how, draw = "element after element", self._draw_rows
         elif options.begun:
             how, draw = "below their first lines", self._draw_below
-        elif options.steps is not None:
+        elif options.steps is not None or options.guidance:
             how, draw = "in steps", self._draw_in_steps
         else:
             how, draw = "from codes", self._draw_from_codes
@@ -171,30 +178,32 @@ class Sampling(Coding):
 
     def _draw_in_steps(self, options: SampleOptions) -> Tree:
         """Data of a model that makes them in steps, in so many."""
-        self._decoder.check_given(x=options.x is not None, y=options.y is not None)
-        steps, model = whole("steps", options.steps), self.pair.can.draw_in_steps
+        steps, model = None if options.steps is None else whole("steps", options.steps), self.pair.can.draw_in_steps
         if model is None or options.means:
-            raise ValueError("expected draws from a model that makes them in steps, such as Diffusion, for steps: leave it out")
+            what = "guidance" if steps is None else "steps"
+            raise ValueError(
+                f"expected draws from a model that makes them in steps, such as Diffusion, for {what}: leave it out"
+            )
         with evaluating(self.pair), seeded(options.seed, self.device):
-            found = Observed({"x": model.drawn_in(options.n, steps)}, "x")
+            known = self._given_or_in_turn(options.n, options.x, options.y)
+            found = Observed({"x": model.drawn_in(options.n, steps, *known, guidance=options.guidance)}, "x")
         return self._leaving(found, means=False, seen=options.seen)
 
     def _draw_from_codes(self, options: SampleOptions) -> Any:
         """Data of codes that are drawn first; the classes in turn, if these are a condition that is not told."""
         n, x, y, means = options.n, options.x, options.y, options.means
-        places = self._classes_in_turn(n) if x is None and y is None and self._labelled else None
-        drawn = self._sampled(n, x, y, places, means=means, seed=options.seed, temperature=options.temperature)
+        drawn = self._sampled(n, x, y, means=means, seed=options.seed, temperature=options.temperature)
         found = self._leaving(drawn, means=means, seen=options.seen)
         if options.frame is None:
             return found
-        return self._framed(found, options.frame, places, None if isinstance(y, Mapping) else y)
+        return self._framed(found, options.frame, None if isinstance(y, Mapping) else y)
 
     def _sampled(
         self,
         n: int,
-        x: Given | None,
-        y: Classes | Mapping[str, Any] | None,
-        places: Tensor | None,
+        x: Given | None = None,
+        y: Classes | Mapping[str, Any] | None = None,
+        places: Tensor | None = None,
         *,
         means: bool,
         seed: int,
@@ -202,8 +211,14 @@ class Sampling(Coding):
     ) -> Observed:
         """N new data as the model sees them; of these places of classes, or as is given by ``x`` or ``y``."""
         with evaluating(self.pair), seeded(seed, self.device):
-            given = self._given(x, y, n) if places is None else self._decoder.given(None, places)
+            given = self._given_or_in_turn(n, x, y) if places is None else self._decoder.given(None, places)
             return self._decoder.sample(n, given, means=means, temperature=temperature)
+
+    def _given_or_in_turn(self, n: int, x: Given | None, y: Classes | Mapping[str, Any] | None) -> tuple[Tensor, ...]:
+        """What ``n`` new data are conditioned on; classes in turn, if these are a condition that is not told."""
+        if x is None and y is None and self._labelled:
+            return self._decoder.given(None, self._classes_in_turn(n))
+        return self._given(x, y, n)
 
     def _upper_lines(self, given: Any, n: int) -> Tensor:
         """First lines of grids as the model sees them, ``(n, *channels, h, W)``."""
@@ -220,14 +235,15 @@ class Sampling(Coding):
         lines: Tensor = self._split(whole_grids).transformed()[..., :height, :].to(self.device)
         return lines.expand(n, *lines.shape[1:])
 
-    def _framed(self, x: Tree, library: Any, places: Tensor | None, y: Classes | None) -> Any:
+    def _framed(self, x: Tree, library: Any, y: Classes | None) -> Any:
         """Rows as a frame of a library, or like a frame, beside them their classes, where they have such."""
         if not isinstance(x, Tensor) or x.shape[1:] != self.spec.event_shape or x.dim() != 2:
             raise ValueError("expected data of rows of columns for a frame of them, got others: leave frame out")
         names = self.spec.columns or tuple(f"x{place}" for place in range(1, x.shape[1] + 1))
         columns: dict[str, Any] = dict(zip(names, x.T, strict=True))
         if self._labelled:
-            places = self._entrance.classes(y).expand(len(x)) if places is None and y is not None else places
-            columns[self.data.label or "y"] = [self.spec.classes[place] for place in places]  # type: ignore[union-attr]
+            entrance, classes = self._entrance, [*self.spec.classes, None]  # -1, the last, of no class
+            places = self._classes_in_turn(len(x)) if y is None else entrance.classes(y, lacking=entrance.classified)
+            columns[self.data.label or "y"] = [classes[place] for place in places.expand(len(x))]
         form = Form.of(library) if not isinstance(library, str) else Form(kind="frame", backend=library)  # type: ignore[arg-type]
         return dataclasses.replace(form, index=None).columns(columns, self.spec.table)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ppl_vae.declaration import require
 from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.nn.autoregressive import sharpened_logits
 from ppl_vae.types import CATEGORICAL, DataSpec, Kind
 
 __all__ = ["Categorical", "CodeDistribution", "Levels"]
@@ -124,14 +125,7 @@ class CodeDistribution(dist.Categorical):
 
     def sharpened(self, temperature: float, top_p: float) -> CodeDistribution:
         """With logits divided by the temperature, of which the likeliest that together have ``top_p`` are kept."""
-        logits = self.logits / temperature
-        if top_p < 1:
-            order = logits.argsort(-1, descending=True)
-            ranked = logits.gather(-1, order).softmax(-1)
-            before = ranked.cumsum(-1) - ranked  # of those that are likelier: the first is always kept
-            out = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
-            logits = logits.masked_fill(out, -torch.inf)
-        return CodeDistribution(logits=logits)
+        return CodeDistribution(logits=sharpened_logits(self.logits, temperature, top_p))
 
     @property
     def _codes(self) -> Tensor:

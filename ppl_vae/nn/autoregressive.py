@@ -15,7 +15,7 @@ from torch.distributions import Independent, constraints
 
 from ppl_vae.nn.causal import CausalModule
 
-__all__ = ["Autoregressive", "Ending", "Paced", "Sharpened", "continued"]
+__all__ = ["Autoregressive", "Ending", "Paced", "Sharpened", "continued", "sharpened_logits"]
 
 
 @runtime_checkable
@@ -34,6 +34,23 @@ class Sharpened(Protocol):
     def sharpened(self, temperature: float, top_p: float) -> dist.Distribution:
         """The same with its log-probabilities divided by the temperature, of which the likeliest ``top_p`` are kept."""
         ...
+
+
+def sharpened_logits(logits: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Logits ``(..., L)`` divided by the temperature, those out of reach but of the likeliest that together have ``top_p``.
+
+    Examples:
+        >>> sharpened_logits(torch.tensor([0.6, 0.3, 0.1]).log(), 1.0, 0.8).softmax(-1)
+        tensor([0.6667, 0.3333, 0.0000])
+    """
+    logits = logits / temperature
+    if top_p == 1:
+        return logits
+    order = logits.argsort(-1, descending=True)
+    ranked = logits.gather(-1, order).softmax(-1)
+    before = ranked.cumsum(-1) - ranked  # of those that are likelier: the first is always kept
+    out = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= top_p)
+    return logits.masked_fill(out, -torch.inf)
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.declaration import Declaration
-from ppl_vae.nn.autoregressive import Autoregressive
+from ppl_vae.nn.autoregressive import Autoregressive, sharpened_logits
 from ppl_vae.nn.causal import CausalNetwork, Elements
 from ppl_vae.nn.raster import Raster
 
@@ -77,6 +77,10 @@ class CodeNumber(dist.Categorical):
     def point_prediction(self) -> Tensor:
         """The most probable one."""
         return self.logits.argmax(-1)
+
+    def sharpened(self, temperature: float, top_p: float) -> CodeNumber:
+        """With logits divided by the temperature, of which the likeliest that together have ``top_p`` are kept."""
+        return CodeNumber(logits=sharpened_logits(self.logits, temperature, top_p))
 
 
 class CodeNumbers(nn.Module):

@@ -131,7 +131,7 @@ class ModelProgram(PyroModule):
 
     @property
     def classifies(self) -> bool:
-        """Whether it observes the class of a row that has one, and else has it as a latent variable."""
+        """Whether it reads the class of a row that has one, and takes rows without as well."""
         return FOUND_LABELS in self.reads
 
     def known(self, *batch: Tensor) -> tuple[Tensor, ...]:

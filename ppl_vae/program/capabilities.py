@@ -161,8 +161,8 @@ class Family(Protocol):
 class Ancestral(Protocol):
     """A model that draws whole data by itself, node by node, where p(z) and p(x | z) do not stand apart."""
 
-    def ancestral(self, n: int) -> Tensor:
-        """So many new data, ``(n, *event)``."""
+    def ancestral(self, n: int, *known: Tensor) -> Tensor:
+        """So many new data, ``(n, *event)``; of a model that is ``labelled`` given what is ``known`` of each, or of all."""
         ...
 
 
@@ -170,8 +170,8 @@ class Ancestral(Protocol):
 class Stepwise(Protocol):
     """A model that draws data in steps, of which fewer give draws that are not quite its own, sooner."""
 
-    def drawn_in(self, n: int, steps: int) -> Tensor:
-        """So many new data, ``(n, *event)``, in so many steps."""
+    def drawn_in(self, n: int, steps: int | None, *known: Tensor, guidance: float = 0.0) -> Tensor:
+        """So many new data, ``(n, *event)``, in so many steps or all; by guidance further from those of no class."""
         ...
 
 

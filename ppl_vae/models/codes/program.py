@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.codes.codebook import Codebook, Quantizer
+from ppl_vae.models.conditions import Condition
 from ppl_vae.models.starts import start_decoder
 from ppl_vae.nn import CausalNetwork, Network
 from ppl_vae.priors.codes import CodesPrior, build_codes_prior
@@ -32,7 +33,8 @@ class QuantizedProgram(ModelProgram):
         network: the declaration of those that lead from level to level.
         codebooks: by the names of their codes, from the top to the bottom.
         down: of each level but the top, the network from what is above ``(D + P, H, W)`` to what is told it.
-        prior: p(k).
+        prior: p(k), or p(k | y) of columns of y.
+        condition: from a batch to columns of y ``(..., C)``, if it is conditioned on such.
     """
 
     latent = "quantized"
@@ -47,11 +49,15 @@ class QuantizedProgram(ModelProgram):
         prior: CodesPrior | CausalNetwork,
         likelihood: Likelihood,
         network: Network,
+        condition: Condition | None = None,
     ) -> None:
         super().__init__()
         self.size = spec.size
         self.network = network
         self._names = tuple(codebooks)
+        self.condition = None if condition is None else condition.build(spec)
+        self.given_prior = condition is not None
+        self.reads = ("x",) if condition is None else ("x", "y")
         self.codebooks = nn.ModuleDict({name: book.build() for name, book in codebooks.items()})
         self.down = nn.ModuleDict()
         above: tuple[int, ...] = ()
@@ -59,7 +65,7 @@ class QuantizedProgram(ModelProgram):
             if above:
                 self.down[name] = network.build(above, book.shape)
             above = (book.dim * (2 if above else 1), *book.grid)  # vectors, and what is told of those above them
-        self.prior = CodesPriors(self, codebooks, prior)
+        self.prior = CodesPriors(self, codebooks, prior, 0 if self.condition is None else self.condition.columns)
         self.decoder = network.build(above, (likelihood.features, *spec.event_shape))
         self.likelihood = likelihood.build(spec.event_shape)
 
@@ -81,8 +87,16 @@ class QuantizedProgram(ModelProgram):
         """What a level below the top is told ``(..., D, H, W)`` of the codes above it."""
         return self.down[name](self._handed_on(self._names[self._names.index(name) - 1], values))
 
-    def decode(self, z: Any) -> dist.Distribution:
-        """p(x | k) for grids of codes ``(..., H, W)``, or several by name."""
+    def known(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The columns of y ``(..., C)`` of a batch, or of labels alone, if it is conditioned on them."""
+        return () if self.condition is None else (self.condition(*batch),)
+
+    def prior_given(self, *known: Tensor) -> Any:
+        """p(k), or p(k | y)."""
+        return self.prior(*known)
+
+    def decode(self, z: Any, *known: Tensor) -> dist.Distribution:
+        """p(x | k) for grids of codes ``(..., H, W)``, or several by name, whatever is known beside them."""
         return self.likelihood(self.decoder(self._handed_on(self._names[-1], by_name(self._names_of_sites, z))))
 
     def start_fit(self, context: Start) -> None:
@@ -108,29 +122,42 @@ class QuantizedProgram(ModelProgram):
 
 
 class CodesPriors(nn.Module):
-    """p(k), of several levels a joint from the top to the bottom."""
+    """p(k), or p(k | y) of columns of y, of several levels a joint from the top to the bottom.
+
+    Args:
+        program: whose prior it is.
+        codebooks: by the names of their codes, from the top to the bottom.
+        declared: the prior of each.
+        columns: C of y, 0 without.
+    """
 
     def __init__(
-        self, program: QuantizedProgram, codebooks: Mapping[str, Codebook], declared: CodesPrior | CausalNetwork
+        self,
+        program: QuantizedProgram,
+        codebooks: Mapping[str, Codebook],
+        declared: CodesPrior | CausalNetwork,
+        columns: int = 0,
     ) -> None:
         super().__init__()
         self._program = (program,)  # in a tuple, so that its parameters are not listed twice
         top, *below = codebooks
         self.levels = nn.ModuleDict()
         for name, book in codebooks.items():
-            context: Any = book.shape if name in below else 0
+            context: Any = (book.dim + columns, *book.grid) if name in below else columns
             self.levels[name] = build_codes_prior(declared, levels=book.size, grid=book.grid, context=context)
         self.top, self.below = top, below
 
-    def forward(self) -> Any:
-        """The distribution, or the joint."""
-        first = self.levels[self.top]()
+    def forward(self, *known: Tensor) -> Any:
+        """The distribution, or the joint, given columns of y ``(..., C)`` if there are such."""
+        first = self.levels[self.top](*known)
         if not self.below:
             return first
-        return Joint({self.top: first, **{name: partial(self._given, name) for name in self.below}})
+        return Joint({self.top: first, **{name: partial(self._given, name, known) for name in self.below}})
 
-    def _given(self, name: str, values: Mapping[str, Tensor]) -> dist.Distribution:
-        """A level's, given those above it, whose vectors and networks learn nothing by it."""
+    def _given(self, name: str, known: tuple[Tensor, ...], values: Mapping[str, Tensor]) -> dist.Distribution:
+        """A level's, given those above it, whose vectors and networks learn nothing by it, and columns of y as planes."""
         with torch.no_grad():
-            context = self._program[0].told(name, values)
-        return self.levels[name](context)
+            maps = [self._program[0].told(name, values)]
+        maps += [c[..., None, None].expand(*c.shape, *maps[0].shape[-2:]) for c in known]
+        leading = torch.broadcast_shapes(*(each.shape[:-3] for each in maps))
+        return self.levels[name](torch.cat([each.expand(*leading, *each.shape[-3:]) for each in maps], dim=-3))

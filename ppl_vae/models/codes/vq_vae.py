@@ -9,6 +9,8 @@ and with several levels, from the top to the bottom:
 kL_n ~ p(kL)
 kl_n ~ p(kl | those above),  l = L-1, ..., 1
 x_n ~ p(x | h = decoder(e_k1, those above))
+
+where each p(k) is p(k | y_n) of a model that is given the classes y.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ppl_vae.likelihoods import Bernoulli, Likelihood
 from ppl_vae.models.base import PosteriorFamily
 from ppl_vae.models.codes.codebook import Codebook
 from ppl_vae.models.codes.program import QuantizedProgram
+from ppl_vae.models.conditions import Condition
 from ppl_vae.models.decoded import Decoded
 from ppl_vae.nn import CausalNetwork, Conv, Network
 from ppl_vae.priors.codes import CodesPrior, UniformCodes, codes_story
@@ -46,9 +49,12 @@ class VQVAE(Decoded):
         likelihood: p(x | h), where h = decoder(e_k).
         decoder: the network from vectors ``(D, H, W)`` to the likelihood's features, and from each level to the next below;
             mirrored, the guide's encoder too where that declares none.
+        condition: ``Labels()`` for p(k | y) of each level, y the class of a datum, which the networks of the prior are told;
+            codes stay what they are, p(x | k) and the guide know of no class. The ELBO is then one of log p(x | y).
 
     Raises:
-        ValueError: no codebook; on building, a grid that the networks' maps do not match.
+        ValueError: no codebook, a condition that is not the class, or one of uniform codes; on checking, data without labels
+            that are needed; on building, a grid that the networks' maps do not match.
 
     Examples:
         >>> print(VQVAE(codebook=Codebook(size=512, grid=(7, 7))))
@@ -61,11 +67,16 @@ class VQVAE(Decoded):
     prior: CodesPrior | CausalNetwork = UniformCodes()
     likelihood: Likelihood = Bernoulli()
     decoder: Network = Conv(channels=(32, 64), spatial=True)
+    condition: Condition | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.codebook, (tuple, list)):
             object.__setattr__(self, "codebook", tuple(self.codebook))
         require(len(self.codebooks) > 0, "at least one codebook", self.codebook)
+        if self.condition is not None:
+            require(self.condition.labelled, "a condition=Labels() of a VQVAE, or none", self.condition)
+            learns = isinstance(self.prior, CausalNetwork)
+            require(learns, "a prior that can be told the class, such as PixelCNN(), or no condition", self.prior)
 
     @property
     def codebooks(self) -> dict[str, Codebook]:
@@ -74,9 +85,20 @@ class VQVAE(Decoded):
         names = ["k"] if len(books) == 1 else [f"k{place}" for place in range(len(books), 0, -1)]
         return dict(zip(names, books, strict=True))
 
+    @property
+    def labelled(self) -> bool:
+        """Whether it is given the class of each datum."""
+        return self.condition is not None
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``ValueError`` with the remedy if the data have no labels that it is given, or lie outside the support."""
+        super().check(spec)
+        if self.condition is not None:
+            self.condition.check(spec)
+
     def without_latents(self, spec: DataSpec) -> Likelihood | None:
-        """The likelihood; nothing that compares where codes are uniform, which is no model of how they are."""
-        return None if isinstance(self.prior, UniformCodes) else self.likelihood
+        """The likelihood; nothing that compares where codes are uniform, no model of how they are, or what is left knows y."""
+        return None if isinstance(self.prior, UniformCodes) or self.labelled else self.likelihood
 
     def build(self, spec: DataSpec) -> QuantizedProgram:
         """The Pyro program for data of this shape and number.
@@ -90,16 +112,22 @@ class VQVAE(Decoded):
                 "declare decoder=MLP(), or give the data with the shape of their images"
             )
         return QuantizedProgram(
-            spec=spec, codebooks=self.codebooks, prior=self.prior, likelihood=self.likelihood, network=self.decoder
+            spec=spec,
+            codebooks=self.codebooks,
+            prior=self.prior,
+            likelihood=self.likelihood,
+            network=self.decoder,
+            condition=self.condition,
         )
 
     def story(self) -> str:
         """The sites from top to bottom, as mathematics."""
-        sites, told = [], ""
+        sites, told, y = [] if self.condition is None else [f"y = {self.condition.story()}"], "", "y" if self.labelled else ""
         for name, book in self.codebooks.items():
-            given = f" | {told}" if told else ""
+            known = ", ".join(filter(None, (told, y)))
+            given = f" | {known}" if known else ""
             height, width = book.grid
-            sites.append(f"{name}{given} ~ {codes_story(self.prior, told)} at each of {height} x {width}, K = {book.size}")
+            sites.append(f"{name}{given} ~ {codes_story(self.prior, known)} at each of {height} x {width}, K = {book.size}")
             told = f"{name}, {told}" if told else name
         vectors = ", ".join(f"e_{name}" for name in told.split(", "))
         return "; ".join([*sites, f"x | {told} ~ {self.likelihood.story(self.decoder.story(vectors))}"])

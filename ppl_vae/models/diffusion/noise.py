@@ -63,6 +63,10 @@ class BuiltNoise(nn.Module, abc.ABC):
     def forward(self, t: Tensor) -> Tensor:
         """Of times t ``(...)`` from 0 to 1."""
 
+    @abc.abstractmethod
+    def rate(self, t: Tensor) -> Tensor:
+        """gamma'(t) of times t ``(...)``, above zero."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinearNoise(NoiseSchedule):
@@ -97,6 +101,9 @@ class _Line(BuiltNoise):
 
     def forward(self, t: Tensor) -> Tensor:
         return self.low + (self.high - self.low) * t
+
+    def rate(self, t: Tensor) -> Tensor:
+        return (self.high - self.low).expand(t.shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,6 +140,10 @@ class _Cosine(BuiltNoise):
 
     def forward(self, t: Tensor) -> Tensor:
         return 2 * torch.tan(self.first + (self.last - self.first) * t).log()
+
+    def rate(self, t: Tensor) -> Tensor:
+        width = self.last - self.first
+        return 4 * width / torch.sin(2 * (self.first + width * t))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,6 +185,13 @@ class _Learned(BuiltNoise):
     def forward(self, t: Tensor) -> Tensor:
         ends = self._rising(torch.stack([torch.zeros_like(self.low), torch.ones_like(self.low)]))
         return self.low + self.log_width.exp() * (self._rising(t) - ends[0]) / (ends[1] - ends[0])
+
+    def rate(self, t: Tensor) -> Tensor:
+        ends = self._rising(torch.stack([torch.zeros_like(self.low), torch.ones_like(self.low)]))
+        steep = softplus(self.slope)
+        share = torch.sigmoid(steep * (t[..., None] - self.center))
+        rising = 1 + (softplus(self.weight) * steep * share * (1 - share)).sum(-1)
+        return self.log_width.exp() * rising / (ends[1] - ends[0])
 
     def _rising(self, t: Tensor) -> Tensor:
         bumps = torch.sigmoid(softplus(self.slope) * (t[..., None] - self.center))

@@ -1,6 +1,10 @@
 """The guide of a diffusion: noise is added, by nothing that is learned but the schedule, where that is.
 
 q(z_t | x) = Normal(alpha_t x', sigma_t^2),   q(z_s | z_t, x): u ~ Normal(x', 1 / (SNR_s - SNR_t))
+
+A model given classes that is also to know data without them (Ho and Salimans 2022) is trained on the labels as they are, and
+beside that on a share of each batch without: of a dropout p, the KL without labels counts p / (1 - p) times, which is what
+leaving out labels with the probability p comes to. It is a loss beside the ELBO, and no part of this.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from ppl_vae.types import DataSpec, ELBOTerms
 __all__ = ["NoisingProgram"]
 
 AT_ONCE = 2**20  # elements of noisy data that are denoised together
+TIMES = 128  # of continuous time in a sum, one in each of as many equal parts
 
 
 class NoisingProgram(GuideProgram):
@@ -39,7 +44,7 @@ class NoisingProgram(GuideProgram):
         """The diffusion."""
         return self._model[0]
 
-    def forward(self, x: Tensor) -> None:
+    def forward(self, x: Tensor, *labels: Tensor) -> None:
         """Draw what one step of each datum of the batch x ``(B, *event)`` takes."""
         model = self.model
         centred = model.centred(x)
@@ -52,9 +57,30 @@ class NoisingProgram(GuideProgram):
             with model.plate():
                 step = model.step(model.place(time))
                 with poutine.mask(mask=False):
-                    pyro.sample("z_t", self.noisy(centred, step.gamma_t))
+                    z_t = pyro.sample("z_t", self.noisy(centred, step.gamma_t))
                 scale = over(step.scale, model.event_dim)
                 pyro.sample("z_s", dist.Normal(centred, scale).to_event(model.event_dim))
+            if labels and model.label_dropout and model.training and torch.is_grad_enabled():
+                loss = self._without_labels(centred, time, z_t)
+                # Like pyro.factor, of which TraceMeanField_ELBO takes only what is a part of log q.
+                beside = dist.Delta(torch.zeros_like(loss), log_density=loss)
+                pyro.sample("unlabelled_loss", beside, obs=beside.v, infer={"is_auxiliary": True})
+
+    def _without_labels(self, centred: Tensor, time: Tensor, z: Tensor) -> Tensor:
+        """What the rows cost without labels, p / (1 - p) times ``(..., B)``, from a random share of them."""
+        model, rows = self.model, len(centred)
+        p = model.label_dropout
+        count = max(1, round(p * rows))
+        chosen = torch.randperm(rows, device=centred.device)[:count]
+        place, z = model.place(time)[..., chosen], z.index_select(-1 - model.event_dim, chosen)
+        costs = kl_divergence(self._back(centred[chosen], place), model.reverse(z, place, *model.of_labels()))
+        weight = model.steps * p / (1 - p) * rows / count
+        return costs.new_zeros(*costs.shape[:-1], rows).index_copy(-1, chosen, weight * costs)
+
+    def _back(self, centred: Tensor, place: Tensor) -> dist.Distribution:
+        """q(z_s | z_t, x) as that of u."""
+        event_dim = self.model.event_dim
+        return dist.Normal(centred, over(self.model.step(place).scale, event_dim)).to_event(event_dim)
 
     def noisy(self, centred: Tensor, gamma: Tensor) -> dist.Distribution:
         """q(z_t | x) for x' ``(..., *event)`` and gamma ``(...)``."""
@@ -71,37 +97,51 @@ class NoisingProgram(GuideProgram):
 
     @property
     def summed_elements(self) -> int:
-        """Those that are predicted at all steps."""
-        return int(self.model.steps * self.model.width)
+        """Those that are predicted at all steps, or at the times that stand for them."""
+        return int((TIMES if self.model.continuous else self.model.steps) * self.model.width)
 
     @torch.no_grad()
-    def summed_bound(self, x: Tensor, *, samples: int = 1) -> tuple[ELBOTerms, tuple[Tensor, ...]]:
+    def summed_bound(self, x: Tensor, *labels: Tensor, samples: int = 1) -> tuple[ELBOTerms, tuple[Tensor, ...]]:
         """The ELBO of each datum of x ``(B, *event)`` with all T steps summed; its KL of the prior and of the steps ``(B,)``.
+
+        In continuous time the integral is drawn, at one time in each of 128 equal parts, each datum its own: the mean of it is
+        without bias, and its standard error over the data tells of both.
 
         Args:
             x: data.
+            labels: of the data ``(B,)``, where they have some.
             samples: draws of the noise at each step.
+
+        Raises:
+            ValueError: data without labels, of which the model learned nothing.
         """
         model = self.model
+        if not labels:
+            model.check_without_labels("data without labels")
+        known = model.of_labels(*labels)
         centred = model.centred(x)
         first, last = model.ends()
         prior = kl_divergence(self.noisy(centred, last), model.standard.expand((len(x),)))
         z_0 = self.noisy(centred, first).rsample((samples,))
         reconstruction = model.likelihood_at(z_0).log_prob(x).mean(0)
-        at_once = max(1, AT_ONCE // (len(x) * model.width))
-        steps = x.new_zeros(len(x))
-        for _ in range(samples):
-            for start in range(1, model.steps + 1, at_once):
-                places = torch.arange(start, min(start + at_once, model.steps + 1), device=x.device)
-                steps += self._costs(centred, places.to(centred)[:, None]).sum(0)
-        steps = steps / samples
+        steps = torch.stack([self._summed(centred, known) for _ in range(samples)]).mean(0)
         kl = prior + steps
         return ELBOTerms(reconstruction - kl, reconstruction, kl), (prior, steps)
 
-    def _costs(self, centred: Tensor, places: Tensor) -> Tensor:
-        """The KL of steps ``(S, 1)`` at a draw of z_t each, ``(S, B)``."""
+    def _summed(self, centred: Tensor, known: tuple[Tensor, ...]) -> Tensor:
+        """The KL of all steps, or the integral over time, each at a draw of z_t, ``(B,)``."""
+        model, rows = self.model, len(centred)
+        count = TIMES if model.continuous else model.steps
+        places = torch.arange(1, count + 1, device=centred.device).to(centred)[:, None]
+        if model.continuous:
+            places = (places - torch.rand(count, rows, device=centred.device, dtype=centred.dtype)) / count
+        pieces = places.split(max(1, AT_ONCE // (rows * model.width)))
+        found = torch.stack([self._costs(centred, piece, known).sum(0) for piece in pieces]).sum(0)
+        return found / count if model.continuous else found
+
+    def _costs(self, centred: Tensor, places: Tensor, known: tuple[Tensor, ...]) -> Tensor:
+        """The KL of steps ``(S, 1)``, or at times ``(S, B)``, at a draw of z_t each, ``(S, B)``."""
         model = self.model
-        step = model.step(places)
-        z = self.noisy(centred, step.gamma_t).rsample()
-        q = dist.Normal(centred, over(step.scale, model.event_dim)).to_event(model.event_dim)
-        return kl_divergence(q, model.reverse(z, places.expand(z.shape[: z.dim() - model.event_dim])))
+        z = self.noisy(centred, model.step(places).gamma_t).rsample()
+        places = places.expand(z.shape[: z.dim() - model.event_dim])
+        return kl_divergence(self._back(centred, places), model.reverse(z, places, *known))

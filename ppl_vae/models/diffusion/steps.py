@@ -6,6 +6,10 @@ For s < t and a denoised x' the step back is, with c = 1 - exp(gamma_s - gamma_t
 
 so that q(z_s | z_t, x) is u around x, and p(z_s | z_t) u around what the denoiser gives. The KL of z_s is that of u, and
 computed there: its means are of the order of the data, however small the noise.
+
+T steps of 1 / T each have in the limit the sum of T KL at times t of
+
+    u ~ Normal(x', 1 / -SNR'(t)),   KL = -SNR'(t) ||x - x'||^2 / 2 = gamma'(t) ||epsilon - epsilon'||^2 / 2
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch import Tensor
 from torch.distributions import register_kl
 from torch.nn.functional import logsigmoid
 
-__all__ = ["SpreadTimes", "Step", "alpha", "over", "sigma"]
+__all__ = ["Instant", "SpreadTimes", "Step", "alpha", "over", "sigma"]
 
 
 def alpha(gamma: Tensor) -> Tensor:
@@ -66,6 +70,28 @@ class Step(NamedTuple):
         """z_s at z_t and u, all ``(..., *event)``."""
         log_kept = (logsigmoid(-self.gamma_t) - logsigmoid(-self.gamma_s)) / 2 - 2 * self.log_ratio
         return over(log_kept.exp(), event_dim) * z + over(alpha(self.gamma_s) * self.share, event_dim) * u
+
+
+class Instant(NamedTuple):
+    """A time at which there are steps without end, each without length.
+
+    Attributes:
+        gamma_t: there ``(...)``.
+        rate: gamma'(t) ``(...)``.
+    """
+
+    gamma_t: Tensor
+    rate: Tensor
+
+    @property
+    def scale(self) -> Tensor:
+        """Of u, such that its KL is what a unit of time at t costs, ``(-SNR'(t))^(-1/2)``."""
+        return (self.rate * torch.exp(-self.gamma_t)).rsqrt()
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """The two usual scales of p are one."""
+        return torch.zeros_like(self.gamma_t)
 
 
 class SpreadTimes(TorchDistribution):
