@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ppl_vae.plots.canvas import NAMED, new_figure
@@ -15,6 +18,7 @@ from ppl_vae.plots.canvas import NAMED, new_figure
 __all__ = ["chart", "series", "texts"]
 
 LINES, WIDTH, PANELS = 24, 100, 4  # of a picture of text, and series beside each other
+COLOURS = 20  # of states, a colour each
 TOP = 40  # columns of a table that are shown, those of the largest values
 
 
@@ -97,7 +101,13 @@ def _heat(rows: Sequence[Tensor], *, discrete: bool) -> Figure:
     figure, (ax,) = new_figure(7, 1.5 + 0.12 * len(rows))
     ax.set_facecolor("lightgrey")  # after the end of a row
     image = ax.imshow(table, cmap="tab20" if discrete else "cividis", aspect="auto", interpolation="nearest")
-    figure.colorbar(image, ax=ax)
+    bar = figure.colorbar(image, ax=ax)
+    states = int(np.nanmax(table)) + 1 if discrete and np.isfinite(table).any() else 0
+    if 0 < states <= COLOURS:  # a colour each, and no others beside the bar
+        image.set(cmap=ListedColormap(colormaps["tab20"](range(states))), clim=(-0.5, states - 0.5))
+        bar.set_ticks(range(states))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set(xlabel="element", ylabel="row")
     return figure
 
