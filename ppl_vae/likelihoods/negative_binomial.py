@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.base import Likelihood, argument_of
 from ppl_vae.likelihoods.scales import Scale, check_scale, scaled
 from ppl_vae.stable import log_binomial
 from ppl_vae.types import COUNT, Kind
@@ -68,7 +68,8 @@ class NegativeBinomial(Likelihood):
     def story(self, features: str) -> str:
         """The density as text."""
         if self.dispersion == "amortized":
-            return f"NegativeBinomial(mean = exp m(z), r(z)), (m, r)(z) = {features}"
+            z = argument_of(features)
+            return f"NegativeBinomial(mean = exp m({z}), r({z})), (m, r)({z}) = {features}"
         r = {"fixed": f"{self.value:g}", "shared": "r", "per_feature": "r_d"}[self.dispersion]
         return f"NegativeBinomial(mean = exp {features}, {r})"
 
