@@ -124,6 +124,7 @@ def test_a_fit_says_how_many_turns_it_took_and_that_it_was_allowed_no_more(
     assert cli.main([*words, "--method", "EM", "--method.max_iterations", "1", "--method.tolerance", "0"]) == 0
     out = capsys.readouterr().out
     assert "\n1 iteration in " in out
+    assert " nats per datum, of the training data: no others were kept" in out  # in place of an empty table
     assert "--method.max_iterations allows no more; the last one gained " in out
 
 

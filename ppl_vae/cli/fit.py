@@ -123,7 +123,13 @@ def _print(fitted: Fit, metrics: dict[str, Any]) -> None:
     latent = [str(fitted.guide)] if fitted.pair.model_facts.sites else []
     print(*[str(fitted.model), *latent, f"by {short(fitted.method)}"], sep="\n")
     splits = {name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)}
-    print_table(splits, metrics["unit"], fitted.pair.score)
+    if splits:
+        print_table(splits, metrics["unit"], fitted.pair.score)
+    else:
+        score = fitted.pair.score
+        print(
+            f"{score.label} {fitted.history[-1][score.name]:.3f} {metrics['unit']}, of the training data: no others were kept"
+        )
     if (best := metrics.get("without_latents")) is not None:
         print(f"without latent variables the likelihood reaches {best:.3f} on the training data")
     turns = fitted.history[-1]["epoch"]

@@ -18,6 +18,7 @@ from ppl_vae.plots.canvas import NAMED, new_figure
 __all__ = ["chart", "series", "texts"]
 
 LINES, WIDTH, PANELS = 24, 100, 4  # of a picture of text, and series beside each other
+LETTERS = 5  # of the longest token that stands upright, as <end> among characters does
 COLOURS = 20  # of states, a colour each
 TOP = 40  # columns of a table that are shown, those of the largest values
 
@@ -82,7 +83,8 @@ def chart(values: Tensor, *, rows: str, columns: str, names: Sequence[str] = (),
     figure.colorbar(image, ax=ax)
     ax.set(xlabel=columns, ylabel=rows)
     if len(names) > 0 and len(order) <= NAMED:
-        ax.set_xticks(range(len(order)), [_printable(names[place]) for place in order.tolist()], fontsize=7)
+        shown = [_printable(names[place]) for place in order.tolist()]
+        ax.set_xticks(range(len(order)), shown, fontsize=7, rotation=90 if max(map(len, shown)) > LETTERS else 0)
     if title is not None:
         figure.suptitle(title)
     return figure
