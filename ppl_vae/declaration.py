@@ -48,10 +48,10 @@ FOLDERS = ("data", "models", "priors", "likelihoods", "nn", "guides", "inference
 """Where the library's own members of families are, each imported when it is asked for."""
 
 FAMILIES = (
-    *("Tokenizer", "Guide", "Network", "Prior", "CodesPrior", "Likelihood", "Model", "CodebookUpdate", "Condition"),
-    *("NoiseSchedule", "Noise", "Node", "Objective", "WarmUp", "Sampling", "Method"),
+    *("Model", "Guide", "Method", "Prior", "Likelihood", "Network", "Condition", "CodesPrior", "CodebookUpdate", "Node"),
+    *("Noise", "NoiseSchedule", "Objective", "WarmUp", "Sampling", "Tokenizer"),
 )
-"""The library's own families."""
+"""The library's own families, in the order in which they are listed."""
 
 # Types of fields whose text is never taken for the name of a class.
 PLAIN = (bool, int, float, str, bytes, Path, NoneType, tuple, list, ...)

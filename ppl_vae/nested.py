@@ -9,10 +9,20 @@ from typing import Any, TypeVar
 from ppl_vae.declaration import Declaration
 from ppl_vae.text import did_you_mean
 
-__all__ = ["field_at", "fields_within", "plain_field", "with_fields"]
+__all__ = ["field_at", "fields_within", "path_of", "plain_field", "with_fields"]
 
 D = TypeVar("D", bound=Declaration)
 BETWEEN = "__"
+
+
+def path_of(name: str) -> str:
+    """A joined name as options and readers have it.
+
+    Examples:
+        >>> path_of("prior__components")
+        'prior.components'
+    """
+    return name.replace(BETWEEN, ".")
 
 
 def fields_within(declared: Declaration, prefix: str = "") -> dict[str, Any]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["as_line", "at_home", "denied", "did_you_mean", "from_json", "from_yaml", "inside", "is_number", "read_text"]
+__all__ = [
+    *("as_line", "at_home", "denied", "did_you_mean", "from_json", "from_yaml", "inside", "is_number", "read_text"),
+    "without_markup",
+]
 
 MIB = 2**20
 MOST_TEXT = MIB
@@ -106,6 +110,16 @@ def as_line(error: object, most: int = 300) -> str:
     """What an error says, on one line of bounded length; its kind where it says nothing."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def without_markup(doc: str) -> str:
+    """A docstring as a terminal shows it: names without the roles and backquotes of reStructuredText.
+
+    Examples:
+        >>> print(without_markup("of :class:`~ppl_vae.VQVAE`, as ``fit`` is"))
+        of VQVAE, as fit is
+    """
+    return re.sub(r"``([^`]+)``", r"\1", re.sub(r":\w+:`(?:~[\w.]*\.)?([^`]+)`", r"\1", doc))
 
 
 def is_number(value: Any) -> bool:

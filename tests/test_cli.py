@@ -192,7 +192,10 @@ def test_what_a_person_reads(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["list", "AmortizedNormal"]) == 0
     assert "q(z | x) = Normal(mu(x), diag(sigma(x)^2))" in capsys.readouterr().out
     assert cli.main(["list"]) == 0
-    assert "GaussianMixture" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith("Model:\n")
+    assert "GaussianMixture" in out
+    assert ":class:" not in out
 
 
 # --- evaluate, sample, encode ---------------------------------------------------------------------------------------------

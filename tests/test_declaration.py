@@ -254,6 +254,10 @@ def test_replace_swaps_one_part() -> None:
         dataclasses.replace(vae, latent_dim=0)
 
 
+def groups(first: pv.Likelihood, others: pv.Likelihood) -> tuple[pv.ColumnGroup, ...]:
+    return (pv.ColumnGroup(columns=(0,), likelihood=first), pv.ColumnGroup(likelihood=others))
+
+
 STORIES = {
     "VAE": (pv.VAE(), "z ~ Normal(0, I_8); x | z ~ Bernoulli(logits = MLP(z))"),
     "linear": (pv.VAE(decoder=pv.Linear()), "z ~ Normal(0, I_8); x | z ~ Bernoulli(logits = Linear(z))"),
@@ -269,6 +273,18 @@ STORIES = {
     "amortized": (
         pv.VAE(likelihood=pv.Gaussian(scale="amortized")),
         "z ~ Normal(0, I_8); x | z ~ Normal(mu(z), diag(sigma(z)^2)), (mu, sigma)(z) = MLP(z)",
+    ),
+    "without z": (
+        pv.SequenceModel(network=pv.MADE(), likelihood=pv.Gaussian(scale="amortized")),
+        "x_t | x_<t ~ Normal(mu(x_<t), diag(sigma(x_<t)^2)), (mu, sigma)(x_<t) = MADE(x_<t)",
+    ),
+    "groups": (
+        pv.VAE(likelihood=pv.MixedTable(groups=groups(pv.Bernoulli(), pv.Masked(likelihood=pv.Gaussian())))),
+        "z ~ Normal(0, I_8); x | z ~ Bernoulli(logits = MLP(z))[0] x Normal(MLP(z), sigma^2 I)[others, where observed]",
+    ),
+    "groups with gaps": (
+        pv.VAE(likelihood=pv.MixedTable(groups=groups(*(pv.Masked(likelihood=x) for x in (pv.Bernoulli(), pv.Gaussian()))))),
+        "z ~ Normal(0, I_8); x | z ~ Bernoulli(logits = MLP(z))[0] x Normal(MLP(z), sigma^2 I)[others], observed entries only",
     ),
     "guide": (pv.AmortizedNormal(), "q(z | x) = Normal(mu(x), diag(sigma(x)^2)), (mu, sigma)(x) = MLP(x)"),
     "full": (

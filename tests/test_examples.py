@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -27,6 +28,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
     "diffusion_is_a_vae.py": (["--epochs", "1", "--steps", "1", "3", "--hidden", "5"], "T = 3"),
     "disentanglement.py": (["--epochs", "1", "--betas", "4", "--hidden", "8"], "MIG"),
     "factor_analysis_em_vs_vi.py": (["--epochs", "1"], "AmortizedLinear"),
+    "files_to_try.py": ([], "sentences, one a line"),
     "forward_and_reverse_kl.py": (["--samples", "100", "--out", "kl.png"], "saved in kl.png"),
     "gallery.py": (["--only", "graph", "--out", "gallery"], "graph         ="),
     "gmm_em_vs_vi.py": (["--epochs", "1", "--components", "3", "--seeds", "1"], "weights of the best fit: 0."),
@@ -50,6 +52,7 @@ EXAMPLES: dict[str, tuple[list[str], str]] = {
         "pictures in sketches",
     ),
     "swap_prior_and_likelihood.py": (["--epochs", "1"], "scale: amortized"),
+    "tables_to_try.py": ([], "weather.csv "),
     "topics.py": (
         ["--data", "digits", "--topics", "3", "--sweeps", "2", "--epochs", "1", "--out", "topics.png"],
         "the largest topics:",
@@ -120,6 +123,22 @@ def parsed(words: list[str], config: Path) -> list[str]:
     return [str(config) if before == "--config" else word for before, word in zip(["", *words], words, strict=False)]
 
 
+PUBLISHED = {"tinyshakespeare.txt", "docword.kos.txt", "sheep.npz"}
+TO_TRY = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*_to_try.py")))
+READ = re.compile(r"runs/[\w-]+|\w+\.(?:csv|txt|np[yz]|h5ad|png)$|photos$")
+
+
+def inputs(words: list[str]) -> list[str]:
+    """The runs and data files that a command line reads."""
+    found = [READ.match(word) for before, word in zip(["", *words], words, strict=False) if before != "--out"]
+    return [name[0] for name in found if name]
+
+
+def outputs(page: Path) -> list[str]:
+    """What each command line of a page writes, or nothing."""
+    return [words[words.index("--out") + 1] if "--out" in words else "" for words in command_lines(page)]
+
+
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 COMMANDS = {f"{page.stem}-{i}-{words[0]}": words for page in PAGES for i, words in enumerate(command_lines(page))}
 
@@ -164,6 +183,24 @@ def test_the_python_of_a_page_runs(page: Path, results: dict[str, list[str]]) ->
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_line_of_a_page_is_understood(name: str, results: dict[str, list[str]]) -> None:
     assert results[name][1] == "", shlex.join(COMMANDS[name])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_reads_is_made_or_published(page: Path) -> None:
+    """By a page before, which is the README, by the page itself, or by the scripts that make files to try things on."""
+    code = TO_TRY + "".join(blocks(page, "python"))
+    made = {*PUBLISHED, *outputs(ROOT / "README.md"), *outputs(page)}
+    read = {name for words in command_lines(page) for name in inputs(words)} - made
+    assert [
+        name for name in sorted(read) if not {f'"{name}"', f'"{Path(name).stem}"'} & set(re.findall(r'"[\w./-]+"', code))
+    ] == []
+
+
+def test_the_readme_asks_no_run_before_it_is_made() -> None:
+    readme = ROOT / "README.md"
+    there = itertools.accumulate(outputs(readme), lambda made, name: {*made, name}, initial=set[str]())
+    for words, made in zip(command_lines(readme), there, strict=False):
+        assert {name for name in inputs(words) if name.startswith("runs/")} <= made, shlex.join(words)
 
 
 def test_the_pages_name_every_ready_declaration() -> None:

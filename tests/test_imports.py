@@ -17,6 +17,7 @@ from ppl_vae.cli import VERBS
 from ppl_vae.cli.catalogue import declared
 from ppl_vae.cli.sources import summaries
 from ppl_vae.declaration import FAMILIES, families
+from ppl_vae.text import without_markup
 
 HEAVY = ("torch", "pyro", "torchvision", "sklearn", "matplotlib", "pandas", "triton")
 LIGHT = [[], ["--help"], *([verb, "--help"] for verb in VERBS), ["list"]]
@@ -78,7 +79,7 @@ def test_what_the_sources_tell_of_families_is_what_there_is() -> None:
     assert sorted(family.__name__ for family in library) == sorted(FAMILIES)
     for family, told in summaries().items():
         ours = [cls for cls in declared()[family] if cls.__module__.startswith("ppl_vae.")]
-        assert told == {cls.__name__: (inspect.getdoc(cls) or "").partition("\n")[0] for cls in ours}
+        assert told == {cls.__name__: without_markup((inspect.getdoc(cls) or "").partition("\n")[0]) for cls in ours}
 
 
 def test_no_public_name_is_that_of_a_file_which_it_is_not_from() -> None:

@@ -688,8 +688,11 @@ def test_a_network_is_fitted_and_asked_from_the_command_line(tmp_path: Path, cap
     assert sum(found["rain"].values()) == pytest.approx(1.0)
     assert found["rain"] == pv.load_run(run).query("rain", {"temp": 12.5})["rain"]
     assert cli.main(["query", run, "rain", "ice", "--given", "temp=12.5", "--do", "cloudy=yes"]) == 0
-    assert "most probable" in capsys.readouterr().out
-    capsys.readouterr()
+    told = capsys.readouterr().out
+    assert "most probable" in told
+    assert "log p(given) = " in told
+    assert cli.main(["query", run, "rain", "--do", "cloudy=yes"]) == 0
+    assert "log p(given)" not in capsys.readouterr().out  # nothing is given
     found = []
     for words in (["--given", "temp=12.5,cloudy=yes"], ["--given", "temp=12.5", "--given", "cloudy=yes"]):
         assert cli.main(["query", run, "rain", *words, "--json"]) == 0

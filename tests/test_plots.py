@@ -265,5 +265,25 @@ def test_columns_of_a_table_are_called_by_their_names() -> None:
     figure.canvas.draw()
     told = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert told == ["age", r"cost in \$ and \$", "a name that is much…"]
+    both = plots.comparison(torch.randn(5, 3), torch.randn(5, 3), kind="real", names=names)
+    both.canvas.draw()
+    assert [[label.get_text() for label in ax.get_xticklabels()] for ax in both.axes[:2]] == [told, told]
+    assert plots.grid(torch.randn(5, 2), kind="real", names=names[:2]).axes[0].get_ylabel() == r"cost in \$ and \$"
     many = plots.grid(torch.randn(5, 50), kind="real", names=tuple(map(str, range(50))))
     assert many.axes[0].get_xlabel() == "feature"
+
+
+def test_a_strip_of_images_has_no_empty_band() -> None:
+    figure = plots.walks(torch.rand(1, 8, 1, 8, 8), [""], kind="unit_interval", title="from 0 to 7")
+    figure.canvas.draw()
+    (box,) = [ax.get_window_extent() for ax in figure.axes]
+    assert box.height > 0.3 * figure.bbox.height
+
+
+def test_states_have_a_colour_each_and_rows_whole_numbers() -> None:
+    figure = plots.series([torch.tensor([0, 2, 1]), torch.tensor([1])] * 3, discrete=True)
+    figure.canvas.draw()
+    panel, bar = figure.axes
+    assert panel.images[0].get_cmap().N == 3
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["0", "1", "2"]
+    assert all(float(label.get_text().replace("\N{MINUS SIGN}", "-")).is_integer() for label in panel.get_yticklabels())

@@ -464,3 +464,4 @@ def test_what_is_next_of_rows_that_are_no_texts_is_a_file() -> None:
     drawings = pv.load_data(pv.Ragged.from_list([drawing] * 6), kind="strokes", valid=0.0, test=0.0)
     numbers = pv.load_data(pv.Ragged.from_list([np.ones(3), np.zeros(2)] * 4), valid=0.0, test=0.0)
     assert (_drawn(drawings.spec), _drawn(numbers.spec)) == ("--n 3 --out new.svg", "--n 3 --out new.npz")
+    assert _drawn(pv.load_data([["a", 0.5], ["b", 1.5]] * 9).spec) == "--out new.csv"

@@ -105,12 +105,41 @@ def test_parameters_are_printed_or_written_by_the_names_of_columns(home: Path, c
     assert capsys.readouterr().out.splitlines()[0].split() == ["weight", "0", "1", "2"]
 
 
+def test_a_fit_says_how_many_turns_it_took_and_that_it_was_allowed_no_more(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "fit",
+        "--model",
+        "GMM",
+        "--model.components",
+        "2",
+        "--data",
+        str(home / "new.csv"),
+        "--data.valid",
+        "0",
+        "--data.test",
+        "0",
+    ]
+    assert cli.main([*words, "--method", "EM", "--method.max_iterations", "1", "--method.tolerance", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "\n1 iteration in " in out
+    assert " nats per datum, of the training data: no others were kept" in out  # in place of an empty table
+    assert "--method.max_iterations allows no more; the last one gained " in out
+
+
 def test_outliers_are_counted_by_their_p_values(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(home / "odd.csv", np.vstack([X[:5], [[500.0, 500.0, 500.0]]]))
     told = ask(capsys, "outliers", home / "run", "--data", home / "odd.csv", "--level", 0.06, "--out", home / "odd_out.csv")
     found = read(home / "odd_out.csv")
     assert found["rank"][-1] == "1"
     assert told["outliers"] == sum(float(p) <= 0.06 for p in found["p_value"]) >= 1
+    assert told["held_out"] == 18
+    assert told["strangest"][0] == 5
+    assert cli.main(["outliers", str(home / "run"), "--data", str(home / "odd.csv"), "--out", str(home / "odd_out.csv")]) == 0
+    printed = capsys.readouterr()
+    assert "p-values of 18 held-out rows are 0.053 or more, so none is up to 0.01" in printed.err
+    assert printed.out.startswith("n: 6, score: log_prob, outliers: 0, level: 0.01, held_out: 18, strangest: [5, ")
     told = ask(capsys, "outliers", home / "run", "--data", home / "odd.csv", "--score", "typicality", "--out", home / "odd.csv")
     assert told["score"] == "typicality"
     assert list(read(home / "odd.csv")) == ["log_prob", "rank", "p_value", "score"]

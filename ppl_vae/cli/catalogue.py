@@ -14,7 +14,7 @@ from ppl_vae.cli.output import print_json
 from ppl_vae.cli.sources import summaries
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration, families, family_members
-from ppl_vae.text import did_you_mean, from_yaml, read_text
+from ppl_vae.text import did_you_mean, from_yaml, read_text, without_markup
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -88,6 +88,6 @@ def _tell(name: str, *, json: bool) -> None:
         story += f"\n{fitting.default_guide(declaration, SVI())}"
     if json:
         return print_json({"story": story, **declaration.to_dict(), "files": files})
-    print(f"{inspect.getdoc(found[name])}\n\n{story}\n\n{declaration.to_yaml()}", end="")
+    print(f"{without_markup(inspect.getdoc(found[name]) or '')}\n\n{story}\n\n{declaration.to_yaml()}", end="")
     print(*(f"\n{file}" for file in files), sep="", end="\n" if files else "")
     return None

@@ -13,7 +13,7 @@ from ppl_vae.data import DataSource
 from ppl_vae.declaration import Declaration
 from ppl_vae.fitting.table import short
 from ppl_vae.storage import RunFolder
-from ppl_vae.types import STROKES, DataSpec
+from ppl_vae.types import STROKES, DataSpec, pass_name
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -110,7 +110,7 @@ def next_step(folder: Path | None, fitted: Fit) -> str:
 def _drawn(spec: DataSpec) -> str:
     """How new data are asked for: texts are printed, all else is written."""
     if not spec.ragged:
-        return "--out new.npy"
+        return "--out new.csv" if spec.table else "--out new.npy"
     if spec.kind == STROKES:
         return "--n 3 --out new.svg"
     return "--n 3" if spec.fields[0].vocabulary else "--n 3 --out new.npz"
@@ -118,12 +118,27 @@ def _drawn(spec: DataSpec) -> str:
 
 def _print(fitted: Fit, metrics: dict[str, Any]) -> None:
     """Tell what was fitted, how good it is and what it cost."""
-    print(f"{fitted.model}\n{fitted.guide}\nby {short(fitted.method)}")
+    from ppl_vae.inference import EM
+
+    latent = [str(fitted.guide)] if fitted.pair.model_facts.sites else []
+    print(*[str(fitted.model), *latent, f"by {short(fitted.method)}"], sep="\n")
     splits = {name: numbers for name, numbers in metrics.items() if isinstance(numbers, dict)}
-    print_table(splits, metrics["unit"], fitted.pair.score)
+    if splits:
+        print_table(splits, metrics["unit"], fitted.pair.score)
+    else:
+        score = fitted.pair.score
+        print(
+            f"{score.label} {fitted.history[-1][score.name]:.3f} {metrics['unit']}, of the training data: no others were kept"
+        )
     if (best := metrics.get("without_latents")) is not None:
         print(f"without latent variables the likelihood reaches {best:.3f} on the training data")
-    print(f"{metrics['iterations']} iterations in {metrics['seconds']:.1f} s on {fitted.device}")
+    turns = fitted.history[-1]["epoch"]
+    passes = f"{turns} {pass_name(fitted.history)}{'s'[: turns != 1]}"
+    print(f"{passes} in {metrics['seconds']:.1f} s on {fitted.device}")
+    if isinstance(fitted.method, EM) and turns == fitted.method.max_iterations:
+        before, last = fitted.history[-2:]
+        gain = last["objective"] - before["objective"]
+        print(f"--method.max_iterations allows no more; the last one gained {gain:.2g} nats per datum")
 
 
 def _words(text: str) -> list[str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from ppl_vae import runs
 from ppl_vae.cli.options import data_options, rows_of, run_options
 from ppl_vae.cli.output import TABLES, as_arrays, as_table, done, writer
 from ppl_vae.declaration import require
-from ppl_vae.types import OutlierScore
+from ppl_vae.types import FitWarning, OutlierScore
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 __all__ = ["options", "run"]
+
+STRANGEST = 5
+"""So many rows are named, by their places from 0."""
 
 
 def run(
@@ -41,13 +45,18 @@ def run(
     require(0 < level < 1, "a level between 0 and 1", level)
     fitted = runs.load_run(run, trust=trust, device=device)
     _, rows = rows_of(fitted, data, data_root, split or "all", label=label, y=y)
-    found = fitted.outliers(rows, score=score, samples=samples, seed=seed)
+    kept = fitted.held_out_rows()
+    found = fitted.outliers(rows, score=score, held_out=kept, samples=samples, seed=seed)
     columns = {name: values.cpu().numpy() for name, values in found._asdict().items()}
     write(as_table(columns) | as_arrays(columns))
-    done(
-        {"n": len(rows), "score": score, "outliers": int((columns["p_value"] <= level).sum()), "level": level, "out": out},
-        as_json=json,
-    )
+    if level < (least := 1 / (len(kept) + 1)):
+        remark = (
+            f"the p-values of {len(kept)} held-out rows are {least:.2g} or more, so none is up to {level:g}: give a --level"
+        )
+        warnings.warn(f"{remark} of at least {least:.2g}, or look at the ranks", FitWarning, stacklevel=2)
+    counts = {"n": len(rows), "score": score, "outliers": int((columns["p_value"] <= level).sum()), "level": level}
+    strangest = columns["rank"].argsort()[:STRANGEST].tolist()
+    done(counts | {"held_out": len(kept), "strangest": strangest, "out": out}, as_json=json)
 
 
 def options(parser: ArgumentParser) -> None:

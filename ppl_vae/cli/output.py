@@ -93,7 +93,14 @@ def done(content: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(content)
     else:
-        print(", ".join(f"{name}: {value}" for name, value in content.items()))
+        print(", ".join(f"{name}: {_words(value)}" for name, value in content.items()))
+
+
+def _words(value: Any) -> str:
+    """A value as people read it, of several each after its name."""
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{name}: {inner}' for name, inner in value.items())})"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 @contextlib.contextmanager

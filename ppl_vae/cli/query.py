@@ -48,7 +48,7 @@ def run(
         found = fitted.query(names, seen, do=done, method=method, draws=draws, seed=seed).to_dict()
     if json:
         return print_json(found)
-    _print(found)
+    _print(found if seen else {name: value for name, value in found.items() if name != "log_evidence"})
     return None
 
 

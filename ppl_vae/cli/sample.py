@@ -108,7 +108,7 @@ def _rows(
         if as_json:
             print_json({"n": n, "texts": rows})
         else:
-            print("\n".join(rows))
+            print(_parted(rows))
         return
     if out is None:
         raise ValueError("expected a file to write the rows to, got none: give --out x.npz")
@@ -122,6 +122,16 @@ def _rows(
         arrays = {"x_values": rows.values, "x_offsets": rows.offsets} if isinstance(rows, Ragged) else {"x": rows.cpu()}
         writer(out, ".npz")(as_arrays({name: array.numpy() for name, array in arrays.items()}))
     done({"n": n, "out": out}, as_json=as_json)
+
+
+def _parted(texts: list[str]) -> str:
+    r"""Texts a line each, or parted by a line of dashes where some have several lines.
+
+    Examples:
+        >>> _parted(["to be", "or not"]), _parted(["to be,\nor not", "to be"])
+        ('to be\nor not', 'to be,\nor not\n---\nto be')
+    """
+    return ("\n---\n" if any("\n" in text for text in texts) else "\n").join(texts)
 
 
 def _columns(fitted: Fit, x: np.ndarray, y: str | None, *, means: bool) -> dict[str, np.ndarray]:

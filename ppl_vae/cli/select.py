@@ -76,7 +76,7 @@ def run(
     if json:
         return print_json({"unit": UNIT, "model": str(found.best), **found.to_dict(), "out": out})
     if not quiet:
-        print(f"{model}\n{UNIT}; s: seconds; ±: standard error over the rows\n{found}")
+        print(f"{found.best}\n{UNIT}; s: seconds; ±: standard error over the rows\n{found}")
         say_saved(None if out is None else Path(out))
     return None
 

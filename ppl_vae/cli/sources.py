@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import ppl_vae
 from ppl_vae.declaration import FAMILIES, FOLDERS
+from ppl_vae.text import without_markup
 
 __all__ = ["summaries"]
 
@@ -77,7 +78,7 @@ def _source(node: ast.ClassDef, module: str, taken: Mapping[str, str]) -> _Sourc
         module=module,
         name=node.name,
         dataclass=any("dataclass(" in ast.unparse(one) for one in node.decorator_list),
-        summary=inspect.cleandoc(ast.get_docstring(node) or "").partition("\n")[0],
+        summary=without_markup(inspect.cleandoc(ast.get_docstring(node) or "").partition("\n")[0]),
         bases={name: taken.get(name, module) for name in names},
         defined=dict(_defined(node.body)),
     )

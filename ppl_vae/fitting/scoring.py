@@ -214,7 +214,7 @@ class Scoring(Coding):
         """
         options: dict[str, Any] = {"samples": whole("samples", samples), "seed": seed, "gaps": gaps}
         rows = self._to_score(self._split(x, y), **options)
-        kept = self._to_score(self._held_out() if held_out is None else self._split(held_out), **options)
+        kept = self._to_score(self.held_out_rows() if held_out is None else self._split(held_out), **options)
         if not len(kept.split):
             raise ValueError("expected held-out rows to compare with, got none: give some as held_out=...")
         found, others = strangeness(rows, kept, score), strangeness(kept, kept, score)
@@ -228,7 +228,12 @@ class Scoring(Coding):
         levels = partial(_levels, split, dequantized=self.dequantized)
         return ScoredRows(self.pair, split, levels=levels, binary=self.spec.kind is BINARY, **options)
 
-    def _held_out(self) -> Split:
+    def held_out_rows(self) -> Split:
+        """The rows :meth:`outliers` compares with where none are given: test rows, else validation rows.
+
+        Raises:
+            ValueError: the data were given in memory and cannot be loaded again.
+        """
         if self.held_out is not None:
             return self._split(self.held_out)
         if self.data.name == "array":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkable
 
@@ -18,7 +19,7 @@ from ppl_vae.deprecation import renamed_in
 from ppl_vae.text import as_line
 from ppl_vae.types import CATEGORICAL, Column, DataSpec, Kind
 
-__all__ = ["Likelihood", "point_prediction", "refuse_categories", "unreduced"]
+__all__ = ["Likelihood", "argument_of", "point_prediction", "refuse_categories", "unreduced"]
 
 REDECLARED: dict[tuple[str, str], str] = {
     ("unit_interval", "binary"): "binarize the data (binarize='dynamic')",
@@ -172,6 +173,17 @@ class Central(Protocol):
     """A distribution whose mean would be no datum, and that says what stands for it instead."""
 
     point_prediction: Tensor
+
+
+def argument_of(features: str) -> str:
+    """What features are a function of, as the stories of likelihoods with several of them say it.
+
+    Examples:
+        >>> argument_of("MADE(x_<t)"), argument_of("h[s_t]"), argument_of("W z + b")
+        ('x_<t', 's_t', 'z')
+    """
+    found = re.fullmatch(r"\w+[(\[](.*)[)\]]", features)
+    return found[1] if found else "z"
 
 
 def point_prediction(distribution: dist.Distribution) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.declaration import require
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.base import Likelihood, argument_of
 from ppl_vae.likelihoods.unit_interval import Stretched, check_margin
 from ppl_vae.stable import log_beta
 from ppl_vae.types import UNIT_INTERVAL, Kind
@@ -65,7 +65,7 @@ class Beta(Likelihood):
 
     def story(self, features: str) -> str:
         """The density as text."""
-        return f"Beta(m c, (1 - m) c), (m, c)(z) = {features}"
+        return f"Beta(m c, (1 - m) c), (m, c)({argument_of(features)}) = {features}"
 
 
 class BetaModule(nn.Module):

@@ -13,6 +13,7 @@ from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid, softplus
 
 from ppl_vae.declaration import require
+from ppl_vae.likelihoods.base import argument_of
 from ppl_vae.likelihoods.categorical import Levels
 
 __all__ = ["DiscretizedLogistic", "DiscretizedLogisticDistribution", "DiscretizedLogisticMixture"]
@@ -90,9 +91,10 @@ class DiscretizedLogisticMixture(Levels):
 
     def story(self, features: str) -> str:
         """The density as text."""
+        z = argument_of(features)
         return (
-            f"sum_c pi_c(z) DiscretizedLogistic(mu_c(z), s_c(z); {self.levels} levels), c = 1..{self.components}, "
-            f"(pi, mu, s)(z) = {features}"
+            f"sum_c pi_c({z}) DiscretizedLogistic(mu_c({z}), s_c({z}); {self.levels} levels), c = 1..{self.components}, "
+            f"(pi, mu, s)({z}) = {features}"
         )
 
 

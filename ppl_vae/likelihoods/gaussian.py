@@ -6,6 +6,7 @@ import dataclasses
 
 import pyro.distributions as dist
 
+from ppl_vae.likelihoods.base import argument_of
 from ppl_vae.likelihoods.scales import Family, LocationScale
 
 __all__ = ["Gaussian"]
@@ -38,11 +39,12 @@ class Gaussian(LocationScale):
 
     def story(self, features: str) -> str:
         """The density as text."""
+        z = argument_of(features)
         spread = {
             "fixed": f"{self.value:g}^2 I",
             "shared": "sigma^2 I",
             "per_feature": "diag(sigma^2)",
-            "amortized": "diag(sigma(z)^2)",
+            "amortized": f"diag(sigma({z})^2)",
         }[self.scale]
-        mean = f"mu(z), {spread}), (mu, sigma)(z) = {features}" if self.scale == "amortized" else f"{features}, {spread})"
+        mean = f"mu({z}), {spread}), (mu, sigma)({z}) = {features}" if self.scale == "amortized" else f"{features}, {spread})"
         return f"Normal({mean}"

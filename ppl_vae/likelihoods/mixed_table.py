@@ -164,8 +164,16 @@ class MixedTable(Likelihood):
         return MixedTableModule(event_shape, self.groups, self._columns(math.prod(event_shape)))
 
     def story(self, features: str) -> str:
-        """The density as text."""
-        return " x ".join(f"{group.likelihood.story(features)}[{_text(group.columns)}]" for group in self.groups)
+        """The density as text: of each group with its columns, and where entries of them may be missing; of all, once."""
+        masked = [isinstance(group.likelihood, Masked) for group in self.groups]
+        told = [self._group_story(group, features, whole=all(masked)) for group in self.groups]
+        return f"{' x '.join(told)}{', observed entries only' if all(masked) else ''}"
+
+    def _group_story(self, group: ColumnGroup, features: str, *, whole: bool) -> str:
+        likelihood, columns = group.likelihood, _text(group.columns)
+        if not isinstance(likelihood, Masked):
+            return f"{likelihood.story(features)}[{columns}]"
+        return f"{likelihood.likelihood.story(features)}[{columns if whole else f'{columns}, where observed'}]"
 
     def _where(self, event_shape: tuple[int, ...], groups: list[bool]) -> Tensor:
         """The columns of the groups of which this is true, ``(*event)``."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.utils import broadcast_all
 
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.base import Likelihood, argument_of
 from ppl_vae.likelihoods.scales import Scale, check_scale, scaled
 from ppl_vae.stable import log_negative_binomial
 from ppl_vae.types import COUNT, Kind
@@ -67,7 +67,8 @@ class NegativeBinomial(Likelihood):
     def story(self, features: str) -> str:
         """The density as text."""
         if self.dispersion == "amortized":
-            return f"NegativeBinomial(mean = exp m(z), r(z)), (m, r)(z) = {features}"
+            z = argument_of(features)
+            return f"NegativeBinomial(mean = exp m({z}), r({z})), (m, r)({z}) = {features}"
         r = {"fixed": f"{self.value:g}", "shared": "r", "per_feature": "r_d"}[self.dispersion]
         return f"NegativeBinomial(mean = exp {features}, {r})"
 

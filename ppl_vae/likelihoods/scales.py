@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.declaration import require
-from ppl_vae.likelihoods.base import Likelihood
+from ppl_vae.likelihoods.base import Likelihood, argument_of
 from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Kind
 
 __all__ = ["LEAST", "LocationScale", "Scale", "check_scale", "scaled"]
@@ -65,7 +65,8 @@ class LocationScale(Likelihood, abc.ABC):
     def story(self, features: str) -> str:
         """The density as text."""
         if self.scale == "amortized":
-            return f"{type(self).__name__}(mu(z), s(z)), (mu, s)(z) = {features}"
+            z = argument_of(features)
+            return f"{type(self).__name__}(mu({z}), s({z})), (mu, s)({z}) = {features}"
         spread = {"fixed": f"{self.value:g}", "shared": "s", "per_feature": "s_d"}[self.scale]
         return f"{type(self).__name__}({features}, {spread})"
 

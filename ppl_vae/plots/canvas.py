@@ -23,6 +23,7 @@ from ppl_vae.types import Kind
 __all__ = [
     "DPI",
     "NATS",
+    "escaped",
     "extend_of",
     "heat",
     "images_of",
@@ -110,7 +111,7 @@ def tiled(images: Tensor, columns: int, limits: tuple[float, float], kind: Kind 
     inches = min(12.0, max(3.0, 0.45 * cells, 3 * max(mosaic.shape[:2]) / DPI)) / max(mosaic.shape[:2])
     grey = mosaic.shape[-1] == 1
     bar = grey and extend_of(kind) == "both"
-    figure, (ax,) = new_figure(max(2.0, mosaic.shape[1] * inches) + 1.2 + bar, max(1.5, mosaic.shape[0] * inches) + 0.5)
+    figure, (ax,) = new_figure(max(2.0, mosaic.shape[1] * inches) + 1.2 + bar, max(0.4, mosaic.shape[0] * inches) + 0.5)
     ax.set_facecolor(GUTTER)
     low, high = limits
     if grey:
@@ -136,16 +137,22 @@ def heat(ax: Axes, table: Tensor, limits: tuple[float, float], names: Sequence[s
     if 0 < len(names) <= NAMED and len(names) == cells.shape[1]:
         ax.set_xlabel("")
         shown = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
-        ax.set_xticks(range(len(names)), [name.replace("$", r"\$") for name in shown], rotation=90)
+        ax.set_xticks(range(len(names)), escaped(shown), rotation=90)
     return ax.imshow(cells, cmap="cividis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
 
 
-def points_on(ax: Axes, points: Tensor, colour: Any, names: tuple[str, str] = ("feature 0", "feature 1")) -> None:
-    """``(N, 2)`` small translucent points, fewer of them larger; the axes have one unit of length."""
+def escaped(names: Sequence[str]) -> list[str]:
+    """Names as they are: a dollar sign is no mathematics."""
+    return [name.replace("$", r"\$") for name in names]
+
+
+def points_on(ax: Axes, points: Tensor, colour: Any, names: Sequence[str] = ()) -> None:
+    """``(N, 2)`` under the names of both, small translucent points, fewer of them larger; the axes have one unit of length."""
     size = min(25.0, max(4.0, 20_000 / len(points)))
     ax.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=size, c=colour, alpha=0.5, linewidths=0)
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set(xlabel=names[0], ylabel=names[1])
+    across, up = names if len(names) == 2 else ("feature 0", "feature 1")
+    ax.set(xlabel=across, ylabel=up)
 
 
 def _mosaic(images: Tensor, columns: int) -> Tensor:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ppl_vae.plots.canvas import extend_of, heat, images_of, limits_of, new_figure, points_on, tiled, values_of
+from ppl_vae.plots.canvas import escaped, extend_of, heat, images_of, limits_of, new_figure, points_on, tiled, values_of
 from ppl_vae.types import Kind
 
 __all__ = ["by_class", "comparison", "completions", "grid", "walks"]
@@ -44,7 +44,7 @@ def grid(
         figure, _ = tiled(images, min(columns, len(x)), limits, kind)
     elif x.shape[1:] == (2,):
         figure, (ax,) = new_figure(4.5, 4.5)
-        points_on(ax, x, "tab:blue")
+        points_on(ax, x, "tab:blue", escaped(names))
     else:
         figure, (ax,) = new_figure(6, 5)
         figure.colorbar(heat(ax, x, limits, names), ax=ax, label="value", extend=extend_of(kind))
@@ -54,7 +54,7 @@ def grid(
     return figure
 
 
-def comparison(data: Tensor, reconstruction: Tensor, *, kind: Kind | str) -> Figure:
+def comparison(data: Tensor, reconstruction: Tensor, *, kind: Kind | str, names: Sequence[str] = ()) -> Figure:
     """Data and their reconstructions on one scale, that of the data.
 
     Images alternate: a row of data, below it the row of their reconstructions. Tables are two heat
@@ -64,6 +64,7 @@ def comparison(data: Tensor, reconstruction: Tensor, *, kind: Kind | str) -> Fig
         data: ``(N, *event)``, as for `grid`.
         reconstruction: ``(N, *event)``, such as the mean of the likelihood.
         kind: set of the values, as for `grid`.
+        names: of the columns of a table, as for `grid`.
 
     Raises:
         ValueError: if the shapes differ, or for the reasons of `grid`.
@@ -78,14 +79,14 @@ def comparison(data: Tensor, reconstruction: Tensor, *, kind: Kind | str) -> Fig
     if data.shape[1:] == (2,):
         figure, (ax,) = new_figure(5, 5)
         for (name, points), colour in zip(named.items(), ("tab:blue", "tab:orange"), strict=True):
-            points_on(ax, points, colour)
+            points_on(ax, points, colour, escaped(names))
             ax.plot([], [], "o", color=colour, label=name)  # the legend shows solid points, not the translucent ones
         ax.legend()
         ax.set_title("data and their reconstructions")
         return figure
     figure, axes = new_figure(9, 5, columns=2)
     for ax, (name, table) in zip(axes, named.items(), strict=True):
-        image = heat(ax, table, limits)
+        image = heat(ax, table, limits, names)
         ax.set_title(name)
     axes[0].set_ylabel("datum")
     figure.colorbar(image, ax=axes, label="value", extend=extend_of(kind))

@@ -110,6 +110,8 @@ def _curves(ax: Axes, history: Sequence[Mapping[str, Any]], names: Sequence[str]
         margin = 0.05 * (max(values) - min(values)) or 0.05 * abs(values[0]) or 1.0
         ax.set_ylim(min(values) - margin, max(values) + margin)
     ax.set(xlabel=pass_name(history), ylabel=NATS)
+    if len(history) == 1:
+        ax.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.ticklabel_format(axis="y", useOffset=False)
     ax.grid(alpha=0.3)

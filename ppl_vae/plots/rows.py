@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ppl_vae.plots.canvas import NAMED, new_figure
@@ -15,6 +18,8 @@ from ppl_vae.plots.canvas import NAMED, new_figure
 __all__ = ["chart", "series", "texts"]
 
 LINES, WIDTH, PANELS = 24, 100, 4  # of a picture of text, and series beside each other
+LETTERS = 5  # of the longest token that stands upright, as <end> among characters does
+COLOURS = 20  # of states, a colour each
 TOP = 40  # columns of a table that are shown, those of the largest values
 
 
@@ -78,7 +83,8 @@ def chart(values: Tensor, *, rows: str, columns: str, names: Sequence[str] = (),
     figure.colorbar(image, ax=ax)
     ax.set(xlabel=columns, ylabel=rows)
     if len(names) > 0 and len(order) <= NAMED:
-        ax.set_xticks(range(len(order)), [_printable(names[place]) for place in order.tolist()], fontsize=7)
+        shown = [_printable(names[place]) for place in order.tolist()]
+        ax.set_xticks(range(len(order)), shown, fontsize=7, rotation=90 if max(map(len, shown)) > LETTERS else 0)
     if title is not None:
         figure.suptitle(title)
     return figure
@@ -97,7 +103,13 @@ def _heat(rows: Sequence[Tensor], *, discrete: bool) -> Figure:
     figure, (ax,) = new_figure(7, 1.5 + 0.12 * len(rows))
     ax.set_facecolor("lightgrey")  # after the end of a row
     image = ax.imshow(table, cmap="tab20" if discrete else "cividis", aspect="auto", interpolation="nearest")
-    figure.colorbar(image, ax=ax)
+    bar = figure.colorbar(image, ax=ax)
+    states = int(np.nanmax(table)) + 1 if discrete and np.isfinite(table).any() else 0
+    if 0 < states <= COLOURS:  # a colour each, and no others beside the bar
+        image.set(cmap=ListedColormap(colormaps["tab20"](range(states))), clim=(-0.5, states - 0.5))
+        bar.set_ticks(range(states))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set(xlabel="element", ylabel="row")
     return figure
 

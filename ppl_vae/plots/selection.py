@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ppl_vae.nested import path_of
 from ppl_vae.plots.canvas import NATS, new_figure
 
 __all__ = ["Selection", "selection"]
@@ -68,7 +69,7 @@ def selection(found: Selection) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=whole, steps=[1, 2, 5, 10]))
     else:
         ax.set_xticks(places, [_name(found, row) for _, row in known], rotation=30, ha="right")
-    ax.set(xlabel=", ".join(found.fields), ylabel=LABELS[found.by])
+    ax.set(xlabel=", ".join(map(path_of, found.fields)), ylabel=LABELS[found.by])
     ax.ticklabel_format(axis="y", useOffset=False)
     ax.grid(alpha=0.3)
     ax.legend()

@@ -101,7 +101,7 @@ def _if_possible(fit: Fit, what: str, make: Callable[[], Iterator[Named]]) -> li
 
 def _reconstructed(fit: Fit, rows: Split, x: Tensor) -> Iterator[Named]:
     found = fit.reconstruct(rows, seen=True)
-    yield "reconstructions", plots.comparison(x, _of_x(found, fit), kind=fit.spec.kind)
+    yield "reconstructions", plots.comparison(x, _of_x(found, fit), kind=fit.spec.kind, names=fit.spec.columns)
 
 
 def _topics(fit: Fit, rows: Split) -> Iterator[Named]:

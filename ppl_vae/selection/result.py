@@ -12,6 +12,7 @@ from ppl_vae import plots
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.fitting.table import COLUMNS, aligned
 from ppl_vae.models import Model
+from ppl_vae.nested import path_of
 from ppl_vae.selection.criteria import is_information
 from ppl_vae.types import Record
 
@@ -76,7 +77,7 @@ class Selection:
     @property
     def conclusion(self) -> str:
         """Which candidate was chosen, and by which rule."""
-        chosen = ", ".join(f"{name}={self.rows[self.place][name]}" for name in self.fields)
+        chosen = ", ".join(f"{path_of(name)}={self.rows[self.place][name]}" for name in self.fields)
         how = "lowest" if is_information(self.by) else "highest"
         rule = f"the {how} {HEADS[self.by]}" if self.rule == "best" else f"the simplest within one standard error of the {how}"
         return f"chosen: {chosen}, {rule} ({self.size} training rows)"
@@ -96,7 +97,7 @@ class Selection:
 
     def _cells(self) -> list[list[str]]:
         shown = ("train_log_likelihood", "free_parameters", self.by, "seconds")
-        rows = [[HEADS.get(name, name) for name in (*self.fields, *shown)]]
+        rows = [[HEADS.get(name, path_of(name)) for name in (*self.fields, *shown)]]
         for place, row in enumerate(self.rows):
             first, *others = (str(row[name]) for name in self.fields)
             words = [f"{first} *" if place == self.place else first, *others]

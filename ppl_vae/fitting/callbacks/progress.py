@@ -132,12 +132,9 @@ class DurationMonitor(Callback):
         if not self._over and self._pace.passed > LONG:
             self._over = True
             steps, passed, step = self._pace.steps, self._pace.passed, self._pace.of_a_step
-            warnings.warn(
-                f"{steps} of the {of} steps of an epoch took {_time(passed)}, {_time(step)} each: an epoch takes about "
-                f"{_time(step * of)}, and the {self._left} epochs {_time(step * of * self._left)}",
-                FitWarning,
-                stacklevel=2,
-            )
+            remark = f"{steps} of the {of} steps of an epoch took {_time(passed)}, {_time(step)} each: an epoch takes about "
+            all_of_them = f", and the {self._left} epochs {_time(step * of * self._left)}" if self._left > 1 else ""
+            warnings.warn(f"{remark}{_time(step * of)}{all_of_them}", FitWarning, stacklevel=2)
 
 
 def _rich_progress(name: str) -> Any:
