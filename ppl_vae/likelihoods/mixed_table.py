@@ -221,16 +221,17 @@ class MixedTableModule(nn.Module):
         self.likelihoods = nn.ModuleList(
             group.likelihood.build((size,)) for group, size in zip(groups, self.sizes, strict=True)
         )
+        self.starts = tuple(_start(group) for group in columns)
         self.register_buffer("order", torch.tensor([column for group in columns for column in group]), persistent=False)
 
     def forward(self, features: Tensor) -> dist.Distribution:
         """p(x | h) for features h ``(..., P, *event)``."""
-        grouped = features.flatten(-len(self.event_shape)).index_select(-1, self.order).split(self.sizes, dim=-1)
+        grouped = _apart(features.flatten(-len(self.event_shape)), self.order, self.sizes, self.starts)
         parts = [
             likelihood(part.narrow(-2, 0, needed))
             for likelihood, part, needed in zip(self.likelihoods, grouped, self.features, strict=True)
         ]
-        return ColumnDistribution(parts, self.order, self.event_shape)
+        return ColumnDistribution(parts, self.order, self.event_shape, self.starts)
 
 
 class ColumnDistribution(dist.TorchDistribution):
@@ -240,15 +241,22 @@ class ColumnDistribution(dist.TorchDistribution):
         parts: the distribution of each group, event shape ``(columns of the group,)``.
         order: the columns of the first group, then of the second, ...
         event_shape: shape of the row.
+        starts: the first column of each group whose columns follow each other, ``None`` of the others; by default of all.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
 
     def __init__(
-        self, parts: list[dist.Distribution], order: Tensor, event_shape: torch.Size, validate_args: bool | None = None
+        self,
+        parts: list[dist.Distribution],
+        order: Tensor,
+        event_shape: torch.Size,
+        starts: tuple[int | None, ...] | None = None,
+        validate_args: bool | None = None,
     ) -> None:
         self.parts = parts
         self.order = order
+        self.starts = (None,) * len(parts) if starts is None else starts
         super().__init__(parts[0].batch_shape, event_shape, validate_args=validate_args)
 
     @property
@@ -270,14 +278,14 @@ class ColumnDistribution(dist.TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> ColumnDistribution:
         """The same distribution with a larger batch shape."""
         parts = [part.expand(torch.Size(batch_shape)) for part in self.parts]
-        return ColumnDistribution(parts, self.order, self.event_shape, validate_args=self._validate_args)
+        return ColumnDistribution(parts, self.order, self.event_shape, self.starts, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The sum of the groups' log-probabilities."""
         if self._validate_args:
             self._validate_sample(value)
         sizes = [part.event_shape[0] for part in self.parts]
-        columns = value.flatten(-len(self.event_shape)).index_select(-1, self.order).split(sizes, dim=-1)
+        columns = _apart(value.flatten(-len(self.event_shape)), self.order, sizes, self.starts)
         return torch.stack([part.log_prob(x) for part, x in zip(self.parts, columns, strict=True)]).sum(0)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -307,6 +315,17 @@ class ColumnConstraint(constraints.Constraint):
 
     def __repr__(self) -> str:
         return f"columns in {', '.join(map(str, self.supports))}"
+
+
+def _start(columns: tuple[int, ...]) -> int | None:
+    """The first of columns that follow each other."""
+    return columns[0] if columns == tuple(range(columns[0], columns[0] + len(columns))) else None
+
+
+def _apart(x: Tensor, order: Tensor, sizes: list[int], starts: tuple[int | None, ...]) -> list[Tensor]:
+    """The columns of each group; those that follow each other as they lie: the gradient of what is picked is scattered."""
+    picked = zip(order.split(sizes), sizes, starts, strict=True)
+    return [x.index_select(-1, at) if start is None else x.narrow(-1, start, size) for at, size, start in picked]
 
 
 def _numbered(group: ColumnGroup, names: tuple[str, ...]) -> ColumnGroup:

@@ -329,12 +329,15 @@ def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
 
 def _compile(module: fx.GraphModule, inputs: tuple[Tensor, ...], file: Path) -> None:
     # Random numbers are drawn by torch, in the order in which the program draws them.
-    options = {"fallback_random": True, "reorder_for_peak_memory": False, "aot_inductor.package": True}
+    options: dict[str, Any] = {"fallback_random": True, "reorder_for_peak_memory": False, "aot_inductor.package": True}
+    examples = tuple(tensor.detach() for tensor in inputs)
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # torch warns of a CUDA toolkit without a device, and of operations not fused
     try:
         import torch._inductor as inductor
         from torch._inductor import cpu_vec_isa
+        from torch._inductor.codegen.cpp import CppScheduling
+        from torch._inductor.exc import InductorError
         from torch._inductor.package import package_aoti
 
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -344,9 +347,15 @@ def _compile(module: fx.GraphModule, inputs: tuple[Tensor, ...], file: Path) -> 
             mock.patch.object(cpu_vec_isa, "valid_vec_isa_list", return_value=known),
             tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder,
         ):
-            parts: Any = inductor.aot_compile(
-                module, tuple(tensor.detach() for tensor in inputs), options={**options, "aot_inductor.output_path": folder}
-            )
+            options["aot_inductor.output_path"] = folder
+            try:
+                parts: Any = inductor.aot_compile(module, examples, options=options)
+            except InductorError as error:
+                if "KeyError" not in str(error):
+                    raise
+                # Of some mixtures torch looks for a buffer that its fusion of outer loops has taken away.
+                with mock.patch.object(CppScheduling, "can_fuse_vertical_outer_loop", return_value=False):
+                    parts = inductor.aot_compile(module, examples, options=options)
             Path(str(package_aoti(str(Path(folder) / file.name), parts))).rename(file)
     except Exception as error:
         raise CaptureError(_first_line(error)) from error
