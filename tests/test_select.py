@@ -278,7 +278,7 @@ def test_several_fields_are_all_combinations_and_those_of_the_method_are_fields_
     assert axis.get_xticklabels()[1].get_text() == "1, spherical, 2"
     assert axis.get_xlabel() == "components, covariance, method.n_init"
     assert "| method.n_init |" in str(found)
-    assert "covariance=spherical, method.n_init=2, the lowest BIC" in str(found)
+    assert "covariance=full, method.n_init=2, the lowest BIC" in str(found)
 
 
 def test_a_candidate_that_fails_is_told_by_name_and_left_out() -> None:
