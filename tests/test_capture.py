@@ -8,6 +8,7 @@ import itertools
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import torch
 from pyro import poutine
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import ppl_vae as pv
 import ppl_vae.inference.training.step
@@ -28,6 +30,7 @@ from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer, put_bac
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from ppl_vae.program import machine
 from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, _instructions, capture
+from ppl_vae.program.compiling import Library, cheaper
 from ppl_vae.program.machine import layers
 from ppl_vae.program.replay import _records
 from ppl_vae.types import FitWarning
@@ -298,7 +301,7 @@ def test_the_formulas_are_those_of_torch(name: str) -> None:
         for optimizer in optimizers:
             optimizer.torch.param_groups[0]["lr"] = 0.1 / count
         gradient = torch.randn_like(start)
-        rates = torch.tensor(optimizers[0].rates(count), dtype=torch.float64)
+        rates = optimizers[0].rates(torch.tensor([count], dtype=torch.float64))[0]
         with torch.no_grad():
             optimizers[0].update(ours, gradient, moments, rates)
         theirs.grad = gradient
@@ -310,7 +313,8 @@ def test_the_rates_follow_the_schedule() -> None:
     optimizer = OPTIMIZERS["adam"]([nn.Parameter(torch.zeros(1))], 0.1)
     for count in range(1, 200):
         optimizer.torch.param_groups[0]["lr"] = 0.1 if count < 70 else 0.05
-        torch.testing.assert_close(optimizer.next_rates(), torch.tensor(optimizer.rates(count)))
+        alone = optimizer.rates(torch.tensor([count], dtype=torch.float64))[0]
+        assert torch.equal(optimizer.next_rates(), alone.float())
 
 
 # --- what a record is ------------------------------------------------------------------------------------------------------
@@ -368,11 +372,21 @@ def test_a_program_that_differs_from_call_to_call_stays_eager() -> None:
         pv.fit(Jittery(), data, guide=Guide(), method=pv.SVI(epochs=30))
 
 
-def test_a_compiled_step_that_parts_from_its_record_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(self: Graph, *inputs: Tensor) -> Callable[..., list[Tensor]]:
-        return lambda *tensors: [value + 1 for value in self(*tensors)]
+def told_wrong(graph: Graph, *tensors: Tensor) -> list[Tensor]:
+    return [value + 1 for value in graph(*tensors)]
 
-    monkeypatch.setattr(Graph, "compiled", wrong)
+
+def moved_too_far(graph: Graph, *tensors: Tensor) -> list[Tensor]:
+    before = [tensor.clone() for tensor in tensors[:-2]]
+    numbers = graph(*tensors)
+    for was, tensor in zip(before, tensors, strict=False):
+        tensor.add_(tensor - was)
+    return numbers
+
+
+@pytest.mark.parametrize("wrong", [told_wrong, moved_too_far])
+def test_a_compiled_step_that_parts_from_its_record_is_refused(wrong: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Graph, "compiled", lambda self, *inputs: partial(wrong, self))
     with pytest.raises(ValueError, match=r"cannot be compiled \(compiled, it parts from its own record"):
         pv.fit(vae(), pv.load_data("digits"), method=pv.SVI(epochs=1, compile=True))
 
@@ -523,6 +537,39 @@ def test_a_cuda_graph_draws_anew_at_every_replay() -> None:
 
 
 # --- the compiler ---------------------------------------------------------------------------------------------------------
+
+
+def functional(bias: Tensor, x: Tensor, weight: Tensor) -> list[Tensor]:
+    noise = torch.ops.aten.normal_functional(torch.empty(20, 3, dtype=x.dtype))
+    return [torch.addmm(bias, x, weight), torch.addmm(bias, x, weight, beta=2), noise]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_cheaper_graph_does_the_same(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape).to(dtype) for shape in ((4,), (5, 3), (3, 4))]
+    module = make_fx(functional, tracing_mode="fake")(*inputs)
+    outputs = []
+    for change in (lambda graph: None, cheaper):
+        change(module.graph)
+        module.recompile()
+        torch.manual_seed(1)
+        outputs.append(module(*inputs))
+    for before, after in zip(*outputs, strict=True):
+        torch.testing.assert_close(after, before)
+    assert torch.equal(outputs[0][2], outputs[1][2])
+    targets = {str(node.target) for node in module.graph.nodes}
+    assert ("aten.mm.default" in targets, "aten.randn.default" in targets) == (dtype != torch.bfloat16,) * 2
+    assert "aten.addmm.default" in targets  # that of twice the bias
+    assert ("aten.normal_functional.default" in targets) == (dtype == torch.bfloat16)
+
+
+def test_a_library_is_given_state_then_inputs_then_constants() -> None:
+    state, constant, inputs = torch.ones(1), torch.ones(3), (torch.ones(2), torch.zeros(2))
+    library = Library(list, [constant])
+    step = library.after([state], 2)
+    for found in (library(state, *inputs), step(*inputs), step(*inputs)):
+        assert [id(tensor) for tensor in found] == [id(tensor) for tensor in (state, *inputs, constant)]
 
 
 def test_a_compiler_is_asked_for_no_instructions_narrower_than_those_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ def taken(block: Iterable[Tensor | View], rows: Tensor | slice) -> list[Tensor]:
     Integers become int64, the only dtype that indexes, and that torch's and Pyro's own functions take everywhere.
     """
     x, *columns = block
-    return [x[rows], *(_shown(column[rows]) for column in columns)]
+    return [_chosen(x, rows), *(_shown(_chosen(column, rows)) for column in columns)]
 
 
 def standardized(parts: list[Fields], names: Sequence[str]) -> list[Fields]:
@@ -221,6 +221,11 @@ def _plain(value: Tensor, event_shape: tuple[int, ...]) -> tuple[float, ...]:
 
 def _cast(column: Tensor, dtype: torch.dtype | None) -> torch.dtype | None:
     return dtype if column.is_floating_point() else None
+
+
+def _chosen(column: Tensor | View, rows: Tensor | slice) -> Tensor:
+    """``column[rows]``; torch's own operation for it takes a third of the time."""
+    return column.index_select(0, rows) if isinstance(column, Tensor) and isinstance(rows, Tensor) else column[rows]
 
 
 def _shown(column: Tensor) -> Tensor:

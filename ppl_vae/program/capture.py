@@ -30,6 +30,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from ppl_vae.program.compiling import VERSION, Library, Program, cheaper
 from ppl_vae.program.context import seeded
 from ppl_vae.program.shapes import line_of
 
@@ -47,7 +48,6 @@ __all__ = [
 ]
 
 Compile = Literal["auto"] | bool
-Program = Callable[..., list[Tensor]]
 KEPT = 100  # compiled graphs on disk, about 2 MB each
 
 NOT_REPEATED = (
@@ -82,7 +82,7 @@ class Graph:
         with torch.enable_grad():
             return cast(list[Tensor], self.module(*(tensor.detach() for tensor in inputs), *self.constants))
 
-    def compiled(self, *inputs: Tensor) -> Program:
+    def compiled(self, *inputs: Tensor) -> Library:
         """The same function as machine code, from the disk if it was compiled before.
 
         Raises:
@@ -95,15 +95,14 @@ class Graph:
         if not file.exists():
             _compile(self.module, inputs, file)
         run = torch._C._aoti.AOTIModelPackageLoader(str(file), "model", True, 1, -1).run
-        constants = [constant.detach() for constant in self.constants]
-        return lambda *inputs: run([*inputs, *constants])
+        return Library(run, [constant.detach() for constant in self.constants])
 
     def file(self, *inputs: Tensor) -> Path:
         """Where the machine code is kept, by everything that it depends on."""
         signature = [(tuple(t.shape), t.stride(), t.dtype, t.device) for t in (*inputs, *self.constants)]
         threads = torch.get_num_threads() if all(t.device.type == "cpu" for t in inputs) else 0
         hardware = torch.cuda.get_device_capability() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
-        parts = (self.module.code, signature, threads, hardware, platform.machine(), torch.__version__)
+        parts = (VERSION, self.module.code, signature, threads, hardware, platform.machine(), torch.__version__)
         return cache() / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.pt2"
 
 
@@ -329,7 +328,12 @@ def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
 
 def _compile(module: fx.GraphModule, inputs: tuple[Tensor, ...], file: Path) -> None:
     # Random numbers are drawn by torch, in the order in which the program draws them.
-    options: dict[str, Any] = {"fallback_random": True, "reorder_for_peak_memory": False, "aot_inductor.package": True}
+    options: dict[str, Any] = {
+        "fallback_random": True,
+        "reorder_for_peak_memory": False,
+        "aot_inductor.package": True,
+        "post_grad_custom_post_pass": cheaper,
+    }
     examples = tuple(tensor.detach() for tensor in inputs)
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # torch warns of a CUDA toolkit without a device, and of operations not fused

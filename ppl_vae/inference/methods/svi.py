@@ -85,7 +85,7 @@ class SVI(Method):
         precision: of the networks' layers: float32 as the data are, ``bf16`` operands, or ``tf32`` products. Log-probabilities
             and KL are computed and summed in float32. A CPU that would have to emulate ``bf16`` keeps to float32 and says so.
         on_nonfinite: what happens when the objective, a gradient or a parameter is no longer finite: ``stop`` with a
-            post-mortem; ``skip`` the step, at most 20 of an epoch; or ``rewind`` to where all was finite, at most 100 steps
+            post-mortem; ``skip`` the step, at most 20 of an epoch; or ``rewind`` to where all was finite, at most 250 steps
             back, and go on with a tenth of the learning rate, at most 5 times in an epoch.
 
     Raises:

@@ -18,7 +18,7 @@ from ppl_vae.types import FitWarning
 __all__ = ["NonFinitePolicy"]
 
 
-LOOK = 100  # steps between two looks, so that the host seldom waits for the device and copies seldom
+LOOK = 250  # steps between two looks, so that the host seldom waits for the device and copies seldom
 MOST = {"stop": 0, "skip": 20, "rewind": 5}  # tries in an epoch
 DAMPING = 0.1
 

@@ -119,18 +119,23 @@ class Optimizer(abc.ABC):
 
     def next_rates(self) -> Tensor:
         """The numbers that the next :meth:`update` needs, on the parameters' device; asking for them counts as the step."""
-        lr = self.settings["lr"]
+        lr = self.torch.param_groups[0]["lr"]
         if not self._rates or lr != self._rates_of:
-            rows = [self.rates(self._taken + 1 + ahead) for ahead in range(RATES_AT_ONCE)]
-            self._rates = list(torch.tensor(rows, device=self.device).flip(0).unbind())
+            steps = torch.arange(self._taken + RATES_AT_ONCE, self._taken, -1, dtype=torch.float64)
+            self._rates = list(self.rates(steps).to(self.device, torch.float32).unbind())
             self._rates_of = lr
         self._taken += 1
         self._uncounted += 1
         return self._rates.pop()
 
     @abc.abstractmethod
-    def rates(self, step: int) -> tuple[float, ...]:
-        """The numbers that :meth:`update` needs for a step, the first of which is 1."""
+    def rates(self, steps: Tensor) -> Tensor:
+        """The numbers ``(S, R)`` that :meth:`update` needs for steps ``(S,)``, the first of which is 1."""
+
+    @property
+    @abc.abstractmethod
+    def share(self) -> float:
+        """By what share of its gradient the first of what torch keeps of a parameter moves, or else the parameter."""
 
     @abc.abstractmethod
     def update(self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], rates: Tensor) -> None:
@@ -143,11 +148,17 @@ class Adam(Optimizer):
     kind: ClassVar[Any] = torch.optim.Adam
     kept = ("exp_avg", "exp_avg_sq")
 
-    def rates(self, step: int) -> tuple[float, ...]:
+    def rates(self, steps: Tensor) -> Tensor:
         """The step size and epsilon with the corrections of both moments in them, and the factor of weight decay."""
         lr, (beta1, beta2), eps = (self.settings[name] for name in ("lr", "betas", "eps"))
-        correction = math.sqrt(1 - beta2**step)
-        return lr * correction / (1 - beta1**step), eps * correction, 1 - lr * self.settings["weight_decay"]
+        correction = (1 - beta2**steps).sqrt()
+        decay = torch.full_like(steps, 1 - lr * self.settings["weight_decay"])
+        return torch.stack([lr * correction / (1 - beta1**steps), eps * correction, decay], -1)
+
+    @property
+    def share(self) -> float:
+        """Of the running mean."""
+        return 1 - float(self.settings["betas"][0])
 
     def update(self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], rates: Tensor) -> None:
         """Algorithm 1 of the paper in the more efficient order of its section 2."""
@@ -169,9 +180,14 @@ class SGD(Optimizer):
 
     kind = torch.optim.SGD
 
-    def rates(self, step: int) -> tuple[float, ...]:
+    def rates(self, steps: Tensor) -> Tensor:
         """The learning rate."""
-        return (self.settings["lr"],)
+        return torch.full_like(steps, self.settings["lr"])[:, None]
+
+    @property
+    def share(self) -> float:
+        """Of the parameter."""
+        return float(self.settings["lr"])
 
     def update(self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], rates: Tensor) -> None:
         """Down the gradient."""

@@ -20,7 +20,17 @@ from torch import Tensor, nn
 
 from ppl_vae.inference.training.optimizers import Optimizer, put_back
 from ppl_vae.inference.training.shares import Share, Shares
-from ppl_vae.program.capture import MISCOMPILED, CaptureError, Compile, CudaGraph, Exchanged, Graph, capture, check_agreement
+from ppl_vae.program.capture import (
+    MISCOMPILED,
+    CaptureError,
+    Compile,
+    CudaGraph,
+    Exchanged,
+    Graph,
+    Program,
+    capture,
+    check_agreement,
+)
 from ppl_vae.program.context import local_params
 from ppl_vae.program.machine import Precision, layers
 from ppl_vae.program.pair import numbered
@@ -300,10 +310,25 @@ class _Compiled:
         self.updated = list(compress(recorded.trained, recorded.used))
         self.state = [*recorded.state, *moments, step.totals]
         self.moments = len(moments)
-        inputs = [*batch, torch.tensor(optimizer.rates(1), device=step.totals.device)]
+        rates = optimizer.rates(torch.ones(1, dtype=torch.float64))[0]
+        inputs = [*batch, rates.to(step.totals.device, torch.float32)]
         program = capture(self.full_step, self.state, inputs).compiled(*self.state, *inputs)
-        check_agreement(self.full_step, program, self.state, inputs, reason=MISCOMPILED)
-        self.run = CudaGraph(program, self.state, inputs) if step.totals.is_cuda else partial(program, *self.state)
+        check_agreement(self.outcome(self.full_step), self.outcome(program), self.state, inputs, reason=MISCOMPILED)
+        on_cuda = step.totals.is_cuda
+        self.run: Program = CudaGraph(program, self.state, inputs) if on_cuda else program.after(self.state, len(inputs))
+        self.next_rates = optimizer.next_rates
+
+    def outcome(self, function: Program) -> Program:
+        """What a step comes to: its numbers, and the norms of its gradients, less their running means, by what it moves."""
+        count, kept, share = len(self.state), len(self.step.optimizer.kept), self.step.optimizer.share
+        moved = slice(len(self.recorded.state), count - 1, kept) if kept else slice(len(self.recorded.names))
+
+        def found(*tensors: Tensor) -> list[Tensor]:
+            before = [tensor.clone() for tensor in tensors[moved]]
+            numbers = function(*tensors)
+            return [*numbers, *((after - was).norm() / share for was, after in zip(before, tensors[moved], strict=True))]
+
+        return found
 
     def full_step(self, *tensors: Tensor) -> list[Tensor]:
         """Of parameters, buffers, moments, totals, a batch and the optimizer's rates: change all but the last two in place."""
@@ -327,10 +352,10 @@ class _Compiled:
             if skip is not None:
                 put_back(changed, before, skip)
         totals.add_(self.step.counted(numbers, len(batch[0]), skip))
-        return [numbers, *(gradient.norm() for gradient in gradients)]
+        return [numbers]
 
     def __call__(self, *batch: Tensor) -> None:
-        self.run(*batch, self.step.optimizer.next_rates())
+        self.run(*batch, self.next_rates())
 
 
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
@@ -340,7 +365,7 @@ def norm_of(gradients: Sequence[Tensor]) -> Tensor:
 
 
 def _shapes(batch: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:
-    return tuple(part.shape for part in batch)
+    return tuple([part.shape for part in batch])  # a generator takes twice as long
 
 
 def _kind(batch: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:
