@@ -28,7 +28,7 @@ from ppl_vae.types import FitWarning
 
 __all__ = ["Share", "Shares"]
 
-MaybeTensor = TypeVar("MaybeTensor", Tensor, None)
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 Forward = Callable[..., tuple[Tensor, Tensor]]
 
 aten = torch.ops.aten
@@ -229,7 +229,7 @@ class _DrawnForAll(TorchDispatchMode):
     """Random numbers are drawn for all rows of a batch, and handed on for some."""
 
     def __init__(self, site: _Site, part: slice, rows: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.site, self.part, self.rows = site, part, rows
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
