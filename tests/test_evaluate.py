@@ -300,7 +300,7 @@ def test_the_sandwich_of_simulated_data_is_around_their_log_likelihood(
 def test_a_sandwich_is_widened_by_the_spread_of_its_chains() -> None:
     """Two chains of weights 1 and 3: the mean is 2, and the variance of its logarithm 1/4."""
     log_weights = torch.tensor([[1.0], [3.0]], dtype=torch.float64).log()
-    ends = _sandwich([{"log_weights": log_weights, "backward": -log_weights}])
+    ends = _sandwich({"log_weights": log_weights, "backward": -log_weights})
     assert ends["bdmc_lower"] == pytest.approx(math.log(2) - 3 / 2)
     assert ends["bdmc_upper"] == pytest.approx(-math.log(2) + 3 / 2)
 

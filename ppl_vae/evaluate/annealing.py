@@ -20,7 +20,8 @@ from ppl_vae.evaluate.bar import Advance, progress_bar
 from ppl_vae.evaluate.batches import layout
 from ppl_vae.evaluate.chains import Chains, Work
 from ppl_vae.evaluate.importance import importance_bound
-from ppl_vae.evaluate.rows import batches, mean
+from ppl_vae.evaluate.own_batches import OwnBatches
+from ppl_vae.evaluate.rows import mean
 from ppl_vae.evaluate.schedule import AIS
 from ppl_vae.evaluate.unconstrained import Latents
 from ppl_vae.program.capture import Compile
@@ -73,22 +74,20 @@ def annealed(
     exact = pair.can.marginal is not None and pair.can.know_posterior is not None
     backward = ais.simulated > 0 and exact
     simulated = 0 if exact else min(ais.simulated, len(split))
-    count = ais.temperatures * ((1 + backward) * len(split) + 2 * simulated)
-    work = Work(pair, ais, ais.chains * ais.leapfrog * count * math.prod(split.event_shape), compile)
     rows = layout(pair, split, ais.chains).rows
-    parts: list[dict[str, Tensor]] = []
+    own = OwnBatches(pair, split, rows, seed=seed)
+    others = OwnBatches(pair, split[:simulated], min(rows, max(1, simulated)), seed=seed, stream=1)
+    updates = ais.temperatures * ais.chains * ais.leapfrog * math.prod(split.event_shape)
+    work = Work(pair, ais, updates * ((1 + backward) * len(split) + 2 * simulated), compile)
+    count = ais.temperatures * ((1 + backward) * len(own) + 2 * len(others))
     with evaluating(pair), seeded(seed, split.device), progress_bar("annealing", count, shown=progress) as advance:
-        for batch in batches(pair, split, rows):
-            parts.append(_of_batch(work, batch, advance, backward=backward))
-        sandwiched = parts if backward else []
-        for batch in batches(pair, split[:simulated], min(rows, simulated)) if simulated else ():
-            sandwiched.append(_of_simulated(work, batch, advance))
-    columns = {name: torch.cat([part[name] for part in parts], -1) for name in ("log_weights", "ais_acceptance")}
-    columns["ais"] = importance_bound(columns.pop("log_weights"))
+        columns = own.gathered(_joined([_of_batch(work, batch, advance, backward=backward) for batch in own]))
+        sandwiched = columns if backward else {}
+        if simulated:
+            sandwiched = others.gathered(_joined([_of_simulated(work, batch, advance) for batch in others]))
+    found = {"ais_acceptance": columns["ais_acceptance"], "ais": importance_bound(columns["log_weights"])}
     weights = split.arranged(pair.reads).weights if exact else None
-    return Annealed(
-        columns, _sandwich(sandwiched, weights) if sandwiched else {}, len(split) if exact else simulated, not exact
-    )
+    return Annealed(found, _sandwich(sandwiched, weights) if sandwiched else {}, len(split) if exact else simulated, not exact)
 
 
 def _of_batch(work: Work, batch: tuple[Tensor, ...], advance: Advance, *, backward: bool) -> dict[str, Tensor]:
@@ -108,11 +107,15 @@ def _of_simulated(work: Work, batch: tuple[Tensor, ...], advance: Advance) -> di
     return {"log_weights": chains.forward(), "backward": chains.backward(u.expand(work.ais.chains, -1, -1))}
 
 
-def _sandwich(parts: list[dict[str, Tensor]], weights: Tensor | None = None) -> dict[str, float]:
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}
+
+
+def _sandwich(parts: dict[str, Tensor], weights: Tensor | None = None) -> dict[str, float]:
     """Both ends as means over the data, moved outwards by the noise of the chains."""
     ends = []
     for name, sign in (("log_weights", 1), ("backward", -1)):
-        log_weights = sign * torch.cat([part[name] for part in parts], -1)
+        log_weights = sign * parts[name]
         bound = importance_bound(log_weights)
         # The variance of the log of a mean of weights, to first order.
         variance = (log_weights - bound).exp().var(0) / len(log_weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.evaluate.bounds import bounds
 from ppl_vae.evaluate.importance import FEWEST, importance_bound, importance_error, pareto_k
+from ppl_vae.evaluate.own_batches import OwnBatches
 from ppl_vae.program.capture import Compile
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.replay import Replay, replay
@@ -60,7 +61,7 @@ def _decoded(pair: Pair, split: Split) -> int:
 
 def bounds_of_batches(
     pair: Pair,
-    batches: Iterable[tuple[Tensor, ...]],
+    batches: OwnBatches,
     draws: tuple[int, ...],
     *,
     compile: Compile,
@@ -72,7 +73,7 @@ def bounds_of_batches(
 
     Args:
         pair: model and guide, in evaluation mode.
-        batches: what the programs are called with, first x ``(B, *event)``.
+        batches: those of this process; what all processes find of theirs is put together.
         draws: how many samples of the latent variables per datum are drawn together, one at a time if the programs do not take
             several; their sum is S.
         compile: ``False`` stays eager; ``True`` compiles; ``auto`` does what pays.
@@ -103,7 +104,7 @@ def bounds_of_batches(
         together = draws if max(draws) == 1 or stacks(pair, batch) else (1,) * sum(draws)
         columns.append(_bounds(pair, programs, batch, together, summed))
         advance(len(batch[0]))
-    return {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
+    return batches.gathered({name: torch.cat([column[name] for column in columns]) for name in columns[0]})
 
 
 def _program(pair: Pair, samples: int, weighted: bool, summed: bool) -> Callable[..., list[Tensor]]:

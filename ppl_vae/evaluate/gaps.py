@@ -21,7 +21,8 @@ from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
 from ppl_vae.evaluate.importance import importance_bound, pareto_k
-from ppl_vae.evaluate.rows import apart, batches
+from ppl_vae.evaluate.own_batches import OwnBatches
+from ppl_vae.evaluate.rows import apart
 from ppl_vae.evaluate.search import Gaps
 from ppl_vae.program.capture import Compile
 from ppl_vae.program.context import evaluating, seeded
@@ -73,6 +74,7 @@ def local_bounds(
             "declared guide over latent variables, such as AmortizedNormal"
         )
     rows = layout(pair, split, gaps.samples).rows
+    own = OwnBatches(pair, split, rows, seed=seed)
     draws = pieces(pair, split, max(samples, FEWEST_DRAWS), rows=rows)
     size = len(split) * math.prod(split.event_shape)
     climb = _Climb(pair, gaps, elements=size * gaps.samples * gaps.max_steps, compile=compile)
@@ -81,14 +83,14 @@ def local_bounds(
     with (
         evaluating(pair),
         seeded(seed, split.device),
-        progress_bar("local q", len(split), shown=progress) as advance,
+        progress_bar("local q", len(own), shown=progress) as advance,
     ):
-        for batch in batches(pair, split, rows):
+        for batch in own:
             pair.plates(*batch)
             best = climb(batch)
             found.append(_bounds(draws, [measures[count](*batch, *best) for count in draws]))
             advance(len(batch[0]))
-    return {name: torch.cat([columns[name] for columns in found]) for name in found[0]}
+    return own.gathered({name: torch.cat([columns[name] for columns in found]) for name in found[0]})
 
 
 def _bounds(draws: tuple[int, ...], parts: list[list[Tensor]]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from ppl_vae.evaluate.codes import code_numbers
 from ppl_vae.evaluate.documents import document_numbers
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.numbers import LOG_LIKELIHOODS, numbers_of_annealing, numbers_of_bounds, numbers_of_gaps
+from ppl_vae.evaluate.own_batches import OwnBatches
 from ppl_vae.evaluate.per_token import per_token
 from ppl_vae.evaluate.rows import batches, log_jacobian, log_jacobians
 from ppl_vae.program.capture import Compile
@@ -54,6 +55,9 @@ def evaluate(
     The log-determinant of the data's transform (scaling, dequantization) is part of every bound and of ``reconstruction``; of a
     datum with missing entries it is that of the others.
     Neither parameters, buffers nor the state of any random number generator are changed.
+
+    Of several processes each works on its part of the rows, and all get the numbers that one process would: all of them have
+    to call it.
 
     Args:
         pair: model and guide.
@@ -150,8 +154,8 @@ def _bounds(
     certain = pair.guide_facts.certain
     cut = layout(pair, split, 1 if certain or _is_point(pair) else samples)
     elements = sum(cut.draws) * len(split) * split.elements
-    with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(split), shown=progress) as advance:
-        rows = batches(pair, split, cut.rows)
+    rows = OwnBatches(pair, split, cut.rows, seed=seed)
+    with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(rows), shown=progress) as advance:
         columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, summed=summed, advance=advance)
     _check_finite(columns, pair.score)
     if certain and samples > 1:  # equal weights, whose mean is each

@@ -11,7 +11,8 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
-from ppl_vae.evaluate.rows import batches, in_row_order, large_batches, log_jacobians
+from ppl_vae.evaluate.own_batches import OwnBatches
+from ppl_vae.evaluate.rows import PIECE, in_row_order, large_batches, log_jacobians
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
 
@@ -46,7 +47,7 @@ def row_scores(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> Scor
         return Scores(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64), pair.can.marginal is not None)
     read = split.arranged(pair.reads)
     with evaluating(pair), seeded(seed, split.device):
-        found = _exact(pair, read) if pair.can.marginal else _bounded(pair, split if pair.local else read, samples)
+        found = _exact(pair, read) if pair.can.marginal else _bounded(pair, split if pair.local else read, samples, seed)
     constant = log_jacobians(pair, read)
     log_prob, se = (in_row_order(pair, split, column) for column in (found.log_prob + constant, found.se))
     return Scores(log_prob, se, found.exact)
@@ -54,7 +55,9 @@ def row_scores(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> Scor
 
 def _exact(pair: Pair, split: Split) -> Scores:
     marginal: Any = pair.can.marginal
-    found = torch.cat([marginal.log_prob(*batch).double() for batch in large_batches(pair, split)])
+    own = OwnBatches(pair, split, max(1, PIECE // split.elements), seed=0)  # nothing is drawn
+    found = torch.cat([marginal.log_prob(*batch).double() for batch in large_batches(pair, own.split)])
+    found = own.gathered({"log_prob": found})["log_prob"]
     return Scores(found, torch.zeros_like(found), exact=True)
 
 
@@ -72,7 +75,7 @@ def row_bounds(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> dict
         return {name: torch.zeros(0, dtype=torch.float64) for name in BOUNDS}
     read = split.arranged(pair.reads)
     with evaluating(pair), seeded(seed, split.device):
-        columns = _columns(pair, split if pair.local else read, samples)
+        columns = _columns(pair, split if pair.local else read, samples, seed)
     constant = log_jacobians(pair, read)
     found = {name: column if name == "kl" else column + constant for name, column in columns.items() if name in BOUNDS}
     return {name: in_row_order(pair, split, column) for name, column in found.items()}
@@ -90,18 +93,22 @@ def row_regrets(pair: Pair, split: Split, gaps: Gaps, *, samples: int, seed: int
         return torch.zeros(0, dtype=torch.float64)
     read = split if pair.local else split.arranged(pair.reads)
     with evaluating(pair), seeded(seed, split.device):
-        known = _columns(pair, read, samples)["elbo"]
+        known = _columns(pair, read, samples, seed)["elbo"]
     best = local_bounds(pair, read, gaps, known=known, samples=samples, seed=seed)["local_elbo"]
     return in_row_order(pair, split, best - known)
 
 
-def _columns(pair: Pair, split: Split, samples: int) -> dict[str, Tensor]:
+def _columns(pair: Pair, split: Split, samples: int, seed: int) -> dict[str, Tensor]:
     """What draws tell of each row, in the order of the batches."""
     if pair.guide_facts.certain or pair.can.sum_bound is not None:  # a point, or all steps: of neither more tell more
         samples = 1
     cut = layout(pair, split, samples)
     columns = bounds_of_batches(
-        pair, batches(pair, split, cut.rows), cut.draws, compile="auto", elements=samples * len(split) * split.elements
+        pair,
+        OwnBatches(pair, split, cut.rows, seed=seed),
+        cut.draws,
+        compile="auto",
+        elements=samples * len(split) * split.elements,
     )
     if pair.score.bound is None:
         raise ValueError(
@@ -111,8 +118,8 @@ def _columns(pair: Pair, split: Split, samples: int) -> dict[str, Tensor]:
     return columns
 
 
-def _bounded(pair: Pair, split: Split, samples: int) -> Scores:
-    columns = _columns(pair, split, samples)
+def _bounded(pair: Pair, split: Split, samples: int, seed: int) -> Scores:
+    columns = _columns(pair, split, samples, seed)
     certain = pair.guide_facts.certain
     exact = pair.score.bound == "exact"
     found = columns.get("iwae", columns["elbo"])

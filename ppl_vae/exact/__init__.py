@@ -5,6 +5,7 @@ module                                          what it does
 ==============================================  ======================================================================
 :mod:`~ppl_vae.exact.driver`                       :func:`run` any step, check monotonicity, accelerate with :class:`Squarem`
 :mod:`~ppl_vae.exact.moments`                      mean and covariance of data of any size
+:mod:`~ppl_vae.exact.sharing`                      rows of which each of several processes takes a part
 :mod:`~ppl_vae.exact.distances`                    squared distances of all pairs
 :mod:`~ppl_vae.exact.floors`                       least variances, relative to the columns' own
 :mod:`~ppl_vae.exact.linear_gaussian`              factor analysis and PPCA: E-step, M-step, log-likelihood

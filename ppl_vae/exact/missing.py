@@ -21,8 +21,9 @@ from torch import Tensor
 from ppl_vae.exact import profile
 from ppl_vae.exact.floors import common
 from ppl_vae.exact.linear_gaussian import Parameters
-from ppl_vae.exact.moments import Data, Moments, Weighted, columns, moments, row_blocks, weighted_blocks, weights_of
+from ppl_vae.exact.moments import NO_ROWS, Data, Moments, columns, moments, weighted_blocks
 from ppl_vae.exact.posterior import Prior, fold_prior
+from ppl_vae.exact.sharing import add_up, own
 
 __all__ = [
     "Statistics",
@@ -83,9 +84,7 @@ def observed_moments(data: Data) -> Moments:
     Raises:
         ValueError: a column without observed entries.
     """
-    mean, weights = columns(data).mean, weights_of(data)
-    filled = (torch.where(b.isnan(), mean, b) for b in row_blocks(data, 8192))
-    return moments(filled if weights is None else Weighted(filled, weights))
+    return moments(data, rows=8192, filled=columns(data).mean)
 
 
 def initial(
@@ -97,14 +96,12 @@ def initial(
 
 def e_step(parameters: Parameters, data: Data, *, rows: int = 2048) -> Statistics:
     """Sufficient statistics of the posterior in one pass over the data, ``(N, D)`` with NaN where missing, or batches of it."""
-    total: Statistics | None = None
-    for block, weights in weighted_blocks(data, rows, parameters.loc.dtype):
-        part = _block_statistics(parameters, block, weights)
-        total = part if total is None else add(total, part)
-    if total is None:
-        raise ValueError(
-            "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
-        )
+    total = _empty(parameters)
+    for block, weights in weighted_blocks(own(data), rows, parameters.loc.dtype):
+        total = add(total, _block_statistics(parameters, block, weights))
+    add_up(data, total)
+    if not total.rows:
+        raise ValueError(NO_ROWS)
     return total
 
 
@@ -161,6 +158,11 @@ def _posterior(parameters: Parameters, x: Tensor) -> tuple[Tensor, Tensor, Tenso
     residual = torch.where(seen, y - mean @ W.T, 0.0)
     mahalanobis = residual.square() @ psi.reciprocal() + mean.square().sum(1)
     return mean, covariance[which], -0.5 * (log_det[which] + mahalanobis)
+
+
+def _empty(parameters: Parameters) -> Statistics:
+    zeros, D, t = parameters.loc.new_zeros, len(parameters.loc), parameters.loadings.shape[1] + 1
+    return Statistics(zeros(()), zeros(()), zeros(D), zeros(D, t, t), zeros(D, t), zeros(D), zeros(t, t))
 
 
 def _block_statistics(parameters: Parameters, x: Tensor, weights: Tensor | None) -> Statistics:

@@ -22,6 +22,7 @@ from ppl_vae.exact import whitened
 from ppl_vae.exact.covariances import Covariance
 from ppl_vae.exact.floors import columns_named
 from ppl_vae.exact.moments import Data, weighted_blocks
+from ppl_vae.exact.sharing import add_up, own
 
 __all__ = [
     "Parameters",
@@ -113,8 +114,9 @@ def e_step(parameters: Parameters, data: Data, covariance: Covariance) -> Statis
     """
     split = _split(parameters, covariance)
     sums = _empty(parameters, covariance, split)
-    for joint, features, block, weights in _joint(parameters, data, covariance, split):
+    for joint, features, block, weights in _joint(parameters, own(data), covariance, split):
         _accumulate(sums, joint, features, block, weights, covariance, split.far)
+    add_up(data, sums[:-1])  # about centres that are the same in all processes
     if not sums.log_likelihood.isfinite():
         raise ValueError(
             "the log-likelihood of the data is not finite: they have NaN or infinite entries, or the parameters do; "

@@ -20,7 +20,8 @@ from torch import Tensor
 from ppl_vae.exact import mixture
 from ppl_vae.exact.covariances import Covariance
 from ppl_vae.exact.mixture import Parameters, Statistics
-from ppl_vae.exact.moments import Data, weighted_blocks
+from ppl_vae.exact.moments import NO_ROWS, Data, weighted_blocks
+from ppl_vae.exact.sharing import add_up, own
 
 __all__ = ["e_step", "em_step", "log_prob", "responsibilities"]
 
@@ -46,14 +47,12 @@ def responsibilities(parameters: Parameters, x: Tensor, covariance: Covariance) 
 
 def e_step(parameters: Parameters, data: Data, covariance: Covariance) -> Statistics:
     """Sufficient statistics, as :func:`ppl_vae.exact.mixture.e_step`; a pattern's matrices are made once per block of rows."""
-    total: Statistics | None = None
-    for block, weights in _blocks(parameters, data):
-        part = _block_statistics(parameters, block, weights, covariance)
-        total = part if total is None else mixture.add(total, part)
-    if total is None:
-        raise ValueError(
-            "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
-        )
+    total = _empty(parameters, covariance)
+    for block, weights in _blocks(parameters, own(data)):
+        total = mixture.add(total, _block_statistics(parameters, block, weights, covariance))
+    add_up(data, total[:-1])  # about centres that are the same in all processes
+    if not total.rows:
+        raise ValueError(NO_ROWS)
     return total
 
 
@@ -88,6 +87,13 @@ def _condition(parameters: Parameters, x: Tensor, covariance: Covariance) -> _Co
     constant = seen.to(S).sum(1, keepdim=True) * math.log(2 * math.pi)
     joint = weights.log() - 0.5 * (constant + log_det[which] + (y * solved).sum(-1))
     return _Conditional(joint, (gain[which] @ y[..., None])[..., 0], which, S - gain @ S)
+
+
+def _empty(parameters: Parameters, covariance: Covariance) -> Statistics:
+    components, columns = parameters.locs.shape
+    zeros = parameters.locs.new_zeros
+    second = covariance.project(zeros(components, columns, columns))
+    return Statistics(zeros(()), zeros(()), zeros(components), zeros(components, columns), second, parameters.locs)
 
 
 def _block_statistics(parameters: Parameters, x: Tensor, weights: Tensor | None, covariance: Covariance) -> Statistics:

@@ -14,9 +14,12 @@ from torch import Tensor
 from ppl_vae.exact.covariances import Covariance
 from ppl_vae.exact.distances import squared_distances
 from ppl_vae.exact.mixture import Parameters
-from ppl_vae.exact.moments import Data, row_blocks, weighted_blocks
+from ppl_vae.exact.moments import NO_ROWS, Data, row_blocks, weighted_blocks
+from ppl_vae.exact.sharing import Shared
 
 __all__ = ["assign", "divided", "initial", "kmeans", "kmeans_plus_plus", "random_rows", "sample_rows"]
+
+_KEYS_AT_ONCE = 2**20
 
 
 def initial(
@@ -82,24 +85,44 @@ def sample_rows(data: Data, size: int, generator: torch.Generator) -> Tensor:
 
 def _sampled(data: Data, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
     """The rows of :func:`sample_rows`, and their weights if they have any."""
+    if isinstance(data, Shared):
+        places = _places(data.number, data.weights, size, generator)
+        return data.at(places), None if data.weights is None else data.weights[places]
     kept: Tensor | None = None
     weights: Tensor | None = None
     keys = torch.empty(0, dtype=torch.float64, device=generator.device)
     for block, fresh_weights in weighted_blocks(data, 8192):
-        fresh = torch.rand(block.shape[0], dtype=torch.float64, generator=generator, device=generator.device)
         kept = block if kept is None else torch.cat([kept, block])
         if fresh_weights is not None:
             weights = fresh_weights if weights is None else torch.cat([weights, fresh_weights])
-        keys = torch.cat([keys, fresh])
+        keys = torch.cat([keys, _keys(len(block), generator)])
         if kept.shape[0] > size:
             keys, order = keys.topk(size)
             kept = kept[order.to(kept.device)]
             weights = None if weights is None else weights[order.to(weights.device)]
-    if kept is None or not kept.shape[0]:
-        raise ValueError(
-            "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
-        )
+    if kept is None:
+        raise ValueError(NO_ROWS)
     return kept, weights
+
+
+def _places(rows: int, weights: Tensor | None, size: int, generator: torch.Generator) -> Tensor:
+    """Where the rows of :func:`sample_rows` are among so many, by the keys alone: no row is read."""
+    kept = torch.empty(0, dtype=torch.int64, device=generator.device)
+    keys = torch.empty(0, dtype=torch.float64, device=generator.device)
+    for start in range(0, rows, _KEYS_AT_ONCE):
+        places = torch.arange(start, min(rows, start + _KEYS_AT_ONCE), device=generator.device)
+        places = places if weights is None else places[weights[places.to(weights.device)].to(places.device) > 0]
+        kept, keys = torch.cat([kept, places]), torch.cat([keys, _keys(len(places), generator)])
+        if len(kept) > size:
+            keys, order = keys.topk(size)
+            kept = kept[order]
+    if not len(kept):
+        raise ValueError(NO_ROWS)
+    return kept
+
+
+def _keys(rows: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(rows, dtype=torch.float64, generator=generator, device=generator.device)
 
 
 def random_rows(x: Tensor, components: int, generator: torch.Generator) -> Tensor:

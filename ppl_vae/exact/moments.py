@@ -6,6 +6,7 @@ on how the rows were batched nor on whether they fit into memory.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -14,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.exact.sharing import add_up, own
+
 __all__ = [
+    "NO_ROWS",
     "Columns",
     "Data",
     "Moments",
@@ -32,7 +36,10 @@ Data = Any
 """A tensor ``(N, D)``, anything that slices by rows like one (a memory-mapped array), or an iterable of batches ``(B, D)``.
 
 An iterable may have ``weights (N,)``, as :class:`Weighted` has: a row of weight w counts as w rows, one of weight 0 as none.
+Rows that several processes share, :class:`~ppl_vae.exact.sharing.Shared`, are read part by part, and sums go over all parts.
 """
+
+NO_ROWS = "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
 
 
 @runtime_checkable
@@ -108,23 +115,18 @@ def columns(data: Data) -> Columns:
     Raises:
         ValueError: no rows at all, or a column without an observed entry.
     """
-    shift: Tensor | None = None
-    totals: list[Tensor] = []
-    for block, weights in weighted_blocks(data, 8192):
+    begun, blocks = _begun(data, 8192, torch.float64)
+    shift = torch.where((~begun.isnan()).any(0), begun.nanmean(0), 0.0)
+    total = shift.new_zeros(3, len(shift))
+    for block, weights in blocks:
         seen = ~block.isnan()
-        if shift is None:
-            shift = torch.where(seen.any(0), block.nanmean(0), 0.0)
         y = torch.where(seen, block - shift, 0.0)
         if weights is None:
-            parts = torch.stack([seen.sum(0).to(y), y.sum(0), y.square().sum(0)])
+            total += torch.stack([seen.sum(0).to(y), y.sum(0), y.square().sum(0)])
         else:
-            parts = torch.stack([weights @ seen.to(y), weights @ y, weights @ y.square()])
-        totals = [parts if not totals else totals[0] + parts]
-    if shift is None:
-        raise ValueError(
-            "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
-        )
-    counts, first, second = totals[0]
+            total += torch.stack([weights @ seen.to(y), weights @ y, weights @ y.square()])
+    add_up(data, [total])
+    counts, first, second = total
     if (counts == 0).any():
         raise ValueError(
             f"columns {(counts == 0).nonzero().flatten().tolist()} have no observed entry, so nothing can be learnt of them: "
@@ -184,7 +186,7 @@ def weighted_blocks(data: Data, rows: int, dtype: torch.dtype | None = torch.flo
         raise ValueError(f"expected a weight for each of {start} rows, got {len(weights)}: give one for each")
 
 
-def moments(data: Data, *, rows: int = 2048) -> Moments:
+def moments(data: Data, *, rows: int = 2048, filled: Tensor | None = None) -> Moments:
     """Mean and covariance in one pass over the data, accumulated in float64.
 
     With c the mean of the first block: x_bar = c + mean(x - c), S = mean((x - c)(x - c)^T) - (x_bar - c)(x_bar - c)^T.
@@ -193,6 +195,7 @@ def moments(data: Data, *, rows: int = 2048) -> Moments:
     Args:
         data: see :func:`row_blocks`.
         rows: rows of a block.
+        filled: what stands in the place of entries that are NaN, ``(D,)``.
 
     Raises:
         ValueError: no rows at all, or entries that are NaN or infinite.
@@ -201,25 +204,21 @@ def moments(data: Data, *, rows: int = 2048) -> Moments:
         >>> moments(torch.tensor([[0.0, 1.0], [2.0, 1.0]])).covariance.tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """
-    count: int | Tensor = 0
-    first = second = shift = torch.empty(0)
-    for raw, weights in weighted_blocks(data, rows, None):
-        if not shift.numel():
-            shift = raw.double().mean(0)
-            first, second = torch.zeros_like(shift), shift.new_zeros(shift.numel(), shift.numel())
-        block = raw - shift  # float64 by promotion: one pass instead of two
+    begun, blocks = _begun(data, rows, None)
+    shift = _complete(begun, filled).double().mean(0)
+    count, first = shift.new_zeros(()), torch.zeros_like(shift)
+    second = shift.new_zeros(shift.numel(), shift.numel())
+    for raw, weights in blocks:
+        block = _complete(raw, filled) - shift  # float64 by promotion: one pass instead of two
         if weights is None:
             count += block.shape[0]
             first += block.sum(0)
         else:
-            count = count + weights.sum()
+            count += weights.sum()
             first += weights @ block
             block = block * weights.sqrt()[:, None]
         _add_gram(second, block)
-    if not count:
-        raise ValueError(
-            "expected at least one row, got none: the data are empty, or a generator was already consumed by an earlier pass"
-        )
+    add_up(data, [count, first, second])
     if not second.isfinite().all():
         raise ValueError(
             "the data have NaN or infinite entries, so their covariance does not exist: "
@@ -227,7 +226,25 @@ def moments(data: Data, *, rows: int = 2048) -> Moments:
         )
     second = second.tril() + second.tril(-1).T
     offset = first / count
-    return Moments(torch.as_tensor(count).to(shift), shift + offset, second / count - torch.outer(offset, offset))
+    return Moments(count, shift + offset, second / count - torch.outer(offset, offset))
+
+
+def _begun(data: Data, rows: int, dtype: torch.dtype | None) -> tuple[Tensor, Iterator[tuple[Tensor, Tensor | None]]]:
+    """The first block of all rows, about whose mean all processes take their sums, and the blocks of this process's own.
+
+    Raises:
+        ValueError: no rows at all.
+    """
+    blocks = weighted_blocks(data, rows, dtype)
+    first = next(blocks, None)
+    if first is None:
+        raise ValueError(NO_ROWS)
+    mine = own(data)
+    return first[0], itertools.chain([first], blocks) if mine is data else weighted_blocks(mine, rows, dtype)
+
+
+def _complete(block: Tensor, filled: Tensor | None) -> Tensor:
+    return block if filled is None else torch.where(block.isnan(), filled, block)
 
 
 def _add_gram(total: Tensor, block: Tensor) -> None:

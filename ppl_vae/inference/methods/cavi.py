@@ -57,6 +57,7 @@ class CAVI(Method):
 
     posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "factors"
     takes_weights: ClassVar[bool] = True
+    takes_processes: ClassVar[bool] = True
     live: ClassVar[bool] = False
     length: ClassVar[str | None] = "sweeps"
 

@@ -28,6 +28,7 @@ class ClosedForm(Method):
 
     posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "exact"
     takes_weights: ClassVar[bool] = True
+    takes_processes: ClassVar[bool] = True
 
     @property
     def iterations(self) -> int:

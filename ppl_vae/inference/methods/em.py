@@ -47,6 +47,7 @@ class EM(Method):
 
     posterior_guide: ClassVar[Literal["exact", "factors", "any"]] = "exact"
     takes_weights: ClassVar[bool] = True
+    takes_processes: ClassVar[bool] = True
     live: ClassVar[bool] = False
     length: ClassVar[str | None] = "max_iterations"
 

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from ppl_vae import exact
 from ppl_vae.inference.training.clock import Stopwatch
+from ppl_vae.program.processes import Processes, current
 from ppl_vae.storage import AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring
 from ppl_vae.types import FitWarning, Record
@@ -104,7 +106,11 @@ class Starts:
             )
 
     def iterate(self, problem: exact.Problem) -> None:
-        """Iterate from the next start, or go on with it."""
+        """Iterate from the next start, or go on with it; of several processes from the first one's, by its objective.
+
+        So all of them take the same steps, however their machines round.
+        """
+        problem = _agreed(problem, current())
         with restoring(self.checkpointer.restored):
             state, cursor, history = self._begin(problem)
             already = [exact.Iteration(row["epoch"], row["objective"] - self.constant, row["seconds"]) for row in history]
@@ -187,6 +193,22 @@ class Starts:
             seconds=self.clock.seconds,
         )
         self.checkpointer.keep(Snapshot.of(record, list(itertools.chain.from_iterable(histories))))
+
+
+def _agreed(problem: exact.Problem, processes: Processes) -> exact.Problem:
+    """The same fit in all processes: the start, and the objective by which steps are judged, are the first one's."""
+    if processes.count == 1:
+        return problem
+
+    def step(state: Any) -> tuple[Any, Any]:
+        following, value = problem.step(state)
+        value = torch.as_tensor(value, dtype=torch.float64).clone()
+        processes.broadcast_([value])
+        return following, value
+
+    start = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, problem.start)
+    processes.broadcast_([leaf for leaf in tree_leaves(start) if isinstance(leaf, Tensor)])
+    return problem._replace(step=step, start=start)
 
 
 def like(old: Any, kept: Tensor) -> Any:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.exact import Problem, floors, kalman
+from ppl_vae.exact.sharing import add_up, own
 from ppl_vae.models.chains.paths import PathPosterior
-from ppl_vae.models.chains.rows import Block, RowProgram, row_blocks
+from ppl_vae.models.chains.rows import Block, RowProgram, row_blocks, total_of
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import COLUMN, LATENT, Quantity
 from ppl_vae.program.sites import Site
@@ -127,14 +128,14 @@ class DynamicalProgram(RowProgram):
         Raises:
             ValueError: a row of length 0.
         """
-        blocks = [block._replace(x=self._columns(block.x).double()) for block in row_blocks(self, rows)]
-        total = float(sum(block.total for block in blocks))
-        elements = torch.cat([block.x[block.inside] for block in blocks])
+        blocks = [block._replace(x=self._columns(block.x).double()) for block in row_blocks(self, own(rows))]
+        total = total_of(rows, blocks)
+        elements = torch.cat([self._columns(block.x)[block.inside].double() for block in row_blocks(self, rows)])
         mean, variance = elements.mean(0), elements.var(0, correction=0)
         floor = floors.variance_floor(mean, variance, self.floor)
 
         def step(state: kalman.Parameters) -> tuple[kalman.Parameters, Tensor]:
-            log_prob, found = gathered(state, blocks)
+            log_prob, found = gathered(state, blocks, rows)
             return kalman.maximized(found, state, floor), log_prob / total
 
         return Problem(step, self._initial(elements, floor, generator), None, self.assign, partial(self._remark, floor))
@@ -206,8 +207,8 @@ class DynamicalProgram(RowProgram):
         return f"standard deviations of the noise on their floor: column {', '.join(floored)}" if floored else None
 
 
-def gathered(state: kalman.Parameters, blocks: list[Block]) -> tuple[Tensor, kalman.Sums]:
-    """The E-step: log p, summed over all rows, and moments."""
+def gathered(state: kalman.Parameters, blocks: list[Block], rows: Any = None) -> tuple[Tensor, kalman.Sums]:
+    """The E-step: log p, summed over all rows, and moments; ``blocks`` are the own ones of rows that are shared."""
     values, parts = [], []
     for block in blocks:
         found = kalman.filtered(state, block.x, block.inside)
@@ -215,7 +216,9 @@ def gathered(state: kalman.Parameters, blocks: list[Block]) -> tuple[Tensor, kal
         parts.append(kalman.sums(smooth, block.x, block.inside, block.weights))
         w = block.weights
         values.append(found.log_prob.sum() if w is None else found.log_prob @ w.to(found.log_prob))
-    return torch.stack(values).sum(), kalman.Sums(*(torch.stack(part).sum(0) for part in zip(*parts, strict=True)))
+    value, sums = torch.stack(values).sum(), kalman.Sums(*(torch.stack(part).sum(0) for part in zip(*parts, strict=True)))
+    add_up(rows, [value, *sums])
+    return value, sums
 
 
 def _raw(covariance: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ Rabiner (1989). The states are summed out inside the one site x.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,10 +19,11 @@ from torch.distributions import constraints
 
 from ppl_vae.exact import Problem
 from ppl_vae.exact import forward_backward as fb
+from ppl_vae.exact.sharing import add_up, own
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.chains.emissions import Emission, Steps
 from ppl_vae.models.chains.paths import PathPosterior
-from ppl_vae.models.chains.rows import Block, RowProgram, row_blocks, widened
+from ppl_vae.models.chains.rows import Block, RowProgram, row_blocks, total_of, widened
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import COMPONENT, Chart, Quantity
 from ppl_vae.program.sites import Site
@@ -156,16 +158,16 @@ class HMMProgram(RowProgram):
         """
         steps = self._steps()
         generator = generator or torch.Generator(self.initial_logits.device).manual_seed(0)
-        blocks = list(row_blocks(self, rows))
-        total = float(sum(block.total for block in blocks))
+        blocks = list(row_blocks(self, own(rows)))
+        total = total_of(rows, blocks)
 
         def step(state: HMMState) -> tuple[HMMState, Tensor]:
-            log_prob, counts = gathered(steps, state, blocks)
+            log_prob, counts = gathered(steps, state, blocks, rows)
             prior = self._log_prior(state) / total
             return self._maximized(steps, state, counts), log_prob / total + prior
 
         prior = (lambda state: float(self._log_prior(state)) / total) if self.pseudo_counts or self.stickiness else None
-        start, remark = self._initial(steps, blocks, generator), partial(self._remark, steps, blocks)
+        start, remark = self._initial(steps, row_blocks(self, rows), generator), partial(self._remark, steps, blocks, rows)
         return Problem(step, start, None, self.assign, remark, log_prior=prior)
 
     def start_fit(self, context: Start) -> None:
@@ -219,7 +221,7 @@ class HMMProgram(RowProgram):
             )
         return self.emission.steps
 
-    def _initial(self, steps: Steps, blocks: list[Block], generator: torch.Generator) -> HMMState:
+    def _initial(self, steps: Steps, blocks: Iterable[Block], generator: torch.Generator) -> HMMState:
         """Tables drawn from Dirichlet distributions, states that differ in what they emit."""
         K = self.states
         elements = torch.cat([block.x[block.inside] for block in blocks])
@@ -245,9 +247,9 @@ class HMMProgram(RowProgram):
         found = _times(pseudo, state.log_initial) + _times(moves, state.log_transition)
         return found + _times(pseudo, state.emission[0]) if self._steps().counted else found
 
-    def _remark(self, steps: Steps, blocks: list[Block], state: HMMState) -> str | None:
+    def _remark(self, steps: Steps, blocks: list[Block], rows: Any, state: HMMState) -> str | None:
         """States that no element is in."""
-        expected = gathered(steps, state, blocks)[1].occupied
+        expected = gathered(steps, state, blocks, rows)[1].occupied
         dead = [str(place + 1) for place, found in enumerate(expected.tolist()) if found < EMPTY]
         return f"states without any element, which stay as they were ({', '.join(dead)}): fewer states" if dead else None
 
@@ -261,12 +263,13 @@ class Expected(NamedTuple):
     occupied: Tensor
 
 
-def gathered(steps: Steps, state: HMMState, blocks: list[Block]) -> tuple[Tensor, Expected]:
-    """The E-step: log p, summed over all rows, and expected counts."""
+def gathered(steps: Steps, state: HMMState, blocks: list[Block], rows: Any = None) -> tuple[Tensor, Expected]:
+    """The E-step: log p, summed over all rows, and expected counts; ``blocks`` are the own ones of rows that are shared."""
     parts = [_of_block(steps, state, block) for block in blocks]
-    return torch.stack([value for value, _ in parts]).sum(), Expected(
-        *(torch.stack(part).sum(0) for part in zip(*(found for _, found in parts), strict=True))
-    )
+    value = torch.stack([value for value, _ in parts]).sum()
+    found = Expected(*(torch.stack(part).sum(0) for part in zip(*(found for _, found in parts), strict=True)))
+    add_up(rows, [value, *found])
+    return value, found
 
 
 def _of_block(steps: Steps, state: HMMState, block: Block) -> tuple[Tensor, Expected]:

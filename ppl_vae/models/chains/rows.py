@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pyro
@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.data.ragged import sequence_mask
+from ppl_vae.exact.sharing import add_up
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.lengths import RowLengths
 from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec
 
-__all__ = ["Block", "RowDistribution", "RowProgram", "check_elements", "row_blocks", "widened"]
+__all__ = ["Block", "RowDistribution", "RowProgram", "check_elements", "row_blocks", "total_of", "widened"]
 
 ROWS_AT_ONCE = 512  # whose states at one time stay in the cache
 
@@ -151,6 +152,13 @@ def row_blocks(program: RowProgram, rows: Any) -> Iterator[Block]:
         start += len(part)
         x, inside = program.padded(*batch)
         yield Block(widened(x), inside, None if rows.weights is None else rows.weights[part])
+
+
+def total_of(rows: Any, blocks: Iterable[Block]) -> float:
+    """How many rows they all count as; ``blocks`` are the own ones of rows that are shared."""
+    total = torch.stack([block.total for block in blocks]).sum()
+    add_up(rows, [total])
+    return float(total)
 
 
 def widened(x: Tensor) -> Tensor:

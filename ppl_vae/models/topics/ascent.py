@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from ppl_vae.exact import Problem, Stochastic, Sweep, collapsed_topics
 from ppl_vae.exact import topics as exact
+from ppl_vae.exact.sharing import add_up, own
 from ppl_vae.models.topics.documents import of_batch, of_rows
 from ppl_vae.models.topics.guide import TopicGuide
 
@@ -32,10 +33,10 @@ class State(NamedTuple):
 
 def sweeps(guide: TopicGuide, rows: Any, sweep: Sweep) -> Problem:
     """Every document's factor, then the topics', in turn."""
-    documents = _documents(guide, rows)
+    documents = _documents(guide, rows, own(rows))
 
     def at(topics: Tensor) -> State:
-        return State(topics, *_expected(guide, documents, topics))
+        return State(topics, *_expected(guide, documents, rows, topics))
 
     def step(state: State) -> tuple[State, Tensor]:
         following = at(_updated(guide, state.counts))
@@ -53,7 +54,7 @@ def collapsed(guide: TopicGuide, rows: Any, sweep: Sweep) -> Problem:
     model = guide._model[0]
     if model.eta is None:
         raise ValueError("collapsed=True integrates the topics out, which needs their prior: declare LDA(words=Dirichlet())")
-    documents = list(_documents(guide, rows))
+    documents = list(_documents(guide, rows, rows))
     generator = sweep.generator or torch.Generator(model.topics.device).manual_seed(0)
     start = collapsed_topics.random_assignments(documents, tuple(model.topics.shape), generator)
 
@@ -82,19 +83,22 @@ def stochastic(guide: TopicGuide, rows: Any, sweep: Sweep) -> Stochastic:
     return Stochastic(step, _start(guide, sweep.generator), guide.assign, lambda state: None)
 
 
-def _documents(guide: TopicGuide, rows: Any) -> Iterable[exact.Documents]:
-    """The training documents; and their mean length, that of new ones, into the model."""
+def _documents(guide: TopicGuide, rows: Any, taken: Any) -> Iterable[exact.Documents]:
+    """The documents of those rows that are taken; and the mean length of all, that of new ones, into the model."""
     model = guide._model[0]
-    documents = of_rows(rows, len(model.alpha), model.topics.dtype)
+    documents = of_rows(taken, len(model.alpha), model.topics.dtype)
     words = torch.stack([block.counts.sum(dtype=torch.float64) for block in documents]).sum()
+    if taken is not rows:
+        add_up(rows, [words])
     model.total.copy_((words / model.size).round().clamp_min(1))
     return documents
 
 
-def _expected(guide: TopicGuide, documents: Iterable[exact.Documents], topics: Tensor) -> tuple[Tensor, Tensor]:
+def _expected(guide: TopicGuide, documents: Iterable[exact.Documents], rows: Any, topics: Tensor) -> tuple[Tensor, Tensor]:
     """E[counts of words by topic] ``(K, V)``, and the bound per datum."""
     model = guide._model[0]
     counts, bound = exact.sweep(documents, _seen(guide, topics), model.alpha, model.steps)
+    add_up(rows, [counts, bound])
     return counts, (bound - guide.shared_kl(topics)) / model.size
 
 
