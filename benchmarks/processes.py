@@ -1,8 +1,9 @@
 """Rows per second of a fit by two processes of one thread each, beside one process of one thread and one of two.
 
-SVI of the size ``wide`` of `benchmarks.svi`, its steps recorded. Each setting is a command of its own, with torchrun where
-there are several processes; they take turns, so that a ratio is the median over rounds of two numbers taken soon after one
-another. A number is the median over the epochs of a fit but the first. Give the command two cores that nobody else works on.
+SVI of the size ``wide`` of `benchmarks.svi`, its steps recorded; the pass of factor analysis over its rows, and passes of EM
+for a mixture. Each setting is a command of its own, with torchrun where there are several processes; they take turns, so that
+a ratio is the median over rounds of two numbers taken soon after one another. A number is the median over the epochs of a fit
+but the first, or over passes. Give the command two cores that nobody else works on.
 
     python -m benchmarks.processes --json
 """
@@ -14,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from statistics import median
@@ -44,7 +46,48 @@ def svi(size: str, epochs: int) -> float:
     return of.rows / median(after - before for before, after in pairwise(ends))
 
 
-WORKS: Mapping[str, Callable[[str, int], float]] = {"svi": svi}
+def factors(size: str, epochs: int) -> float:
+    """Rows per second of the moments of factor analysis and the start that is made of them."""
+    import ppl_vae as pv
+
+    model, rows = _iterated(size, pv.FactorAnalysis(latent_dim=2))
+    return rows.number / _median_seconds(lambda: model.em(rows), epochs)
+
+
+def mixture(size: str, epochs: int) -> float:
+    """Rows per second of EM for a mixture."""
+    import ppl_vae as pv
+
+    model, rows = _iterated(size, pv.GMM(components=2 if size == "toy" else 20))
+    problem = model.em(rows)
+    return rows.number / _median_seconds(lambda: problem.step(problem.start), epochs)
+
+
+def _iterated(size: str, model: Any) -> tuple[Any, Any]:
+    """What offers EM, and the rows, the same in every process."""
+    import torch
+
+    import ppl_vae as pv
+    from ppl_vae.data.matrices import Matrices
+
+    number, columns = (2_000, 8) if size == "toy" else (200_000, 64)
+    x = torch.randn(number, columns, generator=torch.Generator().manual_seed(0))
+    x[: number // 2] += torch.arange(columns) % 3
+    data = pv.load_data(x, valid=0.0, test=0.0)
+    return pv.build(model, pv.ExactPosterior(), data.spec).can.iterate, Matrices(data.train)
+
+
+def _median_seconds(work: Callable[[], Any], times: int) -> float:
+    """Of one of several calls, which all processes make together."""
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return median(found)
+
+
+WORKS: Mapping[str, Callable[[str, int], float]] = {"svi": svi, "factors": factors, "mixture": mixture}
 
 
 def measure(works: list[str], size: str, epochs: int, rounds: int) -> dict[str, Any]:
