@@ -174,7 +174,7 @@ def _fits(out: Path) -> Answers:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", FitWarning)
         own = pv.fit(_model, pv.load_data(rows, valid=0.0, test=0.0), guide=_guide, method=pv.SVI(epochs=1, compile=False))
-    found["non-finite"] = _said(lambda: _fit(learning_rate=1e30, on_nonfinite="rewind", epochs=1))
+    found["non-finite"] = _said(lambda: _fit(learning_rate=1e30, epochs=1))
     found["own noise"] = own.pair.state_dict()
     found["told"] = [str(each.message) for each in told] if current().first else [""] * len(told)
     other = pv.load_data(rows + current().rank, valid=0.0, test=0.0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, overload
 
 import torch
 from pyro.poutine.messenger import Messenger
@@ -28,7 +28,6 @@ from ppl_vae.types import FitWarning
 
 __all__ = ["Share", "Shares"]
 
-MaybeTensor = TypeVar("MaybeTensor", Tensor, None)
 Forward = Callable[..., tuple[Tensor, Tensor]]
 
 aten = torch.ops.aten
@@ -56,7 +55,13 @@ class Share(NamedTuple):
     rows: int
     weight: float
 
-    def of(self, value: MaybeTensor) -> MaybeTensor:
+    @overload
+    def of(self, value: Tensor) -> Tensor: ...
+
+    @overload
+    def of(self, value: Tensor | None) -> Tensor | None: ...
+
+    def of(self, value: Tensor | None) -> Tensor | None:
         """The own rows of a field ``(B, ...)``."""
         return value if value is None or self.part is None else value[self.part]
 
@@ -229,7 +234,7 @@ class _DrawnForAll(TorchDispatchMode):
     """Random numbers are drawn for all rows of a batch, and handed on for some."""
 
     def __init__(self, site: _Site, part: slice, rows: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.site, self.part, self.rows = site, part, rows
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
