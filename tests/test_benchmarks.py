@@ -37,6 +37,7 @@ def toy(tmp_path_factory):
     return entry["found"]["toy"]
 
 
+@pytest.mark.slow
 def test_a_peer_is_measured_or_said_to_be_absent(toy):
     assert set(toy["ms_per_step"]) == set(PEERS)
     for peer, ms in toy["ms_per_step"].items():

@@ -444,6 +444,7 @@ def test_a_recorded_evaluation_follows_the_parameters(samples: int) -> None:
                 parameter.mul_(1.1)
 
 
+@pytest.mark.slow
 def test_a_compiled_evaluation_gives_the_same_numbers() -> None:
     data = pv.load_data("digits", binarize="dynamic")
     fitted = pv.fit(vae(), data, method=pv.SVI(epochs=1))

@@ -45,6 +45,16 @@ def among(table: dict[str, Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("entry", table.values(), ids=table.keys())
 
 
+@pytest.mark.parametrize("place", range(len(PRIORS)), ids=PRIORS.keys())
+def test_a_prior_goes_with_likelihoods_in_their_turn(place: int) -> None:
+    """Two each, so that every likelihood meets some."""
+    likelihoods = list(LIKELIHOODS.values())
+    assert 2 * len(PRIORS) >= len(likelihoods)
+    for turn in (2 * place, 2 * place + 1):
+        step(vae_of(list(PRIORS.values())[place], likelihood=likelihoods[turn % len(likelihoods)]))
+
+
+@pytest.mark.slow
 @among(PRIORS)
 def test_a_prior_goes_with_every_likelihood(entry: pv.Prior) -> None:
     for likelihood in LIKELIHOODS.values():
@@ -62,6 +72,14 @@ def test_a_guide_goes_with_every_prior_of_its_kind_and_refuses_the_others(entry:
             assert any(fits(model, guide) for guide in GUIDES.values() if type(guide).__name__ in named)
 
 
+@pytest.mark.parametrize("place", range(len(OBJECTIVES)), ids=OBJECTIVES.keys())
+def test_an_objective_goes_with_priors_in_their_turn(place: int) -> None:
+    """A third of them each."""
+    for prior in list(PRIORS.values())[place % 3 :: 3]:
+        step(vae_of(prior), objective=list(OBJECTIVES.values())[place])
+
+
+@pytest.mark.slow
 @among(OBJECTIVES)
 def test_an_objective_goes_with_every_prior(entry: pv.Objective) -> None:
     for prior in PRIORS.values():

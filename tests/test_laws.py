@@ -98,6 +98,13 @@ EACH_ONCE = {f"{m}--own": (model, guide_for(model)) for m, model in MODELS.items
 EACH_ONCE |= {f"{g}": next(pair for pair in PAIRS.values() if pair[1] is guide) for g, guide in GUIDES.items()}
 
 
+def pairs(table: dict[str, tuple]) -> pytest.MarkDecorator:
+    """Every pair; those whose model and guide each have another one go by ``-m slow``."""
+    once = list(EACH_ONCE.values())
+    marked = {name: () if pair in once else pytest.mark.slow for name, pair in table.items()}
+    return pytest.mark.parametrize("entry", [pytest.param(pair, id=name, marks=marked[name]) for name, pair in table.items()])
+
+
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
     name = request.config.getoption("--device")
@@ -252,7 +259,7 @@ def test_a_network_maps_shape_to_shape(entry: pv.Network) -> None:
 # --- pairs ----------------------------------------------------------------------------------------------------------------
 
 
-@cases(ENCODED)
+@pairs(ENCODED)
 def test_a_guide_is_a_member_of_its_family_at_local_parameters(entry: tuple) -> None:
     pair = built(*entry)
     x = rows(kind_for(entry[0]))
@@ -270,7 +277,7 @@ def test_a_guide_is_a_member_of_its_family_at_local_parameters(entry: tuple) -> 
         torch.testing.assert_close(ours, theirs)
 
 
-@cases(PAIRS)
+@pairs(PAIRS)
 def test_sites_plates_and_shapes_of_model_and_guide_agree(entry: tuple, device: torch.device, dtype: torch.dtype) -> None:
     pair = built(*entry).to(device, dtype)
     x = rows(kind_for(entry[0]), dtype=dtype).to(device)
@@ -295,7 +302,7 @@ def test_a_guide_of_another_kind_of_latent_variable_is_refused(entry: tuple) -> 
         built(*entry)
 
 
-@cases(PAIRS)
+@pairs(PAIRS)
 def test_every_parameter_gets_a_gradient(entry: tuple) -> None:
     pair = built(*entry)
     loss, *_ = pv.ELBO(particles=5).build(pair)(rows(kind_for(entry[0])))
@@ -368,7 +375,7 @@ def test_the_loss_falls_on_the_models_own_samples(entry: pv.Model) -> None:
         torch.manual_seed(0)
         z = source.model.prior().sample((200,))
         x = source.model.decode(z if entry.posterior_family == "discrete" else 2 * z).sample()
-    method = pv.SVI(epochs=8, learning_rate=1e-2, batch_size=50)
+    method = pv.SVI(epochs=6, learning_rate=1e-2, batch_size=50)
     kind = "categorical" if kind_for(entry) == "categorical" else None  # codes look like counts
     data = pv.load_data(x.numpy(), kind=kind, valid=0.2, test=0.0)
     fitted = pv.fit(entry, data, guide=guide_for(entry), method=method)
@@ -469,10 +476,10 @@ def test_an_objective_shows_the_elbo_that_evaluate_reports(entry: pv.Objective) 
     objective = entry.build(pair)
     torch.manual_seed(0)
     with local_params(), torch.no_grad():
-        _, elbos, reconstructions = torch.tensor([objective(x) for _ in range(300)]).T
+        _, elbos, reconstructions = torch.tensor([objective(x) for _ in range(100)]).T
         terms = elbo_terms(pair, (x,), samples=2000)
     for values, expected in ((elbos, terms.elbo.mean()), (reconstructions, terms.reconstruction.mean())):
-        assert (values.mean() - expected).abs() < 4 * values.std() / 300**0.5
+        assert (values.mean() - expected).abs() < 4 * values.std() / 100**0.5
 
 
 def test_the_whole_pair_follows_to_another_precision() -> None:

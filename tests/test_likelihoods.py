@@ -626,7 +626,7 @@ def test_what_stands_in_the_columns_is_checked() -> None:
 
 
 @cases(LIKELIHOODS)
-@pytest.mark.parametrize("shape", [EVENT, (12,)], ids=["images", "table"])
+@pytest.mark.parametrize("shape", [pytest.param(EVENT, id="images"), pytest.param((12,), id="table", marks=pytest.mark.slow)])
 def test_every_likelihood_is_fitted_sampled_and_drawn(entry: pv.Likelihood, shape: tuple[int, ...]) -> None:
     kinds = ("real", "binary", "unit_interval", "count", "categorical")
     kind = "binary" if isinstance(entry, pv.MixedTable) else next(kind for kind in kinds if kind in entry.accepts)

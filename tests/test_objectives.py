@@ -504,7 +504,7 @@ def test_the_exact_posterior_has_nothing_to_alternate_with() -> None:
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 def test_the_history_shows_the_elbo_beside_what_was_climbed(objective: pv.Objective) -> None:
     network = pv.MLP(hidden=(50,))
-    method = pv.SVI(epochs=5, batch_size=50, objective=objective, learning_rate=5e-3)
+    method = pv.SVI(epochs=3, batch_size=50, objective=objective, learning_rate=5e-3)
     fitted = pv.fit(vae(decoder=network), "digits", guide=pv.AmortizedNormal(encoder=network), method=method)
     first, *_, last = fitted.history
     assert all(math.isfinite(row[name]) for row in fitted.history for name in ("objective", "elbo", "reconstruction", "kl"))

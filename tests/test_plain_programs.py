@@ -694,8 +694,7 @@ LOCAL: dict[str, Callable[[], Callable]] = {
 }
 
 
-@pytest.mark.parametrize("compile", [False, "auto"])
-@pytest.mark.parametrize("size", [40, 10])
+@pytest.mark.parametrize(("size", "compile"), [(40, False), (10, "auto")])
 @pytest.mark.parametrize("name", LOCAL)
 def test_parameters_of_a_datum_are_trained_by_that_datum(name: str, size: int, compile: Any) -> None:
     x = torch.linspace(-3, 3, 40)[torch.randperm(40, generator=torch.Generator().manual_seed(0)), None]

@@ -99,6 +99,7 @@ def skipping(**options: object) -> pv.Fit:
     return pv.fit(Model(), data_of(faults._rows(9.0)), guide=faults.Guide(), method=method)
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_found_guilty_too() -> None:
     with pytest.raises(pv.NonFiniteError) as caught:
         pv.fit(Model(), data_of(faults._rows(9.0)), guide=faults.Guide(), method=dataclasses.replace(SVI, compile=True))
