@@ -66,6 +66,7 @@ def fitted(model: pv.Model, *words: str) -> int:
 # --- fit ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each("Prior")
 def test_fit_takes_every_prior_by_its_name(entry: type[pv.Prior], capsys: pytest.CaptureFixture) -> None:
     model = pv.CVAE() if issubclass(entry, ConditionalPrior) else pv.VAE()
@@ -75,6 +76,7 @@ def test_fit_takes_every_prior_by_its_name(entry: type[pv.Prior], capsys: pytest
     assert ("expected a prior of vectors" in capsys.readouterr().err) != of_vectors
 
 
+@pytest.mark.slow
 @each("Likelihood")
 def test_fit_takes_every_likelihood_by_its_name(entry: type[pv.Likelihood], capsys: pytest.CaptureFixture) -> None:
     model = pv.VAE(likelihood=entry())

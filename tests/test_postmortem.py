@@ -403,6 +403,7 @@ def test_a_fit_survives_kills(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["fits with equal bits"] == found["fits"]
 
 
+@pytest.mark.slow
 def test_a_fit_leaves_little_in_memory() -> None:
     assert faults.leaks(30)["bytes per fit"] < 2**16
 
