@@ -29,6 +29,7 @@ __all__ = [
     "put_codes",
     "read_h5ad",
     "remark_unless_counts",
+    "without_anndata",
 ]
 
 
@@ -46,7 +47,7 @@ def read_h5ad(path: Path, source: DataSource) -> Raw:
     try:
         import anndata
     except ImportError:
-        raise ValueError(f"{path}: reading h5ad needs anndata: pip install 'ppl_vae[anndata]'") from None
+        raise without_anndata(path) from None
     try:
         found = anndata.read_h5ad(path, backed="r")
     except Exception as error:  # of h5py, zarr and anndata, which have no common base
@@ -55,6 +56,11 @@ def read_h5ad(path: Path, source: DataSource) -> Raw:
         return of_anndata(found, source, name=str(path))
     finally:
         found.file.close()
+
+
+def without_anndata(path: Path) -> ValueError:
+    """The error for a file that nothing here can read."""
+    return ValueError(f"{path}: reading h5ad needs anndata: pip install 'ppl_vae[anndata]'")
 
 
 def of_anndata(cells: Any, source: DataSource, *, name: str = "AnnData") -> Raw:

@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ppl_vae.data.anndata import beside_cells, chosen_genes, layer_named, remark_unless_counts
+from ppl_vae.data.anndata import beside_cells, chosen_genes, layer_named, remark_unless_counts, without_anndata
 from ppl_vae.data.archives import header_of, opened
 from ppl_vae.data.arrays import unreadable
 from ppl_vae.data.cells import Numbers
@@ -99,7 +99,7 @@ def _opened_h5ad(path: Path) -> Iterator[tuple[Any, Any, list[str]]]:
         except ImportError:
             from anndata.experimental import read_elem
     except ImportError:
-        raise ValueError(f"{path}: reading h5ad needs anndata: pip install 'ppl_vae[anndata]'") from None
+        raise without_anndata(path) from None
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(h5py.File(path, "r"))

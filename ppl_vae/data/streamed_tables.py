@@ -24,7 +24,7 @@ from ppl_vae.data.stream import Stream
 from ppl_vae.data.surveys import Survey, key_of
 from ppl_vae.data.table_pieces import CsvFile, ParquetFile, TableFile
 from ppl_vae.data.tables import INDEX, Roles, label_column, refuse_no_data, roles, tell_identifiers
-from ppl_vae.data.weights import weights_apart
+from ppl_vae.data.weights import as_numbers, weights_apart
 from ppl_vae.types import Column
 
 __all__ = ["stream_csv", "stream_parquet"]
@@ -86,22 +86,7 @@ def _write(file: TableFile, folder: Path) -> dict[str, Any]:
     rows = surveys[0].rows
     if not rows:
         raise ValueError(f"{file.path}: expected rows of data, got none")
-    name, source = str(file.path), file.source
-    places = [Cells(survey.name, np.array([place])) for place, survey in enumerate(surveys)]
-    weights, others = weights_apart(name, places, source.weights)
-    at = [int(each.values[0]) for each in others]
-    found = roles(
-        name,
-        [surveys[place].name for place in at],
-        source,
-        index=file.index,
-        numbers_rows=lambda place: _numbers_rows(place, surveys[at[place]]),
-    )
-    found = Roles(
-        _data(name, surveys, [at[place] for place in found.data], source),
-        None if found.label is None else at[found.label],
-        {each: at[place] for each, place in found.fields.items()},
-    )
+    found, weights = _roles(file, surveys)
     missing = sum(rows - surveys[place].there for place in found.data)
     _refuse_missing(file, missing)
     dtype = np.result_type(*(surveys[place].dtype for place in found.data))
@@ -117,7 +102,7 @@ def _write(file: TableFile, folder: Path) -> dict[str, Any]:
     if labels is not None:
         writers.append(labels)
     if weights is not None:
-        writers.append(_Weights(folder / "weights.npy", file, int(weights[0]), surveys[int(weights[0])]))
+        writers.append(_Weights(folder / "weights.npy", file, weights, surveys[weights]))
     with contextlib.ExitStack() as stack:
         adds = [(writer, stack.enter_context(written(writer.path, writer.shape, writer.dtype))) for writer in writers]
         for piece in file.pieces():
@@ -129,6 +114,25 @@ def _write(file: TableFile, folder: Path) -> dict[str, Any]:
         "fields": fields,
         "missing": missing,
     }
+
+
+def _roles(file: TableFile, surveys: Sequence[Survey]) -> tuple[Roles, int | None]:
+    """Which columns are data, labels and fields, and the place of that of the weights, if there is one."""
+    name, source = str(file.path), file.source
+    places = [Cells(survey.name, np.array([place])) for place, survey in enumerate(surveys)]
+    weights, others = weights_apart(name, places, source.weights)
+    at = [int(each.values[0]) for each in others]
+    found = roles(
+        name,
+        [surveys[place].name for place in at],
+        source,
+        index=file.index,
+        numbers_rows=lambda place: _numbers_rows(place, surveys[at[place]]),
+    )
+    data = _data(name, surveys, [at[place] for place in found.data], source)
+    label = None if found.label is None else at[found.label]
+    fields = {each: at[place] for each, place in found.fields.items()}
+    return Roles(data, label, fields), None if weights is None else int(weights[0])
 
 
 def _data(name: str, surveys: Sequence[Survey], places: Sequence[int], source: DataSource) -> list[int]:
@@ -228,9 +232,5 @@ class _Weights(_Writer):
         values = piece[self.place].values
         missing = absent(values, self.file.spelled)
         found = np.full(values.shape, np.nan)
-        try:
-            found[~missing] = values[~missing].astype(np.float64)
-        except (ValueError, TypeError):
-            told = f"expected weights as numbers, got dtype {values.dtype}: recode them"
-            raise ValueError(f"{self.file.path}: {told}") from None
+        found[~missing] = as_numbers(values[~missing], str(self.file.path))
         return found

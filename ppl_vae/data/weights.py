@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_vae.data.missing import absent
 
-__all__ = ["as_weights", "check_parts", "effective_number", "on_device", "weights_apart"]
+__all__ = ["as_numbers", "as_weights", "check_parts", "effective_number", "on_device", "weights_apart"]
 
 FLOAT64_MISSING = ("mps",)
 """Types of devices that have no float64."""
@@ -44,10 +44,7 @@ def as_weights(values: np.ndarray, rows: int, name: str, *, spelled: Collection[
             f"{name}: expected a weight for each row, got none for {missing.sum()} of {rows}, first in row {missing.argmax()} "
             "(from 0): give 0 to rows that are not to count"
         )
-    try:
-        found = values.astype(np.float64)
-    except (ValueError, TypeError):
-        raise ValueError(f"{name}: expected weights as numbers, got dtype {values.dtype}: recode them") from None
+    found = as_numbers(values, name)
     bad = ~(np.isfinite(found) & (found >= 0))
     if bad.any():
         raise ValueError(
@@ -57,6 +54,18 @@ def as_weights(values: np.ndarray, rows: int, name: str, *, spelled: Collection[
     if not found.any():
         raise ValueError(f"{name}: expected some weight above zero, got 0 for all {rows} rows: no row would count")
     return torch.from_numpy(found)
+
+
+def as_numbers(values: np.ndarray, name: str) -> np.ndarray:
+    """Weights, of which none is missing, in float64.
+
+    Raises:
+        ValueError: text that spells none, or other objects.
+    """
+    try:
+        return values.astype(np.float64)
+    except (ValueError, TypeError):
+        raise ValueError(f"{name}: expected weights as numbers, got dtype {values.dtype}: recode them") from None
 
 
 def check_parts(parts: Sequence[Tensor | None], name: str) -> None:

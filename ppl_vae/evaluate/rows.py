@@ -22,6 +22,7 @@ __all__ = [
     "log_jacobians",
     "mean",
     "observed_sum",
+    "piece",
     "standard_error",
 ]
 
@@ -40,9 +41,14 @@ def batches(pair: Pair, split: Split, batch_size: int) -> Iterator[tuple[Tensor,
     return _numbered(pair, split, found) if pair.local else found
 
 
+def piece(split: Split) -> int:
+    """How many rows are read at once by what draws nothing of them."""
+    return max(1, PIECE // split.elements)
+
+
 def large_batches(pair: Pair, split: Split) -> Iterator[tuple[Tensor, ...]]:
     """The same in batches that are large, for what does its own work in blocks, each read in pieces that stay in the cache."""
-    found = batches(pair, split, max(1, PIECE // split.elements))
+    found = batches(pair, split, piece(split))
     if pair.local or split.lead is not None:  # pieces that do not stand in one batch
         return found
     together = max(1, LARGE // PIECE)

@@ -12,7 +12,7 @@ from ppl_vae.data import Split
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.own_batches import OwnBatches
-from ppl_vae.evaluate.rows import PIECE, in_row_order, large_batches, log_jacobians
+from ppl_vae.evaluate.rows import in_row_order, large_batches, log_jacobians, piece
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
 
@@ -55,7 +55,7 @@ def row_scores(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> Scor
 
 def _exact(pair: Pair, split: Split) -> Scores:
     marginal: Any = pair.can.marginal
-    own = OwnBatches(pair, split, max(1, PIECE // split.elements), seed=0)  # nothing is drawn
+    own = OwnBatches(pair, split, piece(split), seed=0)  # nothing is drawn
     found = torch.cat([marginal.log_prob(*batch).double() for batch in large_batches(pair, own.split)])
     found = own.gathered({"log_prob": found})["log_prob"]
     return Scores(found, torch.zeros_like(found), exact=True)

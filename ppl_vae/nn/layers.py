@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ __all__ = ["Activation", "BatchNorm", "Norm", "Residual", "activated", "channels
 
 Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "tanh", "gated"]
 Norm = Literal["none", "layer", "batch"]
+M = TypeVar("M", bound=nn.Module)
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -50,9 +51,10 @@ def activated(layer: Callable[..., nn.Module], width: int, activation: str, norm
     return [*layers, Gate(-3 if images else -1) if gated else ACTIVATIONS[activation]()]
 
 
-def channels_last(network: nn.Module) -> nn.Module:
+def channels_last(network: M) -> M:
     """The network with the weights of its convolutions laid out channels last, as which they are multiplied fastest."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 class Gate(nn.Module):

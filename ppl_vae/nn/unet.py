@@ -84,9 +84,7 @@ class UNet(TimedNetwork):
         size = max(read, written, key=math.prod)
         inner = UShape(self.channels, self.blocks, self.attention, columns and 4 * self.channels[0])
         first = self.channels[0]
-        body = Body(entering(in_shape, size, first), inner, leaving(first, size, out_shape), columns)
-        channels_last(body)
-        return body
+        return channels_last(Body(entering(in_shape, size, first), inner, leaving(first, size, out_shape), columns))
 
 
 class Told(nn.Module):

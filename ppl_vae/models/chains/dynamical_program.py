@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.exact import Problem, floors, kalman
-from ppl_vae.exact.sharing import add_up, own
+from ppl_vae.exact.sharing import add_up
 from ppl_vae.models.chains.paths import PathPosterior
-from ppl_vae.models.chains.rows import Block, RowProgram, row_blocks, total_of
+from ppl_vae.models.chains.rows import Block, RowProgram, all_and_own, total_of
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import COLUMN, LATENT, Quantity
 from ppl_vae.program.sites import Site
@@ -128,9 +128,10 @@ class DynamicalProgram(RowProgram):
         Raises:
             ValueError: a row of length 0.
         """
-        blocks = [block._replace(x=self._columns(block.x).double()) for block in row_blocks(self, own(rows))]
+        every, mine = all_and_own(self, rows)
+        blocks = [block._replace(x=self._columns(block.x).double()) for block in mine]
         total = total_of(rows, blocks)
-        elements = torch.cat([self._columns(block.x)[block.inside].double() for block in row_blocks(self, rows)])
+        elements = torch.cat([self._columns(block.x)[block.inside].double() for block in every])
         mean, variance = elements.mean(0), elements.var(0, correction=0)
         floor = floors.variance_floor(mean, variance, self.floor)
 

@@ -19,11 +19,11 @@ from torch.distributions import constraints
 
 from ppl_vae.exact import Problem
 from ppl_vae.exact import forward_backward as fb
-from ppl_vae.exact.sharing import add_up, own
+from ppl_vae.exact.sharing import add_up
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.models.chains.emissions import Emission, Steps
 from ppl_vae.models.chains.paths import PathPosterior
-from ppl_vae.models.chains.rows import Block, RowProgram, row_blocks, total_of, widened
+from ppl_vae.models.chains.rows import Block, RowProgram, all_and_own, total_of, widened
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import COMPONENT, Chart, Quantity
 from ppl_vae.program.sites import Site
@@ -158,7 +158,7 @@ class HMMProgram(RowProgram):
         """
         steps = self._steps()
         generator = generator or torch.Generator(self.initial_logits.device).manual_seed(0)
-        blocks = list(row_blocks(self, own(rows)))
+        every, blocks = all_and_own(self, rows)
         total = total_of(rows, blocks)
 
         def step(state: HMMState) -> tuple[HMMState, Tensor]:
@@ -167,7 +167,7 @@ class HMMProgram(RowProgram):
             return self._maximized(steps, state, counts), log_prob / total + prior
 
         prior = (lambda state: float(self._log_prior(state)) / total) if self.pseudo_counts or self.stickiness else None
-        start, remark = self._initial(steps, row_blocks(self, rows), generator), partial(self._remark, steps, blocks, rows)
+        start, remark = self._initial(steps, every, generator), partial(self._remark, steps, blocks, rows)
         return Problem(step, start, None, self.assign, remark, log_prior=prior)
 
     def start_fit(self, context: Start) -> None:

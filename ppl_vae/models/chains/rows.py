@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ppl_vae.data.matrices import Matrices
 from ppl_vae.data.ragged import sequence_mask
-from ppl_vae.exact.sharing import add_up
+from ppl_vae.exact.sharing import add_up, own
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.lengths import RowLengths
 from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec
 
-__all__ = ["Block", "RowDistribution", "RowProgram", "check_elements", "row_blocks", "total_of", "widened"]
+__all__ = ["Block", "RowDistribution", "RowProgram", "all_and_own", "check_elements", "row_blocks", "total_of", "widened"]
 
 ROWS_AT_ONCE = 512  # whose states at one time stay in the cache
 
@@ -152,6 +152,13 @@ def row_blocks(program: RowProgram, rows: Any) -> Iterator[Block]:
         start += len(part)
         x, inside = program.padded(*batch)
         yield Block(widened(x), inside, None if rows.weights is None else rows.weights[part])
+
+
+def all_and_own(program: RowProgram, rows: Any) -> tuple[Iterable[Block], list[Block]]:
+    """The blocks of all rows, and those of the own ones of rows that are shared: of a lone process the same, read once."""
+    mine = own(rows)
+    blocks = list(row_blocks(program, mine))
+    return blocks if mine is rows else row_blocks(program, rows), blocks
 
 
 def total_of(rows: Any, blocks: Iterable[Block]) -> float:

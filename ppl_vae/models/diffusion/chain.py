@@ -14,11 +14,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_vae.models.diffusion.steps import Step, alpha, sigma
+from ppl_vae.models.diffusion.steps import AT_ONCE, Step, alpha, sigma
 
 __all__ = ["CONTINUOUS", "Chain", "Drawn"]
 
-AT_ONCE = 2**20  # elements of noisy data that are denoised together
 CONTINUOUS = 1000  # steps by which continuous time is drawn
 
 

@@ -183,15 +183,18 @@ class _Learned(BuiltNoise):
         self.center = nn.Parameter(torch.linspace(0, 1, UNITS))
 
     def forward(self, t: Tensor) -> Tensor:
-        ends = self._rising(torch.stack([torch.zeros_like(self.low), torch.ones_like(self.low)]))
+        ends = self._ends()
         return self.low + self.log_width.exp() * (self._rising(t) - ends[0]) / (ends[1] - ends[0])
 
     def rate(self, t: Tensor) -> Tensor:
-        ends = self._rising(torch.stack([torch.zeros_like(self.low), torch.ones_like(self.low)]))
+        ends = self._ends()
         steep = softplus(self.slope)
         share = torch.sigmoid(steep * (t[..., None] - self.center))
         rising = 1 + (softplus(self.weight) * steep * share * (1 - share)).sum(-1)
         return self.log_width.exp() * rising / (ends[1] - ends[0])
+
+    def _ends(self) -> Tensor:
+        return self._rising(torch.stack([torch.zeros_like(self.low), torch.ones_like(self.low)]))
 
     def _rising(self, t: Tensor) -> Tensor:
         bumps = torch.sigmoid(softplus(self.slope) * (t[..., None] - self.center))

@@ -18,14 +18,13 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.models.diffusion.steps import SpreadTimes, alpha, over, sigma
+from ppl_vae.models.diffusion.steps import AT_ONCE, SpreadTimes, alpha, over, sigma
 from ppl_vae.program.base import GuideProgram
 from ppl_vae.program.rows import data_plate
 from ppl_vae.types import DataSpec, ELBOTerms
 
 __all__ = ["NoisingProgram"]
 
-AT_ONCE = 2**20  # elements of noisy data that are denoised together
 TIMES = 128  # of continuous time in a sum, one in each of as many equal parts
 
 

@@ -22,7 +22,9 @@ from torch import Tensor
 from torch.distributions import register_kl
 from torch.nn.functional import logsigmoid
 
-__all__ = ["Instant", "SpreadTimes", "Step", "alpha", "over", "sigma"]
+__all__ = ["AT_ONCE", "Instant", "SpreadTimes", "Step", "alpha", "over", "sigma"]
+
+AT_ONCE = 2**20  # elements of noisy data that are denoised together
 
 
 def alpha(gamma: Tensor) -> Tensor:
