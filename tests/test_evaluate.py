@@ -20,7 +20,9 @@ from torch.distributions import kl_divergence
 
 import ppl_vae as pv
 from ppl_vae import cli
+from ppl_vae.data import Split
 from ppl_vae.data.seeds import seeded_generator as noise
+from ppl_vae.evaluate import metrics
 from ppl_vae.evaluate.annealing import Annealed, _sandwich, annealed
 from ppl_vae.evaluate.batches import bounds_of_batches, layout, pieces
 from ppl_vae.evaluate.bounds import bounds, enumerated_elbo
@@ -31,6 +33,7 @@ from ppl_vae.evaluate.remarks import remarks
 from ppl_vae.evaluate.schedule import spaced
 from ppl_vae.evaluate.unconstrained import Latents
 from ppl_vae.inference.training.start import start_pair
+from ppl_vae.program import machine
 from ppl_vae.program.context import local_params
 from ppl_vae.types import FitWarning
 from tests.table import EVENT, GUIDES, LATENT, MODELS, TINY, built, fits, guide_for, kind_for, rows, start_of, vae
@@ -71,6 +74,63 @@ def closed_gap(pair: pv.Pair, x: Tensor) -> float:
     with torch.no_grad():
         precision = torch.linalg.inv(pair.model.posterior(x).covariance_matrix[0].double())
     return 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision)).item()
+
+
+# --- precision ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def noisy() -> tuple[pv.Fit, Split]:
+    """A VAE of 240 dequantized rows, whose noise is drawn batch by batch, and these."""
+    x = np.random.default_rng(0).integers(0, 5, (240, 8))
+    data = pv.load_data(x, dequantize=True, valid=0.0, test=0.0)
+    return pv.fit(pv.VAE(decoder=TINY, likelihood=pv.Gaussian()), data, method=pv.SVI(epochs=2)), data.train
+
+
+def test_the_shift_of_a_precision_is_what_it_does_to_the_bound(
+    noisy: tuple[pv.Fit, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, rows = noisy
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setitem(layout.__globals__, "MOST_ROWS", 60)
+    exact, rounded = (fit.evaluate(rows, samples=30, precision=p) for p in ("32", "bf16"))
+    monkeypatch.setattr(metrics, "SHIFT_ROWS", 240)
+    of_all = fit.evaluate(rows, samples=30, precision="bf16")
+    assert of_all["precision_shift"] == pytest.approx(rounded["iwae"] - exact["iwae"], abs=1e-9)
+    assert 0 < abs(of_all["precision_shift"]) < 0.05
+    assert 0 < abs(rounded["precision_shift"] - of_all["precision_shift"]) < 6 * rounded["precision_shift_se"]
+    assert {*rounded} - {*exact} == {"precision_shift", "precision_shift_se"}
+
+
+def test_a_precision_that_changes_nothing_shifts_nothing(noisy: tuple[pv.Fit, Split], monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, rows = noisy
+    monkeypatch.setitem(layout.__globals__, "MOST_ROWS", 60)
+    found = fit.evaluate(rows, precision="tf32")  # which this processor does not have
+    assert found["precision_shift"] == found["precision_shift_se"] == 0.0
+
+
+def test_a_cpu_without_bfloat16_products_evaluates_in_float32(
+    noisy: tuple[pv.Fit, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, rows = noisy
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: False)
+    exact = fit.evaluate(rows)
+    with pytest.warns(FitWarning, match="no instructions for bfloat16"):
+        assert fit.evaluate(rows, precision="bf16") == exact
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "16"}, "expected a precision of 32, bf16 or tf32, got '16'"),
+        ({"precision": "bf16", "samples": 2, "gaps": True}, "leave them out, or precision at '32'"),
+        ({"precision": "tf32", "ais": QUICK}, "leave them out, or precision at '32'"),
+    ],
+)
+def test_precisions_that_make_no_sense_are_refused(noisy: tuple[pv.Fit, Split], options: dict, message: str) -> None:
+    fit, rows = noisy
+    with pytest.raises(ValueError, match=message):
+        fit.evaluate(rows, **options)
 
 
 # --- importance sampling --------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ppl_vae.evaluate.bounds import bounds
 from ppl_vae.evaluate.importance import FEWEST, importance_bound, importance_error, pareto_k
 from ppl_vae.evaluate.own_batches import OwnBatches
 from ppl_vae.program.capture import Compile
+from ppl_vae.program.machine import Precision, layers, products
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.replay import Replay, replay
 from ppl_vae.program.stacking import stacks
@@ -67,6 +68,7 @@ def bounds_of_batches(
     compile: Compile,
     elements: int,
     summed: bool = True,
+    precision: Precision = "32",
     advance: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Tensor]:
     """Of each datum ELBO, reconstruction and KL; log p(x) where it is known; the importance-weighted bound of many samples.
@@ -79,6 +81,7 @@ def bounds_of_batches(
         compile: ``False`` stays eager; ``True`` compiles; ``auto`` does what pays.
         elements: of all batches and samples together.
         summed: whether plates of which a run sees a sample are summed, where the guide can; such a sum is never recorded.
+        precision: what the networks' layers multiply; densities stay in the data's precision.
         advance: called with the number of rows that are done.
 
     Returns:
@@ -94,20 +97,25 @@ def bounds_of_batches(
     how: Compile = False if summed else compile  # a record would hold every step of the sum
     programs = {
         count: replay(
-            pair, ("bounds", count, weighted, summed), _program(pair, count, weighted, summed), elements=elements, compile=how
+            pair,
+            ("bounds", count, weighted, summed, precision),
+            _program(pair, count, weighted, summed, precision),
+            elements=elements,
+            compile=how,
         )
         for count in {*draws, 1}
     }
     columns: list[dict[str, Tensor]] = []
-    for batch in batches:
-        pair.plates(*batch)
-        together = draws if max(draws) == 1 or stacks(pair, batch) else (1,) * sum(draws)
-        columns.append(_bounds(pair, programs, batch, together, summed))
-        advance(len(batch[0]))
+    with products(precision):
+        for batch in batches:
+            pair.plates(*batch)
+            together = draws if max(draws) == 1 or stacks(pair, batch) else (1,) * sum(draws)
+            columns.append(_bounds(pair, programs, batch, together, summed))
+            advance(len(batch[0]))
     return batches.gathered({name: torch.cat([column[name] for column in columns]) for name in columns[0]})
 
 
-def _program(pair: Pair, samples: int, weighted: bool, summed: bool) -> Callable[..., list[Tensor]]:
+def _program(pair: Pair, samples: int, weighted: bool, summed: bool, precision: Precision) -> Callable[..., list[Tensor]]:
     """What is wanted of a batch: the ELBO and its halves ``(B,)``, log p(x) if known, log-weights ``(S, B)`` if wanted.
 
     Of a sum the ELBO, its halves and the parts of its KL.
@@ -116,7 +124,8 @@ def _program(pair: Pair, samples: int, weighted: bool, summed: bool) -> Callable
     def program(*batch: Tensor) -> list[Tensor]:
         plates = pair.plates(*batch)
         own = pair.score.bound == "lower" and not plates.shared and not plates.subsampled
-        terms, *others, parts = bounds(pair, batch, samples=samples, weighted=weighted and own, summed=summed)
+        with layers(precision):
+            terms, *others, parts = bounds(pair, batch, samples=samples, weighted=weighted and own, summed=summed)
         return [*terms, *(other for other in others if other is not None), *parts]
 
     return program

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -17,17 +17,20 @@ from ppl_vae.evaluate.codes import code_numbers
 from ppl_vae.evaluate.documents import document_numbers
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.numbers import LOG_LIKELIHOODS, numbers_of_annealing, numbers_of_bounds, numbers_of_gaps
-from ppl_vae.evaluate.own_batches import OwnBatches
+from ppl_vae.evaluate.own_batches import OwnBatches, whole_batches
 from ppl_vae.evaluate.per_token import per_token
-from ppl_vae.evaluate.rows import batches, log_jacobian, log_jacobians
+from ppl_vae.evaluate.rows import batches, log_jacobian, log_jacobians, mean, standard_error
 from ppl_vae.program.capture import Compile
 from ppl_vae.program.context import evaluating, seeded
+from ppl_vae.program.machine import Precision, choose_precision
 from ppl_vae.program.pair import Pair
+from ppl_vae.text import as_line
 from ppl_vae.types import Score
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
 UNIT = "nats per datum"
+SHIFT_ROWS, SHIFT_SHARE = 100, 0.05  # of which what a precision does to a number is measured: at least, and of all
 BOUNDS = {
     "log_likelihood": "log-likelihood",
     "iwae": "iwae",
@@ -47,6 +50,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     compile: Compile = "auto",
+    precision: Precision = "32",
     summed: bool = True,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -68,6 +72,8 @@ def evaluate(
         limit: only the first so many data.
         seed: of the samples.
         compile: whether the work on a batch is recorded and compiled: where that pays (``auto``), always, or never.
+        precision: what the networks' layers multiply, as of :class:`~ppl_vae.SVI`: ``bf16`` numbers, or ``tf32`` products;
+            log-probabilities stay float32. ``precision_shift`` tells what it did to the tightest number.
         summed: whether plates of which a run sees a sample are summed where the guide can, as the steps of a diffusion; else
             their part is an estimate.
         progress: whether a bar on standard error may tell how far it is.
@@ -90,6 +96,9 @@ def evaluate(
           else the highest of ``iwae``, ``local_iwae`` and ``ais`` that is to be trusted. Where none is, ``approximation_gap``
           is ``None``, and ``approximation_gap_at_least`` what the gap is not below.
 
+        With a ``precision`` other than ``32`` also ``precision_shift`` and its ``*_se``: what the tightest of the numbers above
+        gains by it, measured by the same draws in float32 on the first rows, a twentieth of all and 100 at least.
+
         Of rows of different lengths also ``elbo_per_token``, ``log_likelihood_per_token`` and ``iwae_per_token``, in nats per
         element of a row, sums over the data divided by each other, with their ``*_se``; ``tokens``, the mean length of a row;
         and where they are tokens ``perplexity``, exp(-b) of the tightest of these b: not below the model's, if b is a bound.
@@ -109,7 +118,7 @@ def evaluate(
     Raises:
         ValueError: an empty split, fewer than one sample, rows without labels for a model of labelled data, gaps without any
             log p(x) to count from or of a guide that has none, AIS of a latent variable that is not continuous, gaps or AIS of
-            more streamed data with noise than fit at once.
+            more streamed data with noise than fit at once or with another precision than ``32``, no such precision.
         FloatingPointError: a bound is not finite.
     """
     split = _checked(split, samples, limit)
@@ -121,17 +130,20 @@ def evaluate(
             "gaps and AIS need the density of all latent variables at once, of which a run of these programs sees a part, as "
             "one step of a diffusion: leave gaps and ais out"
         )
+    precision = _precision(precision, split, exact=bool(gaps or ais))
     if gaps:
         _check_gaps(pair, samples=samples, annealed=bool(ais))
     if gaps or ais:  # which look at the data again, and have to see the same
         split = split.fixed(noise(seed, 3))
     constant = log_jacobians(pair, read)
     options: dict[str, Any] = {"seed": seed, "compile": compile, "progress": progress}
-    columns = _bounds(pair, split, samples, summed=summed, **options)
+    columns = _bounds(pair, split, samples, summed=summed, precision=precision, **options)
     parts = () if pair.can.sum_bound is None else pair.can.sum_bound.bound_parts
     numbers = numbers_of_bounds(columns, pair.score, constant, samples, read.weights, parts=parts)
     if read.weights is not None:
         numbers["n_effective"] = read.effective_number
+    if precision != "32":
+        numbers |= _shift(pair, split, columns, samples, summed=summed, **options)
     if ais:
         found = annealed(pair, split, ais, **options)
         _check_finite(found.columns, pair.score)
@@ -148,19 +160,57 @@ def evaluate(
 
 
 def _bounds(
-    pair: Pair, split: Split, samples: int, *, seed: int, compile: Compile, summed: bool, progress: bool
+    pair: Pair,
+    split: Split,
+    samples: int,
+    *,
+    seed: int,
+    compile: Compile,
+    precision: Precision,
+    summed: bool,
+    progress: bool,
+    rows: int | None = None,
 ) -> dict[str, Tensor]:
-    """The bounds of each datum ``(N,)`` by name, from so many samples; of a point one tells all."""
+    """The bounds of each datum ``(N,)`` by name, of all or the first ``rows``; of a point one sample tells all."""
     certain = pair.guide_facts.certain
     cut = layout(pair, split, 1 if certain or _is_point(pair) else samples)
+    if rows is not None:
+        split = split[: whole_batches(pair, split, cut.rows, at_least=rows)]
     elements = sum(cut.draws) * len(split) * split.elements
-    rows = OwnBatches(pair, split, cut.rows, seed=seed)
-    with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(rows), shown=progress) as advance:
-        columns = bounds_of_batches(pair, rows, cut.draws, compile=compile, elements=elements, summed=summed, advance=advance)
+    own = OwnBatches(pair, split, cut.rows, seed=seed)
+    with evaluating(pair), seeded(seed, split.device), progress_bar("bounds", len(own), shown=progress) as advance:
+        columns = bounds_of_batches(
+            pair,
+            own,
+            cut.draws,
+            compile=compile,
+            elements=elements,
+            summed=summed,
+            precision=precision,
+            advance=advance,
+        )
     _check_finite(columns, pair.score)
     if certain and samples > 1:  # equal weights, whose mean is each
         columns |= {"iwae": columns["elbo"], "iwae_error": torch.zeros_like(columns["elbo"])}
     return columns
+
+
+def _precision(precision: Precision, split: Split, *, exact: bool) -> Precision:
+    """The precision that this machine multiplies in at the least cost, of those that are no finer than asked for."""
+    if precision not in get_args(Precision):
+        raise ValueError(f"expected a precision of 32, bf16 or tf32, got {as_line(repr(precision))}")
+    if exact and precision != "32":
+        raise ValueError("gaps and AIS are differences of bounds in float32: leave them out, or precision at '32'")
+    return choose_precision(precision, split.device)
+
+
+def _shift(pair: Pair, split: Split, columns: dict[str, Tensor], samples: int, **options: Any) -> dict[str, float]:
+    """What the tightest number gains by the precision, by the same draws in float32 of the first rows."""
+    rows = max(SHIFT_ROWS, math.ceil(SHIFT_SHARE * len(split)))
+    exact = _bounds(pair, split, samples, precision="32", rows=rows, **options)
+    name = next(name for name in ("log_likelihood", "iwae", "elbo") if name in exact)
+    shift = columns[name][: len(exact[name])] - exact[name]
+    return {"precision_shift": mean(shift), "precision_shift_se": standard_error(shift)}
 
 
 def _is_point(pair: Pair) -> bool:

@@ -18,7 +18,7 @@ from ppl_vae.evaluate.rows import batches
 from ppl_vae.program.pair import Pair
 from ppl_vae.program.processes import current
 
-__all__ = ["OwnBatches"]
+__all__ = ["OwnBatches", "whole_batches"]
 
 STREAM = 16  # of a seed, whose numbers seed batches
 
@@ -74,6 +74,12 @@ class OwnBatches:
             found[name][..., self.rows] = values
         self.processes.sum_(list(found.values()))
         return found
+
+
+def whole_batches(pair: Pair, split: Split, batch_size: int, *, at_least: int) -> int:
+    """How many of the first rows of a split make whole batches: at least so many, or all."""
+    starts = _starts([len(part) for part, _ in split.apart(pair.reads)], batch_size)
+    return next((start for start in starts if start >= at_least), len(split))
 
 
 def _starts(groups: list[int], batch_size: int) -> list[int]:

@@ -24,6 +24,7 @@ from ppl_vae.fitting.bits import bits_per_dim
 from ppl_vae.fitting.inputs import Classes, Given, check_probed
 from ppl_vae.fitting.sampling import Sampling
 from ppl_vae.program.context import evaluating
+from ppl_vae.program.machine import Precision
 from ppl_vae.program.sites import leaves
 from ppl_vae.types import FOUND_LABELS, FitWarning
 
@@ -42,6 +43,7 @@ class Assessment(Sampling):
         gaps: bool | Gaps = False,
         ais: bool | AIS = False,
         limit: int | None = None,
+        precision: Precision = "32",
         seed: int = 0,
     ) -> dict[str, Any]:
         """How good the fit is, in nats per datum: ELBO, reconstruction and KL, and tighter bounds where asked for.
@@ -61,13 +63,17 @@ class Assessment(Sampling):
             gaps: log p(x) - ELBO as approximation and amortization gap; ``True`` for ``Gaps()``.
             ais: annealed importance sampling; ``True`` for ``AIS()``.
             limit: only the first so many data.
+            precision: what the networks' layers multiply: float32 numbers, ``bf16`` operands, or ``tf32`` products; densities
+                stay float32, and ``precision_shift`` says what it did to the tightest number. A CPU without instructions for
+                bfloat16 keeps to float32, with a remark.
             seed: of the samples.
 
         Returns:
             Means over the data by name, ``*_se`` their standard errors; :func:`ppl_vae.evaluate` says which there are.
 
         Raises:
-            ValueError: no rows, rows that the fit was not built for, or gaps or annealing that these programs do not have.
+            ValueError: no rows, rows that the fit was not built for, gaps or annealing that these programs do not have or with
+                another precision than ``32``, or no such precision.
             FloatingPointError: a bound is not finite.
 
         Examples:
@@ -76,7 +82,17 @@ class Assessment(Sampling):
         samples, limit = whole("samples", samples), None if limit is None else whole("limit", limit)
         split = self._split(data, y)
         with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
-            numbers = evaluate(self.pair, split, samples=samples, gaps=gaps, ais=ais, limit=limit, seed=seed, progress=True)
+            numbers = evaluate(
+                self.pair,
+                split,
+                samples=samples,
+                gaps=gaps,
+                ais=ais,
+                limit=limit,
+                precision=precision,
+                seed=seed,
+                progress=True,
+            )
         for remark in remarks(numbers, samples=samples):
             warnings.warn(remark, FitWarning, stacklevel=2)
         return numbers | bits_per_dim(self.pair, split, self.spec, numbers, dequantized=bool(self.data.dequantize))

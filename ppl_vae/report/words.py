@@ -61,6 +61,7 @@ METRICS = {
     "n": ("data", "How many data the numbers are means over."),
     "n_effective": ("effective data", "How many data of equal weight tell as much: (sum of weights)^2 / sum of their squares."),
     "samples": ("samples", "Draws of the latent variables per datum."),
+    "precision_shift": ("shift by the precision", "What the tightest number gained by rounded products, by the same draws."),
 }
 """A label and its meaning."""
 
