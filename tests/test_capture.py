@@ -542,13 +542,19 @@ def test_a_cuda_graph_draws_anew_at_every_replay() -> None:
 
 def functional(bias: Tensor, x: Tensor, weight: Tensor) -> list[Tensor]:
     noise = torch.ops.aten.normal_functional(torch.empty(20, 3, dtype=x.dtype))
-    return [torch.addmm(bias, x, weight), torch.addmm(bias, x, weight, beta=2), noise]
+    sigmoids = [torch.sigmoid(x), torch.sigmoid(weight)]
+    return [
+        *(torch.addmm(bias, x, weight), torch.addmm(bias, x, weight, beta=2), noise),
+        *(*sigmoids, x.abs().neg().exp().log1p()),
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_cheaper_graph_does_the_same(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     inputs = [torch.randn(shape).to(dtype) for shape in ((4,), (5, 3), (3, 4))]
+    inputs[1][0] = torch.tensor([-0.0, -math.inf, math.inf])
+    inputs[1][1] = torch.tensor([-100.0, 20.0, math.nan])
     module = make_fx(functional, tracing_mode="fake")(*inputs)
     outputs = []
     for change in (lambda graph: None, cheaper):
@@ -557,12 +563,14 @@ def test_a_cheaper_graph_does_the_same(dtype: torch.dtype) -> None:
         torch.manual_seed(1)
         outputs.append(module(*inputs))
     for before, after in zip(*outputs, strict=True):
-        torch.testing.assert_close(after, before)
+        torch.testing.assert_close(after, before, equal_nan=True)
     assert torch.equal(outputs[0][2], outputs[1][2])
     targets = {str(node.target) for node in module.graph.nodes}
     assert ("aten.mm.default" in targets, "aten.randn.default" in targets) == (dtype != torch.bfloat16,) * 2
     assert "aten.addmm.default" in targets  # that of twice the bias
     assert ("aten.normal_functional.default" in targets) == (dtype == torch.bfloat16)
+    sigmoids = [node for node in module.graph.nodes if node.target is torch.ops.aten.sigmoid.default]
+    assert len(sigmoids) == (2 if dtype == torch.bfloat16 else 1)  # of the weight no exponential is known
 
 
 def test_a_library_is_given_state_then_inputs_then_constants() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 __all__ = ["VERSION", "Library", "Program", "cheaper"]
 
-VERSION = 1  # of what is done here; a library that was compiled under another is not taken
+VERSION = 2  # of what is done here; a library that was compiled under another is not taken
 Program = Callable[..., list[Tensor]]
 aten: Any = torch.ops.aten
 
@@ -48,7 +48,8 @@ def cheaper(graph: fx.Graph) -> None:
 
     An affine map ``b + x W`` is by default one call that first fills its output with copies of b, which the product then reads
     and adds to; apart, the sum goes into the loop that comes next, mostly an activation. Normal numbers are by default drawn
-    into a copy of memory that was never written; they are drawn directly, the same ones.
+    into a copy of memory that was never written; they are drawn directly, the same ones. The sigmoid that is the gradient of
+    ``log(1 + exp(-|x|))`` is made of the exponential that stands there already.
 
     Args:
         graph: functional, each node with an example of its value; it is changed in place.
@@ -69,6 +70,35 @@ def cheaper(graph: fx.Graph) -> None:
                 _replace(node, _like(node, graph.call_function(aten.randn.default, (list(value.shape),), made)))
             if not memory.users:
                 graph.erase_node(memory)
+    magnitudes = _magnitudes(graph)
+    for node in graph.find_nodes(op="call_function", target=aten.sigmoid.default):
+        if node.args[0] in magnitudes and _is_exact(node):
+            with graph.inserting_before(node):
+                _replace(node, _sigmoid_by_exponential(graph, node))
+
+
+def _magnitudes(graph: fx.Graph) -> set[Any]:
+    """Every x of which ``exp(-|x|)`` is taken."""
+    found = set()
+    for node in graph.find_nodes(op="call_function", target=aten.exp.default):
+        negated: Any = node.args[0]
+        if negated.target is aten.neg.default and negated.args[0].target is aten.abs.default:
+            found.add(negated.args[0].args[0])
+    return found
+
+
+def _sigmoid_by_exponential(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """``e / (1 + e)`` below zero, else ``1 / (1 + e)``; a loop takes ``e = exp(-|x|)`` once, however often it stands there."""
+    x: Any = node.args[0]
+    value = node.meta["val"]
+
+    def call(target: Any, *args: Any) -> fx.Node:
+        return _like(node, graph.call_function(target, args))
+
+    e = call(aten.exp.default, call(aten.neg.default, call(aten.abs.default, x)))
+    below = graph.call_function(aten.lt.Scalar, (x, 0))
+    below.meta.update({**node.meta, "val": value.lt(0)})
+    return call(aten.div.Tensor, call(aten.where.ScalarOther, below, e, 1.0), call(aten.add.Scalar, e, 1.0))
 
 
 def _is_exact(node: fx.Node) -> bool:
