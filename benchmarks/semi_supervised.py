@@ -93,7 +93,7 @@ def errors(args: argparse.Namespace) -> dict[str, Row]:
     x, y = train.x[rows].numpy(), train.y[rows].numpy()
     xt, yt = test.x, test.y
     found: dict[str, Row] = {}
-    svi = {"batch_size": args.batch_size, "learning_rate": args.rate, "schedule": args.schedule}
+    svi = {"batch_size": args.batch_size, "learning_rate": args.rate, "schedule": args.schedule, "precision": args.precision}
 
     def run(name: str, draws: int, fitted: Any) -> None:
         wrong, seconds = [], []
@@ -150,6 +150,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--batch_size", type=int, default=200)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--schedule", default="cosine")
+    parser.add_argument("--precision", choices=("32", "bf16", "tf32"), default="32")
     parser.add_argument("--epochs", type=int, default=50, help="of M2")
     parser.add_argument("--m1_epochs", type=int, default=50)
     parser.add_argument("--m2_epochs", type=int, default=30, help="of M2 on the codes of M1")
