@@ -82,6 +82,7 @@ def test_impute_keeps_what_is_there_and_fills_the_rest(home: Path, capsys: pytes
     told = ask(capsys, "impute", home / "run", "--data", home / "holes.csv", "--out", home / "full.csv")
     found, given = read(home / "full.csv"), read(home / "holes.csv")
     assert told["shape"] == [9, 3]
+    assert told["filled"] == sum(cell == "" for name in NAMES for cell in given[name]) > 0
     assert list(found) == NAMES
     for name in NAMES:
         kept = [place for place, cell in enumerate(given[name]) if cell]

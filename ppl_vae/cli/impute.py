@@ -49,7 +49,8 @@ def run(
     rows = declared_rows(fitted, data, data_root, label=label)
     x = fitted.impute(rows, y=y, draws=draws, samples=samples, seed=seed).cpu()
     write((as_table(_columns(fitted, x, draws)) if out.endswith(TABLES) else {}) | as_arrays({"x": x.numpy()}))
-    done({"n": x.shape[0 if draws is None else 1], "shape": list(x.shape), "out": out}, as_json=json)
+    filled = int(fitted.missing(rows, y=y).sum())
+    done({"n": x.shape[0 if draws is None else 1], "filled": filled, "shape": list(x.shape), "out": out}, as_json=json)
 
 
 def _columns(fitted: Fit, x: Any, draws: int | None) -> dict[str, np.ndarray]:

@@ -69,6 +69,25 @@ class Filling(Coding):
         found = self._filled(x, y, draws, samples, seed)
         return as_rows_given(form_of(x), found, self.spec, draws=draws is not None)
 
+    def missing(self, x: Given, *, y: Classes | None = None) -> Tensor:
+        """Which entries of rows are missing, those that :meth:`impute` fills.
+
+        Args:
+            x: rows ``(B, *event)``, NaN where an entry is missing.
+            y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
+
+        Returns:
+            ``(B, *event)``, true where an entry is missing.
+
+        Raises:
+            ValueError: rows that the fit was not built for.
+
+        Examples:
+            ``fit.missing(x).sum(0)``
+        """
+        self.check_fills()
+        return self._as_read(self._entrance.incomplete().matched(x, y)).isnan()
+
     def check_fills(self) -> None:
         """Raise ``ValueError`` if rows of such data have no entries to fill."""
         if self.spec.ragged or self.spec.fields or self.pair.can.covary:
