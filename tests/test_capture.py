@@ -29,8 +29,8 @@ from ppl_vae.inference.objectives import Estimate
 from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer, put_back
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from ppl_vae.program import machine
-from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, _instructions, capture
-from ppl_vae.program.compiling import Library, cheaper
+from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, capture
+from ppl_vae.program.compiling import Library, _instructions, cheaper
 from ppl_vae.program.machine import layers
 from ppl_vae.program.replay import _records
 from ppl_vae.types import FitWarning
@@ -395,7 +395,7 @@ def test_without_a_compiler_steps_are_recorded(monkeypatch: pytest.MonkeyPatch) 
     def fail(*args: Any) -> None:
         raise CaptureError("no C++ compiler")
 
-    monkeypatch.setattr(ppl_vae.program.capture, "_compile", fail)
+    monkeypatch.setattr(ppl_vae.program.capture, "compile_into", fail)
     monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_COMPILING", 20)
     monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_RECORDING", 10)
     data = pv.load_data("digits")
@@ -413,7 +413,7 @@ def test_a_compiled_fit_is_the_eager_fit_and_the_second_one_is_not_compiled_agai
     data = pv.load_data("digits")
     eager = pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=False))
     fits = [pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=True))]
-    monkeypatch.setattr(ppl_vae.program.capture, "_compile", lambda *args: pytest.fail("compiled again"))
+    monkeypatch.setattr(ppl_vae.program.capture, "compile_into", lambda *args: pytest.fail("compiled again"))
     fits.append(pv.fit(vae(), data, method=pv.SVI(epochs=3, batch_size=100, compile=True)))
     for fitted in fits:
         for ours, theirs in zip(fitted.history, eager.history, strict=True):

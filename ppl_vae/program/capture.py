@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
-import os
 import platform
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, cast
@@ -30,7 +27,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from ppl_vae.program.compiling import VERSION, Library, Program, cheaper
+from ppl_vae.program.compiling import VERSION, CaptureError, Library, Program, cache, compile_into, first_line
 from ppl_vae.program.context import seeded
 from ppl_vae.program.shapes import line_of
 
@@ -48,17 +45,12 @@ __all__ = [
 ]
 
 Compile = Literal["auto"] | bool
-KEPT = 100  # compiled graphs on disk, about 2 MB each
 
 NOT_REPEATED = (
     "its record does not repeat it, so the program differs from call to call: it may use random numbers from outside torch, or "
     "count its calls"
 )
 MISCOMPILED = "compiled, it parts from its own record by more than rounding"
-
-
-class CaptureError(RuntimeError):
-    """A function cannot be recorded or compiled; the message says why in one line."""
 
 
 class Graph:
@@ -93,7 +85,7 @@ class Graph:
         inputs = (*inputs, *self.constants)
         file = self.file(*inputs)
         if not file.exists():
-            _compile(self.module, inputs, file)
+            compile_into(file, self.module, inputs)
         run = torch._C._aoti.AOTIModelPackageLoader(str(file), "model", True, 1, -1).run
         return Library(run, [constant.detach() for constant in self.constants])
 
@@ -126,7 +118,7 @@ def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]
             warnings.simplefilter("ignore")
             module = make_fx(function, _allow_non_fake_inputs=True)(*examples)
     except Exception as error:
-        raise CaptureError(f"{last}{line_of(error)}{_first_line(error)}") from error
+        raise CaptureError(f"{last}{line_of(error)}{first_line(error)}") from error
     constants = _lift_constants(module)
     for node in module.graph.nodes:
         node.meta.clear()  # the examples' fake twins, each of another mode, which the compiler would refuse
@@ -241,11 +233,6 @@ class CudaGraph:
         return self.outputs
 
 
-def cache() -> Path:
-    """The folder of compiled graphs, ``$PPL_VAE_CACHE`` or ``~/.cache/ppl_vae/compiled``."""
-    return Path(os.environ.get("PPL_VAE_CACHE") or "~/.cache/ppl_vae/compiled").expanduser()
-
-
 class _LastSite(Messenger):
     """Remembers at which site of a program its recording stopped."""
 
@@ -324,65 +311,3 @@ def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
     for name in held:
         delattr(module, name)
     return constants
-
-
-def _compile(module: fx.GraphModule, inputs: tuple[Tensor, ...], file: Path) -> None:
-    # Random numbers are drawn by torch, in the order in which the program draws them.
-    options: dict[str, Any] = {
-        "fallback_random": True,
-        "reorder_for_peak_memory": False,
-        "aot_inductor.package": True,
-        "post_grad_custom_post_pass": cheaper,
-    }
-    examples = tuple(tensor.detach() for tensor in inputs)
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # torch warns of a CUDA toolkit without a device, and of operations not fused
-    try:
-        import torch._inductor as inductor
-        from torch._inductor import cpu_vec_isa
-        from torch._inductor.codegen.cpp import CppScheduling
-        from torch._inductor.exc import InductorError
-        from torch._inductor.package import package_aoti
-
-        file.parent.mkdir(parents=True, exist_ok=True)
-        known = _instructions(cpu_vec_isa.valid_vec_isa_list)
-        with (
-            torch.no_grad(),
-            mock.patch.object(cpu_vec_isa, "valid_vec_isa_list", return_value=known),
-            tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder,
-        ):
-            options["aot_inductor.output_path"] = folder
-            try:
-                parts: Any = inductor.aot_compile(module, examples, options=options)
-            except InductorError as error:
-                if "KeyError" not in str(error):
-                    raise
-                # Of some mixtures torch looks for a buffer that its fusion of outer loops has taken away.
-                with mock.patch.object(CppScheduling, "can_fuse_vertical_outer_loop", return_value=False):
-                    parts = inductor.aot_compile(module, examples, options=options)
-            Path(str(package_aoti(str(Path(folder) / file.name), parts))).rename(file)
-    except Exception as error:
-        raise CaptureError(_first_line(error)) from error
-    finally:
-        logging.disable(level)
-    for old in sorted(file.parent.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
-        old.unlink(missing_ok=True)
-
-
-def _instructions(every: Callable[[], list[Any]]) -> list[Any]:
-    """The vector instructions that both the processor and the compiler know: of x86 the widest alone, which torch takes.
-
-    Whether the compiler knows some torch finds out by compiling one to four files for each of them, once on a machine.
-    """
-    from torch._inductor import config, cpu_vec_isa
-
-    if "ATEN_CPU_CAPABILITY" in os.environ or config.cpp.simdlen is not None:
-        return every()
-    flags = cpu_vec_isa.x86_isa_checker() if platform.machine() in ("x86_64", "AMD64") else []
-    there = (isa for isa in cpu_vec_isa.supported_vec_isa_list if set(str(isa).split()) <= set(flags))
-    widest = next((isa for isa in there if isa), None)
-    return every() if widest is None else [widest]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

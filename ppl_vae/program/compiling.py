@@ -1,18 +1,29 @@
-"""What torch's compiler does better on a CPU when it is told another way, and what it makes."""
+"""Records of functions as machine code: what torch's compiler is told, what it makes, and where that is kept."""
 
 from __future__ import annotations
 
+import logging
+import os
+import platform
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, fx
 
-__all__ = ["VERSION", "Library", "Program", "cheaper"]
+__all__ = ["VERSION", "CaptureError", "Library", "Program", "cache", "cheaper", "compile_into", "first_line"]
 
 VERSION = 2  # of what is done here; a library that was compiled under another is not taken
+KEPT = 100  # compiled graphs on disk, about 2 MB each
 Program = Callable[..., list[Tensor]]
 aten: Any = torch.ops.aten
+
+
+class CaptureError(RuntimeError):
+    """A function cannot be recorded or compiled; the message says why in one line."""
 
 
 class Library:
@@ -41,6 +52,79 @@ class Library:
             return run(arguments)
 
         return call
+
+
+def cache() -> Path:
+    """The folder of compiled graphs, ``$PPL_VAE_CACHE`` or ``~/.cache/ppl_vae/compiled``."""
+    return Path(os.environ.get("PPL_VAE_CACHE") or "~/.cache/ppl_vae/compiled").expanduser()
+
+
+def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
+    """Compile a record for tensors such as these into a library on disk; the oldest ones there go.
+
+    Raises:
+        CaptureError: no compiler, or an operation that it does not know.
+    """
+    # Random numbers are drawn by torch, in the order in which the program draws them.
+    options: dict[str, Any] = {
+        "fallback_random": True,
+        "reorder_for_peak_memory": False,
+        "aot_inductor.package": True,
+        "post_grad_custom_post_pass": cheaper,
+    }
+    examples = tuple(tensor.detach() for tensor in inputs)
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # torch warns of a CUDA toolkit without a device, and of operations not fused
+    try:
+        import torch._inductor as inductor
+        from torch._inductor import cpu_vec_isa
+        from torch._inductor.codegen.cpp import CppScheduling
+        from torch._inductor.exc import InductorError
+        from torch._inductor.package import package_aoti
+
+        file.parent.mkdir(parents=True, exist_ok=True)
+        known = _instructions(cpu_vec_isa.valid_vec_isa_list)
+        with (
+            torch.no_grad(),
+            mock.patch.object(cpu_vec_isa, "valid_vec_isa_list", return_value=known),
+            tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder,
+        ):
+            options["aot_inductor.output_path"] = folder
+            try:
+                parts: Any = inductor.aot_compile(module, examples, options=options)
+            except InductorError as error:
+                if "KeyError" not in str(error):
+                    raise
+                # Of some mixtures torch looks for a buffer that its fusion of outer loops has taken away.
+                with mock.patch.object(CppScheduling, "can_fuse_vertical_outer_loop", return_value=False):
+                    parts = inductor.aot_compile(module, examples, options=options)
+            Path(str(package_aoti(str(Path(folder) / file.name), parts))).rename(file)
+    except Exception as error:
+        raise CaptureError(first_line(error)) from error
+    finally:
+        logging.disable(level)
+    for old in sorted(file.parent.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def _instructions(every: Callable[[], list[Any]]) -> list[Any]:
+    """The vector instructions that both the processor and the compiler know: of x86 the widest alone, which torch takes.
+
+    Whether the compiler knows some torch finds out by compiling one to four files for each of them, once on a machine.
+    """
+    from torch._inductor import config, cpu_vec_isa
+
+    if "ATEN_CPU_CAPABILITY" in os.environ or config.cpp.simdlen is not None:
+        return every()
+    flags = cpu_vec_isa.x86_isa_checker() if platform.machine() in ("x86_64", "AMD64") else []
+    there = (isa for isa in cpu_vec_isa.supported_vec_isa_list if set(str(isa).split()) <= set(flags))
+    widest = next((isa for isa in there if isa), None)
+    return every() if widest is None else [widest]
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def cheaper(graph: fx.Graph) -> None:
