@@ -200,7 +200,8 @@ class Training:
             self.learning_rate = rate
         totals = self._pass()
         self._check_parameters()
-        self.processes.same_tensors(self.stepper.tensors(), "after an epoch")
+        if self.processes.count > 1:
+            self.processes.same_tensors(self.stepper.tensors(), "after an epoch")
         row = self._row(*(totals[:3] / max(1, len(self.data.train) - stepper.skipped)).tolist())
         if self.plan.skip_norm is not None:
             row["skipped"] = self._told_skipped(int(totals[3]))
