@@ -105,6 +105,8 @@ def environment(size: Size, device: str, cache: Path) -> dict[str, str]:
     """The caller's, with the size's threads and an own place for what is compiled."""
     found = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     found |= {"PPL_VAE_CACHE": str(cache / "ppl_vae"), "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor")}
+    (cache / "tmp").mkdir(parents=True, exist_ok=True)
+    found["TMPDIR"] = str(cache / "tmp")  # where torch keeps precompiled headers, wherever the rest of its cache is
     found |= {"JAX_PLATFORMS": "cpu"} if device == "cpu" else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if size.threads is not None:
         found |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(size.threads))
