@@ -44,7 +44,7 @@ WORTH_SHARING = 2**24
 def read_special_results() -> None:
     """Let the process read the pages that hold the results of special cases, once, for what it computes from here on."""
     for dtype in (torch.float32, torch.float64):
-        values = torch.tensor(SPECIAL_CASES, dtype=dtype)
+        values = torch.tensor(SPECIAL_CASES, dtype=dtype, device="cpu")
         for function in WITH_SPECIAL_CASES:
             function(values)
 
