@@ -15,11 +15,14 @@ from torch.distributions import kl_divergence
 import ppl_vae as pv
 from ppl_vae.evaluate import elbo_terms, log_weights
 from ppl_vae.evaluate.bounds import bounds
+from ppl_vae.fitting import assessment
 from ppl_vae.inference.training.optimizers import OPTIMIZERS
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from ppl_vae.models.diffusion.prediction import LevelMeans, denoised, predicted
 from ppl_vae.models.diffusion.steps import SpreadTimes, alpha, sigma
 from ppl_vae.models.diffusion.steps import Step as StepBack
+from ppl_vae.runs.archive import measure
+from ppl_vae.types import FitWarning
 from tests.table import LEVELS, TINY
 
 GAMMAS = torch.tensor([-6.0, -1.0, 0.0, 2.5, 5.0], dtype=torch.float64)
@@ -261,6 +264,21 @@ def test_a_fit_is_asked_for_all_that_a_diffusion_has(tmp_path: Any) -> None:
     pv.save_run(fit, data, tmp_path / "run")
     assert (tmp_path / "run" / "samples.png").exists()
     assert pv.load_run(tmp_path / "run").evaluate(x) == numbers
+
+
+def test_a_run_is_saved_with_an_estimate_where_the_sum_would_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = (torch.rand(400, 6) < 0.3).float()
+    data = pv.load_data(x.numpy(), valid=0.0, test=0.5)
+    fit = pv.fit(pv.Diffusion(steps=40, denoiser=TINY, likelihood=pv.Bernoulli()), data, method=pv.SVI(epochs=3))
+    summed = fit.evaluate(data.test)
+    assert measure(fit, data)["test"] == summed
+    monkeypatch.setattr(assessment, "SUMMED", 200 * 40 * 6 - 1)
+    with pytest.warns(FitWarning, match=r"ELBO of 200 rows is an estimate without bias, from 16 steps of each"):
+        estimated = measure(fit, data)["test"]
+    assert "kl_steps" not in estimated
+    apart = estimated["elbo"] - summed["elbo"]
+    assert 0 < abs(apart) < 4 * math.hypot(estimated["elbo_se"], summed["elbo_se"])
+    assert fit.evaluate(data.test, samples=16, summed=False) == estimated
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def run(
     factors: list[str] | None,
     limit: int | None,
     precision: Literal["32", "bf16", "tf32"],
+    summed: bool | Literal["auto"],
     save: bool,
     seed: int,
     device: str,
@@ -64,7 +65,7 @@ def run(
     wanted: dict[str, Any] = {"gaps": search if gaps else False, "ais": annealing if ais else False}
     if samples is None:
         samples = MANY if gaps and not (ais or fitted.pair.can.marginal) else 1
-    numbers = fitted.evaluate(rows, samples=samples, **wanted, limit=limit, precision=precision, seed=seed)
+    numbers = fitted.evaluate(rows, samples=samples, **wanted, limit=limit, precision=precision, summed=summed, seed=seed)
     others = {"simulated": numbers.pop("simulated")} if "simulated" in numbers else {}  # no numbers of this split
     asked = {"latents": latents, "sample_quality": sample_quality, "probe": probe}
     parts = _parts(fitted, rows if limit is None else rows[:limit], asked, seed=seed)
@@ -123,6 +124,8 @@ def options(parser: ArgumentParser) -> None:
     parser.add_argument("--limit", "--n", type=int | None, default=None, help="only the first so many data")
     what = "what the networks' layers multiply; other than 32 prints precision_shift, what it did to the tightest number"
     parser.add_argument("--precision", type=Literal["32", "bf16", "tf32"], default="32", help=what)
+    what = "whether all steps of a diffusion are summed; false estimates by --samples of them, auto where the sum takes long"
+    parser.add_argument("--summed", type=bool | Literal["auto"], default=True, help=what)
     what = f"keep the numbers in {RunFolder.EVALUATION} of the run, which its report shows"
     parser.add_argument("--save", action="store_true", help=what)
     parser.add_class_arguments(Gaps, "search", help="how the best q of each datum is looked for, with --gaps")

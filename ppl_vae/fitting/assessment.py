@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyro
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import whole
+from ppl_vae.data import Split
 from ppl_vae.data.fields import kind_of
 from ppl_vae.data.matching import classes_matched
 from ppl_vae.evaluate import AIS, Gaps, evaluate
@@ -30,6 +31,9 @@ from ppl_vae.types import FOUND_LABELS, FitWarning
 
 __all__ = ["Assessment"]
 
+SUMMED = 2**26  # elements of all rows up to which `auto` sums a plate of which a run sees a sample: about two minutes of a core
+ESTIMATED = 16  # draws of each row where they are more
+
 
 class Assessment(Sampling):
     """The part of a :class:`~ppl_vae.fitting.fitted.Fit` that measures it."""
@@ -44,6 +48,7 @@ class Assessment(Sampling):
         ais: bool | AIS = False,
         limit: int | None = None,
         precision: Precision = "32",
+        summed: bool | Literal["auto"] = True,
         seed: int = 0,
     ) -> dict[str, Any]:
         """How good the fit is, in nats per datum: ELBO, reconstruction and KL, and tighter bounds where asked for.
@@ -66,6 +71,8 @@ class Assessment(Sampling):
             precision: what the networks' layers multiply: float32 numbers, ``bf16`` operands, or ``tf32`` products; densities
                 stay float32, and ``precision_shift`` says what it did to the tightest number. A CPU without instructions for
                 bfloat16 keeps to float32, with a remark.
+            summed: whether all steps of a diffusion are summed; if not, the bound is an estimate without bias from ``samples``
+                steps of each row; ``auto``, where the sum would take minutes, from 16, with a remark.
             seed: of the samples.
 
         Returns:
@@ -81,6 +88,8 @@ class Assessment(Sampling):
         """
         samples, limit = whole("samples", samples), None if limit is None else whole("limit", limit)
         split = self._split(data, y)
+        if summed == "auto":
+            summed, samples = self._summed(split if limit is None else split[:limit], samples)
         with pyro.validation_enabled(False):  # the data are checked, and what is not finite shows in the numbers
             numbers = evaluate(
                 self.pair,
@@ -90,12 +99,26 @@ class Assessment(Sampling):
                 ais=ais,
                 limit=limit,
                 precision=precision,
+                summed=summed,
                 seed=seed,
                 progress=True,
             )
         for remark in remarks(numbers, samples=samples):
             warnings.warn(remark, FitWarning, stacklevel=2)
         return numbers | bits_per_dim(self.pair, split, self.spec, numbers, dequantized=bool(self.data.dequantize))
+
+    def _summed(self, split: Split, samples: int) -> tuple[bool, int]:
+        """Whether it pays to sum what a run sees a sample of, and so many draws of each row; with a remark if it does not."""
+        of_sum = self.pair.can.sum_bound
+        if of_sum is None or len(split) * of_sum.summed_elements <= SUMMED:
+            return True, samples
+        warnings.warn(
+            f"the {self.pair.score.label} of {len(split)} rows is an estimate without bias, from {ESTIMATED} steps of each: "
+            "evaluate (ppl-vae evaluate RUN, with --limit for fewer rows) sums all steps",
+            FitWarning,
+            stacklevel=3,
+        )
+        return False, max(samples, ESTIMATED)
 
     def latents(
         self, data: Given, *, y: Classes | None = None, rows: int = 2000, samples: int = 1, seed: int = 0

@@ -280,7 +280,8 @@ def _numbers(fit: Fit, data: Data) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FitWarning)  # that a bound may be loose: the table marks it as one
         train, test = (
-            fit.evaluate(split, samples=1 if exact else SAMPLES) if len(split) else {} for split in (data.train, data.test)
+            fit.evaluate(split, samples=1 if exact else SAMPLES, summed="auto") if len(split) else {}
+            for split in (data.train, data.test)
         )
     bound = next(name for name in ("log_likelihood", "iwae", score.name) if name in train)
     elbo = train.get("elbo")  # there is none of a point, such as a MAP estimate

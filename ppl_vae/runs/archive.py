@@ -79,7 +79,7 @@ def measure(fit: Fit, data: Data, *, samples: int = 1) -> dict[str, Any]:
     held_out = {name: split for name, split in (("valid", data.valid), ("test", data.test)) if len(split)}
     splits = {"train": data.train} if isinstance(fit.model, Model) and fit.model.data_free else held_out
     return {
-        **{name: fit.evaluate(split, samples=samples) for name, split in splits.items()},
+        **{name: fit.evaluate(split, samples=samples, summed="auto") for name, split in splits.items()},
         "unit": fit.unit,
         **({} if fit.without_latents is None else {"without_latents": fit.without_latents}),
         "iterations": len(fit.history),
