@@ -107,9 +107,9 @@ def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     run_options(parser)
     data_options(parser, default="test for the run's own data, all for others")
-    what = f"samples per datum, above 1 for the importance-weighted bound; 1, or {MANY} for gaps that need a log p(x)"
+    what = f"above 1 for the importance-weighted bound; 1, or {MANY} to count gaps from"
     parser.add_argument("--samples", type=int | None, default=None, help=what)
-    what = "column or array of the rows' weights, or none; as in the run for its own data, none for others"
+    what = "column or array of the rows' weights, or none; as the run has them"
     parser.add_argument("--weights", type=str | None, help=what)
     parser.add_argument("--gaps", action="store_true", help="log p(x) - ELBO as approximation and amortization gap")
     parser.add_argument("--ais", action="store_true", help="annealed importance sampling, between two bounds where possible")
@@ -122,9 +122,9 @@ def options(parser: ArgumentParser) -> None:
     what = "how far dimensions of the codes stand for these fields of the source beside x: MIG, modularity, SAP, DCI"
     parser.add_argument("--factors", type=str, nargs="+", help=what)
     parser.add_argument("--limit", "--n", type=int | None, default=None, help="only the first so many data")
-    what = "what the networks' layers multiply; other than 32 prints precision_shift, what it did to the tightest number"
+    what = "of layers' products; precision_shift is its doing"
     parser.add_argument("--precision", type=Literal["32", "bf16", "tf32"], default="32", help=what)
-    what = "whether all steps of a diffusion are summed; false estimates by --samples of them, auto where the sum takes long"
+    what = "all steps of a diffusion, or an estimate by --samples of them"
     parser.add_argument("--summed", type=bool | Literal["auto"], default=True, help=what)
     what = f"keep the numbers in {RunFolder.EVALUATION} of the run, which its report shows"
     parser.add_argument("--save", action="store_true", help=what)
