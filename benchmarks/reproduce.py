@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def _print(row: str, numbers: dict[str, Any], published: str) -> None:
-    bounds = [f"{numbers[name]:.2f} +- {numbers[name + '_se']:.2f}" for name in ("elbo", "iwae")]
+    bounds = [f"{numbers[name]:.2f} +- {numbers[name + '_se']:.2f}" if name in numbers else "" for name in ("elbo", "iwae")]
     seconds = [f"{numbers[name]:.0f}" for name in ("train_s", "evaluate_s")]
     print("| " + " | ".join([row, *bounds, published, str(numbers["epochs"]), *seconds]) + " |", flush=True)
 
