@@ -24,6 +24,7 @@ from ppl_vae.evaluate.samples import Features, sample_quality
 from ppl_vae.fitting.bits import bits_per_dim
 from ppl_vae.fitting.inputs import Classes, Given, check_probed
 from ppl_vae.fitting.sampling import Sampling
+from ppl_vae.inference.training.loop import ESTIMATED
 from ppl_vae.program.context import evaluating
 from ppl_vae.program.machine import Precision
 from ppl_vae.program.sites import leaves
@@ -32,7 +33,6 @@ from ppl_vae.types import FOUND_LABELS, FitWarning
 __all__ = ["Assessment"]
 
 SUMMED = 2**26  # elements of all rows up to which `auto` sums a plate of which a run sees a sample: about two minutes of a core
-ESTIMATED = 16  # draws of each row where they are more
 
 
 class Assessment(Sampling):

@@ -32,7 +32,7 @@ from ppl_vae.storage import AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring
 from ppl_vae.types import FitWarning, Record
 
-__all__ = ["Training"]
+__all__ = ["ESTIMATED", "Training"]
 
 SUMMED = 2**18  # elements of all validation rows up to which a plate of which a run sees a sample is summed at every epoch
 ESTIMATED = 16  # draws of each row where they are more
