@@ -107,9 +107,9 @@ def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     run_options(parser)
     data_options(parser, default="test for the run's own data, all for others")
-    what = f"above 1 for the importance-weighted bound; 1, or {MANY} to count gaps from"
+    what = f"per datum, above 1 for the importance-weighted bound; 1, with gaps {MANY}"
     parser.add_argument("--samples", type=int | None, default=None, help=what)
-    what = "column or array of the rows' weights, or none; as the run has them"
+    what = "column or array of weights, or none; of the run's own data its own"
     parser.add_argument("--weights", type=str | None, help=what)
     parser.add_argument("--gaps", action="store_true", help="log p(x) - ELBO as approximation and amortization gap")
     parser.add_argument("--ais", action="store_true", help="annealed importance sampling, between two bounds where possible")

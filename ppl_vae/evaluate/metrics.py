@@ -196,7 +196,7 @@ def _bounds(
 
 
 def _precision(precision: Precision, split: Split, *, exact: bool) -> Precision:
-    """The precision that this machine multiplies in at the least cost, of those that are no finer than asked for."""
+    """The precision asked for, or what this machine takes in its place; an ``exact`` evaluation has one alone."""
     if precision not in get_args(Precision):
         raise ValueError(f"expected a precision of 32, bf16 or tf32, got {as_line(repr(precision))}")
     if exact and precision != "32":
