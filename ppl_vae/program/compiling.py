@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -71,6 +73,9 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
         "reorder_for_peak_memory": False,
         "aot_inductor.package": True,
         "post_grad_custom_post_pass": cheaper,
+        # A precompiled header takes as long to make as ten libraries gain by it, and reading its 150 MB beside another compiler
+        # as long as the header itself.
+        "aot_inductor.precompile_headers": False,
     }
     examples = tuple(tensor.detach() for tensor in inputs)
     level = logging.root.manager.disable
@@ -83,10 +88,11 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
         from torch._inductor.package import package_aoti
 
         file.parent.mkdir(parents=True, exist_ok=True)
-        known = _instructions(cpu_vec_isa.valid_vec_isa_list)
         with (
             torch.no_grad(),
-            mock.patch.object(cpu_vec_isa, "valid_vec_isa_list", return_value=known),
+            ThreadPoolExecutor(2, "compiler") as others,
+            _instructions_found_by(others),
+            _side_by_side(others),
             tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder,
         ):
             options["aot_inductor.output_path"] = folder
@@ -105,6 +111,40 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
         logging.disable(level)
     for old in sorted(file.parent.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _instructions_found_by(others: ThreadPoolExecutor) -> Iterator[None]:
+    """Let torch take the vector instructions that are looked for from here on, while it reads the record."""
+    from torch._inductor import cpu_vec_isa
+
+    found = others.submit(_instructions, cpu_vec_isa.valid_vec_isa_list)
+    with mock.patch.object(cpu_vec_isa, "valid_vec_isa_list", found.result):
+        yield
+
+
+@contextlib.contextmanager
+def _side_by_side(others: ThreadPoolExecutor) -> Iterator[None]:
+    """Let torch's two compilers of a library run at the same time: of its loops, and of the code that calls them.
+
+    The latter takes the longer, mostly over code that is the same in every library.
+    """
+    from torch._inductor import codecache
+
+    calling: list[Future[None]] = []
+
+    class Builder(codecache.CppBuilder):
+        def build(self) -> None:
+            if Path(self.get_target_file_path()).name.endswith(".wrapper.o"):
+                calling.append(others.submit(super().build))
+                return
+            if self.get_target_file_path().endswith(".so"):  # which is linked of both
+                for each in calling:
+                    each.result()
+            super().build()
+
+    with mock.patch.object(codecache, "CppBuilder", Builder):
+        yield
 
 
 def _instructions(every: Callable[[], list[Any]]) -> list[Any]:
