@@ -24,6 +24,8 @@ from ppl_vae.text import as_line
 
 __all__ = ["LostProcessError", "Processes", "alone", "by_first", "current", "first_to_say", "joined"]
 
+LARGE = 2**16  # numbers of a tensor from which a message of its own costs less than a copy into another's
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -59,16 +61,22 @@ class Processes:
         """Put the sum over all processes in the place of each tensor, the same bits in every process.
 
         Args:
-            tensors: of the same shapes and in the same order in every process; one message goes out for each of their types.
+            tensors: of the same shapes, strides and order in every process. Large ones are summed where they lie, the others of
+                a type in one message.
 
         Raises:
             LostProcessError: another process is gone.
         """
         for group in self._by_type(tensors):
-            flat = torch.cat([tensor.detach().flatten() for tensor in group])
+            large: list[Tensor] = []
+            small: list[Tensor] = []
+            for tensor in group:
+                (large if tensor.numel() >= LARGE and tensor.is_contiguous() else small).append(tensor.detach())
+            flat = torch.cat([tensor.flatten() for tensor in small]) if small else group[0].new_empty(0)
             with self._together():
-                distributed.all_reduce(flat)
-            _put(group, flat)
+                for sent in [distributed.all_reduce(message, async_op=True) for message in ((*large, flat) if small else large)]:
+                    sent.wait()
+            _put(small, flat)
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Put what the first process has in the place of each tensor.
