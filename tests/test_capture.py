@@ -483,6 +483,7 @@ def test_layers_in_bfloat16_leave_log_probabilities_in_float32() -> None:
 
 def test_bfloat16_hardly_moves_the_elbo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(machine, "WORTH_ROUNDING", 0)
     data = pv.load_data("digits")
     fits = [pv.fit(pv.VAE(decoder=TINY), data, method=pv.SVI(epochs=10, precision=p)) for p in ("32", "bf16", "tf32")]
     exact, bf16, tf32 = (fitted.evaluate(data)["elbo"] for fitted in fits)
@@ -498,8 +499,18 @@ def test_a_cpu_without_bfloat16_products_keeps_to_float32_and_says_so(monkeypatc
     with pytest.warns(pv.FitWarning, match="not bf16: this CPU has no instructions"):
         rounded = pv.fit(pv.VAE(decoder=TINY), data, method=pv.SVI(epochs=1, precision="bf16"))
     assert rounded.history[0]["objective"] == exact.history[0]["objective"]
-    assert machine.choose_precision("bf16", torch.device("cuda")) == "bf16"
+    assert machine.choose_precision("bf16", torch.device("cuda"), 1) == "bf16"
     assert machine.choose_precision("tf32", torch.device("cpu")) == "tf32"
+
+
+def test_bfloat16_that_does_not_pay_is_left_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "multiplies_bfloat16", lambda: True)
+    data = pv.load_data(torch.rand(12, 3).round(), valid=0.0, test=0.0)
+    exact = pv.fit(pv.VAE(decoder=TINY), data, method=pv.SVI(epochs=1))
+    with pytest.warns(pv.FitWarning, match=r"not bf16: a step multiplies [\d,]+ times, and below 8,388,608 rounding takes"):
+        small = pv.fit(pv.VAE(decoder=TINY), data, method=pv.SVI(epochs=1, precision="bf16"))
+    assert small.history[0]["objective"] == exact.history[0]["objective"]
+    assert machine.choose_precision("bf16", torch.device("cpu"), machine.WORTH_ROUNDING) == "bf16"
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,9 @@ class Training:
         """Train to the end; the history."""
         stepper = self.stepper
         begun = stepper.epoch, stepper.batch_index
-        with cpu_threads(self._cost(), like=self.threads), products(self.plan.precision):
+        cost = self._cost()
+        stepper.set_precision(cost * self.processes.count)
+        with cpu_threads(cost, like=self.threads), products(self.plan.precision):
             self.threads = torch.get_num_threads()
             self._tell_undivided()
             while not self.done:

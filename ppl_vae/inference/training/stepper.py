@@ -51,7 +51,6 @@ class Stepper:
     def __init__(self, plan: TrainingPlan, pair: Pair, data: Data, steps_per_epoch: int) -> None:
         self.plan, self.pair, self.data = plan, pair, data
         self.device = data.train.device
-        self.precision = choose_precision(plan.precision, self.device)
         self.objective: nn.Module = plan.objective.build(pair, steps_per_epoch).to(self.device)
         self.modules = {"pair": pair, "transform": data.train.transform, "objective": self.objective}
         self.parameters = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
@@ -89,7 +88,7 @@ class Stepper:
                 optimizer,
                 clip_norm=plan.clip_norm,
                 skip_norm=plan.skip_norm,
-                precision=self.precision,
+                precision=plan.precision,
                 compile=plan.compile if plan.objective.recordable else False,
                 local=self.pair.local,
                 weighted=train.weights is not None,
@@ -101,6 +100,12 @@ class Stepper:
             )
             for optimizer, steps in zip(self.optimizers, before or [0] * len(self.optimizers), strict=True)
         ]
+
+    def set_precision(self, multiplications: int) -> None:
+        """Before the first step: multiply what the plan asks for, if steps of so many multiplications gain by it."""
+        precision = choose_precision(self.plan.precision, self.device, multiplications)
+        for step in self.steps:
+            step.precision = precision
 
     # --- steps
 
