@@ -306,3 +306,64 @@ def test_other_guides_and_models_are_refused_with_the_remedy() -> None:
         pv.build(pv.VQVAE(codebook=two_levels(), decoder=TINY), pv.AmortizedNormal(), spec)
     with pytest.raises(ValueError, match=r"VAE has no codebook|has no codebook: use AmortizedNormal"):
         pv.build(pv.VAE(), pv.NearestCode(), spec)
+
+
+# --- what codes cost --------------------------------------------------------------------------------------------------------
+
+
+def test_outputs_learn_what_their_two_nearest_codes_cost() -> None:
+    torch.manual_seed(0)
+    book = dataclasses.replace(BOOK, rate=0.5, warm_up=0).build().double()
+    book.vectors.put(torch.ones(book.size, dtype=torch.bool), torch.randn(book.size, book.dim).double())
+    outputs = torch.randn(ROWS, *BOOK.shape).double().requires_grad_()
+    costs = torch.rand(ROWS, *BOOK.grid, BOOK.size).double()
+    found = book.rate_loss(outputs, costs)
+    assert found.shape == (ROWS,)
+
+    rows, expected, least = outputs.movedim(1, -1), torch.zeros(ROWS).double(), []
+    for place in itertools.product(range(ROWS), range(BOOK.grid[0]), range(BOOK.grid[1])):
+        least.append((rows[place] - book.vectors.values).square().sum(1).sort().values[0].detach())
+    for n, i, j in itertools.product(range(ROWS), range(BOOK.grid[0]), range(BOOK.grid[1])):
+        near, which = (rows[n, i, j] - book.vectors.values).square().sum(1).sort()
+        shares = torch.softmax(-near[:2] / torch.stack(least).mean(), 0)
+        expected[n] = expected[n] + 0.5 * (shares * costs[n, i, j, which[:2]]).sum()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(each.sum(), outputs, retain_graph=True)[0] for each in (found, expected)))
+
+
+@pytest.mark.parametrize("books", [(dataclasses.replace(BOOK, rate=1.0),), tuple(dataclasses.replace(b, rate=1.0) for b in two_levels())])
+def test_costs_are_those_of_the_prior_and_the_bound_stays_what_it_is(books: tuple[pv.Codebook, ...]) -> None:
+    pair = pair_of(*books, prior=pv.LSTM(hidden=4)).double()
+    with torch.no_grad():
+        for parameter in pair.model.prior.parameters():
+            parameter.add_(torch.randn(parameter.shape).double())
+    x = x_of(dtype=torch.float64)
+    pair.train()
+    drawn = pair.guide.posterior(x).mean
+    k = dict(drawn.items()) if isinstance(drawn, dict) else {"k": drawn}
+    each = [-pair.model.costs(name, k, x).gather(-1, k[name].long()[..., None]).sum((-3, -2, -1)) for name in pair.model.sites]
+    torch.testing.assert_close(torch.stack(each).sum(0), pair.model.prior().log_prob(k if len(k) > 1 else k["k"]))
+    pair.eval()
+    terms = elbo_terms(pair, (x,))
+    torch.testing.assert_close(terms.kl, -torch.stack(each).sum(0))
+
+
+def test_a_rate_makes_codes_cheaper() -> None:
+    data = pv.load_data("digits")
+    found = {}
+    for rate in (0.0, 1.0):
+        book = pv.Codebook(size=16, dim=4, grid=(4, 4), rate=rate, warm_up=100)
+        model = pv.VQVAE(codebook=book, decoder=pv.Conv(channels=(8,), blocks=1, spatial=True), prior=pv.PixelCNN(channels=8, layers=2))
+        fit = pv.fit(model, data, method=pv.SVI(epochs=30, batch_size=64, learning_rate=3e-3))
+        found[rate] = fit.evaluate(data)
+    assert found[1.0]["kl"] < found[0.0]["kl"] - 0.5
+    assert found[1.0]["elbo"] > found[0.0]["elbo"]
+
+
+def test_codes_that_cost_all_the_same_have_no_rate() -> None:
+    with pytest.raises(ValueError, match="a prior that learns what codes cost"):
+        pv.VQVAE(codebook=pv.Codebook(rate=1.0))
+    with pytest.raises(ValueError, match="a rate of at least 0"):
+        pv.Codebook(rate=-1.0)
+    with pytest.raises(ValueError, match="a warm_up of at least 0 steps"):
+        pv.Codebook(warm_up=-1)

@@ -39,8 +39,8 @@ OUTPUTS = 50_000  # that codebooks start from, at most, unless they have so many
 class NearestCode(Guide):
     """q(k | x), certain of the codes nearest to the encoder's outputs, for :class:`~ppl_vae.VQVAE`.
 
-    What is climbed is the ELBO less what the codebooks ask for beside it, commitment and the loss of vectors with gradients
-    (:class:`~ppl_vae.Codebook`): the history's ``elbo`` and every evaluation leave these out, and ``objective`` has them.
+    What is climbed is the ELBO less what the codebooks ask for beside it, commitment, the loss of vectors with gradients, and
+    with a ``rate`` what codes cost (:class:`~ppl_vae.Codebook`): the history's ``elbo`` and every evaluation leave these out, and ``objective`` has them.
 
     Args:
         encoder: the network from the data to the outputs ``(D, H, W)`` of the bottom level, and from each level to the next
@@ -80,12 +80,16 @@ class PointCodes(dist.Delta):
         codes: ``(*batch, H, W)``.
         outputs: the encoder's, of which these are the codes, ``(*batch, D, H, W)``.
         support: of the grid.
+        above: the codes of the levels above it, by name.
     """
 
-    def __init__(self, codes: Tensor, outputs: Tensor, support: constraints.Constraint) -> None:
+    def __init__(
+        self, codes: Tensor, outputs: Tensor, support: constraints.Constraint, above: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__(codes, outputs.new_zeros(codes.shape[:-2]), event_dim=2, validate_args=False)
         self.outputs = outputs
         self.of = support
+        self.above = above or {}
 
     @property
     def support(self) -> Any:
@@ -101,7 +105,7 @@ class PointCodes(dist.Delta):
         """As many copies."""
         shape = torch.Size(batch_shape)
         outputs = self.outputs.expand(*shape, *self.outputs.shape[-3:])
-        return PointCodes(self.v.expand(*shape, *self.event_shape), outputs, self.of)
+        return PointCodes(self.v.expand(*shape, *self.event_shape), outputs, self.of, self.above)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Zero at these codes, else minus infinity, ``(*batch)``."""
@@ -138,9 +142,9 @@ class NearestCodeGuide(GuideProgram):
         losses: list[Tensor] = []
         with data_plate(self.size, batch[0]):
             if isinstance(q, Joint):
-                drawn: Any = q.walk(lambda name, factor: self._drawn(name, factor, losses))[0]
+                drawn: Any = q.walk(lambda name, factor: self._drawn(name, factor, batch, losses))[0]
             else:
-                drawn = self._drawn(self.site, q, losses)
+                drawn = self._drawn(self.site, q, batch, losses)
             loss = torch.stack(torch.broadcast_tensors(*losses)).sum(0)
             # Like pyro.factor, of which TraceMeanField_ELBO takes only what is a part of log q.
             beside = dist.Delta(torch.zeros_like(loss), log_density=loss)
@@ -197,14 +201,18 @@ class NearestCodeGuide(GuideProgram):
     def _point(self, features: Mapping[str, Tensor], name: str, values: Mapping[str, Tensor]) -> PointCodes:
         """Those of a level, given the codes above it."""
         book, outputs = self._model[0].codebook(name), self._outputs(name, features, values)
-        return PointCodes(book.nearest(outputs), outputs, book.support)
+        return PointCodes(book.nearest(outputs), outputs, book.support, values)
 
-    def _drawn(self, name: str, factor: Any, losses: list[Tensor]) -> Tensor:
+    def _drawn(self, name: str, factor: Any, batch: tuple[Tensor, ...], losses: list[Tensor]) -> Tensor:
         """Draw codes through which gradients reach their outputs, and let the vectors follow these in training."""
         codes: Tensor = pyro.sample(name, factor)
         book = self._model[0].codebook(name)
         book.remember(codes, factor.outputs)
         losses.append(book.loss(factor.v, factor.outputs))
+        if book.rate and book.training:
+            costs = self._model[0].costs(name, {**factor.above, name: factor.v}, *batch)
+            if costs is not None:
+                losses.append(book.rate_loss(factor.outputs, costs))
         if book.training and torch.is_grad_enabled():
             book.learn(factor.v, factor.outputs)
         return codes

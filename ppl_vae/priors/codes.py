@@ -120,13 +120,29 @@ class CausalCodes(nn.Module):
         if self.as_built:
             return self.flat(context)
         if context is not None:
-            context = context.reshape(*context.shape[: context.dim() - len(self.context_shape)], -1)
+            context = self._flat_context(context)
         return Raster(Autoregressive(self.network, self.code, longest=math.prod(self.grid), context=context), self.grid)
+
+    def costs(self, codes: Tensor, context: Tensor | None = None) -> Tensor | None:
+        """``-log p`` of every code at each place ``(..., H, W, K)``, given those before it in ``codes`` ``(..., H, W)``.
+
+        ``None`` while all cost the same.
+        """
+        self.as_built &= not self.training
+        if self.as_built:
+            return None
+        if context is not None:
+            context = self._flat_context(context)
+        logits: Tensor = self.network(codes.flatten(-2), context)
+        return -logits.log_softmax(-1).unflatten(-2, self.grid)
 
     def train(self, mode: bool = True) -> CausalCodes:
         """As of any module, but that parameters which somebody else has written are seen here."""
         self.as_built &= self._is_flat()
         return super().train(mode)
+
+    def _flat_context(self, context: Tensor) -> Tensor:
+        return context.reshape(*context.shape[: context.dim() - len(self.context_shape)], -1)
 
     def _is_flat(self) -> bool:
         return not any(bool(parameter.any()) for parameter in self.network.output.parameters())

@@ -484,6 +484,10 @@ class Quantized(Protocol):
         """What a level below the top is told ``(..., D, H, W)`` of the codes above it."""
         ...
 
+    def costs(self, name: str, values: Mapping[str, Tensor], *batch: Tensor) -> Tensor | None:
+        """``-log p`` of every code of a level ``(..., H, W, K)``, given a batch's codes before it; ``None``: all the same."""
+        ...
+
 
 @runtime_checkable
 class StackedSemiSupervised(Protocol):

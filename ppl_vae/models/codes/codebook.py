@@ -20,6 +20,7 @@ __all__ = ["Codebook", "Quantizer"]
 CodesStart = Literal["kmeans", "uniform"]
 
 OUTPUTS, PER_CODE, ITERATIONS = 20_000, 50, 10  # of the k-means that codes start at
+RESTART = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,11 @@ class Codebook(Declaration):
     the D numbers as the ELBO is over all that a datum has, so that it stands against nats per datum; no reported number holds
     it but ``objective``. Vectors are D long whatever the encoder, and evaluating moves none of them.
 
+    With a ``rate`` outputs learn what their codes cost under a prior that is trained beside them, as in entropy-constrained
+    quantization (Chou, Lookabaugh and Gray 1989): of the two vectors nearest to an output, at distances :math:`d_1, d_2`, the
+    cheaper one draws it. The loss is :math:`-\rho \sum_{ij} \sum_{c=1,2} \pi_c \log p(k_{ij} = c | k_{<ij})`, :math:`\pi =
+    \mathrm{softmax}(-d^2 / \bar d_1^2)` with the mean over the batch below; the prior gets no gradient from it.
+
     Args:
         size: K, how many vectors there are.
         dim: D, numbers of each.
@@ -39,9 +45,11 @@ class Codebook(Declaration):
         update: how the vectors learn: ``EMA()``, or ``Gradient()`` for a loss of their own.
         commitment: beta.
         restart: training steps in which no output had a code, after which its vector is put at a random output of the batch;
-            ``None`` for never.
+            ``None`` for never; ``auto`` for 100, and never with a rate, which leaves codes out that cost more than they bring.
         start: where the vectors start: at the centres of ``kmeans`` of the untrained encoder's outputs on the training data, or
             ``uniform`` in [-1 / K, 1 / K].
+        rate: rho, the weight of what codes cost; 1 climbs the bound, 0 leaves codes to the reconstruction.
+        warm_up: training steps in which the rate grows from 0 to what it is.
 
     Raises:
         ValueError: a number out of range.
@@ -56,8 +64,10 @@ class Codebook(Declaration):
     grid: tuple[int, int] = (7, 7)
     update: CodebookUpdate = EMA()
     commitment: float = 0.25
-    restart: int | None = 100
+    restart: int | Literal["auto"] | None = "auto"
     start: CodesStart = "kmeans"
+    rate: float = 0.0
+    warm_up: int = 2000
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", tuple(self.grid))
@@ -65,8 +75,18 @@ class Codebook(Declaration):
         require(self.dim >= 1, "a dim of at least 1", self.dim)
         require(len(self.grid) == 2 and min(self.grid) >= 1, "a grid of a height and a width of at least 1", self.grid)
         require(0 <= self.commitment < math.inf, "a commitment of at least 0", self.commitment)
-        require(self.restart is None or self.restart >= 1, "a restart after at least 1 step", self.restart)
+        named = self.restart is None or self.restart == "auto"
+        require(named or self.restart >= 1, "a restart after at least 1 step, auto or None", self.restart)
         require(self.start in get_args(CodesStart), f"a start of {', '.join(get_args(CodesStart))}", self.start)
+        require(0 <= self.rate < math.inf, "a rate of at least 0", self.rate)
+        require(self.warm_up >= 0, "a warm_up of at least 0 steps", self.warm_up)
+
+    @property
+    def idle_steps(self) -> int | None:
+        """The steps after which a vector is restarted, if it ever is."""
+        if self.restart == "auto":
+            return None if self.rate else RESTART
+        return self.restart
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,14 +106,18 @@ class Quantizer(nn.Module):
 
     idle: Tensor
     started: Tensor
+    steps: Tensor
 
     def __init__(self, declared: Codebook) -> None:
         super().__init__()
         self.size, self.dim, self.grid = declared.size, declared.dim, declared.grid
-        self.commitment, self.restart = declared.commitment, declared.restart
+        self.commitment, self.restart = declared.commitment, declared.idle_steps
+        self.rate, self.warm_up = declared.rate, declared.warm_up
         self.vectors = declared.update.build(declared.size, declared.dim)
         self.register_buffer("idle", torch.zeros(declared.size))  # training steps in which no output had this code
         self.register_buffer("started", torch.tensor(declared.start == "uniform"))
+        if self.rate:
+            self.register_buffer("steps", torch.zeros(()))  # of training
         self._outputs = WeakIdKeyDictionary()  # of the very tensors of codes that were drawn, as long as these live
 
     @property
@@ -131,12 +155,30 @@ class Quantizer(nn.Module):
         own = self.vectors.loss(self._rows(outputs), codes.flatten())
         return self.commitment * held + own.reshape(codes.shape).sum((-2, -1))
 
+    def rate_loss(self, outputs: Tensor, costs: Tensor) -> Tensor:
+        """What the codes of outputs ``(..., D, H, W)`` cost by soft shares of the two nearest, of each datum ``(...)``.
+
+        Args:
+            outputs: the encoder's.
+            costs: ``-log p`` of every code at each place, ``(..., H, W, K)``.
+        """
+        rows = outputs.movedim(-3, -1)
+        vectors = self.vectors.values.detach().clone()  # they move before the gradient is taken
+        distances = rows.square().sum(-1, keepdim=True) + vectors.square().sum(1) - 2 * rows @ vectors.T
+        near, which = distances.topk(2, dim=-1, largest=False)
+        spread = near[..., 0].detach().mean().clamp_min(torch.finfo(near.dtype).tiny)
+        shares = (-near / spread).softmax(-1)
+        grown = (self.steps / self.warm_up).clamp_max(1.0) if self.warm_up else 1.0
+        return self.rate * grown * (shares * costs.gather(-1, which)).sum((-3, -2, -1))
+
     @torch.no_grad()
     def learn(self, codes: Tensor, outputs: Tensor) -> None:
         """Let the vectors follow the outputs ``(..., D, H, W)`` of these codes, and put idle ones at some of these."""
         rows, codes = self._rows(outputs), codes.flatten()
         counts = rows.new_zeros(self.size).index_add_(0, codes, rows.new_ones(len(rows)))
         self.vectors.follow(rows, codes, counts)
+        if self.rate:
+            self.steps += 1
         if self.restart is not None:
             idle = torch.where(counts > 0, 0.0, self.idle + 1)
             dead = idle >= self.restart

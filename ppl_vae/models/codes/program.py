@@ -87,6 +87,14 @@ class QuantizedProgram(ModelProgram):
         """What a level below the top is told ``(..., D, H, W)`` of the codes above it."""
         return self.down[name](self._handed_on(self._names[self._names.index(name) - 1], values))
 
+    @torch.no_grad()
+    def costs(self, name: str, values: Mapping[str, Tensor], *batch: Tensor) -> Tensor | None:
+        """``-log p`` of every code of a level ``(..., H, W, K)``, given those above it and those before it in its own grid.
+
+        ``None`` while all cost the same.
+        """
+        return self.prior.costs(name, values, *self.known(*batch))
+
     def known(self, *batch: Tensor) -> tuple[Tensor, ...]:
         """The columns of y ``(..., C)`` of a batch, or of labels alone, if it is conditioned on them."""
         return () if self.condition is None else (self.condition(*batch),)
@@ -154,10 +162,24 @@ class CodesPriors(nn.Module):
             return first
         return Joint({self.top: first, **{name: partial(self._given, name, known) for name in self.below}})
 
+    def costs(self, name: str, values: Mapping[str, Tensor], *known: Tensor) -> Tensor | None:
+        """``-log p`` of every code of a level ``(..., H, W, K)``, given those above it and those before it in its own grid.
+
+        ``None`` while all cost the same.
+        """
+        told = known if name == self.top else (self._context(name, known, values),)
+        found: Tensor | None = self.levels[name].costs(values[name], *told)
+        return found
+
     def _given(self, name: str, known: tuple[Tensor, ...], values: Mapping[str, Tensor]) -> dist.Distribution:
-        """A level's, given those above it, whose vectors and networks learn nothing by it, and columns of y as planes."""
+        """A level's, given those above it."""
+        found: dist.Distribution = self.levels[name](self._context(name, known, values))
+        return found
+
+    def _context(self, name: str, known: tuple[Tensor, ...], values: Mapping[str, Tensor]) -> Tensor:
+        """What a level's prior is told of those above it, which learn nothing by it, and columns of y as planes."""
         with torch.no_grad():
             maps = [self._program[0].told(name, values)]
         maps += [c[..., None, None].expand(*c.shape, *maps[0].shape[-2:]) for c in known]
         leading = torch.broadcast_shapes(*(each.shape[:-3] for each in maps))
-        return self.levels[name](torch.cat([each.expand(*leading, *each.shape[-3:]) for each in maps], dim=-3))
+        return torch.cat([each.expand(*leading, *each.shape[-3:]) for each in maps], dim=-3)

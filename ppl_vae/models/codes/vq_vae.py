@@ -73,6 +73,9 @@ class VQVAE(Decoded):
         if isinstance(self.codebook, (tuple, list)):
             object.__setattr__(self, "codebook", tuple(self.codebook))
         require(len(self.codebooks) > 0, "at least one codebook", self.codebook)
+        if any(book.rate for book in self.codebooks.values()):
+            learns = isinstance(self.prior, CausalNetwork)
+            require(learns, "a prior that learns what codes cost, such as PixelCNN(), or codebooks of rate=0", self.prior)
         if self.condition is not None:
             require(self.condition.labelled, "a condition=Labels() of a VQVAE, or none", self.condition)
             learns = isinstance(self.prior, CausalNetwork)
