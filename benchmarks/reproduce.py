@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,14 @@ def fitted(row: str, out: Path, *, epochs: int | None) -> pv.Fit:
         return pv.load_run(out / row)
     parts = declared(row, epochs=epochs)
     data = pv.load_data(parts["data"])
-    fit = pv.fit(parts["model"], data, guide=parts["guide"], method=parts["method"])
+    fit = pv.fit(parts["model"], data, guide=parts["guide"], method=parts["method"], progress=shown)
     save_run(fit, data, out / row)
     return fit
+
+
+def shown(row: dict[str, Any]) -> None:
+    """Tell of an epoch."""
+    print(f"  {row['epoch']}: ELBO {row['elbo']:.2f}, {row['seconds']:.0f} s", file=sys.stderr, flush=True)
 
 
 def reproduce(row: str, out: Path, *, epochs: int | None, samples: int, gaps: int) -> dict[str, Any]:
