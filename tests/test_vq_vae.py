@@ -331,9 +331,9 @@ def test_outputs_learn_what_their_two_nearest_codes_cost() -> None:
     torch.testing.assert_close(*(torch.autograd.grad(each.sum(), outputs, retain_graph=True)[0] for each in (found, expected)))
 
 
-@pytest.mark.parametrize("books", [(dataclasses.replace(BOOK, rate=1.0),), tuple(dataclasses.replace(b, rate=1.0) for b in two_levels())])
+@pytest.mark.parametrize("books", [(BOOK,), two_levels()])
 def test_costs_are_those_of_the_prior_and_the_bound_stays_what_it_is(books: tuple[pv.Codebook, ...]) -> None:
-    pair = pair_of(*books, prior=pv.LSTM(hidden=4)).double()
+    pair = pair_of(*(dataclasses.replace(book, rate=1.0) for book in books), prior=pv.LSTM(hidden=4)).double()
     with torch.no_grad():
         for parameter in pair.model.prior.parameters():
             parameter.add_(torch.randn(parameter.shape).double())
@@ -353,10 +353,11 @@ def test_a_rate_makes_codes_cheaper() -> None:
     found = {}
     for rate in (0.0, 1.0):
         book = pv.Codebook(size=16, dim=4, grid=(4, 4), rate=rate, warm_up=100)
-        model = pv.VQVAE(codebook=book, decoder=pv.Conv(channels=(8,), blocks=1, spatial=True), prior=pv.PixelCNN(channels=8, layers=2))
-        fit = pv.fit(model, data, method=pv.SVI(epochs=30, batch_size=64, learning_rate=3e-3))
+        network = pv.Conv(channels=(8,), blocks=1, spatial=True)
+        model = pv.VQVAE(codebook=book, decoder=network, prior=pv.PixelCNN(channels=8, layers=2))
+        fit = pv.fit(model, data, method=pv.SVI(epochs=15, batch_size=64, learning_rate=3e-3))
         found[rate] = fit.evaluate(data)
-    assert found[1.0]["kl"] < found[0.0]["kl"] - 0.5
+    assert found[1.0]["kl"] < found[0.0]["kl"] - 3
     assert found[1.0]["elbo"] > found[0.0]["elbo"]
 
 
