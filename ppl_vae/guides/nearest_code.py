@@ -39,8 +39,9 @@ OUTPUTS = 50_000  # that codebooks start from, at most, unless they have so many
 class NearestCode(Guide):
     """q(k | x), certain of the codes nearest to the encoder's outputs, for :class:`~ppl_vae.VQVAE`.
 
-    What is climbed is the ELBO less what the codebooks ask for beside it, commitment, the loss of vectors with gradients, and
-    with a ``rate`` what codes cost (:class:`~ppl_vae.Codebook`): the history's ``elbo`` and every evaluation leave these out, and ``objective`` has them.
+    What is climbed is the ELBO less what the codebooks ask for beside it: commitment, the loss of vectors with gradients, and
+    with a ``rate`` what codes cost (:class:`~ppl_vae.Codebook`). The history's ``elbo`` and every evaluation leave these out,
+    and ``objective`` has them.
 
     Args:
         encoder: the network from the data to the outputs ``(D, H, W)`` of the bottom level, and from each level to the next

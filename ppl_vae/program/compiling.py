@@ -82,7 +82,6 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
     logging.disable(logging.WARNING)  # torch warns of a CUDA toolkit without a device, and of operations not fused
     try:
         import torch._inductor as inductor
-        from torch._inductor import cpu_vec_isa
         from torch._inductor.codegen.cpp import CppScheduling
         from torch._inductor.exc import InductorError
         from torch._inductor.package import package_aoti

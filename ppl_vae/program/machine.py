@@ -114,8 +114,8 @@ def choose_precision(precision: Precision, device: torch.device, multiplications
         )
     elif multiplications is not None and multiplications < WORTH_ROUNDING:
         why = (
-            f"a step multiplies {multiplications:,} times, and below {WORTH_ROUNDING:,} rounding takes a CPU longer than bfloat16 "
-            "products save; use precision='32', or a larger batch_size"
+            f"a step multiplies {multiplications:,} times, and below {WORTH_ROUNDING:,} rounding takes a CPU longer than "
+            "bfloat16 products save; use precision='32', or a larger batch_size"
         )
     else:
         return precision

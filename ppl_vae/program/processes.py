@@ -72,11 +72,12 @@ class Processes:
             small: list[Tensor] = []
             for tensor in group:
                 (large if tensor.numel() >= LARGE and tensor.is_contiguous() else small).append(tensor.detach())
-            flat = torch.cat([tensor.flatten() for tensor in small]) if small else group[0].new_empty(0)
+            flat = [torch.cat([tensor.flatten() for tensor in small])] if small else []
             with self._together():
-                for sent in [distributed.all_reduce(message, async_op=True) for message in ((*large, flat) if small else large)]:
+                for sent in [distributed.all_reduce(message, async_op=True) for message in large + flat]:
                     sent.wait()
-            _put(small, flat)
+            for message in flat:
+                _put(small, message)
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Put what the first process has in the place of each tensor.

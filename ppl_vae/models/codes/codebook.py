@@ -75,8 +75,8 @@ class Codebook(Declaration):
         require(self.dim >= 1, "a dim of at least 1", self.dim)
         require(len(self.grid) == 2 and min(self.grid) >= 1, "a grid of a height and a width of at least 1", self.grid)
         require(0 <= self.commitment < math.inf, "a commitment of at least 0", self.commitment)
-        named = self.restart is None or self.restart == "auto"
-        require(named or self.restart >= 1, "a restart after at least 1 step, auto or None", self.restart)
+        sound = self.restart is None or self.restart == "auto" or self.restart >= 1
+        require(sound, "a restart after at least 1 step, auto or None", self.restart)
         require(self.start in get_args(CodesStart), f"a start of {', '.join(get_args(CodesStart))}", self.start)
         require(0 <= self.rate < math.inf, "a rate of at least 0", self.rate)
         require(self.warm_up >= 0, "a warm_up of at least 0 steps", self.warm_up)

@@ -168,7 +168,8 @@ class CodesPriors(nn.Module):
         ``None`` while all cost the same.
         """
         told = known if name == self.top else (self._context(name, known, values),)
-        found: Tensor | None = self.levels[name].costs(values[name], *told)
+        level: Any = self.levels[name]
+        found: Tensor | None = level.costs(values[name], *told)
         return found
 
     def _given(self, name: str, known: tuple[Tensor, ...], values: Mapping[str, Tensor]) -> dist.Distribution:
