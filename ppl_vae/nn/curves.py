@@ -88,14 +88,15 @@ class RationalQuadraticSpline:
 
     def _piece(self, value: Tensor, edges: Tensor, xs: Tensor, ys: Tensor, slopes: Tensor) -> tuple[Tensor, ...]:
         """Left end, width, bottom, height and the two slopes of the bin that holds each value among ``edges``."""
-        shape = torch.broadcast_shapes(value.shape, edges.shape[:-1])
-        left = (value.unsqueeze(-1) >= edges[..., 1:-1]).sum(-1, keepdim=True).expand(*shape, 1)
+        left = (value.unsqueeze(-1) >= edges[..., 1:-1]).sum(-1, keepdim=True)
+        own = left == torch.arange(self.bins, device=value.device)
 
-        def at(knots: Tensor, index: Tensor) -> Tensor:
-            return knots.expand(*shape, -1).gather(-1, index).squeeze(-1)
+        # Sums of one number each: unlike an index, whose gradient is scattered number by number, they are loops that compile.
+        def at(knots: Tensor) -> Tensor:
+            return torch.where(own, knots, 0.0).sum(-1)
 
-        x0, y0 = at(xs, left), at(ys, left)
-        return x0, at(xs, left + 1) - x0, y0, at(ys, left + 1) - y0, at(slopes, left), at(slopes, left + 1)
+        x0, y0 = at(xs[..., :-1]), at(ys[..., :-1])
+        return x0, at(xs[..., 1:]) - x0, y0, at(ys[..., 1:]) - y0, at(slopes[..., :-1]), at(slopes[..., 1:])
 
 
 class Composed:
