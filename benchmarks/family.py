@@ -34,7 +34,6 @@ class Row(NamedTuple):
     objective: pv.Objective = STL
     epochs: int = 60
     learning_rate: float | None = None
-    stages: bool = False
 
 
 def vae(**parts: Any) -> pv.VAE:
@@ -67,13 +66,14 @@ ROWS: dict[str, Row] = {
     ),
     "vq": Row(
         pv.VQVAE(
-            codebook=pv.Codebook(size=128, dim=64, grid=(7, 7)),
-            prior=pv.PixelCNN(channels=64, layers=4),
+            codebook=pv.Codebook(size=128, dim=16, grid=(7, 7), rate=1.0, warm_up=2400),
+            prior=pv.PixelCNN(channels=32, layers=5),
             likelihood=pv.Bernoulli(),
+            decoder=pv.Conv(channels=(32, 64), blocks=1, spatial=True),
         ),
         objective=pv.ELBO(),
-        epochs=20,
-        stages=True,
+        epochs=30,
+        learning_rate=1e-3,
     ),
     "diffusion": Row(
         pv.Diffusion(denoiser=pv.UNet(channels=(16, 32, 32)), likelihood=pv.Bernoulli()), objective=pv.ELBO(), epochs=10
@@ -92,8 +92,6 @@ def fitted(name: str, out: Path, effort: float) -> pv.Fit:
     row = ROWS[name]
     epochs = max(1, round(effort * row.epochs))
     method: pv.Method = pv.SVI(objective=row.objective, epochs=epochs, batch_size=100, learning_rate=row.learning_rate)
-    if row.stages:
-        method = pv.Stages(methods=(pv.SVI(epochs=epochs, batch_size=100), pv.SVI(epochs=epochs, batch_size=100)))
     data = pv.load_data(DATA)
     fit = pv.fit(row.model, data, guide=row.guide, method=method)
     pv.save_run(fit, data, out / name)
