@@ -73,9 +73,6 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
         "reorder_for_peak_memory": False,
         "aot_inductor.package": True,
         "post_grad_custom_post_pass": cheaper,
-        # Precompiled headers take 12 seconds to make, and only the fifth library has earned them; two compilers side by side
-        # are done as soon without (findings/compilers_cache_leaves_its_headers_behind.sh).
-        "aot_inductor.precompile_headers": False,
     }
     examples = tuple(tensor.detach() for tensor in inputs)
     level = logging.root.manager.disable
@@ -86,6 +83,10 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
         from torch._inductor.exc import InductorError
         from torch._inductor.package import package_aoti
 
+        if hasattr(inductor.config.aot_inductor, "precompile_headers"):
+            # They take 12 seconds to make, and only the fifth library has earned them; two compilers side by side are done as
+            # soon without (findings/compilers_cache_leaves_its_headers_behind.sh).
+            options["aot_inductor.precompile_headers"] = False
         file.parent.mkdir(parents=True, exist_ok=True)
         with (
             torch.no_grad(),
