@@ -66,7 +66,7 @@ ROWS: dict[str, Row] = {
     ),
     "vq": Row(
         pv.VQVAE(
-            codebook=pv.Codebook(size=128, dim=16, grid=(7, 7), update=pv.Gradient(), rate=1.0, warm_up=2400),
+            codebook=pv.Codebook(size=128, dim=16, grid=(7, 7), rate=1.0, warm_up=2400),
             prior=pv.PixelCNN(channels=32, layers=5),
             likelihood=pv.Bernoulli(),
             decoder=pv.Conv(channels=(32, 64), blocks=1, spatial=True),

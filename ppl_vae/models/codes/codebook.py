@@ -13,7 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.exact.mixture_start import kmeans, kmeans_plus_plus
-from ppl_vae.models.codes.updates import EMA, CodebookUpdate
+from ppl_vae.models.codes.updates import EMA, CodebookUpdate, Gradient
 
 __all__ = ["Codebook", "Quantizer"]
 
@@ -42,7 +42,8 @@ class Codebook(Declaration):
         size: K, how many vectors there are.
         dim: D, numbers of each.
         grid: height H and width W of the map of codes.
-        update: how the vectors learn: ``EMA()``, or ``Gradient()`` for a loss of their own.
+        update: how the vectors learn: ``EMA()``, or ``Gradient()`` for a loss of their own; by default the first, but with a
+            rate the second: averages run into the outputs that are held off a dear code once the learning rate has fallen.
         commitment: beta.
         restart: training steps in which no output had a code, after which its vector is put at a random output of the batch;
             ``None`` for never; ``auto`` for 100, and never with a rate, which leaves codes out that cost more than they bring.
@@ -62,7 +63,7 @@ class Codebook(Declaration):
     size: int = 128
     dim: int = 64
     grid: tuple[int, int] = (7, 7)
-    update: CodebookUpdate = EMA()
+    update: CodebookUpdate | None = None
     commitment: float = 0.25
     restart: int | Literal["auto"] | None = "auto"
     start: CodesStart = "kmeans"
@@ -80,6 +81,11 @@ class Codebook(Declaration):
         require(self.start in get_args(CodesStart), f"a start of {', '.join(get_args(CodesStart))}", self.start)
         require(0 <= self.rate < math.inf, "a rate of at least 0", self.rate)
         require(self.warm_up >= 0, "a warm_up of at least 0 steps", self.warm_up)
+
+    @property
+    def learning(self) -> CodebookUpdate:
+        """How the vectors learn."""
+        return self.update or (Gradient() if self.rate else EMA())
 
     @property
     def idle_steps(self) -> int | None:
@@ -113,7 +119,7 @@ class Quantizer(nn.Module):
         self.size, self.dim, self.grid = declared.size, declared.dim, declared.grid
         self.commitment, self.restart = declared.commitment, declared.idle_steps
         self.rate, self.warm_up = declared.rate, declared.warm_up
-        self.vectors = declared.update.build(declared.size, declared.dim)
+        self.vectors = declared.learning.build(declared.size, declared.dim)
         self.register_buffer("idle", torch.zeros(declared.size))  # training steps in which no output had this code
         self.register_buffer("started", torch.tensor(declared.start == "uniform"))
         if self.rate:
