@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,6 +103,14 @@ class Drawn(Coding):
         return exact
 
 
+def _imported() -> Any:
+    """ArviZ; its 0.23 moves a file as it is first imported on a day, which another process that does so may have moved."""
+    try:
+        return importlib.import_module("arviz")
+    except FileNotFoundError:
+        return importlib.import_module("arviz")
+
+
 def container(groups: Groups, *, coords: Mapping[str, list[Any]], dims: Mapping[str, list[str]]) -> Any:
     """Groups of arrays ``(chain, draw, ...)`` as the installed ArviZ holds them.
 
@@ -112,7 +121,7 @@ def container(groups: Groups, *, coords: Mapping[str, list[Any]], dims: Mapping[
         ValueError: ArviZ is not installed, or holds arrays of other shapes.
     """
     try:
-        import arviz
+        arviz = _imported()
     except ImportError:
         raise ValueError("to_arviz needs ArviZ: pip install 'ppl_vae[arviz]'") from None
     plain = {group: dict(arrays) for group, arrays in groups.items()}
