@@ -83,7 +83,7 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
         from torch._inductor.exc import InductorError
         from torch._inductor.package import package_aoti
 
-        if hasattr(inductor.config.aot_inductor, "precompile_headers"):
+        if "aot_inductor.precompile_headers" in inductor.list_options():
             # They take 12 seconds to make, and only the fifth library has earned them; two compilers side by side are done as
             # soon without (findings/compilers_cache_leaves_its_headers_behind.sh).
             options["aot_inductor.precompile_headers"] = False
