@@ -53,8 +53,8 @@ class VQVAE(Decoded):
             codes stay what they are, p(x | k) and the guide know of no class. The ELBO is then one of log p(x | y).
 
     Raises:
-        ValueError: no codebook, a condition that is not the class, or one of uniform codes; on checking, data without labels
-            that are needed; on building, a grid that the networks' maps do not match.
+        ValueError: no codebook, a condition that is not the class, or one, or a rate, of uniform codes; on checking, data
+            without labels that are needed; on building, a grid that the networks' maps do not match.
 
     Examples:
         >>> print(VQVAE(codebook=Codebook(size=512, grid=(7, 7))))
@@ -73,12 +73,11 @@ class VQVAE(Decoded):
         if isinstance(self.codebook, (tuple, list)):
             object.__setattr__(self, "codebook", tuple(self.codebook))
         require(len(self.codebooks) > 0, "at least one codebook", self.codebook)
+        learns = isinstance(self.prior, CausalNetwork)
         if any(book.rate for book in self.codebooks.values()):
-            learns = isinstance(self.prior, CausalNetwork)
             require(learns, "a prior that learns what codes cost, such as PixelCNN(), or codebooks of rate=0", self.prior)
         if self.condition is not None:
             require(self.condition.labelled, "a condition=Labels() of a VQVAE, or none", self.condition)
-            learns = isinstance(self.prior, CausalNetwork)
             require(learns, "a prior that can be told the class, such as PixelCNN(), or no condition", self.prior)
 
     @property
