@@ -556,7 +556,7 @@ def functional(bias: Tensor, x: Tensor, weight: Tensor) -> list[Tensor]:
     sigmoids = [torch.sigmoid(x), torch.sigmoid(weight)]
     return [
         *(torch.addmm(bias, x, weight), torch.addmm(bias, x, weight, beta=2), noise),
-        *(*sigmoids, x.abs().neg().exp().log1p()),
+        *(*sigmoids, x.abs().neg().exp().log1p(), weight.exp().log1p()),
     ]
 
 
@@ -580,8 +580,24 @@ def test_a_cheaper_graph_does_the_same(dtype: torch.dtype) -> None:
     assert ("aten.mm.default" in targets, "aten.randn.default" in targets) == (dtype != torch.bfloat16,) * 2
     assert "aten.addmm.default" in targets  # that of twice the bias
     assert ("aten.normal_functional.default" in targets) == (dtype == torch.bfloat16)
+    assert ("aten.log1p.default" in targets) == (dtype != torch.float32)
     sigmoids = [node for node in module.graph.nodes if node.target is torch.ops.aten.sigmoid.default]
-    assert len(sigmoids) == (2 if dtype == torch.bfloat16 else 1)  # of the weight no exponential is known
+    # Of the weight an exponential is known where the logarithm of one plus another has been taken by it.
+    assert len(sigmoids) == {torch.bfloat16: 2, torch.float64: 1, torch.float32: 0}[dtype]
+
+
+@pytest.mark.slow
+def test_compiled_logarithms_of_one_plus_an_exponential_keep_their_digits() -> None:
+    edges = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 88.9, -88.9, 104.0])
+    x = torch.cat([torch.linspace(-85, 85, 100_000), edges])
+
+    def both(x: Tensor) -> list[Tensor]:
+        return [torch.log1p(torch.exp(-x.abs())), torch.nn.functional.softplus(x)]
+
+    found = capture(both, [], [x]).compiled(x)(x)
+    for ours, exact, torchs in zip(found, both(x.double()), both(x), strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=4e-7, atol=1e-38, equal_nan=True)
+        assert torch.equal(ours.isfinite(), torchs.isfinite())
 
 
 def test_a_library_is_given_state_then_inputs_then_constants() -> None:

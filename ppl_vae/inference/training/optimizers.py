@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 __all__ = ["OPTIMIZERS", "Optimizer", "OptimizerState", "put_back"]
 
-RATES_AT_ONCE = 64
+RATES_AT_ONCE = 512
 
 
 class OptimizerState(NamedTuple):

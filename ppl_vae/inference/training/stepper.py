@@ -112,9 +112,11 @@ class Stepper:
     @property
     def active_step(self) -> Step:
         """That of the optimizer whose turn it is: by steps, the guide's so many times before the model's."""
+        if len(self.steps) == 1:
+            return self.steps[0]
         guide_turns = self.plan.encoder_steps if self.plan.alternate == "steps" else 1
         turn = self.active_optimizer % (guide_turns + 1)
-        return self.steps[int(turn == guide_turns) if len(self.steps) > 1 else 0]
+        return self.steps[int(turn == guide_turns)]
 
     def step(self, block: list[Tensor], rows: Tensor) -> None:
         """Take the step on some rows of a block."""
