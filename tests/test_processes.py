@@ -21,6 +21,8 @@ from torch import Tensor, distributed, multiprocessing
 
 import ppl_vae as pv
 from ppl_vae.inference.training import step
+from ppl_vae.program import common_memory
+from ppl_vae.program import processes as processes_module
 from ppl_vae.program.processes import Processes, alone, current
 from ppl_vae.types import FitWarning
 
@@ -104,6 +106,41 @@ def test_two_processes_add_share_and_compare(tmp_path: Path) -> None:
     assert first["raised"] == "list index out of range"
 
 
+def _in_memory(folder: str) -> Answers:
+    processes_module.WORTH_MEMORY, processes_module.LARGE = 100, 2
+    common_memory.FOLDER = Path(folder)
+    processes = current()
+    generator = torch.Generator().manual_seed(processes.rank)
+    ours = [torch.randn(shape, generator=generator) for shape in ((7, 11), (1,), (5, 3, 2))]
+    ours.append(torch.tensor([processes.rank + 1, 2, 3]))
+    memory = processes.common_memory(ours)
+    sums = []
+    for _ in range(3):
+        turn = [tensor.clone() for tensor in ours]
+        processes.sum_(turn, memory)
+        sums.append([tensor.clone() for tensor in turn])
+    left = [path.name for path in Path(folder).glob("ppl_vae-*")]
+    few = processes.common_memory(ours[1:2])
+    return {"ours": ours, "sums": sums, "used": memory is not None, "few": few is None, "left": left}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files in memory are Linux's")
+@pytest.mark.parametrize("there", [True, False])
+def test_large_tensors_are_added_up_in_memory_where_there_is_some(tmp_path: Path, there: bool) -> None:
+    folder = tmp_path / "memory"
+    if there:
+        folder.mkdir()
+    found = in_processes(tmp_path, _in_memory, str(folder), count=3)
+    for one in found:
+        assert one["used"] == there
+        assert one["few"]
+        assert one["left"] == []
+        for sums in one["sums"]:
+            for place, total in enumerate(sums):
+                assert torch.equal(total, found[0]["sums"][0][place])
+                torch.testing.assert_close(total, sum(each["ours"][place] for each in found))
+
+
 def _rows() -> Tensor:
     return torch.rand(ROWS, 4, generator=torch.Generator().manual_seed(0))
 
@@ -163,6 +200,7 @@ SHARED: dict[str, dict[str, Any]] = {
 def _fits(out: Path) -> Answers:
     """What fits come to in these processes, and in the first of them alone; one is kept in a folder."""
     step.WORTH_RECORDING = 3
+    processes_module.WORTH_MEMORY, processes_module.LARGE = 8, 8  # of small networks too the recorded steps add up in memory
     found: Answers = {}
     for name, given in SHARED.items():
         how = {} if "batch_size" in given else {"out": out, "compile": "auto"}

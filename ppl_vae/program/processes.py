@@ -14,17 +14,20 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from ppl_vae.launched import LostProcessError, launched
+from ppl_vae.program.common_memory import CommonMemory
 from ppl_vae.text import as_line
 
 __all__ = ["LostProcessError", "Processes", "alone", "by_first", "current", "first_to_say", "joined"]
 
 LARGE = 2**16  # numbers of a tensor from which a message of its own costs less than a copy into another's
+WORTH_MEMORY = 2**18  # numbers of large tensors from which it costs less to add them up in common memory than by messages
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,27 +60,55 @@ class Processes:
         """Which of so many rows are this process's: each is in one part only, and parts differ by one row at most."""
         return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
 
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
+    def sum_(self, tensors: Sequence[Tensor], memory: CommonMemory | None = None) -> None:
         """Put the sum over all processes in the place of each tensor, the same bits in every process.
 
         Args:
             tensors: of the same shapes, strides and order in every process. Large ones are summed where they lie, the others of
                 a type in one message.
+            memory: of :meth:`common_memory` for these tensors, of which the large ones lie there until the next sum in it.
 
         Raises:
             LostProcessError: another process is gone.
         """
         for group in self._by_type(tensors):
-            large: list[Tensor] = []
-            small: list[Tensor] = []
-            for tensor in group:
-                (large if tensor.numel() >= LARGE and tensor.is_contiguous() else small).append(tensor.detach())
+            large = [tensor for tensor in group if _is_large(tensor)]
+            small = [tensor.detach() for tensor in group if not _is_large(tensor)]
             flat = [torch.cat([tensor.flatten() for tensor in small])] if small else []
             with self._together():
-                for sent in [distributed.all_reduce(message, async_op=True) for message in large + flat]:
+                if memory is not None and large and _fits_memory(large[0]):
+                    _sum_in(memory, large)
+                    large = []
+                for sent in [distributed.all_reduce(message.detach(), async_op=True) for message in large + flat]:
                     sent.wait()
             for message in flat:
                 _put(small, message)
+
+    def common_memory(self, tensors: Sequence[Tensor]) -> CommonMemory | None:
+        """Memory in which the large ones of such tensors are added up in a third of the time of messages.
+
+        Args:
+            tensors: of the same shapes, strides and order in every process.
+
+        Returns:
+            ``None`` where they are too few, on several machines, or where this one has no room.
+
+        Raises:
+            LostProcessError: another process is gone.
+        """
+        rows = self.count + 1
+        numbers = sum(tensor.numel() for tensor in tensors if _is_large(tensor) and _fits_memory(tensor))
+        if self.count == 1 or numbers < WORTH_MEMORY:
+            return None
+        made: list[Path | None] = [CommonMemory.make(rows, numbers) if self.first else None]
+        with self._together():
+            distributed.broadcast_object_list(made, src=0)
+        found = None if made[0] is None else CommonMemory.read(made[0], rows, numbers)
+        lacking = torch.tensor(int(found is None))
+        self.sum_([lacking])
+        if self.first and made[0] is not None:
+            made[0].unlink()  # it is there for as long as a process has it open
+        return None if found is None or lacking else CommonMemory(found, self.rank, self.part(numbers))
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Put what the first process has in the place of each tensor.
@@ -175,6 +206,22 @@ class Processes:
                 f"process {self.rank} of {self.count} lost the others ({as_line(str(error).splitlines()[0])}): all of them end "
                 "here; start them again, with resume where there is a run folder"
             ) from error
+
+
+def _is_large(tensor: Tensor) -> bool:
+    return tensor.numel() >= LARGE and tensor.is_contiguous()
+
+
+def _fits_memory(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
+def _sum_in(memory: CommonMemory, tensors: Sequence[Tensor]) -> None:
+    memory.put(tensors)
+    distributed.barrier()
+    memory.add()
+    distributed.barrier()
+    memory.take(tensors)
 
 
 def _put(tensors: Sequence[Tensor], flat: Tensor) -> None:

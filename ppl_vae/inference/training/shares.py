@@ -20,6 +20,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ppl_vae.program.common_memory import CommonMemory
 from ppl_vae.program.context import seeded
 from ppl_vae.program.pair import Pair, Plates
 from ppl_vae.program.processes import Processes
@@ -81,6 +82,7 @@ class Shares:
         self.processes = processes or Processes()
         self.pair = pair
         self.aligned = True
+        self._memories: dict[tuple[int, ...], CommonMemory | None] = {}  # by the sizes of what is added up
 
     @property
     def lone(self) -> bool:
@@ -132,7 +134,11 @@ class Shares:
         if self.lone:
             return
         if same:
-            self.processes.sum_([*(value.grad for value in parameters if value.grad is not None), numbers])
+            gradients = [value.grad for value in parameters if value.grad is not None]
+            sizes = tuple(gradient.numel() for gradient in gradients)
+            if sizes not in self._memories:
+                self._memories[sizes] = self.processes.common_memory(gradients)
+            self.processes.sum_([*gradients, numbers], self._memories[sizes])
             return
         found = [torch.zeros_like(value) if value.grad is None else value.grad for value in parameters]
         there = torch.tensor([value.grad is not None for value in parameters], dtype=numbers.dtype, device=numbers.device)
