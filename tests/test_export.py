@@ -217,6 +217,15 @@ class Solving(torch.nn.Module):
         return (torch.cholesky_solve(x.T, factor, upper=self.upper), both)
 
 
+@pytest.mark.slow
+def test_an_encoder_of_convolutions_gives_the_nearest_codes(tmp_path: Path) -> None:
+    model = pv.VQVAE(codebook=pv.Codebook(size=6, dim=4, grid=(4, 4)), decoder=pv.Conv(channels=(4,), spatial=True))
+    fit = pv.fit(model, pv.load_data("digits", binarize="static"), method=pv.SVI(epochs=1))
+    ones = (torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(2)) < 0.5).float()
+    (codes,) = run(fit.export(tmp_path / "encoder.pt2"), x=ones)
+    assert torch.equal(codes, fit.encode(ones))
+
+
 @pytest.mark.parametrize("upper", [False, True])
 def test_solving_with_what_is_fitted_becomes_a_product(upper: bool) -> None:
     module, x = Solving(upper), torch.arange(6.0).reshape(3, 2)

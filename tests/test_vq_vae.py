@@ -276,6 +276,17 @@ def test_a_prior_that_waits_for_its_stage_is_not_asked(tmp_path: Path) -> None:
         assert again.evaluate(x_of())["kl"] < 4 * math.log(5) - 0.01
 
 
+def test_validation_rows_see_a_prior_from_its_first_step_on(tmp_path: Path) -> None:
+    codes = pv.SVI(epochs=6, only=("guide", "model.codebooks", "model.decoder", "model.likelihood"))  # long enough for a record
+    stages = pv.Stages(methods=(codes, pv.SVI(epochs=9, only=("model.prior",), restore_best=True)))
+    data = pv.load_data(x_of().numpy(), kind="binary", valid=0.25, test=0.0)
+    fit = pv.fit(pv.VQVAE(codebook=BOOK, decoder=TINY, prior=pv.LSTM(hidden=4)), data, method=stages, out=tmp_path / "run")
+    uniform = 4 * math.log(5)
+    assert [row["valid_kl"] for row in fit.history[:6]] == pytest.approx([uniform] * 6, rel=1e-6)
+    assert fit.history[-1]["valid_kl"] < fit.history[6]["valid_kl"] < uniform - 0.001
+    assert fit.evaluate(data.valid)["kl"] == pytest.approx(pv.load_run(tmp_path / "run").evaluate(data.valid)["kl"], rel=1e-5)
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------------
 
 

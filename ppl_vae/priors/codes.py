@@ -136,6 +136,11 @@ class CausalCodes(nn.Module):
         logits: Tensor = self.network(codes.flatten(-2), context)
         return -logits.log_softmax(-1).unflatten(-2, self.grid)
 
+    @property
+    def phase(self) -> int:
+        """Whether its network is asked, 0 or 1."""
+        return int(not self.as_built)
+
     def train(self, mode: bool = True) -> CausalCodes:
         """As of any module, but that parameters which somebody else has written are seen here."""
         self.as_built &= self._is_flat()

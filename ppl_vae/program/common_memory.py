@@ -71,9 +71,9 @@ class CommonMemory:
         torch.sum(self._columns, 0, out=self._sums_of_part)
 
     def take(self, tensors: Sequence[Tensor]) -> None:
-        """Let the tensors be the sums, where they lie, until all processes have put other numbers down."""
+        """Put the sums in the places of the tensors; who clips gradients changes them, and nobody else's."""
         for tensor, part in self._parts(tensors, self.sums):
-            tensor.data = part
+            tensor.copy_(part)
 
     def _parts(self, tensors: Sequence[Tensor], row: Tensor) -> list[tuple[Tensor, Tensor]]:
         parts = row.split([tensor.numel() for tensor in tensors])

@@ -19,12 +19,14 @@ __all__ = [
     "Finish",
     "Finishing",
     "MedianWriting",
+    "Phased",
     "Start",
     "Starting",
     "TrainingRows",
     "Waking",
     "finish",
     "median_writer",
+    "phases",
     "start",
 ]
 
@@ -115,6 +117,19 @@ class Waking(Protocol):
 
 
 @runtime_checkable
+class Phased(Protocol):
+    """A module that does other operations from some event on, of which no tensor tells.
+
+    A record of one phase is none of the next.
+    """
+
+    @property
+    def phase(self) -> int:
+        """Which one it is in."""
+        ...
+
+
+@runtime_checkable
 class Finishing(Protocol):
     """A module that has to learn something from the training data when all else is fitted."""
 
@@ -153,6 +168,11 @@ def start(context: Start, warm: Iterable[str] = (), still: Iterable[nn.Module] =
                     module.start_fit(context)
             if id(_half(context, half)) not in unasked:
                 _start_as_before(context, half)
+
+
+def phases(module: nn.Module) -> tuple[int, ...]:
+    """Which operations a module and those in it do, as far as they change."""
+    return tuple(each.phase for each in module.modules() if isinstance(each, Phased))
 
 
 def finish(context: Finish) -> None:

@@ -66,20 +66,20 @@ class Processes:
         Args:
             tensors: of the same shapes, strides and order in every process. Large ones are summed where they lie, the others of
                 a type in one message.
-            memory: of :meth:`common_memory` for these tensors, of which the large ones lie there until the next sum in it.
+            memory: of :meth:`common_memory` for these tensors.
 
         Raises:
             LostProcessError: another process is gone.
         """
         for group in self._by_type(tensors):
-            large = [tensor for tensor in group if _is_large(tensor)]
+            large = [tensor.detach() for tensor in group if _is_large(tensor)]
             small = [tensor.detach() for tensor in group if not _is_large(tensor)]
             flat = [torch.cat([tensor.flatten() for tensor in small])] if small else []
             with self._together():
                 if memory is not None and large and _fits_memory(large[0]):
                     _sum_in(memory, large)
                     large = []
-                for sent in [distributed.all_reduce(message.detach(), async_op=True) for message in large + flat]:
+                for sent in [distributed.all_reduce(message, async_op=True) for message in large + flat]:
                     sent.wait()
             for message in flat:
                 _put(small, message)

@@ -10,6 +10,7 @@ import pyro
 from torch import Tensor
 
 from ppl_vae.program.capture import CaptureError, Compile, Exchanged, Program, record
+from ppl_vae.program.hooks import phases
 from ppl_vae.program.pair import Pair
 
 __all__ = ["Replay", "replay"]
@@ -46,7 +47,7 @@ class Replay:
         self.originals = [*pair.parameters(), *pair.buffers()]
         self.state = [tensor.detach() for tensor in self.originals]
         names = [*dict(pair.named_parameters()), *dict(pair.named_buffers())]
-        self.key = (name, tuple(zip(names, (tensor.dtype for tensor in self.state), strict=True)), long)
+        self.key = (name, tuple(zip(names, (tensor.dtype for tensor in self.state), strict=True)), long, phases(pair))
         self.records = _records.setdefault(pair, _Records())
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:

@@ -72,6 +72,7 @@ class Codebook(Declaration):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", tuple(self.grid))
+        require(all(type(side) is int for side in self.grid), "a grid of whole numbers", self.grid)
         require(self.size >= 2, "a size of at least 2 vectors", self.size)
         require(self.dim >= 1, "a dim of at least 1", self.dim)
         require(len(self.grid) == 2 and min(self.grid) >= 1, "a grid of a height and a width of at least 1", self.grid)
@@ -215,7 +216,8 @@ class Quantizer(nn.Module):
 
     def _rows(self, outputs: Tensor) -> Tensor:
         """Outputs ``(..., D, H, W)`` as rows ``(N, D)``, without gradients."""
-        return outputs.detach().movedim(-3, -1).reshape(-1, self.dim)
+        # A copy, since an exporter that gives the outputs other strides keeps what the reshaping of these was, a view.
+        return outputs.detach().movedim(-3, -1).clone(memory_format=torch.contiguous_format).reshape(-1, self.dim)
 
     def _whole(self, codes: Tensor) -> Tensor:
         if not codes.is_floating_point():
