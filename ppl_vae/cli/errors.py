@@ -18,6 +18,11 @@ __all__ = ["explain", "print_error"]
 
 NOT_ACCEPTED = r"Parser key \"(\w+)\": Problem with given class_path '([\w.]+)': Option '([\w.]+)' is not accepted"
 NO_DECLARATION = r"Parser key \"(\w+)\": .*NestedArg\(key='([\w.]+)'"
+OR_NONE = (
+    r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - (.*?) "
+    r"- Expected a <class 'NoneType'> Given value type: .*"
+)
+NO_VALUE = r"Parser key \"(\w+)\": Expected a <class '(\w+)'>. Got value: (.*)$"
 UNREADABLE = (
     r'Parser key "(?P<part>\w+)": Config file loop detected: (?P<file>.+) -> ',
     r"Parser key \"(?P<part>\w+)\": Unable to load config '(?P<file>.+)' - ",
@@ -43,8 +48,12 @@ def explain(message: str, options: Sequence[str] = ()) -> str:
         return f"unknown verb {found[1]!r}: {did_you_mean(found[1], verbs) or 'choose from ' + ', '.join(verbs)}"
     if found := re.search(r"unrecognized arguments?: (--[^ =]+)", message):
         return f"{message}: {did_you_mean(found[1], options) or 'this verb takes no such option, see its --help'}"
+    if "is abstract" not in message and not message.startswith('Parser key "data"'):
+        message = re.sub(OR_NONE, r"\1", message)
     if found := re.search(NOT_ACCEPTED, message):
         return _no_field(*found.groups())
+    if found := re.search(NO_VALUE, message):
+        return f"expected {found[1]}: {found[2]}, got {found[3]!r}"
     if message.startswith("Unexpected config"):
         return f"expected a YAML file of {', '.join(_parts())} after --config, as a run's {RunFolder.CONFIG} is"
     for pattern in UNREADABLE:

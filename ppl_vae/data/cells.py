@@ -46,6 +46,7 @@ EPOCH = np.datetime64("1970-01-01", "us")
 DATE, TIME = r"\d{4}-\d{2}-\d{2}", r"[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?"
 ODD_NUMBERS = (
     (r"[-+\d.,' ]*\d,\d[\d.,' ]*", "write numbers with a decimal point and without separators of thousands"),
+    (r"[-+]?\d{1,3}(_\d{3})+(\.\d*)?", "write numbers without _ between digits"),
     (r"[-+\d.,]+([;\t]\s*[-+\d.,]+)+", "separate cells by commas, or all of them by semicolons or tabs and decimals by points"),
     (r"[-+\d.]+( +[-+\d.eE]+)+", "separate cells by commas"),
 )
@@ -202,6 +203,8 @@ def guessed_kind(values: np.ndarray) -> Literal["real", "count", "binary"]:
 
 def is_numeric(cell: object, spelled: Collection[str]) -> bool:
     """Whether a cell holds a number, or stands for a missing one."""
+    if isinstance(cell, str) and "_" in cell:  # between digits Python's numbers have it
+        return is_absent(cell, spelled)
     try:
         return is_absent(cell, spelled) or (not np.iscomplexobj(cell) and float(cell) is not None)  # type: ignore[arg-type]
     except (ValueError, TypeError):
@@ -294,11 +297,12 @@ def _placed(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
 
 def numbers_spelled(texts: np.ndarray) -> np.ndarray | None:
-    """The numbers that all of the texts spell, or none."""
+    """The numbers that all of the texts spell, or none; with ``_`` between digits, as Python's, they spell none."""
     try:
-        return texts.astype(np.float64)
+        found: np.ndarray = texts.astype(np.float64)
     except ValueError:
         return None
+    return None if (np.char.find(texts.astype(str), "_") >= 0).any() else found
 
 
 def times_spelled(texts: np.ndarray) -> np.ndarray | None:

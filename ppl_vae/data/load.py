@@ -28,7 +28,7 @@ from ppl_vae.data.tables import of_objects, table
 from ppl_vae.data.texts import as_running, of_texts
 from ppl_vae.text import at_home, denied
 
-__all__ = ["load_data"]
+__all__ = ["load_data", "load_declared"]
 
 
 def load_data(
@@ -91,6 +91,16 @@ def load_data(
     if isinstance(source, (tuple, Mapping)):
         return prepare(declared, _weighted(cut_patches(_of_fields(source, declared, y), declared), weights))
     return prepare(declared, _weighted(_labelled(cut_patches(_in_memory(source, declared), declared), y), weights))
+
+
+def load_declared(source: DataSource, *, exact: bool) -> Data:
+    """What :func:`load_data` loads of a declaration; ``exact`` with all digits, in float64 where float32 lacks some.
+
+    Raises:
+        ValueError: as there.
+    """
+    declared = as_running(source)
+    return prepare(declared, cut_patches(_read(declared), declared), exact=exact)
 
 
 def _in_memory(source: Any, declared: DataSource) -> Raw:

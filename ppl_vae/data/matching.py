@@ -21,6 +21,7 @@ __all__ = [
     "drawn_already",
     "fields_matched",
     "is_whole_number",
+    "left_of",
     "numbered",
     "shown",
     "tokenizer_matched",
@@ -49,14 +50,23 @@ def _named(split: Split, names: tuple[str, ...]) -> tuple[Split, tuple[str, ...]
     names = names if names != numbered(names) else numbered(found)
     if found in (names, numbered(found)) or not names:
         return split, ()
+    left = left_of(found, names)
+    return split.chosen([found.index(name) for name in names]), left
+
+
+def left_of(found: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of the columns that were found are none of the names.
+
+    Raises:
+        ValueError: a column is missing, or a name is there twice.
+    """
     if twice := sorted({name for side in (found, names) for name in side if side.count(name) > 1}):
         raise ValueError(f"expected columns of different names to match them by, got {_listed(twice)} twice: rename them")
+    extra = tuple(name for name in found if name not in names)
     if missing := [name for name in names if name not in found]:
-        extra = [name for name in found if name not in names]
         told = f"{_listed(found)}: {_listed(missing)} missing" + (f", {_listed(extra)} not known" if extra else "")
         raise ValueError(f"expected the columns {_listed(names)}, got {told}: name the columns as they were when it was fitted")
-    chosen = split.chosen([found.index(name) for name in names])
-    return chosen, tuple(name for name in found if name not in names)
+    return extra
 
 
 def numbered(names: Sequence[str]) -> tuple[str, ...]:

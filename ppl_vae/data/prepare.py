@@ -50,8 +50,8 @@ class Table(NamedTuple):
     groups: list[Tensor | None]
 
 
-def prepare(source: DataSource, raw: Raw) -> Data:
-    """Split, scale and describe raw arrays as declared.
+def prepare(source: DataSource, raw: Raw, *, exact: bool = False) -> Data:
+    """Split, scale and describe raw arrays as declared; ``exact`` with all digits, whatever they are good for.
 
     Raises:
         ValueError: values that the declaration does not fit, or too few rows for its splits.
@@ -63,7 +63,7 @@ def prepare(source: DataSource, raw: Raw) -> Data:
             f"{source.source}: expected drawings for drop_points={source.drop_points:g}, got other data: leave it out"
         )
     table = _table(source, raw)
-    exact = any(column.dtype == "datetime" for column in raw.table)  # float32 has no minutes of this century
+    exact = exact or any(column.dtype == "datetime" for column in raw.table)  # float32 has no minutes of this century
     view = drawings(source, table.parts) if drawn else scaled(source, table.parts, raw.levels or 256, exact=exact)
     first = view.parts[0]
     vocabulary = first.vocabulary if isinstance(first, Ragged) else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,25 @@ from torch import Tensor
 
 from ppl_vae.data.anndata import is_anndata
 from ppl_vae.data.arrays import arranged
-from ppl_vae.data.cells import Cells, Encoded, encoded
+from ppl_vae.data.cells import Cells, Encoded, encoded, is_numeric
 from ppl_vae.data.counts import is_sparse
 from ppl_vae.data.dataset import Data
+from ppl_vae.data.delimited import lines_of
 from ppl_vae.data.frames import cells_of_frame, is_frame
 from ppl_vae.data.labels import as_labels
-from ppl_vae.data.load import load_data
-from ppl_vae.data.matching import numbered
+from ppl_vae.data.load import load_data, load_declared
+from ppl_vae.data.matching import left_of, numbered
 from ppl_vae.data.missing import absent, spellings
 from ppl_vae.data.source import TABLES, DataSource
 from ppl_vae.data.split import Split
+from ppl_vae.data.tables import INDEX, opened_parquet
 from ppl_vae.data.transform import Transform
-from ppl_vae.types import Column
+from ppl_vae.text import at_home
+from ppl_vae.types import Column, FitWarning
 
-__all__ = ["is_sparse_or_cells", "loaded", "loaded_rows", "memory_rows", "read_like", "table_rows"]
+__all__ = ["is_sparse_or_cells", "loaded", "loaded_rows", "memory_rows", "read_like", "remark_on_left", "table_rows"]
+
+TOLD = 10  # columns that a remark names
 
 
 def table_rows(
@@ -129,7 +135,7 @@ def _stacked(columns: list[np.ndarray], rows: int) -> Tensor:
     return arranged(np.stack(columns, axis=1))
 
 
-def loaded_rows(path: str | Path, source: DataSource, names: tuple[str, ...], *, missing: bool) -> Split:
+def loaded_rows(path: str | Path, source: DataSource, names: tuple[str, ...], *, missing: bool, exact: bool = False) -> Split:
     """All rows of a file, read as the source was, with the columns that are known, and with labels if it has such.
 
     Args:
@@ -137,6 +143,7 @@ def loaded_rows(path: str | Path, source: DataSource, names: tuple[str, ...], *,
         source: how the known rows were read.
         names: of the columns that are known.
         missing: whether entries may be missing.
+        exact: whether values keep all their digits.
 
     Raises:
         ValueError: a file that cannot be read, or without what is needed.
@@ -144,22 +151,53 @@ def loaded_rows(path: str | Path, source: DataSource, names: tuple[str, ...], *,
     declared = dataclasses.replace(read_like(source, path, names), valid=0.0, test=0.0)
     if missing:
         declared = dataclasses.replace(declared, missing="ignore")
-    return loaded(declared, source.label).train
+    return loaded(declared, source.label, exact=exact).train
 
 
 def read_like(source: DataSource, path: str | Path, names: tuple[str, ...]) -> DataSource:
-    """The declaration of other rows, read as those of a source, of which only the columns that are known are needed."""
+    """The declaration of other rows, read as those of a source, of which only the columns that are known are needed.
+
+    Columns of a file without names are taken in their order; others that are not known are remarked on.
+
+    Raises:
+        ValueError: a table that lacks some of the names.
+    """
     declared = source.of(str(path))
-    if Path(path).suffix.lower() in TABLES and names and names != numbered(names):
-        return dataclasses.replace(declared, columns=names, drop=())
-    return declared
+    if Path(path).suffix.lower() not in TABLES or not names or names == numbered(names):
+        return declared
+    there = _names_in(at_home(str(path)), source)
+    if there == []:
+        return dataclasses.replace(declared, columns=(), drop=())
+    if there is not None:
+        left = left_of(tuple(there), names)
+        known = (source.label, source.weights, *source.fields, *source.drop)
+        remark_on_left([name for name in left if name not in known and not INDEX.fullmatch(name)])
+    return dataclasses.replace(declared, columns=names, drop=())
 
 
-def loaded(source: DataSource, label: str | None) -> Data:
+def remark_on_left(names: Sequence[str]) -> None:
+    """Tell of columns that a fit does not know, if there are some."""
+    if names:
+        told = ", ".join(names[:TOLD])
+        warnings.warn(f"columns that the fit does not know are left out: {told}", FitWarning, stacklevel=3)
+
+
+def _names_in(path: Path, source: DataSource) -> list[str] | None:
+    """What the columns of a table file are called; none if they have no names, ``None`` if it cannot be told."""
+    if not path.is_file():
+        return None
+    if path.suffix.lower() == ".parquet":
+        return [str(name) for name in opened_parquet(path).schema_arrow.names]
+    first = next(lines_of(path))
+    unnamed = source.header is False or all(is_numeric(cell, spellings(source.missing_text)) for cell in first)
+    return [] if unnamed else first
+
+
+def loaded(source: DataSource, label: str | None, *, exact: bool = False) -> Data:
     """Data that may lack the column of labels of this name, which other data have that they are declared like."""
     try:
-        return load_data(source)
+        return load_declared(source, exact=exact)
     except ValueError as error:
         if source.label is None or source.label != label or not isinstance(error.__cause__, KeyError):
             raise
-        return load_data(dataclasses.replace(source, label=None))
+        return load_declared(dataclasses.replace(source, label=None), exact=exact)

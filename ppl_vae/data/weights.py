@@ -60,12 +60,14 @@ def as_numbers(values: np.ndarray, name: str) -> np.ndarray:
     """Weights, of which none is missing, in float64.
 
     Raises:
-        ValueError: text that spells none, or other objects.
+        ValueError: text that spells none, dates, or other objects.
     """
     try:
-        return values.astype(np.float64)
+        if values.dtype.kind not in "mM":  # of which numpy would count the nanoseconds
+            return values.astype(np.float64)
     except (ValueError, TypeError):
-        raise ValueError(f"{name}: expected weights as numbers, got dtype {values.dtype}: recode them") from None
+        pass
+    raise ValueError(f"{name}: expected weights as numbers, got dtype {values.dtype}: recode them")
 
 
 def check_parts(parts: Sequence[Tensor | None], name: str) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl_vae.data import DataSource, Split, Transform
+from ppl_vae.data import Data, DataSource, Split, Transform
+from ppl_vae.data.fingerprint import fingerprint
 from ppl_vae.data.rows import loaded
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.metrics import UNIT
@@ -57,6 +58,7 @@ class Fit(Assessment, Scoring, Filling, Denoising, Traversing, Resynthesizing, T
         without_latents: the most that the likelihood reaches on the training rows without z, in nats per datum, which a fit has
             to beat; ``None`` where that is no measure, and of a fit that was loaded.
         held_out: the test rows, or without such the validation rows; ``None`` of a fit that was loaded.
+        fingerprint: of a fit that was loaded what tells the test rows it had, or without such the training rows, from others.
     """
 
     pair: Pair
@@ -69,6 +71,7 @@ class Fit(Assessment, Scoring, Filling, Denoising, Traversing, Resynthesizing, T
     history: list[Record]
     without_latents: float | None = None
     held_out: Split | None = dataclasses.field(default=None, repr=False, compare=False)
+    fingerprint: str | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def unit(self) -> str:
@@ -105,10 +108,23 @@ class Fit(Assessment, Scoring, Filling, Denoising, Traversing, Resynthesizing, T
             if self.pair.model_facts.classifies:  # which uses those rows
                 warnings.filterwarnings("ignore", ".* rows have no label", FitWarning)
             data = loaded(source, None if self._labelled else self.data.label)
+        self._remark_on_change(source, data)
         found = [data.part(name) for name in names]
         found = [part for part in found if len(part)] or found[:1]
         first, *others = (self._entrance.rows(part, generator=noise(source.seed, 1)) for part in found)
         return first.followed_by(others)
+
+    def _remark_on_change(self, source: DataSource, data: Data) -> None:
+        """Warn if the fit's own data are not those that it had."""
+        if self.fingerprint is None or dataclasses.replace(source, root=self.data.root) != self.data:
+            return
+        if fingerprint(data.test if len(data.test) else data.train) != self.fingerprint:
+            warnings.warn(
+                f"{source.source} has changed since this was fitted to it: its splits hold other rows now, so that test rows "
+                "may be some that were fitted to; give rows that were not seen as data of their own",
+                FitWarning,
+                stacklevel=3,
+            )
 
     def as_split(self, x: Given, y: Classes | None = None) -> Split:
         """Rows as the fit takes them: a split on its device, columns and classes matched by name, under its transform.

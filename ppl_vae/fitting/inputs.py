@@ -29,7 +29,7 @@ from ppl_vae.data.matching import (
 from ppl_vae.data.pens import ended
 from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.ragged import Ragged
-from ppl_vae.data.rows import is_sparse_or_cells, loaded, loaded_rows, memory_rows, table_rows
+from ppl_vae.data.rows import is_sparse_or_cells, loaded, loaded_rows, memory_rows, remark_on_left, table_rows
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.summary import all_whole
@@ -75,6 +75,7 @@ class Entrance:
         device: where rows are wanted.
         support: raises ``ValueError`` if data as the model sees them leave its support; ``None`` where nothing tells.
         partial: whether rows may miss entries that the fit's own did not.
+        whole: whether rows of files keep all digits, since they are given back.
     """
 
     spec: DataSpec
@@ -85,6 +86,7 @@ class Entrance:
     device: torch.device
     support: Callable[[Tensor], None] | None = None
     partial: bool = False
+    whole: bool = False
 
     def rows(self, data: Given, y: Classes | None = None, *, generator: Generator | None = None) -> Split:
         """Rows as the fit takes them: columns and classes matched by name, under its transform, checked, on its device.
@@ -124,7 +126,8 @@ class Entrance:
 
     def incomplete(self) -> Entrance:
         """The same way in for rows of which some entries are missing, whether or not those that were fitted had such."""
-        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, missing=True), partial=not self.spec.missing)
+        spec = dataclasses.replace(self.spec, missing=True)
+        return dataclasses.replace(self, spec=spec, partial=not self.spec.missing, whole=True)
 
     def _split(self, data: Any) -> Split:
         """Rows as a split in the units of their source, from wherever they come."""
@@ -135,12 +138,14 @@ class Entrance:
         spec = self.spec
         if isinstance(data, DataSource):
             missing = "ignore" if spec.missing else data.missing
-            return loaded(dataclasses.replace(data, valid=0.0, test=0.0, missing=missing), self.source.label).train
+            return loaded(
+                dataclasses.replace(data, valid=0.0, test=0.0, missing=missing), self.source.label, exact=self.whole
+            ).train
         if isinstance(data, (str, Path)):
-            return loaded_rows(data, self.source, spec.columns, missing=spec.missing)
+            return loaded_rows(data, self.source, spec.columns, missing=spec.missing, exact=self.whole)
         if is_table(data) and len(spec.event_shape) == 1 and not spec.fields:
             split, left = table_rows(data, self.source, spec.columns, spec.table)
-            _remark_on_left(left)
+            remark_on_left(left)
             return split
         if is_sparse_or_cells(data) or (is_frame(data) and spec.fields):
             return memory_rows(data, self.source, spec.columns, missing=spec.missing)
@@ -217,7 +222,7 @@ class Entrance:
         """The rows, their columns as the fit has them."""
         names, found = self.spec.columns, split.columns
         split, left = columns_matched(split, names, self.spec.table)
-        _remark_on_left(left)
+        remark_on_left(left)
         if self.spec.fields:
             tokenizer_matched(split, self.source.tokenizer)
             split = fields_matched(split, self.spec.fields)
@@ -349,6 +354,12 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
     x = transform.affine(raw)
     if not spec.missing and not bool(x.isfinite().all()):
         raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
+    if bool(x.isinf().any()):
+        most = torch.finfo(x.dtype).max
+        raise ValueError(
+            f"expected finite values, or NaN where an entry is missing, got infinity or values of more than {most:.2g} "
+            "under the fit's transform: put NaN in their places, or drop those rows"
+        )
     low, high = spec.limits
     whole_numbers = spec.kind.discrete and not transform.binarize
     outside = (low > -math.inf and bool((x < low).any())) or (high < math.inf and bool((x > high).any()))
@@ -369,11 +380,6 @@ def _far_from_infinite(raw: Tensor, transform: Transform) -> bool:
     loc, scale = transform.constants
     most = max(float(end.abs()) for end in raw.aminmax()) + float(loc.abs().max())
     return most / float(scale.min()) < torch.finfo(transform.loc.dtype).max
-
-
-def _remark_on_left(names: Sequence[str]) -> None:
-    if names:
-        _remark(f"columns that the fit does not know are left out: {', '.join(names[:NAMED])}")
 
 
 def _remark(message: str) -> None:

@@ -77,6 +77,7 @@ def load_fit(saved: SavedRun, *, device: str | torch.device = "auto") -> Fit:
         spec=spec,
         transform=transform.to(device),
         history=history,
+        fingerprint=described.get("fingerprint"),
     )
 
 
