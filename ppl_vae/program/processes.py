@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from ppl_vae.launched import LostProcessError, launched
 from ppl_vae.program.common_memory import CommonMemory
@@ -28,6 +28,8 @@ __all__ = ["LostProcessError", "Processes", "alone", "by_first", "current", "fir
 
 LARGE = 2**16  # numbers of a tensor from which a message of its own costs less than a copy into another's
 WORTH_MEMORY = 2**18  # numbers of large tensors from which it costs less to add them up in common memory than by messages
+
+PLACES = 2**16  # words that are weighed at once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,12 +77,19 @@ class Processes:
             large = [tensor.detach() for tensor in group if _is_large(tensor)]
             small = [tensor.detach() for tensor in group if not _is_large(tensor)]
             flat = [torch.cat([tensor.flatten() for tensor in small])] if small else []
+            lying = large if memory is not None and large and _fits_memory(large[0]) else []
+            if memory is not None and lying:
+                memory.put(lying)
             with self._together():
-                if memory is not None and large and _fits_memory(large[0]):
-                    _sum_in(memory, large)
-                    large = []
-                for sent in [distributed.all_reduce(message, async_op=True) for message in large + flat]:
+                for sent in [distributed.all_reduce(message, async_op=True) for message in (*(() if lying else large), *flat)]:
                     sent.wait()
+                if memory is not None and lying:
+                    if not flat:  # by a message all know that all have put theirs
+                        distributed.barrier()
+                    memory.add()
+                    distributed.barrier()
+            if memory is not None and lying:
+                memory.take(lying)
             for message in flat:
                 _put(small, message)
 
@@ -157,10 +166,10 @@ class Processes:
         """
         if self.count == 1 or not named:
             return
-        firsts = [tensor.detach().clone() for tensor in named.values()]
-        self.broadcast_(firsts)
-        pairs = zip(named.values(), firsts, strict=True)
-        differ = torch.tensor([not _same_bits(ours, first) for ours, first in pairs], dtype=torch.int64)
+        ours = torch.stack([_digest(tensor) for tensor in named.values()])
+        first = ours.clone()
+        self.broadcast_([first])
+        differ = (ours != first).long()
         self.sum_([differ])
         names = [name for name, number in zip(named, differ.tolist(), strict=True) if number]
         if names:
@@ -216,14 +225,6 @@ def _fits_memory(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
-def _sum_in(memory: CommonMemory, tensors: Sequence[Tensor]) -> None:
-    memory.put(tensors)
-    distributed.barrier()
-    memory.add()
-    distributed.barrier()
-    memory.take(tensors)
-
-
 def _put(tensors: Sequence[Tensor], flat: Tensor) -> None:
     parts = flat.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
@@ -239,8 +240,20 @@ def _sendable(error: BaseException) -> BaseException:
     return error
 
 
-def _same_bits(ours: Tensor, theirs: Tensor) -> bool:
-    return torch.equal(*(tensor.detach().contiguous().flatten().view(torch.uint8) for tensor in (ours, theirs)))
+def _digest(tensor: Tensor) -> Tensor:
+    """A number ``()`` that hangs on all bits of a tensor and on their places.
+
+    It is the sum of its words by random odd weights, modulo 2^64.
+    """
+    bits = tensor.detach().contiguous().flatten().view(torch.uint8)
+    whole = tensor.element_size() % 4 == 0
+    words = (bits if whole else nn.functional.pad(bits, (0, 4 - len(bits) % 4))).view(torch.int32)
+    draws = torch.randint(2**62, (2, PLACES), generator=torch.Generator().manual_seed(0))
+    weights, others = (2 * draws + 1).to(words.device)
+    total = torch.zeros((), dtype=torch.int64, device=words.device)
+    for place, part in enumerate(words.split(PLACES)):
+        total = total + others[place % PLACES] * (part.long() * weights[: len(part)]).sum()
+    return total.cpu()
 
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
