@@ -184,10 +184,11 @@ def remark_on_left(names: Sequence[str]) -> None:
 
 def _names_in(path: Path, source: DataSource) -> list[str] | None:
     """What the columns of a table file are called; none if they have no names, ``None`` if it cannot be told."""
-    if not path.is_file():
-        return None
-    if path.suffix.lower() == ".parquet":
+    suffix = path.suffix.lower()
+    if suffix == ".parquet" and path.is_file():
         return [str(name) for name in opened_parquet(path).schema_arrow.names]
+    if suffix not in (".csv", ".tsv") or not path.is_file():
+        return None
     first = next(lines_of(path))
     unnamed = source.header is False or all(is_numeric(cell, spellings(source.missing_text)) for cell in first)
     return [] if unnamed else first
