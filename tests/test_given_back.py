@@ -106,3 +106,18 @@ def test_what_only_python_takes_for_numbers_is_refused(tmp_path: Path) -> None:
     dates = table().assign(when=pd.date_range("2020-01-01", periods=60))
     with pytest.raises(ValueError, match="expected weights as numbers, got dtype datetime64"):
         pv.load_data(dates, weights="when")
+
+
+def test_times_of_a_frame_come_back_to_the_nanosecond() -> None:
+    rng = np.random.default_rng(0)
+    times = pd.Timestamp("2021-05-05") + pd.to_timedelta(rng.integers(0, 86_400 * 10**9, 40), unit="ns")
+    frame = pd.DataFrame({"when": times, "v": rng.normal(size=40)}, index=[*range(39), 0])
+    frame.iloc[::5, 1] = np.nan
+    frame.iloc[1::7, 0] = pd.NaT
+    data = pv.load_data(frame, missing="ignore", scale="standardize")
+    fit = pv.fit(pv.FactorAnalysis(latent_dim=1), data, method=pv.EM())
+    for found in (fit.impute(frame), *fit.impute(frame, draws=2)):
+        there = frame["when"].notna().to_numpy()
+        assert found["when"].notna().all()
+        assert found.index.equals(frame.index)
+        np.testing.assert_array_equal(found["when"].to_numpy()[there], frame["when"].to_numpy()[there])

@@ -17,7 +17,7 @@ from ppl_vae.data.cells import Cells
 from ppl_vae.data.native import BACKENDS, decoded, frame_of, series_of
 from ppl_vae.types import Column
 
-__all__ = ["Form", "Frame", "cells_of_frame", "is_frame", "is_table"]
+__all__ = ["Form", "Frame", "cells_of_frame", "is_frame", "is_table", "with_times_of"]
 
 Frame = IntoDataFrame
 """A table of pandas, polars or pyarrow in memory."""
@@ -146,6 +146,24 @@ class Form:
 
     def _index(self, rows: int) -> Any:
         return self.index if self.index is not None and len(self.index) == rows else None
+
+
+def with_times_of(given: Any, filled: Any) -> Any:
+    """A frame whose dates and times are those of another of the same rows where that has some, to its own precision.
+
+    In between they are days in float64, which tell microseconds of this century apart, and no nanoseconds.
+
+    Examples:
+        >>> import pandas as pd
+        >>> given = pd.DataFrame({"t": pd.to_datetime(["2021-05-05 00:00:00.000000001", None])})
+        >>> filled = pd.DataFrame({"t": pd.to_datetime(["2021-05-05", "2021-05-06"]).astype("datetime64[ns]")})
+        >>> with_times_of(given, filled)["t"].dt.nanosecond.tolist()
+        [1, 0]
+    """
+    theirs, ours = _narwhals(given), _narwhals(filled)
+    times = [name for name, dtype in ours.schema.items() if dtype == nw.Datetime and theirs.schema.get(name) == dtype]
+    columns = [theirs[name].zip_with(~theirs[name].is_null(), ours[name]) for name in times]
+    return ours.with_columns(*columns).to_native() if times else filled
 
 
 def _narwhals(frame: Any) -> nw.DataFrame[Any]:

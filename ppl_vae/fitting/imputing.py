@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import Split
+from ppl_vae.data.frames import with_times_of
 from ppl_vae.data.matching import drawn_already
 from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.imputation import imputed
@@ -66,8 +67,11 @@ class Filling(Coding):
         if samples < 1 or (draws is not None and (draws := whole("draws", draws)) < 1):
             raise ValueError(f"expected at least 1 of draws and of samples, got {draws} and {samples}")
         self.check_fills()
-        found = self._filled(x, y, draws, samples, seed)
-        return as_rows_given(form_of(x), found, self.spec, draws=draws is not None)
+        found, form = self._filled(x, y, draws, samples, seed), form_of(x)
+        rows = as_rows_given(form, found, self.spec, draws=draws is not None)
+        if form.kind != "frame":
+            return rows
+        return with_times_of(x, rows) if draws is None else [with_times_of(x, each) for each in rows]
 
     def missing(self, x: Given, *, y: Classes | None = None) -> Tensor:
         """Which entries of rows are missing, those that :meth:`impute` fills.

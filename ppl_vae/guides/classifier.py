@@ -41,7 +41,8 @@ class AmortizedClassifier(Guide):
     Args:
         encoder: the network from x and the one-hot y to the moments of z.
         classifier: the network from x to the logits of y.
-        weight: of the mean log q(y | x) of known labels, against nats per datum.
+        weight: of the mean log q(y | x) of known labels, against nats per datum; in fits of tens of epochs 10 to 50
+            serve better.
 
     Raises:
         ValueError: a negative weight; on building, a model without a class to observe.
