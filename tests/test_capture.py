@@ -556,7 +556,7 @@ def functional(bias: Tensor, x: Tensor, weight: Tensor) -> list[Tensor]:
     sigmoids = [torch.sigmoid(x), torch.sigmoid(weight)]
     return [
         *(torch.addmm(bias, x, weight), torch.addmm(bias, x, weight, beta=2), noise),
-        *(*sigmoids, x.abs().neg().exp().log1p(), weight.exp().log1p()),
+        *(*sigmoids, x.abs().neg().exp().log1p(), weight.exp().log1p(), x.tanh()),
     ]
 
 
@@ -580,22 +580,23 @@ def test_a_cheaper_graph_does_the_same(dtype: torch.dtype) -> None:
     assert ("aten.mm.default" in targets, "aten.randn.default" in targets) == (dtype != torch.bfloat16,) * 2
     assert "aten.addmm.default" in targets  # that of twice the bias
     assert ("aten.normal_functional.default" in targets) == (dtype == torch.bfloat16)
-    assert ("aten.log1p.default" in targets) == (dtype != torch.float32)
+    for function in ("log1p", "tanh"):
+        assert (f"aten.{function}.default" in targets) == (dtype != torch.float32)
     sigmoids = [node for node in module.graph.nodes if node.target is torch.ops.aten.sigmoid.default]
     # Of the weight an exponential is known where the logarithm of one plus another has been taken by it.
     assert len(sigmoids) == {torch.bfloat16: 2, torch.float64: 1, torch.float32: 0}[dtype]
 
 
 @pytest.mark.slow
-def test_compiled_logarithms_of_one_plus_an_exponential_keep_their_digits() -> None:
+def test_compiled_functions_of_exponentials_keep_their_digits() -> None:
     edges = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 88.9, -88.9, 104.0])
     x = torch.cat([torch.linspace(-85, 85, 100_000), edges])
 
-    def both(x: Tensor) -> list[Tensor]:
-        return [torch.log1p(torch.exp(-x.abs())), torch.nn.functional.softplus(x)]
+    def each(x: Tensor) -> list[Tensor]:
+        return [torch.log1p(torch.exp(-x.abs())), torch.nn.functional.softplus(x), torch.tanh(x), torch.tanh(x * 1e-3)]
 
-    found = capture(both, [], [x]).compiled(x)(x)
-    for ours, exact, torchs in zip(found, both(x.double()), both(x), strict=True):
+    found = capture(each, [], [x]).compiled(x)(x)
+    for ours, exact, torchs in zip(found, each(x.double()), each(x), strict=True):
         torch.testing.assert_close(ours.double(), exact, rtol=4e-7, atol=1e-38, equal_nan=True)
         assert torch.equal(ours.isfinite(), torchs.isfinite())
 
