@@ -30,7 +30,7 @@ from ppl_vae.data.transform import Transform
 from ppl_vae.text import at_home
 from ppl_vae.types import Column, FitWarning
 
-__all__ = ["is_sparse_or_cells", "loaded", "loaded_rows", "memory_rows", "read_like", "remark_on_left", "table_rows"]
+__all__ = ["TOLD", "is_sparse_or_cells", "loaded", "loaded_rows", "memory_rows", "read_like", "remark_on_left", "table_rows"]
 
 TOLD = 10  # columns that a remark names
 

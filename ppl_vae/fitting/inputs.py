@@ -29,7 +29,7 @@ from ppl_vae.data.matching import (
 from ppl_vae.data.pens import ended
 from ppl_vae.data.precision import refuse_narrow
 from ppl_vae.data.ragged import Ragged
-from ppl_vae.data.rows import is_sparse_or_cells, loaded, loaded_rows, memory_rows, remark_on_left, table_rows
+from ppl_vae.data.rows import TOLD, is_sparse_or_cells, loaded, loaded_rows, memory_rows, remark_on_left, table_rows
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.summary import all_whole
@@ -58,8 +58,6 @@ different lengths, texts, or the arrays that programs of several arguments read.
 
 Classes = int | str | Sequence[int] | Sequence[str] | np.ndarray | Tensor
 """A class, or several: names, or numbers."""
-
-NAMED = 10  # columns that a remark names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,7 +232,7 @@ class Entrance:
         unnamed = [columns == numbered(columns) for columns in (names, found)]
         if named and unnamed[0] != unnamed[1]:
             side = "the fit knows no names of its columns" if unnamed[0] else "these data have no names of columns"
-            _remark(f"{side}: they are taken in their order, as {', '.join((found if unnamed[0] else names)[:NAMED])}")
+            _remark(f"{side}: they are taken in their order, as {', '.join((found if unnamed[0] else names)[:TOLD])}")
         return split.renamed(names)
 
     def relabelled(self, split: Split, y: Classes | None) -> Split:
