@@ -121,3 +121,12 @@ def test_times_of_a_frame_come_back_to_the_nanosecond() -> None:
         assert found["when"].notna().all()
         assert found.index.equals(frame.index)
         np.testing.assert_array_equal(found["when"].to_numpy()[there], frame["when"].to_numpy()[there])
+
+
+@pytest.mark.parametrize("scale", ["none", "standardize"])
+def test_values_whose_squares_are_nothing_are_refused(scale: str) -> None:
+    frame = table().assign(small=lambda found: found["g"] * 1e-300)
+    with pytest.raises(
+        ValueError, match=r"got up to \S+e-300 in feature 3 \(from 0\), whose squares are 0 in float64: give it"
+    ):
+        pv.load_data(frame[["g", "g", "g", "small"]].set_axis(list("abcd"), axis=1), scale=scale)

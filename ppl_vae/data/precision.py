@@ -17,7 +17,18 @@ from ppl_vae.data.stream import Stream
 from ppl_vae.data.summary import WIDE, Summary, moments_of
 from ppl_vae.data.transform import CHUNK, Transform
 
-__all__ = ["UNIFORM", "constants", "fine", "in_doubt", "narrowed", "refuse_fill", "refuse_fine", "refuse_narrow", "rounded"]
+__all__ = [
+    "UNIFORM",
+    "constants",
+    "fine",
+    "in_doubt",
+    "narrowed",
+    "refuse_fill",
+    "refuse_fine",
+    "refuse_narrow",
+    "refuse_tiny",
+    "rounded",
+]
 
 LOST = 1e-3
 """The share of a standard deviation that rounding may take: it changes a log-density by about LOST^2 / 6 nats."""
@@ -26,6 +37,8 @@ EPS = 64 * torch.finfo(torch.float64).eps
 
 UNIFORM = 1 / 12
 """The variance of dequantization noise, a uniform variable on [0, 1)."""
+TINY = 1e-150
+"""Below this a value's square is 0 in float64, or nearly."""
 FILL = 1e15
 """From here on a value that is alone of its size is taken for what stood for a missing one; float32 has no square of it."""
 
@@ -110,6 +123,17 @@ def refuse_fill(parts: Sequence[Tensor | Stream | Sparse | Ragged], found: Summa
                 f"which are at most {rest:.3g}: probably it stands for missing entries: replace it by NaN and load with "
                 "missing='ignore', or drop these rows"
             )
+
+
+def refuse_tiny(found: Summary, name: str) -> None:
+    """Raise ``ValueError`` if a feature's values are so small that their squares are 0, and their deviation with them."""
+    largest = torch.maximum(found.low.abs(), found.high.abs()).flatten()
+    if bool((tiny := (largest > 0) & (largest < TINY)).any()):
+        first = int(tiny.int().argmax())
+        raise ValueError(
+            f"{name}: expected values of at least {TINY:g} in each feature, got up to {largest[first]:.3g} in feature {first} "
+            "(from 0), whose squares are 0 in float64: give it in other units"
+        )
 
 
 def narrowed(part: Tensor | Stream | Sparse | Ragged, found: Summary, *, exact: bool) -> Tensor | Stream | Sparse | Ragged:

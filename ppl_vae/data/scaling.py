@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.pens import END_OF_DRAWING, offset_scale
-from ppl_vae.data.precision import UNIFORM, constants, fine, in_doubt, narrowed, refuse_fill, refuse_fine, rounded
+from ppl_vae.data.precision import UNIFORM, constants, fine, in_doubt, narrowed, refuse_fill, refuse_fine, refuse_tiny, rounded
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.sparse import Sparse
@@ -50,6 +50,7 @@ def scaled(source: DataSource, parts: list[Tensor | Stream | Sparse | Ragged], l
         entries = sum(map(len, parts)) * found.low.numel()
         raise ValueError(f"{source.source}: expected values, got NaN in {entries} entries, which is all: give the data")
     refuse_fill(parts, found, source.source)
+    refuse_tiny(found, source.source)
     if noise and not found.whole:
         raise ValueError(f"{source.source}: expected integers for dequantize, got fractions: use dequantize='none'")
     features = fine(found, dtype, noise=noise, centred=centred)
