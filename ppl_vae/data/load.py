@@ -81,11 +81,9 @@ def load_data(
             )
         return source
     if isinstance(source, DataSource):
-        declared = as_running(dataclasses.replace(source, **_checked(options)))
-        return prepare(declared, _weighted(_labelled(cut_patches(_read(declared), declared), y), weights))
+        return load_declared(dataclasses.replace(source, **_checked(options)), y=y, weights=weights)
     if isinstance(source, (str, Path)):
-        declared = as_running(DataSource(source=str(source), **_checked(options)))
-        return prepare(declared, _weighted(_labelled(cut_patches(_read(declared), declared), y), weights))
+        return load_declared(DataSource(source=str(source), **_checked(options)), y=y, weights=weights)
     declared = DataSource(source="array", **_checked(options))
     _refuse_unused(declared, suffix=_kind_of(source))
     if isinstance(source, (tuple, Mapping)):
@@ -93,14 +91,14 @@ def load_data(
     return prepare(declared, _weighted(_labelled(cut_patches(_in_memory(source, declared), declared), y), weights))
 
 
-def load_declared(source: DataSource, *, exact: bool) -> Data:
+def load_declared(source: DataSource, *, y: Any = None, weights: Any = None, exact: bool = False) -> Data:
     """What :func:`load_data` loads of a declaration; ``exact`` with all digits, in float64 where float32 lacks some.
 
     Raises:
         ValueError: as there.
     """
     declared = as_running(source)
-    return prepare(declared, cut_patches(_read(declared), declared), exact=exact)
+    return prepare(declared, _weighted(_labelled(cut_patches(_read(declared), declared), y), weights), exact=exact)
 
 
 def _in_memory(source: Any, declared: DataSource) -> Raw:

@@ -77,7 +77,12 @@ def fine(found: Summary, dtype: torch.dtype, *, noise: bool, centred: bool) -> T
 
 def _most(found: Summary) -> Tensor:
     """The most ``(*event)`` that rounding to float32 can move a value of each feature by."""
-    return torch.maximum(found.low.abs(), found.high.abs()) * torch.finfo(torch.float32).eps / 2
+    return _largest(found) * torch.finfo(torch.float32).eps / 2
+
+
+def _largest(found: Summary) -> Tensor:
+    """The largest magnitude ``(*event)`` of each feature."""
+    return torch.maximum(found.low.abs(), found.high.abs())
 
 
 def refuse_fine(found: Summary, features: Tensor, name: str) -> None:
@@ -110,7 +115,7 @@ def refuse_narrow(rows: Tensor, transform: Transform) -> None:
 
 def refuse_fill(parts: Sequence[Tensor | Stream | Sparse | Ragged], found: Summary, name: str) -> None:
     """Raise ``ValueError`` if a feature holds a huge value and otherwise values a billion times smaller."""
-    huge = torch.maximum(found.low.abs(), found.high.abs()).flatten()
+    huge = _largest(found).flatten()
     for feature in (huge >= FILL).nonzero().flatten().tolist():
         value, count, rest = float(huge[feature]), 0, -1.0
         for rows in (rows for part in parts if len(part) for rows in part.split(CHUNK)):
@@ -127,7 +132,7 @@ def refuse_fill(parts: Sequence[Tensor | Stream | Sparse | Ragged], found: Summa
 
 def refuse_tiny(found: Summary, name: str) -> None:
     """Raise ``ValueError`` if a feature's values are so small that their squares are 0, and their deviation with them."""
-    largest = torch.maximum(found.low.abs(), found.high.abs()).flatten()
+    largest = _largest(found).flatten()
     if bool((tiny := (largest > 0) & (largest < TINY)).any()):
         first = int(tiny.int().argmax())
         raise ValueError(

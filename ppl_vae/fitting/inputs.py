@@ -136,9 +136,8 @@ class Entrance:
         spec = self.spec
         if isinstance(data, DataSource):
             missing = "ignore" if spec.missing else data.missing
-            return loaded(
-                dataclasses.replace(data, valid=0.0, test=0.0, missing=missing), self.source.label, exact=self.whole
-            ).train
+            declared = dataclasses.replace(data, valid=0.0, test=0.0, missing=missing)
+            return loaded(declared, self.source.label, exact=self.whole).train
         if isinstance(data, (str, Path)):
             return loaded_rows(data, self.source, spec.columns, missing=spec.missing, exact=self.whole)
         if is_table(data) and len(spec.event_shape) == 1 and not spec.fields:

@@ -77,19 +77,20 @@ class Processes:
             large = [tensor.detach() for tensor in group if _is_large(tensor)]
             small = [tensor.detach() for tensor in group if not _is_large(tensor)]
             flat = [torch.cat([tensor.flatten() for tensor in small])] if small else []
-            lying = large if memory is not None and large and _fits_memory(large[0]) else []
-            if memory is not None and lying:
-                memory.put(lying)
+            common = memory if large and _fits_memory(large[0]) else None
+            if common is not None:
+                common.put(large)
             with self._together():
-                for sent in [distributed.all_reduce(message, async_op=True) for message in (*(() if lying else large), *flat)]:
+                messages = flat if common is not None else large + flat
+                for sent in [distributed.all_reduce(message, async_op=True) for message in messages]:
                     sent.wait()
-                if memory is not None and lying:
+                if common is not None:
                     if not flat:  # by a message all know that all have put theirs
                         distributed.barrier()
-                    memory.add()
+                    common.add()
                     distributed.barrier()
-            if memory is not None and lying:
-                memory.take(lying)
+            if common is not None:
+                common.take(large)
             for message in flat:
                 _put(small, message)
 
