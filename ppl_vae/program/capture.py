@@ -29,6 +29,7 @@ from torch.utils._pytree import tree_map_only
 
 from ppl_vae.program.compiling import VERSION, CaptureError, Library, Program, cache, compile_into, first_line
 from ppl_vae.program.context import seeded
+from ppl_vae.program.onednn import PRODUCTS
 from ppl_vae.program.shapes import line_of
 
 __all__ = [
@@ -116,7 +117,7 @@ def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]
     try:
         with seeded(0, examples[0].device), warnings.catch_warnings(), _without_examples(), _as_if_traced(), last:
             warnings.simplefilter("ignore")
-            module = make_fx(function, _allow_non_fake_inputs=True)(*examples)
+            module = make_fx(function, PRODUCTS, _allow_non_fake_inputs=True)(*examples)
     except Exception as error:
         raise CaptureError(f"{last}{line_of(error)}{first_line(error)}") from error
     constants = _lift_constants(module)

@@ -16,6 +16,8 @@ from unittest import mock
 import torch
 from torch import Tensor, fx
 
+from ppl_vae.program.onednn import compiled_products
+
 __all__ = ["VERSION", "CaptureError", "Library", "Program", "cache", "cheaper", "compile_into", "first_line"]
 
 VERSION = 3  # of what is done here; a library that was compiled under another is not taken
@@ -97,6 +99,7 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
             ThreadPoolExecutor(2, "compiler") as others,
             _instructions_found_by(others),
             _side_by_side(others),
+            compiled_products(),
             tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder,
         ):
             options["aot_inductor.output_path"] = folder
