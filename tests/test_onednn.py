@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,40 @@ def calls(function: Callable[..., list[Tensor]], *inputs: Tensor) -> int:
 )
 def test_the_family_of_a_processor(processor: str, family: int) -> None:
     assert onednn._family_of_amd(processor) == family
+
+
+def test_whatever_lies_between_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns of a larger matrix, repeated rows: copied first, as oneDNN would take a thousand times as long."""
+    from torch._inductor import mkldnn_ir
+
+    monkeypatch.setenv("PPL_VAE_CACHE", str(tmp_path))
+    asked: list[Tensor] = []
+    compiled: list[Any] = []
+    original = torch.ops.mkldnn._linear_pointwise.default
+
+    class Seen(mkldnn_ir.LinearUnary):  # type: ignore[misc]
+        def __init__(self, layout: Any, inputs: Any, **others: Any) -> None:
+            compiled.append(inputs[1])
+            super().__init__(layout, inputs, **others)
+
+    monkeypatch.setattr(mkldnn_ir, "LinearUnary", Seen)
+
+    def products(left: Tensor, right: Tensor) -> list[Tensor]:
+        parts = right[:200, 50:250], right[:1, :200].expand(200, 200), right[:200, 50:250].t(), right[:200]
+        return [left @ part for part in parts]
+
+    left, right = torch.randn(100, 200), torch.randn(400, 400)
+    graph = capture(products, [], [left, right])
+    assert sum(node.target is onednn.ONEDNN for node in graph.module.graph.nodes) == 4
+    library = graph.compiled(left, right)
+    monkeypatch.setattr(torch.ops.mkldnn._linear_pointwise, "default", lambda *args: asked.append(args[1]) or original(*args))
+    expected = products(left.double(), right.double())
+    for found in (graph(left, right), library(left, right)):
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+    assert all(onednn._is_dense(weight.shape, weight.stride()) for weight in asked)
+    assert all(onednn._is_dense(weight.get_size(), weight.get_stride()) for weight in compiled)
+    assert len(asked) == len(compiled) == 4
 
 
 def network(x: Tensor, first: Tensor, second: Tensor, bias: Tensor) -> list[Tensor]:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, fx
 
 from ppl_vae.program.onednn import compiled_products
+from ppl_vae.program.small_products import small_products
 
 __all__ = ["VERSION", "CaptureError", "Library", "Program", "cache", "cheaper", "compile_into", "first_line"]
 
-VERSION = 3  # of what is done here; a library that was compiled under another is not taken
+VERSION = 5  # of what is done here; a library that was compiled under another is not taken
 KEPT = 100  # compiled graphs on disk, about 2 MB each
 # 2 artanh(sqrt(u)) / sqrt(u) for u from 0 to 1/9, highest power first: the Chebyshev fit, off by less than 9e-9.
 TWICE_ARTANH = (0.28157778363109081, 0.27965157745197269, 0.40024595230703748, 0.66666321641377773, 2.0000000076817589)
@@ -100,6 +101,7 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
             _instructions_found_by(others),
             _side_by_side(others),
             compiled_products(),
+            small_products(),
             tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder,
         ):
             options["aot_inductor.output_path"] = folder

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,7 +21,11 @@ from torch import Tensor
 
 __all__ = ["PRODUCTS", "compiled_products", "is_wider"]
 
-ONEDNN: Any = torch.ops.mkldnn._linear_pointwise.default
+# An operation of its own, in which no pass of the compiler sees a layer of a trained network, whose weights stay the same.
+LIBRARY = torch.library.Library("ppl_vae", "DEF")
+LIBRARY.define("onednn_product(Tensor left, Tensor right) -> Tensor")
+ONEDNN: Any = torch.ops.ppl_vae.onednn_product.default
+
 ZEN_5 = 26  # the number of the first family of AMD's whose units for AVX-512 are as wide as its numbers
 
 # Multiplications of a product from which oneDNN's is the faster: it takes some 8 microseconds to be called.
@@ -59,7 +63,24 @@ def _product(left: Tensor, right: Tensor) -> Any:
     like = left.dtype == right.dtype == torch.float32 and left.device.type == "cpu"
     if not like or multiplications < WORTH_CALLING or not is_wider() or not torch.backends.mkldnn.enabled:
         return NotImplemented
-    return ONEDNN(left, right.t(), None, "none", [], "")
+    return ONEDNN(left, right)
+
+
+@torch.library.impl(LIBRARY, "onednn_product", "CPU")
+def _on_a_cpu(left: Tensor, right: Tensor) -> Any:
+    if not _is_dense(right.shape, right.stride()):
+        right = right.contiguous()
+    return torch.ops.mkldnn._linear_pointwise.default(left, right.t(), None, "none", [], "")
+
+
+@torch.library.impl(LIBRARY, "onednn_product", "Meta")
+def _of_no_numbers(left: Tensor, right: Tensor) -> Tensor:
+    return left.new_empty(left.shape[0], right.shape[1])
+
+
+def _is_dense(size: Sequence[Any], stride: Sequence[Any]) -> bool:
+    """Whether a matrix has all memory from its first number to its last; of others oneDNN takes a thousand times as long."""
+    return tuple(stride) in ((size[1], 1), (1, size[0]))
 
 
 def _affine(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
@@ -84,8 +105,12 @@ def compiled_products() -> Iterator[None]:
     from torch._inductor.ir import ExternKernel, FixedLayout, TensorBox
     from torch._inductor.mkldnn_ir import LinearUnary
 
-    def product(left: Any, right: Any, *others: Any) -> Any:
-        left, right = ExternKernel.require_contiguous(ExternKernel.realize_input(left)), ExternKernel.realize_input(right)
+    def product(left: Any, right: Any) -> Any:
+        left = ExternKernel.require_contiguous(ExternKernel.realize_input(left))
+        right = ExternKernel.realize_input(lowering.permute(right, [1, 0]))
+        right.freeze_layout()
+        if not _is_dense(right.get_size(), right.get_stride()):
+            right = ExternKernel.require_contiguous(right)
         size = [left.get_size()[0], right.get_size()[0]]
         layout = FixedLayout(device=left.get_device(), dtype=left.get_dtype(), size=size)
         return TensorBox.create(LinearUnary(layout=layout, inputs=[left, right], constant_args=[None, "none", [-1], ""]))
