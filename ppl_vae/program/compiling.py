@@ -21,7 +21,8 @@ from ppl_vae.program.small_products import small_products
 
 __all__ = ["VERSION", "CaptureError", "Library", "Program", "cache", "cheaper", "compile_into", "first_line"]
 
-VERSION = 5  # of what is done here; a library that was compiled under another is not taken
+VERSION = 6  # of what is done here; a library that was compiled under another is not taken
+SMALL = 2**18  # numbers that a graph is called with, below which its calls are counted and not its bytes
 KEPT = 100  # compiled graphs on disk, about 2 MB each
 # 2 artanh(sqrt(u)) / sqrt(u) for u from 0 to 1/9, highest power first: the Chebyshev fit, off by less than 9e-9.
 TWICE_ARTANH = (0.28157778363109081, 0.27965157745197269, 0.40024595230703748, 0.66666321641377773, 2.0000000076817589)
@@ -80,6 +81,8 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
         "reorder_for_peak_memory": False,
         "aot_inductor.package": True,
         "post_grad_custom_post_pass": cheaper,
+        # One allocation a call for all that lies between: of small tensors many small ones take as long as the arithmetic.
+        "memory_planning": sum(tensor.numel() for tensor in inputs) <= SMALL and all(each.is_cpu for each in inputs),
     }
     examples = tuple(tensor.detach() for tensor in inputs)
     level = logging.root.manager.disable
