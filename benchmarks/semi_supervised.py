@@ -4,10 +4,10 @@
 
 MNIST in [0, 1], so many labels, as many of each class; all other training rows stand without theirs, of as many classes as they
 come. A row with a label stands ``--repeat`` times among the training rows with a weight of 1 / ``--repeat``, so that nearly
-every other step meets some while the objective stays what it is. M2 is :class:`~ppl_vae.SemiSupervisedVAE` of the pixels;
-M1 + M2 trains a VAE first, once, for each draw of the labels its prior with a class, and then all of it for so many epochs
+every other step meets some while the objective stays what it is. M2 is :class:`~ppl_vae.SemiSupervisedVAE` of the pixels, its
+classifier of convolutions or, with ``--classifier mlp``, dense as in the paper; M1 + M2 trains a VAE first, once, for each draw of the labels its prior with a class, and then all of it for so many epochs
 (``--joint_epochs``, 0 for the two stages of the paper alone). Errors are of the test rows.
-The step: the same arithmetic written by hand for Pyro, ``config_enumerate`` and ``TraceEnum_ELBO``, as in its example of M2.
+The step, with a dense classifier: the same arithmetic written by hand for Pyro, ``config_enumerate`` and ``TraceEnum_ELBO``, as in its example of M2.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ def few_labels(x: np.ndarray, y: np.ndarray, known: np.ndarray, repeat: int) -> 
         )
 
 
-def m2(args: argparse.Namespace) -> tuple[pv.Model, pv.Guide]:
+def m2(args: argparse.Namespace, classifier: str) -> tuple[pv.Model, pv.Guide]:
     """M2 of the pixels."""
     network = pv.MLP(hidden=(args.width,))
+    seen = network if classifier == "mlp" else pv.Conv(channels=(16, 32), norm="batch")
     return (
         pv.SemiSupervisedVAE(latent_dim=50, decoder=network),
-        pv.AmortizedClassifier(encoder=network, classifier=network, weight=args.weight),
+        pv.AmortizedClassifier(encoder=network, classifier=seen, weight=args.weight),
     )
 
 
@@ -69,7 +70,7 @@ def m1_m2(args: argparse.Namespace) -> tuple[pv.Model, pv.Guide]:
     """M1 with the class in its prior."""
     wide, upper = (pv.MLP(hidden=hidden) for hidden in ((args.width,) * 2, (args.upper,)))
     return (
-        pv.StackedSemiSupervisedVAE(latent_dim=50, rest_dim=args.rest_dim, network=upper, decoder=wide),
+        pv.StackedSemiSupervisedVAE(latent_dim=args.latent_dim, rest_dim=args.rest_dim, network=upper, decoder=wide),
         pv.StackedClassifier(encoder=wide, classifier=upper, rest=upper, weight=args.stacked_weight),
     )
 
@@ -126,13 +127,12 @@ def errors(args: argparse.Namespace) -> dict[str, Row]:
         run("M1 + M2", args.m1_m2_draws, stacked)
         found["M1 + M2"]["seconds_of_m1"] = spent
     if args.m2_draws:
-        model, guide = m2(args)
+        model, guide = m2(args, args.classifier)
+        pixels = {**svi, "epochs": args.epochs, "learning_rate": args.pixels_rate}
         run(
             "M2",
             args.m2_draws,
-            lambda data, seed: pv.fit(
-                model, data, guide=guide, method=pv.SVI(seed=seed, epochs=args.epochs, **svi), progress=shown
-            ),
+            lambda data, seed: pv.fit(model, data, guide=guide, method=pv.SVI(seed=seed, **pixels), progress=shown),
         )
     return found
 
@@ -151,17 +151,20 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--weight", type=float, default=50.0, help="of the classifier")
     parser.add_argument("--stacked_weight", type=float, default=50.0, help="of the classifier of M1 + M2")
     parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--classifier", choices=("conv", "mlp"), default="conv", help="of M2 on the pixels")
+    parser.add_argument("--latent_dim", type=int, default=12, help="dimensions of the codes of M1")
     parser.add_argument("--upper", type=int, default=300, help="width of the networks of M2 on the codes of M1")
     parser.add_argument("--rest_dim", type=int, default=20, help="dimensions of what the class leaves open of a code of M1")
     parser.add_argument("--batch_size", type=int, default=200)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--schedule", default="cosine")
     parser.add_argument("--precision", choices=("32", "bf16", "tf32"), default="32")
-    parser.add_argument("--epochs", type=int, default=30, help="of M2")
+    parser.add_argument("--epochs", type=int, default=20, help="of M2 on the pixels")
+    parser.add_argument("--pixels_rate", type=float, default=3e-3, help="of M2 on the pixels")
     parser.add_argument("--m1_epochs", type=int, default=30)
     parser.add_argument("--m2_epochs", type=int, default=10, help="of M2 on the codes of M1")
     parser.add_argument("--m2_rate", type=float, default=3e-3, help="of M2 on the codes of M1")
-    parser.add_argument("--joint_epochs", type=int, default=60, help="of M1 and M2 together, last")
+    parser.add_argument("--joint_epochs", type=int, default=40, help="of M1 and M2 together, last")
     parser.add_argument("--m2_draws", type=int, default=10)
     parser.add_argument("--m1_m2_draws", type=int, default=10)
     parser.add_argument("--steps", type=int, default=40, help="steps a round of the timing; 0 leaves it out")
@@ -174,7 +177,7 @@ def main(words: list[str] | None = None) -> None:
     found: Row = {}
     if args.steps:
         found["step"] = pyro_m2.compared(
-            *m2(args),
+            *m2(args, "mlp"),
             width=args.width,
             batch_size=args.batch_size,
             steps=args.steps,
