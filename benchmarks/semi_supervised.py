@@ -5,9 +5,11 @@
 MNIST in [0, 1], so many labels, as many of each class; all other training rows stand without theirs, of as many classes as they
 come. A row with a label stands ``--repeat`` times among the training rows with a weight of 1 / ``--repeat``, so that nearly
 every other step meets some while the objective stays what it is. M2 is :class:`~ppl_vae.SemiSupervisedVAE` of the pixels, its
-classifier of convolutions or, with ``--classifier mlp``, dense as in the paper; M1 + M2 trains a VAE first, once, for each draw of the labels its prior with a class, and then all of it for so many epochs
-(``--joint_epochs``, 0 for the two stages of the paper alone). Errors are of the test rows.
-The step, with a dense classifier: the same arithmetic written by hand for Pyro, ``config_enumerate`` and ``TraceEnum_ELBO``, as in its example of M2.
+classifier of convolutions or, with ``--classifier mlp``, dense as in the paper; M1 + M2 trains a VAE first, once, for each draw
+of the labels its prior with a class, and then all of it for so many epochs (``--joint_epochs``, 0 for the two stages of the
+paper alone). Errors are of the test rows.
+The step: the same arithmetic, with a dense classifier, written by hand for Pyro, ``config_enumerate`` and ``TraceEnum_ELBO``, as
+in its example of M2.
 """
 
 from __future__ import annotations
