@@ -8,7 +8,7 @@ every other step meets some while the objective stays what it is. M2 is :class:`
 classifier of convolutions or, with ``--classifier mlp``, dense as in the paper; M1 + M2 trains a VAE first, once, for each draw
 of the labels its prior with a class, and then all of it for so many epochs (``--joint_epochs``, 0 for the two stages of the
 paper alone). Errors are of the test rows.
-The step: the same arithmetic, with a dense classifier, written by hand for Pyro, ``config_enumerate`` and ``TraceEnum_ELBO``, as
+The step: the same arithmetic, of a dense classifier, written by hand for Pyro, ``config_enumerate`` and ``TraceEnum_ELBO``, as
 in its example of M2.
 """
 
