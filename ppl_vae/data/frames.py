@@ -55,6 +55,7 @@ class Form:
         index: of a frame of pandas, which rows of that number keep.
         dtypes: the dtypes of a frame's columns, as its library tells them, by name.
         labels: of a frame of pandas what its columns are called, which may be no text, by the text of it.
+        unseen: columns of a frame that have no value at all, whose dtypes tell nothing of what belongs there.
 
     Raises:
         ValueError: a frame without a backend.
@@ -69,6 +70,7 @@ class Form:
     index: Any = None
     dtypes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unseen: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if (self.kind == "frame") != (self.backend in BACKENDS):
@@ -90,10 +92,11 @@ class Form:
             "polars" if frame.implementation.is_polars() else "pyarrow" if frame.implementation.is_pyarrow() else "pandas"
         )
         dtypes = {str(column.name): _own_dtype(column) for column in frame.iter_columns()}
+        unseen = frozenset(str(column.name) for column in frame.iter_columns() if len(column) and _is_empty(column))
         if backend != "pandas":
-            return cls(kind="frame", backend=backend, dtypes=dtypes)
+            return cls(kind="frame", backend=backend, dtypes=dtypes, unseen=unseen)
         labels = {str(column.name): label for column, label in zip(frame.iter_columns(), given.columns, strict=True)}
-        return cls(kind="frame", backend=backend, index=given.index, dtypes=dtypes, labels=labels)
+        return cls(kind="frame", backend=backend, index=given.index, dtypes=dtypes, labels=labels, unseen=unseen)
 
     def rows(self, x: Tensor, names: Sequence[str] = (), table: Sequence[Column] = ()) -> Any:
         """Rows x ``(n, *event)`` in this form.
@@ -142,7 +145,8 @@ class Form:
 
     def _dtype(self, name: str, column: Column | None) -> Any:
         """The dtype of a column of the source, which another of the same name that is not the table's does not get."""
-        return None if column is None else self.dtypes.get(name)
+        numbers = column is not None and column.dtype in ("float", "integer") and _is_numeric(self.dtypes.get(name))
+        return None if column is None or (name in self.unseen and not numbers) else self.dtypes.get(name)
 
     def _index(self, rows: int) -> Any:
         return self.index if self.index is not None and len(self.index) == rows else None
@@ -174,6 +178,15 @@ def _narwhals(frame: Any) -> nw.DataFrame[Any]:
     except nw.exceptions.DuplicateError as error:
         twice = re.findall(r"- (.*) \d+ times", str(error))
         raise ValueError(f"expected columns of different names, got {', '.join(twice)} twice: rename one") from None
+
+
+def _is_empty(column: nw.Series[Any]) -> bool:
+    """Whether all of it is missing: its dtype tells nothing of what belongs there."""
+    return bool(column.is_null().all() or (column.dtype.is_float() and column.is_nan().all()))
+
+
+def _is_numeric(dtype: Any) -> bool:
+    return re.match(r"u?int|float|double|halffloat", str(dtype).lower()) is not None
 
 
 def _own_dtype(column: nw.Series[Any]) -> Any:

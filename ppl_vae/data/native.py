@@ -51,7 +51,8 @@ def series_of(backend: str, name: str, values: Any, column: Column | None, dtype
     """A column of a library: what ``values`` stand for if it is a table's, with the dtype of its source where that is known."""
     cells = values if column is None else decoded(values, column)
     categories = column.categories if column is not None and column.dtype == "category" else ()
-    if column is not None and column.coded and str(dtype).lower().startswith("bool"):  # which the fit's own rows held as text
+    truths = column is not None and dtype is None and set(column.categories) == {"True", "False"}
+    if truths or (column is not None and column.coded and str(dtype).lower().startswith("bool")):  # the fit's rows held text
         cells = np.array([None if cell is None else cell == "True" for cell in cells], dtype=object)
     if not _holds(dtype, cells):
         dtype = "Float64" if backend == "pandas" and not isinstance(dtype, np.dtype) else None

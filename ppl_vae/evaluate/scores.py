@@ -15,6 +15,7 @@ from ppl_vae.evaluate.own_batches import OwnBatches
 from ppl_vae.evaluate.rows import in_row_order, large_batches, log_jacobians, piece
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.pair import Pair
+from ppl_vae.scores import Score
 
 __all__ = ["Scores", "row_bounds", "row_regrets", "row_scores"]
 
@@ -41,8 +42,7 @@ def row_scores(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> Scor
     Raises:
         ValueError: fewer than one sample, or terms that do not bound log p(x).
     """
-    if samples < 1:
-        raise ValueError(f"expected at least 1 sample, got {samples}")
+    _check(pair, samples)
     if not len(split):
         return Scores(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64), pair.can.marginal is not None)
     read = split.arranged(pair.reads)
@@ -51,6 +51,17 @@ def row_scores(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> Scor
     constant = log_jacobians(pair, read)
     log_prob, se = (in_row_order(pair, split, column) for column in (found.log_prob + constant, found.se))
     return Scores(log_prob, se, found.exact)
+
+
+def _check(pair: Pair, samples: int) -> None:
+    """Raise ``ValueError`` for fewer than one sample, or programs of which no row has a score."""
+    if samples < 1:
+        raise ValueError(f"expected at least 1 sample, got {samples}")
+    if pair.score.target != Score.target:
+        raise ValueError(
+            f"expected programs that observe rows, got some whose score is {pair.score.target}, whatever the rows: `evaluate` "
+            "tells it; for scores of rows declare what shows them (a lattice: observed=Flip(rate=0.1), or learned=True)"
+        )
 
 
 def _exact(pair: Pair, split: Split) -> Scores:
@@ -69,8 +80,7 @@ def row_bounds(pair: Pair, split: Split, *, samples: int, seed: int = 0) -> dict
     Raises:
         ValueError: fewer than one sample, or terms that do not bound log p(x).
     """
-    if samples < 1:
-        raise ValueError(f"expected at least 1 sample, got {samples}")
+    _check(pair, samples)
     if not len(split):
         return {name: torch.zeros(0, dtype=torch.float64) for name in BOUNDS}
     read = split.arranged(pair.reads)
@@ -87,8 +97,7 @@ def row_regrets(pair: Pair, split: Split, gaps: Gaps, *, samples: int, seed: int
     Raises:
         ValueError: fewer than one sample, a guide whose family is not known, or terms that do not bound log p(x).
     """
-    if samples < 1:
-        raise ValueError(f"expected at least 1 sample, got {samples}")
+    _check(pair, samples)
     if not len(split):
         return torch.zeros(0, dtype=torch.float64)
     read = split if pair.local else split.arranged(pair.reads)

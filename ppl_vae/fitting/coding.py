@@ -69,7 +69,8 @@ class Coding:
     ) -> Any:
         """Codes of data: posterior means ``(B, *latent)``, or draws ``(samples, B, *latent)``, by name if there are several.
 
-        Means are fed forward from site to site. Of a variable that all data share there is one value, without B. Of rows whose
+        Means are fed forward from site to site. Of a variable that all data share there is one value, without B; a frame of
+        codes, as of a frame, has none of these, and where all variables are shared they come as they are. Of rows whose
         elements have a hidden state each, the means are what is known of each state given the whole row, ``(B, T, K)``; of rows
         that may differ in length they are ``Ragged``, and draws a list of such.
 

@@ -154,6 +154,8 @@ class Entrance:
             data = rows_of_texts(data, self.source.tokens, end=END in self.spec.fields[0].vocabulary)
         if isinstance(data, (np.ndarray, list)) and not self.spec.fields:
             data = self._array(data)
+        if isinstance(data, list) and not data:
+            raise ValueError("expected at least 1 row, got an empty list")
         if not isinstance(data, (Tensor, Ragged, tuple, Mapping)):
             raise ValueError(
                 f"expected a tensor, an array or a frame in the units of the source, a path, a split or data, got "

@@ -53,9 +53,14 @@ def as_columns_given(form: Form, columns: Mapping[str, Tensor], otherwise: Any) 
 
 
 def as_codes_given(form: Form, codes: Tree, shared: tuple[str, ...], *, draws: bool = False) -> Any:
-    """Codes ``(n, *latent)`` as a frame, its columns called as ``ppl-vae encode`` calls them; of draws a list of frames."""
+    """Codes ``(n, *latent)`` as a frame, its columns called as ``ppl-vae encode`` calls them; of draws a list of frames.
+
+    What all data share has no rows: it is left out, or, where there is nothing else, given as it is.
+    """
     if form.kind != "frame":
         return as_given(form, codes)
+    if shared and (not isinstance(codes, Mapping) or set(codes) <= set(shared)):
+        return codes
     if draws:
         names, values = leaves(codes), zip(*leaves(codes).values(), strict=True)
         return [as_codes_given(form, dict(zip(names, each, strict=True)), shared) for each in values]

@@ -34,7 +34,8 @@ class Reconstructing(Coding):
             seen: as the model sees them, instead of in the units of the source.
 
         Raises:
-            ValueError: rows that the fit was not built for, a variable without a mean, or more levels than there are.
+            ValueError: no rows, or some that the fit was not built for, a variable without a mean, or more levels than there
+                are.
 
         Examples:
             ``(fit.reconstruct(data.test) - data.test.x).abs().mean()``; ``fit.reconstruct(data.test, from_levels=1)``
@@ -58,6 +59,8 @@ class Reconstructing(Coding):
     def _reconstructed(self, x: Given, y: Classes | None, change: Callable[[Tree], Tree] | None, *, seen: bool) -> Any:
         """Means of p(x | z) at the posterior means of z, changed if they are to be."""
         split = self._split(x, y)
+        if not len(split):
+            raise ValueError("expected at least 1 row to reconstruct, got none")
         if (model := self.pair.can.decode_rows) is not None:
             found = self.encode(split)
             (codes,) = leaves(found if change is None else change(found)).values()

@@ -16,7 +16,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Bernoulli, Distribution
 
 from ppl_vae.program.wrapped import unwrapped
 from ppl_vae.text import as_line
@@ -84,6 +84,7 @@ def check_sites(trace: poutine.Trace, role: str, lines: dict[str, str] | None = 
         if site["type"] == "sample" and not site_is_subsample(site) and isinstance(site["value"], Tensor):
             line = (lines or {}).get(name, "")
             _check_event(site, role, line)
+            _check_truths(site, role, line)
             _check_batch(site, role, line, _batch_shape(site), size)
 
 
@@ -94,6 +95,14 @@ def _check_event(site: Site, role: str, line: str) -> None:
         raise ValueError(
             f"{line}site {site['name']!r} of the {role}: declared shape {event} of one datum ({_named(site['fn'])}), received "
             f"{shape} from {source}: give {remedy} the same last dimensions"
+        )
+
+
+def _check_truths(site: Site, role: str, line: str) -> None:
+    if site["value"].dtype == torch.bool and isinstance(unwrapped(site["fn"]), Bernoulli):
+        raise ValueError(
+            f"{line}site {site['name']!r} of the {role}: Bernoulli has no log-probability of booleans: write .float() where "
+            "the site takes its value"
         )
 
 
@@ -124,7 +133,14 @@ def _explained(error: Exception, trace: poutine.Trace, role: str, batch: tuple[T
     if seen and not site:
         place = f"after the site {seen[-1]['name']!r} of shape {tuple(seen[-1]['value'].shape)}"
     remedy = ""
-    if isinstance(error, IndexError) or "out of range" in told or "out of bounds" in told:
+    if "used as indices must be" in told:
+        remedy = (
+            f"; the first field comes to a program as {batch[0].dtype}: write .long() there, or let another field be the first"
+        )
+    elif "same dtype" in told or "expected scalar type" in told:
+        kinds = ", ".join(str(part.dtype) for part in batch)
+        remedy = f"; the data come to a program as {kinds}: let its own tensors be of that type, or convert the data there"
+    elif isinstance(error, IndexError) or "out of range" in told or "out of bounds" in told:
         remedy = (
             "; `with pv.data_plate(N, x) as rows` gives the rows of the training data, for parameters of N: x holds those rows "
             "already"
