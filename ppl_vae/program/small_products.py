@@ -35,11 +35,11 @@ def small_products() -> Iterator[None]:
 
     large = lowering.lowerings[torch.ops.aten.mm.default]
 
-    def product(left: Any, right: Any, **options: Any) -> Any:
+    def product(left: Any, right: Any, *others: Any, **options: Any) -> Any:
         (rows, size), columns, kind = left.get_size(), right.get_size()[1], left.get_dtype()
         small = 0 < rows * size * columns <= FEW and size <= LONGEST
-        if left.get_device().type != "cpu" or kind not in NAMES or options or not small:
-            return large(left, right, **options)
+        if left.get_device().type != "cpu" or kind not in NAMES or others or options or not small:
+            return large(left, right, *others, **options)
         layout = FixedLayout(device=left.get_device(), dtype=kind, size=[rows, columns])
         factors = [ExternKernel.realize_input(factor) for factor in (left, right)]
         return TensorBox.create(SmallProduct(layout, factors, cpp_kernel_name=f"aoti_torch_cpu_small_product_{NAMES[kind]}"))
