@@ -123,7 +123,7 @@ def errors(args: argparse.Namespace) -> dict[str, Row]:
             fit = pv.fit(model, data, guide=guide, warm_start=first, method=pv.SVI(seed=seed, **second), progress=shown)
             if not args.joint_epochs:
                 return fit
-            last = pv.SVI(seed=seed, **{**svi, "epochs": args.joint_epochs, "learning_rate": args.joint_rate})
+            last = pv.SVI(seed=seed, epochs=args.joint_epochs, **svi)
             return pv.fit(model, data, guide=guide, warm_start=fit, method=last, progress=shown)
 
         run("M1 + M2", args.m1_m2_draws, stacked)
@@ -167,7 +167,6 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--m2_epochs", type=int, default=10, help="of M2 on the codes of M1")
     parser.add_argument("--m2_rate", type=float, default=3e-3, help="of M2 on the codes of M1")
     parser.add_argument("--joint_epochs", type=int, default=40, help="of M1 and M2 together, last")
-    parser.add_argument("--joint_rate", type=float, default=3e-3, help="of M1 and M2 together")
     parser.add_argument("--m2_draws", type=int, default=10)
     parser.add_argument("--m1_m2_draws", type=int, default=10)
     parser.add_argument("--steps", type=int, default=40, help="steps a round of the timing; 0 leaves it out")
