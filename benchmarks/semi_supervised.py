@@ -166,7 +166,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--m1_epochs", type=int, default=30)
     parser.add_argument("--m2_epochs", type=int, default=10, help="of M2 on the codes of M1")
     parser.add_argument("--m2_rate", type=float, default=3e-3, help="of M2 on the codes of M1")
-    parser.add_argument("--joint_epochs", type=int, default=40, help="of M1 and M2 together, last")
+    parser.add_argument("--joint_epochs", type=int, default=120, help="of M1 and M2 together, last")
     parser.add_argument("--m2_draws", type=int, default=10)
     parser.add_argument("--m1_m2_draws", type=int, default=10)
     parser.add_argument("--steps", type=int, default=40, help="steps a round of the timing; 0 leaves it out")

@@ -85,11 +85,13 @@ class TracedEncoder:
         """
         kept: list[Kept] = []
         found = [self._of_batch(batch, samples, kept) for batch in batches(self.pair, split, at_once(self.pair, split))]
-        # The mean of what all share may be the guide's own parameter, which is not given away.
-        codes = {name: first.detach().clone() for name, first in found[0].items() if all(name in part for part in found)}
-        for name in codes.keys() - set(self.shared):
-            dim = 0 if samples is None else 1
-            codes[name] = as_in(split, self.pair, torch.cat([part[name] for part in found], dim), dim)
+        codes = {name: first for name, first in found[0].items() if all(name in part for part in found)}
+        dim = 0 if samples is None else 1
+        for name, first in codes.items():
+            if name in self.shared:  # its mean may be the guide's own parameter, which is not given away
+                codes[name] = first.detach().clone()
+            else:
+                codes[name] = as_in(split, self.pair, torch.cat([part[name] for part in found], dim), dim)
         return tree(codes)
 
     def means(self, batch: tuple[Tensor, ...]) -> Tree:
