@@ -234,7 +234,7 @@ def trained(build: Build, way: str, *, steps: int = 6, optimizer: str = "adam", 
     step(x[:5])  # as an epoch's last batch
     assert step.way == way
     chosen.sync_step_count()
-    counted = {f"step{i}": state["step"] for i, state in enumerate(chosen.torch.state.values()) if "step" in state}
+    counted = {f"step{i}": state["step"] for i, state in enumerate(chosen.kept_of.values()) if "step" in state}
     return {**{name: value.clone() for name, value in objective.state_dict().items()}, "totals": step.totals, **counted}
 
 
@@ -259,13 +259,32 @@ class Slope(nn.Module):
         return Estimate(loss, -loss, -loss)
 
 
+CLASSES: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_eager_steps_are_those_of_the_classes_of_torch(name: str) -> None:
+    start = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    chosen, reference = OPTIMIZERS[name]([ours], 0.1), CLASSES[name]([theirs], lr=0.1, fused=True)
+    assert chosen.settings.items() <= reference.param_groups[0].items()
+    for _ in range(20):
+        ours.grad = theirs.grad = torch.randn(5, 3)
+        chosen.step()
+        reference.step()
+        assert torch.equal(ours, theirs)
+    kept = chosen.state().moments.get(0, {})
+    assert set(kept) == {name for name, value in reference.state[theirs].items() if value is not None}
+    assert all(torch.equal(kept[name], reference.state[theirs][name]) for name in kept)
+
+
 @pytest.mark.parametrize("ahead", [0, WORTH_RECORDING])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_spike_leaves_parameters_and_moments_as_they_were(name: str, ahead: int) -> None:
     ours, theirs = Slope(), nn.Parameter(torch.zeros(2))
     chosen = OPTIMIZERS[name](ours.parameters(), 0.1)
     step = Step(ours, pv.Transform((2,)), chosen, skip_norm=10.0, clip_norm=0.5, ahead=ahead)
-    reference = chosen.kind([theirs], lr=0.1)
+    reference = CLASSES[name]([theirs], lr=0.1)
     for size in (100.0, 1.0, 2.0, math.inf, 1.0):  # the first before there are moments
         x = size * torch.tensor([[1.0, 2.0], [3.0, 1.0]])
         step(x)
@@ -299,7 +318,7 @@ def test_the_formulas_are_those_of_torch(name: str) -> None:
     moments = [torch.zeros_like(start) for _ in optimizers[0].kept]
     for count in range(1, 21):
         for optimizer in optimizers:
-            optimizer.torch.param_groups[0]["lr"] = 0.1 / count
+            optimizer.settings["lr"] = 0.1 / count
         gradient = torch.randn_like(start)
         rates = optimizers[0].rates(torch.tensor([count], dtype=torch.float64))[0]
         with torch.no_grad():
@@ -312,7 +331,7 @@ def test_the_formulas_are_those_of_torch(name: str) -> None:
 def test_the_rates_follow_the_schedule() -> None:
     optimizer = OPTIMIZERS["adam"]([nn.Parameter(torch.zeros(1))], 0.1)
     for count in range(1, 200):
-        optimizer.torch.param_groups[0]["lr"] = 0.1 if count < 70 else 0.05
+        optimizer.settings["lr"] = 0.1 if count < 70 else 0.05
         alone = optimizer.rates(torch.tensor([count], dtype=torch.float64))[0]
         assert torch.equal(optimizer.next_rates(), alone.float())
 

@@ -61,6 +61,23 @@ def test_help_and_misspelled_words_import_no_torch_and_declarations_no_pictures(
     assert found["declared"] == ["torch", "pyro"]
 
 
+SHORT = """
+import json, sys
+import ppl_vae as pv
+
+data = pv.load_data("digits")
+fit = pv.fit(pv.VAE(latent_dim=2), data, method=pv.SVI(epochs=2), progress=lambda row: None)
+fit.evaluate(data.valid, samples=2), fit.encode(data.test), fit.sample(3), fit.reconstruct(data.test)
+print(json.dumps([name for name in ("sympy", "torch._dynamo", "torch._inductor") if name in sys.modules]))
+"""
+
+
+def test_short_fits_import_no_compiler() -> None:  # a second of the three that they take
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", SHORT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+
+
 def test_public_names_are_there_however_they_are_asked_for() -> None:
 
     assert set(dir(pv)) >= {*pv.__all__}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -112,8 +113,8 @@ def broadcast_leading(leading: torch.Size, given: Given) -> torch.Size:
         ValueError: shapes that do not go together.
     """
     try:
-        return torch.broadcast_shapes(leading, *(part.shape[:-1] for part in given))
-    except RuntimeError:
+        return torch.Size(broadcast_shape(leading, *(part.shape[:-1] for part in given)))
+    except ValueError:
         told = ", ".join(dict.fromkeys(str(tuple(part.shape[:-1])) for part in given))
         raise ValueError(
             f"expected conditions whose shape broadcasts with that of the codes, {tuple(leading)}, got {told}: give one for "
@@ -174,8 +175,8 @@ class AbleDecoder:
         values = top_values(shapes, z)
         before = {name: tuple(value.shape[: value.dim() - len(shapes[name])]) for name, value in values.items()}
         try:
-            leading = torch.broadcast_shapes(*before.values())
-        except RuntimeError:
+            leading = torch.Size(broadcast_shape(*before.values()))
+        except ValueError:
             told = ", ".join(f"{name} of {shape}" for name, shape in before.items())
             raise ValueError(f"expected as many codes of each latent variable, or one, got {told}") from None
         broadcast_leading(leading, given)
@@ -214,7 +215,7 @@ class AbleDecoder:
 
     def _means(self, z: Tree, leading: torch.Size, given: Given) -> Observed:
         mean = point_prediction(self.model.decode(z, *given))
-        leading = torch.broadcast_shapes(leading, *(part.shape[:-1] for part in given))
+        leading = torch.Size(broadcast_shape(leading, *(part.shape[:-1] for part in given)))
         return Observed({"x": mean.reshape(*leading, *self.spec.event_shape)}, "x")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.rprop import rprop
 
 from ppl_vae.data import Data, Split
 from ppl_vae.evaluate import log_jacobian
@@ -71,7 +72,8 @@ def likeliest(likelihood: Likelihood, x: Tensor, weights: Tensor | None = None) 
     built = likelihood.build(tuple(x.shape[1:])).to(x)
     h = x.new_zeros(1, likelihood.features, *x.shape[1:]).requires_grad_()
     places: list[Tensor] = [h, *(parameter for parameter in built.parameters() if parameter.requires_grad)]
-    optimizer = torch.optim.Rprop(places, lr=0.1, step_sizes=(1e-12, 1e9))
+    slopes, lengths = ([torch.full_like(place, value) for place in places] for value in (0.0, 0.1))
+    counts = [torch.zeros(()) for _ in places]
     best, idle = -math.inf, 0
     for _ in range(STEPS):
         density = built(h).log_prob(x)
@@ -82,9 +84,9 @@ def likeliest(likelihood: Likelihood, x: Tensor, weights: Tensor | None = None) 
         best = max(best, -loss.item())
         if idle == PATIENCE:
             break
-        for place, gradient in zip(places, torch.autograd.grad(loss, places, allow_unused=True), strict=True):
-            place.grad = gradient
-        optimizer.step()
+        found = list(torch.autograd.grad(loss, places, allow_unused=True, materialize_grads=True))
+        with torch.no_grad():
+            rprop(places, found, slopes, lengths, counts, step_size_min=1e-12, step_size_max=1e9, etaminus=0.5, etaplus=1.2)
     return best
 
 

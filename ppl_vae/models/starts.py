@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from ppl_vae.program.capabilities import attribute
 from ppl_vae.program.hooks import Start
@@ -16,6 +17,7 @@ __all__ = ["Adjustable", "likeliest_features", "start_decoder"]
 ELEMENTS, FEWEST_ROWS = 2**19, 50  # with which a decoder's start is looked for
 
 STEPS, STEP = 100, 0.3  # with which they are looked for
+ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False, "maximize": True}
 
 
 @runtime_checkable
@@ -61,9 +63,9 @@ def likeliest_features(likelihood: Any, x: Tensor, shape: tuple[int, ...]) -> Te
     parameters = list(likelihood.parameters())
     kind = parameters[0].dtype if parameters else x.dtype if x.is_floating_point() else torch.get_default_dtype()
     h = x.new_zeros(shape, dtype=kind).requires_grad_()
-    ascent = torch.optim.Adam([h], maximize=True)
+    mean, square, count = torch.zeros_like(h), torch.zeros_like(h), torch.zeros(())
     for step in range(STEPS):
-        ascent.param_groups[0]["lr"] = STEP * (1 - step / STEPS)
-        (h.grad,) = torch.autograd.grad(likelihood(h).log_prob(x).mean(), [h])
-        ascent.step()
+        (slope,) = torch.autograd.grad(likelihood(h).log_prob(x).mean(), [h])
+        with torch.no_grad():
+            adam([h], [slope], [mean], [square], [], [count], lr=STEP * (1 - step / STEPS), **ADAM)
     return h.detach()

@@ -37,6 +37,11 @@ class _Counter(TorchDispatchMode):
         self.flops = 0
         self.formulas = flop_registry
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch need not import its compiler, which takes a second, to keep it away from this."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         formula = self.formulas.get(func._overloadpacket)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions.util import broadcast_shape
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -110,8 +111,8 @@ def _batch_shape(site: Site) -> tuple[int, ...]:
     """That of the site's log-probabilities."""
     event, shape = len(site["fn"].event_shape), site["value"].shape
     try:
-        return tuple(torch.broadcast_shapes(site["fn"].batch_shape, shape[: len(shape) - event]))
-    except RuntimeError:
+        return tuple(broadcast_shape(site["fn"].batch_shape, shape[: len(shape) - event]))
+    except ValueError:
         return tuple(site["fn"].batch_shape)
 
 

@@ -1,14 +1,21 @@
-"""Gradient methods: torch's own for eager steps, the same formulas written out for steps that are compiled as a whole."""
+"""Gradient methods: torch's functions for eager steps, the same formulas written out for steps that are compiled as a whole.
+
+The functions that the classes of ``torch.optim`` call, and not these, whose first instance imports torch's compiler: of a
+process that fits a small model that was 40 % of the time.
+"""
 
 from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 __all__ = ["OPTIMIZERS", "Optimizer", "OptimizerState", "put_back"]
 
@@ -28,73 +35,78 @@ class OptimizerState(NamedTuple):
 
 
 class Optimizer(abc.ABC):
-    """One of ``torch.optim``, which keeps the state and counts the steps, with its formula in the open.
+    """A gradient method with torch's function for a step, and its formula in the open.
 
     Class attributes:
-        kind: torch's class.
-        kept: what torch keeps for each parameter, by its names.
+        defaults: the settings, by the names that ``torch.optim`` has for them, with its defaults.
+        kept: what is kept for each parameter, by its names, beside the number of steps.
 
     Args:
         parameters: what is updated, in place.
         lr: the learning rate.
 
     Attributes:
-        torch: the one of ``torch.optim``, whose learning rate a schedule may change.
+        settings: by name; a schedule may change the learning rate ``lr``.
+        kept_of: for each parameter that had a gradient ``step`` ``()`` and what is ``kept``, of its shape.
     """
 
-    kind: ClassVar[Any]
+    defaults: ClassVar[Mapping[str, Any]] = {}
     kept: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         self.parameters = list(parameters)
         self.device = self.parameters[0].device
-        self.torch: Any = self.kind(self.parameters, lr=lr, fused=self.device.type in ("cpu", "cuda"))
+        self.settings: dict[str, Any] = {"lr": lr, **self.defaults}
+        self.kept_of: dict[nn.Parameter, dict[str, Tensor]] = {}
+        self._fused = self.device.type in ("cpu", "cuda")
         self._taken = 0  # by `step` and `next_rates`
-        self._uncounted = 0  # by `next_rates` alone, of which torch does not know yet
+        self._uncounted = 0  # by `next_rates` alone, which `kept_of` does not count yet
         self._rates: list[Tensor] = []
         self._rates_of = math.nan
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The learning rate and torch's other settings."""
-        found: dict[str, Any] = self.torch.param_groups[0]
-        return found
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
+    @torch.no_grad()
     def step(self, skip: Tensor | None = None) -> None:
         """Update the parameters by the gradients that they hold; where ``skip ()`` is true the step is counted alone."""
         self.sync_step_count()
-        before = {} if skip is None else {id(tensor): tensor.detach().clone() for tensor in self._updated()}
-        self.torch.step()
+        found = [parameter for parameter in self.parameters if parameter.grad is not None]
+        self._make(found)
+        changed = [*found, *(moment for parameter in found for moment in self.moments(parameter))]
+        before = [] if skip is None else [tensor.detach().clone() for tensor in changed]
+        self.call(found, [cast(Tensor, parameter.grad) for parameter in found])
         if skip is not None:
-            updated = self._updated()
-            put_back(updated, [before.get(id(tensor), torch.zeros_like(tensor)) for tensor in updated], skip)
+            put_back(changed, before, skip)
         self._taken += 1
 
-    def _updated(self) -> list[Tensor]:
-        """What a step changes: parameters that have gradients, and what torch keeps of them already."""
-        found = [parameter for parameter in self.parameters if parameter.grad is not None]
-        met = [parameter for parameter in found if parameter in self.torch.state]
-        return [*found, *(moment for parameter in met for moment in self.moments(parameter))]
+    def _make(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Begin to keep what is kept of parameters."""
+        for parameter in parameters if self.kept else ():
+            if parameter not in self.kept_of:
+                count = torch.zeros((), dtype=torch.float32, device=self.device if self._fused else "cpu")
+                self.kept_of[parameter] = {"step": count, **{name: torch.zeros_like(parameter) for name in self.kept}}
 
     def sync_step_count(self) -> None:
-        """Let torch's state count the steps that :meth:`update` took."""
-        for state in self.torch.state.values() if self._uncounted else ():
-            if "step" in state:
-                state["step"] += self._uncounted
+        """Let what is kept count the steps that :meth:`update` took."""
+        for state in self.kept_of.values() if self._uncounted else ():
+            state["step"] += self._uncounted
         self._uncounted = 0
 
     def state(self) -> OptimizerState:
-        """What torch keeps, the steps counted; its own tensors, not copies."""
+        """What is kept, the steps counted; the tensors themselves, not copies."""
         self.sync_step_count()
-        kept = ((place, self.torch.state.get(parameter)) for place, parameter in enumerate(self.parameters))
+        kept = ((place, self.kept_of.get(parameter)) for place, parameter in enumerate(self.parameters))
         return OptimizerState(self._taken, {place: dict(state) for place, state in kept if state})
 
     def restore(self, state: OptimizerState) -> None:
-        """Take over what :meth:`state` gave, in place; what torch has made since is set to zero."""
+        """Take over what :meth:`state` gave, in place; what has been made since is set to zero."""
         self._taken, self._uncounted, self._rates = state.steps, 0, []
         for place, parameter in enumerate(self.parameters):
             kept = state.moments.get(place, {})
-            own = self.torch.state[parameter] if "step" in kept else self.torch.state.get(parameter, {})
+            own = self.kept_of.setdefault(parameter, {}) if "step" in kept else self.kept_of.get(parameter, {})
             for name in ("step", *self.kept):
                 value = kept.get(name)
                 if name in own:
@@ -110,16 +122,16 @@ class Optimizer(abc.ABC):
     def _placed(self, name: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
         """A copy where and as torch would have it."""
         if name == "step":
-            return value.to(self.device if self.settings["fused"] else "cpu", copy=True)
+            return value.to(self.device if self._fused else "cpu", copy=True)
         return torch.empty_like(parameter).copy_(value).detach()
 
     def moments(self, parameter: nn.Parameter) -> list[Tensor]:
-        """What torch keeps for a parameter; it makes them at the first step that has a gradient for it."""
-        return [self.torch.state[parameter][name] for name in self.kept]
+        """What is kept for a parameter that had a gradient at an eager step, by the order of its names."""
+        return [self.kept_of[parameter][name] for name in self.kept]
 
     def next_rates(self) -> Tensor:
         """The numbers that the next :meth:`update` needs, on the parameters' device; asking for them counts as the step."""
-        lr = self.torch.param_groups[0]["lr"]
+        lr = self.settings["lr"]
         if not self._rates or lr != self._rates_of:
             steps = torch.arange(self._taken + RATES_AT_ONCE, self._taken, -1, dtype=torch.float64)
             self._rates = list(self.rates(steps).to(self.device, torch.float32).unbind())
@@ -131,6 +143,10 @@ class Optimizer(abc.ABC):
     @abc.abstractmethod
     def rates(self, steps: Tensor) -> Tensor:
         """The numbers ``(S, R)`` that :meth:`update` needs for steps ``(S,)``, the first of which is 1."""
+
+    @abc.abstractmethod
+    def call(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        """Let torch update parameters, and what is kept of them, in place."""
 
     @property
     @abc.abstractmethod
@@ -145,8 +161,9 @@ class Optimizer(abc.ABC):
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015)."""
 
-    kind: ClassVar[Any] = torch.optim.Adam
+    defaults = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}  # noqa: RUF012
     kept = ("exp_avg", "exp_avg_sq")
+    function: ClassVar[Callable[..., None]] = staticmethod(adam)
 
     def rates(self, steps: Tensor) -> Tensor:
         """The step size and epsilon with the corrections of both moments in them, and the factor of weight decay."""
@@ -154,6 +171,14 @@ class Adam(Optimizer):
         correction = (1 - beta2**steps).sqrt()
         decay = torch.full_like(steps, 1 - lr * self.settings["weight_decay"])
         return torch.stack([lr * correction / (1 - beta1**steps), eps * correction, decay], -1)
+
+    def call(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        """By torch's function."""
+        means, squares, counts = ([self.kept_of[parameter][name] for parameter in parameters] for name in (*self.kept, "step"))
+        lr, (beta1, beta2), eps, weight_decay = (self.settings[name] for name in ("lr", "betas", "eps", "weight_decay"))
+        of_paper: dict[str, Any] = {"beta1": beta1, "beta2": beta2, "lr": lr, "eps": eps, "weight_decay": weight_decay}
+        others: dict[str, Any] = {"amsgrad": False, "maximize": False, "fused": self._fused}
+        self.function(parameters, gradients, means, squares, [], counts, **of_paper, **others)
 
     @property
     def share(self) -> float:
@@ -172,17 +197,22 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
-    kind: ClassVar[Any] = torch.optim.AdamW
+    defaults = {**Adam.defaults, "weight_decay": 1e-2}  # noqa: RUF012
+    function = staticmethod(adamw)
 
 
 class SGD(Optimizer):
     """Plain stochastic gradient descent."""
 
-    kind = torch.optim.SGD
-
     def rates(self, steps: Tensor) -> Tensor:
         """The learning rate."""
         return torch.full_like(steps, self.settings["lr"])[:, None]
+
+    def call(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        """By torch's function."""
+        plain: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False}
+        momenta: list[Tensor | None] = [None] * len(parameters)
+        sgd(list(parameters), gradients, momenta, lr=self.settings["lr"], fused=self._fused, **plain)
 
     @property
     def share(self) -> float:

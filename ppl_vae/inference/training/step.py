@@ -183,7 +183,7 @@ class Step:
         return size * numbers if skip is None else torch.cat([size * numbers, skip.to(numbers.dtype)[None]])
 
     def _eager(self, *batch: Tensor) -> None:
-        self.optimizer.torch.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         held = self.held()
         with self.shares.noise(batch[0].device):
             loss, numbers = self.forward(self.objective, *batch)
