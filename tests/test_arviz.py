@@ -60,6 +60,15 @@ def test_chains_of_nuts_are_told_as_they_were_drawn(sampled: pv.Fit, data: pv.Da
     np.testing.assert_allclose(lp, len(data.train) * np.array([row["log_joint"] for row in rows]).reshape(2, 6))
 
 
+@pytest.mark.filterwarnings("ignore::ppl_vae.FitWarning")
+def test_log_joints_of_weighted_rows_are_those_of_rows_repeated() -> None:
+    x, w = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 4 + 1.0
+    kinds = ((x, {"weights": w}), (x.repeat_interleave(w.long(), 0), {}))
+    data = [pv.load_data(rows, valid=0.0, test=0.0, **given) for rows, given in kinds]
+    told = [pv.fit(MODEL, each, method=NUTS, device="cpu").to_arviz()["sample_stats"]["lp"] for each in data]
+    np.testing.assert_allclose(told[0].values, told[1].values, rtol=1e-4)
+
+
 def test_the_draws_stay_in_the_run(sampled: pv.Fit, data: pv.Data, tmp_path: Path) -> None:
     pv.save_run(sampled, data, tmp_path / "run")
     loaded = pv.load_run(tmp_path / "run", device="cpu")

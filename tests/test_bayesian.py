@@ -359,3 +359,12 @@ def test_chains_that_have_not_mixed_are_told() -> None:
     assert issubclass(FitWarning, UserWarning)
     with pytest.warns(FitWarning, match="have not mixed"):
         pv.fit(MIXTURES["spherical"], all_of(randn(12, 1)), method=pv.NUTS(samples=4, warmup=1, chains=2))
+
+
+@pytest.mark.filterwarnings("ignore::ppl_vae.types.FitWarning")
+def test_standard_errors_after_nuts_are_those_of_its_draws(blobs: pv.Data) -> None:
+    data = all_of(blobs.train.transformed()[:, :1])
+    fit = pv.fit(MODELS["GMM-spherical"], data, method=pv.NUTS(samples=60, warmup=20, chains=2))
+    chains = fit.pair.model.coordinates().unpack(fit.pair.guide.chains)
+    drawn = chains["locs"].flatten(0, 1).std(0)
+    np.testing.assert_allclose(fit.parameters()["mean"].se, drawn.numpy(), rtol=1e-4)

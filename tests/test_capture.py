@@ -405,7 +405,7 @@ def moved_too_far(graph: Graph, *tensors: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("wrong", [told_wrong, moved_too_far])
 def test_a_compiled_step_that_parts_from_its_record_is_refused(wrong: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Graph, "compiled", lambda self, *inputs: partial(wrong, self))
+    monkeypatch.setattr(Graph, "compiled", lambda self, *inputs, several: partial(wrong, self))
     with pytest.raises(ValueError, match=r"cannot be compiled \(compiled, it parts from its own record"):
         pv.fit(vae(), pv.load_data("digits"), method=pv.SVI(epochs=1, compile=True))
 

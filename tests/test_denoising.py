@@ -187,6 +187,34 @@ def test_known_pixels_stay_and_missing_ones_are_filled(fit):
     torch.testing.assert_close(filled(lone), torch.full_like(lone, 3.0))
 
 
+def test_images_as_wide_as_a_patch_are_denoised_as_others():
+    truth = waves(40, 60)
+    windows = truth.unfold(1, 8, 1).movedim(1, 0) + normal(53, 40, 8)
+    data = pv.load_data(windows.numpy(), patches=pv.Patches(size=8, count=400), scale="none", valid=0, test=0)
+    fit = pv.fit(pv.GMM(components=1), data, method=pv.EM(max_iterations=5))
+    for shape in ((40, 8), (8, 40), (8, 8), (40, 9)):
+        true = waves(*shape)
+        y = true + 20 * normal(*shape)
+        before = y.clone()
+        assert psnr(fit.denoise(y, 20.0), true) > psnr(y, true) + 3, shape
+        assert torch.equal(y, before)
+
+
+@pytest.mark.parametrize("model", [pv.GMM(components=2), pv.FactorAnalysis(latent_dim=8)])
+def test_known_pixels_of_whole_images_stay(model):
+    digits = pv.load_data("digits", dequantize="static")
+    fit = pv.fit(model, digits, method=pv.EM(max_iterations=10))
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[2:5, 2:5] = True
+    apart = []
+    for x in digits.test.raw[:20, 0].double():
+        found = fit.denoise(x.masked_fill(mask, torch.nan), mask=mask)
+        assert torch.equal(found[~mask], x[~mask])
+        apart.append((found - x)[mask])
+    spread = digits.test.raw.double().std(0)[0][mask]
+    assert torch.cat(apart).square().mean() < spread.square().mean()
+
+
 def test_channels_are_denoised_alike(fit):
     truth = waves(24, 30)
     y = truth + 20 * normal(3, 24, 30)
@@ -229,6 +257,12 @@ def test_a_code_explains_an_image_behind_noise():
     keep = ~hole.flatten()
     z = torch.linalg.solve(W[keep].T @ W[keep] / 9 + torch.eye(2), W[keep].T @ (y.flatten() - b)[keep] / 9)
     torch.testing.assert_close(fit.denoise(y, 3.0, mask=hole, steps=100).flatten(), W @ z + b, atol=2e-2, rtol=0)
+    found = fit.denoise(x, mask=hole)
+    assert torch.equal(found[~hole], x[~hole])
+    assert (found - x)[hole].abs().max() > 0
+    flat = fit.denoise(torch.full((8, 8), 3.0), mask=hole)  # without any texture to find noise in
+    assert bool(flat.isfinite().all())
+    assert torch.equal(flat[~hole], torch.full((8, 8), 3.0)[~hole])
 
 
 def test_a_lattice_gives_each_pixel_its_more_probable_state():
@@ -324,5 +358,11 @@ def test_the_verb_writes_a_picture_and_tells_how_near_it_is(run, folder, tmp_pat
     assert told["ssim"] > told["ssim_before"]
     written = torch.from_numpy(np.asarray(Image.open(tmp_path / "clean.png")).astype(np.float64))
     assert psnr(written, truth) > psnr(truth + 20 * normal(40, 50), truth) + 5
+    np.save(tmp_path / "small.npy", waves(8, 9).numpy())  # smaller than a window of SSIM, and equal to its truth
+    small = [*verb[:2], str(tmp_path / "small.npy"), "--sigma", "20", "--json", "--out", str(tmp_path / "small.png")]
+    assert cli.main([*small, "--truth", str(tmp_path / "small.npy")]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told["psnr_before"] is None
+    assert "ssim" not in told
     assert cli.main([*verb[:3], "--sigma", "0", "--out", str(tmp_path / "x.png")]) == 2
     assert "positive sigma" in capsys.readouterr().err

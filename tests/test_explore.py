@@ -164,6 +164,23 @@ def test_classes_components_and_loadings(data: pv.Data, tmp_path: Path) -> None:
     assert told["event"]["columns"] == ["x1", "x2", "x3", "x4"]
 
 
+def test_classes_of_other_data_are_called_by_their_own_names(fit: pv.Fit, tmp_path: Path) -> None:
+    x = rows("binary", 60, event=(1, 6, 5))
+    own = pv.load_data(x, y=["first", "second", EVIL] * 20, valid=0.0, test=0.0)
+    told, numbers = content(explore(fit, tmp_path / "own.html", data=own.train))
+    labels = array(told["data"]["labels"], numbers).tolist()
+    called = [told["data"]["classes"][label] for label in labels]
+    assert called == [own.train.classes[own.train.y[at]] for at in told["data"]["rows"]]
+
+
+def test_each_column_has_its_own_precision(tmp_path: Path) -> None:
+    x = torch.randn(80, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x * torch.tensor([1e5, 0.1]) + torch.tensor([1e7, 0.5])
+    fit = pv.fit(pv.FactorAnalysis(latent_dim=1), pv.load_data(x, scale="standardize"))
+    told, _ = content(explore(fit, tmp_path / "page.html"))
+    assert told["decoder"]["kind"] == "graph"
+
+
 def test_texts_are_the_nearest_of_those_decoded(tmp_path: Path) -> None:
     texts = [f"{'ab' * (1 + place % 3)}<b>" for place in range(40)]
     data = pv.load_data(texts, tokens="characters")

@@ -227,6 +227,13 @@ ODD = {
     "numbers as text": (["1", "2", "3"], "got '1': convert the text of this column to numbers or to categories, or drop it"),
     "mostly numbers": (["1", "2", "?"], r"got '\?': drop or encode it, make it the label, or name it in missing_text"),
     "decimal commas": (["1,5", "2,5", "u"], "got '1,5': write numbers with a decimal point"),
+    "percentages": (
+        [f"{n} %" for n in range(11)],
+        "got '0 %': write percentages as numbers, without %, or leave the column out",
+    ),
+    "amounts": ([f"$ {n}.50" for n in range(11)], "write amounts as numbers, without the sign of a currency"),
+    "German dates": ([f"{n:02d}.03.2024" for n in range(1, 13)], "got '01.03.2024': write dates as 2024-03-05"),
+    "English dates": ([f"3/{n}/2024" for n in range(1, 13)], "write dates as 2024-03-05"),
     "durations": (np.array([1, 2, 3], dtype="timedelta64[s]"), "dates in column 'a', got Duration"),
 }
 
@@ -235,7 +242,7 @@ ODD = {
 def test_text_that_was_meant_for_numbers_is_refused(cells: Any, message: str) -> None:
     pd = pytest.importorskip("pandas")
     with pytest.raises(ValueError, match=message) as caught:
-        load_data(pd.DataFrame({"a": cells, "b": [1.5, 2, 3]}), **WHOLE)
+        load_data(pd.DataFrame({"a": cells, "b": np.arange(len(cells)) + 0.5}), **WHOLE)
     assert str(caught.value).startswith("frame: ")
 
 

@@ -297,3 +297,20 @@ def test_auto_is_of_tables() -> None:
         ValueError, match=r"expected a table, rows of columns, for likelihood: auto, got data of shape \(1, 8, 8\)"
     ):
         pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Auto()), "digits")
+
+
+@pytest.mark.filterwarnings("ignore:columns that the fit does not know")
+def test_a_filled_frame_has_the_columns_that_came_in_their_order(factors: pv.Fit) -> None:
+    given = FRAME[["width", "colour", "size"]].assign(number=range(N))
+    given.loc["row 3", "width"] = np.nan
+    found = factors.impute(given)
+    assert list(found) == list(given)
+    assert found.index.equals(given.index)
+    assert found["number"].tolist() == list(range(N))
+    assert found["colour"].equals(given["colour"])
+    assert not found["width"].isna().any()
+    assert found.drop("row 3")[["width", "size"]].equals(given.drop("row 3")[["width", "size"]])
+    for each in factors.impute(given, draws=2):
+        assert list(each) == list(given)
+    polars = pytest.importorskip("polars")
+    assert factors.impute(polars.from_pandas(given.reset_index(drop=True))).columns == list(given)

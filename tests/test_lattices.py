@@ -450,6 +450,36 @@ def test_coupling_and_field_are_learned_from_states() -> None:
     assert fit.pair.model_facts.free_parameters == 2
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_learned_lattices_tell_their_parameters_and_draw(wide: bool) -> None:
+    shape = (16, 16) if wide else (3, 4)
+    x = (pv.Ising(shape=shape, coupling=0.2, field=0.3).sample(200, sweeps=50) + 1) / 2
+    model = pv.Ising(shape=shape, coupling=0.2, field=0.3, learned=True)
+    fit = pv.fit(model, pv.load_data(x, valid=0, test=0), method=pv.SVI(epochs=1, batch_size=200, compile=False))
+    told = fit.parameters()
+    assert told["coupling"].labels == (("all",),)
+    assert told["field"].labels == (("all",), ("0", "1"))
+    assert "coupling" in fit.summary()
+    drawn = fit.sample(200)
+    assert drawn.unique().tolist() == [0, 1]
+    assert drawn.mean().item() == pytest.approx(x.mean().item(), abs=0.06)
+
+
+def test_each_axis_that_is_learned_has_a_name() -> None:
+    x = torch.randint(3, (60, 2, 3), generator=torch.Generator().manual_seed(0))
+    model = pv.Potts(shape=(2, 3), states=3, coupling=(0.1, 0.2), learned=True)
+    fit = pv.fit(model, pv.load_data(x, valid=0, test=0), method=pv.SVI(epochs=1, batch_size=60, compile=False))
+    assert fit.parameters()["coupling"].labels == (("0", "1"),)
+    assert fit.parameters()["field"].labels == (("all",), ("0", "1", "2"))
+    assert sorted(fit.sample(50).unique().tolist()) == [0, 1, 2]
+
+
+def test_a_fit_without_data_draws_what_the_declaration_draws() -> None:
+    model = pv.Ising(shape=(2, 2), coupling=0.1, field=2.0)
+    assert pv.fit(model).sample(2000).mean().item() == pytest.approx(model.magnetization().mean().item(), abs=0.02)
+    assert set(pv.fit(pv.Potts(shape=(2, 2), states=3, coupling=0.1)).sample(200).unique().tolist()) == {0, 1, 2}
+
+
 def test_where_sums_cannot_be_done_the_pseudo_likelihood_is_climbed_and_told() -> None:
     truth = pv.Ising(shape=(16, 16), coupling=0.3)
     x = (truth.sample(40, sweeps=100, seed=3) + 1) / 2

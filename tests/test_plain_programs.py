@@ -12,8 +12,9 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
-from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoLowRankMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoLowRankMultivariateNormal, AutoNormal, AutoNormalMessenger
 from pyro.nn import PyroModule, PyroParam, PyroSample
+from pyro.poutine.guide import GuideMessenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -294,6 +295,37 @@ def one_param_in_both() -> Programs:
     return Programs(model, guide, rows())
 
 
+def seen_once(x: Tensor) -> None:
+    mu = pyro.sample("mu", dist.Normal(torch.zeros(D), 10.0).to_event(1))
+    scale = pyro.param("scale", torch.ones(D), constraint=constraints.positive)
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mu, scale).to_event(1), obs=x)
+
+
+def auto_by_effects() -> Programs:
+    """Pyro's automatic guide that runs the model under itself, observations and all."""
+    return Programs(seen_once, AutoNormalMessenger(seen_once), rows())
+
+
+class OfEachRow(GuideMessenger):
+    """A guide by effects of one's own."""
+
+    def get_posterior(self, name: str, prior: Any) -> Any:
+        (x,), _ = self.args_kwargs
+        slope = pyro.param("slope", torch.zeros(D))
+        return dist.Normal(x @ slope, pyro.param("width", torch.tensor(1.0), constraint=constraints.positive))
+
+
+def guide_by_effects() -> Programs:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.deterministic("twice", 2 * z)
+            pyro.sample("x", dist.Normal(1 + z[..., None] * torch.tensor([1.0, 0.7, -0.5]), 0.5).to_event(1), obs=x)
+
+    return Programs(model, OfEachRow(model), rows())
+
+
 PROGRAMS: dict[str, Callable[[], Programs]] = {
     made.__name__: made
     for made in (
@@ -314,6 +346,8 @@ PROGRAMS: dict[str, Callable[[], Programs]] = {
         scalar_rows,
         param_in_a_pyro_module,
         one_param_in_both,
+        auto_by_effects,
+        guide_by_effects,
     )
 }
 
@@ -847,3 +881,9 @@ def test_a_plate_of_all_data_is_refused_for_validation_data_before_the_first_ste
     assert len(data.train) == N
     with pytest.raises(ValueError, match=r"so it is for the 9 validation data: or load_data\(..., valid=0.0\)$"):
         pv.fit(fixed_plate, data, guide=narrow, method=pv.SVI(epochs=1, batch_size=N))
+
+
+def test_a_guide_that_observes_what_the_model_does_is_refused() -> None:
+    inner = AutoNormalMessenger(seen_once)
+    with pytest.raises(ValueError, match="the guide observes x, as the model does"):
+        pv.fit(seen_once, everything(rows()), guide=lambda x: inner(x), method=pv.SVI(epochs=1))

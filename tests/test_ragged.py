@@ -673,3 +673,11 @@ def test_new_rows_meet_a_fit_as_they_are() -> None:
 
 def test_a_raw_record_has_no_more_than_a_reader_gives() -> None:
     assert Raw(pv.Ragged([1], [0, 1])).fields is None
+
+
+def test_rows_that_are_all_empty_or_of_different_lengths_are_told() -> None:
+    empty = [np.array([]), np.array([])]
+    with pytest.raises(ValueError, match="2 rows that are empty"):
+        pv.load_data(pv.Ragged.from_list(empty), valid=0.0, test=0.0)
+    with pytest.raises(ValueError, match=r"rows of different lengths: give sequences as pv.Ragged.from_list"):
+        pv.load_data([np.zeros(3), np.zeros(4)])

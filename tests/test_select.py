@@ -448,7 +448,7 @@ def test_a_second_call_goes_on_with_what_is_done(tmp_path: Path, monkeypatch: py
     for change in ({"components": [1, 2, 4]}, {"by": "aic"}, {"method": pv.EM(n_init=2)}):
         with pytest.raises(ValueError, match="holds the selection of another experiment"):
             pv.select(pv.GMM(), blobs(90), **(options | change))
-    with pytest.raises(ValueError, match="fingerprint was"):
+    with pytest.raises(ValueError, match="the data have changed since"):
         pv.select(pv.GMM(), blobs(90, seed=1), **options)
     with pytest.raises(ValueError, match="exists and is not a selection"):
         pv.select(pv.GMM(), blobs(90), **(options | {"out": tmp_path}))
@@ -473,6 +473,50 @@ def test_a_fit_that_was_broken_off_goes_on_from_its_state(tmp_path: Path, monkey
     again = pv.select(VAE, factors(60), out=tmp_path / "broken", **options)
     assert [row["elbo"] for row in again.fit.history] == [row["elbo"] for row in whole.fit.history]
     assert without_seconds(again) == without_seconds(whole)
+
+
+def test_another_value_anywhere_is_other_data(tmp_path: Path) -> None:
+    x = blobs(1000)
+    for place, by in ((502, "bic"), (3, "heldout")):
+        options = {"components": [1], "by": by, "method": EM, "device": "cpu"}
+        rows = pv.load_data(x, **(ALL if by == "bic" else {"valid": 0.2, "test": 0.0}))
+        pv.select(pv.GMM(), rows, out=tmp_path / by, **options)
+        split = rows.train if by == "bic" else rows.valid
+        split.raw[place] += 1e-3
+        with pytest.raises(ValueError, match="the data have changed since"):
+            pv.select(pv.GMM(), rows, out=tmp_path / by, **options)
+
+
+def test_errors_of_weighted_rows_do_not_hang_on_the_unit_of_the_weights() -> None:
+    x, w = factors(60), torch.arange(60) % 5 + 0.5
+    options = {"latent_dim": [1, 2], "by": "cv", "folds": 3, "method": pv.EM(max_iterations=20), "device": "cpu"}
+    tables = [pv.select(pv.FactorAnalysis(), pv.load_data(x, weights=unit * w, **ALL), **options).rows for unit in (1.0, 1e-3)]
+    scores, weights = [], []
+    data = pv.load_data(x, weights=w, **ALL)
+    for _, part in enumerate(folds(data, 3)):
+        fit = pv.fit(pv.FactorAnalysis(latent_dim=1), part, method=pv.EM(max_iterations=20), device="cpu")
+        scores.append(fit.score_samples(part.test).log_prob.double())
+        weights.append(part.test.weights.double())
+    score, w = torch.cat(scores), torch.cat(weights)
+    mean = (w @ score) / w.sum()
+    error = (w * (score - mean)).square().sum().sqrt() / w.sum()
+    for rows in tables:
+        assert rows[0]["cv"] == pytest.approx(mean.item(), rel=1e-5)
+        assert rows[0]["cv_se"] == pytest.approx(error.item(), rel=1e-4)
+
+
+def test_a_candidate_that_ended_unheard_is_not_fitted_again(tmp_path: Path) -> None:
+    options = {"latent_dim": [1], "by": "heldout", "method": pv.SVI(epochs=3), "device": "cpu", "samples": 3}
+    first = pv.select(VAE, factors(60), out=tmp_path, **options)
+    run = tmp_path / "candidates" / "01-latent_dim=1"
+    seconds = [json.loads(line)["seconds"] for line in (run / "history.jsonl").read_text().splitlines()]
+    (tmp_path / "candidates" / "01-latent_dim=1.json").unlink()
+    again = pv.select(VAE, factors(60), out=tmp_path, **options)
+    assert without_seconds(again) == without_seconds(first)
+    assert [row["seconds"] for row in again.fit.history] == seconds
+    told = pv.storage.Interrupted(run, 2)
+    told.go_on("the same again")
+    assert str(told) == "stopped by SIGINT; the state is kept, go on with: the same again"
 
 
 def test_folds_are_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,19 +48,24 @@ def run(
     found = fitted.denoise(
         pixels, sigma, mask=holes if holes is None or holes.ndim == 2 else holes.max(2), channels=channels, seed=seed
     )
+    quality = _quality(pixels, found, true)
     write({".png": lambda path: _save(path, found)} | as_arrays({"x": found}))
-    done({"shape": list(found.shape)} | _quality(pixels, found, true) | {"out": out}, as_json=json)
+    done({"shape": list(found.shape)} | quality | {"out": out}, as_json=json)
 
 
 def _quality(image: np.ndarray, found: np.ndarray, truth: np.ndarray | None) -> dict[str, Any]:
-    """PSNR and SSIM before and after, where the truth is known."""
+    """PSNR and, of images as large as its window, SSIM before and after, where the truth is known."""
     if truth is None:
         return {}
-    from ppl_vae.evaluate.image_quality import psnr, ssim
+    from ppl_vae.evaluate.image_quality import WINDOW, psnr, ssim
 
-    true, *both = (_channels_first(value) for value in (truth, image, found))
-    before, after = ({"psnr": round(psnr(value, true), 3), "ssim": round(ssim(value, true), 4)} for value in both)
-    return {"psnr": after["psnr"], "ssim": after["ssim"], "psnr_before": before["psnr"], "ssim_before": before["ssim"]}
+    true, after, before = (_channels_first(value) for value in (truth, found, image))
+    told = {"psnr": (psnr, 3)} | ({"ssim": (ssim, 4)} if min(true.shape[-2:]) >= WINDOW else {})
+    return {
+        f"{name}{end}": round(quality(value, true), digits)
+        for end, value in (("", after), ("_before", before))
+        for name, (quality, digits) in told.items()
+    }
 
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:

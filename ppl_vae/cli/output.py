@@ -7,6 +7,7 @@ import csv
 import importlib.util
 import io
 import json
+import math
 import sys
 import typing
 import warnings
@@ -41,8 +42,16 @@ TABLES = (".csv", ".parquet")
 
 
 def print_json(content: dict[str, Any]) -> None:
-    """Print one JSON object."""
-    print(json.dumps(content))
+    """Print one JSON object; a number that is none, or infinite, is null, since JSON has neither."""
+    print(json.dumps(_plain(content), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def heading(name: str, score: Score) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ def as_array(values: Any, what: str) -> np.ndarray:
         return numbers(array) if array.dtype.kind == "O" else array
     except (ValueError, TypeError, RuntimeError) as error:
         told = f"got {type(values).__name__}: {as_line(error, 120)}"
+        if isinstance(values, Sequence) and "inhomogeneous" in told:
+            told = "got rows of different lengths: give sequences as pv.Ragged.from_list(rows)"
         raise ValueError(f"expected {what} as one dense array, every row of one shape, {told}") from None
 
 

@@ -51,6 +51,14 @@ ODD_NUMBERS = (
     (r"[-+\d.]+( +[-+\d.eE]+)+", "separate cells by commas"),
 )
 """How texts look that were meant for numbers, and what to do about them."""
+AMOUNT = r"[-+]?\d+(\.\d+)?"
+ODD_QUANTITIES = (
+    (rf"{AMOUNT}\s*%", "write percentages as numbers, without %"),
+    (rf"[-+]?[$€£¥]\s*{AMOUNT}|{AMOUNT}\s*[$€£¥]", "write amounts as numbers, without the sign of a currency"),
+    (r"\d{1,2}[./-]\d{1,2}[./-]\d{4}|\d{4}[./]\d{1,2}[./]\d{1,2}", "write dates as 2024-03-05 (ISO 8601)"),
+)
+"""How texts look that were meant for quantities where all do, and there are more than a few: else they may be categories."""
+FEW = 10
 WHOLE = re.compile(r"[+-]?\d+")
 IDENTIFIERS, DIFFERENT = 20, 0.9  # more texts than this, and more of the rows than this, name the rows
 HEAD = 1000
@@ -336,6 +344,12 @@ def refuse_odd_numbers(name: str, others: Sequence[str], *, numbers: int, first:
         for pattern, remedy in ODD_NUMBERS:
             if re.fullmatch(pattern, text):
                 raise ValueError(f"{told} {text[:40]!r}: {remedy}")
+    for pattern, remedy in ODD_QUANTITIES if len(others) > FEW else ():
+        if all(re.fullmatch(pattern, text) for text in others):
+            raise ValueError(
+                f"expected numbers or dates in column {name!r}, got {others[0][:40]!r}: {remedy}, or leave the column out "
+                f"(--data.drop {name})"
+            )
     if not others:
         raise ValueError(f"{told} {first[:40]!r}: convert the text of this column to numbers or to categories, or drop it")
     if numbers >= len(others):

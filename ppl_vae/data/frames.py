@@ -17,7 +17,7 @@ from ppl_vae.data.cells import Cells
 from ppl_vae.data.native import BACKENDS, decoded, frame_of, series_of
 from ppl_vae.types import Column
 
-__all__ = ["Form", "Frame", "cells_of_frame", "is_frame", "is_table", "with_times_of"]
+__all__ = ["Form", "Frame", "cells_of_frame", "is_frame", "is_table", "with_others_of", "with_times_of"]
 
 Frame = IntoDataFrame
 """A table of pandas, polars or pyarrow in memory."""
@@ -168,6 +168,21 @@ def with_times_of(given: Any, filled: Any) -> Any:
     times = [name for name, dtype in ours.schema.items() if dtype == nw.Datetime and theirs.schema.get(name) == dtype]
     columns = [theirs[name].zip_with(~theirs[name].is_null(), ours[name]) for name in times]
     return ours.with_columns(*columns).to_native() if times else filled
+
+
+def with_others_of(given: Any, filled: Any) -> Any:
+    """A frame with the columns of another of the same rows, in their order: those that it has, and the others as they are.
+
+    Examples:
+        >>> import pandas as pd
+        >>> given = pd.DataFrame({"id": [7, 8], "b": [1.0, None], "a": [2, 3]})
+        >>> with_others_of(given, pd.DataFrame({"a": [2, 3], "b": [1.0, 4.0]})).to_dict("list")
+        {'id': [7, 8], 'b': [1.0, 4.0], 'a': [2, 3]}
+    """
+    theirs, ours = _narwhals(given), _narwhals(filled)
+    others = [theirs[name] for name in theirs.columns if name not in ours.columns]
+    order = [*theirs.columns, *(name for name in ours.columns if name not in theirs.columns)]
+    return filled if order == ours.columns else ours.with_columns(*others).select(order).to_native()
 
 
 def _narwhals(frame: Any) -> nw.DataFrame[Any]:

@@ -53,7 +53,9 @@ def in_doubt(found: Summary, train: Tensor | Stream | Sparse | Ragged, *, noise:
     """Whether a feature may be fine, by its extremes and the first of its rows: then all rows are worth another look."""
     if not len(train) or not (train.dtype in WIDE or (noise and train.dtype == torch.float32)):
         return False
-    some = next(iter(train.split(CHUNK)))
+    some = next(iter(train.split(CHUNK)), None)
+    if some is None:  # rows of different lengths, all of which are empty
+        return False
     variance = moments_of(some.double()).variance * len(some) / len(train)  # at least so large is that of all rows
     return bool((_most(found) > LOST * (variance + noise * UNIFORM).sqrt()).any())
 

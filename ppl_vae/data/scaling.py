@@ -47,6 +47,8 @@ def scaled(source: DataSource, parts: list[Tensor | Stream | Sparse | Ragged], l
     if not centred and in_doubt(found, parts[0], noise=noise):
         found = summarized(parts, top=levels - 1, moments=True)
     if not found.present:
+        if isinstance(parts[0], Ragged):
+            raise ValueError(f"{source.source}: expected values, got {sum(map(len, parts))} rows that are empty or all NaN")
         entries = sum(map(len, parts)) * found.low.numel()
         raise ValueError(f"{source.source}: expected values, got NaN in {entries} entries, which is all: give the data")
     refuse_fill(parts, found, source.source)

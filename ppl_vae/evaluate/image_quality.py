@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-__all__ = ["noise_level", "psnr", "ssim"]
+__all__ = ["WINDOW", "noise_level", "psnr", "ssim"]
 
-_WINDOW, _WIDTH = 11, 1.5  # pixels along a side, and the standard deviation of its weights
+WINDOW, _WIDTH = 11, 1.5  # pixels along a side, and the standard deviation of its weights
 _K1, _K2 = 0.01, 0.03
 _MEDIAN = 0.6744897501960817  # of |e|, e ~ N(0, 1)
 
@@ -47,9 +47,9 @@ def ssim(image: Tensor, truth: Tensor, peak: float = 255.0) -> float:
         (1.0, -0.82)
     """
     x, y = (value.double().reshape(-1, 1, *value.shape[-2:]) for value in (image, truth))
-    if min(x.shape[-2:]) < _WINDOW:
-        raise ValueError(f"expected images of at least {_WINDOW} x {_WINDOW} pixels for ssim, got {tuple(x.shape[-2:])}")
-    steps = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
+    if min(x.shape[-2:]) < WINDOW:
+        raise ValueError(f"expected images of at least {WINDOW} x {WINDOW} pixels for ssim, got {tuple(x.shape[-2:])}")
+    steps = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     weights = (-steps.square() / (2 * _WIDTH**2)).softmax(0)
     window = torch.outer(weights, weights)[None, None]
     mean_x, mean_y, xx, yy, xy = (conv2d(value, window) for value in (x, y, x * x, y * y, x * y))

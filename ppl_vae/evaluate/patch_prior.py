@@ -114,8 +114,9 @@ def _patch_mean(prior: PatchPrior, x: Tensor, variance: float) -> Tensor:
     for first, patches, across in _bands(x, prior.shape):
         rows = patches @ prior.basis.mT
         component = choose(prior.mixture, rows, variance)
-        patches += (filtered(prior.mixture, rows, component, variance) - rows) @ prior.basis
-        squares = patches.mT.reshape(*prior.shape, -1, across)
+        # Not in place: patches of an image as wide as they are lie in its own memory.
+        means = patches + (filtered(prior.mixture, rows, component, variance) - rows) @ prior.basis
+        squares = means.mT.reshape(*prior.shape, -1, across)
         high = squares.shape[-2]
         for i in range(height):
             for j in range(width):

@@ -136,7 +136,7 @@ def content_of(found: Explored, blob: Blob, *, live: bool) -> dict[str, Any]:
             "x": packed(event, x, blob),
             "codes": blob.add(found.codes, "float32"),
             "labels": None if labels is None else blob.add(labels, "int16"),
-            "classes": list(fit.spec.classes or found.rows.classes),
+            "classes": list(found.rows.classes or fit.spec.classes),
         },
         "decoder": {"kind": "live"} if live else _decoder(found, event, blob),
         "components": {"weights": weights, "codes": blob.add(components, "float32")} if weights else None,
@@ -148,7 +148,7 @@ def _decoder(found: Explored, event: dict[str, Any], blob: Blob) -> dict[str, An
     """The decoder as a graph, or decodings of many codes where there is none."""
     codes = torch.cat([found.codes[: CHECKED - 1], found.centre[None]])
     try:
-        tolerance = tolerance_of(event) if "low" in event else 0.0
+        tolerance = tolerance_of(event) if "low" in event else torch.zeros(1)
         graph = graph_of(found.fit, found.layout, codes, most_bytes=MOST_CONSTANTS, tolerance=tolerance)
     except ValueError as error:
         return _nearest(found, event, blob, str(error))

@@ -100,7 +100,7 @@ def decoded(fit: Fit, layout: Layout, codes: Tensor, kept: Tensor) -> Any:
         return torch.cat([decoder(*(part.to(like) for part in each))[0].cpu() for each in parts])
 
 
-def graph_of(fit: Fit, layout: Layout, codes: Tensor, *, most_bytes: int, tolerance: float) -> Graph:
+def graph_of(fit: Fit, layout: Layout, codes: Tensor, *, most_bytes: int, tolerance: Tensor) -> Graph:
     """The decoder as a graph whose constants take at most so many bytes.
 
     Args:
@@ -108,7 +108,7 @@ def graph_of(fit: Fit, layout: Layout, codes: Tensor, *, most_bytes: int, tolera
         layout: of its codes.
         codes: some of them ``(B, size)``, on which it is checked.
         most_bytes: of the constants; float16 takes the place of float32 where these take more.
-        tolerance: by how much no decoded number may differ from the fit's own.
+        tolerance: by how much no decoded number may differ from the fit's own, ``(1,)`` or ``(D,)``.
 
     Raises:
         ValueError: programs that do not say p(x | z), of which torch makes no graph, with an operator that the page has not,
@@ -143,13 +143,14 @@ def _check(
     rounded: Sequence[Tensor],
     inputs: tuple[Tensor, ...],
     wanted: Tensor,
-    tolerance: float,
+    tolerance: Tensor,
 ) -> None:
     """Raise ``ValueError`` if the graph with rounded constants gives other numbers than the fit."""
     with torch.no_grad():
         for constant, value in zip(constants, rounded, strict=True):
             constant.copy_(value)
         (found,) = module(*inputs)
-    error = float((found.double() - wanted.double()).abs().max())
-    if not error <= tolerance:
-        raise ValueError(f"the decoder in the page's precision differs from the fit's own by {error:.3g}")
+    apart = (found.double() - wanted.double()).abs().flatten(1)
+    if not bool((apart <= tolerance).all()):
+        told = f"differs from the fit's own by {float((apart / (510 * tolerance)).max()):.3g} of a number's range"
+        raise ValueError(f"the decoder in the page's precision {told}")

@@ -97,7 +97,7 @@ def _strokes(row: Any) -> list[list[list[float]]]:
     return [[[round(float(x), 2), round(float(y), 2)] for x, y in line] for line, _ in lines_of(row[:MOST_POINTS])]
 
 
-def tolerance_of(event: dict[str, Any]) -> float:
-    """Half a step of what is shown: 1/510 of the range."""
-    spans = [high - low for low, high in zip(event["low"], event["high"], strict=True) if high > low]
-    return min(spans, default=math.inf) / 510
+def tolerance_of(event: dict[str, Any]) -> Tensor:
+    """Half a step of what is shown of each number, ``(1,)`` for pictures or ``(D,)``: 1/510 of its range, if it has one."""
+    spans = torch.tensor(event["high"], dtype=torch.float64) - torch.tensor(event["low"], dtype=torch.float64)
+    return torch.where(spans > 0, spans / 510, math.inf)

@@ -143,15 +143,18 @@ class Denoising(Coding):
         if steps < 1 or starts < 1:
             raise ValueError(f"expected at least 1 of steps and of starts, got {steps} and {starts}")
         event = self._whole(y)
-        noise = _level(y, sigma)
         loc, scale = (value.double().expand(event) for value in self.transform.constants)
+        known = ~y.isnan()
+        exact = sigma is None and not bool(known.all())
+        noise = _texture(y, float(scale.mean()) / 10) if exact else _level(y, sigma)
         dtype = self.transform.loc.dtype
         seen, guess = (((x.reshape(event) + 0.5 * self.dequantized - loc) / scale).to(dtype) for x in (y, filled(y)))
         guess = guess.clamp(*self.spec.limits)
         guess = guess.round() if self.spec.kind.discrete else guess
         scales = (noise / scale).to(dtype)
         found = denoised_by_code(self.pair, seen[None], scales, guess[None], steps=steps, starts=starts)
-        return self._leaving_noise(found).reshape(y.shape)
+        image = self._leaving_noise(found).reshape(y.shape)
+        return torch.where(known, y, image.to(y)) if exact else image
 
     def _leaving_noise(self, x: Tensor) -> Tensor:
         """Means as the model sees them in the units of the source."""
@@ -181,6 +184,14 @@ def _level(y: Tensor, sigma: float | None) -> float:
     if not found > 0:
         raise ValueError("expected noise in the image, got none by its estimate: give sigma, or nothing is to be done")
     return found
+
+
+def _texture(y: Tensor, otherwise: float) -> float:
+    """How far an image without noise may lie from what a decoder can draw: as far as its finest structure."""
+    try:
+        return noise_level(y) or otherwise
+    except ValueError:
+        return otherwise
 
 
 def _channels_first(image: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:

@@ -61,7 +61,8 @@ class Drawn(Coding):
             "posterior": {name: value.detach().cpu().numpy() for name, value in values.items()}
         }
         if isinstance(self.method, NUTS):
-            counted = [row["log_joint"] * self.spec.size for row in self.history if row["stage"] == "sample"]
+            rows = self.spec.size if self.spec.weight is None else self.spec.weight
+            counted = [row["log_joint"] * rows for row in self.history if row["stage"] == "sample"]
             groups["sample_stats"] = {"lp": np.array(counted).reshape(next(iter(values.values())).shape[:2])}
         if data is not None:
             groups["log_likelihood"] = {"x": self._log_likelihood(self._split(data), values)}

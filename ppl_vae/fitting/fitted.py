@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, Split, Transform
-from ppl_vae.data.fingerprint import fingerprint
+from ppl_vae.data.fingerprint import is_of
 from ppl_vae.data.rows import loaded
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.metrics import UNIT
@@ -118,7 +118,7 @@ class Fit(Assessment, Scoring, Filling, Denoising, Traversing, Resynthesizing, T
         """Warn if the fit's own data are not those that it had."""
         if self.fingerprint is None or dataclasses.replace(source, root=self.data.root) != self.data:
             return
-        if fingerprint(data.test if len(data.test) else data.train) != self.fingerprint:
+        if not is_of(self.fingerprint, data.test if len(data.test) else data.train):
             warnings.warn(
                 f"{source.source} has changed since this was fitted to it: its splits hold other rows now, so that test rows "
                 "may be some that were fitted to; give rows that were not seen as data of their own",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import Split
-from ppl_vae.data.frames import with_times_of
+from ppl_vae.data.frames import with_others_of, with_times_of
 from ppl_vae.data.matching import drawn_already
 from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.imputation import imputed
@@ -54,7 +54,8 @@ class Filling(Coding):
             seed: of all draws.
 
         Returns:
-            ``(B, *event)``, or ``(draws, B, *event)``; of a frame a frame with the dtypes of its columns, or a list of such.
+            ``(B, *event)``, or ``(draws, B, *event)``; of a frame a frame with its columns in its order and their dtypes, those
+            that the fit does not know as they came, or a list of such.
 
         Raises:
             ValueError: rows that the fit was not built for, a model without p(z), or one whose entries depend on each other
@@ -71,7 +72,8 @@ class Filling(Coding):
         rows = as_rows_given(form, found, self.spec, draws=draws is not None)
         if form.kind != "frame":
             return rows
-        return with_times_of(x, rows) if draws is None else [with_times_of(x, each) for each in rows]
+        frames = [with_others_of(x, with_times_of(x, each)) for each in (rows if draws is not None else [rows])]
+        return frames[0] if draws is None else frames
 
     def missing(self, x: Given, *, y: Classes | None = None) -> Tensor:
         """Which entries of rows are missing, those that :meth:`impute` fills.

@@ -13,6 +13,7 @@ from ppl_vae.fitting.parameters import Parameter, Parameters
 from ppl_vae.fitting.table import plain, short
 from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
+from ppl_vae.inference.methods.nuts import NUTS
 from ppl_vae.models import Model
 from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.quantities import COLUMN, COMPONENT, LATENT, TOKEN, Quantity
@@ -21,6 +22,7 @@ from ppl_vae.types import Record, Score, pass_name, score_of
 __all__ = ["Telling"]
 
 DRAWS = 500  # of the parameters, from which their standard errors are taken
+CHAINED = 2000  # of those that NUTS has kept
 RULE = 78
 
 
@@ -114,13 +116,23 @@ class Telling(Coding):
             return {}
         drawn: list[dict[str, Tensor]] = []
         with evaluating(self.pair), seeded(seed, self.device):
-            for context in guide.parameter_draws(DRAWS):
+            for context in self._chains() or guide.parameter_draws(DRAWS):
                 with context:
                     drawn.append({name: self._in_units(each) for name, each in describe.quantities().items()})
         if not drawn:
             return {}
         found = {name: torch.stack([draw[name] for draw in drawn]).std(0) for name in drawn[0]}
         return {name: se for name, se in found.items() if bool((se > 0).any())}
+
+    def _chains(self) -> list[Any]:
+        """Contexts at the draws of a fit by NUTS, or at some from all over them; of other fits, and runs of old, none."""
+        guide, model = self.pair.guide, self.pair.model
+        if not isinstance(self.method, NUTS) or not guide.chains.numel():
+            return []
+        values = {name: value.flatten(0, 1) for name, value in model.coordinates().unpack(guide.chains).items()}
+        count = len(next(iter(values.values())))
+        places = torch.linspace(0, count - 1, min(count, CHAINED)).long().tolist()
+        return [model.given({name: value[place] for name, value in values.items()}) for place in places]
 
     def _parameter(self, each: Quantity, se: Tensor | None) -> Parameter:
         values = self._in_units(each)

@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_map_only
 from ppl_vae.program.compiling import VERSION, CaptureError, Library, Program, cache, compile_into, first_line
 from ppl_vae.program.context import seeded
 from ppl_vae.program.onednn import PRODUCTS
+from ppl_vae.program.several_steps import Several
 from ppl_vae.program.shapes import line_of
 
 __all__ = [
@@ -75,8 +76,12 @@ class Graph:
         with torch.enable_grad():
             return cast(list[Tensor], self.module(*(tensor.detach() for tensor in inputs), *self.constants))
 
-    def compiled(self, *inputs: Tensor) -> Library:
+    def compiled(self, *inputs: Tensor, several: Several | None = None) -> Library:
         """The same function as machine code, from the disk if it was compiled before.
+
+        Args:
+            inputs: such as it is to be called with.
+            several: of a step, what its library needs to take several by one call.
 
         Raises:
             CaptureError: no compiler, or an operation that it does not know.
@@ -84,18 +89,18 @@ class Graph:
         if self.keeps_by_mode:
             raise CaptureError("the gradient of oneDNN's LSTM is one operation already, which the compiler cannot call")
         inputs = (*inputs, *self.constants)
-        file = self.file(*inputs)
+        file = self.file(*inputs, several=several)
         if not file.exists():
-            compile_into(file, self.module, inputs)
+            compile_into(file, self.module, inputs, several)
         run = torch._C._aoti.AOTIModelPackageLoader(str(file), "model", True, 1, -1).run
         return Library(run, [constant.detach() for constant in self.constants])
 
-    def file(self, *inputs: Tensor) -> Path:
+    def file(self, *inputs: Tensor, several: Several | None = None) -> Path:
         """Where the machine code is kept, by everything that it depends on."""
         signature = [(tuple(t.shape), t.stride(), t.dtype, t.device) for t in (*inputs, *self.constants)]
         threads = torch.get_num_threads() if all(t.device.type == "cpu" for t in inputs) else 0
         hardware = torch.cuda.get_device_capability() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
-        parts = (VERSION, self.module.code, signature, threads, hardware, platform.machine(), torch.__version__)
+        parts = (VERSION, self.module.code, several, signature, threads, hardware, platform.machine(), torch.__version__)
         return cache() / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.pt2"
 
 

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, fx
 
 from ppl_vae.program.onednn import compiled_products
+from ppl_vae.program.several_steps import Several, insert_loop
 from ppl_vae.program.small_products import small_products
 
 __all__ = ["VERSION", "CaptureError", "Library", "Program", "cache", "cheaper", "compile_into", "first_line"]
 
-VERSION = 6  # of what is done here; a library that was compiled under another is not taken
+VERSION = 7  # of what is done here; a library that was compiled under another is not taken
 SMALL = 2**18  # numbers that a graph is called with, below which its calls are counted and not its bytes
 KEPT = 100  # compiled graphs on disk, about 2 MB each
 # 2 artanh(sqrt(u)) / sqrt(u) for u from 0 to 1/9, highest power first: the Chebyshev fit, off by less than 9e-9.
@@ -69,8 +70,14 @@ def cache() -> Path:
     return Path(os.environ.get("PPL_VAE_CACHE") or "~/.cache/ppl_vae/compiled").expanduser()
 
 
-def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...]) -> None:
+def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...], several: Several | None = None) -> None:
     """Compile a record for tensors such as these into a library on disk; the oldest ones there go.
+
+    Args:
+        file: the library.
+        module: the record.
+        inputs: of it.
+        several: of a step, where a loop over several finds what it reads.
 
     Raises:
         CaptureError: no compiler, or an operation that it does not know.
@@ -102,7 +109,7 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...])
             torch.no_grad(),
             ThreadPoolExecutor(2, "compiler") as others,
             _instructions_found_by(others),
-            _side_by_side(others),
+            _side_by_side(others, several),
             compiled_products(),
             small_products(),
             tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder,
@@ -136,10 +143,10 @@ def _instructions_found_by(others: ThreadPoolExecutor) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _side_by_side(others: ThreadPoolExecutor) -> Iterator[None]:
+def _side_by_side(others: ThreadPoolExecutor, several: Several | None) -> Iterator[None]:
     """Let torch's two compilers of a library run at the same time: of its loops, and of the code that calls them.
 
-    The latter takes the longer, mostly over code that is the same in every library.
+    The latter takes the longer, mostly over code that is the same in every library. It gets a loop over ``several`` steps.
     """
     from torch._inductor import codecache
 
@@ -147,10 +154,14 @@ def _side_by_side(others: ThreadPoolExecutor) -> Iterator[None]:
 
     class Builder(codecache.CppBuilder):
         def build(self) -> None:
-            if Path(self.get_target_file_path()).name.endswith(".wrapper.o"):
+            target = Path(self.get_target_file_path())
+            if target.name.endswith(".wrapper.o"):
+                source = target.with_suffix(".cpp")
+                if several is not None and source.exists():
+                    source.write_text(insert_loop(source.read_text(), several))
                 calling.append(others.submit(super().build))
                 return
-            if self.get_target_file_path().endswith(".so"):  # which is linked of both
+            if target.suffix == ".so":  # which is linked of both
                 for each in calling:
                     each.result()
             super().build()

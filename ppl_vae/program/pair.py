@@ -11,6 +11,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.nn import PyroModule
+from pyro.poutine.guide import GuideMessenger
 from torch import Tensor, nn
 
 from ppl_vae.program.base import GuideProgram, ModelProgram
@@ -285,8 +286,21 @@ class _Running:
         half = self.store.owner
         arguments, named = (batch, {}) if self.call is None else self.call.arguments(self.pair.reads, batch)
         opened = contextlib.nullcontext() if isinstance(half, _PlainProgram) else self.store.opened()
-        with opened, self.pair._counting(batch):
+        with opened, self.pair._counting(batch), self._own_sites():
             return half(*arguments, **named)
+
+    def _own_sites(self) -> contextlib.AbstractContextManager[Any]:
+        """Pyro's guides by effects run the model under themselves, whose observations are none of theirs."""
+        half = self.store.owner
+        program = half.program if isinstance(half, _PlainProgram) else half
+        if not isinstance(program, GuideMessenger):
+            return contextlib.nullcontext()
+        hidden: contextlib.AbstractContextManager[Any] = poutine.block(hide_fn=_is_observation)
+        return hidden
+
+
+def _is_observation(site: Any) -> bool:
+    return site["type"] == "sample" and bool(site["is_observed"])
 
 
 def _as_module(program: Callable[..., Any]) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from pyro import poutine
+from pyro.distributions import Unit
 from pyro.poutine.util import site_is_subsample
 
 from ppl_vae.program.rows import grown
@@ -49,7 +50,20 @@ class Plates(NamedTuple):
 
 
 def check_pairing(model: poutine.Trace, guide: poutine.Trace) -> None:
-    """Raise ``ValueError`` if model and guide have not the same latent sites, but for those that the model sums out."""
+    """Raise ``ValueError`` if model and guide have not the same latent sites, but for those that the model sums out.
+
+    So it is if the guide observes what the model does, as one that runs the model: its likelihood would cancel the model's.
+    """
+    twice = sorted(
+        name
+        for name in set(model.observation_nodes) & set(guide.observation_nodes)
+        if not isinstance(guide.nodes[name]["fn"], Unit)
+    )
+    if twice:
+        raise ValueError(
+            f"the guide observes {', '.join(twice)}, as the model does, so that log q(z) would cancel the likelihood: observe "
+            "in the model alone, and hide it with pyro.poutine.block where the guide runs the model"
+        )
     latent, proposed = ({name for name, site in sampled(half) if not site["is_observed"]} for half in (model, guide))
     latent -= set(summed_out(model, guide))
     # Pyro's automatic guides draw in unconstrained coordinates under names of their own.

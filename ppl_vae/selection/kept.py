@@ -61,6 +61,8 @@ class Kept:
             return
         before = self._read(self.path / self.SELECTION).get("experiment")
         differ = differences(flat(before), flat(dict(experiment)))
+        if differ.startswith("fingerprint was"):
+            raise ValueError(f"{self.path} holds a selection by other rows: the data have changed since; choose another folder")
         if differ:
             raise ValueError(
                 f"{self.path} holds the selection of another experiment ({as_line(differ, most=600)}): choose another folder"

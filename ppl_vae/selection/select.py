@@ -26,6 +26,7 @@ from ppl_vae.selection.kept import Kept
 from ppl_vae.selection.result import Selection
 from ppl_vae.selection.table import row_of
 from ppl_vae.selection.work import Plan
+from ppl_vae.storage import Interrupted
 
 __all__ = ["select"]
 
@@ -109,7 +110,11 @@ def select(
     if kept:
         kept.begin(experiment)
     fits = Fits(plan, kept, [pair.model_facts.free_parameters for pair in pairs])
-    fits.make(jobs=jobs, progress=progress)
+    try:
+        fits.make(jobs=jobs, progress=progress)
+    except Interrupted as stop:
+        stop.go_on("the same selection again, in the same folder")
+        raise
     rows = [row_of(candidate, fits.of(at), plan, pair) for at, (candidate, pair) in enumerate(zip(found, pairs, strict=True))]
     best = chosen(rows, by, rule)
     selection = Selection(
@@ -178,5 +183,5 @@ def _experiment(plan: Plan, grid: Grid, model: Model, guide: Guide | None, metho
         **({"folds": plan.folds} if plan.by == "cv" else {}),
         "samples": plan.samples,
         "device": plan.device,
-        "fingerprint": fingerprint(plan.data.train),
+        "fingerprint": " ".join(fingerprint(rows) for rows in (plan.data.train, plan.data.valid) if len(rows)),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ppl_vae.declaration import Declaration
@@ -36,9 +36,13 @@ def _judged(outcomes: Sequence[Outcome], plan: Plan, parameters: int) -> dict[st
     """The criterion: of one fit to the training rows, or of the rows that each of several held out."""
     if is_information(plan.by):
         return information(plan.by, outcomes[0].numbers["train"], parameters, outcomes[0].numbers["train_n"])
-    numbers = [tuple(outcome.numbers[f"held_out{end}"] for end in ("", "_se", "_n")) for outcome in outcomes]
-    n = sum(count for *_, count in numbers)
-    mean = sum(count * value for value, _, count in numbers) / n
-    # Of all rows together: each fold's spread about its own mean, and that of the means.
-    variance = sum(count * (count * error**2 + (value - mean) ** 2) for value, error, count in numbers) / n
-    return {plan.by: mean, f"{plan.by}_se": math.sqrt(variance / n)}
+    total = sum(outcome.numbers["held_out_n"] for outcome in outcomes)
+    mean = sum(outcome.numbers["held_out_n"] * outcome.numbers["held_out"] for outcome in outcomes) / total
+    return {plan.by: mean, f"{plan.by}_se": math.sqrt(sum(_spread(outcome.numbers, mean) for outcome in outcomes)) / total}
+
+
+def _spread(of_fold: Mapping[str, float], mean: float) -> float:
+    """``sum w^2 (l - mean)^2`` of the rows of a fold, by what it tells of their spread about its own mean."""
+    value, error, count, squares, skew = (of_fold[f"held_out{end}"] for end in ("", "_se", "_n", "_squares", "_skew"))
+    apart = value - mean
+    return (count * error) ** 2 + 2 * apart * skew + squares * apart**2

@@ -7,6 +7,7 @@ import time
 import warnings
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, Split
@@ -75,7 +76,8 @@ class Outcome:
 
     Attributes:
         numbers: ``train`` and ``held_out``, each with the mean of a score in nats per datum, its standard error ``*_se``, and
-            the number of rows ``*_n``, of weighted ones the sum of their weights; ``iterations``, ``seconds``.
+            the number of rows ``*_n``, of weighted ones the sum of their weights; ``*_squares`` and ``*_skew``, the sums of
+            w^2 and of w^2 times what a row's score is above the mean; ``iterations``, ``seconds``.
         remarks: what the fit remarked on.
         error: why there are no numbers.
         state: the fitted tensors, unless they lie in a run folder.
@@ -129,8 +131,8 @@ def _fitted(task: Task, candidate: Candidate, data: Data, start: Fit | None) -> 
 
 
 def _checkpointer(folder: Path) -> Checkpointer:
-    """What keeps a fit, which goes on from the state that was kept before it was broken off."""
-    begun = (folder / RunFolder.SNAPSHOT).exists() and not (folder / RunFolder.WEIGHTS).exists()
+    """What keeps a fit, which goes on from the state that was kept before it was broken off, or ended unheard."""
+    begun = (folder / RunFolder.SNAPSHOT).exists()
     return Checkpointer(folder, resume=begun, overwrite=not begun)
 
 
@@ -149,8 +151,11 @@ def _scored(name: str, fitted: Fit, rows: Split, plan: Plan) -> dict[str, float]
     found = row_scores(fitted.pair, rows, samples=plan.samples).log_prob
     if not bool(found.isfinite().all()):
         raise FloatingPointError(f"the score of {int((~found.isfinite()).sum())} of {len(found)} rows is not finite")
-    return {
+    numbers = {
         name: mean(found, rows.weights),
         f"{name}_se": standard_error(found, rows.weights),
         f"{name}_n": rows.total,
     }
+    squares = (torch.ones_like(found) if rows.weights is None else rows.weights.to(found)).double().square()
+    skew = float(squares @ (found.double() - numbers[name]))
+    return numbers | {f"{name}_squares": float(squares.sum()), f"{name}_skew": skew}

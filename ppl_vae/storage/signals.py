@@ -31,9 +31,14 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, folder: Path, number: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; the state is kept, go on with: ppl-vae fit --resume {shlex.quote(str(folder))}")
         self.code = 128 + number
+        self._name = signal.Signals(number).name
+        super().__init__()
+        self.go_on(f"ppl-vae fit --resume {shlex.quote(str(folder))}")
+
+    def go_on(self, way: str) -> None:
+        """Say how to go on."""
+        self.args = (f"stopped by {self._name}; the state is kept, go on with: {way}",)
 
 
 @contextlib.contextmanager

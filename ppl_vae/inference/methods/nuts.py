@@ -112,6 +112,11 @@ class NUTS(Method):
                 "NUTS of this model does not look at the weights of rows: load the data without (a program of your own says "
                 "takes_weights = True once its log_likelihood counts rows by rows.weights)"
             )
+        if model is None and pair.plain:
+            raise ValueError(
+                "NUTS fits FactorAnalysis and GMM whose parameters carry priors, and no plain Pyro programs: fit them by SVI "
+                "with an automatic guide, or draw by pyro.infer.NUTS itself"
+            )
         if model is None:
             raise ValueError(
                 "NUTS cannot fit this model: its parameters carry no priors, so they have no posterior to draw from; SVI can "

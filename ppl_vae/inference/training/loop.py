@@ -19,7 +19,7 @@ from ppl_vae.evaluate.rows import batches, mean
 from ppl_vae.inference.training.best import Best
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.draws import RowDraws
-from ppl_vae.inference.training.nonfinite import NonFinitePolicy
+from ppl_vae.inference.training.nonfinite import Batch, NonFinitePolicy
 from ppl_vae.inference.training.plan import TrainingPlan
 from ppl_vae.inference.training.state import TrainingState
 from ppl_vae.inference.training.stepper import Stepper
@@ -224,8 +224,8 @@ class Training:
                 self.draws.begin()
                 self.processes.broadcast_(list(self.draws.state.values()))
         self.policy.start_pass()
-        for block, rows in islice(self._batches(), stepper.batch_index, None):
-            self.policy.step(block, rows)
+        for block, together in self._together(islice(self._batches(), stepper.batch_index, None)):
+            self.policy.several(block, together)
             self.clock.step(stepper.batch_index, self.steps_per_epoch)
             if self.checkpointer.due():
                 self.policy.check()
@@ -233,7 +233,7 @@ class Training:
         self.policy.check()
         return stepper.totals
 
-    def _batches(self) -> Iterator[tuple[list[Tensor], Tensor]]:
+    def _batches(self) -> Iterator[Batch]:
         """Blocks of the data, and which of their rows are a batch."""
         train = self.data.train
         reads = self.pair.reads if train.weights is None else (*self.pair.reads, WEIGHTS)
@@ -241,6 +241,19 @@ class Training:
         for block, places in train.steps(self.plan.batch_size, generator=self.generator, reads=reads):
             rows = places if drawn is None else drawn[places]
             yield block, rows.sort().values if self.in_order else rows
+
+    def _together(self, each: Iterator[Batch]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        """Blocks, and the rows of batches of one size that follow one another in them, as many as are best taken together."""
+        block: list[Tensor] = []
+        found: list[Tensor] = []
+        for other, rows in each:
+            if found and not (other is block and len(rows) == len(found[0]) and len(found) < self.stepper.at_once):
+                yield block, found
+                found = []
+            block = other
+            found.append(rows)
+        if found:
+            yield block, found
 
     def _row(self, objective: float, elbo: float, reconstruction: float) -> Record:
         """What the history says of the epoch in progress, by the means over its data, and of the validation rows."""

@@ -15,7 +15,7 @@ from ppl_vae.inference.training.schedules import OnNonFinite
 from ppl_vae.inference.training.state import StepState
 from ppl_vae.types import FitWarning
 
-__all__ = ["NonFinitePolicy"]
+__all__ = ["Batch", "NonFinitePolicy"]
 
 
 LOOK = 250  # steps between two looks, so that the host seldom waits for the device and copies seldom
@@ -63,6 +63,17 @@ class NonFinitePolicy:
                 raise  # nothing was found
             raise NonFiniteError(found, self._saved(found), tries=0) from error
         self._since.append((block, rows))
+        if len(self._since) >= LOOK:
+            self.check()
+            self._remember()
+
+    def several(self, block: list[Tensor], batches: list[Tensor]) -> None:
+        """Take the steps on some rows of a block after others."""
+        if len(batches) == 1:
+            self.step(block, *batches)
+            return
+        self.training.several(block, batches)
+        self._since += [(block, rows) for rows in batches]
         if len(self._since) >= LOOK:
             self.check()
             self._remember()

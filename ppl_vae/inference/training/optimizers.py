@@ -140,6 +140,10 @@ class Optimizer(abc.ABC):
         self._uncounted += 1
         return self._rates.pop()
 
+    def next_rates_of(self, steps: int) -> Tensor:
+        """The numbers ``(S, R)`` of so many steps that follow one another."""
+        return torch.stack([self.next_rates() for _ in range(steps)])
+
     @abc.abstractmethod
     def rates(self, steps: Tensor) -> Tensor:
         """The numbers ``(S, R)`` that :meth:`update` needs for steps ``(S,)``, the first of which is 1."""

@@ -34,6 +34,9 @@ class Rewindable(Protocol):
     def step(self, block: list[Tensor], rows: Tensor) -> None:
         """Take the step on some rows of a block."""
 
+    def several(self, block: list[Tensor], batches: list[Tensor]) -> None:
+        """Take the steps on some rows of a block after others."""
+
     def skip(self, rows: Tensor) -> None:
         """Leave the step on some rows out."""
 

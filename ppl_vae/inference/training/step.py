@@ -31,9 +31,10 @@ from ppl_vae.program.capture import (
     capture,
     check_agreement,
 )
-from ppl_vae.program.context import local_params
+from ppl_vae.program.context import local_params, seeded
 from ppl_vae.program.machine import Precision, layers
 from ppl_vae.program.pair import numbered
+from ppl_vae.program.several_steps import Several
 from ppl_vae.program.weighing import weighing
 from ppl_vae.types import FitWarning
 
@@ -75,6 +76,7 @@ class Step:
         totals: sums over the data of objective, ELBO and reconstruction, ``(3,)``, on the device, with a ``skip_norm`` also the
             number of steps that were not taken, ``(4,)``; set it to zero to start again.
         way: how full batches go: ``eager``, ``recorded`` or ``compiled``.
+        short: whether a step is so short that several are to be taken by one call where they are compiled.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Step:
         self.shares = shares or Shares()
         self.totals = torch.zeros(3 if skip_norm is None else 4, device=optimizer.parameters[0].device)
         self.way: Literal["eager", "recorded", "compiled"] = "eager"
+        self.short = False
         self._settled: set[tuple[torch.Size, ...]] = set()
         self._chosen: set[tuple[torch.Size, ...]] = set()  # by the shapes of a datum in the fields of a batch
         self._go_on_at = None if compile is False else go_on_at
@@ -133,6 +136,16 @@ class Step:
             self._eager(*batch)
             if _kind(batch) not in self._chosen and self._go_on_at is None:
                 self._choose_mode(*batch)
+
+    def several(self, block: Sequence[Any], batches: Sequence[Tensor]) -> bool:
+        """Take the steps on some rows ``(B,)`` of a block after others by one call, if they can be; whether they were.
+
+        The numbers are those of as many calls, to the last bit.
+        """
+        if self.local or not all(isinstance(column, Tensor) for column in block):
+            return False
+        fast = self._fast.get(tuple([torch.Size((len(batches[0]), *column.shape[1:])) for column in block]))
+        return isinstance(fast, _Compiled) and fast.several(block, batches)
 
     def forward(
         self, objective: Callable[..., Any], raw: Tensor, *others: Tensor, whole: bool = False
@@ -310,13 +323,38 @@ class _Compiled:
         self.updated = list(compress(recorded.trained, recorded.used))
         self.state = [*recorded.state, *moments, step.totals]
         self.moments = len(moments)
-        rates = optimizer.rates(torch.ones(1, dtype=torch.float64))[0]
-        inputs = [*batch, rates.to(step.totals.device, torch.float32)]
-        program = capture(self.full_step, self.state, inputs).compiled(*self.state, *inputs)
-        check_agreement(self.outcome(self.full_step), self.outcome(program), self.state, inputs, reason=MISCOMPILED)
+        rates = optimizer.rates(torch.ones(1, dtype=torch.float64))[0].to(step.totals.device, torch.float32)
         on_cuda = step.totals.is_cuda
+        self.fields = len(batch)
+        # A library that takes several steps by one call finds all rows, their rates and the rows' numbers behind those of one.
+        looped = step.short and not on_cuda
+        self.alone = [*[torch.empty(0)] * (self.fields + 1), torch.empty(0, 0, dtype=torch.int64)] if looped else []
+        inputs = [*batch, rates, *self.alone]
+        several = Several(len(self.state), self.fields) if looped else None
+        program = capture(self.full_step, self.state, inputs).compiled(*self.state, *inputs, several=several)
+        check_agreement(self.outcome(self.full_step), self.outcome(program), self.state, inputs, reason=MISCOMPILED)
         self.run: Program = CudaGraph(program, self.state, inputs) if on_cuda else program.after(self.state, len(inputs))
-        self.next_rates = optimizer.next_rates
+        self.buffers = [value.clone(memory_format=torch.contiguous_format) for value in (*batch, rates)]
+        self.looped = looped and self._takes_several(program, batch, rates)
+
+    def _takes_several(self, program: Program, batch: tuple[Tensor, ...], rates: Tensor) -> bool:
+        """Whether one call for two steps does what two calls do."""
+        rows = torch.stack([torch.arange(len(batch[0])), torch.arange(len(batch[0])).flip(0)])
+        states = [[tensor.clone() for tensor in self.state] for _ in range(2)]
+        with seeded(0, batch[0].device):
+            for order in rows:
+                program(*states[0], *(field[order] for field in batch), rates, *self.alone)
+        with seeded(0, batch[0].device):
+            program(*states[1], *self.buffers, *batch, torch.stack([rates, rates]), rows)
+        return all(torch.equal(ours.nan_to_num(), theirs.nan_to_num()) for ours, theirs in zip(*states, strict=True))
+
+    def several(self, block: Sequence[Tensor], batches: Sequence[Tensor]) -> bool:
+        """Take the steps on some rows of a block by one call, where it lies as this needs it; whether it does."""
+        dense = zip(block, self.buffers, strict=False)
+        if not self.looped or not all(column.is_contiguous() and column.dtype == one.dtype for column, one in dense):
+            return False
+        self.run(*self.buffers, *block, self.step.optimizer.next_rates_of(len(batches)), torch.stack(list(batches)))
+        return True
 
     def outcome(self, function: Program) -> Program:
         """What a step comes to: its numbers, and the norms of its gradients, less their running means, by what it moves."""
@@ -334,7 +372,7 @@ class _Compiled:
         """Of parameters, buffers, moments, totals, a batch and the optimizer's rates: change all but the last two in place."""
         tail = iter(tensors)
         state, moments = list(islice(tail, len(self.recorded.state))), list(islice(tail, self.moments))
-        totals, *batch, rates = tail
+        totals, *batch, rates = islice(tail, self.fields + 2)
         buffers = state[len(self.recorded.names) :]
         held = [] if self.step.skip_norm is None else [buffer.clone() for buffer in buffers]
         *gradients, numbers = self.recorded.graph(*state, *batch)
@@ -355,7 +393,7 @@ class _Compiled:
         return [numbers]
 
     def __call__(self, *batch: Tensor) -> None:
-        self.run(*batch, self.next_rates())
+        self.run(*batch, self.step.optimizer.next_rates(), *self.alone)
 
 
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:

@@ -24,6 +24,9 @@ from ppl_vae.storage.records import map_tensors
 
 __all__ = ["Stepper"]
 
+SHORT = 2**22  # multiplications of a step, forwards, up to which Python takes a noticeable part of its time
+AT_ONCE = 16  # such steps by one call: a millisecond, after which it can be stopped
+
 
 class Stepper:
     """The optimizers of a pair, their steps, and all that these change: :class:`Rewindable`.
@@ -106,6 +109,12 @@ class Stepper:
         precision = choose_precision(self.plan.precision, self.device, multiplications)
         for step in self.steps:
             step.precision = precision
+            step.short = multiplications <= SHORT and len(self.steps) == 1
+
+    @property
+    def at_once(self) -> int:
+        """Steps that are best taken together."""
+        return AT_ONCE if self.steps[0].short and self.steps[0].way == "compiled" else 1
 
     # --- steps
 
@@ -123,6 +132,14 @@ class Stepper:
         numbers = (rows,) if self.pair.local else ()
         self.active_step(*taken(block, rows), *numbers)
         self._count()
+
+    def several(self, block: list[Tensor], batches: list[Tensor]) -> None:
+        """Take the steps on some rows of a block after others."""
+        if len(batches) > 1 and self.active_step.several(block, batches):
+            self.batch_index += len(batches)
+        else:
+            for rows in batches:
+                self.step(block, rows)
 
     def skip(self, rows: Tensor) -> None:
         """Leave the step on some rows out."""

@@ -21,6 +21,7 @@ from ppl_vae.exact.lattice import mean_field as ascent
 from ppl_vae.models.lattice.built import SITE, BuiltLattice
 from ppl_vae.models.lattice.distribution import SWEEPS, SiteProduct
 from ppl_vae.models.lattice.solutions import Solution, begun, solutions, told
+from ppl_vae.models.lattice.values import SPINS
 from ppl_vae.program.base import GuideProgram
 from ppl_vae.program.rows import data_plate
 from ppl_vae.scores import Score
@@ -58,12 +59,15 @@ class LoneLattice(BuiltLattice):
 
     @torch.no_grad()
     def ancestral(self, n: int) -> Tensor:
-        """So many configurations ``(n, *shape)``, states as 0, 1, ...: exact where sums are, else by Gibbs sampling."""
+        """So many configurations ``(n, *shape)``, told as the declaration tells them: exact where sums are, else by Gibbs."""
         field = self.field
         if self.summed:
-            return draws(field, n).reshape(n, *self.shape).to(torch.get_default_dtype())
-        first = torch.randint(len(self.table), (n, len(self.unary)), device=self.unary.device)
-        return gibbs(field, first, SWEEPS).reshape(n, *self.shape).to(torch.get_default_dtype())
+            states = draws(field, n)
+        else:
+            first = torch.randint(len(self.table), (n, len(self.unary)), device=self.unary.device)
+            states = gibbs(field, first, SWEEPS)
+        told = 2 * states - 1 if self.encoding is SPINS else states
+        return told.reshape(n, *self.shape).to(torch.get_default_dtype())
 
     def mean_field(self, spec: Any) -> LoneMeanField:
         """The guide that keeps the probabilities of all sites."""

@@ -16,9 +16,10 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ppl_vae.exact.lattice import Field, energy, log_partition, one_hot
+from ppl_vae.exact.lattice import Field, draws, energy, gibbs, log_partition, one_hot
 from ppl_vae.exact.lattice.mean_field import logits
 from ppl_vae.models.lattice.built import BuiltLattice
+from ppl_vae.models.lattice.distribution import SWEEPS
 from ppl_vae.models.lattice.values import Encoding
 from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
@@ -55,6 +56,18 @@ class States(TorchDistribution):
         """As many copies."""
         return States(self.field, tuple(self.event_shape), self.log_z, batch_shape)
 
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws by torch's global generator, exact where sums are, else by Gibbs sampling."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        if self.log_z is not None:
+            states = draws(self.field, shape.numel())
+        else:
+            sites = (shape.numel(), len(self.field.unary))
+            first = torch.randint(len(self.field.table), sites, device=self.field.unary.device)
+            states = gibbs(self.field, first, SWEEPS)
+        return states.reshape(shape + self.event_shape).to(torch.get_default_dtype())
+
     def log_prob(self, value: Tensor) -> Tensor:
         """In nats, ``(*batch,)``."""
         states = value.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1).long()
@@ -78,6 +91,7 @@ class SeenLattice(BuiltLattice):
 
     score = PSEUDO_LIKELIHOOD
     learning_rate = 5e-2
+    drawn_from = "the lattice"
 
     def __init__(
         self, field: Field, encoding: Encoding, size: int, event_shape: tuple[int, ...], couplings: Tensor, unary: Tensor
@@ -101,10 +115,17 @@ class SeenLattice(BuiltLattice):
     def quantities(self) -> dict[str, Quantity]:
         """The coupling, and of how much more weight each state is than the mean of all."""
         field = (self.u - self.u.mean(-1, keepdim=True)).detach()
+        sites = ["-".join(map(str, torch.unravel_index(torch.tensor(at), self.shape))) for at in range(len(field))]
+        along = (tuple(map(str, range(self.J.numel()))) if self.J.numel() > 1 else ("all",),)
+        where = (tuple(sites) if len(field) > 1 else ("all",), tuple(map(str, range(field.shape[-1]))))
         return {
-            "coupling": Quantity(values=self.J.detach(), axes=("axis",)),
-            "field": Quantity(values=field, axes=("site", "state")),
+            "coupling": Quantity(values=self.J.detach(), axes=("axis",), labels=along),
+            "field": Quantity(values=field, axes=("site", "state"), labels=where),
         }
+
+    def ancestral(self, n: int) -> Tensor:
+        """So many configurations ``(n, *event)``, states as 0, 1, ..."""
+        return self.states.sample((n,))
 
     def posterior(self, x: Tensor) -> Any:
         """Of nothing.
