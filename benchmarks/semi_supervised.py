@@ -71,10 +71,9 @@ def m2(args: argparse.Namespace, classifier: str) -> tuple[pv.Model, pv.Guide]:
 def m1_m2(args: argparse.Namespace) -> tuple[pv.Model, pv.Guide]:
     """M1 with the class in its prior."""
     wide, upper = (pv.MLP(hidden=hidden) for hidden in ((args.width,) * 2, (args.upper,)))
-    seen = wide if args.encoder == "mlp" else pv.Conv(channels=(16, 32), norm="batch")
     return (
         pv.StackedSemiSupervisedVAE(latent_dim=args.latent_dim, rest_dim=args.rest_dim, network=upper, decoder=wide),
-        pv.StackedClassifier(encoder=seen, classifier=upper, rest=upper, weight=args.stacked_weight),
+        pv.StackedClassifier(encoder=wide, classifier=upper, rest=upper, weight=args.stacked_weight),
     )
 
 
@@ -155,7 +154,6 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--stacked_weight", type=float, default=50.0, help="of the classifier of M1 + M2")
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--classifier", choices=("conv", "mlp"), default="conv", help="of M2 on the pixels")
-    parser.add_argument("--encoder", choices=("conv", "mlp"), default="conv", help="of M1")
     parser.add_argument("--latent_dim", type=int, default=12, help="dimensions of the codes of M1")
     parser.add_argument("--upper", type=int, default=300, help="width of the networks of M2 on the codes of M1")
     parser.add_argument("--rest_dim", type=int, default=20, help="dimensions of what the class leaves open of a code of M1")
