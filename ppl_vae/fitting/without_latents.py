@@ -30,7 +30,7 @@ from ppl_vae.types import FitWarning, Record
 __all__ = ["BEGUN", "likeliest", "remark_if_far_below", "rows_seen", "without_latents"]
 
 ELEMENTS, FEWEST_ROWS, STEPS = 2**19, 50, 300  # features at once, rows at least, steps at most
-GAIN, PATIENCE = 1e-7, 20  # the ascent ends when so many steps in a row gain less, relatively
+GAIN, PATIENCE = 1e-6, 10  # the ascent ends when so many steps in a row gain less, relatively
 FAR_BELOW, PER_ELEMENT = 5.0, 0.5  # nats per datum, and for each of its elements
 ODD_SCALE = 10.0  # how far from 0, and how many times wider or narrower than 1, data make a network's work hard
 RISING, BEGUN = 0.01, 500  # the part of what is lacking that the last fifth still gained, in a fit of so many steps at least
