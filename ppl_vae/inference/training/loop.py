@@ -246,11 +246,13 @@ class Training:
         """Blocks, and the rows of batches of one size that follow one another in them, as many as are best taken together."""
         block: list[Tensor] = []
         found: list[Tensor] = []
+        size = most = 0
         for other, rows in each:
-            if found and not (other is block and len(rows) == len(found[0]) and len(found) < self.stepper.at_once):
+            if found and (len(found) == most or other is not block or rows.numel() != size):
                 yield block, found
                 found = []
-            block = other
+            if not found:
+                block, size, most = other, rows.numel(), self.stepper.at_once
             found.append(rows)
         if found:
             yield block, found
