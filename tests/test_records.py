@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import ppl_vae as pv
+from ppl_vae.data.fingerprint import fingerprint, is_of
 from ppl_vae.inference.training import nonfinite
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.loop import Training
@@ -248,3 +250,28 @@ def test_a_snapshot_of_a_newer_format_is_refused_in_words(tmp_path: Path) -> Non
     save_file({}, tmp_path / "state", {"facts": '{"seconds": 1.0}', "history": "[]", "strides": "{}", "format": "2"})
     with pytest.raises(ValueError, match=r"expected format 1, got 2: a newer ppl_vae wrote it, update this one"):
         read_snapshot(tmp_path / "state")
+
+
+def test_a_fingerprint_reads_every_value_and_knows_those_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    split = pv.load_data(x, weights=torch.ones(1000), valid=0.0, test=0.0).train
+    first = fingerprint(split)
+    assert is_of(first, split)
+    for place in (1, 502, 998):
+        other = x.clone()
+        other[place, 1] += 1e-3
+        assert not is_of(first, pv.load_data(other, weights=torch.ones(1000), valid=0.0, test=0.0).train)
+    # What runs were saved with that looked at 256 rows.
+    assert is_of(_old(split), split)
+    assert not is_of(_old(split), split[:999])
+    monkeypatch.setattr("ppl_vae.data.fingerprint.BYTES", 12 * 300)  # of larger data 300 rows from all over them
+    assert not is_of(first, split)
+    assert is_of(fingerprint(split), split)
+
+
+def _old(split: pv.Split) -> str:
+    some = split[torch.linspace(0, len(split) - 1, 256).long()]
+    digest = hashlib.sha256(repr((len(split), split.event_shape, str(split.raw.dtype))).encode())
+    digest.update(some.x.numpy().tobytes())
+    digest.update(b"weights" + split.weights.double().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -15,7 +15,7 @@ from ppl_vae.data.stream import Stream
 __all__ = ["fingerprint", "is_of"]
 
 ALL = "all-"  # what a fingerprint begins with for which every value was read, as far as they are few enough
-BYTES = 2**28  # of a field's rows that are read: MNIST is 180 MB
+BYTES = 2**28  # of the rows that are read: MNIST is 180 MB
 STREAMED = 256  # rows of a stream, which lies in files of any size; and, in runs of old, of any data
 
 
@@ -25,21 +25,35 @@ def fingerprint(split: Split) -> str:
     Of data above 256 MiB, rows from all over them are read; of a stream 256 rows.
     """
     if isinstance(split.raw, Stream):
-        return ALL + _digest(split, STREAMED)
-    row = split[:1]
-    held = sum(len(_bytes(each)) for each in (row.raw if isinstance(row.raw, Ragged) else row.x, *row.fields.columns.values()))
-    return ALL + _digest(split, max(STREAMED, BYTES // max(1, held)))
+        return ALL + _digest(split, _spread(split, STREAMED))
+    raw = split.raw if isinstance(split.raw, Ragged) else split[:1].x
+    held = sum(_bytes_of_row(each) for each in (raw, *split.fields.columns.values()))
+    return ALL + _digest(split, _spread(split, max(STREAMED, int(BYTES / max(1.0, held)))))
+
+
+def _bytes_of_row(column: Any) -> float:
+    """The bytes of a row of a field, in the mean where rows differ in length."""
+    if isinstance(column, Ragged):
+        return float(column.lengths.double().mean()) * column.values[:1].nbytes
+    return float(column[:1].nbytes)
 
 
 def is_of(kept: str, split: Split) -> bool:
     """Whether a fingerprint that was kept is that of these rows."""
-    return kept == (fingerprint(split) if kept.startswith(ALL) else _digest(split, STREAMED))
+    if kept.startswith(ALL):
+        return kept == fingerprint(split)
+    before = torch.linspace(0, len(split) - 1, min(STREAMED, len(split), split.at_once)).long()
+    return kept == _digest(split, before)
 
 
-def _digest(split: Split, most: int) -> str:
-    """A digest of so many rows at most."""
-    at_once = min(most, len(split), split.at_once)
-    places = torch.linspace(0, len(split) - 1, at_once, dtype=torch.float64).long()
+def _spread(split: Split, most: int) -> Tensor:
+    """Places of so many rows from all over a split, of all where they are no more."""
+    count = min(most, len(split), split.at_once)
+    return torch.arange(count) * (len(split) - 1) // max(1, count - 1)
+
+
+def _digest(split: Split, places: Tensor) -> str:
+    """A digest of some rows."""
     some = split[places]
     digest = hashlib.sha256(repr((len(split), split.event_shape, str(split.raw.dtype))).encode())
     digest.update(_bytes(some.raw if isinstance(some.raw, Ragged) else some.x))

@@ -327,15 +327,14 @@ class _Compiled:
         on_cuda = step.totals.is_cuda
         self.fields = len(batch)
         # A library that takes several steps by one call finds all rows, their rates and the rows' numbers behind those of one.
-        looped = step.short and not on_cuda
-        self.alone = [*[torch.empty(0)] * (self.fields + 1), torch.empty(0, 0, dtype=torch.int64)] if looped else []
+        several = Several(len(self.state), self.fields) if step.short and not on_cuda else None
+        self.alone = [*[torch.empty(0)] * (self.fields + 1), torch.empty(0, 0, dtype=torch.int64)] if several else []
         inputs = [*batch, rates, *self.alone]
-        several = Several(len(self.state), self.fields) if looped else None
         program = capture(self.full_step, self.state, inputs).compiled(*self.state, *inputs, several=several)
         check_agreement(self.outcome(self.full_step), self.outcome(program), self.state, inputs, reason=MISCOMPILED)
         self.run: Program = CudaGraph(program, self.state, inputs) if on_cuda else program.after(self.state, len(inputs))
-        self.buffers = [value.clone(memory_format=torch.contiguous_format) for value in (*batch, rates)]
-        self.looped = looped and self._takes_several(program, batch, rates)
+        self.buffers = [value.clone(memory_format=torch.contiguous_format) for value in (*batch, rates)] if several else []
+        self.looped = bool(several) and self._takes_several(program, batch, rates)
 
     def _takes_several(self, program: Program, batch: tuple[Tensor, ...], rates: Tensor) -> bool:
         """Whether one call for two steps does what two calls do."""
@@ -350,10 +349,12 @@ class _Compiled:
 
     def several(self, block: Sequence[Tensor], batches: Sequence[Tensor]) -> bool:
         """Take the steps on some rows of a block by one call, where it lies as this needs it; whether it does."""
-        dense = zip(block, self.buffers, strict=False)
-        if not self.looped or not all(column.is_contiguous() and column.dtype == one.dtype for column, one in dense):
+        if not self.looped:
             return False
-        self.run(*self.buffers, *block, self.step.optimizer.next_rates_of(len(batches)), torch.stack(list(batches)))
+        rows, fields = torch.stack(list(batches)), zip(block, self.buffers, strict=False)
+        if rows.dtype != torch.int64 or not all(field.is_contiguous() and field.dtype == one.dtype for field, one in fields):
+            return False
+        self.run(*self.buffers, *block, self.step.optimizer.next_rates_of(len(batches)), rows)
         return True
 
     def outcome(self, function: Program) -> Program:
