@@ -29,7 +29,7 @@ from ppl_vae.inference.objectives import Estimate
 from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer, put_back
 from ppl_vae.inference.training.step import WORTH_RECORDING, Step
 from ppl_vae.program import machine
-from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, capture
+from ppl_vae.program.capture import CaptureError, CudaGraph, Graph, capture, copied
 from ppl_vae.program.compiling import Library, _instructions, cheaper
 from ppl_vae.program.machine import layers
 from ppl_vae.program.replay import _records
@@ -330,10 +330,55 @@ def test_the_formulas_are_those_of_torch(name: str) -> None:
 
 def test_the_rates_follow_the_schedule() -> None:
     optimizer = OPTIMIZERS["adam"]([nn.Parameter(torch.zeros(1))], 0.1)
+    optimizer._make(optimizer.parameters)
+    rates = optimizer.rates_of(optimizer.parameters)
     for count in range(1, 200):
         optimizer.settings["lr"] = 0.1 if count < 70 else 0.05
-        alone = optimizer.rates(torch.tensor([count], dtype=torch.float64))[0]
-        assert torch.equal(optimizer.next_rates(), alone.float())
+        alone = optimizer.rates(torch.tensor([count], dtype=torch.float64))
+        assert torch.equal(rates.next(), alone.float())
+
+
+def test_the_rates_follow_the_steps_of_each_parameter() -> None:
+    optimizer = OPTIMIZERS["adam"]([nn.Parameter(torch.zeros(2)) for _ in range(3)], 0.1)
+    a, b, c = optimizer.parameters
+    kinds = {(a, b): optimizer.rates_of([a, b]), (a, c): optimizer.rates_of([a, c])}
+    steps = dict.fromkeys(optimizer.parameters, 0)
+    chosen = torch.randint(4, (300,), generator=torch.Generator().manual_seed(0)).tolist()
+    for choice in [2, 2, *chosen, *[0] * 70, *chosen]:
+        if choice < 2:
+            parameters, rates = [*kinds.items()][choice]
+            counts = torch.tensor([steps[parameter] + 1 for parameter in parameters], dtype=torch.float64)
+            found = rates.next() if steps[a] % 3 else rates.several(1)[0]
+            assert torch.equal(found, optimizer.rates(counts).float())
+        else:  # an eager step
+            parameters = [(a,), (b, c)][choice - 2] if steps[c] else (a, b, c)
+            for parameter in parameters:
+                parameter.grad = torch.ones(2)
+            optimizer.step()
+            optimizer.zero_grad()
+        for parameter in parameters:
+            steps[parameter] += 1
+    state = optimizer.state()
+    assert [int(state.moments[place]["step"]) for place in range(3)] == [*steps.values()]
+    assert state.steps == 2 + 2 * len(chosen) + 70
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_slices_of_tensors_are_updated_as_others(name: str) -> None:
+    whole = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Parameter(whole.clone()[:, 1:3]), nn.Parameter(whole[:, 1:3].clone())
+    assert not ours.is_contiguous()
+    chosen, reference = OPTIMIZERS[name]([ours], 0.1), CLASSES[name]([theirs], lr=0.1)
+    for _ in range(3):
+        gradient = torch.randn(4, 2)
+        ours.grad, theirs.grad = gradient.clone(), gradient
+        chosen.step()
+        reference.step()
+    torch.testing.assert_close(ours, theirs)
+    same = copied(ours)
+    assert same.stride() == ours.stride()
+    assert torch.equal(same, ours)
+    assert torch.equal(copied(torch.ones(1).expand(5)), torch.ones(5))
 
 
 # --- what a record is ------------------------------------------------------------------------------------------------------
@@ -422,6 +467,83 @@ def test_without_a_compiler_steps_are_recorded(monkeypatch: pytest.MonkeyPatch) 
         fitted = pv.fit(vae(), data, method=pv.SVI(epochs=2))
     eager = pv.fit(vae(), data, method=pv.SVI(epochs=2, compile=False))
     assert all(torch.equal(a, b) for a, b in zip(fitted.pair.parameters(), eager.pair.parameters(), strict=True))
+
+
+def of_two_kinds(x: Tensor, label: Tensor | None = None) -> None:
+    """Rows of which some have a label, which alone trains ``head``."""
+    slope = pyro.param("slope", torch.tensor([0.3, -0.2]))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z[:, None] * slope, 1.0).to_event(1), obs=x)
+        if label is not None:
+            head = pyro.param("head", torch.zeros(()))
+            pyro.sample("label", dist.Bernoulli(logits=head * z), obs=label)
+
+
+def guide_of_two_kinds(x: Tensor, label: Tensor | None = None) -> None:
+    pyro.param("head", torch.zeros(()))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x @ pyro.param("w", torch.zeros(2)), 1.0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_parameters_that_some_batches_do_not_use_keep_still_in_these(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = ppl_vae.inference.training.step
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    label = (x[:, 0] > 0).float()
+    label[torch.arange(200) % 3 > 0] = torch.nan
+    data = pv.load_data({"x": x, "label": label}, missing="ignore", valid=0.0, test=0.0)
+    ends = []
+    for compile, worth in ((False, 300), ("auto", 1), (True, 1)):
+        monkeypatch.setattr(step, "WORTH_RECORDING", worth)
+        method = pv.SVI(epochs=4, batch_size=8, learning_rate=0.05, schedule="constant", optimizer=optimizer, compile=compile)
+        fit = pv.fit(of_two_kinds, data, guide=guide_of_two_kinds, method=method)
+        ends.append(dict(fit.pair.state_dict()))
+    for recorded in ends[1:]:
+        assert recorded.keys() == ends[0].keys()
+        for name, value in ends[0].items():
+            torch.testing.assert_close(recorded[name], value, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_fit_with_a_smaller_last_batch_at_one_rate_is_the_eager_fit() -> None:
+    data = pv.load_data(torch.randn(43, 3, generator=torch.Generator().manual_seed(0)), valid=0.0, test=0.0)
+    model = pv.VAE(latent_dim=2, likelihood=pv.Gaussian(), decoder=pv.MLP(hidden=(8,)))
+    method = {"epochs": 60, "batch_size": 8, "learning_rate": 0.01, "schedule": "constant"}
+    eager, compiled = (pv.fit(model, data, method=pv.SVI(compile=compile, **method)) for compile in (False, True))
+    for ours, theirs in zip(compiled.pair.parameters(), eager.pair.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_parameter_that_is_a_slice_is_trained_as_another() -> None:
+    whole = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+
+    class Sliced(nn.Module):
+        def __init__(self, weight: Tensor) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(weight)
+
+        def forward(self, x: Tensor) -> None:
+            pyro.module("sliced", self)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z @ self.weight.T, 1.0).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        loc = x @ pyro.param("loc", torch.zeros(3, 2))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+    data = pv.load_data(torch.randn(64, 3, generator=torch.Generator().manual_seed(1)), valid=0.0, test=0.0)
+    ends = []
+    for compile, weight in ((False, whole[:, :2].clone()), (False, whole.clone()[:, :2]), (True, whole.clone()[:, :2])):
+        method = pv.SVI(epochs=10, batch_size=16, learning_rate=0.05, compile=compile)
+        fit = pv.fit(Sliced(weight), data, guide=guide, method=method)
+        ends.append(fit.pair.model.weight.detach().clone())
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ends[2], ends[0], rtol=1e-3, atol=1e-4)
 
 
 # --- fits and evaluations --------------------------------------------------------------------------------------------------

@@ -876,3 +876,14 @@ def test_bad_declarations(name: str) -> None:
     build, message = DECLARATIONS[name]
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("model", [pv.GMM(components=2), pv.PPCA(latent_dim=1), pv.FactorAnalysis(latent_dim=1)])
+def test_weights_under_an_exact_posterior_are_log_p_with_missing_entries_too(model: pv.Model) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(120, 3, generator=generator) @ torch.randn(3, 3, generator=generator)
+    x[torch.rand(x.shape, generator=generator) < 0.1] = torch.nan
+    data = pv.load_data(x, missing="ignore")
+    found = pv.fit(model, data).evaluate(data.test, samples=3)
+    assert found["iwae"] == found["log_likelihood"]
+    assert found["iwae_se"] == pytest.approx(found["log_likelihood_se"])

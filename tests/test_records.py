@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -17,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import ppl_vae as pv
-from ppl_vae.data.fingerprint import fingerprint, is_of
+from ppl_vae.data.fingerprint import _digest, fingerprint, is_of
 from ppl_vae.inference.training import nonfinite
 from ppl_vae.inference.training.clock import Stopwatch
 from ppl_vae.inference.training.loop import Training
@@ -275,3 +277,34 @@ def _old(split: pv.Split) -> str:
     digest.update(some.x.numpy().tobytes())
     digest.update(b"weights" + split.weights.double().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def test_runs_tell_which_rows_have_changed_and_do_not_go_on_with_others(tmp_path: Path) -> None:
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "x.npy", x.numpy())
+    source = pv.DataSource(source=str(tmp_path / "x.npy"))
+    data, method = pv.load_data(source), pv.SVI(epochs=2)
+    pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Gaussian()), data, method=method, out=tmp_path / "run")
+    fit = pv.load_run(tmp_path / "run")
+    assert set(fit.fingerprints) == {"train", "valid", "test"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit.evaluate(fit.rows(fit.data, "test"))
+    for name in ("train", "valid", "test"):
+        row = data.part(name).raw[2]
+        other = x.clone()
+        other[(x == row).all(1)] += 1.0
+        np.save(tmp_path / "x.npy", other.numpy())
+        with pytest.warns(FitWarning, match=f"its {name} rows are others now"):
+            fit.rows(fit.data, "valid")
+        with pytest.raises(ValueError, match="was begun with other data"):
+            pv.resume_run(tmp_path / "run", method=pv.SVI(epochs=3))
+    np.save(tmp_path / "x.npy", x.numpy())
+    # A run of old has a fingerprint of 256 test rows, and its state one of the training rows.
+    described = json.loads((tmp_path / "run" / "data.json").read_text())
+    described.pop("fingerprints")
+    described["fingerprint"] = _digest(data.test, torch.arange(len(data.test)))
+    (tmp_path / "run" / "data.json").write_text(json.dumps(described))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pv.load_run(tmp_path / "run").rows(fit.data, "test")

@@ -214,7 +214,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"method": dataclasses.replace(SVI, epochs=1)},
         "declared with epochs = 2, got 1: resume it with at least",
     ),
-    "other data": ({"data": OTHER}, r"was begun with another data \(.*\), so it cannot go on to the same numbers"),
+    "other data": ({"data": OTHER}, r"was begun with other data: .*so that it cannot go on to the same numbers"),
     "other split": ({"data": pv.load_data(rows("binary", N), valid=0.3)}, "data.valid was 0.2, now 0.3"),
     "interval": ({"every": -1.0}, "at least 0, got -1.0"),
 }

@@ -133,3 +133,15 @@ def test_a_step_that_is_not_finite_is_named_and_skipped_as_by_single_ones(monkey
         told.append((str(caught[0].message).partition(":")[0], fit.history[-1]["objective"]))
     assert told[0] == told[1]
     assert "step 7 of epoch 2" in told[0][0]
+
+
+def test_a_bad_library_is_made_anew_and_odd_paths_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / 'a cache\'s "path"'
+    monkeypatch.setenv("PPL_VAE_CACHE", str(folder))
+    x = torch.arange(6.0)
+    graph = capture(lambda x: [x.exp() + 1], [], [x])
+    torch.testing.assert_close(graph.compiled(x)(x)[0], x.exp() + 1)
+    (library,) = folder.iterdir()
+    library.write_bytes(library.read_bytes()[:2000])
+    torch.testing.assert_close(graph.compiled(x)(x)[0], x.exp() + 1)
+    assert [*folder.iterdir()] == [library]

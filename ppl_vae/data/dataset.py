@@ -123,6 +123,11 @@ class Data:
         fields = described(first, self.spec.event_shape, self.train.raw, found[0]) if found[0].columns else ()
         return dataclasses.replace(self, spec=dataclasses.replace(self.spec, fields=fields), **splits)
 
+    @property
+    def parts(self) -> dict[str, Split]:
+        """The splits by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
     def part(self, name: Literal["train", "valid", "test"], transform: Transform | None = None) -> Split:
         """One split by name; under ``transform``, such as the one an earlier fit saw its data through.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.split import Split
 from ppl_vae.data.stream import Stream
 
-__all__ = ["fingerprint", "is_of"]
+__all__ = ["HELD_OUT", "PARTS", "changed", "fingerprint", "fingerprints", "is_of"]
 
-ALL = "all-"  # what a fingerprint begins with for which every value was read, as far as they are few enough
+ALL, SOME = "all-", "some-"  # what a fingerprint begins with: of every value, or of rows from all over many
 BYTES = 2**28  # of the rows that are read: MNIST is 180 MB
 STREAMED = 256  # rows of a stream, which lies in files of any size; and, in runs of old, of any data
+PARTS, HELD_OUT = ("train", "valid", "test"), "held-out"  # what runs of old have one fingerprint of
 
 
 def fingerprint(split: Split) -> str:
@@ -24,11 +26,33 @@ def fingerprint(split: Split) -> str:
 
     Of data above 256 MiB, rows from all over them are read; of a stream 256 rows.
     """
-    if isinstance(split.raw, Stream):
-        return ALL + _digest(split, _spread(split, STREAMED))
+    places = _spread(split, STREAMED if isinstance(split.raw, Stream) else _most(split))
+    return (ALL if len(places) == len(split) else SOME) + _digest(split, places)
+
+
+def fingerprints(splits: Mapping[str, Split]) -> dict[str, str]:
+    """Those of the splits that have rows, by name."""
+    return {name: fingerprint(split) for name, split in splits.items() if len(split)}
+
+
+def is_of(kept: str, split: Split) -> bool:
+    """Whether a fingerprint that was kept is that of these rows."""
+    if kept.startswith((ALL, SOME)):
+        return kept == fingerprint(split)
+    before = torch.linspace(0, len(split) - 1, min(STREAMED, len(split), split.at_once)).long()
+    return kept == _digest(split, before)
+
+
+def changed(kept: Mapping[str, str], splits: Mapping[str, Split]) -> list[str]:
+    """The splits whose rows are not those of the fingerprints that were kept of them."""
+    held_out = splits["test"] if len(splits["test"]) else splits["train"]
+    return [name for name, each in kept.items() if not is_of(each, held_out if name == HELD_OUT else splits[name])]
+
+
+def _most(split: Split) -> int:
     raw = split.raw if isinstance(split.raw, Ragged) else split[:1].x
     held = sum(_bytes_of_row(each) for each in (raw, *split.fields.columns.values()))
-    return ALL + _digest(split, _spread(split, max(STREAMED, int(BYTES / max(1.0, held)))))
+    return max(STREAMED, int(BYTES / max(1.0, held)))
 
 
 def _bytes_of_row(column: Any) -> float:
@@ -36,14 +60,6 @@ def _bytes_of_row(column: Any) -> float:
     if isinstance(column, Ragged):
         return float(column.lengths.double().mean()) * column.values[:1].nbytes
     return float(column[:1].nbytes)
-
-
-def is_of(kept: str, split: Split) -> bool:
-    """Whether a fingerprint that was kept is that of these rows."""
-    if kept.startswith(ALL):
-        return kept == fingerprint(split)
-    before = torch.linspace(0, len(split) - 1, min(STREAMED, len(split), split.at_once)).long()
-    return kept == _digest(split, before)
 
 
 def _spread(split: Split, most: int) -> Tensor:

@@ -82,6 +82,8 @@ def bounds(pair: Pair, batch: tuple[Tensor, ...], *, samples: int, weighted: boo
         terms = None if exact is None else _closed_terms(pair, batch, exact)
     if terms is not None and not weighted:
         return Bounds(terms, exact, None)
+    if terms is not None and exact is not None and pair.guide_facts.exact and not pair.model_facts.parameter_sites:
+        return Bounds(terms, exact, exact.expand(samples, -1))  # p(x, z) / p(z | x) is p(x) whatever z, missing entries or not
     ran = traces(pair, batch, samples)
     return Bounds(_sampled_terms(pair, ran) if terms is None else terms, exact, _log_weights(ran) if weighted else None)
 

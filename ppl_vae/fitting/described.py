@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data
-from ppl_vae.data.fingerprint import fingerprint
+from ppl_vae.data.fingerprint import fingerprints
 from ppl_vae.fitting.fitted import Fit
 from ppl_vae.storage import RunFolder
 from ppl_vae.types import SCORES
@@ -28,7 +28,8 @@ def describe(fit: Fit, data: Data | None = None) -> dict[str, str]:
     if fit.score.name not in SCORES:
         seen["score"] = fit.score.to_dict()
     if data is not None:
-        seen["fingerprint"] = fingerprint(data.test if len(data.test) else data.train)
+        parts = fingerprints(data.parts)
+        seen |= {"fingerprint": parts.get("test", parts["train"]), "fingerprints": parts}
     return RunFolder.texts(declared, seen)
 
 

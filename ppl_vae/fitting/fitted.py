@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, Split, Transform
-from ppl_vae.data.fingerprint import is_of
+from ppl_vae.data.fingerprint import changed
 from ppl_vae.data.rows import loaded
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.metrics import UNIT
@@ -58,7 +58,7 @@ class Fit(Assessment, Scoring, Filling, Denoising, Traversing, Resynthesizing, T
         without_latents: the most that the likelihood reaches on the training rows without z, in nats per datum, which a fit has
             to beat; ``None`` where that is no measure, and of a fit that was loaded.
         held_out: the test rows, or without such the validation rows; ``None`` of a fit that was loaded.
-        fingerprint: of a fit that was loaded what tells the test rows it had, or without such the training rows, from others.
+        fingerprints: of a fit that was loaded what tells the rows that it had from others, by split.
     """
 
     pair: Pair
@@ -71,7 +71,7 @@ class Fit(Assessment, Scoring, Filling, Denoising, Traversing, Resynthesizing, T
     history: list[Record]
     without_latents: float | None = None
     held_out: Split | None = dataclasses.field(default=None, repr=False, compare=False)
-    fingerprint: str | None = dataclasses.field(default=None, repr=False, compare=False)
+    fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def unit(self) -> str:
@@ -116,12 +116,12 @@ class Fit(Assessment, Scoring, Filling, Denoising, Traversing, Resynthesizing, T
 
     def _remark_on_change(self, source: DataSource, data: Data) -> None:
         """Warn if the fit's own data are not those that it had."""
-        if self.fingerprint is None or dataclasses.replace(source, root=self.data.root) != self.data:
+        if dataclasses.replace(source, root=self.data.root) != self.data:
             return
-        if not is_of(self.fingerprint, data.test if len(data.test) else data.train):
+        if others := changed(self.fingerprints, data.parts):
             warnings.warn(
-                f"{source.source} has changed since this was fitted to it: its splits hold other rows now, so that test rows "
-                "may be some that were fitted to; give rows that were not seen as data of their own",
+                f"{source.source} has changed since this was fitted to it: its {' and '.join(others)} rows are others now, so "
+                "that test rows may be some that were fitted to; give rows that were not seen as data of their own",
                 FitWarning,
                 stacklevel=3,
             )

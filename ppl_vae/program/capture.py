@@ -43,6 +43,7 @@ __all__ = [
     "Program",
     "capture",
     "check_agreement",
+    "copied",
     "record",
 ]
 
@@ -92,8 +93,16 @@ class Graph:
         file = self.file(*inputs, several=several)
         if not file.exists():
             compile_into(file, self.module, inputs, several)
-        run = torch._C._aoti.AOTIModelPackageLoader(str(file), "model", True, 1, -1).run
-        return Library(run, [constant.detach() for constant in self.constants])
+        try:
+            loader = _loader(file)
+        except RuntimeError:  # what is there is no library, as after a full disk
+            file.unlink(missing_ok=True)
+            compile_into(file, self.module, inputs, several)
+            try:
+                loader = _loader(file)
+            except RuntimeError as error:
+                raise CaptureError(f"{file} cannot be loaded: {first_line(error)}") from error
+        return Library(loader.run, [constant.detach() for constant in self.constants])
 
     def file(self, *inputs: Tensor, several: Several | None = None) -> Path:
         """Where the machine code is kept, by everything that it depends on."""
@@ -102,6 +111,10 @@ class Graph:
         hardware = torch.cuda.get_device_capability() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
         parts = (VERSION, self.module.code, several, signature, threads, hardware, platform.machine(), torch.__version__)
         return cache() / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}.pt2"
+
+
+def _loader(file: Path) -> Any:
+    return torch._C._aoti.AOTIModelPackageLoader(str(file), "model", True, 1, -1)
 
 
 def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]) -> Graph:
@@ -179,13 +192,22 @@ def check_agreement(
     outputs = []
     for function in (expected, found):
         with seeded(0, inputs[0].device):
-            outputs.append(function(*(tensor.clone() for tensor in state), *inputs))
+            outputs.append(function(*(copied(tensor) for tensor in state), *inputs))
     if len(outputs[0]) != len(outputs[1]):
         raise CaptureError(reason)
     scale = max(float(value.nan_to_num(0.0, 0.0, 0.0).abs().max()) for value in outputs[0] if value.numel())
     for ours, theirs in zip(*outputs, strict=True):
         if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
             raise CaptureError(reason)
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A copy with the same strides, as compiled code needs it: torch's own is dense where a tensor is a slice of another."""
+    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    if span <= tensor.numel() or not tensor.numel():
+        return tensor.clone()
+    whole = tensor.detach().as_strided((span,), (1,)).clone()
+    return whole.as_strided(tensor.shape, tensor.stride(), 0)
 
 
 class Exchanged(TorchFunctionMode):

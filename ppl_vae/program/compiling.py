@@ -6,6 +6,8 @@ import contextlib
 import logging
 import os
 import platform
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -112,7 +114,7 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...],
             _side_by_side(others, several),
             compiled_products(),
             small_products(),
-            tempfile.TemporaryDirectory(dir=file.parent, ignore_cleanup_errors=True) as folder,
+            tempfile.TemporaryDirectory(dir=_plain_folder(file.parent), ignore_cleanup_errors=True) as folder,
         ):
             options["aot_inductor.output_path"] = folder
             try:
@@ -123,13 +125,20 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...],
                 # Of some mixtures torch looks for a buffer that its fusion of outer loops has taken away.
                 with mock.patch.object(CppScheduling, "can_fuse_vertical_outer_loop", return_value=False):
                     parts = inductor.aot_compile(module, examples, options=options)
-            Path(str(package_aoti(str(Path(folder) / file.name), parts))).rename(file)
+            made = file.with_suffix(f".{os.getpid()}")
+            shutil.move(str(package_aoti(str(Path(folder) / file.name), parts)), made)
+            made.rename(file)
     except Exception as error:
         raise CaptureError(first_line(error)) from error
     finally:
         logging.disable(level)
     for old in sorted(file.parent.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
+
+
+def _plain_folder(cache: Path) -> Path | None:
+    """Where to compile: in the cache, or where its path is none for a compiler's command line, among the temporary files."""
+    return cache if re.fullmatch(r"[\w./+@:=,~-]+", str(cache)) else None
 
 
 @contextlib.contextmanager

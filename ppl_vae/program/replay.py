@@ -13,7 +13,7 @@ from ppl_vae.program.capture import CaptureError, Compile, Exchanged, Program, r
 from ppl_vae.program.hooks import phases
 from ppl_vae.program.pair import Pair
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "go_on_after", "replay"]
 
 WORTH_RECORDING = 4  # calls of one shape; recording one costs about as much as ten eager ones
 WORTH_COMPILING = 2**31  # elements of the data, counted once for every time that they are decoded
@@ -30,6 +30,11 @@ def replay(pair: Pair, name: Hashable, function: Callable[..., list[Tensor]], *,
         compile: ``False`` stays eager; ``True`` compiles; ``auto`` does what pays.
     """
     return Replay(pair, name, function, compile is True or elements >= WORTH_COMPILING, compile)
+
+
+def go_on_after(pair: Pair, calls: int) -> None:
+    """Count calls that an earlier process made of each function of a pair, so that its numbers go on to the same bits."""
+    _records.setdefault(pair, _Records()).before = calls
 
 
 class Replay:
@@ -56,6 +61,8 @@ class Replay:
             return self.function(*inputs)
         inputs = tuple(tensor.contiguous() for tensor in inputs)  # a record knows one layout
         key = (*self.key, tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs))
+        if key not in self.records.seen:
+            self.records.seen[key] = self.records.before
         self.records.seen[key] += 1
         if self.compile is not True and self.records.seen[key] <= (1 if self.long else WORTH_RECORDING):
             return self.function(*inputs)
@@ -86,6 +93,7 @@ class _Records:
 
     def __init__(self) -> None:
         self.seen: Counter[Hashable] = Counter()
+        self.before = 0
         self.programs: dict[Hashable, Program | None] = {}
 
 

@@ -46,4 +46,4 @@ def insert_loop(source: str, where: Several) -> str:
     if entry is None:
         return source
     loop = CALL.format(state=where.state, fields=where.fields)
-    return f'#include "{HEADER}"\n{source[: entry.end()]}{loop}{source[entry.end() :]}'
+    return f"{HEADER.read_text()}\n{source[: entry.end()]}{loop}{source[entry.end() :]}"  # its path may be none for a compiler

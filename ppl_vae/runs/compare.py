@@ -200,8 +200,20 @@ def _conditions(source: DataSource, described: Mapping[str, Any]) -> dict[str, A
 def _differences(runs: Sequence[_Run]) -> list[str]:
     """Names of what differs. Arrays without a fingerprint cannot be told apart, so they are taken to."""
     names = [name for name in runs[0].conditions if len({run.conditions[name] for run in runs}) > 1]
+    if "content" in names and not _contents_differ(runs):
+        names.remove("content")
     unknown = [run for run in runs if run.conditions["content"] == "unknown"]
     return [*names, "content"] if unknown and "content" not in names else names
+
+
+def _contents_differ(runs: Sequence[_Run]) -> bool:
+    """Whether two fingerprints that look at as many rows differ; of others nobody can say."""
+    forms: dict[str, set[str]] = {}
+    for run in runs:
+        form, _, _ = run.conditions["content"].rpartition("-")
+        forms.setdefault(form, set()).add(run.conditions["content"])
+    named = any(run.conditions["content"] in ("unknown", "named") for run in runs)
+    return named or any(len(each) > 1 for each in forms.values())
 
 
 def _difference(runs: Sequence[_Run], name: str) -> str:

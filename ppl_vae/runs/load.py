@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.data import Transform
+from ppl_vae.data.fingerprint import HELD_OUT, PARTS
+from ppl_vae.declaration import require
 from ppl_vae.fitting import Experiment, Fit, build
 from ppl_vae.fitting.described import NOISE
 from ppl_vae.memory import allocating, free, require_memory
@@ -54,7 +56,7 @@ def load_fit(saved: SavedRun, *, device: str | torch.device = "auto") -> Fit:
     history = folder.history() if folder.finished else []
     at_most = _most_bytes(folder)
     try:
-        spec = _spec(described["spec"])
+        spec, kept = _spec(described["spec"]), _fingerprints(described)
         with allocating(at_most, str(path)):
             state, history = (folder.weights(), history) if folder.finished else _last_state(folder)
         _check_real(state)
@@ -77,8 +79,19 @@ def load_fit(saved: SavedRun, *, device: str | torch.device = "auto") -> Fit:
         spec=spec,
         transform=transform.to(device),
         history=history,
-        fingerprint=described.get("fingerprint"),
+        fingerprints=kept,
     )
+
+
+def _fingerprints(described: Mapping[str, Any]) -> dict[str, str]:
+    """What tells the rows of each split from others; runs of old have that of the test rows, or without such of the others."""
+    found = described.get("fingerprints")
+    if found is None:
+        found = {} if (lone := described.get("fingerprint")) is None else {HELD_OUT: lone}
+    known = (*PARTS, HELD_OUT)
+    whole = isinstance(found, dict) and all(name in known and isinstance(each, str) for name, each in found.items())
+    require(whole, "fingerprints of train, valid and test rows as text", found)
+    return dict(found)
 
 
 def _transform(state: dict[str, Tensor], described: dict[str, Any], spec: DataSpec) -> Transform:

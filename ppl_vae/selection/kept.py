@@ -49,6 +49,13 @@ class Kept:
         if self.path.exists() and not begun and not (self.path.is_dir() and not any(self.path.iterdir())):
             raise ValueError(f"{self.path} exists and is not a selection: choose another folder")
 
+    @property
+    def fingerprint(self) -> Any:
+        """Of the data of the selection that is there, if one is."""
+        if not (self.path / self.SELECTION).is_file():
+            return None
+        return dict(self._read(self.path / self.SELECTION).get("experiment") or {}).get("fingerprint")
+
     def begin(self, experiment: Mapping[str, Any]) -> None:
         """Begin, or go on with, the selection of an experiment, as plain values.
 

@@ -11,7 +11,7 @@ import torch
 from ppl_vae import plots
 from ppl_vae.arguments import whole
 from ppl_vae.data import load_data
-from ppl_vae.data.fingerprint import fingerprint
+from ppl_vae.data.fingerprint import fingerprints, is_of
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.fit import DataLike, place
@@ -107,6 +107,8 @@ def select(
     pairs = _checked(plan)
     kept = None if out is None else Kept(out)
     experiment = _experiment(plan, grid, model, guide, method) if kept else {}
+    if kept and isinstance(before := kept.fingerprint, str) and " " not in before and is_of(before, plan.data.train):
+        experiment["fingerprint"] = before  # of old: that of the training rows alone
     if kept:
         kept.begin(experiment)
     fits = Fits(plan, kept, [pair.model_facts.free_parameters for pair in pairs])
@@ -183,5 +185,5 @@ def _experiment(plan: Plan, grid: Grid, model: Model, guide: Guide | None, metho
         **({"folds": plan.folds} if plan.by == "cv" else {}),
         "samples": plan.samples,
         "device": plan.device,
-        "fingerprint": " ".join(fingerprint(rows) for rows in (plan.data.train, plan.data.valid) if len(rows)),
+        "fingerprint": " ".join(f"{name} {each}" for name, each in fingerprints(plan.data.parts).items() if name != "test"),
     }

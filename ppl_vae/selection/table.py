@@ -43,6 +43,7 @@ def _judged(outcomes: Sequence[Outcome], plan: Plan, parameters: int) -> dict[st
 
 def _spread(of_fold: Mapping[str, float], mean: float) -> float:
     """``sum w^2 (l - mean)^2`` of the rows of a fold, by what it tells of their spread about its own mean."""
-    value, error, count, squares, skew = (of_fold[f"held_out{end}"] for end in ("", "_se", "_n", "_squares", "_skew"))
+    value, error, count = (of_fold[f"held_out{end}"] for end in ("", "_se", "_n"))
+    squares, skew = of_fold.get("held_out_squares", count), of_fold.get("held_out_skew", 0.0)  # of old: of rows without weights
     apart = value - mean
     return (count * error) ** 2 + 2 * apart * skew + squares * apart**2

@@ -203,6 +203,11 @@ class Checkpointer:
             raise ValueError(
                 f"{self.folder} goes on only as it was begun ({differ}): declare that again, or fit to another folder"
             )
+        if isinstance(before.get("data"), str) and before["data"] != metadata.get("data"):
+            raise ValueError(
+                f"{self.folder} was begun with other data: a value, the number or the order of its rows has changed since, so "
+                "that it cannot go on to the same numbers; resume it with the data that it had, or fit to another folder"
+            )
         for name, value in metadata.items():
             if before.get(name) != value:
                 raise ValueError(

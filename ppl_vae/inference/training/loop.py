@@ -28,6 +28,7 @@ from ppl_vae.program.context import evaluating, local_params, seeded
 from ppl_vae.program.hooks import median_writer
 from ppl_vae.program.machine import cpu_threads, products
 from ppl_vae.program.pair import Pair
+from ppl_vae.program.replay import go_on_after
 from ppl_vae.storage import AnyCheckpointer, Snapshot
 from ppl_vae.storage.snapshot import restoring
 from ppl_vae.types import FitWarning, Record
@@ -104,6 +105,7 @@ class Training:
         device = self.data.train.device
         self.best = state.best._replace(weights={name: value.to(device) for name, value in state.best.weights.items()})
         self.history = list(kept.history)
+        go_on_after(self.pair, len(self.history))
 
     def _meet(self, sizes: list[Any]) -> None:
         """Meet batches of the sizes that were met before: at the first of each both programs run once more."""

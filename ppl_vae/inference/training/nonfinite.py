@@ -72,11 +72,14 @@ class NonFinitePolicy:
         if len(batches) == 1:
             self.step(block, *batches)
             return
-        self.training.several(block, batches)
-        self._since += [(block, rows) for rows in batches]
+        now, later = batches[: LOOK - len(self._since)], batches[LOOK - len(self._since) :]
+        self.training.several(block, now)
+        self._since += [(block, rows) for rows in now]
         if len(self._since) >= LOOK:
             self.check()
             self._remember()
+        if later:
+            self.several(block, later)
 
     def check(self) -> None:
         """See whether all is finite; if not, do what the policy says.

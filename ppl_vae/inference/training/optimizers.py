@@ -58,11 +58,11 @@ class Optimizer(abc.ABC):
         self.device = self.parameters[0].device
         self.settings: dict[str, Any] = {"lr": lr, **self.defaults}
         self.kept_of: dict[nn.Parameter, dict[str, Tensor]] = {}
-        self._fused = self.device.type in ("cpu", "cuda")
-        self._taken = 0  # by `step` and `next_rates`
-        self._uncounted = 0  # by `next_rates` alone, which `kept_of` does not count yet
-        self._rates: list[Tensor] = []
-        self._rates_of = math.nan
+        # Torch's fused kernels walk memory, whatever strides there are.
+        self._fused = self.device.type in ("cpu", "cuda") and all(map(_is_dense, self.parameters))
+        self._taken = 0
+        self.turn: Rates | None = None  # what the last steps were taken by, if not by `step`
+        self.uncounted = 0  # of these, those that `kept_of` does not count yet
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -73,7 +73,10 @@ class Optimizer(abc.ABC):
     def step(self, skip: Tensor | None = None) -> None:
         """Update the parameters by the gradients that they hold; where ``skip ()`` is true the step is counted alone."""
         self.sync_step_count()
+        self.turn = None
         found = [parameter for parameter in self.parameters if parameter.grad is not None]
+        if any(cast(Tensor, parameter.grad).is_sparse for parameter in found):
+            raise ValueError("expected dense gradients, got sparse ones: build the network without, nn.Embedding(sparse=False)")
         self._make(found)
         changed = [*found, *(moment for parameter in found for moment in self.moments(parameter))]
         before = [] if skip is None else [tensor.detach().clone() for tensor in changed]
@@ -90,10 +93,11 @@ class Optimizer(abc.ABC):
                 self.kept_of[parameter] = {"step": count, **{name: torch.zeros_like(parameter) for name in self.kept}}
 
     def sync_step_count(self) -> None:
-        """Let what is kept count the steps that :meth:`update` took."""
-        for state in self.kept_of.values() if self._uncounted else ():
-            state["step"] += self._uncounted
-        self._uncounted = 0
+        """Let what is kept of a parameter count the steps that :meth:`update` took of it."""
+        for parameter in self.turn.parameters if self.turn and self.uncounted else ():
+            if parameter in self.kept_of:
+                self.kept_of[parameter]["step"] += self.uncounted
+        self.uncounted = 0
 
     def state(self) -> OptimizerState:
         """What is kept, the steps counted; the tensors themselves, not copies."""
@@ -103,7 +107,7 @@ class Optimizer(abc.ABC):
 
     def restore(self, state: OptimizerState) -> None:
         """Take over what :meth:`state` gave, in place; what has been made since is set to zero."""
-        self._taken, self._uncounted, self._rates = state.steps, 0, []
+        self._taken, self.uncounted, self.turn = state.steps, 0, None
         for place, parameter in enumerate(self.parameters):
             kept = state.moments.get(place, {})
             own = self.kept_of.setdefault(parameter, {}) if "step" in kept else self.kept_of.get(parameter, {})
@@ -129,20 +133,20 @@ class Optimizer(abc.ABC):
         """What is kept for a parameter that had a gradient at an eager step, by the order of its names."""
         return [self.kept_of[parameter][name] for name in self.kept]
 
-    def next_rates(self) -> Tensor:
-        """The numbers that the next :meth:`update` needs, on the parameters' device; asking for them counts as the step."""
-        lr = self.settings["lr"]
-        if not self._rates or lr != self._rates_of:
-            steps = torch.arange(self._taken + RATES_AT_ONCE, self._taken, -1, dtype=torch.float64)
-            self._rates = list(self.rates(steps).to(self.device, torch.float32).unbind())
-            self._rates_of = lr
-        self._taken += 1
-        self._uncounted += 1
-        return self._rates.pop()
+    def rates_of(self, parameters: Sequence[nn.Parameter]) -> Rates:
+        """What :meth:`update` needs for these parameters, step by step."""
+        return Rates(self, parameters)
 
-    def next_rates_of(self, steps: int) -> Tensor:
-        """The numbers ``(S, R)`` of so many steps that follow one another."""
-        return torch.stack([self.next_rates() for _ in range(steps)])
+    def count(self, steps: int) -> None:
+        """Note that :meth:`update` takes so many steps of the parameters whose ``turn`` it is."""
+        self._taken += steps
+        self.uncounted += steps
+
+    def steps_of(self, parameter: nn.Parameter) -> int:
+        """In how many steps a parameter was updated, as far as they are counted; of methods that keep nothing of it, all."""
+        if not self.kept:
+            return self._taken
+        return int(self.kept_of[parameter]["step"]) if parameter in self.kept_of else 0
 
     @abc.abstractmethod
     def rates(self, steps: Tensor) -> Tensor:
@@ -160,6 +164,59 @@ class Optimizer(abc.ABC):
     @abc.abstractmethod
     def update(self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], rates: Tensor) -> None:
         """Change a parameter and its moments in place, as torch does."""
+
+
+class Rates:
+    """The numbers that :meth:`Optimizer.update` needs for some parameters, by the steps that each of them was updated in.
+
+    They are made for many steps ahead, which serve as long as these parameters alone are updated, at one learning rate.
+
+    Args:
+        optimizer: of the parameters.
+        parameters: P, that are updated together.
+    """
+
+    def __init__(self, optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> None:
+        self.optimizer, self.parameters = optimizer, list(parameters)
+        self._ahead: list[Tensor] = []
+        self._block = torch.empty(0)
+        self._at, self._lr = 0, math.nan
+
+    @property
+    def first(self) -> Tensor:
+        """Such numbers ``(P, R)``."""
+        return self._made([0] * len(self.parameters), 1)[0]
+
+    def next(self) -> Tensor:
+        """Those of the next step ``(P, R)``, on the parameters' device; asking for them counts as the step."""
+        self._count(1)
+        return self._ahead[self._at - 1]
+
+    def several(self, steps: int) -> Tensor:
+        """Those of so many steps that follow one another, ``(S, P, R)``."""
+        self._count(steps)
+        return self._block[self._at - steps : self._at]
+
+    def _count(self, steps: int) -> None:
+        optimizer = self.optimizer
+        if optimizer.turn is not self or self._lr != optimizer.settings["lr"] or self._at + steps > len(self._ahead):
+            optimizer.sync_step_count()
+            # Where batches of several kinds take turns, few serve.
+            size = max(steps, min(RATES_AT_ONCE, 2 * len(self._ahead)) if optimizer.turn is self else 1)
+            self._block = self._made([optimizer.steps_of(parameter) for parameter in self.parameters], size)
+            self._ahead, self._at, self._lr = list(self._block.unbind()), 0, optimizer.settings["lr"]
+            optimizer.turn = self
+        self._at += steps
+        optimizer.count(steps)
+
+    def _made(self, counts: list[int], size: int) -> Tensor:
+        """Of parameters that were updated in so many steps, for so many more: ``(S, P, R)``."""
+        different = sorted(set(counts))
+        steps = torch.tensor(different, dtype=torch.float64)[:, None] + torch.arange(1, size + 1, dtype=torch.float64)
+        found = self.optimizer.rates(steps.flatten()).unflatten(0, steps.shape)
+        each = found[[different.index(count) for count in counts]].transpose(0, 1)
+        made: Tensor = each.to(self.optimizer.device, torch.float32).contiguous()
+        return made
 
 
 class Adam(Optimizer):
@@ -226,6 +283,11 @@ class SGD(Optimizer):
     def update(self, parameter: Tensor, gradient: Tensor, moments: list[Tensor], rates: Tensor) -> None:
         """Down the gradient."""
         parameter.sub_(rates[0] * gradient)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether no number of another tensor lies between its own."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) == tensor.numel()
 
 
 @torch.no_grad()

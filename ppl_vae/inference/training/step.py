@@ -30,6 +30,7 @@ from ppl_vae.program.capture import (
     Program,
     capture,
     check_agreement,
+    copied,
 )
 from ppl_vae.program.context import local_params, seeded
 from ppl_vae.program.machine import Precision, layers
@@ -303,6 +304,7 @@ class _Recorded:
             self.run = program
 
     def __call__(self, *batch: Tensor) -> None:
+        self.step.optimizer.zero_grad()  # of parameters that only batches of another kind use
         held = self.step.held()
         with self.step.shares.noise(batch[0].device):
             *gradients, numbers = self.run(*self.state, *batch)
@@ -323,7 +325,8 @@ class _Compiled:
         self.updated = list(compress(recorded.trained, recorded.used))
         self.state = [*recorded.state, *moments, step.totals]
         self.moments = len(moments)
-        rates = optimizer.rates(torch.ones(1, dtype=torch.float64))[0].to(step.totals.device, torch.float32)
+        self.rates = optimizer.rates_of(updated)
+        rates = self.rates.first
         on_cuda = step.totals.is_cuda
         self.fields = len(batch)
         # A library that takes several steps by one call finds all rows, their rates and the rows' numbers behind those of one.
@@ -339,7 +342,7 @@ class _Compiled:
     def _takes_several(self, program: Program, batch: tuple[Tensor, ...], rates: Tensor) -> bool:
         """Whether one call for two steps does what two calls do."""
         rows = torch.stack([torch.arange(len(batch[0])), torch.arange(len(batch[0])).flip(0)])
-        states = [[tensor.clone() for tensor in self.state] for _ in range(2)]
+        states = [[copied(tensor) for tensor in self.state] for _ in range(2)]
         with seeded(0, batch[0].device):
             for order in rows:
                 program(*states[0], *(field[order] for field in batch), rates, *self.alone)
@@ -354,7 +357,7 @@ class _Compiled:
         rows, fields = torch.stack(list(batches)), zip(block, self.buffers, strict=False)
         if rows.dtype != torch.int64 or not all(field.is_contiguous() and field.dtype == one.dtype for field, one in fields):
             return False
-        self.run(*self.buffers, *block, self.step.optimizer.next_rates_of(len(batches)), rows)
+        self.run(*self.buffers, *block, self.rates.several(len(batches)), rows)
         return True
 
     def outcome(self, function: Program) -> Program:
@@ -387,14 +390,14 @@ class _Compiled:
         for place, (index, gradient) in enumerate(zip(self.updated, gradients, strict=True)):
             changed = [state[index], *moments[kept * place : kept * (place + 1)]]
             before = [] if skip is None else [tensor.clone() for tensor in changed]
-            self.step.optimizer.update(changed[0], gradient, changed[1:], rates)
+            self.step.optimizer.update(changed[0], gradient, changed[1:], rates[place])
             if skip is not None:
                 put_back(changed, before, skip)
         totals.add_(self.step.counted(numbers, len(batch[0]), skip))
         return [numbers]
 
     def __call__(self, *batch: Tensor) -> None:
-        self.run(*batch, self.step.optimizer.next_rates(), *self.alone)
+        self.run(*batch, self.rates.next(), *self.alone)
 
 
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
