@@ -477,7 +477,7 @@ def of_two_kinds(x: Tensor, label: Tensor | None = None) -> None:
         pyro.sample("x", dist.Normal(z[:, None] * slope, 1.0).to_event(1), obs=x)
         if label is not None:
             head = pyro.param("head", torch.zeros(()))
-            pyro.sample("label", dist.Bernoulli(logits=head * z), obs=label)
+            pyro.sample("label", dist.Bernoulli(logits=head * z), obs=label.float())
 
 
 def guide_of_two_kinds(x: Tensor, label: Tensor | None = None) -> None:
@@ -491,9 +491,8 @@ def guide_of_two_kinds(x: Tensor, label: Tensor | None = None) -> None:
 def test_parameters_that_some_batches_do_not_use_keep_still_in_these(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     step = ppl_vae.inference.training.step
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-    label = (x[:, 0] > 0).float()
-    label[torch.arange(200) % 3 > 0] = torch.nan
-    data = pv.load_data({"x": x, "label": label}, missing="ignore", valid=0.0, test=0.0)
+    label = np.ma.MaskedArray((x[:, 0] > 0).long().numpy(), mask=np.arange(200) % 3 > 0)
+    data = pv.load_data({"x": x, "label": label}, valid=0.0, test=0.0)
     ends = []
     for compile, worth in ((False, 300), ("auto", 1), (True, 1)):
         monkeypatch.setattr(step, "WORTH_RECORDING", worth)
