@@ -48,9 +48,9 @@ class Bare:
     def check(self) -> None:
         """Nothing to see."""
 
-    def step(self, block: list[torch.Tensor], rows: torch.Tensor) -> None:
-        """Take a step."""
-        self.stepper.step(block, rows)
+    def several(self, block: list[torch.Tensor], batches: list[torch.Tensor]) -> None:
+        """Take steps."""
+        self.stepper.several(block, batches)
 
 
 def measure(pairs: int, *, compile: bool = True) -> dict[str, Any]:

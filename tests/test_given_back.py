@@ -89,7 +89,7 @@ def test_data_that_changed_since_the_fit_are_told(folder: Path, tmp_path: Path, 
     fit.rows(fit.data, "test")
     assert not [each for each in recwarn if "has changed" in str(each.message)]
     table(2).sample(frac=1.0, random_state=1).to_csv(path, index=False)
-    with pytest.warns(FitWarning, match=r"t\.csv has changed since this was fitted to it: its splits hold other rows now"):
+    with pytest.warns(FitWarning, match=r"t\.csv has changed since this was fitted to it: its train and valid and test"):
         fit.rows(fit.data, "test")
     recwarn.clear()
     fit.rows(fit.data, "all")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import ppl_vae as pv
 from ppl_vae import cli, declaration
+from ppl_vae.data.fingerprint import is_of
 from ppl_vae.fitting.experiment import Experiment
 from ppl_vae.runs import SavedRun, archive, save_evaluation
 from ppl_vae.storage import Checkpointer, RunFolder, atomic
@@ -173,6 +174,10 @@ def test_what_is_written_is_what_was_before_and_its_identity(before: Path, tmp_p
     assert SavedRun.open(tmp_path / "new").experiment == SavedRun.open(before).experiment
     for name, read in (("config.yaml", yaml.safe_load), ("data.json", json.loads)):
         was, written = (read((folder / name).read_text()) for folder in (original(before), tmp_path / "new"))
+        if name == "data.json":  # which told rows from others by 256 of them
+            data = pv.load_data(old.data)
+            assert is_of(was.pop("fingerprint"), data.test if len(data.test) else data.train)
+            assert written.pop("fingerprint").startswith("all-")
         assert without_new_fields(written, was) == was
     kept = load_file(original(before) / "model.safetensors")
     written = load_file(tmp_path / "new" / "model.safetensors")
