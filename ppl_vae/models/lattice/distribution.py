@@ -21,7 +21,7 @@ from ppl_vae.exact.lattice.mean_field import bound
 from ppl_vae.exact.lattice.plan import planned
 from ppl_vae.models.lattice.values import Encoding
 
-__all__ = ["EXACT", "SWEEPS", "LatticeDistribution", "SiteProduct", "sums_fit"]
+__all__ = ["EXACT", "SWEEPS", "LatticeDistribution", "SiteProduct", "drawn", "sums_fit"]
 
 EXACT = 2**14  # entries that sums carry for one row: more are not summed for every datum
 SWEEPS = 200  # of Gibbs, where draws are not exact
@@ -31,6 +31,14 @@ MOST = 2**16  # configurations that are enumerated
 def sums_fit(field: Field, entries: int = EXACT) -> bool:
     """Whether sums over all states carry no more than so many entries."""
     return bool(len(field.table) ** len(planned(field.grid.shape, field.grid.bonds).widest) <= entries)
+
+
+def drawn(field: Field, n: int, *, exact: bool) -> Tensor:
+    """So many states of all sites ``(n, *batch, sites)`` by torch's global generator: exact where sums are, else by Gibbs."""
+    if exact:
+        return draws(field, n)
+    begun = torch.randint(len(field.table), (n, *field.unary.shape[:-1]), device=field.unary.device)
+    return gibbs(field, begun, SWEEPS)
 
 
 class _OfSites(TorchDistribution):
@@ -198,11 +206,7 @@ class LatticeDistribution(_OfSites):
         lone = self.field.unary.dim() == 2
         each = Size(sample_shape) + (self.batch_shape if lone else Size())
         n = math.prod(each)
-        if self.exact:
-            states = draws(self.field, n)
-        else:
-            begun = torch.randint(self.levels, (n, *self.field.unary.shape[:-1]), device=self.field.unary.device)
-            states = gibbs(self.field, begun, SWEEPS)
+        states = drawn(self.field, n, exact=self.exact)
         return self._value(states).reshape(Size(sample_shape) + self.batch_shape + self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:

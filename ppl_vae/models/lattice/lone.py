@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.exact import Problem, Sweep
-from ppl_vae.exact.lattice import Field, draws, energy, gibbs
+from ppl_vae.exact.lattice import Field, energy
 from ppl_vae.exact.lattice import mean_field as ascent
 from ppl_vae.models.lattice.built import SITE, BuiltLattice
-from ppl_vae.models.lattice.distribution import SWEEPS, SiteProduct
+from ppl_vae.models.lattice.distribution import SiteProduct, drawn
 from ppl_vae.models.lattice.solutions import Solution, begun, solutions, told
 from ppl_vae.models.lattice.values import SPINS
 from ppl_vae.program.base import GuideProgram
@@ -60,12 +60,7 @@ class LoneLattice(BuiltLattice):
     @torch.no_grad()
     def ancestral(self, n: int) -> Tensor:
         """So many configurations ``(n, *shape)``, told as the declaration tells them: exact where sums are, else by Gibbs."""
-        field = self.field
-        if self.summed:
-            states = draws(field, n)
-        else:
-            first = torch.randint(len(self.table), (n, len(self.unary)), device=self.unary.device)
-            states = gibbs(field, first, SWEEPS)
+        states = drawn(self.field, n, exact=self.summed)
         told = 2 * states - 1 if self.encoding is SPINS else states
         return told.reshape(n, *self.shape).to(torch.get_default_dtype())
 

@@ -16,10 +16,10 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ppl_vae.exact.lattice import Field, draws, energy, gibbs, log_partition, one_hot
+from ppl_vae.exact.lattice import Field, energy, log_partition, one_hot
 from ppl_vae.exact.lattice.mean_field import logits
 from ppl_vae.models.lattice.built import BuiltLattice
-from ppl_vae.models.lattice.distribution import SWEEPS
+from ppl_vae.models.lattice.distribution import drawn
 from ppl_vae.models.lattice.values import Encoding
 from ppl_vae.program.quantities import Quantity
 from ppl_vae.program.rows import data_plate
@@ -60,12 +60,7 @@ class States(TorchDistribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draws by torch's global generator, exact where sums are, else by Gibbs sampling."""
         shape = torch.Size(sample_shape) + self.batch_shape
-        if self.log_z is not None:
-            states = draws(self.field, shape.numel())
-        else:
-            sites = (shape.numel(), len(self.field.unary))
-            first = torch.randint(len(self.field.table), sites, device=self.field.unary.device)
-            states = gibbs(self.field, first, SWEEPS)
+        states = drawn(self.field, shape.numel(), exact=self.log_z is not None)
         return states.reshape(shape + self.event_shape).to(torch.get_default_dtype())
 
     def log_prob(self, value: Tensor) -> Tensor:
