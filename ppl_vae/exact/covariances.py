@@ -27,9 +27,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ppl_vae.exact.floors import common
+from ppl_vae.program.recording import being_recorded
 
 __all__ = ["COVARIANCES", "Covariance", "Diagonal", "Full", "Natural", "Spherical", "Tied", "covariance"]
 
@@ -307,7 +307,7 @@ def covariance(name: str) -> Covariance:
 
 
 def _require_definite(definite: Tensor) -> None:
-    if get_proxy_mode() is not None:  # a graph is recorded, which cannot decide by values
+    if being_recorded():  # a graph is recorded, which cannot decide by values
         return
     if not definite.all():
         which = (~definite.reshape(-1)).nonzero().flatten().tolist()

@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ppl_vae.exact import whitened
 from ppl_vae.exact.covariances import Covariance
 from ppl_vae.exact.floors import columns_named
 from ppl_vae.exact.moments import Data, weighted_blocks
 from ppl_vae.exact.sharing import add_up, own
+from ppl_vae.program.recording import being_recorded
 
 __all__ = [
     "Parameters",
@@ -237,7 +237,7 @@ def _split(parameters: Parameters, covariance: Covariance) -> _Split:
     log_factor = weights.log() - 0.5 * (columns * math.log(2 * math.pi) + natural.log_det)
     constant = log_factor - 0.5 * (natural.linear * gaps).sum(1)
     far = torch.arange(len(weights), device=locs.device)
-    if get_proxy_mode() is None:  # a recorded graph cannot decide by values: it takes the centred form, which is always right
+    if not being_recorded():  # a recorded graph cannot decide by values: it takes the centred form, which is always right
         reach = gaps.abs() + covariance.variances(covariances, locs).sqrt()
         # Not below the limit rather than above it: what is not finite is far.
         far = (~(covariance.condition(natural, reach) < columns * _CONDITION)).nonzero().flatten()
@@ -247,7 +247,7 @@ def _split(parameters: Parameters, covariance: Covariance) -> _Split:
 def _densities(parameters: Parameters, data: Data, covariance: Covariance) -> Iterator[Tensor]:
     """Yield per block the joint log-density ``(C, B)`` alone."""
     split = _split(parameters, covariance)
-    if parameters.covariances.dim() == 3 and get_proxy_mode() is None and not len(split.far):
+    if parameters.covariances.dim() == 3 and not being_recorded() and not len(split.far):
         cholesky = torch.linalg.cholesky(parameters.covariances)
         roots = torch.linalg.solve_triangular(cholesky, torch.eye(cholesky.shape[-1]).to(cholesky), upper=False)
         gaps = parameters.locs - split.center

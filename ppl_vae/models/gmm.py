@@ -21,7 +21,6 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ppl_vae.declaration import require
 from ppl_vae.exact import Problem, conditional, covariances, floors, mixture, mixture_missing, mixture_start, moments
@@ -35,6 +34,7 @@ from ppl_vae.priors import Dirichlet, InverseWishart, Normal, Prior, RootInverse
 from ppl_vae.program.base import ModelProgram
 from ppl_vae.program.hooks import Start
 from ppl_vae.program.quantities import Quantity
+from ppl_vae.program.recording import being_recorded
 from ppl_vae.program.rows import data_plate
 from ppl_vae.program.sites import Site
 from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
@@ -274,7 +274,7 @@ class MixtureModel(ModelProgram):
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x) of each datum in nats, ``(B,)``, x ``(B, *event)``; in float64, without gradients."""
         x = x.flatten(1)
-        if self.matrix and get_proxy_mode() is not None:  # a recorded graph cannot fall back
+        if self.matrix and being_recorded():  # a recorded graph cannot fall back
             return self._joint(x).logsumexp(1)
         try:
             return mixture.log_prob(self.parameters_em, x, self.structure)

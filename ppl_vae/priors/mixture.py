@@ -9,8 +9,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from ppl_vae.program.recording import being_recorded
 from ppl_vae.program.wrapped import WrappedDistribution
 
 __all__ = ["Mixture"]
@@ -58,7 +58,7 @@ class Mixture(dist.MixtureSameFamily):
         center = loc.detach().mean(0)
         z, loc = z - center, loc - center
         precision = scale**-2
-        if get_proxy_mode() is None and not bool((loc.square() * precision).sum(1).max() < CONDITION):
+        if not being_recorded() and not bool((loc.square() * precision).sum(1).max() < CONDITION):
             squares = ((z[:, None] - loc) / scale).square().sum(-1)
         else:
             squares = z.square() @ precision.T - 2 * z @ (loc * precision).T + (loc.square() * precision).sum(1)

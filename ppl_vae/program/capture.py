@@ -1,7 +1,7 @@
 """Functions of tensors as graphs: recorded once, replayed without Python, compiled where that pays.
 
 Pyro's programs are Python: their traces, plates and distributions are built anew at every call and cost milliseconds. What
-they do to tensors is nearly always the same, so it is recorded once (``make_fx``), and the record is replayed or compiled
+they do to tensors is nearly always the same, so it is recorded once, and the record is replayed or compiled
 (AOTInductor) into a library that is kept on disk for the next process.
 """
 
@@ -22,14 +22,13 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.util import warn_if_nan
 from torch import Tensor, fx
-from torch.fx.experimental import proxy_tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from ppl_vae.program.compiling import VERSION, CaptureError, Library, Program, cache, compile_into, first_line
 from ppl_vae.program.context import seeded
 from ppl_vae.program.onednn import PRODUCTS
+from ppl_vae.program.recording import recorded
 from ppl_vae.program.several_steps import Several
 from ppl_vae.program.shapes import line_of
 
@@ -133,16 +132,11 @@ def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]
     examples = [*copies, *(tensor.detach() for tensor in inputs)]
     last = _LastSite()
     try:
-        with seeded(0, examples[0].device), warnings.catch_warnings(), _without_examples(), _as_if_traced(), last:
+        with seeded(0, examples[0].device), warnings.catch_warnings(), _as_if_traced(), last:
             warnings.simplefilter("ignore")
-            module = make_fx(function, PRODUCTS, _allow_non_fake_inputs=True)(*examples)
+            module, constants = recorded(function, examples, PRODUCTS)
     except Exception as error:
         raise CaptureError(f"{last}{line_of(error)}{first_line(error)}") from error
-    constants = _lift_constants(module)
-    for node in module.graph.nodes:
-        node.meta.clear()  # the examples' fake twins, each of another mode, which the compiler would refuse
-    module.graph.eliminate_dead_code()
-    module.recompile()
     return Graph(module, constants)
 
 
@@ -297,13 +291,6 @@ def _as_if_traced() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _without_examples() -> Iterator[None]:
-    """Nodes keep no example of their value: half of the time that a recording takes, for what is cleared afterwards."""
-    with mock.patch.object(proxy_tensor, "set_meta", lambda proxy, value: proxy, create=True):
-        yield
-
-
 def _asked_by_pyro() -> bool:
     """Whether the caller of the calling torch function is part of Pyro."""
     return _asked_by("pyro.")
@@ -320,22 +307,3 @@ def _caller() -> FrameType:
     while frame.f_code.co_name in ("__torch_function__", "_asked_by_pyro", "_asked_by") and frame.f_back is not None:
         frame = frame.f_back
     return frame
-
-
-def _lift_constants(module: fx.GraphModule) -> list[Tensor]:
-    """Turn the tensors that a graph holds into inputs of it, so that it sees them change, and compiles without them."""
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
-    held: dict[str, fx.Node] = {}
-    for node in [node for node in module.graph.nodes if node.op == "get_attr"]:
-        if node.target not in held:
-            with module.graph.inserting_after((placeholders + list(held.values()))[-1]):
-                held[node.target] = module.graph.placeholder(f"constant_{len(held)}")
-        node.replace_all_uses_with(held[node.target])
-        module.graph.erase_node(node)
-    values = {name: getattr(module, name) for name in held}
-    if any(isinstance(value, torch.Generator) for value in values.values()):
-        raise CaptureError("it draws from a generator of its own, torch.Generator(), which a record would not start anew")
-    constants = [value.detach() for value in values.values()]
-    for name in held:
-        delattr(module, name)
-    return constants
