@@ -767,3 +767,22 @@ def test_a_compiler_is_asked_for_no_instructions_narrower_than_those_it_knows(mo
     assert asked == ["amx", "avx512"]
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")  # which torch looks for among all
     assert _instructions(lambda: ["every"]) == ["every"]
+
+
+def _sum_of_two(x: Tensor) -> None:
+    loc = pyro.param("a", torch.zeros(3)) + pyro.param("b", torch.zeros(3))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("bound", [{"clip_norm": 0.1}, {"clip_norm": 0.1, "skip_norm": 50.0}])
+def test_a_gradient_that_two_parameters_share_is_clipped_once(monkeypatch: pytest.MonkeyPatch, bound: dict[str, float]) -> None:
+    monkeypatch.setattr(ppl_vae.inference.training.step, "WORTH_RECORDING", 1)
+    found = []
+    for compile in (False, "auto"):
+        method = pv.SVI(epochs=3, batch_size=8, optimizer="sgd", learning_rate=0.1, compile=compile, **bound)
+        data = pv.load_data(3 + torch.rand(64, 3, generator=torch.Generator().manual_seed(0)).numpy(), valid=0.0, test=0.0)
+        found.append(pv.fit(_sum_of_two, data, guide=lambda x: None, method=method).pair.state_dict())
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value)
+        assert value.abs().max() > 0

@@ -17,12 +17,14 @@ import pyro
 import pytest
 import torch
 from pyro import distributions as dist
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed, multiprocessing, nn
 
 import ppl_vae as pv
-from ppl_vae.inference.training import step
+from ppl_vae.inference.training import division, step
+from ppl_vae.inference.training.division import Division
+from ppl_vae.inference.training.optimizers import OPTIMIZERS, OptimizerState
+from ppl_vae.inference.training.shares import Shares
 from ppl_vae.program import common_memory
-from ppl_vae.program import processes as processes_module
 from ppl_vae.program.processes import Processes, _digest, alone, current
 from ppl_vae.types import FitWarning
 
@@ -107,38 +109,81 @@ def test_two_processes_add_share_and_compare(tmp_path: Path) -> None:
 
 
 def _in_memory(folder: str) -> Answers:
-    processes_module.WORTH_MEMORY, processes_module.LARGE = 100, 2
     common_memory.FOLDER = Path(folder)
     processes = current()
-    generator = torch.Generator().manual_seed(processes.rank)
-    ours = [torch.randn(shape, generator=generator) for shape in ((7, 11), (1,), (5, 3, 2))]
-    ours.append(torch.tensor([processes.rank + 1, 2, 3]))
-    memory = processes.common_memory(ours)
-    sums = []
-    for _ in range(3):
-        turn = [tensor.clone() for tensor in ours]
-        processes.sum_(turn, memory)
-        sums.append([tensor.clone() for tensor in turn])
-    left = [path.name for path in Path(folder).glob("ppl_vae-*")]
-    few = processes.common_memory(ours[1:2])
-    return {"ours": ours, "sums": sums, "used": memory is not None, "few": few is None, "left": left}
+    memory = processes.common_memory(3, 5)
+    if memory is not None:
+        assert not memory.any()
+        processes.wait()
+        memory[processes.rank] = processes.rank + 1
+    processes.wait()
+    return {"memory": memory, "left": [path.name for path in Path(folder).glob("ppl_vae-*")]}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="files in memory are Linux's")
 @pytest.mark.parametrize("there", [True, False])
-def test_large_tensors_are_added_up_in_memory_where_there_is_some(tmp_path: Path, there: bool) -> None:
+def test_processes_see_common_memory_where_there_is_some(tmp_path: Path, there: bool) -> None:
     folder = tmp_path / "memory"
     if there:
         folder.mkdir()
-    found = in_processes(tmp_path, _in_memory, str(folder), count=3)
-    for one in found:
-        assert one["used"] == there
-        assert one["few"]
+    for one in in_processes(tmp_path, _in_memory, str(folder), count=3):
         assert one["left"] == []
-        for sums in one["sums"]:
-            for place, total in enumerate(sums):
-                assert torch.equal(total, found[0]["sums"][0][place])
-                torch.testing.assert_close(total, sum(each["ours"][place] for each in found))
+        if there:
+            assert torch.equal(one["memory"], torch.tensor([1.0, 2.0, 3.0])[:, None].expand(3, 5))
+        else:
+            assert one["memory"] is None
+
+
+WAYS = {name: {} for name in OPTIMIZERS} | {"clipped": {"clip_norm": 0.3}, "skipped": {"skip_norm": 8.0, "clip_norm": 2.0}}
+
+
+def _divided() -> Answers:
+    """What fits come to whose updates these processes divide, and in the first of them alone; and the state of one."""
+    division.WORTH_DIVIDING, step.WORTH_RECORDING = 8, 3
+    found: Answers = {}
+    for name, bound in WAYS.items():
+        given = {"optimizer": name if name in OPTIMIZERS else "adam", "learning_rate": 0.03, **bound}
+        found[name] = _found(_fit(compile="auto", **given))
+        if current().first:
+            with alone():
+                found["lone", name] = _found(_fit(compile="auto", **given))
+    weight = nn.Parameter(torch.arange(7.0))
+    optimizer = OPTIMIZERS["adam"]([weight, nn.Parameter(torch.ones(4))], 0.1)
+    optimizer.division = Division.of(current(), optimizer.parameters, len(optimizer.kept))
+    found["divided"] = optimizer.division is not None
+    weight.grad = torch.ones(7) * (1 + current().rank)
+    numbers = torch.tensor([1.0, 2.0, 3.0])
+    Shares(current()).sum_(optimizer, numbers, same=True)
+    found["norm"] = optimizer.gradient_norm()
+    optimizer.step()
+    found["state"] = {name: value.clone() for name, value in optimizer.state().moments[0].items()}
+    current().wait()
+    optimizer.restore(OptimizerState(5, {0: {"step": torch.tensor(5.0), "exp_avg": weight.detach() + 1}}))
+    current().wait()
+    found["restored"] = {name: value.clone() for name, value in optimizer.state().moments[0].items()}
+    return {**found, "numbers": numbers, "weight": weight.detach()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files in memory are Linux's")
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_that_divide_the_update_come_to_the_numbers_of_one(tmp_path: Path, count: int) -> None:
+    found = in_processes(tmp_path, _divided, count=count)
+    first = found[0]
+    for name in WAYS:
+        for part, value in first[name].items():
+            assert all(torch.equal(value, other[name][part]) for other in found)
+            torch.testing.assert_close(value, first["lone", name][part], rtol=1e-4, atol=1e-5)
+    total = sum(range(1, count + 1))
+    for other in found:
+        assert other["divided"]
+        assert other["numbers"].tolist() == [count, 2 * count, 3 * count]
+        torch.testing.assert_close(other["norm"], torch.tensor(7.0).sqrt() * total)
+        torch.testing.assert_close(other["weight"], torch.arange(7.0) - 0.1)
+        torch.testing.assert_close(other["state"]["exp_avg"], torch.full((7,), 0.1 * total))
+        torch.testing.assert_close(other["state"]["exp_avg_sq"], torch.full((7,), 0.001 * total**2))
+        assert torch.equal(other["restored"]["exp_avg"], other["weight"] + 1)
+        assert not other["restored"]["exp_avg_sq"].any()
+        assert (other["state"]["step"], other["restored"]["step"]) == (1, 5)
 
 
 def test_a_digest_hangs_on_every_bit_and_its_place() -> None:
@@ -214,7 +259,7 @@ SHARED: dict[str, dict[str, Any]] = {
 def _fits(out: Path) -> Answers:
     """What fits come to in these processes, and in the first of them alone; one is kept in a folder."""
     step.WORTH_RECORDING = 3
-    processes_module.WORTH_MEMORY, processes_module.LARGE = 8, 8  # of small networks too the recorded steps add up in memory
+    division.WORTH_DIVIDING = 8  # small networks too
     found: Answers = {}
     for name, given in SHARED.items():
         how = {} if "batch_size" in given else {"out": out, "compile": "auto"}

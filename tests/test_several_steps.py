@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 import ppl_vae as pv
-from ppl_vae.inference.training import step as steps
-from ppl_vae.inference.training import stepper
+from ppl_vae.inference.training import compiled, stepper
 from ppl_vae.program import compiling
 from ppl_vae.program.capture import capture
 from ppl_vae.program.several_steps import Several, insert_loop
 from ppl_vae.types import FitWarning
 
 K, B, N = 3, 4, 10
-SEVERAL = steps._Compiled.several
+SEVERAL = compiled.Compiled.several
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +89,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, at_once: int, **options: Any) -> tu
         return taken
 
     monkeypatch.setattr(stepper, "AT_ONCE", at_once)
-    monkeypatch.setattr(steps._Compiled, "several", counted)
+    monkeypatch.setattr(compiled.Compiled, "several", counted)
     x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     data = pv.load_data(x, y=torch.arange(100) % 2, valid=0.0, test=0.0)
     model = pv.CVAE(latent_dim=2, likelihood=pv.Gaussian(), decoder=pv.MLP(hidden=(8,)))

@@ -12,24 +12,22 @@ import functools
 import hashlib
 import os
 import pickle
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from ppl_vae.launched import LostProcessError, launched
-from ppl_vae.program.common_memory import CommonMemory
+from ppl_vae.program import common_memory
 from ppl_vae.text import as_line
 
 __all__ = ["LostProcessError", "Processes", "alone", "by_first", "current", "first_to_say", "joined"]
 
 LARGE = 2**16  # numbers of a tensor from which a message of its own costs less than a copy into another's
-WORTH_MEMORY = 2**18  # numbers of large tensors from which it costs less to add them up in common memory than by messages
-
-PLACES = 2**16  # words that are weighed at once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,13 +60,12 @@ class Processes:
         """Which of so many rows are this process's: each is in one part only, and parts differ by one row at most."""
         return slice(rows * self.rank // self.count, rows * (self.rank + 1) // self.count)
 
-    def sum_(self, tensors: Sequence[Tensor], memory: CommonMemory | None = None) -> None:
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Put the sum over all processes in the place of each tensor, the same bits in every process.
 
         Args:
             tensors: of the same shapes, strides and order in every process. Large ones are summed where they lie, the others of
                 a type in one message.
-            memory: of :meth:`common_memory` for these tensors.
 
         Raises:
             LostProcessError: another process is gone.
@@ -77,48 +74,40 @@ class Processes:
             large = [tensor.detach() for tensor in group if _is_large(tensor)]
             small = [tensor.detach() for tensor in group if not _is_large(tensor)]
             flat = [torch.cat([tensor.flatten() for tensor in small])] if small else []
-            common = memory if large and _fits_memory(large[0]) else None
-            if common is not None:
-                common.put(large)
             with self._together():
-                messages = flat if common is not None else large + flat
-                for sent in [distributed.all_reduce(message, async_op=True) for message in messages]:
+                for sent in [distributed.all_reduce(message, async_op=True) for message in large + flat]:
                     sent.wait()
-                if common is not None:
-                    if not flat:  # by a message all know that all have put theirs
-                        distributed.barrier()
-                    common.add()
-                    distributed.barrier()
-            if common is not None:
-                common.take(large)
             for message in flat:
                 _put(small, message)
 
-    def common_memory(self, tensors: Sequence[Tensor]) -> CommonMemory | None:
-        """Memory in which the large ones of such tensors are added up in a third of the time of messages.
-
-        Args:
-            tensors: of the same shapes, strides and order in every process.
-
-        Returns:
-            ``None`` where they are too few, on several machines, or where this one has no room.
+    def wait(self) -> None:
+        """Go on when all processes have come here; what each has written into common memory the others see then.
 
         Raises:
             LostProcessError: another process is gone.
         """
-        rows = self.count + 1
-        numbers = sum(tensor.numel() for tensor in tensors if _is_large(tensor) and _fits_memory(tensor))
-        if self.count == 1 or numbers < WORTH_MEMORY:
-            return None
-        made: list[Path | None] = [CommonMemory.make(rows, numbers) if self.first else None]
+        if self.count > 1:
+            with self._together():
+                distributed.barrier()
+
+    def common_memory(self, rows: int, numbers: int) -> Tensor | None:
+        """Zeros ``(rows, numbers)`` of float32 in memory that all processes see.
+
+        Returns:
+            ``None`` where they are on several machines, or where this one has no room.
+
+        Raises:
+            LostProcessError: another process is gone.
+        """
+        made: list[Path | None] = [common_memory.make(rows, numbers) if self.first else None]
         with self._together():
             distributed.broadcast_object_list(made, src=0)
-        found = None if made[0] is None else CommonMemory.read(made[0], rows, numbers)
+        found = None if made[0] is None else common_memory.read(made[0], rows, numbers)
         lacking = torch.tensor(int(found is None))
         self.sum_([lacking])
         if self.first and made[0] is not None:
             made[0].unlink()  # it is there for as long as a process has it open
-        return None if found is None or lacking else CommonMemory(found, self.rank, self.part(numbers))
+        return None if lacking else found
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Put what the first process has in the place of each tensor.
@@ -222,10 +211,6 @@ def _is_large(tensor: Tensor) -> bool:
     return tensor.numel() >= LARGE and tensor.is_contiguous()
 
 
-def _fits_memory(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
-
-
 def _put(tensors: Sequence[Tensor], flat: Tensor) -> None:
     parts = flat.split([tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
@@ -242,19 +227,9 @@ def _sendable(error: BaseException) -> BaseException:
 
 
 def _digest(tensor: Tensor) -> Tensor:
-    """A number ``()`` that hangs on all bits of a tensor and on their places.
-
-    It is the sum of its words by random odd weights, modulo 2^64.
-    """
+    """A number ``()`` that hangs on all bits of a tensor and on their places."""
     bits = tensor.detach().contiguous().flatten().view(torch.uint8)
-    whole = tensor.element_size() % 4 == 0
-    words = (bits if whole else nn.functional.pad(bits, (0, 4 - len(bits) % 4))).view(torch.int32)
-    draws = torch.randint(2**62, (2, PLACES), generator=torch.Generator().manual_seed(0))
-    weights, others = (2 * draws + 1).to(words.device)
-    total = torch.zeros((), dtype=torch.int64, device=words.device)
-    for place, part in enumerate(words.split(PLACES)):
-        total = total + others[place % PLACES] * (part.long() * weights[: len(part)]).sum()
-    return total.cpu()
+    return torch.tensor(zlib.crc32(bits.cpu().numpy().data))
 
 
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)

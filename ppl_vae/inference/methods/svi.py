@@ -80,7 +80,7 @@ class SVI(Method):
             default all. The others stand still: they need no gradient, their modules are in evaluation mode, and they are not
             asked for a start. :class:`~ppl_vae.Stages` trains one part after another.
         compile: whether steps are recorded and compiled: never (``False``), always (``True``, an error where it cannot be
-            done), or where it pays (``auto``: recorded for fits of 300 steps or more, compiled for 5000 or more). Compiled
+            done), or where it pays (``auto``: recorded for fits of 100 steps or more, compiled for 5000 or more). Compiled
             steps are kept on disk for the next fit, in ``$PPL_VAE_CACHE`` or ``~/.cache/ppl_vae/compiled``.
         precision: of the networks' layers: float32 as the data are, ``bf16`` operands, or ``tf32`` products. Log-probabilities
             and KL are computed and summed in float32. A CPU that would have to emulate ``bf16`` keeps to float32 and says so.

@@ -17,7 +17,9 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-__all__ = ["OPTIMIZERS", "Optimizer", "OptimizerState", "put_back"]
+from ppl_vae.inference.training.division import Division
+
+__all__ = ["OPTIMIZERS", "Optimizer", "OptimizerState", "norm_of", "put_back"]
 
 RATES_AT_ONCE = 512
 
@@ -60,6 +62,7 @@ class Optimizer(abc.ABC):
         self.kept_of: dict[nn.Parameter, dict[str, Tensor]] = {}
         # Torch's fused kernels walk memory, whatever strides there are.
         self._fused = self.device.type in ("cpu", "cuda") and all(map(_is_dense, self.parameters))
+        self.division: Division | None = None  # of the update between processes
         self._taken = 0
         self.turn: Rates | None = None  # what the last steps were taken by, if not by `step`
         self.uncounted = 0  # of these, those that `kept_of` does not count yet
@@ -69,28 +72,62 @@ class Optimizer(abc.ABC):
         for parameter in self.parameters:
             parameter.grad = None
 
+    @property
+    def updated(self) -> list[nn.Parameter]:
+        """The parameters that have a gradient."""
+        return [parameter for parameter in self.parameters if parameter.grad is not None]
+
+    def gradient_norm(self) -> Tensor:
+        """The norm ``()`` of all gradients as one vector."""
+        norm = norm_of([self._own(parameter, cast(Tensor, parameter.grad)) for parameter in self.updated])
+        return norm if self.division is None else self.division.total(norm.square()).sqrt()
+
     @torch.no_grad()
-    def step(self, skip: Tensor | None = None) -> None:
-        """Update the parameters by the gradients that they hold; where ``skip ()`` is true the step is counted alone."""
+    def step(self, skip: Tensor | None = None, scale: Tensor | None = None) -> None:
+        """Update the parameters by the gradients that they hold, and leave these as they are.
+
+        Args:
+            skip: if it is true, ``()``, the step is counted alone.
+            scale: what gradients are multiplied by, ``()``.
+        """
         self.sync_step_count()
         self.turn = None
-        found = [parameter for parameter in self.parameters if parameter.grad is not None]
-        if any(cast(Tensor, parameter.grad).is_sparse for parameter in found):
+        found = self.updated
+        gradients = [cast(Tensor, parameter.grad) for parameter in found]
+        if any(gradient.is_sparse for gradient in gradients):
             raise ValueError("expected dense gradients, got sparse ones: build the network without, nn.Embedding(sparse=False)")
         self._make(found)
-        changed = [*found, *(moment for parameter in found for moment in self.moments(parameter))]
+        parts = [
+            [self._own(parameter, tensor) for tensor in (parameter, gradient, *self.moments(parameter))]
+            for parameter, gradient in zip(found, gradients, strict=True)
+        ]
+        changed = [tensor for value, _, *moments in parts for tensor in (value, *moments)]
         before = [] if skip is None else [tensor.detach().clone() for tensor in changed]
-        self.call(found, [cast(Tensor, parameter.grad) for parameter in found])
+        counts = [self.kept_of[parameter]["step"] for parameter in found] if self.kept else []
+        values, gradients, *moments = (list(each) for each in zip(*parts, strict=True)) if parts else ([], [])
+        self.call(values, gradients if scale is None else [scale * gradient for gradient in gradients], moments, counts)
         if skip is not None:
             put_back(changed, before, skip)
+        if self.division is not None:
+            self.division.share(found)
         self._taken += 1
+
+    def _own(self, parameter: nn.Parameter, tensor: Tensor) -> Tensor:
+        """What this process updates of a tensor of a parameter's shape."""
+        return tensor if self.division is None else self.division.own(parameter, tensor)
 
     def _make(self, parameters: Sequence[nn.Parameter]) -> None:
         """Begin to keep what is kept of parameters."""
         for parameter in parameters if self.kept else ():
             if parameter not in self.kept_of:
                 count = torch.zeros((), dtype=torch.float32, device=self.device if self._fused else "cpu")
-                self.kept_of[parameter] = {"step": count, **{name: torch.zeros_like(parameter) for name in self.kept}}
+                self.kept_of[parameter] = {"step": count, **{name: self._zeros(parameter, name) for name in self.kept}}
+
+    def _zeros(self, parameter: nn.Parameter, name: str) -> Tensor:
+        """Where something is kept of a parameter, for the first time."""
+        if self.division is not None:
+            return self.division.kept(parameter, self.kept.index(name))
+        return torch.zeros_like(parameter).detach()
 
     def sync_step_count(self) -> None:
         """Let what is kept of a parameter count the steps that :meth:`update` took of it."""
@@ -127,7 +164,7 @@ class Optimizer(abc.ABC):
         """A copy where and as torch would have it."""
         if name == "step":
             return value.to(self.device if self._fused else "cpu", copy=True)
-        return torch.empty_like(parameter).copy_(value).detach()
+        return self._zeros(parameter, name).copy_(value)
 
     def moments(self, parameter: nn.Parameter) -> list[Tensor]:
         """What is kept for a parameter that had a gradient at an eager step, by the order of its names."""
@@ -153,8 +190,17 @@ class Optimizer(abc.ABC):
         """The numbers ``(S, R)`` that :meth:`update` needs for steps ``(S,)``, the first of which is 1."""
 
     @abc.abstractmethod
-    def call(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
-        """Let torch update parameters, and what is kept of them, in place."""
+    def call(
+        self, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], counts: list[Tensor]
+    ) -> None:
+        """Let torch update parameters, and what is kept of them, in place.
+
+        Args:
+            parameters: P of them, or parts of them.
+            gradients: of each.
+            moments: by the names of what is kept, of each.
+            counts: the steps of each, if anything is kept.
+        """
 
     @property
     @abc.abstractmethod
@@ -233,9 +279,11 @@ class Adam(Optimizer):
         decay = torch.full_like(steps, 1 - lr * self.settings["weight_decay"])
         return torch.stack([lr * correction / (1 - beta1**steps), eps * correction, decay], -1)
 
-    def call(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+    def call(
+        self, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], counts: list[Tensor]
+    ) -> None:
         """By torch's function."""
-        means, squares, counts = ([self.kept_of[parameter][name] for parameter in parameters] for name in (*self.kept, "step"))
+        means, squares = moments
         lr, (beta1, beta2), eps, weight_decay = (self.settings[name] for name in ("lr", "betas", "eps", "weight_decay"))
         of_paper: dict[str, Any] = {"beta1": beta1, "beta2": beta2, "lr": lr, "eps": eps, "weight_decay": weight_decay}
         others: dict[str, Any] = {"amsgrad": False, "maximize": False, "fused": self._fused}
@@ -269,11 +317,13 @@ class SGD(Optimizer):
         """The learning rate."""
         return torch.full_like(steps, self.settings["lr"])[:, None]
 
-    def call(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+    def call(
+        self, parameters: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], counts: list[Tensor]
+    ) -> None:
         """By torch's function."""
         plain: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "maximize": False}
         momenta: list[Tensor | None] = [None] * len(parameters)
-        sgd(list(parameters), gradients, momenta, lr=self.settings["lr"], fused=self._fused, **plain)
+        sgd(parameters, gradients, momenta, lr=self.settings["lr"], fused=self._fused, **plain)
 
     @property
     def share(self) -> float:
@@ -295,6 +345,12 @@ def put_back(tensors: Sequence[Tensor], before: Sequence[Tensor], skip: Tensor) 
     """Give tensors the values that they had before, if ``skip ()`` is true, without asking the device whether it is."""
     for tensor, value in zip(tensors, before, strict=True):
         tensor.copy_(torch.where(skip, value, tensor))
+
+
+def norm_of(tensors: Sequence[Tensor]) -> Tensor:
+    """The norm ``()`` of all tensors as one vector."""
+    norm: Tensor = torch.stack([tensor.norm() for tensor in tensors]).norm()
+    return norm
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}

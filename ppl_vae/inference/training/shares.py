@@ -20,7 +20,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ppl_vae.program.common_memory import CommonMemory
+from ppl_vae.inference.training.optimizers import Optimizer
 from ppl_vae.program.context import seeded
 from ppl_vae.program.pair import Pair, Plates
 from ppl_vae.program.processes import Processes
@@ -82,7 +82,6 @@ class Shares:
         self.processes = processes or Processes()
         self.pair = pair
         self.aligned = True
-        self._memories: dict[tuple[int, ...], CommonMemory | None] = {}  # by the sizes of what is added up
 
     @property
     def lone(self) -> bool:
@@ -125,21 +124,21 @@ class Shares:
         finally:
             put_random(state, device)
 
-    def sum_(self, parameters: Sequence[Tensor], numbers: Tensor, *, same: bool = False) -> None:
-        """Add up the gradients that the parameters hold, and numbers, each by its share, over all processes.
+    def sum_(self, optimizer: Optimizer, numbers: Tensor, *, same: bool = False) -> None:
+        """Add up the gradients that an optimizer's parameters hold, and numbers, each by its share, over all processes.
 
         A parameter that has a gradient in some processes alone has one in all afterwards; where all are known to have the
-        ``same`` none is asked for others.
+        ``same`` none is asked for others, and where the update is divided each process has the sums of its part alone.
         """
         if self.lone:
             return
         if same:
-            gradients = [value.grad for value in parameters if value.grad is not None]
-            sizes = tuple(gradient.numel() for gradient in gradients)
-            if sizes not in self._memories:
-                self._memories[sizes] = self.processes.common_memory(gradients)
-            self.processes.sum_([*gradients, numbers], self._memories[sizes])
+            if optimizer.division is not None:
+                optimizer.division.sum_(optimizer.updated, numbers)
+                return
+            self.processes.sum_([*(value.grad for value in optimizer.updated if value.grad is not None), numbers])
             return
+        parameters = optimizer.parameters
         found = [torch.zeros_like(value) if value.grad is None else value.grad for value in parameters]
         there = torch.tensor([value.grad is not None for value in parameters], dtype=numbers.dtype, device=numbers.device)
         self.processes.sum_([*found, numbers, there])

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ppl_vae.data import Data
 from ppl_vae.data.fields import taken
+from ppl_vae.inference.training.division import Division
 from ppl_vae.inference.training.optimizers import OPTIMIZERS, Optimizer
 from ppl_vae.inference.training.plan import TrainingPlan
 from ppl_vae.inference.training.schedules import SCHEDULES
@@ -68,6 +69,8 @@ class Stepper:
         groups = _halves(pair) if plan.alternate else [self.parameters]
         self.optimizers: list[Optimizer] = [OPTIMIZERS[plan.optimizer](group, plan.learning_rate) for group in groups]
         self.processes = current()
+        for optimizer in self.optimizers:
+            optimizer.division = Division.of(self.processes, optimizer.parameters, len(optimizer.kept))
         self.shares = Shares(self.processes, pair)
         self.steps: list[Step] = []
         self.epoch = self.batch_index = self.skipped = self.active_optimizer = 0
