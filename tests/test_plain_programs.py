@@ -556,7 +556,8 @@ def own_generator() -> Programs:
 
 
 def test_a_generator_of_the_programs_own_is_not_recorded() -> None:
-    with pytest.warns(FitWarning, match=r"steps are eager, not compiled: .*`mixing = .*`: it draws from a generator of its own"):
+    told = r"^steps are eager, not compiled: .*`mixing = .*`: it draws from a generator of its own"
+    with pytest.warns(FitWarning, match=told):
         end, fit = ours(own_generator, "auto", epochs=300)
     assert end == pytest.approx(ours(own_generator, False, epochs=300)[0], abs=1e-6)
     numbers = [fit.evaluate(everything(rows()).train, samples=2)["elbo"] for _ in range(40)]

@@ -13,7 +13,7 @@ from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.split import Split
 from ppl_vae.data.stream import Stream
 
-__all__ = ["HELD_OUT", "PARTS", "changed", "fingerprint", "fingerprints", "is_of"]
+__all__ = ["HELD_OUT", "PARTS", "changed", "fingerprint", "fingerprints", "is_of", "told"]
 
 ALL, SOME = "all-", "some-"  # what a fingerprint begins with: of every value, or of rows from all over many
 BYTES = 2**28  # of the rows that are read: MNIST is 180 MB
@@ -33,6 +33,12 @@ def fingerprint(split: Split) -> str:
 def fingerprints(splits: Mapping[str, Split]) -> dict[str, str]:
     """Those of the splits that have rows, by name."""
     return {name: fingerprint(split) for name, split in splits.items() if len(split)}
+
+
+def told(prints: Mapping[str, str], kept: object, train: Split) -> str:
+    """Fingerprints as one line, or the line that was kept of the same data, by a version that looked at training rows alone."""
+    before = isinstance(kept, str) and kept and " " not in kept
+    return str(kept) if before and is_of(str(kept), train) else " ".join(f"{name} {each}" for name, each in prints.items())
 
 
 def is_of(kept: str, split: Split) -> bool:

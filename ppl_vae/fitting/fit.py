@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, load_data
-from ppl_vae.data.fingerprint import fingerprints, is_of
+from ppl_vae.data.fingerprint import fingerprints, told
 from ppl_vae.data.matrices import Batches
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE
 from ppl_vae.fitting.advice import advise
@@ -226,12 +226,10 @@ def _describe(fit: Fit, data: Data, checkpointer: AnyCheckpointer) -> None:
     if checkpointer.folder is None or not (isinstance(fit.model, Model) and isinstance(fit.guide, Guide)):
         return
     experiment = Experiment(model=fit.model, guide=fit.guide, method=fit.method, data=fit.data)
-    told = " ".join(f"{name} {each}" for name, each in fingerprints(data.parts).items())
-    before = checkpointer.restored.metadata.get("data") if checkpointer.restored else None
-    if isinstance(before, str) and " " not in before and is_of(before, data.train):  # of old: that of the training rows alone
-        told = before
-    facts = {"data": told, "device": data.train.device.type}
-    checkpointer.describe(describe(fit, data), facts, experiment.fixed, experiment.defaults)
+    prints, restored = fingerprints(data.parts), checkpointer.restored
+    kept = restored.metadata.get("data") if restored else None
+    facts = {"data": told(prints, kept, data.train), "device": data.train.device.type}
+    checkpointer.describe(describe(fit, prints), facts, experiment.fixed, experiment.defaults)
 
 
 def _take_over(fit: Fit, data: Data, warm_start: Fit | None) -> None:

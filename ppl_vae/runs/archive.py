@@ -15,6 +15,7 @@ import torch
 from ppl_vae import plots
 from ppl_vae.arguments import as_path
 from ppl_vae.data import Data
+from ppl_vae.data.fingerprint import fingerprints
 from ppl_vae.fitting import Fit
 from ppl_vae.fitting.described import describe, weights
 from ppl_vae.fitting.fit import place
@@ -56,7 +57,7 @@ def save_run(
     with new_folder(path, replace) as partial_folder:
         run = RunFolder(partial_folder)
         if not begun:
-            run.begin(describe(fit, data))
+            run.begin(describe(fit, fingerprints(data.parts)))
             run.finish(weights(fit), fit.history)
         run.write(run.METRICS, metrics or measure(fit, data))
         run.write(run.ENVIRONMENT, _environment(fit.device))

@@ -11,7 +11,7 @@ import torch
 from ppl_vae import plots
 from ppl_vae.arguments import whole
 from ppl_vae.data import load_data
-from ppl_vae.data.fingerprint import fingerprints, is_of
+from ppl_vae.data.fingerprint import fingerprints, told
 from ppl_vae.declaration import Declaration, require
 from ppl_vae.evaluate.metrics import UNIT
 from ppl_vae.fitting.fit import DataLike, place
@@ -106,9 +106,7 @@ def select(
     require((jobs := whole("jobs", jobs)) >= 1, "at least 1 process", jobs)
     pairs = _checked(plan)
     kept = None if out is None else Kept(out)
-    experiment = _experiment(plan, grid, model, guide, method) if kept else {}
-    if kept and isinstance(before := kept.fingerprint, str) and " " not in before and is_of(before, plan.data.train):
-        experiment["fingerprint"] = before  # of old: that of the training rows alone
+    experiment = _experiment(plan, grid, model, guide, method, kept.fingerprint) if kept else {}
     if kept:
         kept.begin(experiment)
     fits = Fits(plan, kept, [pair.model_facts.free_parameters for pair in pairs])
@@ -172,8 +170,11 @@ def _check_criterion(candidate: Candidate, pair: Pair, by: str) -> None:
         )
 
 
-def _experiment(plan: Plan, grid: Grid, model: Model, guide: Guide | None, method: Method | None) -> dict[str, Any]:
-    """What a folder is about, as plain values."""
+def _experiment(
+    plan: Plan, grid: Grid, model: Model, guide: Guide | None, method: Method | None, before: object
+) -> dict[str, Any]:
+    """What a folder is about, as plain values, where what stood ``before`` for the data may still stand."""
+    prints = fingerprints({name: part for name, part in plan.data.parts.items() if name != "test"})
     parts: dict[str, Any] = {"model": model, "guide": guide, "method": method, "data": plan.data.source}
     values = {
         name: [value.to_dict() if isinstance(value, Declaration) else value for value in each] for name, each in grid.items()
@@ -185,5 +186,5 @@ def _experiment(plan: Plan, grid: Grid, model: Model, guide: Guide | None, metho
         **({"folds": plan.folds} if plan.by == "cv" else {}),
         "samples": plan.samples,
         "device": plan.device,
-        "fingerprint": " ".join(f"{name} {each}" for name, each in fingerprints(plan.data.parts).items() if name != "test"),
+        "fingerprint": told(prints, before, plan.data.train),
     }
