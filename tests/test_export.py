@@ -253,3 +253,14 @@ def test_the_command_line_exports(x: torch.Tensor, tmp_path: Path, capsys: pytes
     torch.testing.assert_close(run(out, x=x)[0], fit.encode(x), rtol=TOLERANCE, atol=TOLERANCE)
     assert cli.main(["export", str(tmp_path / "run"), "--out", "model.h5"]) == 2
     assert "expected --out to end in .onnx or .pt2, got 'model.h5'" in capsys.readouterr().err
+
+
+def test_what_torch_records_of_a_part_that_has_no_graph_is_not_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = torch.poisson(torch.full((40, 6), 2.0), generator=torch.Generator().manual_seed(0)) + 1
+    fit = pv.fit(pv.LDA(topics=2), pv.load_data(counts, valid=0.0, test=0.0), method=pv.CAVI(sweeps=1))
+    capsys.readouterr()
+    with pytest.raises(ValueError, match=r"no graph of this part.*use the fit itself from Python$"):
+        fit.export(tmp_path / "topics.pt2")
+    assert capsys.readouterr() == ("", "")

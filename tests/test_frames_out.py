@@ -314,3 +314,47 @@ def test_a_filled_frame_has_the_columns_that_came_in_their_order(factors: pv.Fit
         assert list(each) == list(given)
     polars = pytest.importorskip("polars")
     assert factors.impute(polars.from_pandas(given.reset_index(drop=True))).columns == list(given)
+
+
+def test_means_lie_between_whole_numbers_and_draws_do_not() -> None:
+    draws = np.random.default_rng(0)
+    z = draws.normal(size=300)
+    table = pd.DataFrame(
+        {
+            "few": draws.poisson(np.exp(0.5 * z - 1)),
+            "age": (60 + 10 * z + draws.normal(size=300)).round().astype(int),
+            "yes": z + draws.normal(size=300) > 0.5,
+            "town": np.where(z > 0, "north", "south"),
+        }
+    )
+    data = pv.load_data(table, valid=0.0, test=0.0)
+    fit = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Auto()), data, method=pv.SVI(epochs=3))
+    numbers = fit.reconstruct(data.train).numpy()
+    codes = pd.DataFrame(fit.encode(data.train).numpy(), columns=["z1"])
+    for found in (fit.reconstruct(table), fit.decode(codes)):
+        np.testing.assert_allclose(found[["few", "age", "yes"]].to_numpy(float), numbers[:, :3], rtol=1e-5)
+        assert set(found["town"]) <= {"north", "south"}
+    means, drawn = fit.sample(50, frame=table, means=True), fit.sample(50, frame=table)
+    assert all(dtype.kind == "f" for dtype in means[["few", "age", "yes"]].dtypes)
+    assert drawn.dtypes.equals(table.dtypes)
+
+
+@pytest.mark.parametrize("empty_before", [False, True])
+def test_conditional_means_of_whole_columns_are_filled_in_as_they_are(empty_before: bool) -> None:
+    draws = np.random.default_rng(0)
+    z = draws.normal(size=200)
+    answers = pd.DataFrame({f"i{k}": np.clip((3 + z + draws.normal(size=200)).round(), 1, 5).astype(int) for k in range(4)})
+    seen = answers.astype("Int64") if empty_before else answers
+    if empty_before:
+        seen.loc[5, "i2"] = None
+    data = pv.load_data(seen, valid=0.0, test=0.0, missing="ignore" if empty_before else "error")
+    fit = pv.fit(pv.FactorAnalysis(latent_dim=1), data)
+    lacking = answers.astype(float)
+    lacking.loc[:9, "i0"] = np.nan
+    expected, several = fit.impute(lacking.to_numpy()), fit.impute(lacking.to_numpy(), draws=2)
+    for form in (lacking, lacking.astype("Int64")):
+        filled = fit.impute(form)
+        np.testing.assert_allclose(filled.to_numpy(float), expected)
+        np.testing.assert_allclose(np.stack([each.to_numpy(float) for each in fit.impute(form, draws=2)]), several)
+        assert filled["i1"].dtype == form["i1"].dtype
+    assert (expected[:10, 0] != expected[:10, 0].round()).all()

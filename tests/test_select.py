@@ -126,6 +126,30 @@ def test_free_parameters_of_other_programs() -> None:
     assert vae.model_facts.free_parameters == 5 * 2 + 5 + 1
 
 
+def test_a_network_counts_all_probabilities_but_one_of_each_row_of_its_tables() -> None:
+    pd = pytest.importorskip("pandas")
+    draws = np.random.default_rng(0)
+    table = pd.DataFrame({name: draws.choice(states, 200) for name, states in {"a": ["n", "y"], "b": ["p", "q", "r"]}.items()})
+    alone = {"a": pv.Table(), "b": pv.Table()}
+    chain = {"a": pv.Table(), "b": pv.Table(parents=("a",))}
+    data = pv.load_data(table, valid=0.0, test=0.0)
+    found = pv.select(pv.BayesianNetwork(nodes=alone), data, nodes=[alone, chain], by="bic")
+    assert [row["free_parameters"] for row in found.rows] == [1 + 2, 1 + 2 * 2]
+    assert found.place == 0
+
+
+def test_a_chain_counts_the_contexts_that_its_rows_had() -> None:
+    draws = np.random.default_rng(0)
+    data = pv.load_data(["".join(draws.choice(list("ab"), 30)) for _ in range(100)], tokens="characters", valid=0.0, test=0.0)
+    found = pv.select(pv.MarkovChain(), data, order=[1, 2, 3], by="bic")
+    fitted = [pv.fit(pv.MarkovChain(order=order), data).pair.model_facts.free_parameters for order in (1, 2, 3)]
+    assert [row["free_parameters"] for row in found.rows] == fitted
+    assert fitted == sorted(set(fitted))
+    assert found.place == 0
+    folds = pv.select(pv.MarkovChain(), data, order=[1, 2], by="cv", folds=2, rule="one_se")
+    assert [row["free_parameters"] for row in folds.rows] == fitted[:2]
+
+
 def test_the_right_number_of_components_is_found(of_blobs: pv.Selection) -> None:
     assert of_blobs.best == pv.GMM(components=3)
     assert of_blobs.place == 2

@@ -54,12 +54,13 @@ def run(
 
 
 def _columns(fitted: Fit, x: Any, draws: int | None) -> dict[str, np.ndarray]:
+    from ppl_vae.data.native import FILLED
     from ppl_vae.fitting.outputs import data_columns
 
     if draws is None:
-        return data_columns(x, fitted.spec)
+        return data_columns(x, fitted.spec, between=FILLED)
     number = np.repeat(np.arange(1, draws + 1), x.shape[1])
-    return {"draw": number, **data_columns(x.flatten(0, 1), fitted.spec)}
+    return {"draw": number, **data_columns(x.flatten(0, 1), fitted.spec, between=FILLED)}
 
 
 def options(parser: ArgumentParser) -> None:

@@ -68,6 +68,7 @@ def run(
 def _write(fitted: Fit, decoded: Any, codes: dict[str, Any], out: str, *, title: str) -> None:
     """Write data and their codes by the suffix of the file."""
     from ppl_vae.data import Ragged
+    from ppl_vae.data.native import MEANS
     from ppl_vae.fitting.outputs import data_columns
 
     if isinstance(decoded, Ragged):
@@ -82,7 +83,7 @@ def _write(fitted: Fit, decoded: Any, codes: dict[str, Any], out: str, *, title:
         raise ValueError(f"expected rows of one axis for a table, got {fitted.spec.event_shape}: write .npy or .png")
     grid: dict[str, Any] = {"columns": len(x), "kind": fitted.spec.kind, "title": title, "names": fitted.spec.columns}
     picture = {".png": lambda path: plots.save(plots.grid(x, **grid), path)}
-    table = as_table(data_columns(x, fitted.spec)) if out.endswith(TABLES) else {}
+    table = as_table(data_columns(x, fitted.spec, between=MEANS)) if out.endswith(TABLES) else {}
     writer(out, ".png", ".npy", ".npz", *TABLES)(picture | as_arrays({"x": x.numpy()} | codes) | table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,34 @@ import numpy as np
 
 from ppl_vae.types import Column
 
-__all__ = ["BACKENDS", "decoded", "frame_of", "series_of"]
+__all__ = ["BACKENDS", "FILLED", "MEANS", "decoded", "frame_of", "series_of", "with_fractions"]
 
 BACKENDS = ("pandas", "polars", "pyarrow")
 DAY = np.timedelta64(1, "D")
+MEANS = ("integer", "boolean")  # columns between whose values means lie
+FILLED = ("integer",)  # and conditional means; of two states the more probable one is filled in
+
+
+def with_fractions(table: Sequence[Column], columns: Mapping[str, Any], dtypes: Sequence[str]) -> tuple[Column, ...]:
+    """The table, in which columns of these dtypes are of numbers where some of their values lie between two whole ones.
+
+    Examples:
+        >>> age = Column(name="age", kind="real", dtype="integer")
+        >>> with_fractions([age], {"age": np.array([59.7, 61.0])}, MEANS)[0].dtype
+        'float'
+    """
+    between = {
+        column.name
+        for column in table
+        if column.dtype in dtypes and not column.categories and np.any(np.rint(known := _known(columns[column.name])) != known)
+    }
+    return tuple(dataclasses.replace(column, dtype="float") if column.name in between else column for column in table)
+
+
+def _known(values: Any) -> np.ndarray:
+    """The numbers of a column that are there."""
+    found = np.asarray(values, dtype=np.float64)
+    return found[~np.isnan(found)]
 
 
 def decoded(values: np.ndarray, column: Column) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_vae.arguments import whole
 from ppl_vae.data import DataSource, Split, Transform
 from ppl_vae.data.frames import Frame, cells_of_frame
+from ppl_vae.data.native import MEANS
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE, Observed
 from ppl_vae.evaluate.rows import batches, in_row_order
 from ppl_vae.evaluate.verbs import Decoder, Encoder, broadcast_leading, decoder_of, encoder_of
@@ -142,7 +143,7 @@ class Coding:
                 return self._rows_leaving(found, seen=seen)
         with evaluating(self.pair):
             found = self._leaving(self._decoder.decode(codes, self._given(x, y)), means=True, seen=seen)
-        return as_rows_given(form, found, self.spec)
+        return as_rows_given(form, found, self.spec, between=MEANS)
 
     @property
     def shared(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ a product with its inverse, so that formats without linear algebra can hold exac
 from __future__ import annotations
 
 import contextlib
+import io
 import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -124,7 +125,8 @@ def _any_rows(examples: tuple[Tensor, ...]) -> Any:
 def _told() -> Iterator[None]:
     """Whatever torch raises on the way to a graph as ``ValueError``."""
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # where torch prints what it has recorded so far
+            yield
     except Exception as error:  # torch raises whatever it stumbles over
         raise ValueError(
             f"torch.export makes no graph of this part for any number of rows ({type(error).__name__}: {as_line(error)}): use "

@@ -12,6 +12,7 @@ from ppl_vae.arguments import whole
 from ppl_vae.data import Split
 from ppl_vae.data.frames import with_others_of, with_times_of
 from ppl_vae.data.matching import drawn_already
+from ppl_vae.data.native import FILLED
 from ppl_vae.evaluate.importance import UNTRUSTED
 from ppl_vae.evaluate.imputation import imputed
 from ppl_vae.evaluate.remarks import MANY_BAD
@@ -69,7 +70,7 @@ class Filling(Coding):
             raise ValueError(f"expected at least 1 of draws and of samples, got {draws} and {samples}")
         self.check_fills()
         found, form = self._filled(x, y, draws, samples, seed), form_of(x)
-        rows = as_rows_given(form, found, self.spec, draws=draws is not None)
+        rows = as_rows_given(form, found, self.spec, between=FILLED, draws=draws is not None)
         if form.kind != "frame":
             return rows
         frames = [with_others_of(x, with_times_of(x, each)) for each in (rows if draws is not None else [rows])]

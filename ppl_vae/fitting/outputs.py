@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ppl_vae.data.frames import Form
-from ppl_vae.data.native import decoded
+from ppl_vae.data.native import decoded, with_fractions
 from ppl_vae.program.sites import Tree, leaves
 from ppl_vae.types import DataSpec
 
@@ -29,22 +29,26 @@ def as_given(form: Form, found: Any) -> Any:
     return tree_map(lambda value: value.cpu().numpy() if isinstance(value, Tensor) else value, found)
 
 
-def as_rows_given(form: Form, x: Tree, spec: DataSpec, *, draws: bool = False) -> Any:
-    """Data ``(n, *event)`` as frames with the columns and dtypes of the source, or arrays; of draws a list of frames."""
+def as_rows_given(form: Form, x: Tree, spec: DataSpec, *, between: Sequence[str], draws: bool = False) -> Any:
+    """Data ``(n, *event)`` as frames with the columns and dtypes of the source, or arrays; of draws a list of frames.
+
+    Columns of dtypes ``between`` whose values x may lie are of numbers where it does.
+    """
     whole = isinstance(x, Tensor) and x.shape[1 + draws :] == spec.event_shape and len(spec.event_shape) == 1
     if not whole or form.kind not in ("frame", "objects"):
         return as_given(form, x)
     names = spec.columns or [f"x{place}" for place in range(1, spec.event_shape[0] + 1)]
-    if draws:
-        return [form.rows(rows, names, spec.table) for rows in x]
-    return form.rows(x, names, spec.table)
+    numbers = dict(zip(names, x.flatten(0, -2).T.cpu().numpy(), strict=True))
+    table = with_fractions(spec.table, numbers, between)
+    return [form.rows(rows, names, table) for rows in x] if draws else form.rows(x, names, table)
 
 
-def data_columns(x: Tensor, spec: DataSpec) -> dict[str, Any]:
-    """Columns of data ``(n, D)`` by name as the source had them, for files."""
+def data_columns(x: Tensor, spec: DataSpec, *, between: Sequence[str]) -> dict[str, Any]:
+    """Columns of data ``(n, D)`` by name as the source had them, for files; ``between`` as in :func:`as_rows_given`."""
     names = spec.columns or tuple(f"x{place}" for place in range(1, x.shape[1] + 1))
     numbers = dict(zip(names, x.cpu().numpy().T, strict=True))
-    return numbers | {column.name: decoded(numbers[column.name], column) for column in spec.table}
+    table = with_fractions(spec.table, numbers, between)
+    return numbers | {column.name: decoded(numbers[column.name], column) for column in table}
 
 
 def as_columns_given(form: Form, columns: Mapping[str, Tensor], otherwise: Any) -> Any:

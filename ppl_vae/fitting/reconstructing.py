@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ppl_vae.arguments import whole
+from ppl_vae.data.native import MEANS
 from ppl_vae.evaluate.verbs import reconstructed
 from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Classes, Given
@@ -71,7 +72,7 @@ class Reconstructing(Coding):
         with evaluating(self.pair):
             found = reconstructed(self.pair, split, self._encoder, self._decoder, change)
             leaving = self._leaving(found, means=True, seen=seen)
-        return as_rows_given(form_of(x), leaving, self.spec)
+        return as_rows_given(form_of(x), leaving, self.spec, between=MEANS)
 
     def _levels(self) -> list[str]:
         """The latent variables from the top to the bottom.

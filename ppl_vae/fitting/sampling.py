@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from ppl_vae.arguments import whole
 from ppl_vae.data.frames import Form, Frame
+from ppl_vae.data.native import MEANS, with_fractions
 from ppl_vae.evaluate.observed import Observed
 from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Classes, Given, as_real
@@ -196,7 +197,7 @@ class Sampling(Coding):
         found = self._leaving(drawn, means=means, seen=options.seen)
         if options.frame is None:
             return found
-        return self._framed(found, options.frame, None if isinstance(y, Mapping) else y)
+        return self._framed(found, options.frame, None if isinstance(y, Mapping) else y, means=options.means)
 
     def _sampled(
         self,
@@ -235,7 +236,7 @@ class Sampling(Coding):
         lines: Tensor = self._split(whole_grids).transformed()[..., :height, :].to(self.device)
         return lines.expand(n, *lines.shape[1:])
 
-    def _framed(self, x: Tree, library: Any, y: Classes | None) -> Any:
+    def _framed(self, x: Tree, library: Any, y: Classes | None, *, means: bool) -> Any:
         """Rows as a frame of a library, or like a frame, beside them their classes, where they have such."""
         if not isinstance(x, Tensor) or x.shape[1:] != self.spec.event_shape or x.dim() != 2:
             raise ValueError("expected data of rows of columns for a frame of them, got others: leave frame out")
@@ -246,4 +247,5 @@ class Sampling(Coding):
             places = self._classes_in_turn(len(x)) if y is None else entrance.classes(y, lacking=entrance.classified)
             columns[self.data.label or "y"] = [classes[place] for place in places.expand(len(x))]
         form = Form.of(library) if not isinstance(library, str) else Form(kind="frame", backend=library)  # type: ignore[arg-type]
-        return dataclasses.replace(form, index=None).columns(columns, self.spec.table)
+        table = with_fractions(self.spec.table, columns, MEANS if means else ())
+        return dataclasses.replace(form, index=None).columns(columns, table)

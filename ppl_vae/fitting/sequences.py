@@ -216,7 +216,10 @@ def _last(
     """How many elements rows have at most ``(n,)``."""
     if not spec.ragged:
         if length is not None:
-            raise ValueError(f"expected no length for rows that all have {spec.event_shape[0]} elements, got {length}")
+            raise ValueError(
+                f"expected no length for rows that all have {spec.event_shape[0]} elements, got {length}: to draw longer ones, "
+                "fit them as rows that may differ in length, pv.Ragged(values, offsets)"
+            )
         last = torch.full_like(first, spec.event_shape[0])
     elif length is not None:
         last = torch.as_tensor(length, device=first.device)

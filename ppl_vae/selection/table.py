@@ -18,7 +18,9 @@ __all__ = ["row_of"]
 
 def row_of(candidate: Candidate, outcomes: Sequence[Outcome], plan: Plan, pair: Pair) -> Record:
     """The row of a candidate, of one fit or of a fit a fold."""
-    parameters = pair.model_facts.free_parameters
+    # A chain counts the contexts that its rows had: after a fit, of several folds in the mean.
+    counted = [outcome.numbers["parameters"] for outcome in outcomes if "parameters" in outcome.numbers]
+    parameters = round(sum(counted) / len(counted)) if counted else pair.model_facts.free_parameters
     errors = [outcome.error for outcome in outcomes if outcome.error]
     row: Record = {name: _plain(value) for name, value in candidate.values.items()}
     row |= {"train_log_likelihood": None, "free_parameters": parameters, plan.by: None}

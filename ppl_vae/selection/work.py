@@ -77,7 +77,8 @@ class Outcome:
     Attributes:
         numbers: ``train`` and ``held_out``, each with the mean of a score in nats per datum, its standard error ``*_se``, and
             the number of rows ``*_n``, of weighted ones the sum of their weights; ``*_squares`` and ``*_skew``, the sums of
-            w^2 and of w^2 times what a row's score is above the mean; ``iterations``, ``seconds``.
+            w^2 and of w^2 times what a row's score is above the mean; ``parameters`` that the rows chose, ``iterations``,
+            ``seconds``.
         remarks: what the fit remarked on.
         error: why there are no numbers.
         state: the fitted tensors, unless they lie in a run folder.
@@ -109,7 +110,9 @@ def perform(task: Task, plan: Plan, start: Fit | None = None) -> Outcome:
             return Outcome(numbers={"seconds": time.perf_counter() - began}, error=as_line(error, most=600))
     kept = task.folder is None and task.fold is None
     return Outcome(
-        numbers=numbers | {"iterations": len(fitted.history), "seconds": time.perf_counter() - began},
+        numbers=numbers
+        | {"parameters": fitted.pair.model_facts.free_parameters, "iterations": len(fitted.history)}
+        | {"seconds": time.perf_counter() - began},
         remarks=tuple(dict.fromkeys(str(each.message) for each in caught if issubclass(each.category, FitWarning))),
         state={name: value.detach().cpu() for name, value in weights(fitted).items()} if kept else None,
         history=tuple(fitted.history) if kept else (),
