@@ -102,7 +102,7 @@ class _Recorder(TorchDispatchMode):
         known = all(tensor in self._known for tensor in own)
         if torch.Tag.data_dependent_output in func.tags:
             if not known:
-                raise RuntimeError(f"it asks for the value of a tensor ({func}), by which a record cannot decide")
+                raise RuntimeError("it asks for the value of a tensor, by which a record cannot decide")
             return func(*args, **kwargs)
         fresh = func is aten.lift_fresh.default  # torch made it of numbers in the program: every call needs one of its own
         target = aten.lift_fresh_copy.default if fresh else func
