@@ -786,3 +786,22 @@ def test_a_gradient_that_two_parameters_share_is_clipped_once(monkeypatch: pytes
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value)
         assert value.abs().max() > 0
+
+
+def test_one_hot_classes_are_recorded_where_their_number_is_known() -> None:
+    def function(y: Tensor) -> list[Tensor]:
+        return [torch.nn.functional.one_hot(y, 3), torch.nn.functional.one_hot(y, num_classes=4)]
+
+    graph = capture(function, [], [torch.tensor([0, 1])])
+    y = torch.tensor([2, 0])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(graph(y), function(y), strict=True))
+    with pytest.raises(CaptureError, match="asks for the value"):
+        capture(lambda y: [torch.nn.functional.one_hot(y)], [], [y])
+
+
+def test_a_step_in_which_no_parameter_has_a_gradient_changes_none() -> None:
+    for name, make in OPTIMIZERS.items():
+        optimizer = make([torch.nn.Parameter(torch.ones(2))], 0.1)
+        optimizer.step()
+        assert optimizer.taken == 1, name
+        assert optimizer.parameters[0].tolist() == [1.0, 1.0]

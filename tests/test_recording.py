@@ -57,9 +57,7 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "autocast": _autocast,
     "numbers of the program": lambda w, x: EMBEDDING(torch.tensor([1, 2, 3, 4, 5])) @ w * torch.tensor(3.0).item(),
     "tensors from elsewhere": lambda w, x: x @ w + OUTSIDE,
-    "random numbers": lambda w, x: (
-        nn.functional.dropout(torch.randn_like(x) @ w) * torch.randperm(5)[:, None]
-    ),
+    "random numbers": lambda w, x: nn.functional.dropout(torch.randn_like(x) @ w) * torch.randperm(5)[:, None],
     "random numbers by parameters": lambda w, x: torch._standard_gamma((x @ w).exp()),
     "convolutions": lambda w, x: nn.functional.conv2d((x @ w)[None, None], w[None, None, :2, :2]),
 }

@@ -279,9 +279,18 @@ class _Deferred(TorchFunctionMode):
             return torch.where(args[1], args[0], 0.0)  # summed afterwards
         if func is torch.Tensor.__bool__ and _caller().f_code is warn_if_nan.__code__:
             return False
+        if func is torch.nn.functional.one_hot:
+            return _one_hot(*args, **(kwargs or {}))
         if func is torch.Tensor.register_hook and args[1].__module__ == warn_if_nan.__module__:
             return None  # of a loss, whose gradient is to be looked at
         return func(*args, **(kwargs or {}))
+
+
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Torch's without a look whether all numbers are below that of the classes, where that is known."""
+    if num_classes < 0:
+        return torch.nn.functional.one_hot(tensor)
+    return (tensor[..., None] == torch.arange(num_classes, device=tensor.device)).long()
 
 
 @contextlib.contextmanager

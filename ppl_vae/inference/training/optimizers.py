@@ -104,8 +104,9 @@ class Optimizer(abc.ABC):
         changed = [tensor for value, _, *moments in parts for tensor in (value, *moments)]
         before = [] if skip is None else [tensor.detach().clone() for tensor in changed]
         counts = [self.kept_of[parameter]["step"] for parameter in found] if self.kept else []
-        values, gradients, *moments = (list(each) for each in zip(*parts, strict=True)) if parts else ([], [])
-        self.call(values, gradients if scale is None else [scale * gradient for gradient in gradients], moments, counts)
+        if parts:
+            values, gradients, *moments = (list(each) for each in zip(*parts, strict=True))
+            self.call(values, gradients if scale is None else [scale * gradient for gradient in gradients], moments, counts)
         if skip is not None:
             put_back(changed, before, skip)
         if self.division is not None:
