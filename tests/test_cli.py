@@ -15,6 +15,7 @@ import yaml
 
 import ppl_vae as pv
 from ppl_vae import cli
+from ppl_vae.cli import catalogue
 from ppl_vae.declaration import family_members
 from tests.table import rows
 
@@ -345,6 +346,19 @@ def refused(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture) -
     assert "Union" not in err
     assert "Namespace(" not in err
     return err
+
+
+def test_every_declaration_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for cls in (cls for members in catalogue.declared().values() for cls in members):
+        for json_too in (False, True):
+            catalogue.run(name=cls.__name__, json=json_too)
+        assert capsys.readouterr().err == "", cls
+    catalogue.run(name="Ising", json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["required"] == ["shape"]
+    assert told["defaults"]["coupling"] == pv.Ising(shape=(2, 2)).coupling
+    catalogue.run(name="BayesianNetwork", json=False)
+    assert "\nnodes: required\n" in capsys.readouterr().out
 
 
 def test_an_unknown_name_lists_every_valid_one(folder: Path, capsys: pytest.CaptureFixture) -> None:

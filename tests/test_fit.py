@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -443,6 +444,20 @@ def test_a_step_that_is_compiled_says_nothing_of_the_others(monkeypatch: pytest.
         monitor.step(taken, 4, 0.0)
     with pytest.warns(FitWarning, match=r"^3 of the 4 steps .* took 40 s, 13.3 s each: .* about 53.3 s, .* 2 epochs 1.78 min"):
         monitor.step(4, 4, 0.0)
+
+
+def test_what_is_compiled_says_nothing_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 2.0, 60.0, 120.0, 122.0, 170.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    compiled = iter([0.0, 0.0, 55.0, 110.0, 110.0, 110.0])
+    monkeypatch.setattr(progress.compiling, "spent", lambda: next(compiled))
+    monitor = progress.DurationMonitor()
+    pair: Any = SimpleNamespace()
+    monitor.begin(pv.FitContext(pair=pair, model=None, guide=None, method=pv.SVI(epochs=2), data=None, done=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for taken in (1, 2, 3, 4, 5):
+            monitor.step(taken, 6, 0.0)
 
 
 def test_a_bar_moves_by_steps_before_there_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,6 +229,24 @@ def test_what_is_not_the_same_fit_is_refused(begun: Path, options: dict[str, Any
     assert {path: path.read_bytes() for path in begun.iterdir()} == before
 
 
+def test_a_run_whose_data_were_moved_goes_on_with_them(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.npy", tmp_path / "second.npy"
+    np.save(first, rows("binary", N))
+    method = pv.SVI(epochs=1, batch_size=16)
+    pv.fit(vae(), str(first), guide=GUIDE, method=method, out=tmp_path / "run")
+    first.rename(second)
+    longer = dataclasses.replace(method, epochs=2)
+    went_on = pv.resume_run(tmp_path / "run", method=longer, data=str(second))
+    assert len(went_on.history) == 2
+    assert pv.load_run(tmp_path / "run").data.source == str(second)
+    np.save(second, 1 - rows("binary", N))
+    with pytest.raises(ValueError, match=r"was begun with other data: a value"):
+        pv.resume_run(tmp_path / "run", method=dataclasses.replace(method, epochs=3))
+    np.save(first, 1 - rows("binary", N))
+    with pytest.raises(ValueError, match=r"was begun with other data \(.*second.npy, now .*first.npy\): a value"):
+        pv.resume_run(tmp_path / "run", method=dataclasses.replace(method, epochs=3), data=str(first))
+
+
 def test_methods_without_a_state_are_not_resumed(tmp_path: Path) -> None:
     fit = pv.fit(pv.PPCA(latent_dim=2), REAL, method=pv.ClosedForm(), out=tmp_path / "run")
     assert bits(pv.load_run(tmp_path / "run")) == bits(fit)

@@ -437,6 +437,15 @@ def test_bags_of_words_of_uci(tmp_path: Path) -> None:
     (tmp_path / "docword.bad.txt").write_text("3\n4\n1\n9 1 1\n")
     with pytest.raises(ValueError, match="numbered from 1"):
         whole(tmp_path / "docword.bad.txt")
+    (tmp_path / "docword.marked.txt").write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
+    assert whole(tmp_path / "docword.marked.txt").train.x.tolist() == COUNTS.tolist()
+    for head, told in (("3 4 4", "'3 4 4', '1 1 1'"), ("3\n-4\n1", "'3', '-4', '1'"), ("3\n4", "'3', '4', '1 1 1'")):
+        (tmp_path / "docword.bad.txt").write_text(f"{head}\n1 1 1\n")
+        with pytest.raises(ValueError, match=f"expected the numbers of documents, words and counts, a line each.*got {told}"):
+            whole(tmp_path / "docword.bad.txt")
+    (tmp_path / "docword.bad.txt").write_text("3000000000000\n4\n1\n1 1 1\n")
+    with pytest.raises(ValueError, match="1 counts of 3000000000000 documents: expected at most"):
+        whole(tmp_path / "docword.bad.txt")
 
 
 @pytest.mark.skipif(not (SHARED / "text").is_dir(), reason="no benchmark data here")

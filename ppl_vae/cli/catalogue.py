@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -82,12 +83,31 @@ def _tell(name: str, *, json: bool) -> None:
     if name not in found:
         near = did_you_mean(name, found)
         raise ValueError(f"unknown declaration {name!r}: choose from {', '.join(sorted(found))}{near and '; '}{near}")
-    declaration, files = found[name](), used().get(name, [])
+    files = used().get(name, [])
+    try:
+        declaration = found[name]()
+    except (TypeError, ValueError):  # some fields have no default, or none that would do
+        return _tell_fields(found[name], files, json=json)
     story = str(declaration)
     if isinstance(declaration, Model):
         story += f"\n{fitting.default_guide(declaration, SVI())}"
     if json:
         return print_json({"story": story, **declaration.to_dict(), "files": files})
     print(f"{without_markup(inspect.getdoc(found[name]) or '')}\n\n{story}\n\n{declaration.to_yaml()}", end="")
+    print(*(f"\n{file}" for file in files), sep="", end="\n" if files else "")
+    return None
+
+
+def _tell_fields(cls: type[Declaration], files: list[str], *, json: bool) -> None:
+    """What there is to be said, and to be told, of a declaration that has no story by itself."""
+    empty = dataclasses.MISSING
+    fields = {field.name: field.default for field in dataclasses.fields(cls)}
+    required = [name for name, value in fields.items() if value is empty]
+    defaults = {name: value for name, value in fields.items() if value is not empty}
+    if json:
+        plain = {name: value.to_dict() if isinstance(value, Declaration) else value for name, value in defaults.items()}
+        return print_json({"required": required, "defaults": plain, "files": files})
+    print(f"{without_markup(inspect.getdoc(cls) or '')}\n")
+    print(*(f"{name}: required" for name in required), *(f"{name}: {value}" for name, value in defaults.items()), sep="\n")
     print(*(f"\n{file}" for file in files), sep="", end="\n" if files else "")
     return None

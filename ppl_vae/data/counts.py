@@ -11,7 +11,7 @@ import gzip
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -50,10 +50,21 @@ def read_counts(path: Path, source: DataSource) -> Raw:
     from scipy.sparse import coo_matrix
 
     try:
-        with gzip.open(path, "rt") if path.suffix.lower() == ".gz" else path.open() as file:
-            documents, words, lines = (int(file.readline()) for _ in range(3))
-            require_memory(24 * lines, str(path))
-            found = np.loadtxt(file, dtype=np.int64, ndmin=2)
+        with _opened(path) as file:
+            head = [file.readline().strip() for _ in range(3)]
+    except (ValueError, OSError, EOFError) as error:
+        raise unreadable(path, error) from None
+    if not all(number.isdecimal() and int(number) for number in head):
+        told = ", ".join(map(repr, head))
+        raise ValueError(
+            f"{path}: expected the numbers of documents, words and counts, a line each, before the counts, got {told}: fetch "
+            "it again"
+        )
+    documents, words, lines = map(int, head)
+    require_memory(24 * lines + 16 * documents, f"{path}, {lines} counts of {documents} documents")
+    try:
+        with _opened(path) as file:
+            found = np.loadtxt(file, dtype=np.int64, ndmin=2, skiprows=3)
     except (ValueError, OSError, EOFError) as error:
         raise unreadable(path, error) from None
     if found.shape != (lines, 3) or (found < 1).any() or (found[:, :2].max(0, initial=1) > (documents, words)).any():
@@ -64,6 +75,10 @@ def read_counts(path: Path, source: DataSource) -> Raw:
     document, word, count = found.T
     matrix = coo_matrix((count, (document - 1, word - 1)), shape=(documents, words))
     return of_sparse(matrix, source, names=_vocabulary(path, words))
+
+
+def _opened(path: Path) -> TextIO:
+    return gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix.lower() == ".gz" else path.open(encoding="utf-8-sig")
 
 
 def of_parts(parts: Mapping[str, np.ndarray], source: DataSource) -> Raw:

@@ -114,7 +114,8 @@ class _Rows:
 def _of_batch(rows: _Rows, draws: int | None, samples: int) -> Imputed:
     z, log_q = _proposed(rows, samples)
     p = rows.decode(z)
-    likelihood = observed_log_prob(p, rows.completed(z), rows.missing)
+    some = rows.completed(tree_map(lambda value: value[:1], z))  # missing entries, which do not count, need any value
+    likelihood = observed_log_prob(p, some.expand(len(log_q), *some.shape[1:]), rows.missing)
     log_weights = likelihood + (rows.prior().log_prob(z) - log_q).double()
     weights = log_weights.softmax(0)
     bad = (pareto_k(log_weights) > UNTRUSTED).double().mean().item() if len(log_weights) >= FEWEST else 0.0

@@ -67,11 +67,9 @@ class Experiment(Declaration):
     def fixed(self) -> dict[str, Any]:
         """The fields that stay as they are when the fit goes on, by the names that the command line has for them.
 
-        All but the field that says how long the method goes on, and where the data lie.
+        All but the field that says how long the method goes on.
         """
-        free = ("data.root", "data.download")
-        fields = flat({name: part.to_dict() for name, part in self.parts.items()} | {"method": self.method.fixed})
-        return {name: value for name, value in fields.items() if name not in free}
+        return flat({name: part.to_dict() for name, part in self.parts.items()} | {"method": self.method.fixed})
 
     @property
     def defaults(self) -> set[str]:

@@ -9,6 +9,8 @@ import platform
 import re
 import shutil
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +24,7 @@ from ppl_vae.program.onednn import compiled_products
 from ppl_vae.program.several_steps import Several, insert_loop
 from ppl_vae.program.small_products import small_products
 
-__all__ = ["VERSION", "CaptureError", "Library", "Program", "cache", "cheaper", "compile_into", "first_line"]
+__all__ = ["VERSION", "CaptureError", "Library", "Program", "cache", "cheaper", "compile_into", "first_line", "spent"]
 
 VERSION = 7  # of what is done here; a library that was compiled under another is not taken
 SMALL = 2**18  # numbers that a graph is called with, below which its calls are counted and not its bytes
@@ -94,7 +96,7 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...],
         "memory_planning": sum(tensor.numel() for tensor in inputs) <= SMALL and all(each.is_cpu for each in inputs),
     }
     examples = tuple(tensor.detach() for tensor in inputs)
-    level = logging.root.manager.disable
+    level, began = logging.root.manager.disable, time.monotonic()
     logging.disable(logging.WARNING)  # torch warns of a CUDA toolkit without a device, and of operations not fused
     try:
         import torch._inductor as inductor
@@ -108,6 +110,7 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...],
             options["aot_inductor.precompile_headers"] = False
         file.parent.mkdir(parents=True, exist_ok=True)
         with (
+            warnings.catch_warnings(action="ignore"),  # of torch's own use of what it deprecates
             torch.no_grad(),
             ThreadPoolExecutor(2, "compiler") as others,
             _instructions_found_by(others),
@@ -132,8 +135,17 @@ def compile_into(file: Path, module: fx.GraphModule, inputs: tuple[Tensor, ...],
         raise CaptureError(first_line(error)) from error
     finally:
         logging.disable(level)
+        _seconds.append(time.monotonic() - began)
     for old in sorted(file.parent.glob("*.pt2"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
         old.unlink(missing_ok=True)
+
+
+_seconds: list[float] = []  # that each library took
+
+
+def spent() -> float:
+    """Seconds that this process has spent compiling."""
+    return sum(_seconds)
 
 
 def _plain_folder(cache: Path) -> Path | None:

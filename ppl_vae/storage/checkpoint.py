@@ -204,8 +204,10 @@ class Checkpointer:
                 f"{self.folder} goes on only as it was begun ({differ}): declare that again, or fit to another folder"
             )
         if isinstance(before.get("data"), str) and before["data"] != metadata.get("data"):
+            was, now = (fields.get("data.source") for fields in (before.get("declared", {}), declared))
+            told = "" if was == now else f" ({was}, now {now})"
             raise ValueError(
-                f"{self.folder} was begun with other data: a value, the number or the order of its rows has changed since, so "
+                f"{self.folder} was begun with other data{told}: a value, the number or the order of its rows has changed, so "
                 "that it cannot go on to the same numbers; resume it with the data that it had, or fit to another folder"
             )
         for name, value in metadata.items():

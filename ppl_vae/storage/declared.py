@@ -8,15 +8,19 @@ from typing import Any
 __all__ = ["differences", "flat"]
 
 
+PLACES = ("data.source", "data.root", "data.download")  # where data lie, which what they are tells apart, not these
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], defaults: Iterable[str] = ()) -> str:
-    """What differs between the fields of two fits, in words; nothing if nothing does.
+    """What differs between the fields of two fits, but where their data lie, in words; nothing if nothing does.
 
     Args:
         old: the fields of a fit that was begun, by name.
         new: those of the fit that goes on.
         defaults: the fields of the latter that are what they are by default: the former may not have had them yet.
     """
-    differ = sorted(name for name in old.keys() | (new.keys() - set(defaults)) if old.get(name) != new.get(name))
+    names = (old.keys() | (new.keys() - set(defaults))) - set(PLACES)
+    differ = sorted(name for name in names if old.get(name) != new.get(name))
     return "; ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in differ)
 
 

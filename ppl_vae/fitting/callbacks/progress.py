@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ppl_vae.fitting.callbacks.base import Callback, FitContext
+from ppl_vae.program import compiling
 from ppl_vae.types import FitWarning, Record, Score, score_of
 
 __all__ = ["DurationMonitor", "Progress", "ProgressBar", "ProgressFunction", "progress_callback", "quiet"]
@@ -86,7 +87,7 @@ class ProgressBar(Callback):
 
 
 class Pace:
-    """How long a step of an iteration takes, the slowest one left out: in it the step may have been compiled.
+    """How long a step of an iteration takes, without what is compiled in between, and the slowest one left out.
 
     Attributes:
         steps: how many are counted.
@@ -97,15 +98,19 @@ class Pace:
         self.steps = 0
         self.passed = 0.0
         self._slowest = 0.0
-        self._began = self._last = time.monotonic()
+        self._began = self._last = self._now
 
     def heard(self, taken: int) -> None:
         """So many steps of the iteration are over."""
-        now = time.monotonic()
+        now = self._now
         self._slowest = max(self._slowest, now - self._last)
         self._last = now
         self.steps = taken - 1
         self.passed = now - self._began - self._slowest if self.steps else 0.0
+
+    @property
+    def _now(self) -> float:
+        return time.monotonic() - compiling.spent()
 
     @property
     def of_a_step(self) -> float:
