@@ -802,6 +802,7 @@ def test_one_hot_classes_are_recorded_where_their_number_is_known() -> None:
 def test_a_step_in_which_no_parameter_has_a_gradient_changes_none() -> None:
     for name, make in OPTIMIZERS.items():
         optimizer = make([torch.nn.Parameter(torch.ones(2))], 0.1)
+        assert optimizer.gradient_norm() == 0
         optimizer.step()
         assert optimizer.taken == 1, name
         assert optimizer.parameters[0].tolist() == [1.0, 1.0]

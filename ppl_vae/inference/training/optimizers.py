@@ -350,7 +350,7 @@ def put_back(tensors: Sequence[Tensor], before: Sequence[Tensor], skip: Tensor) 
 
 def norm_of(tensors: Sequence[Tensor]) -> Tensor:
     """The norm ``()`` of all tensors as one vector."""
-    norm: Tensor = torch.stack([tensor.norm() for tensor in tensors]).norm()
+    norm: Tensor = torch.stack([tensor.norm() for tensor in tensors]).norm() if tensors else torch.zeros(())
     return norm
 
 
