@@ -69,7 +69,8 @@ data = pv.load_data("digits")
 for epochs in (2, 30):  # eager, recorded
     fit = pv.fit(pv.VAE(latent_dim=2), data, method=pv.SVI(epochs=epochs), progress=lambda row: None)
 fit.evaluate(data.valid, samples=20), fit.encode(data.test), fit.sample(3), fit.reconstruct(data.test)
-print(json.dumps([name for name in ("sympy", "torch._dynamo", "torch._inductor", "sklearn", "scipy", "pandas") if name in sys.modules]))
+others = ("sympy", "torch._dynamo", "torch._inductor", "sklearn", "scipy", "pandas")
+print(json.dumps([name for name in others if name in sys.modules]))
 """
 
 
