@@ -69,6 +69,20 @@ def test_an_exact_posterior_has_nothing_to_regret() -> None:
     assert (exact.outliers(STRANGE, score="regret").score == 0).all()
 
 
+@pytest.mark.parametrize("score", ["log_prob", "typicality"])
+def test_a_held_out_row_of_weight_w_is_w_rows(fit: pv.Fit, score: Any) -> None:
+    weights = np.arange(30) % 4  # 0 of some
+    held_out = fit.as_split(X[:30]).to("cpu")
+    held_out.weights = torch.from_numpy(weights).double()
+    weighted = fit.outliers(STRANGE, score=score, held_out=held_out)
+    repeated = fit.outliers(STRANGE, score=score, held_out=np.repeat(X[:30], weights, axis=0))
+    for one, other in zip(weighted, repeated, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    held_out.weights = torch.zeros(30, dtype=torch.float64)
+    with pytest.raises(ValueError, match="got 30 rows of weight 0"):
+        fit.outliers(STRANGE, held_out=held_out)
+
+
 def test_typicality_is_the_distance_from_the_mean_of_held_out_rows(fit: pv.Fit) -> None:
     found = fit.outliers(STRANGE, score="typicality", held_out=X[:30])
     own = fit.score_samples(X[:30]).log_prob

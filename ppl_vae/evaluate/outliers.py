@@ -20,6 +20,7 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.evaluate.complexity import compressed_nats
 from ppl_vae.evaluate.gaps import Gaps
+from ppl_vae.evaluate.rows import mean
 from ppl_vae.evaluate.scores import row_bounds, row_regrets, row_scores
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import OutlierScore
@@ -123,7 +124,7 @@ def typicality(rows: ScoredRows, own: ScoredRows) -> Tensor:
 
     They take the mean over the training data, which a model that knows these by heart puts too high.
     """
-    return (rows.log_prob - own.log_prob.mean()).abs()
+    return (rows.log_prob - mean(own.log_prob, own.split.weights)).abs()
 
 
 def complexity(rows: ScoredRows, own: ScoredRows) -> Tensor:

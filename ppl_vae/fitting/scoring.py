@@ -36,7 +36,8 @@ class Outliers(NamedTuple):
         log_prob: as of ``score_samples``, ``(N,)``.
         rank: 1 of the strangest row, 2 of the next, ``(N,)``.
         p_value: (1 + number of held-out rows that are at least as strange) / (1 + number of held-out rows), ``(N,)``: uniform,
-            up to ties, of a row that comes from where the held-out rows come from (Vovk, Gammerman and Shafer 2005).
+            up to ties, of a row that comes from where the held-out rows come from (Vovk, Gammerman and Shafer 2005). A
+            held-out row of weight w counts as w rows.
         score: in nats, higher of a stranger row, ``(N,)``.
     """
 
@@ -215,13 +216,13 @@ class Scoring(Coding):
         options: dict[str, Any] = {"samples": whole("samples", samples), "seed": seed, "gaps": gaps}
         rows = self._to_score(self._split(x, y), **options)
         kept = self._to_score(self.held_out_rows() if held_out is None else self._split(held_out), **options)
-        if not len(kept.split):
-            raise ValueError("expected held-out rows to compare with, got none: give some as held_out=...")
+        if not kept.split.total:
+            got = f"{len(kept.split)} rows of weight 0" if len(kept.split) else "none"
+            raise ValueError(f"expected held-out rows to compare with, got {got}: give some as held_out=...")
         found, others = strangeness(rows, kept, score), strangeness(kept, kept, score)
-        above = len(others) - torch.searchsorted(others.sort().values, found)
-        rank = torch.empty_like(above)
+        rank = torch.empty(len(found), dtype=torch.int64, device=found.device)
         rank[(-found).argsort(stable=True)] = torch.arange(1, len(found) + 1, device=rank.device)
-        outliers = Outliers(rows.log_prob, rank, (1.0 + above) / (1.0 + len(others)), found)
+        outliers = Outliers(rows.log_prob, rank, _p_values(found, others, kept.split.weights), found)
         return as_columns_given(form_of(x), outliers._asdict(), outliers)
 
     def _to_score(self, split: Split, **options: Any) -> ScoredRows:
@@ -273,6 +274,14 @@ class Scoring(Coding):
         split = self._split(x, names[0])
         scores = [self._scored(self._entrance.relabelled(split, name), samples, seed).log_prob for name in names]
         return (torch.stack(scores, 1) + weights.log().to(scores[0].device)).softmax(1)
+
+
+def _p_values(found: Tensor, others: Tensor, weights: Tensor | None) -> Tensor:
+    """(1 + number of others that are at least as high) / (1 + number of others), each counted as often as it weighs."""
+    ordered, order = others.sort()
+    counts = torch.ones_like(ordered) if weights is None else weights.to(ordered)[order]
+    above = torch.cat([counts.flip(0).cumsum(0).flip(0), counts.new_zeros(1)])
+    return (1.0 + above[torch.searchsorted(ordered, found)]) / (1.0 + above[0])
 
 
 def _levels(split: Split, *, dequantized: bool) -> Tensor:
