@@ -15,6 +15,7 @@ from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.codes import code_numbers
 from ppl_vae.evaluate.documents import document_numbers
+from ppl_vae.evaluate.finite import reason
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.numbers import LOG_LIKELIHOODS, numbers_of_annealing, numbers_of_bounds, numbers_of_gaps
 from ppl_vae.evaluate.own_batches import OwnBatches, whole_batches
@@ -25,7 +26,6 @@ from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.machine import Precision, choose_precision
 from ppl_vae.program.pair import Pair
 from ppl_vae.text import as_line
-from ppl_vae.types import Score
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
@@ -146,13 +146,13 @@ def evaluate(
         numbers |= _shift(pair, split, columns, samples, summed=summed, **options)
     if ais:
         found = annealed(pair, split, ais, **options)
-        _check_finite(found.columns, pair.score)
+        _check_finite(found.columns, pair, read)
         columns |= found.columns
         numbers |= numbers_of_annealing(found, constant, read.weights)
     if gaps:
         _check_counted(columns)
         columns |= local_bounds(pair, split, gaps, samples=samples, known=columns["elbo"], **options)
-        _check_finite(columns, pair.score)
+        _check_finite(columns, pair, read)
         numbers |= numbers_of_gaps(columns, constant, numbers, read.weights)
     numbers |= document_numbers(pair, read, columns, pair.score, noise(seed, 4))
     numbers |= code_numbers(pair, read)
@@ -189,7 +189,7 @@ def _bounds(
             precision=precision,
             advance=advance,
         )
-    _check_finite(columns, pair.score)
+    _check_finite(columns, pair, split.arranged(pair.reads))
     if certain and samples > 1:  # equal weights, whose mean is each
         columns |= {"iwae": columns["elbo"], "iwae_error": torch.zeros_like(columns["elbo"])}
     return columns
@@ -242,8 +242,9 @@ def _checked(split: Split, samples: int, limit: int | None) -> Split:
     return split
 
 
-def _check_finite(columns: dict[str, Tensor], score: Score) -> None:
-    labels = BOUNDS | {"elbo": score.label}
+def _check_finite(columns: dict[str, Tensor], pair: Pair, split: Split) -> None:
+    """Raise ``FloatingPointError`` for numbers of the rows, in the order of the split, that are not finite."""
+    labels = BOUNDS | {"elbo": pair.score.label}
     for name, finite in ((name, columns[name].isfinite()) for name in labels if name in columns):
         if not bool(finite.all()):
             if name == "log_likelihood" and bool((columns[name] == -math.inf).any()):
@@ -253,8 +254,8 @@ def _check_finite(columns: dict[str, Tensor], score: Score) -> None:
                     "or leave these rows out"
                 )
             raise FloatingPointError(
-                f"the {labels[name]} of {int((~finite).sum())} of {len(finite)} data is not finite: if the fit diverged, lower "
-                "the learning rate, clip the gradients (clip_norm), or standardize the data"
+                f"the {labels[name]} of {int((~finite).sum())} of {len(finite)} data is not finite: "
+                f"{reason(pair, split, ~finite)}"
             )
 
 
