@@ -101,7 +101,9 @@ def test_rows_far_outside_of_what_was_fitted_are_named(fit: pv.Fit) -> None:
         assert vae.outliers(rows, held_out=X[:10]).rank[1] == 1
     with pytest.raises(ValueError, match=r"expected held-out rows of positive probability for score='typicality'"):
         vae.outliers(X[:3], held_out=rows, score="typicality")
-    with pytest.raises(FloatingPointError, match=r"iwae of 1 of 3 data is not finite: row 1 holds 1e\+19 in column '2'.*leave those rows out$"):
+    with pytest.raises(
+        FloatingPointError, match=r"iwae of 1 of 3 data is not finite: row 1 holds 1e\+19 in column '2'.*leave those rows out$"
+    ):
         vae.evaluate(rows, samples=2)
     rows[1, 2] = 1e30
     for score in (vae.score_samples, vae.outliers):
