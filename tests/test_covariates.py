@@ -306,7 +306,7 @@ def test_columns_of_a_table_stand_beside_it(tmp_path: Path, held: str) -> None:
     turned.to_csv(tmp_path / "b.csv", index=False)
     pd.testing.assert_frame_equal(fit.encode(turned), codes.iloc[::-1], atol=1e-6)
     np.testing.assert_allclose(fit.encode(tmp_path / "b.csv"), codes.iloc[::-1], atol=1e-6)
-    with pytest.raises(ValueError, match=r"expected fields among .*, got 'batsch': did you mean batch"):
+    with pytest.raises(ValueError, match=r"expected a column for the field 'batsch', got .*: did you mean batch"):
         pv.load_data(source, fields=("batsch",))
 
 

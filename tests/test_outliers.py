@@ -110,7 +110,7 @@ def test_rows_far_outside_of_what_was_fitted_are_named(fit: pv.Fit) -> None:
         with pytest.raises(ValueError, match=r"NaN for 1 of 3 rows, the first of them row 1: row 1 holds 1e\+30 in column '2'"):
             score(rows)
     nan = torch.full((3,), math.nan)
-    with pytest.raises(ValueError, match="got NaN for 3 of 3 rows.*if the fit diverged, lower the learning rate"):
+    with pytest.raises(ValueError, match=r"got NaN for 3 of 3 rows.*if the fit diverged, lower the learning rate"):
         check_numbers(fit.pair, fit.as_split(X[:3]), nan, "a score")
 
 
