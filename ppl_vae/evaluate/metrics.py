@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Split
+from ppl_vae.data.matching import columns_matched
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.annealing import AIS, annealed
 from ppl_vae.evaluate.bar import progress_bar
@@ -65,7 +66,7 @@ def evaluate(
 
     Args:
         pair: model and guide.
-        split: the data, on the pair's device.
+        split: the data, on the pair's device; columns and categories of a table are found by their names.
         samples: S, samples of the latent variables per datum; above one also for the importance-weighted bound.
         gaps: log p(x) - ELBO as approximation and amortization gap; ``True`` for ``Gaps()``.
         ais: annealed importance sampling; ``True`` for ``AIS()``.
@@ -116,12 +117,13 @@ def evaluate(
         another it is that, with its parts.
 
     Raises:
-        ValueError: an empty split, fewer than one sample, rows without labels for a model of labelled data, gaps without any
-            log p(x) to count from or of a guide that has none, AIS of a latent variable that is not continuous, gaps or AIS of
-            more streamed data with noise than fit at once or with another precision than ``32``, no such precision.
+        ValueError: columns or categories that the pair was not built for, an empty split, fewer than one sample, rows without
+            labels for a model of labelled data, gaps without any log p(x) to count from or of a guide that has none, AIS of a
+            latent variable that is not continuous, gaps or AIS of more streamed data with noise than fit at once or with
+            another precision than ``32``, no such precision.
         FloatingPointError: a bound is not finite.
     """
-    split = _checked(split, samples, limit)
+    split = _checked(_matched(pair, split), samples, limit)
     read = split.arranged(pair.reads)  # the rows in the order in which their numbers come
     split = split if pair.local else read  # whose numbers among the training rows are asked for
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
@@ -227,6 +229,13 @@ def _check_gaps(pair: Pair, *, samples: int, annealed: bool) -> None:
         raise ValueError(
             "gaps are counted from log p(x), which this model does not know: give samples above 1, 1000 say, or ais"
         )
+
+
+def _matched(pair: Pair, split: Split) -> Split:
+    """The split with the columns and the codes of the table that the pair was built for, where both have one."""
+    if not pair.table or not split.table or split.table == pair.table:
+        return split
+    return columns_matched(split, tuple(column.name for column in pair.table), pair.table)[0]
 
 
 def _checked(split: Split, samples: int, limit: int | None) -> Split:
