@@ -6,14 +6,25 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 __all__ = [
-    *("as_line", "at_home", "denied", "did_you_mean", "from_json", "from_yaml", "inside", "is_number", "read_text"),
+    *(
+        "as_line",
+        "at_home",
+        "at_places",
+        "denied",
+        "did_you_mean",
+        "from_json",
+        "from_yaml",
+        "inside",
+        "is_number",
+        "read_text",
+    ),
     "without_markup",
 ]
 
@@ -40,6 +51,22 @@ def read_text(path: Path, *, at_most: int = MOST_TEXT) -> str:
         raise ValueError(f"{path} cannot be read: expected UTF-8 text, got the byte {byte:#x}: save it as UTF-8") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {as_line(error)}") from None
+
+
+def at_places(message: object, *, rows: Sequence[int] = (), columns: Sequence[object] = ()) -> str:
+    """A message about some rows and columns of a table, by the names of these in the whole: ``row 0`` by the first of ``rows``.
+
+    Examples:
+        >>> at_places("got 2.5 in row 1, column 0", rows=[3, 7], columns=["'age'"])
+        "got 2.5 in row 7, column 'age'"
+    """
+    places = {"row": rows, "column": columns}
+
+    def named(found: re.Match[str]) -> str:
+        what, place = found[1], int(found[2])
+        return f"{what} {places[what][place]}" if place < len(places[what]) else found[0]
+
+    return re.sub(r"\b(row|column) (\d+)\b", named, str(message))
 
 
 def at_home(name: str) -> Path:

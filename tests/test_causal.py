@@ -498,6 +498,8 @@ def test_a_text_of_which_nothing_is_told_is_a_running_one(tmp_path: Path) -> Non
     assert (data.source.tokens, data.source.chunk) == ("characters", 256)
     assert sorted(data.train.raw.lengths.tolist()) == [188, 256, 256]
     assert data.spec.fields[0].vocabulary[0] != "<end>"
+    with pytest.raises(ValueError, match=r"nosuch.txt', which does not exist"):  # and no warning
+        pv.load_data(tmp_path / "nosuch.txt")
     words = pv.load_data(path, tokens="words", chunk=7, valid=0.0, test=0.0)
     assert words.train.raw.total == 200
     for wrong in ({"chunk": 0}, {"tokens": "words", "chunk": 0}):

@@ -295,7 +295,9 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no value": ([*FIT, "--data"], "expected source: a name or a path"),
     # files
     "missing data": ([*FIT, "--data", "nope.npy"], "'nope.npy', which does not exist"),
-    "missing YAML": ([*FIT, "--model", "nope.yaml"], "nope.yaml"),
+    "missing YAML": ([*FIT, "--model", "nope.yaml"], "error: --model: there is no file 'nope.yaml': check the path\n"),
+    "missing guide YAML": (["fit", "--guide", "a/nope.yml"], "error: --guide: there is no file 'a/nope.yml': check the path\n"),
+    "missing text": (["fit", "--data", "nope.txt"], "error: expected a file or a folder, got 'nope.txt', which does not exist"),
     "broken YAML": ([*FIT, "--model", "broken.yaml"], "broken.yaml"),
     "empty YAML": ([*FIT, "--model", "empty.yaml"], "empty.yaml: expected a Model, by its class name or its fields, got None"),
     "unknown in YAML": ([*FIT, "--model", "prior.yaml"], "unknown prior 'Nope': choose from "),

@@ -222,6 +222,13 @@ def test_new_rows_meet_covariates_by_name(fitted: pv.Fit) -> None:
         fitted.encode(pv.load_data(found["x"], valid=0.0, test=0.0).train)
 
 
+def test_a_covariate_that_makes_a_score_nan_is_named(fitted: pv.Fit) -> None:
+    found = {name: values for name, values in fields().items() if name != "size"}
+    found["mito"] = np.where(np.arange(N) == 2, 1e38, found["mito"])
+    with pytest.raises(ValueError, match=r"NaN for 1 of 90 rows, the first of them row 2: row 2 holds 1e\+38 in 'mito'"):
+        fitted.score_samples(found, samples=5)
+
+
 def test_codes_are_decoded_as_if_of_another_batch(fitted: pv.Fit) -> None:
     rows = pv.load_data({name: fields()[name] for name in ("x", *ALL.fields)}, valid=0.0, test=0.0).train
     codes = fitted.encode(rows)
@@ -299,7 +306,7 @@ def test_columns_of_a_table_stand_beside_it(tmp_path: Path, held: str) -> None:
     turned.to_csv(tmp_path / "b.csv", index=False)
     pd.testing.assert_frame_equal(fit.encode(turned), codes.iloc[::-1], atol=1e-6)
     np.testing.assert_allclose(fit.encode(tmp_path / "b.csv"), codes.iloc[::-1], atol=1e-6)
-    with pytest.raises(ValueError, match=r"expected fields among .*, got 'batsch': did you mean batch"):
+    with pytest.raises(ValueError, match=r"expected a column for the field 'batsch', got .*: did you mean batch"):
         pv.load_data(source, fields=("batsch",))
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pandas
 import pyro.distributions as dist
 import pytest
@@ -180,6 +181,55 @@ def test_fits_of_discrete_data_are_summed_over():
     q = torch.tensor([0.5 * 0.25, 0.5 * 0.75, 0.5 * 0.25, 0.5 * 0.75])
     assert (found.forward.value, found.forward.how) == (pytest.approx(stats.entropy(p, q), abs=1e-5), "enumeration")
     assert found.reverse.value == math.inf
+
+
+def towns(levels, probs=(0.6, 0.3, 0.1), order=None, seed=0):
+    """A fit of one column of categories, numbered in this order, or as the texts sort."""
+    column = pandas.Series(np.random.default_rng(seed).choice(list(levels), 300, p=probs))
+    frame = pandas.DataFrame({"town": column if order is None else column.astype(pandas.CategoricalDtype(order))})
+    return pv.fit(pv.BayesianNetwork(nodes={"town": pv.Table()}), frame, method=pv.ClosedForm())
+
+
+def test_categories_are_compared_by_their_texts_whatever_their_order():
+    p, q, turned = towns("ABC"), towns("ABC", (0.2, 0.2, 0.6), seed=1), towns("ABC", (0.2, 0.2, 0.6), list("CAB"), seed=1)
+    assert pv.divergence(p, turned).to_dict() == pv.divergence(p, q).to_dict()
+    assert pv.divergence(turned, p).forward == pv.divergence(q, p).forward
+    assert pv.divergence(turned, q).forward.value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_draws_meet_the_other_fits_categories():
+    frame = pandas.DataFrame({"a": np.random.default_rng(0).choice(list("xyz"), 200), "b": np.linspace(0, 1, 200)})
+    turned = frame.assign(a=frame["a"].astype(pandas.CategoricalDtype(list("zyx"))))
+    model = pv.BayesianNetwork(nodes={"a": pv.Table(), "b": pv.LinearGaussian(parents=("a",))})
+    data = [pv.load_data(each, test=0.0, valid=0.0) for each in (frame, turned)]
+    p, q = (pv.fit(model, each, method=pv.ClosedForm()) for each in data)
+    found = pv.divergence(p, q, samples=500)
+    assert found.forward.how == "sampling"
+    assert max(found.forward.value, found.reverse.value) == pytest.approx(0.0, abs=1e-5)
+
+
+def gaussian_fit(**columns):
+    return pv.fit(pv.PPCA(latent_dim=1), pandas.DataFrame(columns), method=pv.ClosedForm())
+
+
+def test_fits_of_other_data_are_refused():
+    with pytest.raises(ValueError, match=r"in column 'town' the categories A, B, C and X, Y, Z: fit both to"):
+        pv.divergence(towns("ABC"), towns("XYZ"))
+    days = pandas.date_range("2024-01-01", periods=100)
+    x = np.random.default_rng(0).normal(scale=30.0, size=100)
+    with pytest.raises(ValueError, match="got numbers and dates in column 'b'"):
+        pv.divergence(gaussian_fit(a=x, b=np.linspace(1, 100, 100)), gaussian_fit(a=x, b=days))
+
+
+def test_a_probability_and_a_density_have_no_divergence():
+    counts = {name: np.random.default_rng(place).poisson(3.0, 200) for place, name in enumerate("ab")}
+    poisson = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Poisson()), pandas.DataFrame(counts), method=pv.SVI(epochs=1))
+    told = "in column 'a' probabilities of VAE.*and a density of PPCA"
+    for pair in ((gaussian_fit(**counts), poisson), (poisson, gaussian_fit(**counts))):
+        with pytest.raises(ValueError, match=told):
+            pv.divergence(*pair)
+    with pytest.raises(ValueError, match="got probabilities of Poisson and a density of Normal"):
+        pv.divergence(dist.Normal(0.0, 1.0), dist.Poisson(2.0))
 
 
 def test_a_bound_in_place_of_a_density_is_told():

@@ -783,6 +783,19 @@ def test_a_bound_that_is_not_finite_is_named(name: str, monkeypatch: pytest.Monk
         pv.evaluate(built(vae()), data.test, samples=2, ais=name == "ais", gaps=name == "local ELBO")
 
 
+def test_a_table_is_read_by_its_names_and_texts() -> None:
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame({"town": rng.choice(list("ABC"), 60, p=[0.6, 0.3, 0.1]), "x": rng.normal(size=60)})
+    fitted = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Auto()), frame, method=pv.SVI(epochs=1))
+    other = frame.astype({"town": pandas.CategoricalDtype(list("CBA"))})[["x", "town"]]
+    same, turned = (pv.load_data(each, valid=0.0, test=0.0).train for each in (frame, other))
+    assert pv.evaluate(fitted.pair, turned) == pv.evaluate(fitted.pair, same)
+    unknown = pv.load_data(frame.replace("A", "Z"), valid=0.0, test=0.0).train
+    with pytest.raises(ValueError, match="expected in column 'town' one of A, B, C, got 'Z'"):
+        pv.evaluate(fitted.pair, unknown)
+
+
 def test_images_of_bits_levels_and_counts_have_bits_per_dim() -> None:
     x = rows("categorical", N)
     model = vae(likelihood=pv.Categorical(levels=6))

@@ -338,6 +338,11 @@ def test_what_cannot_be_walked_is_refused(images: pv.Fit, levels: pv.Fit, patter
     for walk in (lambda x: plain.traverse(x), lambda x: plain.interpolate(x[0], x[1], path="prior")):
         with pytest.raises(ValueError, match=r"expected a model that says p\(z\), got programs that only run"):
             walk(torch.randn(5, 2))
+    silent = of(pv.VAE(latent_dim=2, decoder=TINY), patterns)
+    for parameter in silent.pair.guide.parameters():
+        parameter.data.zero_()
+    with pytest.raises(ValueError, match=r"collapsed; active=False \(--every\) walks along all"):
+        silent.traverse(patterns.test)
     bounded = of(pv.VAE(latent_dim=2, decoder=TINY, prior=pv.Uniform()), patterns)
     with pytest.raises(ValueError, match="whose values a direction leaves"):
         bounded.attribute(upper, lower)

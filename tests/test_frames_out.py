@@ -255,6 +255,33 @@ def test_rows_outside_of_the_support_are_refused() -> None:
             with pytest.raises(ValueError, match=r"MixedTable, columns [\d, ]+: .*expected every value in the support"):
                 verb(bad)
     assert np.isfinite(fit.score_samples(frame.assign(r=100.0))["log_prob"]).all()
+    for value in (2.5, -1):
+        odd = frame.astype(float)
+        odd.loc[3, "n"] = value
+        told = rf"whole numbers from 0 on, got 1 of 60 rows .* row 3, which holds {value} in column 'n'"
+        with pytest.raises(ValueError, match=told):
+            fit.score_samples(odd)
+        odd.loc[1, "r"] = np.nan  # a row of which the support is not checked
+        with pytest.raises(ValueError, match="row 3, which holds"):
+            fit.impute(odd)
+        with pytest.raises(ValueError, match=r"row \d+, which holds .* in column 'n'"):
+            pv.fit(pv.VAE(latent_dim=1, likelihood=fit.model.likelihood), frame.assign(n=value), method=pv.SVI(epochs=1))
+
+
+def test_values_that_are_not_finite_are_named() -> None:
+    pandas = pytest.importorskip("pandas")
+    x = np.random.default_rng(0).normal(size=(5000, 2))
+    fit = pv.fit(pv.PPCA(latent_dim=1), pandas.DataFrame(x, columns=["a", "b"]), method=pv.ClosedForm())
+    for value in (np.nan, np.inf):
+        x[4500, 1] = value
+        told = "got NaN or infinity, first in row 4500, column 'b'"
+        with pytest.raises(ValueError, match=told):
+            fit.score_samples(pandas.DataFrame(x, columns=["a", "b"]))
+    counts = pandas.DataFrame({"k": [1.0, 0.0, 2.0, 4.0] * 20, "l": [0.0, 3.0, 1.0, 5.0] * 20})
+    poisson = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Poisson()), counts, method=pv.SVI(epochs=1))
+    counts.loc[7, "l"] = 0.5
+    with pytest.raises(ValueError, match=r"in \[0, inf\] and whole, got 0 to 5, first in row 7, column 'l'"):
+        poisson.encode(counts)
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2], [("a", 1), ("a", 2), ("b", 1)]], ids=["numbers", "levels"])

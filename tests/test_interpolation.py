@@ -74,7 +74,7 @@ def test_the_ends_of_texts_are_decoded_texts(texts: pv.Fit) -> None:
     assert len(decoded) == 3
     assert all(isinstance(text, str) for text in decoded)
     assert texts.interpolate(["to be"], ["or not"], y="a", steps=3).decoded == decoded
-    with pytest.raises(ValueError, match="conditioned on labels: give the class of both data, y="):
+    with pytest.raises(ValueError, match=r"conditioned on labels: give the class of both data, y=... \(--y\)"):
         texts.interpolate("to be", "or not")
 
 

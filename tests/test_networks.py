@@ -337,6 +337,20 @@ def test_draws_have_the_declared_distribution(asia: pv.BayesianNetwork) -> None:
     assert columns["dysp"].tolist() == asia.sample(20_000, seed=1)["dysp"].tolist()
 
 
+@pytest.mark.parametrize("states", [("0", "1", "2"), ("1", "2"), ("0.5", "1.5"), ("no", "yes")])
+def test_draws_are_a_table_that_a_fit_reads(states: tuple[str, ...]) -> None:
+    shares = (1 / len(states),) * len(states)
+    network = pv.BayesianNetwork(
+        nodes={"a": pv.Table(states=("u", "v"), probs=(0.5, 0.5)), "b": pv.Table(states=states, probs=shares)}
+    )
+    pd = pytest.importorskip("pandas")
+    drawn = pd.DataFrame(network.sample(200))
+    fit = pv.fit(bare(network), pv.load_data(drawn, test=0.0, valid=0.0), method=pv.ClosedForm())
+    found = fit.marginals()["b"]
+    expected = [(drawn["b"].astype(str) == state).mean() for state in states]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 # --- fits -----------------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,9 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 import ppl_vae as pv
 from ppl_vae.evaluate.complexity import compressed_nats
+from ppl_vae.evaluate.finite import check_numbers
 from ppl_vae.evaluate.outliers import OUTLIER_SCORES
+from ppl_vae.types import FitWarning
 
 D = 4
 RNG = np.random.default_rng(0)
@@ -67,6 +69,49 @@ def test_regret_is_the_distance_to_the_best_posterior_of_the_family(fit: pv.Fit)
 def test_an_exact_posterior_has_nothing_to_regret() -> None:
     exact = pv.fit(pv.PPCA(latent_dim=2), pv.load_data(X), method=pv.ClosedForm())
     assert (exact.outliers(STRANGE, score="regret").score == 0).all()
+
+
+@pytest.mark.parametrize("score", ["log_prob", "typicality"])
+def test_a_held_out_row_of_weight_w_is_w_rows(fit: pv.Fit, score: Any) -> None:
+    weights = np.arange(30) % 4  # 0 of some
+    held_out = fit.as_split(X[:30]).to("cpu")
+    held_out.weights = torch.from_numpy(weights).double()
+    weighted = fit.outliers(STRANGE, score=score, held_out=held_out)
+    repeated = fit.outliers(STRANGE, score=score, held_out=np.repeat(X[:30], weights, axis=0))
+    for one, other in zip(weighted, repeated, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    held_out.weights = torch.zeros(30, dtype=torch.float64)
+    with pytest.raises(ValueError, match="got 30 rows of weight 0"):
+        fit.outliers(STRANGE, held_out=held_out)
+
+
+def test_rows_far_outside_of_what_was_fitted_are_named(fit: pv.Fit) -> None:
+    """Log p(x) of what is less probable than float32 has numbers is minus infinity; where it is NaN, nobody knows it."""
+    data = pv.load_data(X, scale="standardize")
+    method = pv.SVI(epochs=1, batch_size=20, compile=False)
+    vae = pv.fit(pv.VAE(latent_dim=1, likelihood=pv.Gaussian(), decoder=pv.MLP(hidden=(4,))), data, method=method)
+    rows = X[:3].copy()
+    rows[1, 2] = 1e19
+    with pytest.warns(FitWarning, match="minus infinity for 1 of 3 rows, the first of them row 1"):
+        found = vae.score_samples(rows)
+    assert found.log_prob[1] == -math.inf
+    assert found.se[1] == 0
+    assert np.isfinite(found.log_prob[[0, 2]]).all()
+    with pytest.warns(FitWarning, match="minus infinity for 1 of 3 rows"):
+        assert vae.outliers(rows, held_out=X[:10]).rank[1] == 1
+    with pytest.raises(ValueError, match=r"expected held-out rows of positive probability for score='typicality'"):
+        vae.outliers(X[:3], held_out=rows, score="typicality")
+    with pytest.raises(
+        FloatingPointError, match=r"iwae of 1 of 3 data is not finite: row 1 holds 1e\+19 in column '2'.*leave those rows out$"
+    ):
+        vae.evaluate(rows, samples=2)
+    rows[1, 2] = 1e30
+    for score in (vae.score_samples, vae.outliers):
+        with pytest.raises(ValueError, match=r"NaN for 1 of 3 rows, the first of them row 1: row 1 holds 1e\+30 in column '2'"):
+            score(rows)
+    nan = torch.full((3,), math.nan)
+    with pytest.raises(ValueError, match=r"got NaN for 3 of 3 rows.*if the fit diverged, lower the learning rate"):
+        check_numbers(fit.pair, fit.as_split(X[:3]), nan, "a score")
 
 
 def test_typicality_is_the_distance_from_the_mean_of_held_out_rows(fit: pv.Fit) -> None:

@@ -141,7 +141,7 @@ def test_blank_lines_are_told(tmp_path: Path) -> None:
         (b"1,2\n3,4\n", "a.csv", {"column": "0"}, "column for text"),
         (b"a b", "a.txt", {"tokens": "words", "column": "0"}, "column for text"),
         (b"a b", "a.txt", {"tokens": "words", "label": "y"}, "label for .csv"),
-        (b"1,2\n", "a.csv", {"fields": ("x",)}, "expected fields among 0, 1, got 'x'"),
+        (b"1,2\n", "a.csv", {"fields": ("x",)}, "expected a column for the field 'x', got 0, 1"),
     ],
 )
 def test_text_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, name: str, options: Any, told: str) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 import ppl_vae as pv
 from ppl_vae import cli
+from ppl_vae.data.rows import loaded
+from ppl_vae.fitting.inputs import Entrance
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 3)) @ RNG.normal(size=(3, 3)) + np.repeat([[0.0, 5.0, -5.0], [9.0, 0.0, 2.0], [-9.0, 2.0, 0.0]], 30, 0)
@@ -96,6 +98,28 @@ def test_impute_keeps_what_is_there_and_fills_the_rest(home: Path, capsys: pytes
     assert read(home / "draws.csv")["draw"] == ["1"] * 9 + ["2"] * 9
 
 
+@pytest.mark.parametrize("verb", ["impute", "score", "predict", "outliers", "encode", "parameters"])
+def test_no_file_of_data_is_written_over(verb: str, home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Neither that of --data, under whatever name, nor that which the run was fitted to."""
+    rows = write(tmp_path / "rows.csv", X[:5])
+    (tmp_path / "linked.csv").symlink_to(rows)
+    (tmp_path / "rows.yaml").write_text(f"source: {rows}\n")
+    own = [("the run", home / "trees.csv", [])]
+    given = [("--data", tmp_path / "linked.csv", ["--data", str(each)]) for each in (rows, tmp_path / "rows.yaml")]
+    for what, out, words in own if verb == "parameters" else own + given:
+        before = out.read_bytes()
+        assert cli.main([verb, str(home / "run"), *words, "--out", str(out)]) == 2
+        assert f"expected --out to be another file than the data of {what}, got '{out}'" in capsys.readouterr().err
+        assert out.read_bytes() == before
+
+
+def test_rows_to_fill_are_read_once(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    read_once = []
+    monkeypatch.setitem(Entrance._split.__globals__, "loaded", lambda *a, **k: read_once.append(1) or loaded(*a, **k))
+    ask(capsys, "impute", home / "run", "--data", home / "holes.csv", "--out", home / "once.csv")
+    assert len(read_once) == 1
+
+
 def test_parameters_are_printed_or_written_by_the_names_of_columns(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = ask(capsys, "parameters", home / "run", "--out", home / "parameters.csv")
     assert told["mean"]["labels"] == [["0", "1", "2"], NAMES]
@@ -141,9 +165,9 @@ def test_outliers_are_counted_by_their_p_values(home: Path, capsys: pytest.Captu
     printed = capsys.readouterr()
     assert "p-values of 18 held-out rows are 0.053 or more, so none is up to 0.01" in printed.err
     assert printed.out.startswith("n: 6, score: log_prob, outliers: 0, level: 0.01, held_out: 18, strangest: [5, ")
-    told = ask(capsys, "outliers", home / "run", "--data", home / "odd.csv", "--score", "typicality", "--out", home / "odd.csv")
+    told = ask(capsys, "outliers", home / "run", "--data", home / "odd.csv", "--score", "typicality", "--out", home / "far.csv")
     assert told["score"] == "typicality"
-    assert list(read(home / "odd.csv")) == ["log_prob", "rank", "p_value", "score"]
+    assert list(read(home / "far.csv")) == ["log_prob", "rank", "p_value", "score"]
 
 
 def test_parquet_and_what_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +176,7 @@ def test_parquet_and_what_is_refused(home: Path, capsys: pytest.CaptureFixture[s
         assert cli.main([verb, str(home / "run"), "--out", str(home / out)]) == 2
         assert "expected --out to end in .csv" in capsys.readouterr().err
     assert cli.main(["impute", str(home / "run"), "--split", "test", "--out", str(home / "i.csv")]) == 2
-    assert "expected all rows to fill" in capsys.readouterr().err
+    assert "unrecognized arguments: --split test" in capsys.readouterr().err
     assert cli.main(["outliers", str(home / "run"), "--level", "2", "--out", str(home / "o.csv")]) == 2
     assert "expected a level between 0 and 1, got 2.0" in capsys.readouterr().err
     pandas = pytest.importorskip("pandas")

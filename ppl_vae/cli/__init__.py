@@ -42,7 +42,7 @@ from ppl_vae.cli import (
 )
 from ppl_vae.cli.errors import explain, print_error
 from ppl_vae.cli.help import MORE, Brief
-from ppl_vae.cli.options import AnyFamily, check_options, expand, import_named, yaml_texts
+from ppl_vae.cli.options import AnyFamily, check_options, check_out, expand, import_named, yaml_texts
 from ppl_vae.cli.output import notes
 from ppl_vae.cli.together import check_shared, together
 from ppl_vae.launched import LostProcessError
@@ -99,6 +99,7 @@ def _answered(arguments: list[str], telling: bool) -> int:
     try:
         check_shared(arguments[0])
         verb, chosen = _chosen(arguments)
+        check_out(chosen)
         with notes(quiet=chosen.get("quiet", False) or not telling):
             VERBS[verb].run(**chosen)
         sys.stdout.flush()

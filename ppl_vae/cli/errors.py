@@ -22,6 +22,7 @@ OR_NONE = (
     r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - (.*?) "
     r"- Expected a <class 'NoneType'> Given value type: .*"
 )
+NO_FILE = r'Parser key "([\w.]+)": .*?Expected a path but (.+?\.ya?ml) either not accessible'
 NO_VALUE = r"Parser key \"(\w+)\": Expected a <class '(\w+)'>. Got value: (.*)$"
 UNREADABLE = (
     r'Parser key "(?P<part>\w+)": Config file loop detected: (?P<file>.+) -> ',
@@ -52,6 +53,8 @@ def explain(message: str, options: Sequence[str] = ()) -> str:
         message = re.sub(OR_NONE, r"\1", message)
     if found := re.search(NOT_ACCEPTED, message):
         return _no_field(*found.groups())
+    if (found := re.search(NO_FILE, message)) and not Path(found[2]).exists():
+        return f"--{found[1]}: there is no file {found[2]!r}: check the path"
     if found := re.search(NO_VALUE, message):
         return f"expected {found[1]}: {found[2]}, got {found[3]!r}"
     if message.startswith("Unexpected config"):

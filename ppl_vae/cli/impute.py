@@ -25,7 +25,6 @@ def run(
     data_root: str | None,
     label: str | None,
     y: str | None,
-    split: str | None,
     draws: int | None,
     samples: int,
     out: str,
@@ -34,22 +33,20 @@ def run(
     trust: list[str],
     json: bool,
 ) -> None:
-    """Fill missing entries of rows from the observed ones, which stay as they are, or draw them.
+    """Fill missing entries of all rows from the observed ones, which stay as they are, or draw them.
 
     A table (.csv, .parquet) has the columns of the data, of draws one after the other under their numbers `draw`; an .npy file
     has `(n, ...)`, or `(draws, n, ...)`.
     """
     write = writer(out, *TABLES, ".npy")
-    if split not in (None, "all"):
-        raise ValueError(f"expected all rows to fill, got --split {split}: leave it out")
     fitted = runs.load_run(run, trust=trust, device=device)
     fitted.check_fills()
     if out.endswith(TABLES) and len(fitted.spec.event_shape) != 1:
         raise ValueError(f"expected rows of one axis for a table, got {fitted.spec.event_shape}: write .npy")
-    rows = declared_rows(fitted, data, data_root, label=label)
-    x = fitted.impute(rows, y=y, draws=draws, samples=samples, seed=seed).cpu()
+    rows = fitted.rows_to_fill(declared_rows(fitted, data, data_root, label=label), y=y)
+    x = fitted.impute(rows, draws=draws, samples=samples, seed=seed).cpu()
     write((as_table(_columns(fitted, x, draws)) if out.endswith(TABLES) else {}) | as_arrays({"x": x.numpy()}))
-    filled = int(fitted.missing(rows, y=y).sum())
+    filled = int(fitted.missing(rows).sum())
     done({"n": x.shape[0 if draws is None else 1], "filled": filled, "shape": list(x.shape), "out": out}, as_json=json)
 
 
@@ -66,7 +63,7 @@ def _columns(fitted: Fit, x: Any, draws: int | None) -> dict[str, np.ndarray]:
 def options(parser: ArgumentParser) -> None:
     """Add the verb's options."""
     run_options(parser)
-    data_options(parser, default="all")
+    data_options(parser, default=None)
     parser.add_argument("--draws", type=int | None, help="so many draws of each row in place of the one most fitting value")
     parser.add_argument("--samples", type=int, default=200, help="draws of z per row, where the guide fills")
     parser.add_argument("--out", type=str, required=True, help="a table: .csv, .parquet; or .npy")

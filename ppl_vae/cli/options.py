@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ import ppl_vae
 from ppl_vae import runs
 from ppl_vae.data import DataSource
 from ppl_vae.declaration import enable_families, import_families
-from ppl_vae.text import from_yaml, read_text
+from ppl_vae.storage import RunFolder
+from ppl_vae.text import at_home, from_yaml, read_text
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnyFamily",
     "check_options",
+    "check_out",
     "data_options",
     "declared_rows",
     "expand",
@@ -47,6 +50,8 @@ OF_CLASSES = ("--model", "--guide", "--method", "--methods", "--guides", "--data
 """Options whose fields are those of a class that they name."""
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = ("train", "valid", "test", "all")
+FILES = ("data", "image", "mask", "truth", "given")
+"""Options that may name a file which is read."""
 
 
 class AnyFamily:
@@ -91,6 +96,29 @@ def check_options(arguments: list[str], options: list[str]) -> None:
         if name.startswith("--") and not named and not any(option.startswith(name) for option in options):
             values = takewhile(lambda value: not value.startswith("--"), arguments[place + 1 :])
             raise ValueError(f"unrecognized arguments: {' '.join([word, *values])}")
+
+
+def check_out(chosen: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if a verb would write over a file of data: one that it is to read, or that of its run."""
+    out = chosen.get("out")
+    if not isinstance(out, str) or not (path := Path(out)).is_file():
+        return
+    for option, source in _sources(chosen):
+        there = at_home(source)
+        if there.is_file() and there.samefile(path):
+            raise ValueError(f"expected --out to be another file than the data of {option}, got {out!r}, which would be lost")
+
+
+def _sources(chosen: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The names of files of data, each with what names it."""
+    for name in FILES:
+        if isinstance(source := chosen.get(name), str):
+            declared = name == "data" and source.endswith(YAML_SUFFIXES)
+            yield f"--{name}", DataSource.from_yaml(Path(source)).source if declared else source
+    if isinstance(run := chosen.get("run"), str) and (folder := RunFolder(run)).has(folder.CONFIG):
+        data = folder.config().get("data")
+        if isinstance(data, dict) and isinstance(source := data.get("source"), str):
+            yield "the run", source
 
 
 def expand(arguments: list[str]) -> tuple[list[str], SavedRun | None]:
@@ -153,15 +181,16 @@ def run_options(parser: ArgumentParser) -> None:
     parser.add_argument("--trust", type=str, nargs="+", default=[], help="modules of yours whose classes the run may name")
 
 
-def data_options(parser: ArgumentParser, *, default: str) -> None:
-    """Add the options that name rows of data."""
+def data_options(parser: ArgumentParser, *, default: str | None) -> None:
+    """Add the options that name rows of data, with the split that is the default, or none where it is all rows always."""
     parser.add_argument("--data", type=str | None, help="a source or a YAML file; the run's own data otherwise")
     parser.add_argument("--data_root", "--data-root", type=str | None, help="folder of torchvision sets")
     parser.add_argument(
         "--label", type=str | None, help="column or array of labels in --data, or none; as in the run otherwise"
     )
     parser.add_argument("--y", type=str | None, help="the class of all rows, by its name, where the data name none")
-    parser.add_argument("--split", type=str | None, help=f"{', '.join(SPLITS)}; {default}")
+    if default is not None:
+        parser.add_argument("--split", type=str | None, help=f"{', '.join(SPLITS)}; {default}")
 
 
 def rows_of(

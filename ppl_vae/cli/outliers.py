@@ -49,9 +49,9 @@ def run(
     found = fitted.outliers(rows, score=score, held_out=kept, samples=samples, seed=seed)
     columns = {name: values.cpu().numpy() for name, values in found._asdict().items()}
     write(as_table(columns) | as_arrays(columns))
-    if level < (least := 1 / (len(kept) + 1)):
+    if level < (least := 1 / (kept.total + 1)):
         remark = (
-            f"the p-values of {len(kept)} held-out rows are {least:.2g} or more, so none is up to {level:g}: give a --level"
+            f"the p-values of {kept.total:g} held-out rows are {least:.2g} or more, so none is up to {level:g}: give a --level"
         )
         warnings.warn(f"{remark} of at least {least:.2g}, or look at the ranks", FitWarning, stacklevel=2)
     counts = {"n": len(rows), "score": score, "outliers": int((columns["p_value"] <= level).sum()), "level": level}

@@ -144,7 +144,7 @@ def roles(
         raise ValueError(f"{name}: {told}: {remedy}") from KeyError(label)
     if unknown := [each for each in source.fields if each not in places]:
         near = did_you_mean(unknown[0], known)
-        raise ValueError(f"{name}: expected fields among {_listed(known)}, got {unknown[0]!r}{near and ': '}{near}")
+        raise ValueError(f"{name}: expected a column for the field {unknown[0]!r}, got {_listed(known)}{near and ': '}{near}")
     wanted = chosen_columns(name, [each for each in known if each != label and each not in source.fields], source)
     fields = {each: places[each] for each in source.fields}
     return Roles([places[each] for each in wanted], None if label is None else places[label], fields)

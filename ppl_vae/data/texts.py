@@ -19,6 +19,7 @@ from ppl_vae.data.raw import Raw
 from ppl_vae.data.source import DataSource
 from ppl_vae.data.tokenizers import Tokenizer, TokensName
 from ppl_vae.data.vocabulary import Tokens, tokenized
+from ppl_vae.text import at_home
 from ppl_vae.types import FitWarning
 
 __all__ = ["are_texts", "as_running", "of_texts", "read_texts", "rows_of_texts", "running"]
@@ -49,7 +50,8 @@ def read_texts(path: Path, source: DataSource) -> Raw:
 
 def as_running(source: DataSource) -> DataSource:
     """The declaration of a ``.txt`` file that does not say how it is cut as that of a running text, which is told."""
-    if source.tokens is not None or not source.source.lower().endswith(".txt") or is_counts(Path(source.source)):
+    path = Path(source.source)
+    if source.tokens is not None or path.suffix.lower() != ".txt" or is_counts(path) or not at_home(source.source).exists():
         return source
     warnings.warn(
         f"{source.source} is taken for a running text, in rows of {CHUNK} characters: declare tokens (--data.tokens) for a row "

@@ -121,6 +121,10 @@ class Law(Protocol):
         """All values that it can take, ``(n, *event)``, if they are finite and few."""
         ...
 
+    def measures(self) -> Tensor:
+        """Of each element ``(*event)``: 1 where it has probabilities of whole numbers, -1 a density, 0 where nothing tells."""
+        ...
+
 
 class LawOfDistribution:
     """Of a distribution of torch or Pyro, without batch dimensions.
@@ -169,6 +173,11 @@ class LawOfDistribution:
     def points(self) -> Tensor | None:
         """The product of the supports of all elements."""
         return _grid(self.distribution)
+
+    def measures(self) -> Tensor:
+        """What the support says of all elements."""
+        support = _support(self.distribution)
+        return torch.full(self.distribution.event_shape, 0 if support is None else 1 if support.is_discrete else -1)
 
 
 def divergence_of(p: Law, q: Law, *, samples: int, seed: int) -> Divergence:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Split
+from ppl_vae.data.matching import columns_matched
 from ppl_vae.data.seeds import seeded_generator as noise
 from ppl_vae.evaluate.annealing import AIS, annealed
 from ppl_vae.evaluate.bar import progress_bar
 from ppl_vae.evaluate.batches import bounds_of_batches, layout
 from ppl_vae.evaluate.codes import code_numbers
 from ppl_vae.evaluate.documents import document_numbers
+from ppl_vae.evaluate.finite import reason
 from ppl_vae.evaluate.gaps import Gaps, local_bounds
 from ppl_vae.evaluate.numbers import LOG_LIKELIHOODS, numbers_of_annealing, numbers_of_bounds, numbers_of_gaps
 from ppl_vae.evaluate.own_batches import OwnBatches, whole_batches
@@ -25,7 +27,6 @@ from ppl_vae.program.context import evaluating, seeded
 from ppl_vae.program.machine import Precision, choose_precision
 from ppl_vae.program.pair import Pair
 from ppl_vae.text import as_line
-from ppl_vae.types import Score
 
 __all__ = ["UNIT", "batches", "evaluate", "evaluating", "log_jacobian"]
 
@@ -65,7 +66,7 @@ def evaluate(
 
     Args:
         pair: model and guide.
-        split: the data, on the pair's device.
+        split: the data, on the pair's device; columns and categories of a table are found by their names.
         samples: S, samples of the latent variables per datum; above one also for the importance-weighted bound.
         gaps: log p(x) - ELBO as approximation and amortization gap; ``True`` for ``Gaps()``.
         ais: annealed importance sampling; ``True`` for ``AIS()``.
@@ -116,12 +117,13 @@ def evaluate(
         another it is that, with its parts.
 
     Raises:
-        ValueError: an empty split, fewer than one sample, rows without labels for a model of labelled data, gaps without any
-            log p(x) to count from or of a guide that has none, AIS of a latent variable that is not continuous, gaps or AIS of
-            more streamed data with noise than fit at once or with another precision than ``32``, no such precision.
+        ValueError: columns or categories that the pair was not built for, an empty split, fewer than one sample, rows without
+            labels for a model of labelled data, gaps without any log p(x) to count from or of a guide that has none, AIS of a
+            latent variable that is not continuous, gaps or AIS of more streamed data with noise than fit at once or with
+            another precision than ``32``, no such precision.
         FloatingPointError: a bound is not finite.
     """
-    split = _checked(split, samples, limit)
+    split = _checked(_matched(pair, split), samples, limit)
     read = split.arranged(pair.reads)  # the rows in the order in which their numbers come
     split = split if pair.local else read  # whose numbers among the training rows are asked for
     gaps, ais = Gaps() if gaps is True else gaps, AIS() if ais is True else ais
@@ -146,13 +148,13 @@ def evaluate(
         numbers |= _shift(pair, split, columns, samples, summed=summed, **options)
     if ais:
         found = annealed(pair, split, ais, **options)
-        _check_finite(found.columns, pair.score)
+        _check_finite(found.columns, pair, read)
         columns |= found.columns
         numbers |= numbers_of_annealing(found, constant, read.weights)
     if gaps:
         _check_counted(columns)
         columns |= local_bounds(pair, split, gaps, samples=samples, known=columns["elbo"], **options)
-        _check_finite(columns, pair.score)
+        _check_finite(columns, pair, read)
         numbers |= numbers_of_gaps(columns, constant, numbers, read.weights)
     numbers |= document_numbers(pair, read, columns, pair.score, noise(seed, 4))
     numbers |= code_numbers(pair, read)
@@ -189,7 +191,7 @@ def _bounds(
             precision=precision,
             advance=advance,
         )
-    _check_finite(columns, pair.score)
+    _check_finite(columns, pair, split.arranged(pair.reads))
     if certain and samples > 1:  # equal weights, whose mean is each
         columns |= {"iwae": columns["elbo"], "iwae_error": torch.zeros_like(columns["elbo"])}
     return columns
@@ -229,6 +231,13 @@ def _check_gaps(pair: Pair, *, samples: int, annealed: bool) -> None:
         )
 
 
+def _matched(pair: Pair, split: Split) -> Split:
+    """The split with the columns and the codes of the table that the pair was built for, where both have one."""
+    if not pair.table or not split.table or split.table == pair.table:
+        return split
+    return columns_matched(split, tuple(column.name for column in pair.table), pair.table)[0]
+
+
 def _checked(split: Split, samples: int, limit: int | None) -> Split:
     if len(split) == 0:
         raise ValueError("expected at least one datum to evaluate, got an empty split")
@@ -242,8 +251,9 @@ def _checked(split: Split, samples: int, limit: int | None) -> Split:
     return split
 
 
-def _check_finite(columns: dict[str, Tensor], score: Score) -> None:
-    labels = BOUNDS | {"elbo": score.label}
+def _check_finite(columns: dict[str, Tensor], pair: Pair, split: Split) -> None:
+    """Raise ``FloatingPointError`` for numbers of the rows, in the order of the split, that are not finite."""
+    labels = BOUNDS | {"elbo": pair.score.label}
     for name, finite in ((name, columns[name].isfinite()) for name in labels if name in columns):
         if not bool(finite.all()):
             if name == "log_likelihood" and bool((columns[name] == -math.inf).any()):
@@ -253,8 +263,8 @@ def _check_finite(columns: dict[str, Tensor], score: Score) -> None:
                     "or leave these rows out"
                 )
             raise FloatingPointError(
-                f"the {labels[name]} of {int((~finite).sum())} of {len(finite)} data is not finite: if the fit diverged, lower "
-                "the learning rate, clip the gradients (clip_norm), or standardize the data"
+                f"the {labels[name]} of {int((~finite).sum())} of {len(finite)} data is not finite: "
+                f"{reason(pair, split, ~finite)}"
             )
 
 

@@ -10,6 +10,7 @@ All in nats per datum. None of them is the best of all data: docs/outliers.md ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import get_args
@@ -20,6 +21,7 @@ from torch import Tensor
 from ppl_vae.data import Split
 from ppl_vae.evaluate.complexity import compressed_nats
 from ppl_vae.evaluate.gaps import Gaps
+from ppl_vae.evaluate.rows import mean
 from ppl_vae.evaluate.scores import row_bounds, row_regrets, row_scores
 from ppl_vae.program.pair import Pair
 from ppl_vae.types import OutlierScore
@@ -123,7 +125,13 @@ def typicality(rows: ScoredRows, own: ScoredRows) -> Tensor:
 
     They take the mean over the training data, which a model that knows these by heart puts too high.
     """
-    return (rows.log_prob - own.log_prob.mean()).abs()
+    usual = mean(own.log_prob, own.split.weights)
+    if not math.isfinite(usual):
+        raise ValueError(
+            "expected held-out rows of positive probability for score='typicality', whose mean log p(x) is minus infinity, got "
+            "others: leave those out, or take score='log_prob'"
+        )
+    return (rows.log_prob - usual).abs()
 
 
 def complexity(rows: ScoredRows, own: ScoredRows) -> Tensor:

@@ -27,7 +27,7 @@ class Scores(NamedTuple):
 
     Args:
         log_prob: log p(x), or a lower bound on it, ``(N,)``.
-        se: standard error of the estimate ``(N,)``: zero of what is exact, NaN where draws do not tell it.
+        se: standard error of the estimate ``(N,)``: zero of what is exact or minus infinity, NaN where draws do not tell it.
         exact: whether it is log p(x) itself.
     """
 
@@ -133,4 +133,4 @@ def _bounded(pair: Pair, split: Split, samples: int, seed: int) -> Scores:
     exact = pair.score.bound == "exact"
     found = columns.get("iwae", columns["elbo"])
     unknown = torch.full_like(found, 0.0 if exact or certain else math.nan)
-    return Scores(found, columns.get("iwae_error", unknown), exact)
+    return Scores(found, columns.get("iwae_error", unknown).masked_fill(found == -math.inf, 0.0), exact)

@@ -67,6 +67,7 @@ def build(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
 
 def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], spec: DataSpec) -> Pair:
     """The pair, whatever memory it takes."""
+    known: dict[str, Any] = {"size": spec.size, "weight": spec.weight, "table": spec.table}
     if isinstance(model, Model) and isinstance(guide, Guide):
         _check_declared(model, guide, spec)
         program = model.build(spec)
@@ -75,12 +76,10 @@ def _pair(model: Model | Callable[..., Any], guide: Guide | Callable[..., Any], 
         proposal = guide.build(program, spec)
         if (prior := posterior_prior(program)) is not None:
             prior.attach(proposal.posterior, spec)
-        return Pair(
-            program, proposal, mean_field=guide_facts(proposal).mean_field, size=spec.size, plain=False, weight=spec.weight
-        )
+        return Pair(program, proposal, mean_field=guide_facts(proposal).mean_field, plain=False, **known)
     if isinstance(model, Model) or isinstance(guide, Guide):
         raise ValueError("a declared model goes with a declared guide, and a plain Pyro model with a plain guide function")
-    return Pair(model, guide, mean_field=False, size=spec.size, reads=reads(model, guide, spec), weight=spec.weight)
+    return Pair(model, guide, mean_field=False, reads=reads(model, guide, spec), **known)
 
 
 def _check_declared(model: Model, guide: Guide, spec: DataSpec) -> None:

@@ -15,6 +15,7 @@ from ppl_vae.guides import Guide
 from ppl_vae.inference.methods.base import Method
 from ppl_vae.models import Model
 from ppl_vae.program.pair import Pair
+from ppl_vae.text import at_places
 from ppl_vae.types import FitWarning
 
 __all__ = ["check_data", "check_declared"]
@@ -44,7 +45,12 @@ def check_data(model: Model | Callable[..., Any], pair: Pair, data: Data) -> Non
         if isinstance(model, Model) and not split.transform.binarize:  # whose draws are zeros and ones
             first = 0
             for raw in split.chunks():
-                _check_values(model, split.transform(raw, torch.Generator(split.device).manual_seed(0)), first)
+                x = split.transform(raw, torch.Generator(split.device).manual_seed(0))
+                try:
+                    model.check_values(x)
+                except ValueError as error:
+                    rows, columns = range(first, first + len(raw)), [repr(name) for name in split.columns]
+                    raise ValueError(at_places(error, rows=rows, columns=columns)) from None
                 first += len(raw)
     if isinstance(model, Model) and not data.train.transform.noisy and (spare := model.spare(lambda: _highest(data.train))):
         warnings.warn(spare, FitWarning, stacklevel=4)
@@ -54,14 +60,6 @@ def check_data(model: Model | Callable[..., Any], pair: Pair, data: Data) -> Non
             FitWarning,
             stacklevel=4,
         )
-
-
-def _check_values(model: Model, x: Tensor, first: int) -> None:
-    """Check rows of a split from row ``first`` on."""
-    try:
-        model.check_values(x)
-    except ValueError as error:
-        raise ValueError(f"{error}; rows are counted from row {first} of the split" if first else str(error)) from None
 
 
 def _highest(split: Split) -> Tensor:

@@ -231,7 +231,7 @@ class Coding:
         if not self._labelled:
             return {}
         if y is None and n is None:
-            raise ValueError("this model is conditioned on labels: give the class of the rows, y=...")
+            raise ValueError("this model is conditioned on labels: give the class of the rows, y=... (--y)")
         places = self._classes_in_turn(n or 0) if y is None else self._entrance.classes(y)
         if n is not None and len(places) not in (1, n):
             raise ValueError(f"expected one class or {n}, got {len(places)}")

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import Split
+from ppl_vae.data.recoding import recoded
 from ppl_vae.evaluate.divergence import Divergence, Law, LawOfDistribution, divergence_of
 from ppl_vae.evaluate.scores import row_scores
 from ppl_vae.fitting.fitted import Fit
@@ -22,12 +23,15 @@ from ppl_vae.models import Model
 from ppl_vae.priors import Prior
 from ppl_vae.program.joint import Joint
 from ppl_vae.text import as_line
+from ppl_vae.types import Column, DataSpec
 
 __all__ = ["divergence"]
 
 MOST_ROWS = 2**12  # that all data there are, of a few discrete columns, may be
 BOUND_SAMPLES = 100  # per datum, where log p(x) is known by a bound only
 WHOLE = 1e-4  # by which the probabilities of all data there are may miss one
+LOOKED_AT = 100  # draws of each side, by which probabilities are told from densities
+EXACT = 2.0**16  # up to which float32 has fractions that draws of a density show
 
 
 def divergence(
@@ -45,7 +49,8 @@ def divergence(
 
     Kullback and Leibler (1951); Lin (1991). A finite support of at most 2^18 values is summed over; else torch's or Pyro's
     formula is taken where there is one; else the mean over draws, with its standard error. Of two fits it is that of their
-    p(x), in nats per datum, at point estimates of parameters; a divergence does not depend on the units of the data.
+    p(x), in nats per datum, at point estimates of parameters; a divergence does not depend on the units of the data, nor on the
+    order in which their categories are numbered.
 
     Args:
         p: a fit; or a distribution of torch or Pyro without batch dimensions, a declared prior, or a module whose call returns
@@ -61,8 +66,8 @@ def divergence(
         knows it, the KL from the latter is an upper bound, that to it a lower one, and JS unknown.
 
     Raises:
-        ValueError: things that have no density, events of different shapes, fits of other data, of models that are conditioned
-            on something, or two fits of which neither knows log p(x).
+        ValueError: things that have no density, events of different shapes, probabilities on one side and a density on the
+            other, fits of other data, of models that are conditioned on something, or two fits of which neither knows log p(x).
 
     Examples:
         >>> import pyro.distributions as dist
@@ -74,8 +79,10 @@ def divergence(
     first, second = _law(p, q, shape), _law(q, p, shape)
     if isinstance(first, LawOfFit) and isinstance(second, LawOfFit):
         first.check_same_data(second)
+        second.table = first.table
     else:
         _check_shapes(first, second)
+    _check_measures(first, second)
     return divergence_of(first, second, samples=samples, seed=seed)
 
 
@@ -84,6 +91,9 @@ class LawOfFit:
 
     Args:
         fit: of a model that is conditioned on nothing.
+
+    Attributes:
+        table: what the columns of draws and of x hold, which may number the categories of the fit's otherwise.
 
     Raises:
         ValueError: another model, ragged data or several fields.
@@ -100,6 +110,7 @@ class LawOfFit:
                 "conditional models, of rows of different lengths and of several fields are not known"
             )
         self.fit = fit
+        self.table = fit.spec.table
         self.name = f"{as_line(short(fit.model))} by {as_line(short(fit.method))}"
         self.exact = fit.pair.can.marginal is not None
 
@@ -109,27 +120,42 @@ class LawOfFit:
         for what, a, b in (
             ("shape", mine.event_shape, theirs.event_shape),
             ("columns", mine.columns, theirs.columns),
+            ("levels", mine.levels or theirs.levels, theirs.levels or mine.levels),
             ("binarization", self.fit.transform.binarize, other.fit.transform.binarize),
         ):
             if a != b:
                 raise ValueError(
-                    f"expected two fits of the same data, got data of {what} {as_line(str(a))} and {as_line(str(b))}"
+                    f"expected two fits of the same data, got data of {what} {as_line(str(a))} and {as_line(str(b))}: fit both "
+                    "to one data set"
                 )
+        for column, same in zip(_table(mine), _table(theirs), strict=True):
+            _check_columns(column, same)
 
     def sample(self, n: int, seed: int) -> Tensor:
         """New data, without the rounding that undoes dequantization."""
         found = self.fit.sample(n, seed=seed, seen=True)
         if not isinstance(found, Tensor):
             raise ValueError(f"expected a model of x alone, got one that observes {', '.join(found)}")
-        return self.fit.transform.inverse(found)
+        return self._numbered(self.fit.transform.inverse(found), self.fit.spec.table, self.table)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log p(x), or the importance-weighted bound on it."""
         applied = self.fit.transform.applied()
+        x = self._numbered(x, self.table, self.fit.spec.table)
         seen = x if self.fit.transform.binarize else self.fit.transform.affine(x)
         with pyro.validation_enabled(False):
             scores = row_scores(self.fit.pair, Split(seen, None, applied), samples=BOUND_SAMPLES)
         return scores.log_prob.double().cpu()
+
+    def measures(self) -> Tensor:
+        """Of each element: 1 where draws are whole numbers alone, -1 where they are not, 0 where they do not tell."""
+        x = self.sample(LOOKED_AT, seed=0).double()
+        told = (x != x[0]).any(0) & (x.abs() < EXACT).all(0)
+        return torch.where((x == x.floor()).all(0), 1, -1) * told
+
+    def _numbered(self, x: Tensor, old: tuple[Column, ...], new: tuple[Column, ...]) -> Tensor:
+        """Rows with the numbers that another table has for the categories of theirs."""
+        return recoded(Split(x, None, self.fit.transform, table=old), new).x if old != new and new else x
 
     def points(self) -> Tensor | None:
         """All data there are, of a few columns of a few levels each, if the model's probabilities of them sum to one."""
@@ -197,6 +223,45 @@ def _shape(other: Any) -> tuple[int, ...]:
     if isinstance(other, nn.Module) and not isinstance(other, Distribution):
         other = other()
     return tuple(other.event_shape) if isinstance(other, Distribution) else ()
+
+
+def _table(spec: DataSpec) -> tuple[Column, ...]:
+    """What the columns hold, numbers where nothing is known of them."""
+    return spec.table or tuple(Column(name=name, kind="real", dtype="float") for name in spec.columns)
+
+
+def _check_columns(one: Column, other: Column) -> None:
+    """Raise ``ValueError`` unless two columns hold the same sort of values, categories in whatever order."""
+    sorts = [_sort(column) for column in (one, other)]
+    if sorts[0] != sorts[1]:
+        raise ValueError(
+            f"expected two fits of the same data, got {sorts[0]} and {sorts[1]} in column {one.name!r}: fit both to "
+            "one data set"
+        )
+    if set(one.categories) != set(other.categories):
+        told = [", ".join(column.categories[:20]) for column in (one, other)]
+        raise ValueError(
+            f"expected two fits of the same data, got in column {one.name!r} the categories {as_line(told[0])} and "
+            f"{as_line(told[1])}: fit both to rows that have all of them, or declare them (a category column of the frame)"
+        )
+
+
+def _sort(column: Column) -> str:
+    return "categories" if column.coded else "dates" if column.dtype in ("date", "datetime") else "numbers"
+
+
+def _check_measures(first: Law, second: Law) -> None:
+    """Raise ``ValueError`` if an element has probabilities of whole numbers on one side, and a density on the other."""
+    one, other = (law.measures().flatten() for law in (first, second))
+    apart = (one * other < 0).nonzero().flatten().tolist()
+    if apart:
+        columns = first.fit.spec.columns if isinstance(first, LawOfFit) else ()
+        where = f" in column {columns[apart[0]]!r}" if columns else ""
+        discrete, continuous = (first, second) if one[apart[0]] > 0 else (second, first)
+        raise ValueError(
+            f"expected two densities, or probabilities of whole numbers on both sides, got{where} probabilities of "
+            f"{discrete.name} and a density of {continuous.name}: compare models whose likelihoods are of one sort"
+        )
 
 
 def _check_shapes(first: Law, second: Law) -> None:

@@ -92,8 +92,23 @@ class Filling(Coding):
         Examples:
             ``fit.missing(x).sum(0)``
         """
+        return self._as_read(self.rows_to_fill(x, y=y)).isnan()
+
+    def rows_to_fill(self, x: Given, *, y: Classes | None = None) -> Split:
+        """Rows as :meth:`impute` and :meth:`missing` take them, read once, in the units of the source and with its columns.
+
+        Args:
+            x: rows ``(B, *event)``, NaN where an entry is missing, such as a declaration of data or a path.
+            y: a class for all rows or one for each, by name or number, where the model is conditioned on labels.
+
+        Raises:
+            ValueError: rows that the fit was not built for.
+
+        Examples:
+            ``fit.rows_to_fill("holes.csv")``
+        """
         self.check_fills()
-        return self._as_read(self._entrance.incomplete().matched(x, y)).isnan()
+        return self._entrance.incomplete().matched(x, y)
 
     def check_fills(self) -> None:
         """Raise ``ValueError`` if rows of such data have no entries to fill."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from ppl_vae.data.sparse import Sparse
 from ppl_vae.data.summary import all_whole
 from ppl_vae.data.texts import are_texts, rows_of_texts
 from ppl_vae.data.vocabulary import END
+from ppl_vae.text import at_places
 from ppl_vae.types import REAL, STROKES, DataSpec, FitWarning
 
 __all__ = ["Classes", "Entrance", "Given", "as_codes", "as_real", "check_probed", "in_source_units", "is_named"]
@@ -262,6 +262,7 @@ class Entrance:
     def _check(self, split: Split, *, known: bool) -> None:
         """Raise ``ValueError`` if what the model would see is not of the kind it was built for."""
         noisy = split.transform.dequantize and not known
+        first = 0
         for raw in split.chunks():
             refuse_narrow(raw, split.transform)
             if noisy and not all_whole(raw):
@@ -269,13 +270,25 @@ class Entrance:
                     "expected whole numbers in the units of the source, which noise is added to, got fractions: round them "
                     "down, or give the split that they are of, which knows of its noise"
                 )
+            self._check_rows(split, raw, first, noisy=noisy)
+            first += len(raw)
+
+    def _check_rows(self, split: Split, raw: Tensor, first: int, *, noisy: bool) -> None:
+        """The same of some rows, from row ``first`` on."""
+        rows = torch.arange(first, first + len(raw))
+        try:
             _check_values(split.transform, raw, self.spec)
             if noisy:  # of less than 1
                 _check_values(split.transform, raw + 1.0, self.spec)
             if self.support is not None and not split.transform.binarize:
                 x = split.transform.affine(raw)
-                x = x[~x.flatten(1).isnan().any(1)] if self.partial else x  # of which the likelihood knows nothing
+                if self.partial:  # of rows with missing entries the likelihood knows nothing
+                    whole = ~x.flatten(1).isnan().any(1)
+                    x, rows = x[whole], rows[whole.cpu()]
                 self.support(x) if len(x) else None
+        except ValueError as error:
+            columns = [repr(name) for name in split.columns]
+            raise ValueError(at_places(error, rows=rows.tolist(), columns=columns)) from None
 
 
 def is_named(data: Any) -> bool:
@@ -352,24 +365,36 @@ def _check_values(transform: Transform, raw: Tensor, spec: DataSpec) -> None:
         return
     x = transform.affine(raw)
     if not spec.missing and not bool(x.isfinite().all()):
-        raise ValueError("expected finite values, got NaN or infinity: drop or fill those entries")
+        raise ValueError(
+            f"expected finite values, got NaN or infinity{_first(~x.isfinite(), spec)}: drop or fill those entries"
+        )
     if bool(x.isinf().any()):
         most = torch.finfo(x.dtype).max
         raise ValueError(
             f"expected finite values, or NaN where an entry is missing, got infinity or values of more than {most:.2g} "
-            "under the fit's transform: put NaN in their places, or drop those rows"
+            f"under the fit's transform{_first(x.isinf(), spec)}: put NaN in their places, or drop those rows"
         )
     low, high = spec.limits
     whole_numbers = spec.kind.discrete and not transform.binarize
-    outside = (low > -math.inf and bool((x < low).any())) or (high < math.inf and bool((x > high).any()))
-    if outside or (whole_numbers and not all_whole(x)):
+    outside = (x < low) | (x > high)
+    if bool(outside.any()) or (whole_numbers and not all_whole(x)):
         like = "binarized data like those" if spec.kind == "binary" else "data like those"
         if spec.kind == "binary" and bool(((x == 0) | (x == x.max())).all()):
             like = f"zeros and ones (divided by {x.max():g}), as black and white images are held, like those"
+        wrong = outside | ((x != x.round()) & ~x.isnan()) if whole_numbers and x.is_floating_point() else outside
+        whole = " and whole" if whole_numbers else ""
         raise ValueError(
-            f"expected {spec.kind} values as the model sees them, in [{low}, {high}], got {x.min():g} to {x.max():g}: "
-            f"give {like} it was fitted to, in the units of their source"
+            f"expected {spec.kind} values as the model sees them, in [{low}, {high}]{whole}, got {x.min():g} to {x.max():g}"
+            f"{_first(wrong, spec) if wrong.dim() == 2 else ''}: give {like} it was fitted to, in the units of their source"
         )
+
+
+def _first(wrong: Tensor, spec: DataSpec) -> str:
+    """Where the first of the wrong values ``(n, *event)`` is; of rows of different lengths nobody can say."""
+    if spec.ragged:
+        return ""
+    row, *place = wrong.nonzero()[0].tolist()
+    return f", first in row {row}" + (f", column {place[0]}" if len(place) == 1 else "")
 
 
 def _far_from_infinite(raw: Tensor, transform: Transform) -> bool:

@@ -145,7 +145,7 @@ class Interpolating(Coding):
             first, second = (int(row.labels[0]) for row in (rows[0], rows[-1]))
             if first != second:
                 told = f"{self.spec.classes[first]} and {self.spec.classes[second]}"
-                raise ValueError(f"expected data of one class, which is given, got {told}: say which by y=...")
+                raise ValueError(f"expected data of one class, which is given, got {told}: say which by y=... (--y)")
             return {"y": self.spec.classes[first]}
         needed = facts.known_entries is not None or self.pair.can.covary is not None
         return {"x": rows[0]} if needed or (self.pair.plain and len(self.pair.reads) > 1) else {}
@@ -190,7 +190,7 @@ class Interpolating(Coding):
         elif not isinstance(given, (Split, Ragged, str, tuple, Mapping)) and not is_frame(given):
             given = _with_axis(given, spec.event_shape, ragged=spec.ragged)
         if self._labelled and y is None and isinstance(given, (Tensor, np.ndarray, Ragged, list)):
-            raise ValueError("this model is conditioned on labels: give the class of both data, y=...")
+            raise ValueError("this model is conditioned on labels: give the class of both data, y=... (--y)")
         split = self._split(given, y)
         if len(split) != 1:
             raise ValueError(

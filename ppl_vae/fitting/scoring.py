@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ from ppl_vae.arguments import whole
 from ppl_vae.data import Split
 from ppl_vae.data.matching import is_whole_number
 from ppl_vae.evaluate.components import component_probabilities
+from ppl_vae.evaluate.finite import check_numbers, which_rows
 from ppl_vae.evaluate.gaps import Gaps
 from ppl_vae.evaluate.outliers import REGRET, ScoredRows, strangeness
 from ppl_vae.evaluate.scores import Scores, row_scores
@@ -22,7 +25,7 @@ from ppl_vae.fitting.coding import Coding
 from ppl_vae.fitting.inputs import Classes, Given
 from ppl_vae.fitting.outputs import as_columns_given, form_of
 from ppl_vae.program.context import evaluating, seeded
-from ppl_vae.types import BINARY, OutlierScore
+from ppl_vae.types import BINARY, FitWarning, OutlierScore
 
 __all__ = ["Outliers", "Scoring"]
 
@@ -36,7 +39,8 @@ class Outliers(NamedTuple):
         log_prob: as of ``score_samples``, ``(N,)``.
         rank: 1 of the strangest row, 2 of the next, ``(N,)``.
         p_value: (1 + number of held-out rows that are at least as strange) / (1 + number of held-out rows), ``(N,)``: uniform,
-            up to ties, of a row that comes from where the held-out rows come from (Vovk, Gammerman and Shafer 2005).
+            up to ties, of a row that comes from where the held-out rows come from (Vovk, Gammerman and Shafer 2005). A
+            held-out row of weight w counts as w rows.
         score: in nats, higher of a stranger row, ``(N,)``.
     """
 
@@ -66,15 +70,19 @@ class Scoring(Coding):
 
         Returns:
             ``log_prob`` and ``se``, the standard error of the estimate, ``(B,)`` each: zero where log p(x) is known, which
-            ``exact`` tells. Of a frame a frame of these two.
+            ``exact`` tells. Of a frame a frame of these two. Minus infinity, with a remark, of what has the probability zero,
+            or one that underflows.
 
         Raises:
-            ValueError: rows that the fit was not built for, or programs whose terms do not bound log p(x).
+            ValueError: rows that the fit was not built for, or so far outside of what was fitted that their score is NaN; or
+                programs whose terms do not bound log p(x).
 
         Examples:
             ``fit.score_samples(data.test).log_prob.mean()``
         """
-        found = self._scored(self._split(x, y), samples, seed)
+        split = self._split(x, y)
+        found = self._scored(split, samples, seed)
+        _tell_impossible(found.log_prob)
         return as_columns_given(form_of(x), {"log_prob": found.log_prob, "se": found.se}, found)
 
     def predict_proba(self, x: Given, *, samples: int = SAMPLES, seed: int = 0, priors: Sequence[float] | None = None) -> Any:
@@ -215,13 +223,16 @@ class Scoring(Coding):
         options: dict[str, Any] = {"samples": whole("samples", samples), "seed": seed, "gaps": gaps}
         rows = self._to_score(self._split(x, y), **options)
         kept = self._to_score(self.held_out_rows() if held_out is None else self._split(held_out), **options)
-        if not len(kept.split):
-            raise ValueError("expected held-out rows to compare with, got none: give some as held_out=...")
+        if not kept.split.total:
+            got = f"{len(kept.split)} rows of weight 0" if len(kept.split) else "none"
+            raise ValueError(f"expected held-out rows to compare with, got {got}: give some as held_out=...")
         found, others = strangeness(rows, kept, score), strangeness(kept, kept, score)
-        above = len(others) - torch.searchsorted(others.sort().values, found)
-        rank = torch.empty_like(above)
+        check_numbers(self.pair, rows.split, torch.stack([rows.log_prob, found], 1), "a score")
+        check_numbers(self.pair, kept.split, others, "a score of held-out rows")
+        _tell_impossible(rows.log_prob)
+        rank = torch.empty(len(found), dtype=torch.int64, device=found.device)
         rank[(-found).argsort(stable=True)] = torch.arange(1, len(found) + 1, device=rank.device)
-        outliers = Outliers(rows.log_prob, rank, (1.0 + above) / (1.0 + len(others)), found)
+        outliers = Outliers(rows.log_prob, rank, _p_values(found, others, kept.split.weights), found)
         return as_columns_given(form_of(x), outliers._asdict(), outliers)
 
     def _to_score(self, split: Split, **options: Any) -> ScoredRows:
@@ -250,7 +261,9 @@ class Scoring(Coding):
 
     def _scored(self, split: Split, samples: int, seed: int) -> Scores:
         with pyro.validation_enabled(False):  # the data are checked
-            return row_scores(self.pair, split, samples=whole("samples", samples), seed=seed)
+            found = row_scores(self.pair, split, samples=whole("samples", samples), seed=seed)
+        check_numbers(self.pair, split, found.log_prob, "a log p(x)")
+        return found
 
     def _probabilities(self, x: Given, samples: int, seed: int, priors: Sequence[float] | None) -> Tensor:
         if self._labelled:
@@ -263,7 +276,9 @@ class Scoring(Coding):
         if self.pair.model_facts.classifies:
             split = split.labelled(None, ())  # which are predicted
         with evaluating(self.pair), seeded(seed, self.device), pyro.validation_enabled(False):
-            return component_probabilities(self.pair, split, self._encoder, samples=samples)
+            found = component_probabilities(self.pair, split, self._encoder, samples=samples)
+        check_numbers(self.pair, split, found, "a probability")
+        return found
 
     def _of_classes(self, x: Given, samples: int, seed: int, priors: Sequence[float] | None) -> Tensor:
         names = self.spec.classes
@@ -272,7 +287,29 @@ class Scoring(Coding):
             raise ValueError(f"expected a positive prior for each of {', '.join(names)}, got {priors}")
         split = self._split(x, names[0])
         scores = [self._scored(self._entrance.relabelled(split, name), samples, seed).log_prob for name in names]
-        return (torch.stack(scores, 1) + weights.log().to(scores[0].device)).softmax(1)
+        found = (torch.stack(scores, 1) + weights.log().to(scores[0].device)).softmax(1)
+        check_numbers(self.pair, split, found, "a probability")
+        return found
+
+
+def _tell_impossible(log_prob: Tensor) -> None:
+    """Remark on rows whose log p(x) is minus infinity."""
+    if bool((impossible := log_prob == -math.inf).any()):
+        warnings.warn(
+            f"log p(x), or the bound on it, is minus infinity for {which_rows(impossible)}: the fitted model gives them the "
+            "probability zero, or one that underflows: correct values far outside of what was fitted, leave those rows out, or "
+            "give counts to what was never seen (pseudo_counts, where the model has them)",
+            FitWarning,
+            stacklevel=3,
+        )
+
+
+def _p_values(found: Tensor, others: Tensor, weights: Tensor | None) -> Tensor:
+    """(1 + number of others that are at least as high) / (1 + number of others), each counted as often as it weighs."""
+    ordered, order = others.sort()
+    counts = torch.ones_like(ordered) if weights is None else weights.to(ordered)[order]
+    above = torch.cat([counts.flip(0).cumsum(0).flip(0), counts.new_zeros(1)])
+    return (1.0 + above[torch.searchsorted(ordered, found)]) / (1.0 + above[0])
 
 
 def _levels(split: Split, *, dequantized: bool) -> Tensor:

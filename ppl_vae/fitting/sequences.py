@@ -63,7 +63,7 @@ class Rows:
 def refuse_conditions(*, x: Any, y: Any, means: bool, frame: Any) -> None:
     """Raise ``ValueError`` for what rows that are drawn element after element have not."""
     if x is not None or y is not None:
-        raise ValueError("this model is conditioned on nothing but how rows begin: leave x and y out, give given=...")
+        raise ValueError("this model is conditioned on nothing but how rows begin: leave x and y out, give given=... (--given)")
     if means or frame is not None:
         what = "means of p(x | z)" if means else "a frame of columns"
         raise ValueError(f"expected draws of a model of rows, got a wish for {what}: leave it out")
@@ -249,7 +249,7 @@ def _ended(rows: Tensor, first: Tensor, last: Tensor, ends_row: Callable[[Tensor
     if not asked and bool((~found).any()):
         warnings.warn(
             f"{int((~found).sum())} of {len(rows)} rows had no end after {int(last[~found][0])} elements and are cut there: "
-            "give length=..., or fit for longer",
+            "give length=... (--length), or fit for longer",
             FitWarning,
             stacklevel=5,
         )

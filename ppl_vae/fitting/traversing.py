@@ -176,7 +176,7 @@ def _chosen(
     if not found:
         raise ValueError(
             f"expected dimensions whose posterior mean varies over the data by more than {ACTIVE}, got none: the posterior has "
-            "collapsed; active=False walks along all"
+            "collapsed; active=False (--every) walks along all"
         )
     return found
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast, runtime_checkab
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Independent, constraints
 
 from ppl_vae.data import Data
 from ppl_vae.declaration import Declaration, family_members
@@ -19,7 +19,7 @@ from ppl_vae.deprecation import renamed_in
 from ppl_vae.text import as_line
 from ppl_vae.types import CATEGORICAL, Column, DataSpec, Kind
 
-__all__ = ["Likelihood", "argument_of", "point_prediction", "refuse_categories", "unreduced"]
+__all__ = ["Likelihood", "argument_of", "in_words", "point_prediction", "refuse_categories", "unreduced"]
 
 REDECLARED: dict[tuple[str, str], str] = {
     ("unit_interval", "binary"): "binarize the data (binarize='dynamic')",
@@ -143,11 +143,40 @@ class Likelihood(Declaration, abc.ABC):
         support = self.build(event_shape).to(features)(features.new_zeros(self.features, *event_shape)).support
         outside = ~support.check(x)
         if bool(outside.any()):
+            row = int(outside.nonzero()[0])
             raise ValueError(
-                f"{type(self).__name__}: expected every value in the support {as_line(support, 120)}, got "
-                f"{int(outside.sum())} of {len(x)} rows with values outside it, the first of them row "
-                f"{int(outside.nonzero()[0])}: correct those rows, or use another likelihood"
+                f"{type(self).__name__}: expected every value in the support of {in_words(support)}, got "
+                f"{int(outside.sum())} of {len(x)} rows with values outside it, the first of them row {row}"
+                f"{_value_outside(support, x[row])}: correct those rows, or use another likelihood"
             )
+
+
+def in_words(support: Any) -> str:
+    """A constraint of values, in words where they are whole numbers.
+
+    Examples:
+        >>> in_words(constraints.nonnegative_integer), in_words(constraints.boolean)
+        ('whole numbers from 0 on', '0 and 1')
+    """
+    if isinstance(support, constraints.independent):
+        return in_words(support.base_constraint)
+    if isinstance(support, type(constraints.boolean)):
+        return "0 and 1"
+    if isinstance(support, type(constraints.nonnegative_integer)):
+        return f"whole numbers from {float(support.lower_bound):g} on"
+    if isinstance(support, constraints.integer_interval):
+        low, high = (torch.as_tensor(bound).max().item() for bound in (support.lower_bound, support.upper_bound))
+        return f"whole numbers from {low:g} to {high:g}"
+    return as_line(support, 120)
+
+
+def _value_outside(support: Any, x: Tensor) -> str:
+    """Which value of a row ``(D,)`` is outside, where each is checked by itself."""
+    inside = support.base_constraint.check(x[None])[0] if isinstance(support, constraints.independent) else x
+    if x.dim() != 1 or inside.shape != x.shape or inside.dtype != torch.bool:
+        return ""
+    column = int((~inside).nonzero()[0])
+    return f", which holds {float(x[column]):g} in column {column}"
 
 
 def refuse_categories(what: str, columns: Iterable[Column]) -> None:

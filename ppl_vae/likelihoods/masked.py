@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae.declaration import require
-from ppl_vae.likelihoods.base import Likelihood, point_prediction, unreduced
+from ppl_vae.likelihoods.base import Likelihood, in_words, point_prediction, unreduced
 from ppl_vae.likelihoods.gaussian import Gaussian
 from ppl_vae.types import Column, DataSpec, Kind
 
@@ -125,7 +125,7 @@ class MissingOr(constraints.Constraint):
         return value.isnan() | self.base_constraint.check(value)
 
     def __repr__(self) -> str:
-        return f"{self.base_constraint} or missing"
+        return f"{in_words(self.base_constraint)} or missing"
 
 
 class MaskedDistribution(dist.TorchDistribution):

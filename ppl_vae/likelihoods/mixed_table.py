@@ -18,7 +18,7 @@ from ppl_vae.likelihoods.base import Likelihood, point_prediction
 from ppl_vae.likelihoods.categorical import Levels
 from ppl_vae.likelihoods.gaussian import Gaussian
 from ppl_vae.likelihoods.masked import Masked
-from ppl_vae.text import did_you_mean
+from ppl_vae.text import at_places, did_you_mean
 from ppl_vae.types import BINARY, COUNT, REAL, UNIT_INTERVAL, Column, DataSpec, Kind
 
 __all__ = ["ColumnConstraint", "ColumnDistribution", "ColumnGroup", "MixedTable"]
@@ -153,7 +153,7 @@ class MixedTable(Likelihood):
             try:
                 group.likelihood.check_values(x.flatten(1)[:, list(columns)])
             except ValueError as error:
-                raise ValueError(f"MixedTable, columns {_text(columns)}: {error}") from None
+                raise ValueError(f"MixedTable, columns {_text(columns)}: {at_places(error, columns=columns)}") from None
 
     def build(self, event_shape: tuple[int, ...]) -> nn.Module:
         """A module from features ``(..., P, *event_shape)`` to the distribution; columns are those of the flattened datum.

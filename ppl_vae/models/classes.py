@@ -41,8 +41,8 @@ class OfClasses(Decoded):
         super().check(spec)
         if not spec.classes:
             raise ValueError(
-                "a semi-supervised model needs labels of some rows, but these data have none: name their column (label=...), "
-                "give them to load_data (y=..., -1 where there is none), or use VAE"
+                "a semi-supervised model needs labels of some rows, but these data have none: name their column (label=..., "
+                "--data.label), give them to load_data (y=..., -1 where there is none), or use VAE"
             )
         if self.classes not in (None, len(spec.classes)) or len(spec.classes) < 2:
             expected = "at least 2" if self.classes is None else self.classes

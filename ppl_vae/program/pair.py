@@ -25,6 +25,7 @@ from ppl_vae.program.store import Store
 from ppl_vae.program.terms import points, sampled, score_of_terms
 from ppl_vae.program.weighing import Weighing, batch_weights
 from ppl_vae.scores import ELBO, Score
+from ppl_vae.types import Column
 
 __all__ = ["Pair", "Plates", "Programs", "data_plate", "numbered", "weighed"]
 
@@ -48,6 +49,7 @@ class Pair(nn.Module):
         plain: whether the programs are a user's own, which may ask for ``pyro.param`` and ``pyro.module``.
         reads: how plain programs are called that take more than x; see :func:`~ppl_vae.build`.
         weight: W, the sum of the weights of these N data, where they have some.
+        table: what the columns of these data hold, where they are a table, by which :func:`ppl_vae.evaluate` reads others.
 
     Plain Pyro functions are welcome: what they ask Pyro's parameter store for becomes part of this module, and no global store
     is read or written. A module's attribute ``size``, where it has one and none is given here, is N: batches may be larger
@@ -67,6 +69,7 @@ class Pair(nn.Module):
         plain: bool = True,
         reads: Reads | None = None,
         weight: float | None = None,
+        table: tuple[Column, ...] = (),
     ) -> None:
         super().__init__()
         self.model = _as_module(model)
@@ -78,6 +81,7 @@ class Pair(nn.Module):
             self.reads, self._calls = reads.names, (reads.model, reads.guide)
         self.mean_field = mean_field
         self.size = size
+        self.table = table
         self.mean_weight = 1.0 if weight is None or not size else weight / size
         self.plain = plain
         self.follows = True  # whether the guide draws its variables in the order of the model's story, as far as it met batches

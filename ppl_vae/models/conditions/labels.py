@@ -31,8 +31,8 @@ class Labels(Condition):
         """Raise ``ValueError`` with the remedy if the data have no classes."""
         if not spec.classes:
             raise ValueError(
-                "a model conditioned on labels needs labelled data, but these have no labels: name their column (label=...), "
-                "give them to load_data (y=...), or use a model without labels, such as VAE"
+                "a model conditioned on labels needs labelled data, but these have no labels: name their column (label=..., "
+                "--data.label), give them to load_data (y=...), or use a model without labels, such as VAE"
             )
 
     def build(self, spec: DataSpec) -> ConditionModule:

@@ -16,6 +16,7 @@ import torch
 
 from ppl_vae.arguments import whole
 from ppl_vae.data import Data
+from ppl_vae.data.cells import numbers_spelled
 from ppl_vae.declaration import require
 from ppl_vae.models.base import Model
 from ppl_vae.models.network import bif
@@ -30,7 +31,7 @@ from ppl_vae.models.network.structure import parents_of, topological
 from ppl_vae.models.network.table import Table
 from ppl_vae.program.asking import asked_of, columns_of
 from ppl_vae.program.context import seeded
-from ppl_vae.text import as_line, read_text
+from ppl_vae.text import as_line, at_places, read_text
 from ppl_vae.types import BINARY, CATEGORICAL, COUNT, REAL, UNIT_INTERVAL, DataSpec, Kind
 
 __all__ = ["BayesianNetwork"]
@@ -237,7 +238,9 @@ class BayesianNetwork(Model):
         return self.declared().explain(columns_of(given), columns_of(do))
 
     def sample(self, n: int, *, seed: int = 0) -> dict[str, np.ndarray]:
-        """New rows of a network that declares all its numbers: columns ``(n,)`` by name, states as texts.
+        """New rows of a network that declares all its numbers: columns ``(n,)`` by name.
+
+        States are texts; where all of a node's spell numbers they are these, which a table of them is read as.
 
         Raises:
             ValueError: numbers that are not declared, or fewer than one row.
@@ -251,7 +254,7 @@ class BayesianNetwork(Model):
         for name, of in program.states_of.items():
             if name in columns:
                 places = of.places(name, torch.from_numpy(columns[name])).argmax(-1)
-                columns[name] = np.array(of.names)[places.numpy()]
+                columns[name] = _named(of.names)[places.numpy()]
         return columns
 
     @property
@@ -277,7 +280,11 @@ class BayesianNetwork(Model):
     def check_values(self, x: torch.Tensor) -> None:
         """Raise ``ValueError`` if a column of x ``(n, D)``, as the model sees it, leaves the support of its node's density."""
         for place, name in enumerate(self.observed):
-            self.nodes[name].check_values(name, x[:, place][~x[:, place].isnan()])
+            there = ~x[:, place].isnan()
+            try:
+                self.nodes[name].check_values(name, x[there, place])
+            except ValueError as error:
+                raise ValueError(at_places(error, rows=there.nonzero().flatten().tolist())) from None
 
     def resolve(self, data: Data) -> Data:
         """The data as they are; where the source asks for standardized columns, those of nodes with states keep their codes."""
@@ -342,3 +349,11 @@ class BayesianNetwork(Model):
             name: without_column(states) if name in self.hidden else met(name, states, spec)
             for name, states in discrete.items()
         }
+
+
+def _named(states: Sequence[str]) -> np.ndarray:
+    """The states as a column holds them: numbers where all of them spell some, as a table of such would be read."""
+    numbers = numbers_spelled(np.array(states))
+    if numbers is None or not np.isfinite(numbers).all():
+        return np.array(states)
+    return numbers.astype(np.int64) if (numbers == np.floor(numbers)).all() else numbers

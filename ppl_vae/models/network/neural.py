@@ -16,6 +16,7 @@ from ppl_vae.likelihoods.categorical import Levels
 from ppl_vae.models.network.neural_mechanisms import NeuralNumber, NeuralStates
 from ppl_vae.models.network.nodes import Facts, Node
 from ppl_vae.nn import MLP, Network
+from ppl_vae.text import at_places
 from ppl_vae.types import REAL
 
 __all__ = ["Neural"]
@@ -108,7 +109,7 @@ class Neural(Node):
         try:
             self.density.check_values(x.unsqueeze(-1))
         except ValueError as error:
-            raise ValueError(f"node {name}: {error}") from None
+            raise ValueError(f"node {name}: {at_places(error, columns=[repr(name)])}") from None
 
     def build(self, facts: Facts) -> NeuralStates | NeuralNumber:
         """Its mechanism."""
