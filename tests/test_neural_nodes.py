@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -229,3 +230,13 @@ def test_counts_stay_counts_where_columns_are_standardized() -> None:
     assert start.mean().item() == pytest.approx(x[:, 2].mean().item(), rel=0.8)
     for c, t in itertools.product(("no", "yes"), (14.0, 20.0)):
         assert program.query("s", {"c": c, "t": t, "y": 3}, {}).table.sum().item() == pytest.approx(1.0)
+
+
+def test_values_are_checked_by_the_names_of_columns() -> None:
+    draws = np.random.default_rng(0)
+    table = pd.DataFrame({"r": draws.normal(size=60), "k": draws.poisson(3, 60)})
+    nodes = {"k": pv.Neural(likelihood=pv.Poisson()), "r": pv.LinearGaussian(parents=("k",))}
+    fit = pv.fit(pv.BayesianNetwork(nodes=nodes), table, method=pv.SVI(epochs=1))
+    assert np.isfinite(fit.score_samples(table[["k", "r"]])["log_prob"]).all()
+    with pytest.raises(ValueError, match=r"node k: Poisson: expected .* whole numbers from 0 on.*'k'"):
+        fit.score_samples(table.assign(k=table["k"] + 0.5))

@@ -42,12 +42,13 @@ def check_data(model: Model | Callable[..., Any], pair: Pair, data: Data) -> Non
     for split in (data.train, data.valid):
         for name in pair.reads[1:] if len(split) else ():
             split.column(name)
-        if isinstance(model, Model) and not split.transform.binarize:  # whose draws are zeros and ones
+        check = model.value_check(data.spec) if isinstance(model, Model) else None
+        if check is not None and not split.transform.binarize:  # whose draws are zeros and ones
             first = 0
             for raw in split.chunks():
                 x = split.transform(raw, torch.Generator(split.device).manual_seed(0))
                 try:
-                    model.check_values(x)
+                    check(x)
                 except ValueError as error:
                     rows, columns = range(first, first + len(raw)), [repr(name) for name in split.columns]
                     raise ValueError(at_places(error, rows=rows, columns=columns)) from None

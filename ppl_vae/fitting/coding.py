@@ -192,7 +192,7 @@ class Coding:
         transform = self.transform
         if self.dequantized and not transform.dequantize:  # training data whose noise was drawn once
             transform = transform.rescaling(dequantize=True)
-        checks = isinstance(self.model, Model) and type(self.model).check_values is not Model.check_values
+        checked = isinstance(self.model, Model) and not self.spec.ragged
         return Entrance(
             spec=self.spec,
             transform=transform,
@@ -200,7 +200,7 @@ class Coding:
             classified=self.pair.model_facts.classifies,
             source=self.data,
             device=self.device,
-            support=self.model.check_values if checks and not self.spec.ragged else None,  # type: ignore[union-attr]
+            support=self.model.value_check(self.spec) if checked else None,  # type: ignore[union-attr]
         )
 
     def _split(self, data: Given, y: Classes | None = None) -> Split:

@@ -111,6 +111,10 @@ class Model(Declaration, abc.ABC):
     def check_values(self, x: Tensor) -> None:
         """Raise ``ValueError`` if data x ``(n, *event)``, as the model sees them, leave its support; called before a fit."""
 
+    def value_check(self, spec: DataSpec) -> Callable[[Tensor], None] | None:
+        """What raises ``ValueError`` if such data ``(n, *event)`` leave its support, if it overrides :meth:`check_values`."""
+        return None if type(self).check_values is Model.check_values else self.check_values
+
     def spare(self, highest: Callable[[], Tensor]) -> str:
         """What of it data leave unused whose ``highest`` values ``(*event)`` can be asked for, and the remedy; or nothing."""
         return ""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -277,9 +278,12 @@ class BayesianNetwork(Model):
         self._columns(spec)
         self._states(spec)
 
-    def check_values(self, x: torch.Tensor) -> None:
-        """Raise ``ValueError`` if a column of x ``(n, D)``, as the model sees it, leaves the support of its node's density."""
-        for place, name in enumerate(self.observed):
+    def value_check(self, spec: DataSpec) -> Callable[[torch.Tensor], None]:
+        """What raises ``ValueError`` if a column of x ``(n, D)``, as the model sees it, leaves its node's support."""
+        return partial(self._check_columns, self._columns(spec))
+
+    def _check_columns(self, places: Mapping[str, int], x: torch.Tensor) -> None:
+        for name, place in places.items():
             there = ~x[:, place].isnan()
             try:
                 self.nodes[name].check_values(name, x[there, place])
