@@ -806,3 +806,95 @@ def test_a_step_in_which_no_parameter_has_a_gradient_changes_none() -> None:
         optimizer.step()
         assert optimizer.taken == 1, name
         assert optimizer.parameters[0].tolist() == [1.0, 1.0]
+
+
+class _Assigns(torch.nn.Module):
+    """A running mean that is put in the place of the one before, or written into it."""
+
+    mean: Tensor
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.layer, self.in_place = torch.nn.Linear(3, 3), in_place
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            mean = 0.9 * self.mean + 0.1 * x.mean(0)
+            if self.in_place:
+                self.mean.copy_(mean)
+            else:
+                self.mean = mean
+        return self.layer(x - self.mean)
+
+
+def _of_numbers(how: str) -> Callable[[Tensor], Tensor]:
+    """What a scale of each row is made of."""
+    steps = torch.zeros(())
+
+    def late(x: Tensor) -> Tensor:
+        steps.add_(1)
+        return torch.where(steps < 100, 1.0, 3.0) if how == "closure" else torch.tensor(1.0 if steps.item() < 100 else 3.0)
+
+    made: dict[str, Callable[[Tensor], Tensor]] = {
+        "numpy": lambda x: torch.from_numpy(np.abs(x.numpy()[:, :1])) + 0.5,
+        "tolist": lambda x: torch.tensor([[abs(row[0]) + 0.5] for row in x.tolist()]),
+        "asarray": lambda x: torch.as_tensor(np.asarray(x).std(1))[:, None] + 0.5,
+        "unique": lambda x: torch.tensor(0.2 * len(torch.unique((2 * x[:, 0]).long()))),
+        "mask": lambda x: x[x[:, 0] > 0].square().mean() + 0.5,
+        "nonzero": lambda x: (x[:, 0] > 0).nonzero().sum() + 1.0,
+        "deepcopy": lambda x: copy.deepcopy(x).abs() + 0.5,
+        "item": late,
+        "closure": late,
+    }
+    return made[how]
+
+
+@pytest.mark.filterwarnings("ignore:steps are eager")
+@pytest.mark.parametrize(
+    "how", ["numpy", "tolist", "asarray", "unique", "mask", "nonzero", "deepcopy", "item", "closure", "assigned", "in place"]
+)
+def test_what_a_record_would_hold_still_is_never_held(how: str) -> None:
+    found = []
+    for compile in (False, "auto"):
+        torch.manual_seed(1)
+        net = _Assigns(how == "in place") if how in ("assigned", "in place") else torch.nn.Linear(3, 3)
+        scale = (lambda x: torch.tensor(1.0)) if isinstance(net, _Assigns) else _of_numbers(how)
+
+        def model(x: Tensor, net: torch.nn.Module = net, scale: Callable[[Tensor], Tensor] = scale) -> None:
+            pyro.module("net", net)
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(net(x), scale(x)).to_event(1), obs=x)
+
+        data = pv.load_data(torch.randn(120, 3, generator=torch.Generator().manual_seed(0)), valid=0.0, test=0.0)
+        fit = pv.fit(model, data, guide=lambda x: None, method=pv.SVI(epochs=20, batch_size=20, compile=compile))
+        other = torch.randn(30, 3, generator=torch.Generator().manual_seed(1))
+        scores = [fit.evaluate(rows)["elbo"] for rows in (other, *(2 * other + by for by in range(5)), other)]
+        assert scores[0] == pytest.approx(scores[-1]) or how in ("item", "closure")
+        found.append(([row["objective"] for row in fit.history], fit.pair.state_dict()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], value)
+
+
+def test_a_guide_may_ask_for_gradients() -> None:
+    net = torch.nn.Linear(3, 1)
+
+    def guide(x: Tensor) -> None:
+        pyro.module("net", net)
+        loc = net(x)[:, 0]
+        (slope,) = torch.autograd.grad((loc - x.sum(1)).square().sum(), loc, create_graph=True)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc - 0.1 * slope, 1.0))
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z[:, None], 1.0).expand([len(x), 3]).to_event(1), obs=x)
+
+    data = pv.load_data(torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), valid=0.0, test=0.0)
+    ends = [
+        pv.fit(model, data, guide=guide, method=pv.SVI(epochs=1, batch_size=20, compile=compile, learning_rate=1e-9)).history
+        for compile in (False, True)
+    ]
+    assert ends[0][0]["elbo"] == pytest.approx(ends[1][0]["elbo"], rel=1e-3)

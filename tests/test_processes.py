@@ -25,6 +25,7 @@ from ppl_vae.inference.training.division import Division
 from ppl_vae.inference.training.optimizers import OPTIMIZERS, OptimizerState
 from ppl_vae.inference.training.shares import Shares
 from ppl_vae.program import common_memory
+from ppl_vae.program import processes as processes_module
 from ppl_vae.program.processes import Processes, _digest, alone, current
 from ppl_vae.types import FitWarning
 
@@ -137,6 +138,12 @@ def test_processes_see_common_memory_where_there_is_some(tmp_path: Path, there: 
 WAYS = {name: {} for name in OPTIMIZERS} | {"clipped": {"clip_norm": 0.3}, "skipped": {"skip_norm": 8.0, "clip_norm": 2.0}}
 
 
+def _shared_gradient(x: Tensor) -> None:
+    loc = pyro.param("a", torch.zeros(4)) + pyro.param("b", torch.zeros(4))
+    with pyro.plate("data", ROWS, subsample_size=len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
 def _divided() -> Answers:
     """What fits come to whose updates these processes divide, and in the first of them alone; and the state of one."""
     division.WORTH_DIVIDING, step.WORTH_RECORDING = 8, 3
@@ -147,6 +154,15 @@ def _divided() -> Answers:
         if current().first:
             with alone():
                 found["lone", name] = _found(_fit(compile="auto", **given))
+    processes_module.LARGE = 2  # numbers of which messages are summed where they lie
+    for name, worth in (("messages", 10**9), ("memory", 1)):
+        division.WORTH_DIVIDING = worth
+        method = pv.SVI(epochs=3, batch_size=5, optimizer="sgd", learning_rate=0.01, schedule="constant")
+        data = pv.load_data(_rows().numpy(), valid=0.0, test=0.0)
+        found[name] = _found(pv.fit(_shared_gradient, data, guide=lambda x: None, method=method))
+        if current().first:
+            with alone():
+                found["lone", name] = _found(pv.fit(_shared_gradient, data, guide=lambda x: None, method=method))
     weight = nn.Parameter(torch.arange(7.0))
     optimizer = OPTIMIZERS["adam"]([weight, nn.Parameter(torch.ones(4))], 0.1)
     optimizer.division = Division.of(current(), optimizer.parameters, len(optimizer.kept))
@@ -169,7 +185,7 @@ def _divided() -> Answers:
 def test_processes_that_divide_the_update_come_to_the_numbers_of_one(tmp_path: Path, count: int) -> None:
     found = in_processes(tmp_path, _divided, count=count)
     first = found[0]
-    for name in WAYS:
+    for name in (*WAYS, "messages", "memory"):
         for part, value in first[name].items():
             assert all(torch.equal(value, other[name][part]) for other in found)
             torch.testing.assert_close(value, first["lone", name][part], rtol=1e-4, atol=1e-5)

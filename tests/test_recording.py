@@ -73,7 +73,7 @@ def test_a_record_does_what_was_done_to_others(name: str) -> None:
         return [found.detach(), *torch.autograd.grad(found.sum(), w)]
 
     recording = True
-    module, constants = recorded(function, [torch.randn(4, 4), torch.randn(5, 4)], {})
+    module, constants, _ = recorded(function, [torch.randn(4, 4), torch.randn(5, 4)], {})
     recording = False
     assert not being_recorded()
     w, x = torch.randn(4, 4), torch.randn(5, 4)
@@ -91,7 +91,7 @@ def test_tensors_from_elsewhere_are_arguments_and_changed_where_the_function_cha
         count.add_(1)
         return [x + offset * count, offset]
 
-    module, constants = recorded(function, [torch.zeros(3)], {})
+    module, constants, _ = recorded(function, [torch.zeros(3)], {})
     count.zero_()
     offset.fill_(5.0)
     first, same = module(torch.zeros(3), *constants)
@@ -119,7 +119,7 @@ def test_an_operation_is_recorded_as_another_where_that_knows_how() -> None:
     def twice(x: Tensor) -> Any:
         return x + x if x.dim() else NotImplemented
 
-    module, _ = recorded(lambda x: [x.exp(), x[0].exp()], [torch.ones(3)], {aten.exp.default: twice})
+    module, *_ = recorded(lambda x: [x.exp(), x[0].exp()], [torch.ones(3)], {aten.exp.default: twice})
     targets = [node.target for node in module.graph.nodes]
     assert (targets.count(aten.exp.default), targets.count(aten.add.Tensor)) == (1, 1)
     assert [value.tolist() for value in module(torch.zeros(3))] == [[0.0] * 3, 1.0]

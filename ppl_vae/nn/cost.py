@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from ppl_vae.program.dispatch import DispatchMode
 
 __all__ = ["multiplications"]
 
@@ -15,19 +16,19 @@ def multiplications(function: Callable[..., Any], *inputs: Any) -> int:
     """The multiplications of matrix products and convolutions in one call of a function or module, forwards.
 
     An affine map of W takes as many as it has weights, a convolution that many at every position. Element-wise operations
-    are not counted. The function is called once, without gradients.
+    are not counted. The function is called once.
 
     Examples:
         >>> from ppl_vae.nn.cost import multiplications
         >>> multiplications(MLP(hidden=(50,)).build((10,), (3,)), torch.zeros(2, 10))
         1300
     """
-    with torch.no_grad(), _Counter() as counter:
+    with torch.enable_grad(), _Counter() as counter:  # which programs may ask for themselves
         function(*inputs)
     return counter.flops // 2  # each goes with an addition
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(DispatchMode):
     """Torch's formulas without its ``FlopCounterMode``, whose hooks on modules disturb parameters that a call creates."""
 
     def __init__(self) -> None:
@@ -36,11 +37,6 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.flops = 0
         self.formulas = flop_registry
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch need not import its compiler, which takes a second, to keep it away from this."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))

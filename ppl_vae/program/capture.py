@@ -21,14 +21,14 @@ from unittest import mock
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.util import warn_if_nan
-from torch import Tensor, fx
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from ppl_vae.program.compiling import VERSION, CaptureError, Library, Program, cache, compile_into, first_line
 from ppl_vae.program.context import seeded
 from ppl_vae.program.onednn import PRODUCTS
-from ppl_vae.program.recording import recorded
+from ppl_vae.program.recording import Record, recorded, refuse_leaving
 from ppl_vae.program.several_steps import Several
 from ppl_vae.program.shapes import line_of
 
@@ -43,6 +43,7 @@ __all__ = [
     "capture",
     "check_agreement",
     "copied",
+    "kept",
     "record",
 ]
 
@@ -52,6 +53,7 @@ NOT_REPEATED = (
     "its record does not repeat it, so the program differs from call to call: it may use random numbers from outside torch, or "
     "count its calls"
 )
+LEAVING = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__)
 MISCOMPILED = "compiled, it parts from its own record by more than rounding"
 
 
@@ -59,13 +61,17 @@ class Graph:
     """What a function did to tensors, as a function of these tensors. Tensors it reached on its own are still the same ones.
 
     Args:
-        module: the record; its placeholders are the function's tensors, then ``constants``.
+        record: of the function.
+
+    Attributes:
+        module: its placeholders are the function's tensors, then ``constants``.
         constants: tensors that the function knew from elsewhere; they are read anew at every call.
+        changed: those of them that it changes in place.
     """
 
-    def __init__(self, module: fx.GraphModule, constants: list[Tensor]) -> None:
-        self.module = module
-        self.constants = constants
+    def __init__(self, record: Record) -> None:
+        self.module, self.constants, self.changed = record
+        module = record.module
         # Of a oneDNN LSTM what its gradient needs is kept only where gradients are enabled, whatever the record says.
         self.keeps_by_mode = any("mkldnn_rnn_layer" in str(node.target) for node in module.graph.nodes)
 
@@ -134,10 +140,9 @@ def capture(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor]
     try:
         with seeded(0, examples[0].device), warnings.catch_warnings(), _as_if_traced(), last:
             warnings.simplefilter("ignore")
-            module, constants = recorded(function, examples, PRODUCTS)
+            return Graph(recorded(function, examples, PRODUCTS))
     except Exception as error:
         raise CaptureError(f"{last}{line_of(error)}{first_line(error)}") from error
-    return Graph(module, constants)
 
 
 def record(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor], *, long: bool) -> Program:
@@ -185,7 +190,7 @@ def check_agreement(
     """
     outputs = []
     for function in (expected, found):
-        with seeded(0, inputs[0].device):
+        with seeded(1, inputs[0].device):  # others than those of the recording, which may have stayed in it
             outputs.append(function(*(copied(tensor) for tensor in state), *inputs))
     if len(outputs[0]) != len(outputs[1]):
         raise CaptureError(reason)
@@ -193,6 +198,18 @@ def check_agreement(
     for ours, theirs in zip(*outputs, strict=True):
         if not torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
             raise CaptureError(reason)
+
+
+@contextlib.contextmanager
+def kept(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Tensors are afterwards what they were."""
+    before = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
 
 
 def copied(tensor: Tensor) -> Tensor:
@@ -279,6 +296,8 @@ class _Deferred(TorchFunctionMode):
             return torch.where(args[1], args[0], 0.0)  # summed afterwards
         if func is torch.Tensor.__bool__ and _caller().f_code is warn_if_nan.__code__:
             return False
+        if func in LEAVING:
+            refuse_leaving(args[0])
         if func is torch.nn.functional.one_hot:
             return _one_hot(*args, **(kwargs or {}))
         if func is torch.Tensor.register_hook and args[1].__module__ == warn_if_nan.__module__:

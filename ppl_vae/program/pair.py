@@ -198,7 +198,7 @@ class Pair(nn.Module):
         self, batch: tuple[Tensor, ...], *, validated: bool
     ) -> tuple[poutine.Trace, poutine.Trace, tuple[Score, bool], bool]:
         numbers = last_rows(self.size, batch[0])
-        quiet = local_params(), torch.no_grad(), pyro.validation_enabled(validated), seeded(0, batch[0].device)
+        quiet = local_params(), torch.enable_grad(), pyro.validation_enabled(validated), seeded(0, batch[0].device)
         with contextlib.ExitStack() as stack:
             for context in (*quiet, numbered(numbers if self.plain else None)):
                 stack.enter_context(context)

@@ -13,56 +13,97 @@ import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["being_recorded", "recorded"]
+from ppl_vae.program.dispatch import DispatchMode
+
+__all__ = ["Record", "being_recorded", "recorded", "refuse_leaving"]
 
 aten = torch.ops.aten
+MASKS = (torch.bool, torch.uint8)
+OUT_OF_SIGHT = (
+    "it makes a tensor where torch does not see it (as copy.deepcopy, nn.Parameter(...) or numpy do), which a record would "
+    "hold still: make it by torch's functions"
+)
 
-_ACTIVE: ContextVar[bool] = ContextVar("recording", default=False)
+
+class Record(NamedTuple):
+    """What a function did.
+
+    Attributes:
+        module: its operations; the placeholders are the function's arguments, then ``constants``.
+        constants: tensors that it knew from elsewhere.
+        changed: those of them that it changes in place.
+    """
+
+    module: fx.GraphModule
+    constants: list[Tensor]
+    changed: list[Tensor]
 
 
 def being_recorded() -> bool:
     """Whether what is done now is recorded, here or by a function of torch's: a record cannot decide by values."""
-    return _ACTIVE.get() or get_proxy_mode() is not None
+    return _ACTIVE.get() is not None or get_proxy_mode() is not None
+
+
+def refuse_leaving(tensor: Any) -> None:
+    """Raise ``RuntimeError`` if numbers leave torch that are others at every call, such as for numpy."""
+    recorder = _ACTIVE.get()
+    if recorder is not None and isinstance(tensor, Tensor) and recorder.varies(tensor):
+        raise RuntimeError("it takes numbers out of torch (numpy, tolist), which a record would hold still: stay with torch")
 
 
 def recorded(
     function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], instead: Mapping[Any, Callable[..., Any]]
-) -> tuple[fx.GraphModule, list[Tensor]]:
-    """Run a function of tensors once, and write down what it does.
+) -> Record:
+    """Run a function of tensors, twice where it knows tensors from elsewhere, and write down what it does.
 
     Args:
-        function: to be recorded; what it does in place it does to the examples.
+        function: to be recorded; what it does in place it does to the examples, and not to tensors from elsewhere.
         examples: its arguments.
         instead: what is recorded in place of an operation, unless it answers ``NotImplemented``.
 
     Returns:
-        The record, whose placeholders are the function's arguments and then the tensors that it knew from elsewhere; and these.
+        The record, whose outputs share no memory with each other and with what the function was given.
 
     Raises:
-        RuntimeError: it asks for a value, or draws from a generator of its own.
+        RuntimeError: it asks for a value, or for a size that hangs on values, or does what cannot be repeated.
     """
+    recorder = _run(function, examples, instead)
+    # What is there before a call is there at the next; what is not was made in the call, unseen.
+    if recorder.elsewhere and _places(recorder) != _places(_run(function, examples, instead)):
+        raise RuntimeError(OUT_OF_SIGHT)
+    recorder.graph.eliminate_dead_code()
+    return Record(fx.GraphModule(nn.Module(), recorder.graph), recorder.constants, recorder.changed)
+
+
+def _run(
+    function: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor], instead: Mapping[Any, Callable[..., Any]]
+) -> _Recorder:
     recorder = _Recorder(examples, instead)
-    token = _ACTIVE.set(True)
+    token = _ACTIVE.set(recorder)
     try:
         with recorder, _without_cache():
             outputs = function(*examples)
     finally:
         _ACTIVE.reset(token)
-    recorder.graph.output([recorder.node_of(output) for output in outputs])
-    recorder.graph.eliminate_dead_code()
-    return fx.GraphModule(nn.Module(), recorder.graph), recorder.constants
+        recorder.put_back()
+    recorder.finish(outputs)
+    return recorder
 
 
-class _Recorder(TorchDispatchMode):
+def _places(recorder: _Recorder) -> list[int]:
+    """Where the tensors from elsewhere lie; as long as the recorder is there nothing else lies there."""
+    return [tensor.data_ptr() for tensor in recorder.elsewhere]
+
+
+class _Recorder(DispatchMode):
     """Writes down every operation on tensors.
 
     Args:
@@ -71,13 +112,20 @@ class _Recorder(TorchDispatchMode):
 
     Attributes:
         graph: the operations so far.
-        constants: tensors that came from elsewhere, in the order of their placeholders, which follow the first ones.
+        constants: tensors that are no examples, in the order of their placeholders, which follow the first ones.
+        elsewhere: those of them that are not made of numbers in the program.
+        changed: those of them that are changed in place.
     """
 
     def __init__(self, examples: Sequence[Tensor], instead: Mapping[Any, Callable[..., Any]]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.graph = fx.Graph()
         self.constants: list[Tensor] = []
+        self.elsewhere: list[Tensor] = []
+        self.changed: list[Tensor] = []
+        self._before: list[Tensor] = []  # what these were
+        self._lying_at: dict[int, list[Tensor]] = {}  # those from elsewhere that were not changed yet, by their memory
+        self._examples = list(examples)
         self._instead = instead
         self._nodes, self._elsewhere = WeakTensorKeyDictionary(), WeakTensorKeyDictionary()
         self._known = WeakTensorKeyDictionary()  # those of one number, the same at every call: made of numbers in the program
@@ -85,28 +133,23 @@ class _Recorder(TorchDispatchMode):
         for place, example in enumerate(examples):
             self._nodes[example] = self._placeholder(f"input_{place}")
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """No: to be left out by torch's compiler, which does not see it, it would have to be imported."""
-        return False
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Do an operation, and write it down."""
         kwargs = kwargs or {}
         if (found := self._otherwise(func, args, kwargs)) is not NotImplemented:
             return found
         flat, structure = tree_flatten((args, kwargs))
-        if any(isinstance(value, torch.Generator) for value in flat):
-            raise RuntimeError("it draws from a generator of its own, torch.Generator(), which a record would not start anew")
-        own = [value for value in flat if isinstance(value, Tensor) and value in self._nodes]
-        known = all(tensor in self._known for tensor in own)
+        tensors = [value for value in flat if isinstance(value, Tensor)]
+        known = all(tensor in self._known for tensor in tensors)
+        own = [tensor for tensor in tensors if tensor in self._nodes]
+        self._check(func, args, flat, known=known)
         if torch.Tag.data_dependent_output in func.tags:
-            if not known:
-                raise RuntimeError("it asks for the value of a tensor, by which a record cannot decide")
             return func(*args, **kwargs)
         fresh = func is aten.lift_fresh.default  # torch made it of numbers in the program: every call needs one of its own
         target = aten.lift_fresh_copy.default if fresh else func
-        nodes = [self.node_of(value) if isinstance(value, Tensor) else value for value in flat]
+        nodes = [self.node_of(value, fresh=fresh) if isinstance(value, Tensor) else value for value in flat]
+        if func._schema.is_mutable:
+            self._note_changes(func, args, kwargs)
         result = func(*args, **kwargs)
         own_args, own_kwargs = tree_unflatten(nodes, structure)
         name = func.overloadpacket.__name__
@@ -118,7 +161,56 @@ class _Recorder(TorchDispatchMode):
             self._known[result] = True
         return result
 
-    def node_of(self, tensor: Tensor) -> fx.Node:
+    def _check(self, func: Any, args: Any, flat: Sequence[Any], *, known: bool) -> None:
+        """Raise ``RuntimeError`` for what cannot be repeated."""
+        if any(isinstance(value, torch.Generator) for value in flat):
+            raise RuntimeError("it draws from a generator of its own, torch.Generator(), which a record would not start anew")
+        if any(isinstance(value, torch.UntypedStorage | torch.TypedStorage) for value in flat):
+            raise RuntimeError(OUT_OF_SIGHT)
+        if torch.Tag.data_dependent_output in func.tags and not known:
+            raise RuntimeError("it asks for the value of a tensor, by which a record cannot decide")
+        if torch.Tag.dynamic_output_shape in func.tags:
+            choosing = args[1] if func is aten.index.Tensor else flat
+            masks = [value for value in choosing if isinstance(value, Tensor)]
+            if func is aten.index.Tensor:
+                masks = [value for value in masks if value.dtype in MASKS]
+            if any(self.varies(value) for value in masks):
+                told = "x[mask]" if func is aten.index.Tensor else func.overloadpacket.__name__
+                raise RuntimeError(
+                    f"it makes a tensor whose size hangs on values ({told}), which a record would hold still: use torch.where "
+                    "or sums of products with the mask"
+                )
+
+    def varies(self, tensor: Tensor) -> bool:
+        """Whether a tensor may have other numbers at every call."""
+        return tensor in self._nodes and tensor not in self._known
+
+    def put_back(self) -> None:
+        """Give what was changed of tensors from elsewhere its numbers back."""
+        with torch.no_grad():
+            for tensor, before in zip(self.changed, self._before, strict=True):
+                tensor.copy_(before)
+
+    def finish(self, outputs: Sequence[Tensor]) -> None:
+        """Write down what is given back, in memory of its own: who changes it in place changes nothing else."""
+        taken = {tensor.untyped_storage().data_ptr() for tensor in (*self._examples, *self.constants)}
+        nodes = []
+        for output in outputs:
+            node, place = self.node_of(output), output.untyped_storage().data_ptr()
+            nodes.append(self.graph.call_function(aten.clone.default, (node,)) if place in taken else node)
+            taken.add(place)
+        self.graph.output(nodes)
+
+    def _note_changes(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Keep what tensors from elsewhere are before they are changed in place."""
+        given = {**dict(zip((each.name for each in func._schema.arguments), args, strict=False)), **kwargs}
+        written = [given.get(each.name) for each in func._schema.arguments if each.alias_info and each.alias_info.is_write]
+        for tensor in tree_leaves(written):
+            for other in self._lying_at.pop(tensor.untyped_storage().data_ptr(), ()) if isinstance(tensor, Tensor) else ():
+                self.changed.append(other)
+                self._before.append(other.clone())
+
+    def node_of(self, tensor: Tensor, *, fresh: bool = False) -> fx.Node:
         """Where a tensor came from."""
         for found in (self._nodes, self._elsewhere):
             if tensor in found:
@@ -127,6 +219,9 @@ class _Recorder(TorchDispatchMode):
         with self.graph.inserting_after(self._last):
             self._elsewhere[tensor] = node = self._placeholder(f"constant_{len(self.constants)}")
         self.constants.append(tensor.detach())
+        if not fresh:
+            self.elsewhere.append(self.constants[-1])
+            self._lying_at.setdefault(tensor.untyped_storage().data_ptr(), []).append(self.constants[-1])
         return node
 
     def _otherwise(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -153,6 +248,9 @@ class _Recorder(TorchDispatchMode):
 def _device_of(args: Any) -> str:
     """The kind of the device of the first tensor."""
     return next((value.device.type for value in tree_leaves(args) if isinstance(value, Tensor)), "")
+
+
+_ACTIVE: ContextVar[_Recorder | None] = ContextVar("recorder", default=None)
 
 
 @functools.cache

@@ -143,7 +143,7 @@ def _objective(evidence: Evidence) -> str | None:
 
 
 def _gradients(evidence: Evidence) -> str | None:
-    found = [gradient for gradient in evidence.gradients if gradient is not None]
+    found = [each.coalesce().values() if each.is_sparse else each for each in evidence.gradients if each is not None]
     good = all(bool(gradient.isfinite().all()) for gradient in found)
     return None if good else "the objective is finite, but a gradient is not"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ppl_vae.inference.training.arithmetic import Arithmetic
 from ppl_vae.inference.training.optimizers import norm_of, put_back
 from ppl_vae.inference.training.recorded import Recorded
-from ppl_vae.program.capture import MISCOMPILED, CudaGraph, Program, capture, check_agreement, copied
+from ppl_vae.program.capture import MISCOMPILED, CudaGraph, Program, capture, check_agreement, copied, kept
 from ppl_vae.program.context import seeded
 from ppl_vae.program.several_steps import Several
 
@@ -39,10 +39,12 @@ class Compiled:
         self.alone = [*[torch.empty(0)] * (self.fields + 1), torch.empty(0, 0, dtype=torch.int64)] if several else []
         inputs = [*batch, rates, *self.alone]
         program = capture(self.full_step, self.state, inputs).compiled(*self.state, *inputs, several=several)
-        check_agreement(self.outcome(self.full_step), self.outcome(program), self.state, inputs, reason=MISCOMPILED)
+        with kept(recorded.graph.changed):
+            check_agreement(self.outcome(self.full_step), self.outcome(program), self.state, inputs, reason=MISCOMPILED)
         self.run: Program = CudaGraph(program, self.state, inputs) if on_cuda else program.after(self.state, len(inputs))
         self.buffers = [value.clone(memory_format=torch.contiguous_format) for value in (*batch, rates)] if several else []
-        self.looped = bool(several) and self._takes_several(program, batch, rates)
+        with kept(recorded.graph.changed):
+            self.looped = bool(several) and self._takes_several(program, batch, rates)
 
     def _takes_several(self, program: Program, batch: tuple[Tensor, ...], rates: Tensor) -> bool:
         """Whether one call for two steps does what two calls do."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import compress
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.inference.training.arithmetic import Arithmetic
-from ppl_vae.program.capture import MISCOMPILED, CaptureError, CudaGraph, Exchanged, Graph, capture, check_agreement
+from ppl_vae.program.capture import MISCOMPILED, CaptureError, CudaGraph, Exchanged, Graph, capture, check_agreement, kept
 
 __all__ = ["Recorded"]
 
@@ -36,15 +37,18 @@ class Recorded:
         eager = partial(self.eager, self.used)
         # A weight that the program raises a little at every call would pass as rounding, and stand still in the record.
         rounding = 0.0 if step.totals.device.type == "cpu" else 1e-5
+        # By rows in another order it shows what was taken of each row, and stayed.
+        turned = tuple(field.flip(0) for field in batch)
         check_agreement(eager, eager, self.state, batch, reason=CHANGES, tolerance=rounding)
-        check_agreement(eager, self.graph, self.state, batch)
+        with kept(self.graph.changed):
+            check_agreement(eager, self.graph, self.state, turned)
 
     def gradients(self, *tensors: Tensor) -> list[Tensor]:
         """Of parameters, buffers and a batch: the gradients of those in use, then objective, ELBO and reconstruction."""
         state, batch = list(tensors[: len(self.state)]), tensors[len(self.state) :]
         for place in self.trained:
             state[place] = state[place].detach().requires_grad_()
-        with Exchanged(self.originals, state):
+        with unmoved(self.step.objective), Exchanged(self.originals, state):
             loss, numbers = self.step.forward(self.step.objective, *batch)
         return self._in_use(loss, [state[place] for place in self.trained], numbers)
 
@@ -54,13 +58,9 @@ class Recorded:
         Raises:
             CaptureError: it has gradients for other parameters than were ``recorded``.
         """
-        buffers = self.originals[len(self.names) :]
-        before = [buffer.clone() for buffer in buffers]
-        loss, numbers = self.step.forward(self.step.objective, *tensors[len(self.state) :])
-        gradients = self._in_use(loss, [self.originals[place] for place in self.trained], numbers)
-        with torch.no_grad():
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+        with kept([*self.originals[len(self.names) :], *self.graph.changed]), unmoved(self.step.objective):
+            loss, numbers = self.step.forward(self.step.objective, *tensors[len(self.state) :])
+            gradients = self._in_use(loss, [self.originals[place] for place in self.trained], numbers)
         names = [self.names[place] for place in self.trained]
         lost = [name for name, ours, theirs in zip(names, recorded, self.used, strict=True) if ours != theirs]
         if lost:
@@ -77,7 +77,8 @@ class Recorded:
     def compile(self, batch: tuple[Tensor, ...]) -> None:
         """Find the gradients by machine code from here on."""
         program = self.graph.compiled(*self.state, *batch)
-        check_agreement(self.graph, program, self.state, batch, reason=MISCOMPILED)
+        with kept(self.graph.changed):
+            check_agreement(self.graph, program, self.state, batch, reason=MISCOMPILED)
         if self.step.totals.is_cuda:
             launch = CudaGraph(program, self.state, batch)
             self.run = lambda *tensors: launch(*tensors[len(self.state) :])
@@ -98,3 +99,25 @@ class Recorded:
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
     """The gradient with the strides of its parameter, which fused optimizers take for granted."""
     return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)
+
+
+@contextlib.contextmanager
+def unmoved(module: nn.Module) -> Iterator[None]:
+    """Buffers are afterwards the tensors that they were.
+
+    Raises:
+        CaptureError: a program put other tensors in the places of some.
+    """
+    parts = [(part, dict(part._buffers)) for part in module.modules()]
+    buffers = list(module.buffers())
+    places = [buffer.data_ptr() for buffer in buffers]
+    changed: list[str] = []
+    try:
+        yield
+    finally:
+        for part, before in parts:
+            changed += [name for name, value in part._buffers.items() if value is not before.get(name)]
+            part._buffers.update(before)
+    if changed or [buffer.data_ptr() for buffer in buffers] != places:
+        told = f"the buffer {changed[0]}" if changed else "a buffer's .data"
+        raise CaptureError(f"it puts a new tensor in the place of {told}, which a record would hold still: use .copy_() there")

@@ -18,10 +18,10 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppl_vae.inference.training.optimizers import Optimizer
 from ppl_vae.program.context import seeded
+from ppl_vae.program.dispatch import DispatchMode
 from ppl_vae.program.pair import Pair, Plates
 from ppl_vae.program.processes import Processes
 from ppl_vae.program.randomness import put_random, random_state
@@ -235,11 +235,11 @@ class _Site(Messenger):
         return self.plates.data_dim - self.message["fn"].event_dim if of_rows else None
 
 
-class _DrawnForAll(TorchDispatchMode):
+class _DrawnForAll(DispatchMode):
     """Random numbers are drawn for all rows of a batch, and handed on for some."""
 
     def __init__(self, site: _Site, part: slice, rows: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.site, self.part, self.rows = site, part, rows
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
