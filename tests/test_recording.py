@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.program.capture import CaptureError, capture
 from ppl_vae.program.recording import being_recorded, recorded
 
 torch.manual_seed(0)
@@ -105,6 +108,8 @@ def test_tensors_from_elsewhere_are_arguments_and_changed_where_the_function_cha
         lambda x: [x if x.sum() > 0 else -x],
         lambda x: [x * torch.tensor(2.0).add_(x.sum()).item()],
         lambda x: [x * float(torch.randn(()))],
+        lambda x: [x if torch.tensor(0.0).uniform_() < 0.5 else -x],
+        lambda x: [x * torch.tensor(0.0).bernoulli_(0.5).item()],
     ],
 )
 def test_a_record_cannot_decide_by_values(function: Callable[[Tensor], list[Tensor]]) -> None:
@@ -123,3 +128,40 @@ def test_an_operation_is_recorded_as_another_where_that_knows_how() -> None:
     targets = [node.target for node in module.graph.nodes]
     assert (targets.count(aten.exp.default), targets.count(aten.add.Tensor)) == (1, 1)
     assert [value.tolist() for value in module(torch.zeros(3))] == [[0.0] * 3, 1.0]
+
+
+def test_memory_that_tensors_from_elsewhere_share_is_put_back() -> None:
+    whole = torch.zeros(3)
+    first, second = whole[:2], whole[1:]
+
+    def function(x: Tensor) -> list[Tensor]:
+        first.add_(1)
+        second.add_(1)
+        return [x + whole]
+
+    module, constants, changed = recorded(function, [torch.zeros(3)], {})
+    assert whole.tolist() == [0.0] * 3
+    assert len(changed) >= 2
+    assert module(torch.zeros(3), *constants)[0].tolist() == [1.0, 2.0, 1.0] == whole.tolist()
+
+
+def test_outputs_share_no_memory() -> None:
+    def function(x: Tensor) -> list[Tensor]:
+        y = x + 1
+        return [x, y, y, y.view(3, 1), OUTSIDE]
+
+    module, constants, _ = recorded(function, [torch.zeros(3)], {})
+    x = torch.ones(3)
+    found = [x, OUTSIDE, *module(x, *constants)]
+    assert len({value.data_ptr() for value in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    "leave", [lambda x: x.numpy(), lambda x: x.tolist(), np.asarray, np.from_dlpack, lambda x: copy.deepcopy(x)]
+)
+def test_numbers_that_leave_torch_are_refused(leave: Callable[[Tensor], Any]) -> None:
+    function = lambda x: [x + torch.as_tensor(leave(x * 2)).sum()]  # noqa: E731
+    with pytest.raises(CaptureError, match=r"it takes numbers out of torch|it makes a tensor where torch does not see it"):
+        capture(function, [], [torch.ones(3)])
+    known = torch.ones(3)
+    capture(lambda x: [x + float(np.asarray(known).sum()) + known.tolist()[0]], [], [torch.ones(3)])

@@ -247,6 +247,23 @@ def test_a_run_whose_data_were_moved_goes_on_with_them(tmp_path: Path) -> None:
         pv.resume_run(tmp_path / "run", method=dataclasses.replace(method, epochs=3), data=str(first))
 
 
+def test_the_same_codes_under_other_names_are_other_data(tmp_path: Path) -> None:
+    def table(columns: list[str], classes: list[str]) -> str:
+        x = rows("real", N)
+        lines = [f"{a:.3f},{b:.3f},{classes[place % 2]}" for place, (a, b) in enumerate(x.reshape(N, -1)[:, :2].tolist())]
+        (tmp_path / f"{columns[0]}.csv").write_text("\n".join([",".join([*columns, "y"]), *lines]))
+        return str(tmp_path / f"{columns[0]}.csv")
+
+    first = pv.load_data(table(["age", "income"], ["healthy", "ill"]), label="y")
+    model, method = pv.FactorAnalysis(latent_dim=1), pv.SVI(epochs=1)
+    pv.fit(model, first, method=method, out=tmp_path / "run")
+    other = pv.load_data(table(["income", "age"], ["ill", "sick"]), label="y")
+    longer = dataclasses.replace(method, epochs=2)
+    with pytest.raises(ValueError, match=r"another list of columns, .* \(age, income, of classes healthy, ill, now inc"):
+        pv.resume_run(tmp_path / "run", method=longer, data=other)
+    assert len(pv.resume_run(tmp_path / "run", method=longer, data=first).history) == 2
+
+
 def test_methods_without_a_state_are_not_resumed(tmp_path: Path) -> None:
     fit = pv.fit(pv.PPCA(latent_dim=2), REAL, method=pv.ClosedForm(), out=tmp_path / "run")
     assert bits(pv.load_run(tmp_path / "run")) == bits(fit)

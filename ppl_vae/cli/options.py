@@ -105,7 +105,8 @@ def check_out(chosen: Mapping[str, Any]) -> None:
         return
     for option, source in _sources(chosen):
         there = at_home(source)
-        if there.is_file() and there.samefile(path):
+        within = there.is_dir() and path.resolve().is_relative_to(there.resolve())
+        if within or (there.is_file() and there.samefile(path)):
             raise ValueError(f"expected --out to be another file than the data of {option}, got {out!r}, which would be lost")
 
 

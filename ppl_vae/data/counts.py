@@ -54,7 +54,7 @@ def read_counts(path: Path, source: DataSource) -> Raw:
             head = [file.readline().strip() for _ in range(3)]
     except (ValueError, OSError, EOFError) as error:
         raise unreadable(path, error) from None
-    if not all(number.isdecimal() and int(number) for number in head):
+    if not all(number.isdecimal() and len(number) < 19 and int(number) for number in head):
         told = ", ".join(map(repr, head))
         raise ValueError(
             f"{path}: expected the numbers of documents, words and counts, a line each, before the counts, got {told}: fetch "

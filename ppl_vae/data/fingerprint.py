@@ -12,8 +12,9 @@ from torch import Tensor
 from ppl_vae.data.ragged import Ragged
 from ppl_vae.data.split import Split
 from ppl_vae.data.stream import Stream
+from ppl_vae.types import DataSpec
 
-__all__ = ["HELD_OUT", "PARTS", "changed", "fingerprint", "fingerprints", "is_of", "told"]
+__all__ = ["HELD_OUT", "PARTS", "changed", "fingerprint", "fingerprints", "is_of", "names", "told"]
 
 ALL, SOME = "all-", "some-"  # what a fingerprint begins with: of every value, or of rows from all over many
 BYTES = 2**28  # of the rows that are read: MNIST is 180 MB
@@ -39,6 +40,13 @@ def told(prints: Mapping[str, str], kept: object, train: Split) -> str:
     """Fingerprints as one line, or the line that was kept of the same data, by a version that looked at training rows alone."""
     before = isinstance(kept, str) and kept and " " not in kept
     return str(kept) if before and is_of(str(kept), train) else " ".join(f"{name} {each}" for name, each in prints.items())
+
+
+def names(spec: DataSpec) -> str:
+    """What columns, categories and classes are called, which their values, and so their fingerprints, do not tell."""
+    texts = {column.name: column.categories for column in spec.table}
+    columns = [f"{name} ({', '.join(found)})" if (found := texts.get(name)) else name for name in spec.columns]
+    return ", ".join([*columns, *([f"of classes {', '.join(spec.classes)}"] if spec.classes else [])])
 
 
 def is_of(kept: str, split: Split) -> bool:

@@ -17,7 +17,7 @@ __all__ = ["BACKENDS", "FILLED", "MEANS", "decoded", "frame_of", "series_of", "w
 BACKENDS = ("pandas", "polars", "pyarrow")
 DAY = np.timedelta64(1, "D")
 MEANS = ("integer", "boolean")  # columns between whose values means lie
-FILLED = ("integer",)  # and conditional means; of two states the more probable one is filled in
+FILLED = ("integer",)  # and what is filled in, whose spread rounding would widen; of two states the more probable one is
 
 
 def with_fractions(table: Sequence[Column], columns: Mapping[str, Any], dtypes: Sequence[str]) -> tuple[Column, ...]:

@@ -125,7 +125,9 @@ def typicality(rows: ScoredRows, own: ScoredRows) -> Tensor:
 
     They take the mean over the training data, which a model that knows these by heart puts too high.
     """
-    usual = mean(own.log_prob, own.split.weights)
+    weights = own.split.weights
+    counted = slice(None) if weights is None else weights > 0
+    usual = mean(own.log_prob[counted], None if weights is None else weights[counted])
     if not math.isfinite(usual):
         raise ValueError(
             "expected held-out rows of positive probability for score='typicality', whose mean log p(x) is minus infinity, got "

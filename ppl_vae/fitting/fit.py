@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Data, DataSource, load_data
-from ppl_vae.data.fingerprint import fingerprints, told
+from ppl_vae.data.fingerprint import fingerprints, names, told
 from ppl_vae.data.matrices import Batches
 from ppl_vae.evaluate.observed import ROWS_AT_ONCE
 from ppl_vae.fitting.advice import advise
@@ -53,6 +53,7 @@ DataLike = Data | DataSource | str | np.ndarray | Tensor | tuple[Any, ...] | Map
 """What :func:`~ppl_vae.load_data` takes or gave."""
 
 DIGITS = DataSource()
+NAMES = "list of columns, categories and classes"
 """The data where none are given; declared data that equal it are another object."""
 
 
@@ -229,6 +230,8 @@ def _describe(fit: Fit, data: Data, checkpointer: AnyCheckpointer) -> None:
     prints, restored = fingerprints(data.parts), checkpointer.restored
     kept = restored.metadata.get("data") if restored else None
     facts = {"data": told(prints, kept, data.train), "device": data.train.device.type}
+    if restored is None or NAMES in restored.metadata:  # a run of old has none
+        facts[NAMES] = names(data.spec)
     checkpointer.describe(describe(fit, prints), facts, experiment.fixed, experiment.defaults)
 
 

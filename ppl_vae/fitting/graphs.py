@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import operator
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -125,8 +126,9 @@ def _any_rows(examples: tuple[Tensor, ...]) -> Any:
 def _told() -> Iterator[None]:
     """Whatever torch raises on the way to a graph as ``ValueError``."""
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # where torch prints what it has recorded so far
+        with contextlib.redirect_stderr(io.StringIO()) as told:  # where torch prints what it has recorded, if it fails
             yield
+        sys.stderr.write(told.getvalue())
     except Exception as error:  # torch raises whatever it stumbles over
         raise ValueError(
             f"torch.export makes no graph of this part for any number of rows ({type(error).__name__}: {as_line(error)}): use "

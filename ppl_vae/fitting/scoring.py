@@ -226,6 +226,8 @@ class Scoring(Coding):
         if not kept.split.total:
             got = f"{len(kept.split)} rows of weight 0" if len(kept.split) else "none"
             raise ValueError(f"expected held-out rows to compare with, got {got}: give some as held_out=...")
+        for scored in (rows, kept):
+            check_numbers(self.pair, scored.split, scored.log_prob, "log p(x)")
         found, others = strangeness(rows, kept, score), strangeness(kept, kept, score)
         check_numbers(self.pair, rows.split, torch.stack([rows.log_prob, found], 1), "a score")
         check_numbers(self.pair, kept.split, others, "a score of held-out rows")
@@ -288,6 +290,7 @@ class Scoring(Coding):
         split = self._split(x, names[0])
         scores = [self._scored(self._entrance.relabelled(split, name), samples, seed).log_prob for name in names]
         found = (torch.stack(scores, 1) + weights.log().to(scores[0].device)).softmax(1)
+        _tell_impossible(torch.stack(scores, 1).amax(1))
         check_numbers(self.pair, split, found, "a probability")
         return found
 

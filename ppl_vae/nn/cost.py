@@ -12,18 +12,18 @@ from ppl_vae.program.dispatch import DispatchMode
 __all__ = ["multiplications"]
 
 
-def multiplications(function: Callable[..., Any], *inputs: Any) -> int:
+def multiplications(function: Callable[..., Any], *inputs: Any, gradients: bool = False) -> int:
     """The multiplications of matrix products and convolutions in one call of a function or module, forwards.
 
     An affine map of W takes as many as it has weights, a convolution that many at every position. Element-wise operations
-    are not counted. The function is called once.
+    are not counted. The function is called once, without ``gradients`` unless it asks for some itself.
 
     Examples:
         >>> from ppl_vae.nn.cost import multiplications
         >>> multiplications(MLP(hidden=(50,)).build((10,), (3,)), torch.zeros(2, 10))
         1300
     """
-    with torch.enable_grad(), _Counter() as counter:  # which programs may ask for themselves
+    with torch.set_grad_enabled(gradients), _Counter() as counter:
         function(*inputs)
     return counter.flops // 2  # each goes with an addition
 

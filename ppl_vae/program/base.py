@@ -54,6 +54,7 @@ class ModelProgram(PyroModule):
         covariates: the names of what it is conditioned on, where these are neither classes nor a part of x: fields that it
             reads, and others that it finds in x.
         element_features: how many numbers p(x | z) is made of for each element of x: as many as there are words, of words.
+        data_dependent: whether what it does to a batch hangs on the values in it, so that no record repeats it.
         tempered: of a model of rows, whether what follows is drawn at a ``temperature`` and a ``top_p`` that are told.
         free_parameters: how many numbers the data choose, of which other values are another p(x, z); what is counted twice, as
             rotations of factors are, is left out. By default all elements of the parameters that are fitted.
@@ -72,6 +73,7 @@ class ModelProgram(PyroModule):
     takes_weights: bool = False
     beside_columns: int = 0
     covariates: tuple[str, ...] = ()
+    data_dependent: bool = False
     tempered: bool = False
 
     prior: Any

@@ -53,7 +53,7 @@ NOT_REPEATED = (
     "its record does not repeat it, so the program differs from call to call: it may use random numbers from outside torch, or "
     "count its calls"
 )
-LEAVING = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__)
+LEAVING = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__)
 MISCOMPILED = "compiled, it parts from its own record by more than rounding"
 
 
@@ -158,11 +158,13 @@ def record(function: Program, state: Sequence[Tensor], inputs: Sequence[Tensor],
         CaptureError: it cannot be recorded or compiled, or its record does something else.
     """
     graph = capture(function, state, inputs)
-    check_agreement(function, graph, state, inputs)
+    with kept(graph.changed):
+        check_agreement(function, graph, state, inputs)
     if not long or graph.keeps_by_mode:
         return graph
     program = graph.compiled(*state, *inputs)
-    check_agreement(graph, program, state, inputs, reason=MISCOMPILED)
+    with kept(graph.changed):
+        check_agreement(graph, program, state, inputs, reason=MISCOMPILED)
     return program
 
 
@@ -306,7 +308,7 @@ class _Deferred(TorchFunctionMode):
 
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Torch's without a look whether all numbers are below that of the classes, where that is known."""
+    """Torch's, where the number of classes is told without a look whether all are below it: rows of others are zero."""
     if num_classes < 0:
         return torch.nn.functional.one_hot(tensor)
     return (tensor[..., None] == torch.arange(num_classes, device=tensor.device)).long()

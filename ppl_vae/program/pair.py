@@ -85,6 +85,7 @@ class Pair(nn.Module):
         self.mean_weight = 1.0 if weight is None or not size else weight / size
         self.plain = plain
         self.follows = True  # whether the guide draws its variables in the order of the model's story, as far as it met batches
+        self.asks_gradients = False  # whether a program does, as semi-amortized guides do; known after the first run
         self.local = False  # whether parameters belong to rows of the training data; known after the first run
         self.warm: set[str] = set()  # the halves, "model" or "guide", that hold an earlier fit's parameters
         self.still: tuple[nn.Module, ...] = ()  # which stay in evaluation mode; in a tuple, so that none is listed twice
@@ -189,6 +190,9 @@ class Pair(nn.Module):
         try:
             return self._run(batch, validated=True)
         except ValueError as error:
+            if "does not require grad" in str(error.__cause__) and not self.asks_gradients:
+                self.asks_gradients = True
+                return self._first_run(batch)
             # What leaves its domain at some rows is for the training step to tell of, which knows the rows.
             if not str(error.__cause__).startswith("Expected parameter"):
                 raise
@@ -198,7 +202,8 @@ class Pair(nn.Module):
         self, batch: tuple[Tensor, ...], *, validated: bool
     ) -> tuple[poutine.Trace, poutine.Trace, tuple[Score, bool], bool]:
         numbers = last_rows(self.size, batch[0])
-        quiet = local_params(), torch.enable_grad(), pyro.validation_enabled(validated), seeded(0, batch[0].device)
+        asked = torch.set_grad_enabled(self.asks_gradients)
+        quiet = local_params(), asked, pyro.validation_enabled(validated), seeded(0, batch[0].device)
         with contextlib.ExitStack() as stack:
             for context in (*quiet, numbered(numbers if self.plain else None)):
                 stack.enter_context(context)

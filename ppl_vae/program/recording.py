@@ -154,9 +154,10 @@ class _Recorder(DispatchMode):
         own_args, own_kwargs = tree_unflatten(nodes, structure)
         name = func.overloadpacket.__name__
         self._write(result, self.graph.create_node("call_function", target, own_args, own_kwargs, name))
-        if not known and func._schema.is_mutable:
+        drawn = torch.Tag.nondeterministic_seeded in func.tags
+        if func._schema.is_mutable and (drawn or not known):
             self._known.clear()  # what was changed may share its memory with any
-        repeated = bool(own) and known and torch.Tag.nondeterministic_seeded not in func.tags
+        repeated = bool(own) and known and not drawn
         if (fresh or repeated) and isinstance(result, Tensor) and result.numel() == 1:
             self._known[result] = True
         return result
@@ -188,17 +189,17 @@ class _Recorder(DispatchMode):
     def put_back(self) -> None:
         """Give what was changed of tensors from elsewhere its numbers back."""
         with torch.no_grad():
-            for tensor, before in zip(self.changed, self._before, strict=True):
+            for tensor, before in reversed(list(zip(self.changed, self._before, strict=True))):  # some share memory
                 tensor.copy_(before)
 
     def finish(self, outputs: Sequence[Tensor]) -> None:
         """Write down what is given back, in memory of its own: who changes it in place changes nothing else."""
+        nodes = [self.node_of(output) for output in outputs]
         taken = {tensor.untyped_storage().data_ptr() for tensor in (*self._examples, *self.constants)}
-        nodes = []
-        for output in outputs:
-            node, place = self.node_of(output), output.untyped_storage().data_ptr()
-            nodes.append(self.graph.call_function(aten.clone.default, (node,)) if place in taken else node)
-            taken.add(place)
+        for place, output in enumerate(outputs):
+            if (memory := output.untyped_storage().data_ptr()) in taken:
+                nodes[place] = self.graph.call_function(aten.clone.default, (nodes[place],))
+            taken.add(memory)
         self.graph.output(nodes)
 
     def _note_changes(self, func: Any, args: Any, kwargs: Any) -> None:

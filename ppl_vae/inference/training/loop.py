@@ -184,7 +184,7 @@ class Training:
         size, objective = max(1, self.plan.batch_size // self.processes.count), self.stepper.objective
         with evaluating(objective), local_params(), seeded(0, self.data.train.device), self._first_rows(size) as batch:
             self.pair.plates(*batch)  # the first batch of a size runs both programs once more
-            return multiplications(objective, *batch)
+            return multiplications(objective, *batch, gradients=self.pair.asks_gradients)
 
     @contextlib.contextmanager
     def _first_rows(self, size: int) -> Iterator[tuple[Tensor, ...]]:

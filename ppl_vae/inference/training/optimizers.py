@@ -79,7 +79,7 @@ class Optimizer(abc.ABC):
 
     def gradient_norm(self) -> Tensor:
         """The norm ``()`` of all gradients as one vector."""
-        norm = norm_of([self._own(parameter, cast(Tensor, parameter.grad)) for parameter in self.updated])
+        norm = norm_of([self._own(parameter, cast(Tensor, parameter.grad)) for parameter in self.updated]).to(self.device)
         return norm if self.division is None else self.division.total(norm.square()).sqrt()
 
     @torch.no_grad()

@@ -85,6 +85,7 @@ class Stepper:
         """
         plan, train = self.plan, self.data.train
         rows, kinds = len(train), len(train.apart(self.pair.reads))
+        repeated = plan.compile is True or not self.pair.model_facts.data_dependent
         # Of rows that lack a field there may be too few for one batch: a row is to count as any other.
         full_batch = plan.batch_size if kinds > 1 else None
         self.steps = [
@@ -95,7 +96,7 @@ class Stepper:
                 clip_norm=plan.clip_norm,
                 skip_norm=plan.skip_norm,
                 precision=plan.precision,
-                compile=plan.compile if plan.objective.recordable else False,
+                compile=plan.compile if plan.objective.recordable and repeated else False,
                 local=self.pair.local,
                 weighted=train.weights is not None,
                 ahead=epochs * (rows // plan.batch_size) // len(self.optimizers),

@@ -112,6 +112,11 @@ class NetworkProgram(ModelProgram):
         return {name: Site(name, shape, constraints.one_hot, summed=True, index=True) for name, shape in shown.items()}
 
     @property
+    def data_dependent(self) -> bool:  # type: ignore[override]
+        """Whether numbers that may be unknown are gone through by what is known of them."""
+        return bool(sampled.unknown_groups(self))
+
+    @property
     def free_parameters(self) -> int:
         """Those of the nodes: of each distribution over states all probabilities but one."""
         return sum(node.free_parameters for node in self.nodes.values())

@@ -24,7 +24,7 @@ from ppl_vae.models.network.linear import LinearMechanism
 from ppl_vae.models.network.neural_mechanisms import NeuralNumber
 from ppl_vae.models.network.nodes import DiscreteMechanism, Mechanism, State
 
-__all__ = ["Network", "rows", "standard", "story"]
+__all__ = ["Network", "rows", "standard", "story", "unknown_groups"]
 
 SUMMED = {"enumerate": "parallel"}
 
@@ -52,7 +52,7 @@ def story(network: Network, x: Tensor) -> None:
     for name in network.numbers:
         if name in network.columns:
             values[name] = standard(network, name, x[:, network.columns[name]])
-    together = {name: group for group in _unknown_groups(network) for name in group.names}
+    together = {name: group for group in unknown_groups(network) for name in group.names}
     for name, node in network.nodes.items():
         if isinstance(node, DiscreteMechanism):
             values[name] = _state(network, name, node.distribution(values), x)
@@ -165,7 +165,7 @@ def _state(network: Network, name: str, p: Any, x: Tensor) -> Tensor:
     return state
 
 
-def _unknown_groups(network: Network) -> list[Group]:
+def unknown_groups(network: Network) -> list[Group]:
     """The groups with a number that may be unknown."""
     unknown = {name for name in network.numbers if network.missing or name not in network.columns}
     linear = {name: node for name, node in network.nodes.items() if isinstance(node, LinearMechanism)}
