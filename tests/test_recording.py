@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.utils  # as torch.func and checkpoints do at their first call, which is none to be recorded
 from torch import Tensor, nn
 
 from ppl_vae.program.capture import CaptureError, capture
