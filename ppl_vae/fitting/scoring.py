@@ -229,7 +229,7 @@ class Scoring(Coding):
         for scored in (rows, kept):
             check_numbers(self.pair, scored.split, scored.log_prob, "log p(x)")
         found, others = strangeness(rows, kept, score), strangeness(kept, kept, score)
-        check_numbers(self.pair, rows.split, torch.stack([rows.log_prob, found], 1), "a score")
+        check_numbers(self.pair, rows.split, found, "a score")
         check_numbers(self.pair, kept.split, others, "a score of held-out rows")
         _tell_impossible(rows.log_prob)
         rank = torch.empty(len(found), dtype=torch.int64, device=found.device)

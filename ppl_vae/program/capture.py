@@ -71,9 +71,8 @@ class Graph:
 
     def __init__(self, record: Record) -> None:
         self.module, self.constants, self.changed = record
-        module = record.module
         # Of a oneDNN LSTM what its gradient needs is kept only where gradients are enabled, whatever the record says.
-        self.keeps_by_mode = any("mkldnn_rnn_layer" in str(node.target) for node in module.graph.nodes)
+        self.keeps_by_mode = any("mkldnn_rnn_layer" in str(node.target) for node in self.module.graph.nodes)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Do it again to other tensors of the same shapes, types and device."""

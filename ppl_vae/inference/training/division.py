@@ -30,7 +30,8 @@ class Division:
         processes: who update them together.
         parameters: all that are updated, contiguous ones of float32 on a CPU.
         kept: how many tensors are kept for each of them.
-        memory: of :meth:`Processes.common_memory`, zeros, with :meth:`rows` and :meth:`columns`.
+        memory: zeros of :meth:`Processes.common_memory`: a row for the gradients of each process, one for the parameters, one
+            for each that is kept; behind each row stand ``TAIL`` numbers in float64.
     """
 
     def __init__(self, processes: Processes, parameters: Sequence[nn.Parameter], kept: int, memory: Tensor) -> None:
